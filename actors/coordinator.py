@@ -1,0 +1,270 @@
+"""The Coordinator: the one entry point, and the top of the supervision tree. No task passes through it.
+
+It keeps the catalogue of deployed workflows, starts a Supervisor for each that is needed and the ResourceActor
+when something has quotas, watches them, and starts them again when they die. A workflow whose supervisor dies
+more often than the restart policy allows is marked down: its tasks are kept, and wait until it is deployed
+again. The catalogue in the journal is authoritative; when the coordinator itself starts again, every workflow
+with open tasks is started without anyone asking.
+
+Messages: deploy, where, limits, status (see the methods).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from ..protocols.errors import FixTheCall, NotFound, PodiumError, Unknown, WorkflowDown
+from ..protocols.values import Value
+from ..supervisors.plan import all_quotas
+from ..supervisors.ports import Ask, Journal, Line, Needs, Note, World
+from ..supervisors.restarts import RestartWindow
+from ..supervisors.settings import Governance
+
+RESOURCES = "resources"
+_WORKFLOW = "workflow:"
+
+
+class _Child:
+    """One actor below the coordinator: its state, and who waits for it."""
+
+    def __init__(self, address: str, settings: Governance) -> None:
+        self.address = address
+        self.window = RestartWindow(settings.restarts)
+        self.line: Line | None = None
+        self.starting: asyncio.Task[None] | None = None
+        self.down: str | None = None
+        """Why it is not started any more."""
+
+
+class Coordinator:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._settings = Governance()
+        self._limits: dict[str, int] = {}
+        self._journal: Journal
+        self._workflows: dict[str, _Child] = {}
+        self._catalogue: dict[str, dict[str, Value]] = {}
+        self._code: dict[str, bytes] = {}
+        self._resources: _Child
+        self._cold = True
+
+    async def start(self, setup: Mapping[str, Any]) -> None:
+        """setup: settings, limits, cold (whether the cluster is new, so that no child can have survived)."""
+        self._settings = Governance.from_wire(setup["settings"])
+        self._limits, self._cold = dict(setup["limits"]), bool(setup["cold"])
+        self._resources = _Child(RESOURCES, self._settings)
+        self._journal = await self._world.open_journal("coordinator")
+        self._journal.on_failure = self._world.crash
+        for name, entry in (await self._journal.notes()).items():
+            if name.startswith(_WORKFLOW):
+                self._know(name.removeprefix(_WORKFLOW), entry)
+        self._world.background(self._resume(), "resume")
+
+    def _know(self, workflow: str, entry: dict[str, Value]) -> _Child:
+        self._catalogue[workflow] = entry
+        if workflow not in self._workflows:
+            self._workflows[workflow] = _Child(f"supervisor/{workflow}", self._settings)
+        return self._workflows[workflow]
+
+    async def _resume(self) -> None:
+        """Start every workflow that has open tasks; make sure that of the others nothing is left."""
+        resumed, idle = [], []
+        for workflow in self._workflows:
+            busy = await self._world.open_count(workflow) > 0
+            (resumed if busy else idle).append(workflow)
+        if not self._cold:
+            await self._world.all([self._world.kill(self._workflows[name].address) for name in idle])
+            await self._forget(idle)
+        if any(self._catalogue[name]["quotas"] for name in resumed):
+            await self._settled(self._resources_line())
+        await self._world.all([self._settled(self._started(name)) for name in resumed])
+
+    async def _settled(self, work: Any) -> None:
+        """A workflow that does not start is marked down by then; the others go on."""
+        try:
+            await work
+        except PodiumError:
+            return
+
+    async def stop(self) -> None:
+        children = [*self._workflows.values(), self._resources]
+        for child in children:
+            if child.starting is not None:
+                child.starting.cancel()
+            if child.line is not None:
+                child.line.close()
+                child.line = None
+                await self._world.stop(child.address)
+        await self._journal.close()
+
+    def receive(self, ask: Ask) -> None:
+        match ask.kind:
+            case "deploy":
+                self._answer(ask, self._deploy(ask.payload["definition"], ask.payload["code"]))
+            case "where":
+                self._answer(ask, self._where(str(ask.payload)))
+            case "limits":
+                self._answer(ask, self._change_limits(ask.payload))
+            case "status":
+                self._answer(ask, self._status())
+            case _:
+                raise NotFound(what="message kind", name=ask.kind)
+
+    def _answer(self, ask: Ask, work: Any) -> None:
+        async def answer() -> None:
+            try:
+                value = await work
+            except PodiumError as error:
+                ask.refuse(error)
+            else:
+                ask.reply(value)
+
+        self._world.background(answer(), ask.kind)
+
+    async def _deploy(self, definition: dict[str, Value], code: Mapping[str, bytes]) -> dict[str, Value]:
+        """deploy {"definition", "code"}: returns {"address", "hash"} when every actor of the tree runs."""
+        workflow = str(definition["name"])
+        quotas = await self._check_quotas(definition)
+        entry = {"hash": definition["hash"], "version": definition["version"], "quotas": quotas}
+        child = self._know(workflow, entry)
+        child.down = None
+        self._code.update(code)
+        note = Note(_WORKFLOW + workflow, self._catalogue[workflow])
+        durable = asyncio.get_running_loop().create_future()
+        self._journal.write([note], lambda: durable.set_result(None))
+        await durable
+        while True:
+            line = await self._started(workflow, definition)
+            try:
+                await line.ask("deploy", {"definition": definition, "code": dict(code)})
+            except Unknown:
+                continue
+            return {"address": child.address, "hash": definition["hash"]}
+
+    async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:
+        """Whether the workflow needs the ResourceActor, started then. A quota without a limit is refused."""
+        needs = all_quotas(definition)
+        if needs:
+            line = await self._resources_line()
+            for quotas in needs:
+                await line.ask("check", dict(quotas))
+        return bool(needs)
+
+    async def _where(self, workflow: str) -> str:
+        """where name: the address of the workflow's supervisor, once it runs."""
+        if workflow not in self._workflows:
+            known = ", ".join(self._workflows) or "none"
+            raise NotFound(what="workflow", name=workflow, hint=f"deployed: {known}")
+        await self._started(workflow)
+        return self._workflows[workflow].address
+
+    async def _change_limits(self, limits: Mapping[str, int]) -> Value:
+        """limits {quota: permits}: change some, under the running holders; returns all with their use."""
+        bad = [quota for quota, limit in limits.items() if not isinstance(limit, int) or limit < 0]
+        if bad:
+            raise FixTheCall(f"limit of '{bad[0]}' must be a whole number, 0 or more, not {limits[bad[0]]!r}")
+        self._limits.update(limits)
+        line = await self._resources_line()
+        return await line.ask("limits", dict(limits))
+
+    async def _status(self) -> dict[str, Value]:
+        workflows = {name: await self._describe(name, child) for name, child in self._workflows.items()}
+        quotas: Value = {quota: {"limit": limit, "held": 0, "waiting": 0} for quota, limit in self._limits.items()}
+        if self._resources.line is not None:
+            quotas = await self._resources.line.ask("status")
+        return {"workflows": workflows, "quotas": quotas}
+
+    async def _describe(self, name: str, child: _Child) -> dict[str, Value]:
+        entry = dict(self._catalogue[name])
+        if child.down is not None:
+            return {**entry, "state": "down", "reason": child.down}
+        if child.line is None:
+            return {**entry, "state": "starting" if child.starting else "idle"}
+        try:
+            return {**entry, "state": "up", **await child.line.ask("status")}
+        except Unknown:
+            return {**entry, "state": "starting"}
+
+    # children
+
+    async def _resources_line(self) -> Line:
+        setup = {
+            "limits": self._limits,
+            "lease_s": self._settings.lease_s,
+            "age_s": self._settings.age_s,
+            "cold": self._cold,
+        }
+        self._cold = False
+        return await self._up(self._resources, "resources", setup)
+
+    async def _started(self, workflow: str, definition: Mapping[str, Any] | None = None) -> Line:
+        child = self._workflows[workflow]
+        if child.down is not None:
+            raise WorkflowDown(workflow=workflow, reason=child.down)
+        setup = {
+            "shard": workflow,
+            "settings": self._settings.to_wire(),
+            "resources": RESOURCES,
+            "definitions": [definition] if definition else [],
+            "code": self._code,
+        }
+        return await self._up(child, "supervisor", setup)
+
+    async def _up(self, child: _Child, role: Any, setup: Mapping[str, Any]) -> Line:
+        """The line to a child that runs, started first if need be. Raises what kept it from starting."""
+        while child.line is None:
+            if child.starting is None:
+                child.starting = asyncio.get_running_loop().create_task(self._start(child, role, setup))
+            await asyncio.shield(child.starting)
+        return child.line
+
+    async def _start(self, child: _Child, role: Any, setup: Mapping[str, Any]) -> None:
+        try:
+            while child.line is None:
+                await self._spawn(child, role, setup)
+        finally:
+            child.starting = None
+
+    async def _spawn(self, child: _Child, role: Any, setup: Mapping[str, Any]) -> None:
+        try:
+            await self._world.spawn(role, child.address, setup, Needs())
+        except PodiumError as error:
+            delay_s = child.window.delay_after_failure(self._world.monotonic(), self._world.random)
+            if delay_s is None:
+                child.down = str(error)
+                raise
+            await self._world.sleep(delay_s)
+            return
+        child.line = self._world.line(child.address)
+        child.line.watch(lambda error: self._lost(child, role, error))
+
+    def _lost(self, child: _Child, role: Any, error: PodiumError) -> None:
+        child.line = None
+        delay_s = child.window.delay_after_failure(self._world.monotonic(), self._world.random)
+        if delay_s is None:
+            child.down = f"died more often than {self._settings.restart_intensity} times in " + (
+                f"{self._settings.restart_period_s:g} s; the last: {error}"
+            )
+            self._world.background(self._bury(child), f"bury {child.address}")
+        else:
+            self._world.background(self._again(child, delay_s), f"restart {child.address}")
+
+    async def _again(self, child: _Child, delay_s: float) -> None:
+        await self._world.kill(child.address)
+        await self._world.sleep(delay_s)
+        if child is self._resources:
+            await self._settled(self._resources_line())
+        else:
+            await self._settled(self._started(child.address.partition("/")[2]))
+
+    async def _bury(self, child: _Child) -> None:
+        await self._world.kill(child.address)
+        await self._forget([child.address.partition("/")[2]])
+
+    async def _forget(self, shards: list[str]) -> None:
+        """Free the permits of shards whose supervisors are gone for good."""
+        if self._resources.line is not None:
+            for shard in shards:
+                await self._resources.line.ask("forget", shard)

@@ -1,0 +1,256 @@
+"""The exchange: the one way in which two actors talk, and a client with an actor.
+
+A remote call costs about a millisecond, whatever it carries. So what is waiting when a call leaves, leaves in
+that one call, and while it is under way the next frame collects: no timers, no batch size, and at low load a
+message goes at once. The far side answers a call as soon as any result is ready, with all that are; the near
+side keeps at least one call out while something is open. So a slow message never holds a fast one, and the
+death of the far side is known at once, because a call is always out there to fail.
+
+A frame is lost or repeated when a call fails in between. Frames are numbered, results too, and the far side
+keeps results until they are acknowledged: within the life of both sides every message is handled once and
+answered once. When the far side is gone for good, every open message is answered with PeerLost: whether it
+was handled is unknown.
+
+On the wire (msgpack, never pickle):
+    near → far   [session, frame number, results acknowledged up to, [[message number, kind, payload], …]]
+    far → near   [incarnation, number of the first result, [[message number, type, value], …]]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ..protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, PodiumError, from_wire
+from ..protocols.values import Value, pack, unpack
+from ..supervisors.ports import Reply
+
+RESULT, CHUNK, ERROR = 0, 1, 2
+CANCEL = "!cancel"
+"""Kind of the message that cancels another; its payload is that one's number."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeLimits:
+    """Bounds of one exchange."""
+
+    calls: int = 2
+    """Calls under way at once: one waits for results while the other carries new messages."""
+    credit: int = 20_000
+    """Messages open at the far side; more wait on the near side."""
+    queue: int = 1_000_000
+    """Messages waiting on the near side; one more is refused as Overloaded."""
+    frame_items: int = 4_000
+    frame_bytes: int = 64 * 1024 * 1024
+    poll_s: float = 30.0
+    """The far side answers a waiting call after so long even if nothing is ready."""
+    resends: int = 8
+    """Repetitions of one frame, with doubling delays from `resend_delay_s`, before the far side counts as lost."""
+    resend_delay_s: float = 0.05
+
+
+WATCH = "!watch"
+"""Kind of a message that is never answered: it is there to be lost."""
+
+DEFAULT_LIMITS = ExchangeLimits()
+_sessions = itertools.count(1)
+
+
+@dataclass(slots=True)
+class _Open:
+    on_reply: Callable[[Reply], None]
+    on_chunk: Callable[[Value], None] | None
+
+
+@dataclass(slots=True)
+class ExchangeCounts:
+    """What happened on one near side, for metrics and tests."""
+
+    frames: int = 0
+    messages: int = 0
+    resent: int = 0
+
+
+class Near:
+    """The near side of an exchange with one actor; implements `Line`. Lives on one event loop."""
+
+    def __init__(
+        self,
+        address: str,
+        call: Callable[[bytes], Awaitable[bytes]],
+        session: str,
+        limits: ExchangeLimits = DEFAULT_LIMITS,
+    ) -> None:
+        """`call` carries one frame; it raises PeerLost, or PeerUnreachable if trying again may help."""
+        self.address, self.counts = address, ExchangeCounts()
+        self._call, self._limits = call, limits
+        self._session = f"{session}/{next(_sessions)}"
+        self._loop = asyncio.get_running_loop()
+        self._numbers, self._frame_numbers = itertools.count(1), itertools.count(1)
+        self._open: dict[int, _Open] = {}
+        self._queue: deque[list[Value]] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._received = 0
+        self._early: dict[int, list[Value]] = {}
+        self._incarnation: str | None = None
+        self._lost: PodiumError | None = None
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    def send(
+        self,
+        kind: str,
+        payload: Value,
+        on_reply: Callable[[Reply], None],
+        on_chunk: Callable[[Value], None] | None = None,
+    ) -> int:
+        number = next(self._numbers)
+        if self._lost is not None:
+            self._loop.call_soon(on_reply, Reply(error=self._lost))
+            return number
+        if len(self._queue) >= self._limits.queue:
+            raise Overloaded(reason=f"{len(self._queue)} messages wait for {self.address}", retry_after_s=1.0)
+        self._open[number] = _Open(on_reply, on_chunk)
+        self._queue.append([number, kind, payload])
+        self._schedule()
+        return number
+
+    def cancel(self, number: int) -> None:
+        if number in self._open and self._lost is None:
+            self._queue.append([next(self._numbers), CANCEL, number])
+            self._schedule()
+
+    async def ask(self, kind: str, payload: Value = None) -> Value:
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        number = self.send(kind, payload, lambda reply: None if future.done() else future.set_result(reply))
+        try:
+            return (await future).unwrap()
+        except asyncio.CancelledError:
+            self.cancel(number)
+            raise
+
+    def watch(self, on_lost: Callable[[PodiumError], None]) -> None:
+        self.send(WATCH, None, lambda reply: on_lost(reply.error) if reply.error else None)
+
+    def close(self) -> None:
+        self._lost = self._lost or PeerLost(address=self.address, reason="this side closed the exchange")
+        self._open.clear()
+        self._queue.clear()
+        for call in self._calls:
+            call.cancel()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and len(self._calls) < self._limits.calls:
+            self._scheduled = True
+            self._loop.call_soon(self._launch)
+
+    def _launch(self) -> None:
+        self._scheduled = False
+        polling = bool(self._calls)
+        if self._lost is not None or (polling and not self._queue):
+            return
+        if not self._open and not self._queue:
+            return
+        call = self._loop.create_task(self._exchange(self._next_items()))
+        self._calls.add(call)
+        call.add_done_callback(self._ended)
+
+    def _next_items(self) -> list[list[Value]]:
+        in_flight = len(self._open) - len(self._queue)
+        room = max(1, self._limits.credit - in_flight)
+        count = min(len(self._queue), self._limits.frame_items, room)
+        return [self._queue.popleft() for _ in range(count)]
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and call.exception() is not None:
+            self._lose(PeerLost(address=self.address, reason=f"{call.exception()!r}"))
+        elif self._open or self._queue:
+            self._schedule()
+
+    async def _exchange(self, items: list[list[Value]]) -> None:
+        for frame in self._frames(items):
+            answer = await self._carry(frame)
+            if answer is None:
+                return
+            self._take_in(unpack(answer, max_bytes=len(answer)))
+
+    def _frames(self, items: list[list[Value]]) -> list[bytes]:
+        """One frame, or several if it would be too large; a message that is too large alone is answered so."""
+        frame = pack([self._session, next(self._frame_numbers), self._received, items])
+        if len(frame) <= self._limits.frame_bytes:
+            self.counts.frames += 1
+            self.counts.messages += len(items)
+            return [frame]
+        if len(items) == 1:
+            problem = f"a message of {len(frame)} bytes, the limit is {self._limits.frame_bytes}"
+            self._answer(items[0][0], Reply(error=InvalidInput(problem=problem)))
+            return []
+        middle = len(items) // 2
+        return self._frames(items[:middle]) + self._frames(items[middle:])
+
+    async def _carry(self, frame: bytes) -> bytes | None:
+        delay_s = self._limits.resend_delay_s
+        for _ in range(self._limits.resends):
+            try:
+                return await self._call(frame)
+            except PeerUnreachable as error:
+                self.counts.resent += 1
+                reason = error
+                await asyncio.sleep(delay_s)
+                delay_s *= 2
+            except PeerLost as error:
+                self._lose(error)
+                return None
+        self._lose(PeerLost(address=self.address, reason=str(reason)))
+        return None
+
+    def _take_in(self, answer: list[Value]) -> None:
+        incarnation, first, results = answer
+        if self._incarnation is None:
+            self._incarnation = incarnation
+        elif self._incarnation != incarnation:
+            self._lose(PeerLost(address=self.address, reason="another incarnation answered"))
+            return
+        if first != self._received + 1:
+            for offset, result in enumerate(results):
+                self._early[first + offset] = result
+            results = []
+        for result in results:
+            self._received += 1
+            self._deliver(*result)
+        while self._early:
+            result = self._early.pop(self._received + 1, None)
+            if result is None:
+                self._early = {n: r for n, r in self._early.items() if n > self._received}
+                break
+            self._received += 1
+            self._deliver(*result)
+
+    def _deliver(self, number: int, kind: int, value: Value) -> None:
+        if kind == CHUNK:
+            message = self._open.get(number)
+            if message is not None and message.on_chunk is not None:
+                message.on_chunk(value)
+        else:
+            self._answer(number, Reply(value) if kind == RESULT else Reply(error=from_wire(value)))
+
+    def _answer(self, number: int, reply: Reply) -> None:
+        message = self._open.pop(number, None)
+        if message is not None:
+            message.on_reply(reply)
+
+    def _lose(self, error: PeerLost) -> None:
+        if self._lost is not None:
+            return
+        self._lost = error
+        self._queue.clear()
+        still_open, self._open = self._open, {}
+        for message in still_open.values():
+            message.on_reply(Reply(error=error))

@@ -1,0 +1,255 @@
+"""ProtocolHost: the actor in which one protocol's object lives.
+
+It runs at most `concurrency` attempts at once and queues the rest in order. An async `run` is a task on this
+actor's loop; a plain one is called in a thread. A time-out counts from the moment the attempt begins to run:
+async work is cancelled, plain work is told by `ctx.cancelled`. Work that does not end within `grace_s` is
+reported as stuck, and the supervisor replaces the whole host, because a running thread cannot be stopped.
+
+Messages: `run` [task id, path, attempt, user, input, timeout_s], answered by
+["ok", output, seconds] or ["fail", failure, seconds, stuck]; chunks are ["chunk", value] or ["log", level, text].
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+from ..protocols.binding import Binding, InvalidOutput
+from ..protocols.context import Context
+from ..protocols.errors import InvalidInput, NotFound, PodiumError
+from ..protocols.outcomes import Failure
+from ..protocols.protocol import Protocol
+from ..protocols.values import MAX_VALUE_BYTES, Value, pack
+from ..supervisors.ports import Ask, Timer, World
+
+MAX_TRACEBACK_CHARS = 8_000
+
+
+class ProtocolHost:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._binding: Binding | None = None
+        self._concurrency = 1
+        self._grace_s = 1.0
+        self._max_bytes = MAX_VALUE_BYTES
+        self._log = logging.getLogger("podium.protocol")
+        self._waiting: deque[_Attempt] = deque()
+        self._active: set[_Attempt] = set()
+
+    async def start(self, setup: Mapping[str, Any]) -> None:
+        """setup: ref, name, concurrency, grace_s, max_value_bytes, code (pickle or None), search_path."""
+        target = self._world.load_protocol(setup["ref"], setup.get("code"), setup.get("search_path") or [])
+        self._concurrency = setup["concurrency"]
+        self._grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
+        self._log = logging.getLogger(f"podium.protocol.{setup['name']}")
+        self._binding = Binding(target)
+        if isinstance(self._binding.live, Protocol):
+            await self._binding.live.start()
+
+    async def stop(self) -> None:
+        if self._binding is not None and isinstance(self._binding.live, Protocol):
+            await self._binding.live.stop()
+
+    def receive(self, ask: Ask) -> None:
+        if ask.kind == "ping":
+            ask.reply()
+            return
+        if ask.kind != "run":
+            raise NotFound(what="message kind", name=ask.kind)
+        attempt = _Attempt(self, ask)
+        ask.on_cancel = attempt.cancel
+        self._waiting.append(attempt)
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and len(self._active) < self._concurrency:
+            attempt = self._waiting.popleft()
+            if not attempt.ended:
+                self._active.add(attempt)
+                attempt.begin()
+
+    def released(self, attempt: _Attempt) -> None:
+        """The attempt's code has really ended: its place is free."""
+        self._active.discard(attempt)
+        self._next()
+
+    @property
+    def binding(self) -> Binding:
+        assert self._binding is not None
+        return self._binding
+
+    @property
+    def world(self) -> World:
+        return self._world
+
+    @property
+    def grace_s(self) -> float:
+        return self._grace_s
+
+    @property
+    def log(self) -> logging.Logger:
+        return self._log
+
+    def check_size(self, output: Value) -> None:
+        """Raise InvalidOutput if `output` cannot travel."""
+        try:
+            size_bytes = len(pack(output))
+        except InvalidInput as error:
+            raise InvalidOutput(f"output{error}") from error
+        if size_bytes > self._max_bytes:
+            raise InvalidOutput(f"output: {size_bytes} bytes packed, the limit is {self._max_bytes}")
+
+
+class _Attempt:
+    """One run of the protocol on one input."""
+
+    def __init__(self, host: ProtocolHost, ask: Ask) -> None:
+        self._host, self._ask = host, ask
+        self.task_id, self.path, self.number, self.user, self.input, self._timeout_s = ask.payload
+        self.ended = False
+        """Whether the answer is out. The code may still be running: see ProtocolHost.released."""
+        self._stopping: Failure | None = None
+        self._work: asyncio.Task[Value] | None = None
+        self._timer: Timer | None = None
+        self._began_at = 0.0
+
+    def begin(self) -> None:
+        world = self._host.world
+        self._began_at = world.monotonic()
+        if self._timeout_s is not None:
+            self._timer = world.call_later(self._timeout_s, self._time_out)
+        self._work = asyncio.get_running_loop().create_task(self._run())
+        self._work.add_done_callback(self._finished)
+
+    def cancel(self) -> None:
+        self._stop(Failure("cancelled", "the step was cancelled"))
+
+    def _time_out(self) -> None:
+        used_s = self._host.world.monotonic() - self._began_at
+        message = (
+            f"step '{self.path}' of task {self.task_id} ran out of time: "
+            f"{self._timeout_s:g} s allowed, {used_s:.1f} s used"
+        )
+        self._stop(Failure("timeout", message))
+
+    def _stop(self, why: Failure) -> None:
+        if self.ended or self._stopping is not None:
+            return
+        self._stopping = why
+        if self._work is None:
+            self._answer(["fail", why.to_wire(), 0.0, False])
+            return
+        if self._host.binding.is_async:
+            self._work.cancel()
+        self._set_timer(self._host.grace_s, self._stuck)
+
+    def _stuck(self) -> None:
+        assert self._stopping is not None
+        self._answer(["fail", self._stopping.to_wire(), self._seconds(), True])
+
+    async def _run(self) -> Value:
+        binding = self._host.binding
+        input = binding.read_input(self.input)
+        context = self._context()
+        if binding.is_async:
+            output = await binding.call(context, input)
+        else:
+            output = await self._host.world.in_thread(lambda: binding.call(context, input))
+        plain = binding.plain_output(output)
+        self._host.check_size(plain)
+        return plain
+
+    def _finished(self, work: asyncio.Task[Value]) -> None:
+        self._set_timer(None, None)
+        if not self.ended:
+            self._answer(self._result(work))
+        elif not work.cancelled():
+            work.exception()  # looked at, so that asyncio does not report it as never retrieved
+        self._host.released(self)
+
+    def _result(self, work: asyncio.Task[Value]) -> list[Value]:
+        seconds = self._seconds()
+        if self._stopping is not None:
+            return ["fail", self._stopping.to_wire(), seconds, False]
+        if work.cancelled():
+            return ["fail", Failure("error", "the step cancelled itself", "CancelledError").to_wire(), seconds, False]
+        error = work.exception()
+        if error is None:
+            return ["ok", work.result(), seconds]
+        return ["fail", _failure(error).to_wire(), seconds, False]
+
+    def _answer(self, result: list[Value]) -> None:
+        self.ended = True
+        self._ask.reply(result)
+
+    def _seconds(self) -> float:
+        return self._host.world.monotonic() - self._began_at
+
+    def _set_timer(self, delay_s: float | None, callback: Callable[[], None] | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if delay_s is not None and callback is not None:
+            self._timer = self._host.world.call_later(delay_s, callback)
+
+    def _context(self) -> Context:
+        deadline = None if self._timeout_s is None else self._host.world.now() + self._timeout_s
+        log = _StepLog(self._host.log, {"task": self.task_id, "step": self.path})
+        log.tell = lambda level, text: self._chunk(["log", level, text])
+        return Context(
+            task_id=self.task_id,
+            step=self.path,
+            attempt=self.number,
+            user=self.user,
+            deadline=deadline,
+            log=log,
+            _emit=lambda value: self._chunk(["chunk", value]),
+            _cancelled=lambda: self._stopping is not None,
+        )
+
+    def _chunk(self, chunk: list[Value]) -> None:
+        pack(chunk)  # raises in the user's own call, not later on the wire
+        if self._host.binding.is_async:
+            self._ask.chunk(chunk)
+        else:
+            self._host.world.from_thread(lambda: self._ask.chunk(chunk))
+
+
+class _StepLog(logging.LoggerAdapter[logging.Logger]):
+    """Logs as usual, with task and step in the record, and tells the watchers of the task."""
+
+    tell: Callable[[str, str], None]
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return msg, kwargs
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if self.isEnabledFor(level):
+            super().log(level, msg, *args, **kwargs)
+            self.tell(logging.getLevelName(level).lower(), str(msg) % args if args else str(msg))
+
+
+def _failure(error: BaseException) -> Failure:
+    kind = type(error).__name__
+    if isinstance(error, InvalidInput):
+        return Failure("invalid_input", error.problem, kind)
+    if isinstance(error, InvalidOutput):
+        return Failure("invalid_output", str(error), kind)
+    code = error.code if isinstance(error, PodiumError) else "error"
+    text = "".join(traceback.format_exception(type(error), error, _own_frames_dropped(error)))
+    return Failure(code, str(error) or kind, kind, text[-MAX_TRACEBACK_CHARS:])
+
+
+def _own_frames_dropped(error: BaseException) -> Any:
+    """The traceback from the first frame of user code on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(
+        ("podium.actors", "podium.cluster", "concurrent.futures", "asyncio")
+    ):
+        frames = frames.tb_next
+    return frames or error.__traceback__

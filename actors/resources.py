@@ -1,0 +1,146 @@
+"""The ResourceActor: every limit of the cluster in one ledger. It never waits inside a call.
+
+Permits are leases. Their holders are incarnations of supervisors, which join, renew, and are forgotten when
+the coordinator sees them die or when they are silent for `lease_s`. A supervisor that starts again joins under
+a higher epoch only after its old protocol hosts are certainly gone; that voids the permits of the old epoch.
+
+The set of holders is journalled. After a crash of this actor alone, nothing is granted until every known
+holder has joined again with what it holds, or its lease has run out: the limit holds across the restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..protocols.errors import NotFound, PodiumError
+from ..supervisors.ports import Ask, Journal, Note, World
+from .ledger import Holder, Ledger, Request
+
+_HOLDER = "holder:"
+
+
+class ResourceActor:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._ledger = Ledger({}, age_s=1.0)
+        self._lease_s = 0.0
+        self._journal: Journal | None = None
+        self._renewed_at: dict[str, float] = {}
+        """Monotonic time of each shard's last sign of life."""
+        self._epochs: dict[str, int] = {}
+        self._expected: set[str] = set()
+        """Holders from before a crash that have not joined again: nothing is granted while there are any."""
+        self._asks: dict[str, Ask] = {}
+
+    async def start(self, setup: Mapping[str, Any]) -> None:
+        """setup: limits {quota: permits}, lease_s, age_s, cold (whether no holder can have survived)."""
+        self._ledger = Ledger(setup["limits"], setup["age_s"])
+        self._lease_s = setup["lease_s"]
+        self._journal = await self._world.open_journal("resources")
+        self._journal.on_failure = self._world.crash
+        notes = await self._journal.notes()
+        known = [name.removeprefix(_HOLDER) for name in notes if name.startswith(_HOLDER)]
+        if setup["cold"]:
+            self._journal.write([Note(_HOLDER + shard, None) for shard in known])
+        else:
+            self._expected = set(known)
+            self._renewed_at = dict.fromkeys(known, self._world.monotonic())
+        self._tick()
+
+    async def stop(self) -> None:
+        if self._journal is not None:
+            await self._journal.close()
+
+    def receive(self, ask: Ask) -> None:
+        match ask.kind:
+            case "acquire":
+                self._acquire(ask, ask.payload)
+                return
+            case "release":
+                for id in ask.payload:
+                    self._ledger.remove(id)
+            case "join":
+                self._join(**ask.payload)
+            case "renew":
+                self._renew(ask.payload)
+            case "forget":
+                for shard in [known for known in self._renewed_at if _is_within(known, ask.payload)]:
+                    self._forget(shard)
+            case "check":
+                self._ledger.check(ask.payload)
+            case "limits":
+                self._ledger.set_limits(ask.payload)
+            case "status":
+                pass
+            case _:
+                raise NotFound(what="message kind", name=ask.kind)
+        ask.reply(self._status() if ask.kind in ("status", "limits") else None)
+        self._grant()
+
+    def _acquire(self, ask: Ask, wish: Mapping[str, Any]) -> None:
+        holder = Holder(wish["shard"], wish["epoch"])
+        if self._epochs.get(holder.shard) != holder.epoch:
+            raise NotFound(what="permit holder", name=f"{holder.shard} epoch {holder.epoch}", hint="join first")
+        id = wish["id"]
+        self._ledger.add(Request(id, holder, wish["needs"], wish["priority"], self._world.monotonic()))
+        self._asks[id] = ask
+        ask.on_cancel = lambda: self._withdraw(id)
+        self._grant()
+
+    def _withdraw(self, id: str) -> None:
+        ask = self._asks.pop(id, None)
+        self._ledger.remove(id)
+        if ask is not None:
+            ask.refuse(PodiumError("withdrawn"))
+        self._grant()
+
+    def _join(self, shard: str, epoch: int, claims: list[list[Any]]) -> None:
+        self._ledger.remove_holders(shard, below_epoch=epoch)
+        self._epochs[shard] = epoch
+        self._renew(shard)
+        self._expected.discard(shard)
+        for id, needs in claims:
+            self._ledger.claim(Request(id, Holder(shard, epoch), needs))
+        if self._journal is not None:
+            self._journal.write([Note(_HOLDER + shard, epoch)])
+
+    def _renew(self, shard: str) -> None:
+        self._renewed_at[shard] = self._world.monotonic()
+
+    def _forget(self, shard: str) -> None:
+        self._ledger.remove_holders(shard)
+        self._epochs.pop(shard, None)
+        self._renewed_at.pop(shard, None)
+        self._expected.discard(shard)
+        if self._journal is not None:
+            self._journal.write([Note(_HOLDER + shard, None)])
+
+    def _tick(self) -> None:
+        """Take back the permits of holders that have been silent for a whole lease."""
+        now = self._world.monotonic()
+        for shard, renewed_at in list(self._renewed_at.items()):
+            if now - renewed_at > self._lease_s:
+                self._forget(shard)
+        self._grant()
+        self._world.call_later(self._lease_s / 4, self._tick)
+
+    def _grant(self) -> None:
+        if self._expected:
+            return
+        for request in self._ledger.decide():
+            ask = self._asks.pop(request.id, None)
+            if ask is not None:
+                ask.reply()
+
+    def _status(self) -> dict[str, Any]:
+        ledger = self._ledger
+        return {
+            quota: {"limit": limit, "held": ledger.held[quota], "waiting": ledger.waiting[quota]}
+            for quota, limit in ledger.limits.items()
+        }
+
+
+def _is_within(shard: str, parent: str) -> bool:
+    """Whether `shard` is `parent` or one of its tiers."""
+    return shard == parent or shard.startswith(parent + ".")

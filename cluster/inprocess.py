@@ -1,0 +1,163 @@
+"""All actors in one process, on one event loop, in real time: for trying things out, and the base of simulation.
+
+The same actor classes, frames and journal as on Ray. What it cannot do is outlive the process, or be joined
+by another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..actors.exchange import Near
+from ..actors.far_side import Far
+from ..protocols.errors import PeerLost, SpawnFailed
+from ..protocols.values import Value, pack, unpack
+from ..supervisors.ports import Actor, Line, Needs, Role
+from .world import LOG, LoopWorld, new_actor
+
+STOP_S = 5.0
+"""Seconds that an actor gets to end in order."""
+
+
+class Cell:
+    """One living actor: its object, its far side, its world, and what it owns."""
+
+    def __init__(self, address: str, owner: Cell | None) -> None:
+        self.address, self.owner = address, owner
+        self.children: list[Cell] = []
+        self.dead: PeerLost | None = None
+        self.world: CellWorld
+        self.actor: Actor
+        self.far: Far
+        self.calls: set[asyncio.Future[bytes]] = set()
+        if owner is not None:
+            owner.children.append(self)
+
+    def die(self, reason: str) -> None:
+        """No answer and no callback comes from here any more; what it owns dies with it."""
+        if self.dead is not None:
+            return
+        self.dead = PeerLost(address=self.address, reason=reason)
+        for child in self.children:
+            child.die(f"its owner {self.address} is gone")
+        self.world.release()
+        for call in list(self.calls):
+            if not call.done():
+                call.set_exception(self.dead)
+        self.calls.clear()
+
+
+class InProcessCluster:
+    """Runs cells on the current event loop."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._cells: dict[str, Cell] = {}
+        self._numbers = itertools.count(1)
+
+    def new_world(self, cell: Cell) -> CellWorld:
+        return CellWorld(self, cell)
+
+    async def spawn(self, owner: Cell | None, role: Role, address: str, setup: Mapping[str, Any]) -> Value:
+        """Start an actor at `address`, in place of any that is there. Raises SpawnFailed."""
+        self.kill(address)
+        cell = Cell(address, owner)
+        cell.world = self.new_world(cell)
+        cell.actor = new_actor(role, cell.world)
+        cell.far = Far(cell.actor.receive, f"{address}@{next(self._numbers)}")
+        self._cells[address] = cell
+        try:
+            return await self.run_in(cell, cell.actor.start(unpack(pack(setup), max_bytes=1 << 30)))
+        except Exception as error:
+            cell.die("it did not start")
+            raise SpawnFailed(address=address, reason=str(error), kind=type(error).__name__) from error
+
+    async def run_in(self, cell: Cell, work: Awaitable[Any]) -> Any:
+        """Await `work` as the cell's own; ends with PeerLost when the cell dies."""
+        return await work
+
+    def kill(self, address: str) -> None:
+        cell = self._cells.pop(address, None)
+        if cell is not None:
+            cell.die("killed")
+
+    async def stop(self, address: str) -> None:
+        cell = self._cells.get(address)
+        if cell is not None and cell.dead is None:
+            try:
+                await asyncio.wait_for(self.run_in(cell, cell.actor.stop()), STOP_S)
+            except Exception as error:
+                cell.world.log_stop(error)
+        self.kill(address)
+
+    def alive(self, address: str) -> Cell | None:
+        cell = self._cells.get(address)
+        return None if cell is None or cell.dead else cell
+
+    def call_to(self, address: str) -> Callable[[bytes], Awaitable[bytes]]:
+        """The transport of one exchange: bound to the incarnation that lives now."""
+        cell = self.alive(address)
+
+        async def call(frame: bytes) -> bytes:
+            if cell is None or cell.dead is not None:
+                raise (cell and cell.dead) or PeerLost(address=address, reason="nobody there")
+            return await self.carry(cell, frame)
+
+        return call
+
+    async def carry(self, cell: Cell, frame: bytes) -> bytes:
+        """One frame to the cell and its answer back; fails when the cell dies."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+        cell.calls.add(answer)
+        work = loop.create_task(cell.far.exchange(frame))
+        work.add_done_callback(lambda done: _pass_on(done, answer))
+        try:
+            return await answer
+        finally:
+            cell.calls.discard(answer)
+
+
+def _pass_on(work: asyncio.Task[bytes], answer: asyncio.Future[bytes]) -> None:
+    if answer.done() or work.cancelled():
+        return
+    error = work.exception()
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(work.result())
+
+
+class CellWorld(LoopWorld):
+    """The world of an actor in an in-process cluster."""
+
+    def __init__(self, cluster: InProcessCluster, cell: Cell) -> None:
+        super().__init__(cell.address, cluster.data, lambda error: cluster.kill(cell.address))
+        self._cluster, self._cell = cluster, cell
+        self._lines: list[Near] = []
+
+    def line(self, address: str) -> Line:
+        near = Near(address, self._cluster.call_to(address), self.address)
+        self._lines.append(near)
+        return near
+
+    async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
+        return await self._cluster.spawn(self._cell, role, address, setup)
+
+    async def kill(self, address: str) -> None:
+        self._cluster.kill(address)
+
+    async def stop(self, address: str) -> None:
+        await self._cluster.stop(address)
+
+    def log_stop(self, error: Exception) -> None:
+        LOG.warning("%s did not stop in order: %r", self.address, error)
+
+    def release(self) -> None:
+        super().release()
+        for line in self._lines:
+            line.close()

@@ -1,0 +1,108 @@
+"""Reading shards without owning them: for `ps`, `show` and the client's lists, with or without a cluster.
+
+Connections are read-only and short. What they see is what is durable.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...protocols.outcomes import TaskRecord, TaskStatus
+from ...protocols.values import Value, unpack
+from .rows import TASK_COLUMNS, found_row, unseal
+from .sqlite import shard_path
+
+_RESERVED = ("coordinator", "resources")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTask:
+    """One task with what its shard knows of it."""
+
+    record: TaskRecord
+    definition: dict[str, Value]
+    """The workflow version that it runs."""
+    bodies: list[bytes]
+    """Its packed events, in order."""
+
+
+def shards(data: Path) -> list[str]:
+    """Names of the workflow shards in a data directory; shards of nested tiers have a dot in theirs."""
+    names = sorted(path.stem for path in (data / "shards").glob("*.db"))
+    return [name for name in names if name not in _RESERVED]
+
+
+def list_tasks(
+    data: Path,
+    status: TaskStatus | None = None,
+    workflow: str | None = None,
+    user: str | None = None,
+    limit: int = 50,
+) -> list[TaskRecord]:
+    """The newest tasks first, over all workflows."""
+    wanted = {"status": status, "user": user}
+    filters = {column: value for column, value in wanted.items() if value is not None}
+    records: list[TaskRecord] = []
+    for shard in shards(data):
+        if "." not in shard and workflow in (None, shard):
+            records += _list_shard(data, shard, filters, limit)
+    return sorted(records, key=lambda record: record.accepted_at, reverse=True)[:limit]
+
+
+def _list_shard(data: Path, shard: str, filters: dict[str, Any], limit: int) -> list[TaskRecord]:
+    where = " AND ".join(f"{column} = ?" for column in filters) or "1"
+    query = f"SELECT {','.join(TASK_COLUMNS)} FROM tasks WHERE {where} ORDER BY accepted_at DESC LIMIT ?"
+    with _open(data, shard) as db:
+        return [found_row(shard, row).record for row in db.execute(query, (*filters.values(), limit))]
+
+
+def find_task(data: Path, task_id: str) -> StoredTask | None:
+    """One task by its id, wherever it is; None if it is nowhere."""
+    for shard in shards(data):
+        with _open(data, shard) as db:
+            row = db.execute(f"SELECT {','.join(TASK_COLUMNS)} FROM tasks WHERE id = ?", (task_id,)).fetchone()
+            if row is not None:
+                return _stored(shard, db, row)
+    return None
+
+
+def subtasks(data: Path, task_id: str) -> list[StoredTask]:
+    """What nested Hierarchies ran for a task, from the shards of their tiers."""
+    found = []
+    for shard in shards(data):
+        if "." in shard:
+            with _open(data, shard) as db:
+                query = f"SELECT {','.join(TASK_COLUMNS)} FROM tasks WHERE id > ? AND id < ?"
+                rows = db.execute(query, (f"{task_id}/", f"{task_id}0")).fetchall()
+                found += [_stored(shard, db, row) for row in rows]
+    return found
+
+
+def open_count(data: Path, shard: str) -> int:
+    """Tasks of a shard that have not ended; 0 if there is no such shard."""
+    if not shard_path(data, shard).exists():
+        return 0
+    with _open(data, shard) as db:
+        count: int = db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NULL").fetchone()[0]
+        return count
+
+
+def _stored(shard: str, db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredTask:
+    record = found_row(shard, row).record
+    note = db.execute("SELECT value FROM notes WHERE name = ?", (f"definition:{record.hash}",)).fetchone()
+    definition = unpack(unseal(shard, "definition", note[0])) if note else {}
+    rows = db.execute("SELECT body FROM entries WHERE task_id = ? ORDER BY n", (record.task_id,))
+    return StoredTask(record, definition, [unseal(shard, f"task {record.task_id}", body) for (body,) in rows])
+
+
+@contextmanager
+def _open(data: Path, shard: str) -> Iterator[sqlite3.Connection]:
+    path = shard_path(data, shard)
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as db:
+        db.execute("PRAGMA query_only=1")
+        yield db

@@ -1,0 +1,339 @@
+"""The embedded journal: one SQLite file per shard, written by one thread of one process.
+
+`journal_mode=WAL`, `synchronous=FULL`: a commit is on disk when it returns. Group commit: what queues while a
+commit runs goes into the next one. Opening takes the shard's next epoch in a transaction, and every commit
+checks it, so an overtaken incarnation is refused. A lock file keeps a second writer process out (SQLite
+3.7.0 to 3.51.2 can damage a WAL that two connections write or checkpoint).
+
+Every stored value ends in the CRC-32 of the rest; one that does not match raises JournalCorrupt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from ...protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed, PodiumError
+from ...protocols.values import Value, pack, unpack
+from ...supervisors.ports import Change, Entry, Found, NewTask, Note, OpenTask, Running
+from .rows import TASK_COLUMNS, found_row, open_task_rows, seal, task_row, unseal
+
+FORMAT = 1
+"""Version of the file format, in SQLite's `user_version`."""
+
+_SCHEMA = """
+CREATE TABLE shard (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL) STRICT;
+INSERT INTO shard VALUES (1, 0);
+CREATE TABLE notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE tasks (
+    id TEXT PRIMARY KEY, workflow TEXT NOT NULL, version TEXT NOT NULL, hash TEXT NOT NULL,
+    input BLOB NOT NULL, user TEXT NOT NULL, priority INTEGER NOT NULL, key TEXT, digest TEXT NOT NULL,
+    status TEXT NOT NULL, accepted_at REAL NOT NULL, finished_at REAL, result BLOB, failure BLOB
+) STRICT, WITHOUT ROWID;
+CREATE INDEX open_tasks ON tasks (accepted_at, id) WHERE finished_at IS NULL;
+CREATE UNIQUE INDEX task_keys ON tasks (user, key) WHERE key IS NOT NULL;
+CREATE TABLE entries (
+    task_id TEXT NOT NULL, n INTEGER NOT NULL, epoch INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (task_id, n)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+def shard_path(data: Path, shard: str) -> Path:
+    return data / "shards" / f"{shard}.db"
+
+
+class SqliteJournal:
+    """Implements `Journal`. All methods are called on one event loop; the file belongs to one thread."""
+
+    def __init__(self, data: Path, shard: str, lock_wait_s: float = 10.0) -> None:
+        self.shard, self.epoch = shard, 0
+        self.on_failure: Callable[[PodiumError], None] = lambda _error: None
+        self._path = shard_path(data, shard)
+        self._lock_wait_s = lock_wait_s
+        self._loop = asyncio.get_running_loop()
+        self._batch: list[_Work] = []
+        self._handed: SimpleQueue[list[_Work] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._failed: PodiumError | None = None
+
+    async def open(self) -> SqliteJournal:
+        """Lock the shard, check or create the file, and take the next epoch."""
+        opened: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(
+            target=self._work_off, args=(opened,), name=f"journal-{self.shard}", daemon=True
+        )
+        self._thread.start()
+        await opened
+        return self
+
+    def write(self, changes: list[Change], then: Callable[[], None] | None = None) -> None:
+        self._add(_Work(changes, None, then))
+
+    def find(
+        self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]
+    ) -> None:
+        self._add(_Work([], partial(_find, self.shard, ids, keys), then))
+
+    def entries(self, task_id: str, then: Callable[[list[bytes]], None]) -> None:
+        self._add(_Work([], partial(_bodies, self.shard, task_id), then))
+
+    async def open_tasks(self) -> list[OpenTask]:
+        return await self._read(partial(open_task_rows, self.shard))  # type: ignore[no-any-return]
+
+    async def notes(self) -> dict[str, Value]:
+        return await self._read(partial(_notes, self.shard))  # type: ignore[no-any-return]
+
+    async def close(self) -> None:
+        if self._thread is None:
+            return
+        self._hand_over()
+        self._handed.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+        self._thread = None
+
+    async def _read(self, query: Callable[[sqlite3.Connection], Any]) -> Any:
+        answer: asyncio.Future[Any] = self._loop.create_future()
+
+        def guarded(db: sqlite3.Connection) -> Any:
+            try:
+                return query(db), None
+            except PodiumError as error:
+                return None, error
+
+        self._add(_Work([], guarded, lambda pair: answer.done() or answer.set_result(pair)))
+        value, error = await answer
+        if error is not None:
+            raise error
+        return value
+
+    def _add(self, work: _Work) -> None:
+        if self._failed is not None:
+            return
+        if not self._batch:
+            self._loop.call_soon(self._hand_over)
+        self._batch.append(work)
+
+    def _hand_over(self) -> None:
+        if self._batch:
+            self._handed.put(self._batch)
+            self._batch = []
+
+    # in the thread
+
+    def _work_off(self, opened: asyncio.Future[None]) -> None:
+        try:
+            lock = _lock(self._path, self._lock_wait_s)
+            db = _open(self._path, self.shard)
+            self.epoch = _next_epoch(db)
+        except (PodiumError, sqlite3.Error, OSError) as error:
+            ours = error if isinstance(error, PodiumError) else JournalFailed(shard=self.shard, reason=str(error))
+            self._call_back(_settle, opened, ours)
+            return
+        self._call_back(_settle, opened, None)
+        try:
+            self._commit_loop(db)
+        except (PodiumError, sqlite3.Error) as error:
+            ours = error if isinstance(error, PodiumError) else JournalFailed(shard=self.shard, reason=str(error))
+            self._call_back(self._fail, ours)
+        finally:
+            db.close()
+            os.close(lock)
+
+    def _commit_loop(self, db: sqlite3.Connection) -> None:
+        while True:
+            batch = self._handed.get()
+            if batch is None:
+                return
+            while not self._handed.empty():
+                more = self._handed.get()
+                if more is None:
+                    self._handed.put(None)
+                    break
+                batch = batch + more
+            answers = self._commit(db, batch)
+            self._call_back(_call_all, answers)
+
+    def _commit(self, db: sqlite3.Connection, batch: list[_Work]) -> list[Callable[[], Any]]:
+        """One transaction for the whole batch; returns the callbacks to make when it is durable."""
+        answers: list[Callable[[], Any]] = []
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            newer = db.execute("SELECT epoch FROM shard").fetchone()[0]
+            if newer != self.epoch:
+                raise Fenced(shard=self.shard, epoch=self.epoch, newer=newer)
+            _write_all(db, self.epoch, batch, answers)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        return answers
+
+    def _call_back(self, callback: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            return  # the loop is closed: nobody is left to be told
+
+    def _fail(self, error: PodiumError) -> None:
+        self._failed = error
+        self._batch = []
+        self.on_failure(error)
+
+
+class _Work:
+    """Changes to write, or a query to answer, in the order of the calls."""
+
+    __slots__ = ("changes", "query", "then")
+
+    def __init__(
+        self,
+        changes: list[Change],
+        query: Callable[[sqlite3.Connection], Any] | None,
+        then: Callable[..., Any] | None,
+    ) -> None:
+        self.changes, self.query, self.then = changes, query, then
+
+
+def _settle(future: asyncio.Future[None], error: PodiumError | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _call_all(answers: Iterable[Callable[[], Any]]) -> None:
+    for answer in answers:
+        answer()
+
+
+def _lock(path: Path, wait_s: float) -> int:
+    """Hold the shard's lock file until the process ends or closes it. A dying predecessor is waited for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    give_up_at = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > give_up_at:
+                holder = os.pread(lock, 64, 0).decode(errors="replace").strip() or "another process"
+                os.close(lock)
+                raise DataInUse(directory=str(path.parent.parent), holder=f"process {holder}") from None
+            time.sleep(0.02)
+        else:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+            return lock
+
+
+def _open(path: Path, shard: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA wal_autocheckpoint=2000")
+        db.execute("PRAGMA journal_size_limit=67108864")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={FORMAT};COMMIT;")
+        elif version != FORMAT:
+            problem = f"format {version}, this Podium writes format {FORMAT}"
+            raise JournalCorrupt(shard=shard, place=str(path), problem=problem)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise JournalCorrupt(shard=shard, place=str(path), problem=str(error)) from error
+    path.chmod(0o600)
+    return db
+
+
+def _next_epoch(db: sqlite3.Connection) -> int:
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE shard SET epoch = epoch + 1")
+    epoch: int = db.execute("SELECT epoch FROM shard").fetchone()[0]
+    db.execute("COMMIT")
+    return epoch
+
+
+def _write_all(
+    db: sqlite3.Connection, epoch: int, batch: list[_Work], answers: list[Callable[[], Any]]
+) -> None:
+    """Rows of one kind go together; queries come after the rows before them."""
+    changes: list[Change] = []
+    for work in batch:
+        changes += work.changes
+        if work.query is not None:
+            _write_changes(db, epoch, changes)
+            changes = []
+            if work.then is not None:
+                answers.append(partial(work.then, work.query(db)))
+        elif work.then is not None:
+            answers.append(work.then)
+    _write_changes(db, epoch, changes)
+
+
+def _write_changes(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> None:
+    new = [task_row(change) for change in changes if isinstance(change, NewTask)]
+    if new:
+        marks = ",".join("?" * len(TASK_COLUMNS))
+        db.executemany(f"INSERT INTO tasks ({','.join(TASK_COLUMNS)}) VALUES ({marks})", new)
+    entries = [change for change in changes if isinstance(change, Entry)]
+    if entries:
+        rows = [(entry.task_id, entry.n, epoch, seal(entry.body)) for entry in entries]
+        db.executemany("INSERT INTO entries VALUES (?,?,?,?)", rows)
+    _update_tasks(db, changes, entries)
+    notes = [change for change in changes if isinstance(change, Note)]
+    for note in notes:
+        if note.value is None:
+            db.execute("DELETE FROM notes WHERE name = ?", (note.name,))
+        else:
+            row = (note.name, seal(pack(note.value)))
+            db.execute("INSERT INTO notes VALUES (?,?) ON CONFLICT DO UPDATE SET value = excluded.value", row)
+
+
+def _update_tasks(db: sqlite3.Connection, changes: list[Change], entries: list[Entry]) -> None:
+    running = [(change.task_id,) for change in changes if isinstance(change, Running)]
+    if running:
+        db.executemany("UPDATE tasks SET status = 'running' WHERE id = ? AND status = 'pending'", running)
+    closings = [
+        (end.status, end.finished_at, seal(end.result), seal(end.failure), entry.task_id)
+        for entry in entries
+        if (end := entry.closing) is not None
+    ]
+    if closings:
+        db.executemany(
+            "UPDATE tasks SET status=?, finished_at=?, result=?, failure=? WHERE id=? AND finished_at IS NULL",
+            closings,
+        )
+
+
+def _find(shard: str, ids: list[str], keys: list[tuple[str, str]], db: sqlite3.Connection) -> list[Found]:
+    columns = ",".join(TASK_COLUMNS)
+    rows: list[Any] = []
+    for id in ids:
+        rows += db.execute(f"SELECT {columns} FROM tasks WHERE id = ?", (id,))
+    for user, key in keys:
+        rows += db.execute(f"SELECT {columns} FROM tasks WHERE user = ? AND key = ?", (user, key))
+    return [found_row(shard, row) for row in rows]
+
+
+def _bodies(shard: str, task_id: str, db: sqlite3.Connection) -> list[bytes]:
+    rows = db.execute("SELECT body FROM entries WHERE task_id = ? ORDER BY n", (task_id,))
+    return [unseal(shard, f"task {task_id}", body) for (body,) in rows]
+
+
+def _notes(shard: str, db: sqlite3.Connection) -> dict[str, Value]:
+    rows = db.execute("SELECT name, value FROM notes")
+    return {name: unpack(unseal(shard, f"note {name}", value), max_bytes=len(value)) for name, value in rows}

@@ -1,0 +1,125 @@
+"""What every world has in common, wherever its actors live: clocks, timers, background work, user code."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ..actors.coordinator import Coordinator
+from ..actors.host import ProtocolHost
+from ..actors.resources import ResourceActor
+from ..protocols.protocol import ProtocolLike, resolve
+from ..supervisors.ports import Actor, Journal, Role, Timer, World
+from ..supervisors.supervisor import Supervisor
+from .store.reading import open_count
+from .store.sqlite import SqliteJournal
+
+LOG = logging.getLogger("podium")
+
+_ROLES: dict[Role, Callable[[World], Actor]] = {
+    "coordinator": Coordinator,
+    "resources": ResourceActor,
+    "supervisor": Supervisor,
+    "host": ProtocolHost,
+}
+
+
+def new_actor(role: Role, world: World) -> Actor:
+    return _ROLES[role](world)
+
+
+class LoopWorld:
+    """The part of `World` that needs no more than an event loop and a data directory."""
+
+    def __init__(self, address: str, data: Path, on_crash: Callable[[Exception], None]) -> None:
+        self.address, self.data = address, data
+        self.random = Random()
+        self.loop = asyncio.get_running_loop()
+        self._on_crash = on_crash
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._threads: ThreadPoolExecutor | None = None
+        self.crashed = False
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return self.loop.time()
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        return self.loop.call_later(delay_s, callback)
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+
+    async def all(self, works: Iterable[Awaitable[Any]]) -> list[Any]:
+        results = await asyncio.gather(*works, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+    def background(self, work: Awaitable[Any], name: str) -> None:
+        task = self.loop.create_task(_awaited(work), name=f"{self.address}: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._background_ended)
+
+    def _background_ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            if isinstance(error, Exception):
+                self.crash(error)
+
+    def crash(self, error: Exception) -> None:
+        if not self.crashed:
+            self.crashed = True
+            LOG.error("%s crashed: %s", self.address, error, exc_info=error)
+            self._on_crash(error)
+
+    async def open_journal(self, shard: str) -> Journal:
+        return await SqliteJournal(self.data, shard).open()
+
+    async def open_count(self, shard: str) -> int:
+        return open_count(self.data, shard)
+
+    def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
+        """Import it; what is pickled is for clusters that have other processes."""
+        return load_from_path(ref, search_path)
+
+    def from_thread(self, callback: Callable[[], None]) -> None:
+        self.loop.call_soon_threadsafe(callback)
+
+    async def in_thread(self, work: Callable[[], Any]) -> Any:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(max_workers=1024, thread_name_prefix=self.address)
+        return await self.loop.run_in_executor(self._threads, work)
+
+    def release(self) -> None:
+        """End what still runs here: the actor is gone."""
+        self.crashed = True
+        for task in list(self._tasks):
+            task.cancel()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _awaited(work: Awaitable[Any]) -> Any:
+    return await work
+
+
+def load_from_path(ref: str, search_path: list[str]) -> ProtocolLike:
+    """Import a protocol, with the driver's import roots behind this process's own. Raises LookupError."""
+    for folder in search_path:
+        if folder not in sys.path:
+            sys.path.append(folder)
+            importlib.invalidate_caches()
+    return resolve(ref)

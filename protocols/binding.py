@@ -1,0 +1,132 @@
+"""A live protocol object with validated edges: what a protocol host calls, and what checks inputs early."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from .context import Context
+from .errors import InvalidDefinition, InvalidInput
+from .protocol import FunctionProtocol, Protocol, ProtocolLike, reference
+from .values import Value
+from .verdicts import Goto, as_goto
+
+_ANYTHING = (Any, inspect.Parameter.empty, object, Value)
+
+
+class InvalidOutput(Exception):
+    """What `run` returned does not fit its own return type hint."""
+
+
+class Binding:
+    """One live object of a protocol. Creating it calls the class's `__init__`, nothing else."""
+
+    def __init__(self, target: ProtocolLike) -> None:
+        self.ref = reference(target)
+        self.live = target() if not isinstance(target, FunctionProtocol) else target
+        self.run = self.live.run if isinstance(self.live, Protocol) else self.live.function
+        self.is_async = inspect.iscoroutinefunction(self.run)
+        self._edges = _Edges(self.run, self.ref)
+        self.call = self._edges.caller(self.run)
+
+    def read_input(self, value: Value) -> Any:
+        """`value` as the type that `run` asks for. Raises InvalidInput with the field's path."""
+        return self._edges.read_input(value)
+
+    def plain_output(self, output: Any) -> Value:
+        """What `run` returned, checked and as plain data. Raises InvalidOutput."""
+        return self._edges.plain_output(output)
+
+
+def check_input(target: ProtocolLike, value: Value) -> None:
+    """Raise InvalidInput if `value` is not what `target.run` asks for; no object of it is created."""
+    run = target.function if isinstance(target, FunctionProtocol) else target.run
+    _Edges(run, reference(target), bound=isinstance(target, FunctionProtocol)).read_input(value)
+
+
+class _Edges:
+    """The type hints of one `run`, turned into validators."""
+
+    def __init__(self, run: Callable[..., Any], ref: str, bound: bool = True) -> None:
+        parameters = list(inspect.signature(run).parameters.values())
+        parameters = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        parameters = parameters if bound else parameters[1:]
+        hints = _hints(run, ref)
+        self.takes_ctx = bool(parameters) and (
+            parameters[0].name == "ctx" or hints.get(parameters[0].name) is Context
+        )
+        inputs = parameters[1:] if self.takes_ctx else parameters
+        if len(inputs) > 1:
+            names = ", ".join(p.name for p in inputs)
+            raise InvalidDefinition(
+                problem=f"run takes one input, not {len(inputs)} ({names}); put them in one dict or model",
+                path=f"protocol {ref}",
+            )
+        self.takes_input = bool(inputs)
+        self.input_name = inputs[0].name if inputs else "input"
+        self._input = _adapter(hints.get(self.input_name, Any) if inputs else Any)
+        self._output = _adapter(hints.get("return", Any))
+
+    def caller(self, run: Callable[..., Any]) -> Callable[[Context, Any], Any]:
+        """`run` as a function of (ctx, input), whatever it takes."""
+        match self.takes_ctx, self.takes_input:
+            case True, True:
+                return run
+            case True, False:
+                return lambda ctx, _input: run(ctx)
+            case False, True:
+                return lambda _ctx, input: run(input)
+            case _:
+                return lambda _ctx, _input: run()
+
+    def read_input(self, value: Value) -> Any:
+        if self._input is None:
+            return value
+        try:
+            return self._input.validate_python(value)
+        except ValidationError as error:
+            raise InvalidInput(problem=_problems(error, self.input_name)) from error
+
+    def plain_output(self, output: Any) -> Value:
+        if isinstance(output, Goto):
+            return output.plain()
+        if self._output is None:
+            return output.model_dump(mode="python") if isinstance(output, BaseModel) else output
+        if as_goto(output):
+            return output
+        try:
+            return self._output.dump_python(self._output.validate_python(output))
+        except ValidationError as error:
+            raise InvalidOutput(_problems(error, "output")) from error
+
+
+def _hints(run: Callable[..., Any], ref: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(run, include_extras=True)
+    except NameError as error:
+        raise InvalidDefinition(
+            problem=f"a type hint of run cannot be resolved: {error}; define the type at module level",
+            path=f"protocol {ref}",
+        ) from error
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    if hint in _ANYTHING:
+        return None
+    return TypeAdapter(type(None) if hint is None else hint)
+
+
+def _problems(error: ValidationError, root: str) -> str:
+    """One line: `input.files[3].name: Field required; …`, at most three of them, and how many more."""
+    rows = [f"{place(root, row['loc'])}: {row['msg']}" for row in error.errors(include_url=False)]
+    more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
+    return "; ".join(rows[:3]) + more
+
+
+def place(root: str, loc: tuple[str | int, ...]) -> str:
+    """A pydantic location as one would write it: `input.files[3].name`."""
+    return root + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)

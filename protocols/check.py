@@ -1,0 +1,179 @@
+"""What pydantic cannot see in a tree: expressions, reachability, ways to the end, protocols that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .binding import place
+from .conditions import check_expression
+from .errors import InvalidDefinition
+from .protocol import resolve
+from .tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step
+
+MAX_NODES = 10_000
+MAX_TREE_DEPTH = 50
+
+Loc: TypeAlias = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """One problem at one place of the tree, as a location in the file's own terms."""
+
+    loc: Loc
+    problem: str
+
+
+class Flawed(InvalidDefinition):
+    """InvalidDefinition that still knows the location of the first flaw, for the reader of files."""
+
+    code = "invalid_tree"
+
+    def __init__(self, *, flaws: list[Flaw]) -> None:
+        first, *others = flaws
+        lines = [first.problem, *(f"{place('', flaw.loc)[1:]}: {flaw.problem}" for flaw in others)]
+        super().__init__(problem="\n".join(lines), path=place("", first.loc)[1:])
+        self._loc = first.loc
+
+    @property
+    def loc(self) -> Loc:
+        return self._loc
+
+
+def check_tree(root: Node, resolve_protocols: bool) -> None:
+    """Raise Flawed, with every flaw found, unless the tree is sound."""
+    flaws: list[Flaw] = []
+    for count, (loc, node) in enumerate(walk(root, ("root",))):
+        if count >= MAX_NODES:
+            flaws.append(Flaw(("root",), f"more than {MAX_NODES} nodes"))
+            break
+        flaws += _flaws_of(loc, node, resolve_protocols)
+    if flaws:
+        raise Flawed(flaws=flaws)
+
+
+def walk(node: Node, loc: Loc, depth: int = 1) -> Iterator[tuple[Loc, Node]]:
+    """Every node with its location, parents first."""
+    if depth > MAX_TREE_DEPTH:
+        raise Flawed(flaws=[Flaw(loc, f"nested deeper than {MAX_TREE_DEPTH} levels")])
+    yield loc, node
+    for part, child in children(node):
+        yield from walk(child, loc + part, depth + 1)
+
+
+def children(node: Node) -> list[tuple[Loc, Node]]:
+    """The nodes directly below, each with its location relative to `node`."""
+    match node:
+        case Sequence():
+            return [(("sequence", index), child) for index, child in enumerate(node.sequence)]
+        case Parallel():
+            if node.do is not None:
+                return [(("do",), node.do)]
+            return [(("parallel", name), child) for name, child in (node.parallel or {}).items()]
+        case Hierarchy():
+            members: list[tuple[Loc, Node]] = [(("team", name), child) for name, child in node.team.items()]
+            return [(("hierarchy",), node.hierarchy), *members]
+        case Adaptive():
+            return [(("adaptive", name), child) for name, child in node.adaptive.items()]
+        case _:
+            return []
+
+
+def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
+    yield from _input_flaws(loc, node)
+    match node:
+        case Step() if resolve_protocols:
+            try:
+                resolve(node.step)
+            except LookupError as error:
+                yield Flaw((*loc, "step"), f"unknown protocol: {error.args[0]}")
+        case Parallel() if node.each is not None:
+            yield from _expression_flaws((*loc, "each"), node.each, "with")
+        case Adaptive():
+            yield from _rule_flaws(loc, node)
+            yield from _route_flaws(loc, node)
+
+
+def _input_flaws(loc: Loc, node: Node) -> Iterator[Flaw]:
+    if isinstance(node.with_, str):
+        yield from _expression_flaws((*loc, "with"), node.with_, "with")
+    for key, source in node.with_.items() if node.with_ and not isinstance(node.with_, str) else ():
+        yield from _expression_flaws((*loc, "with", key), source, "with")
+
+
+def _expression_flaws(loc: Loc, source: str, where: str) -> Iterator[Flaw]:
+    try:
+        check_expression(source, where)
+    except ValueError as error:
+        yield Flaw(loc, str(error))
+
+
+def _rule_flaws(loc: Loc, node: Adaptive) -> Iterator[Flaw]:
+    for index, rule in enumerate(node.rules):
+        here = (*loc, "rules", index)
+        yield from _expression_flaws((*here, "when"), rule.when, "when")
+        if rule.to != END and rule.to not in node.adaptive:
+            yield Flaw((*here, "to"), f"no node '{rule.to}'; there are {', '.join(node.adaptive)} and {END}")
+        if rule.after is not None and rule.after not in node.adaptive:
+            yield Flaw((*here, "after"), f"no node '{rule.after}'; there are {', '.join(node.adaptive)}")
+        for earlier in node.rules[:index]:
+            if earlier.when.strip() == "true" and earlier.after in (None, rule.after):
+                yield Flaw(here, f"can never match: the earlier rule to '{earlier.to}' always does")
+                break
+
+
+def _route_flaws(loc: Loc, node: Adaptive) -> Iterator[Flaw]:
+    for name in (node.start, *node.jumps):
+        if name not in node.adaptive:
+            key = "start" if name == node.start else "jumps"
+            yield Flaw((*loc, key), f"no node '{name}'; there are {', '.join(node.adaptive)}")
+            return
+    if all(rule.to != END for rule in node.rules):
+        yield Flaw((*loc, "rules"), f"missing end: no rule leads to '{END}'")
+        return
+    reached = _reachable(node, [node.start, *node.jumps])
+    for name in node.adaptive:
+        if name not in reached:
+            yield Flaw(
+                (*loc, "adaptive", name),
+                f"unreachable: no rule leads to '{name}' (a node reached only by goto belongs in `jumps`)",
+            )
+        elif END not in _reachable(node, [name]):
+            circle = " → ".join([name, *_circle(node, name)])
+            yield Flaw((*loc, "adaptive", name), f"cycle without an end: {circle}")
+
+
+def _follow(node: Adaptive, name: str) -> list[str]:
+    """Where the rules may lead after `name`, in their order."""
+    targets: list[str] = []
+    for rule in node.rules:
+        if rule.after in (None, name):
+            targets.append(rule.to)
+            if rule.when.strip() == "true":
+                break
+    return targets
+
+
+def _reachable(node: Adaptive, starts: list[str]) -> set[str]:
+    reached: set[str] = set()
+    ahead = list(starts)
+    while ahead:
+        name = ahead.pop()
+        if name not in reached:
+            reached.add(name)
+            if name in node.adaptive:
+                ahead += _follow(node, name)
+    return reached
+
+
+def _circle(node: Adaptive, start: str) -> list[str]:
+    """The nodes that the first matching rules go through from `start` until they repeat."""
+    seen, name = [start], start
+    while targets := _follow(node, name):
+        name = targets[0]
+        seen.append(name)
+        if name in seen[:-1]:
+            break
+    return seen[1:]

@@ -1,0 +1,125 @@
+"""CEL expressions: checked when a workflow is defined, evaluated while it runs.
+
+CEL (Common Expression Language, github.com/google/cel-spec) has no side effects and no unbounded loops. The
+library returns evaluation errors as values of type ERROR; here they become ExpressionFailed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from cel_expr_python import cel
+
+from .values import Value
+
+MAX_SOURCE_BYTES = 2048
+"""Longest expression. Nobody writes a longer one by hand, and parsers suffer from generated ones."""
+
+_DYN, _STRING, _INT = cel.Type.DYN, cel.Type.STRING, cel.Type.INT
+_ENVIRONMENTS = {
+    "with": {"input": _DYN, "task": _DYN, "outputs": cel.Type.Map(_STRING, _DYN)},
+    "when": {
+        "input": _DYN,
+        "output": _DYN,
+        "task": _DYN,
+        "outputs": cel.Type.Map(_STRING, _DYN),
+        "visits": cel.Type.Map(_STRING, _INT),
+        "error": _DYN,
+    },
+}
+
+
+class ExpressionFailed(Exception):
+    """The expression is sound, the data is not: a missing key, a number compared with a text."""
+
+
+def check_expression(source: str, place: str) -> None:
+    """Compile `source` for a place ("with" or "when").
+
+    Raises:
+        ValueError: too long, a syntax error, an unknown name, wrong types, or a `when` that cannot be a bool.
+    """
+    if len(source.encode()) > MAX_SOURCE_BYTES:
+        raise ValueError(f"expression of {len(source.encode())} bytes, the limit is {MAX_SOURCE_BYTES}")
+    program = _compile(source, place)
+    if place == "when" and program.return_type() not in (cel.Type.BOOL, _DYN):
+        raise ValueError(f"`{source}` gives {program.return_type().name().lower()}, a condition must give bool")
+
+
+@lru_cache(maxsize=4096)
+def _compile(source: str, place: str) -> Any:
+    variables = _ENVIRONMENTS[place]
+    try:
+        return _environment(place).compile(source)
+    except RuntimeError as error:
+        text = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
+        text = text.removeprefix("ERROR: <input>:").replace(" (in container '')", "")
+        raise ValueError(f"`{source}`: {text}; known names: {', '.join(variables)}") from error
+
+
+@lru_cache(maxsize=2)
+def _environment(place: str) -> Any:
+    return cel.NewEnv(variables=_ENVIRONMENTS[place])
+
+
+def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
+    """The value of a checked expression over `names`.
+
+    Raises:
+        ExpressionFailed: with the expression and CEL's reason.
+    """
+    program = _compile(source, place)
+    try:
+        result = program.eval(data=dict(names))
+    except (TypeError, ValueError, RuntimeError):
+        # Dates inside untyped maps are the one plain value that the library refuses.
+        result = program.eval(data={name: _json_shaped(value) for name, value in names.items()})
+    if result.type() == cel.Type.ERROR:
+        raise ExpressionFailed(f"`{source}`: {result.value()}")
+    return _plain(result.plain_value())
+
+
+def holds(source: str, names: Mapping[str, Value]) -> bool:
+    """Whether a `when` is true over `names`."""
+    value = evaluate(source, "when", names)
+    if not isinstance(value, bool):
+        raise ExpressionFailed(f"`{source}` gave {type(value).__name__}, a condition must give bool")
+    return value
+
+
+def mentions(source: str, name: str) -> bool:
+    """Whether the expression refers to the variable `name`: it does not compile without it."""
+    return _mentions(source, name)
+
+
+@lru_cache(maxsize=4096)
+def _mentions(source: str, name: str) -> bool:
+    fewer = {known: kind for known, kind in _ENVIRONMENTS["when"].items() if known != name}
+    try:
+        cel.NewEnv(variables=fewer).compile(source)
+    except RuntimeError:
+        return True
+    return False
+
+
+def _json_shaped(value: Value) -> Value:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {str(key): _json_shaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json_shaped(item) for item in value]
+    return value
+
+
+def _plain(value: Any) -> Value:
+    if isinstance(value, bytearray):
+        return bytes(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,53 @@
+"""What a running protocol is told about its run, and what it can say back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .values import Value
+
+
+def _drop(_chunk: Value) -> None:
+    """Nobody listens: a protocol called directly, in a unit test."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One attempt of one step. Everything is safe to use from the thread that `run` is called in."""
+
+    task_id: str = "t-test"
+    step: str = "step"
+    """Path of the step in the tree, unique within the task, loops and rounds included."""
+    attempt: int = 1
+    """Counted from 1. A run that was lost with its host is repeated under the same number."""
+    user: str = ""
+    deadline: float | None = None
+    """UTC seconds since 1970 at which this attempt times out, or None."""
+    log: logging.Logger | logging.LoggerAdapter[Any] = field(
+        default_factory=lambda: logging.getLogger("podium.protocol")
+    )
+    """Goes to the actor's log and, live, to `task.events()`."""
+    _emit: Callable[[Value], None] = _drop
+    _cancelled: Callable[[], bool] = _never
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this step of this task: hand it to services that deduplicate."""
+        return f"{self.task_id}:{self.step}"
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this attempt was cancelled or timed out. Plain functions look here and return early;
+        async ones get an asyncio.CancelledError instead."""
+        return self._cancelled()
+
+    def emit(self, chunk: Value) -> None:
+        """Send a partial result to whoever watches the task. Live only: not stored, not replayed."""
+        self._emit(chunk)

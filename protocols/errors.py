@@ -1,0 +1,262 @@
+"""Every error that Podium raises, split by what the caller can do about it.
+
+    PodiumError
+      ├─ FixTheCall   the call can never succeed as it is: correct it
+      ├─ ComeBack     nothing is wrong with the call: wait, then repeat it
+      ├─ Unknown      the far side went away; what it did is unknown. Podium itself retries these
+      └─ GiveUp       the work itself ended badly, or its storage cannot be trusted
+
+All fields are given by keyword and survive pickling, and all errors cross between processes as a code
+and plain fields (`to_wire`, `from_wire`), never as pickles.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+_BY_CODE: dict[str, type[PodiumError]] = {}
+
+
+class PodiumError(Exception):
+    """Base of all. `code` is the stable name of the class on the wire and in JSON output."""
+
+    code: ClassVar[str] = "podium_error"
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(fields)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _BY_CODE[cls.code] = cls
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), str(self), dict(self.__dict__))
+
+    def to_wire(self) -> dict[str, Any]:
+        fields = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+        return {"code": self.code, "message": str(self), "fields": fields}
+
+
+def _rebuild(kind: type[PodiumError], message: str, fields: dict[str, Any]) -> PodiumError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    error.__dict__.update(fields)
+    return error
+
+
+def from_wire(wire: dict[str, Any]) -> PodiumError:
+    """The error that `to_wire` described; one with an unknown code comes back as a plain PodiumError."""
+    kind = _BY_CODE.get(wire["code"], PodiumError)
+    return _rebuild(kind, wire["message"], dict(wire.get("fields") or {}))
+
+
+class FixTheCall(PodiumError):
+    """The call can never succeed as it is."""
+
+    code = "fix_the_call"
+
+
+class InvalidDefinition(FixTheCall):
+    """A workflow or protocol is wrong. `path` is the place in the tree, `where` is file:line:column if read."""
+
+    code = "invalid_definition"
+
+    def __init__(self, *, problem: str, path: str = "", where: str = "") -> None:
+        place = ": ".join(part for part in (where, path) if part)
+        super().__init__(f"{place}: {problem}" if place else problem)
+        self.problem, self.path, self.where = problem, path, where
+
+
+class InvalidInput(FixTheCall):
+    """A value does not fit. `path` is the field, written like `input.files[3].name`."""
+
+    code = "invalid_input"
+
+    def __init__(self, *, problem: str, path: str = "") -> None:
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.problem, self.path = problem, path
+
+
+class InvalidSetting(FixTheCall):
+    code = "invalid_setting"
+
+    def __init__(self, *, name: str, source: str, problem: str) -> None:
+        super().__init__(f"setting '{name}' ({source}): {problem}")
+        self.name, self.source, self.problem = name, source, problem
+
+
+class KeyConflict(FixTheCall):
+    """The submission key was already used for another payload."""
+
+    code = "key_conflict"
+
+    def __init__(self, *, key: str, task_id: str) -> None:
+        super().__init__(
+            f"submission key '{key}' already belongs to task {task_id} with another input; "
+            f"use another key, or the same input"
+        )
+        self.key, self.task_id = key, task_id
+
+
+class NotFound(FixTheCall):
+    code = "not_found"
+
+    def __init__(self, *, what: str, name: str, hint: str = "") -> None:
+        super().__init__(f"no {what} '{name}'" + (f"; {hint}" if hint else ""))
+        self.what, self.name, self.hint = what, name, hint
+
+
+class ComeBack(PodiumError):
+    """Nothing is wrong with the call; repeat it later."""
+
+    code = "come_back"
+
+
+class Overloaded(ComeBack):
+    """Refused before anything was accepted. Come back after `retry_after_s` seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, *, reason: str, retry_after_s: float) -> None:
+        super().__init__(f"overloaded: {reason}; come back in {retry_after_s:g} s")
+        self.reason, self.retry_after_s = reason, retry_after_s
+
+
+class WaitTimedOut(ComeBack, TimeoutError):
+    """The wait ended, the work did not: the task goes on."""
+
+    code = "wait_timed_out"
+
+    def __init__(self, *, task_id: str, waited_s: float, status: str) -> None:
+        super().__init__(f"task {task_id} is still {status} after {waited_s:g} s; it goes on")
+        self.task_id, self.waited_s, self.status = task_id, waited_s, status
+
+
+class WorkflowDown(ComeBack):
+    """The workflow's supervisor failed too often and was stopped; its tasks are kept."""
+
+    code = "workflow_down"
+
+    def __init__(self, *, workflow: str, reason: str) -> None:
+        super().__init__(f"workflow '{workflow}' is down: {reason}; its tasks wait until it is deployed again")
+        self.workflow, self.reason = workflow, reason
+
+
+class DataInUse(ComeBack):
+    """Another process has the data directory open for writing."""
+
+    code = "data_in_use"
+
+    def __init__(self, *, directory: str, holder: str) -> None:
+        super().__init__(f"data directory '{directory}' is in use by {holder}")
+        self.directory, self.holder = directory, holder
+
+
+class Unknown(PodiumError):
+    """The other side cannot be asked any more: what it did is unknown."""
+
+    code = "unknown_outcome"
+
+
+class PeerLost(Unknown):
+    """The actor at `address` is gone for good; another incarnation may follow."""
+
+    code = "peer_lost"
+
+    def __init__(self, *, address: str, reason: str = "") -> None:
+        super().__init__(f"{address} is gone" + (f": {reason}" if reason else ""))
+        self.address, self.reason = address, reason
+
+
+class PeerUnreachable(Unknown):
+    """One call to `address` failed in a way that may pass."""
+
+    code = "peer_unreachable"
+
+    def __init__(self, *, address: str, reason: str = "") -> None:
+        super().__init__(f"{address} does not answer" + (f": {reason}" if reason else ""))
+        self.address, self.reason = address, reason
+
+
+class EngineClosed(PodiumError):
+    code = "engine_closed"
+
+    def __init__(self, *, reason: str = "the engine is closed") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class GiveUp(PodiumError):
+    """The work ended badly, or its storage cannot be trusted."""
+
+    code = "give_up"
+
+
+class TaskFailed(GiveUp):
+    """What `result()` of a failed task raises: where it failed, and the cause's own words and traceback."""
+
+    code = "task_failed"
+
+    def __init__(self, *, task_id: str, workflow: str, failure: dict[str, Any]) -> None:
+        step, attempt = failure.get("step", ""), failure.get("attempt", 1)
+        place = f"step '{step}' (attempt {attempt})" if step else "the workflow"
+        super().__init__(
+            f"task {task_id} of workflow '{workflow}' failed in {place}: "
+            f"{failure.get('kind') or failure['code']}: {failure['message']}"
+        )
+        self.task_id, self.workflow, self.step, self.attempt = task_id, workflow, step, attempt
+        self.cause_code, self.cause_kind = failure["code"], failure.get("kind", "")
+        self.cause_message, self.cause_traceback = failure["message"], failure.get("traceback", "")
+
+    def __str__(self) -> str:
+        text = str(self.args[0])
+        return f"{text}\n{self.cause_traceback}" if self.cause_traceback else text
+
+
+class TaskCancelled(GiveUp):
+    code = "task_cancelled"
+
+    def __init__(self, *, task_id: str, workflow: str) -> None:
+        super().__init__(f"task {task_id} of workflow '{workflow}' was cancelled")
+        self.task_id, self.workflow = task_id, workflow
+
+
+class JournalFailed(GiveUp):
+    """The journal could not write; the supervisor stops, nothing unwritten was acknowledged."""
+
+    code = "journal_failed"
+
+    def __init__(self, *, shard: str, reason: str) -> None:
+        super().__init__(f"journal of shard '{shard}' cannot write: {reason}")
+        self.shard, self.reason = shard, reason
+
+
+class JournalCorrupt(GiveUp):
+    """A record does not match its checksum, or a sequence has a gap."""
+
+    code = "journal_corrupt"
+
+    def __init__(self, *, shard: str, place: str, problem: str) -> None:
+        super().__init__(f"journal of shard '{shard}' is damaged at {place}: {problem}")
+        self.shard, self.place, self.problem = shard, place, problem
+
+
+class Fenced(GiveUp):
+    """A newer incarnation owns the shard: this one must stop at once."""
+
+    code = "fenced"
+
+    def __init__(self, *, shard: str, epoch: int, newer: int) -> None:
+        super().__init__(f"epoch {epoch} of shard '{shard}' was overtaken by epoch {newer}")
+        self.shard, self.epoch, self.newer = shard, epoch, newer
+
+
+class SpawnFailed(GiveUp):
+    """An actor could not be started; `kind` is the class name of the cause."""
+
+    code = "spawn_failed"
+
+    def __init__(self, *, address: str, reason: str, kind: str = "") -> None:
+        super().__init__(f"{address} did not start: {reason}")
+        self.address, self.reason, self.kind = address, reason, kind

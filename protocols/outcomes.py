@@ -1,0 +1,88 @@
+"""How a step or a whole task can end, and the records of both that people see."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from .values import Value
+
+TaskStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
+OPEN: frozenset[str] = frozenset({"pending", "running"})
+TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a step, or the task with it, failed.
+
+    Codes: `error` (user code raised), `timeout`, `invalid_input`, `invalid_output`, `cancelled`, `host_lost`,
+    `expression` (a CEL expression failed), `no_rule`, `too_many_visits`, `too_many_rounds`, `rejected` (a
+    supervising protocol's verdict), `escalated`, `bad_verdict`, `bad_goto`, `too_few` (a quorum missed).
+    """
+
+    code: str
+    message: str
+    kind: str = ""
+    """Class name of the exception in user code, if there was one."""
+    traceback: str = ""
+    step: str = ""
+    """Path of the step in the tree."""
+    attempt: int = 1
+
+    def to_wire(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> Failure:
+        return cls(**wire)
+
+    def at(self, step: str, attempt: int) -> Failure:
+        """The same failure, placed in the tree, unless it already has a place."""
+        if self.step:
+            return self
+        return Failure(self.code, self.message, self.kind, self.traceback, step, attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out of one run of one node: an output, or the failure that took its place."""
+
+    output: Value = None
+    failure: Failure | None = None
+
+    def brief(self) -> dict[str, Value]:
+        """As supervising protocols, `settled` joins and rules see it: {"output": …} or {"error": …}."""
+        if self.failure is None:
+            return {"output": self.output}
+        return {"error": error_for_rules(self.failure)}
+
+
+def error_for_rules(failure: Failure) -> dict[str, Value]:
+    return {"code": failure.code, "message": failure.message, "kind": failure.kind, "step": failure.step}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task as everybody may see it. Times are UTC seconds since 1970."""
+
+    task_id: str
+    workflow: str
+    version: str
+    hash: str
+    """Content hash of the workflow tree that the task runs, whatever is deployed later."""
+    input: Value
+    user: str
+    priority: int
+    """Higher goes first."""
+    key: str | None
+    status: TaskStatus
+    accepted_at: float
+    finished_at: float | None = None
+    result: Value = None
+    failure: Failure | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        record = asdict(self)
+        record["failure"] = self.failure and self.failure.to_wire()
+        return record

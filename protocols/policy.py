@@ -1,0 +1,73 @@
+"""Retry policies as data. tenacity computes the delays; the engine owns and journals the attempts."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Annotated
+
+import tenacity
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .outcomes import Failure
+
+NEVER_RETRIED = frozenset({"invalid_input", "invalid_output", "cancelled", "escalated", "rejected"})
+"""Failure codes that another attempt cannot mend."""
+
+
+class Retry(BaseModel):
+    """How often a failed step runs again, and how long it waits before.
+
+    Only the step's own failures count. A step whose host died runs again without being charged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Attempts in all, the first one included."""
+    initial_delay_s: Annotated[float, Field(ge=0)] = 0.5
+    """Upper bound of the first wait, in seconds; it doubles with every failure."""
+    max_delay_s: Annotated[float, Field(ge=0)] = 30.0
+    """Upper bound of every wait, in seconds."""
+    jitter: bool = True
+    """Draw each wait uniformly between 0 and its bound; without it, wait exactly the bound."""
+    only: tuple[str, ...] = ()
+    """Names of the exception classes (or failure codes) worth another attempt; empty means all."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Retry:
+        if self.initial_delay_s > self.max_delay_s:
+            raise ValueError(
+                f"initial_delay_s ({self.initial_delay_s:g}) is larger than max_delay_s ({self.max_delay_s:g})"
+            )
+        return self
+
+
+NO_RETRY = Retry(attempts=1)
+
+
+def may_retry(policy: Retry, failure: Failure, attempt: int) -> bool:
+    """Whether attempt number `attempt`, which ended in `failure`, is followed by another."""
+    if attempt >= policy.attempts or failure.code in NEVER_RETRIED:
+        return False
+    return not policy.only or failure.kind in policy.only or failure.code in policy.only
+
+
+def delay_before_retry(policy: Retry, failures: int, rng: Random) -> float:
+    """Seconds to wait before the next attempt.
+
+    Exponential with full jitter: uniform in [0, cap], cap doubling per failure.
+
+    Args:
+        failures: failed attempts so far, counted from 1.
+        rng: handed in, so that a simulated run draws the same delays.
+
+    Returns:
+        0.0 <= delay <= policy.max_delay_s.
+
+    Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+    wait = tenacity.wait_exponential(multiplier=policy.initial_delay_s, max=policy.max_delay_s)
+    call = tenacity.RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+    call.attempt_number = failures
+    cap = float(wait(call))
+    return rng.uniform(0.0, cap) if policy.jitter else cap

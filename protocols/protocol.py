@@ -1,0 +1,217 @@
+"""Protocols: the units of work that users write, and what is declared with them.
+
+A protocol is a class with a `run` method, or a function under `@protocol`; either may be async or plain. One
+object of it lives in one actor (a protocol host), so what it keeps on `self` lasts as long as that actor. A
+plain `run` is called in a thread, an async one on the actor's event loop. Input and output are validated at
+its edge by the type hints of `run`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, TypeAlias, overload
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .context import Context
+from .errors import InvalidDefinition
+from .policy import Retry
+from .values import Value
+
+_KNOWN: dict[str, ProtocolClass | FunctionProtocol] = {}
+"""Every protocol defined in this process by its reference, so that `__main__` and notebooks work too."""
+
+
+class Declaration(BaseModel):
+    """What is declared with a protocol, as data; the engine governs by this and never imports user code."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ref: str
+    """`module:name`, the protocol's identity."""
+    name: str
+    version: str = "1"
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Runs at once in one actor."""
+    replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """Actors of it per deployed workflow."""
+    quotas: Mapping[str, Annotated[int, Field(ge=1)]] = {}
+    """Permits that each run holds, cluster-wide, by quota name."""
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Longest time of one attempt, from the moment it begins to run."""
+    retry: Retry | None = None
+    num_cpus: Annotated[float, Field(ge=0)] = 0
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    resources: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+    """Ray's custom resources."""
+
+
+class Protocol:
+    """Base of protocols written as classes. Override `run`, and the hooks if you need them.
+
+    `start` runs in the actor before the first `run`, `stop` after the last when the actor is stopped in order.
+    When `start` raises, the actor is restarted with growing delays; a `stop` that raises is logged.
+    """
+
+    name: ClassVar[str | None] = None
+    version: ClassVar[str] = "1"
+    concurrency: ClassVar[int] = 1
+    replicas: ClassVar[int] = 1
+    quotas: ClassVar[Mapping[str, int]] = {}
+    timeout_s: ClassVar[float | None] = None
+    retry: ClassVar[Retry | None] = None
+    num_cpus: ClassVar[float] = 0
+    num_gpus: ClassVar[float] = 0
+    resources: ClassVar[Mapping[str, float]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _KNOWN[reference(cls)] = cls
+
+    async def start(self) -> None:
+        """Open what `run` needs. On the actor's event loop."""
+
+    async def stop(self) -> None:
+        """Close it again. Not called when the process is killed."""
+
+    def run(self, ctx: Context, input: Any) -> Any:
+        """Do the work on one input. May be `async def`."""
+        raise NotImplementedError(f"{type(self).__qualname__}.run is not written")
+
+
+class FunctionProtocol:
+    """What `@protocol` makes of a function. Calling it calls the function, so it is tested like any other."""
+
+    def __init__(self, function: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+        self.function, self.settings = function, dict(settings)
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+        self.__module__, self.__qualname__ = function.__module__, function.__qualname__
+        self.__wrapped__ = function
+        _KNOWN[reference(self)] = self
+        declaration_of(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<protocol {reference(self)}>"
+
+
+ProtocolClass: TypeAlias = type[Protocol]
+ProtocolLike: TypeAlias = ProtocolClass | FunctionProtocol
+
+
+@overload
+def protocol(function: Callable[..., Any], /) -> FunctionProtocol: ...
+@overload
+def protocol(
+    *,
+    name: str | None = None,
+    version: str = "1",
+    concurrency: int = 1,
+    replicas: int = 1,
+    quotas: Mapping[str, int] | None = None,
+    timeout_s: float | None = None,
+    retry: Retry | None = None,
+    num_cpus: float = 0,
+    num_gpus: float = 0,
+    resources: Mapping[str, float] | None = None,
+) -> Callable[[Callable[..., Any]], FunctionProtocol]: ...
+def protocol(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
+    """Make a protocol of a function `f(input)` or `f(ctx, input)`, async or plain.
+
+    Settings are those of the class form; see `Declaration` for meanings, units and defaults.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if function is not None:
+        return FunctionProtocol(function, given)
+    return lambda function: FunctionProtocol(function, given)
+
+
+def is_protocol(target: object) -> bool:
+    return isinstance(target, FunctionProtocol) or (
+        inspect.isclass(target) and issubclass(target, Protocol) and target is not Protocol
+    )
+
+
+def reference(target: ProtocolLike) -> str:
+    return f"{target.__module__}:{target.__qualname__}"
+
+
+def declaration_of(target: ProtocolLike) -> Declaration:
+    """What `target` declares.
+
+    Raises:
+        InvalidDefinition: a declared setting is out of range; names the protocol and the setting.
+    """
+    ref = reference(target)
+    if isinstance(target, FunctionProtocol):
+        given = dict(target.settings)
+    else:
+        declared = Declaration.model_fields.keys() - {"ref", "name"}
+        given = {name: getattr(target, name) for name in declared} | {"name": target.name}
+    given["name"] = given.get("name") or target.__name__
+    try:
+        return Declaration(ref=ref, **given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        setting = ".".join(str(part) for part in first["loc"])
+        raise InvalidDefinition(problem=f"{setting}: {first['msg']}", path=f"protocol {ref}") from error
+
+
+def resolve(ref: str) -> ProtocolLike:
+    """The protocol that `module:name` names, imported if need be.
+
+    Raises:
+        LookupError: no such module, no such name in it, or not a protocol; says which, and what is close.
+    """
+    known = _KNOWN.get(ref)
+    if known is not None:
+        return known
+    module_name, _, qualname = ref.partition(":")
+    if not module_name or not qualname:
+        raise LookupError(f"'{ref}' is not of the form module:name")
+    target = _import(module_name)
+    for part in qualname.split("."):
+        if not hasattr(target, part):
+            raise LookupError(f"module '{module_name}' has no '{qualname}'{_close(qualname, module_name)}")
+        target = getattr(target, part)
+    if not is_protocol(target):
+        hint = "; put @protocol above it" if inspect.isfunction(target) else ""
+        raise LookupError(f"'{ref}' is not a protocol but {type(target).__name__}{hint}")
+    return target  # type: ignore[no-any-return]
+
+
+def _import(module_name: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise LookupError(f"no module '{module_name}' on the import path") from error
+        raise LookupError(f"module '{module_name}' does not import: {error}") from error
+    except Exception as error:
+        raise LookupError(f"module '{module_name}' does not import: {type(error).__name__}: {error}") from error
+
+
+def _close(name: str, module_name: str) -> str:
+    names = [ref.partition(":")[2] for ref in _KNOWN if ref.startswith(module_name + ":")]
+    matches = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+__all__ = [
+    "Declaration",
+    "FunctionProtocol",
+    "Protocol",
+    "ProtocolClass",
+    "ProtocolLike",
+    "Value",
+    "declaration_of",
+    "is_protocol",
+    "protocol",
+    "reference",
+    "resolve",
+]

@@ -1,0 +1,142 @@
+"""Values that travel between steps: plain data, one binary form, explicit limits.
+
+A value is None, bool, int (64 bit), float, str, bytes, an aware datetime, a list, or a dict with string keys.
+msgpack is its only form between processes and on disk; pickle is never used for it. Unpacking is limited in
+size and in depth before anything is built, because msgpack's own defaults let a few kilobytes grow to many
+megabytes (docs/architecture.md, "Values").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, TypeAlias
+
+import msgpack
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from .errors import InvalidInput
+
+Value: TypeAlias = Any
+"""Plain data as described above; a type checker cannot say it without drowning every signature."""
+
+MAX_VALUE_BYTES = 16 * 1024 * 1024
+"""Default limit of one packed value; the setting `max_value_bytes` replaces it."""
+MAX_DEPTH = 100
+"""Nesting of lists and dicts in one value."""
+
+
+def pack(value: Value) -> bytes:
+    """The binary form of `value`.
+
+    pydantic models, dataclasses, enums, UUIDs, paths and decimals inside it become their JSON form first.
+
+    Raises:
+        InvalidInput: something in it is not plain data; the path names the place.
+    """
+    try:
+        packed: bytes = msgpack.packb(value, datetime=True, default=_plain)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _explain(value, error) from error
+    return packed
+
+
+def unpack(packed: bytes, max_bytes: int = MAX_VALUE_BYTES) -> Value:
+    """The value that `pack` made.
+
+    Raises:
+        InvalidInput: too large, damaged, or not a value of ours.
+    """
+    size_bytes = len(packed)
+    if size_bytes > max_bytes:
+        raise InvalidInput(problem=f"{size_bytes} bytes, the limit is {max_bytes}")
+    try:
+        return msgpack.unpackb(
+            packed,
+            timestamp=3,
+            raw=False,
+            strict_map_key=False,
+            max_str_len=size_bytes,
+            max_bin_len=size_bytes,
+            max_array_len=size_bytes,
+            max_map_len=size_bytes,
+            max_ext_len=64,
+            ext_hook=_refuse_extension,
+        )
+    except (ValueError, msgpack.UnpackException) as error:
+        raise InvalidInput(problem=f"not a packed value: {error}") from error
+
+
+def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Value:
+    """`value` as plain data, after a full round trip; `name` is what an error calls it.
+
+    Raises:
+        InvalidInput: not plain data, nested over MAX_DEPTH, or larger than `max_bytes` when packed.
+    """
+    try:
+        packed = pack(value)
+    except InvalidInput as error:
+        raise InvalidInput(problem=error.problem, path=f"{name}{error.path}") from error
+    if len(packed) > max_bytes:
+        raise InvalidInput(problem=f"{len(packed)} bytes packed, the limit is {max_bytes}", path=name)
+    plain = unpack(packed, max_bytes)
+    if _too_deep(plain, MAX_DEPTH):
+        raise InvalidInput(problem=f"nested deeper than {MAX_DEPTH} levels", path=name)
+    return plain
+
+
+def digest(value: Value) -> str:
+    """SHA-256 of the value, hexadecimal, the same for dicts in any order of keys."""
+    return hashlib.sha256(pack(_ordered(value))).hexdigest()
+
+
+def _ordered(value: Value) -> Value:
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
+    if isinstance(value, list | tuple):
+        return [_ordered(item) for item in value]
+    return value
+
+
+def _plain(item: object) -> Value:
+    try:
+        return to_jsonable_python(item)
+    except PydanticSerializationError as error:
+        raise TypeError(f"cannot pack {type(item).__name__}") from error
+
+
+def _refuse_extension(code: int, _data: bytes) -> Value:
+    raise ValueError(f"extension type {code} is not allowed")
+
+
+def _too_deep(value: Value, levels: int) -> bool:
+    if not isinstance(value, list | dict):
+        return False
+    if levels == 0:
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    return any(_too_deep(item, levels - 1) for item in items if isinstance(item, list | dict))
+
+
+def _explain(value: Value, error: Exception) -> InvalidInput:
+    """Find the innermost part that cannot be packed, so that the message can name it."""
+    path, part = _first_bad(value, "", MAX_DEPTH)
+    problem = f"{type(part).__name__} is not plain data ({error})"
+    if isinstance(part, int) and not isinstance(part, bool):
+        problem = "an integer must fit in 64 bits"
+    elif isinstance(error, RecursionError) or "recursion" in str(error):
+        problem = f"nested deeper than {MAX_DEPTH} levels"
+    return InvalidInput(problem=problem, path=path)
+
+
+def _first_bad(value: Value, path: str, levels: int) -> tuple[str, Value]:
+    items: Any = ()
+    if isinstance(value, dict):
+        items = ((f"{path}.{key}", item) for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
+    for inner_path, item in items:
+        try:
+            msgpack.packb(item, datetime=True, default=_plain)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return _first_bad(item, inner_path, levels - 1) if levels else (path, value)
+    return path, value

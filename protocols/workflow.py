@@ -1,0 +1,83 @@
+"""A workflow: a named, versioned tree, checked as a whole whenever one is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any
+
+import yaml
+from jsonschema import Draft202012Validator, SchemaError
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+
+from .binding import check_input, place
+from .check import check_tree
+from .errors import InvalidInput
+from .protocol import resolve
+from .tree import Definition, Node, Sequence, Step
+from .values import Value, digest
+
+WORKFLOW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class Workflow(Definition):
+    """A named, versioned tree. Equal trees have equal hashes, however they were written."""
+
+    name: Annotated[str, Field(pattern=f"^{WORKFLOW_NAME.pattern}$")]
+    root: Node
+    version: Annotated[str, Field(min_length=1, max_length=64)] = "1"
+    description: str = ""
+    input: Mapping[str, Any] | None = None
+    """JSON Schema of the task's input; in Python a pydantic model may be given."""
+
+    def __init__(self, name: Any = None, root: Any = None, **settings: Any) -> None:
+        super().__init__(name=name, root=root, **settings)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _schema(cls, schema: Any) -> Any:
+        if isinstance(schema, type) and issubclass(schema, BaseModel):
+            schema = schema.model_json_schema()
+        try:
+            if schema is not None:
+                Draft202012Validator.check_schema(schema)
+        except SchemaError as error:
+            raise ValueError(f"not a JSON Schema: {error.message}") from error
+        return schema
+
+    @model_validator(mode="after")
+    def _sound(self, info: ValidationInfo) -> Workflow:
+        check_tree(self.root, resolve_protocols=not (info.context or {}).get("trusted"))
+        return self
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the tree's canonical form, hexadecimal."""
+        return digest(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The canonical form: what YAML and JSON files hold, names filled in, defaults left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_trusted(cls, data: Mapping[str, Any]) -> Workflow:
+        """A tree that was checked when it was deployed; user code is not imported again."""
+        return cls.model_validate(data, context={"trusted": True})
+
+    def check_input(self, value: Value) -> None:
+        """Raise InvalidInput, naming the field, if `value` does not fit the schema or the first step."""
+        if self.input is not None:
+            error = next(iter(Draft202012Validator(self.input).iter_errors(value)), None)
+            if error is not None:
+                raise InvalidInput(problem=error.message, path=place("input", tuple(error.absolute_path)))
+        first = self.root
+        while isinstance(first, Sequence) and first.with_ is None:
+            first = first.sequence[0]
+        if isinstance(first, Step) and first.with_ is None:
+            check_input(resolve(first.step), value)

@@ -1,0 +1,179 @@
+"""From effects to running work: pools of hosts for steps, tiers for nested Hierarchies, timers for waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from ..protocols.tree import Hierarchy, Step
+from ..protocols.values import Value
+from .permits import Permits
+from .plan import Plan, TierPlan
+from .pool import Job, Pool
+from .ports import Timer, World
+from .settings import Governance
+from .state import Place, TaskState
+from .tier import Errand, Tier
+
+
+class Dispatcher:
+    """Runs steps and reports how they ended; it decides nothing about the task."""
+
+    def __init__(
+        self,
+        world: World,
+        settings: Governance,
+        permits: Permits,
+        report: Callable[[TaskState, Place, list[Value]], None],
+        tell: Callable[[TaskState, Place, list[Value]], None],
+        tier_setup: Callable[[TierPlan], Mapping[str, Any]],
+    ) -> None:
+        """`report` gets results, `tell` gets what watchers may like to know: ["started"], ["chunk", …]."""
+        self._world, self._settings, self._permits = world, settings, permits
+        self._report, self._tell, self._tier_setup = report, tell, tier_setup
+        self._pools: dict[str, Pool] = {}
+        self._tiers: dict[str, Tier] = {}
+        self._jobs: dict[tuple[str, str], Job] = {}
+        self._errands: dict[tuple[str, str], Tier] = {}
+        self._waits: dict[tuple[str, str], Timer] = {}
+        self._code: dict[str, bytes] = {}
+
+    def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
+        """Make pools and tiers for a plan; their actors start with the first work, or with `start`."""
+        self._code.update(code)
+        for ref in plan.refs:
+            pool = self._pools.get(ref)
+            if pool is None:
+                pool = self._pools[ref] = self._new_pool(plan, ref)
+            pool.use_code(self._code.get(ref), list(plan.definition.get("search_path") or []))
+        for tier in plan.tiers:
+            if tier.name not in self._tiers:
+                self._tiers[tier.name] = self._new_tier(tier)
+
+    async def start(self, plan: Plan) -> None:
+        """Start every actor of the plan; raises SpawnFailed, naming the first that does not start."""
+        works = [self._pools[ref].ensure_started() for ref in plan.refs]
+        works += [self._tiers[tier.name].deploy(tier.definition, self._code) for tier in plan.tiers]
+        await self._world.all(works)
+
+    def _new_pool(self, plan: Plan, ref: str) -> Pool:
+        declared = plan.declarations[ref]
+        return Pool(
+            self._world, declared, self._settings, self._permits, self._world.address, self._world.crash
+        )
+
+    def _new_tier(self, tier: TierPlan) -> Tier:
+        return Tier(
+            self._world,
+            f"{self._world.address}/{tier.name}",
+            partial(self._tier_setup, tier),
+            self._settings.restarts,
+            self._world.crash,
+        )
+
+    @property
+    def child_addresses(self) -> list[str]:
+        hosts = [address for pool in self._pools.values() for address in pool.addresses]
+        return hosts + [tier.address for tier in self._tiers.values()]
+
+    def describe(self) -> dict[str, Value]:
+        return {
+            "pools": [pool.describe() for pool in self._pools.values()],
+            "tiers": [{"address": tier.address, "up": tier.is_up} for tier in self._tiers.values()],
+        }
+
+    def run(self, plan: Plan, task: TaskState, place: Place, order: int, recovered: bool = False) -> None:
+        """Have the attempt at `place` run, not before its time."""
+        delay_s = place.not_before - self._world.now()
+        if delay_s > 0:
+            key = (task.record.task_id, place.path)
+            self._waits[key] = self._world.call_later(
+                delay_s, lambda: self._run_now(plan, task, place, order, recovered)
+            )
+        else:
+            self._run_now(plan, task, place, order, recovered)
+
+    def _run_now(self, plan: Plan, task: TaskState, place: Place, order: int, recovered: bool) -> None:
+        key = (task.record.task_id, place.path)
+        self._waits.pop(key, None)
+        if isinstance(place.node, Step):
+            job = self._job(plan, task, place, place.node, order)
+            self._jobs[key] = job
+            self._pools[place.node.step].submit(job)
+        else:
+            assert isinstance(place.node, Hierarchy)
+            self._delegate(plan.tier(place.node), task, place, recovered)
+
+    def _job(self, plan: Plan, task: TaskState, place: Place, step: Step, order: int) -> Job:
+        settings, record = plan.settings(step), task.record
+        task_id = record.task_id.partition("/")[0]
+        aged = record.accepted_at / self._settings.age_s - record.priority
+        return Job(
+            id=f"{record.task_id}:{place.path}",
+            rank=(aged, order),
+            priority=record.priority,
+            payload=[task_id, place.path, place.attempt, record.user, place.input, settings.timeout_s],
+            needs=settings.quotas,
+            on_started=lambda: self._tell(task, place, ["started"]),
+            on_chunk=lambda chunk: self._tell(task, place, chunk),
+            on_result=lambda result: self._ended(task, place, result),
+        )
+
+    def _delegate(self, plan: TierPlan, task: TaskState, place: Place, recovered: bool) -> None:
+        record = task.record
+        id = f"{record.task_id.partition('/')[0]}/{place.path}"
+        tier = self._tiers[plan.name]
+        self._errands[record.task_id, place.path] = tier
+        self._tell(task, place, ["started"])
+        tier.submit(
+            Errand(
+                task=[id, place.input, record.user, record.priority, None, recovered],
+                hash=str(plan.definition["hash"]),
+                on_result=lambda result: self._ended(task, place, result),
+            )
+        )
+
+    def _ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
+        key = (task.record.task_id, place.path)
+        self._jobs.pop(key, None)
+        self._errands.pop(key, None)
+        self._report(task, place, result)
+
+    def halt(self, task: TaskState, place: Place) -> None:
+        """Stop the step at `place`; what it still says is dropped."""
+        key = (task.record.task_id, place.path)
+        timer = self._waits.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        job = self._jobs.pop(key, None)
+        if job is not None:
+            self._pools[job_ref(place)].cancel(job)
+        tier = self._errands.pop(key, None)
+        if tier is not None:
+            tier.cancel(f"{key[0].partition('/')[0]}/{place.path}")
+
+    def is_started(self, task: TaskState, place: Place) -> bool:
+        """Whether the step has been sent to a host or to its tier."""
+        key = (task.record.task_id, place.path)
+        job = self._jobs.get(key)
+        return key in self._errands or (job is not None and job.number is not None)
+
+    def watch(self, task: TaskState, watcher: Callable[[Value], None]) -> None:
+        """Pass on the live events of what the task has delegated to tiers."""
+        for path in task.running:
+            tier = self._errands.get((task.record.task_id, path))
+            if tier is not None:
+                tier.watch(f"{task.record.task_id.partition('/')[0]}/{path}", watcher)
+
+    async def close(self) -> None:
+        """Stop all children, the last started first."""
+        children: Iterable[Pool | Tier] = [*self._pools.values(), *self._tiers.values()]
+        for child in reversed(list(children)):
+            await child.close()
+
+
+def job_ref(place: Place) -> str:
+    assert isinstance(place.node, Step)
+    return place.node.step
+

@@ -1,0 +1,69 @@
+"""What can happen to a task after it was accepted, and its form in the journal.
+
+These are the only inputs of the fold: everything else about a task follows from its input, its workflow tree
+and this list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..protocols.outcomes import Failure
+from ..protocols.values import Value, pack, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    path: str
+    output: Value
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    """An attempt failed. With `retry_at` (UTC seconds) another follows then; without, the step has failed."""
+
+    path: str
+    failure: Failure
+    retry_at: float | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody cancelled the task."""
+
+    at: float
+
+
+Event: TypeAlias = StepFinished | StepFailed | Cancelled
+
+
+def pack_events(events: list[Event]) -> bytes:
+    return pack([_to_wire(event) for event in events])
+
+
+def unpack_events(body: bytes) -> list[Event]:
+    return [_from_wire(wire) for wire in unpack(body, max_bytes=len(body))]
+
+
+def _to_wire(event: Event) -> list[Value]:
+    match event:
+        case StepFinished():
+            return ["f", event.path, event.output, event.at]
+        case StepFailed():
+            return ["x", event.path, event.failure.to_wire(), event.retry_at, event.at]
+        case Cancelled():
+            return ["c", event.at]
+
+
+def _from_wire(wire: list[Value]) -> Event:
+    match wire:
+        case ["f", path, output, at]:
+            return StepFinished(path, output, at)
+        case ["x", path, failure, retry_at, at]:
+            return StepFailed(path, Failure.from_wire(failure), retry_at, at)
+        case ["c", at]:
+            return Cancelled(at)
+    raise ValueError(f"unknown event {str(wire)[:80]}")

@@ -1,0 +1,166 @@
+"""The pure core: a task's state is the fold of its events.
+
+`begin` opens a task, `apply` takes in one event; both return the effects that follow. Live running and
+recovery use the same two functions: recovery applies the journalled events, drops the effects, and has what
+is left in `TaskState.running` run. User code is never replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..protocols.conditions import ExpressionFailed, evaluate
+from ..protocols.outcomes import Failure, Outcome, TaskRecord
+from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, default_name
+from ..protocols.values import Value
+from ..protocols.verdicts import as_goto
+from .events import Cancelled, Event, StepFailed, StepFinished
+from .modes import adaptive, hierarchical, parallel, sequential
+from .state import Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState
+
+
+class Mode(Protocol):
+    """What each file in modes/ answers."""
+
+    opening: Callable[[Place], list[Move]]
+    """What starts when the node is opened."""
+    following: Callable[[Place, Place], list[Move]]
+    """What follows when a run below it has its outcome."""
+
+
+_MODES: dict[type, Mode] = {
+    Sequence: sequential,
+    Parallel: parallel,
+    Hierarchy: hierarchical,
+    Adaptive: adaptive,
+}
+
+_STOPPED = Outcome(failure=Failure("cancelled", "no longer needed"))
+
+
+def begin(record: TaskRecord, root: Node, prefix: str = "") -> tuple[TaskState, list[Effect]]:
+    """The state of a task that was just accepted, and its first effects.
+
+    Args:
+        prefix: path of the root within the whole task, for the tree of a nested Hierarchy.
+    """
+    name = root.name or default_name(root)
+    place = Place(prefix, name, root, None)
+    if place.is_leaf():
+        place.path = prefix or name
+    task = TaskState(record, place)
+    folding = _Folding(task)
+    folding.open(place, record.input)
+    folding.settle()
+    return task, folding.effects
+
+
+def apply(task: TaskState, event: Event) -> list[Effect]:
+    """Take `event` in. One about a step that is not running any more changes nothing."""
+    folding = _Folding(task)
+    match event:
+        case StepFinished():
+            place = task.running.pop(event.path, None)
+            if place is not None:
+                folding.ended.append((place, _checked(place, event.output)))
+        case StepFailed():
+            _fail(folding, event)
+        case Cancelled() if task.outcome is None:
+            task.cancelled = True
+            folding.effects += [Halt(place) for place in task.running.values()]
+            task.running.clear()
+            task.outcome = Outcome(failure=Failure("cancelled", "the task was cancelled"))
+    folding.settle()
+    return folding.effects
+
+
+def _fail(folding: _Folding, event: StepFailed) -> None:
+    task = folding.task
+    place = task.running.get(event.path)
+    if place is None:
+        return
+    if event.retry_at is None:
+        del task.running[event.path]
+        folding.ended.append((place, Outcome(failure=event.failure.at(place.path, place.attempt))))
+    else:
+        place.attempt += 1
+        place.not_before = event.retry_at
+        folding.effects.append(Run(place))
+
+
+def _checked(place: Place, output: Value) -> Outcome:
+    """A goto counts only from a node of an Adaptive; anywhere else it is a mistake worth hearing of."""
+    if as_goto(output) and not (place.parent and isinstance(place.parent.node, Adaptive)):
+        failure = Failure("bad_goto", "returned a goto, but is not directly a node of an Adaptive")
+        return Outcome(failure=failure.at(place.path, place.attempt))
+    return Outcome(output)
+
+
+class _Folding:
+    """One event's consequences, worked off until none is left."""
+
+    def __init__(self, task: TaskState) -> None:
+        self.task = task
+        self.effects: list[Effect] = []
+        self.ended: list[tuple[Place, Outcome]] = []
+
+    def settle(self) -> None:
+        while self.ended:
+            place, outcome = self.ended.pop()
+            if place.outcome is not None:
+                continue
+            place.outcome = outcome
+            parent = place.parent
+            if parent is None:
+                self.task.outcome = outcome
+            elif parent.outcome is None:
+                self.perform(parent, _MODES[type(parent.node)].following(parent, place))
+
+    def perform(self, place: Place, moves: list[Move]) -> None:
+        for move in moves:
+            match move:
+                case Start():
+                    child = Place(_join(place.path, move.label), move.name, move.node, place)
+                    place.children[move.label] = child
+                    self.open(child, move.input)
+                case Stop():
+                    self.halt(place.children[move.label])
+                case Finish():
+                    self.ended.append((place, move.outcome))
+
+    def open(self, place: Place, input: Value) -> None:
+        try:
+            place.input = _mapped_input(self.task, place, input)
+        except ExpressionFailed as error:
+            self.ended.append((place, Outcome(failure=Failure("expression", str(error)).at(place.path, 1))))
+            return
+        if place.is_leaf():
+            self.task.running[place.path] = place
+            self.effects.append(Run(place))
+        else:
+            self.perform(place, _MODES[type(place.node)].opening(place))
+
+    def halt(self, place: Place) -> None:
+        for leaf in list(place.open_leaves()):
+            if self.task.running.pop(leaf.path, None) is not None:
+                self.effects.append(Halt(leaf))
+        place.outcome = _STOPPED
+
+
+def _join(path: str, label: str) -> str:
+    return f"{path}/{label}" if path and not label.startswith("[") else f"{path}{label}"
+
+
+def _mapped_input(task: TaskState, place: Place, input: Value) -> Value:
+    with_ = place.node.with_
+    if with_ is None:
+        return input
+    names = {
+        "input": input,
+        "task": task.record.input,
+        "outputs": place.parent.scope() if place.parent else {},
+    }
+    if isinstance(with_, str):
+        return evaluate(with_, "with", names)
+    return {key: evaluate(source, "with", names) for key, source in with_.items()}

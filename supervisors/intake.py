@@ -1,0 +1,136 @@
+"""Taking tasks in: checked, told apart from those that are known already, accepted together.
+
+The same submission key with the same payload gives the task that it gave before; with another payload it is
+refused. Keys belong to a user within a workflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
+
+from ..protocols.errors import InvalidInput, KeyConflict, Overloaded, PodiumError
+from ..protocols.outcomes import OPEN, TaskRecord
+from ..protocols.values import Value, digest
+from .plan import Plan
+from .ports import Change, Found, Journal, World
+from .settings import Governance
+from .state import Effect, TaskState
+
+Acks: TypeAlias = list[list[Value]]
+"""In the order of the submissions: [task id, null], or [null, error]."""
+
+
+@dataclass(slots=True)
+class Submission:
+    record: TaskRecord
+    payload_digest: str
+    again: bool
+    """Whether the sender may have sent it before."""
+    error: PodiumError | None = None
+    known: Found | None = None
+    effects: list[Effect] = field(default_factory=list)
+
+
+class Intake:
+    def __init__(
+        self,
+        world: World,
+        settings: Governance,
+        journal: Journal,
+        tasks: dict[str, TaskState],
+        accept: Callable[[Plan, list[Submission]], list[Change]],
+        carry_out: Callable[[TaskState, list[Effect]], None],
+    ) -> None:
+        self._world, self._settings, self._journal = world, settings, journal
+        self._tasks, self._accept, self._carry_out = tasks, accept, carry_out
+        self._keys: dict[tuple[str, str], Found] = {}
+        """Keys of tasks whose acceptance is not durable yet, so that the journal cannot know them."""
+
+    def take(self, plan: Plan, wires: list[list[Value]], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
+        """Accept what is new and sound; `then` gets acknowledgements, and records that ended before, once durable."""
+        if len(self._tasks) + len(wires) > self._settings.max_open_tasks:
+            reason = f"{len(self._tasks)} tasks are open, the limit is max_open_tasks={self._settings.max_open_tasks}"
+            raise Overloaded(reason=reason, retry_after_s=5.0)
+        submissions = [self._read(plan, wire) for wire in wires]
+        ids = [s.record.task_id for s in submissions if s.again]
+        keys = [(s.record.user, s.record.key) for s in submissions if s.record.key is not None]
+        if ids or keys:
+            self._journal.find(ids, keys, partial(self._sort_out, plan, submissions, then))
+        else:
+            self._admit(plan, submissions, then)
+
+    def _read(self, plan: Plan, wire: list[Value]) -> Submission:
+        id, input, user, priority, key, again = wire
+        if not (isinstance(id, str) and isinstance(user, str) and isinstance(priority, int)):
+            raise InvalidInput(problem="a task is [id, input, user, priority, key, again]", path="tasks")
+        record = TaskRecord(
+            task_id=id,
+            workflow=plan.name,
+            version=plan.version,
+            hash=plan.hash,
+            input=input,
+            user=user,
+            priority=priority,
+            key=key,
+            status="pending",
+            accepted_at=self._world.now(),
+        )
+        return Submission(record, digest(input) if key is not None else "", again)
+
+    def _sort_out(
+        self,
+        plan: Plan,
+        submissions: list[Submission],
+        then: Callable[[Acks, list[TaskRecord]], None],
+        found: list[Found],
+    ) -> None:
+        by_id = {each.record.task_id: each for each in found}
+        by_key = {(each.record.user, each.record.key): each for each in found if each.record.key is not None}
+        for submission in submissions:
+            record = submission.record
+            key = (record.user, record.key or "")
+            if record.key is not None:
+                submission.known = self._keys.get(key) or by_key.get((record.user, record.key))
+            known = submission.known
+            if known is not None and known.payload_digest != submission.payload_digest:
+                submission.error = KeyConflict(key=str(record.key), task_id=known.record.task_id)
+            elif known is None:
+                submission.known = by_id.get(record.task_id)
+                if submission.known is None and record.key is not None:
+                    self._keys[key] = Found(record, submission.payload_digest)
+        self._admit(plan, submissions, then)
+
+    def _admit(
+        self, plan: Plan, submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]
+    ) -> None:
+        new = [s for s in submissions if not s.error and not s.known and s.record.task_id not in self._tasks]
+        changes = self._accept(plan, new)
+        self._journal.write(changes, partial(self._durable, submissions, new, then))
+
+    def _durable(
+        self,
+        submissions: list[Submission],
+        new: list[Submission],
+        then: Callable[[Acks, list[TaskRecord]], None],
+    ) -> None:
+        acks: Acks = []
+        ended = []
+        for submission in submissions:
+            known = submission.known.record if submission.known else submission.record
+            if submission.error is not None:
+                acks.append([None, submission.error.to_wire()])
+            else:
+                acks.append([known.task_id, None])
+                if submission.known is not None and known.status not in OPEN:
+                    ended.append(known)
+        then(acks, ended)
+        for submission in new:
+            record = submission.record
+            if record.key is not None:
+                self._keys.pop((record.user, record.key), None)
+            task = self._tasks.get(record.task_id)
+            if task is not None:
+                self._carry_out(task, submission.effects)

@@ -1,0 +1,135 @@
+"""At once: named branches, or one node over a list; a join decides when it is enough and what comes out.
+
+An escalation below is not outvoted by a join: it ends the node, on its way to the next Hierarchy above.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from ...protocols.conditions import ExpressionFailed, evaluate
+from ...protocols.outcomes import Failure, Outcome
+from ...protocols.tree import Node, Parallel
+from ...protocols.values import Value
+from ..state import Finish, Move, Place, Start, Stop
+
+
+@dataclass(slots=True)
+class _Join:
+    total: int
+    waiting: deque[Start]
+    """Branches that `limit` holds back."""
+    succeeded: int = 0
+    failed: int = 0
+    decided: Outcome | None = None
+    """Set while a join with rest="wait" waits for the rest."""
+
+
+def opening(place: Place) -> list[Move]:
+    try:
+        branches = _branches(place)
+    except ExpressionFailed as error:
+        return [Finish(Outcome(failure=Failure("expression", str(error)).at(place.path, 1)))]
+    node = _node(place)
+    join = _Join(len(branches), deque(branches))
+    place.memory = join
+    early = _decision(place, node, join, None)
+    if early is not None:
+        return [Finish(early)]
+    first = min(node.limit or join.total, join.total)
+    return [join.waiting.popleft() for _ in range(first)]
+
+
+def following(place: Place, child: Place) -> list[Move]:
+    node, join = _node(place), place.memory
+    outcome = child.outcome
+    assert outcome is not None
+    if outcome.failure is None:
+        join.succeeded += 1
+    else:
+        join.failed += 1
+    decided = join.decided or _decision(place, node, join, child)
+    if decided is None:
+        return [join.waiting.popleft()] if join.waiting else []
+    running = [label for label, branch in place.children.items() if branch.outcome is None]
+    if running and node.rest == "wait":
+        join.decided = decided
+        return []
+    return [*(Stop(label) for label in running), Finish(decided)]
+
+
+def _node(place: Place) -> Parallel:
+    assert isinstance(place.node, Parallel)
+    return place.node
+
+
+def _branches(place: Place) -> list[Start]:
+    node = _node(place)
+    if node.parallel is not None:
+        return [Start(name, name, branch, place.input) for name, branch in node.parallel.items()]
+    assert node.each is not None and node.do is not None
+    return [_item(node.do, index, item) for index, item in enumerate(_items(place, node.each))]
+
+
+def _item(do: Node, index: int, item: Value) -> Start:
+    return Start(f"[{index}]", str(index), do, item)
+
+
+def _items(place: Place, source: str) -> list[Value]:
+    names = {"input": place.input, "task": place.task_input(), "outputs": place.scope()}
+    items = evaluate(source, "with", names)
+    if not isinstance(items, list):
+        raise ExpressionFailed(f"each: `{source}` gave {type(items).__name__}, not a list")
+    return items
+
+
+def _decision(place: Place, node: Parallel, join: _Join, child: Place | None) -> Outcome | None:
+    """The node's outcome if it is certain now, else None."""
+    failure = child.outcome.failure if child and child.outcome else None
+    if failure is not None and failure.code == "escalated":
+        return Outcome(failure=failure)
+    ended = join.succeeded + join.failed
+    match node.join:
+        case "all":
+            if failure is not None:
+                return Outcome(failure=failure)
+            return Outcome(_outputs(place, node)) if ended == join.total else None
+        case "settled":
+            return Outcome(_briefs(place, node)) if ended == join.total else None
+        case _:
+            return _enough(place, node, join, child)
+
+
+def _enough(place: Place, node: Parallel, join: _Join, child: Place | None) -> Outcome | None:
+    wanted = node.quorum or 1
+    if join.succeeded >= wanted:
+        if node.join == "any":
+            assert child is not None
+            return child.outcome
+        return Outcome(_outputs(place, node))
+    if join.total - join.failed < wanted:
+        last = child.outcome.failure.message if child and child.outcome and child.outcome.failure else "empty"
+        message = f"{node.join} missed: {join.failed} of {join.total} branches failed, the last with: {last}"
+        return Outcome(failure=Failure("too_few", message).at(place.path, 1))
+    return None
+
+
+def _outputs(place: Place, node: Parallel) -> Value:
+    """Outputs of the branches that succeeded, in the order of the definition."""
+    if node.do is not None:
+        return [branch.outcome.output for branch in place.children.values() if _succeeded(branch)]  # type: ignore[union-attr]
+    return {
+        name: place.children[name].outcome.output  # type: ignore[union-attr]
+        for name in node.parallel or {}
+        if name in place.children and _succeeded(place.children[name])
+    }
+
+
+def _succeeded(branch: Place) -> bool:
+    return branch.outcome is not None and branch.outcome.failure is None
+
+
+def _briefs(place: Place, node: Parallel) -> Value:
+    briefs = {label: branch.outcome.brief() for label, branch in place.children.items() if branch.outcome}
+    return list(briefs.values()) if node.do is not None else {name: briefs[name] for name in node.parallel or {}}

@@ -1,0 +1,102 @@
+"""A supervisor's side of the ResourceActor: wishes, held permits, and both again after it restarted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..protocols.errors import PodiumError, Unknown
+from .ports import Line, Reply, World
+
+_RECONNECT_S = 0.2
+
+
+@dataclass(slots=True)
+class _Wish:
+    needs: Mapping[str, int]
+    priority: int
+    then: Callable[[PodiumError | None], None]
+    number: int | None = None
+
+
+class Permits:
+    """Permits of one incarnation of one supervisor, by the id of what holds them."""
+
+    def __init__(self, world: World, address: str, shard: str, epoch: int, lease_s: float) -> None:
+        self._world, self._address = world, address
+        self._shard, self._epoch, self._lease_s = shard, epoch, lease_s
+        self._line: Line | None = None
+        self._joined = False
+        self._wishes: dict[str, _Wish] = {}
+        self._held: dict[str, Mapping[str, int]] = {}
+
+    def acquire(
+        self, id: str, needs: Mapping[str, int], priority: int, then: Callable[[PodiumError | None], None]
+    ) -> None:
+        """Ask for all of `needs`; `then` gets None when they are held, or why they never can be."""
+        self._wishes[id] = _Wish(needs, priority, then)
+        if self._joined:
+            self._send(id)
+        else:
+            self.connect()
+
+    def release(self, id: str) -> None:
+        """Give back what `id` holds, or withdraw its wish."""
+        wish = self._wishes.pop(id, None)
+        if wish is not None and wish.number is not None and self._line is not None:
+            self._line.cancel(wish.number)
+        if self._held.pop(id, None) is not None and self._joined and self._line is not None:
+            self._line.send("release", [id], _ignore)
+
+    def connect(self) -> None:
+        """Join with what is held, voiding what earlier incarnations of this shard held."""
+        if self._line is not None:
+            return
+        self._line = self._world.line(self._address)
+        claims = [[id, dict(needs)] for id, needs in self._held.items()]
+        joining = {"shard": self._shard, "epoch": self._epoch, "claims": claims}
+        self._line.watch(self._lost)
+        self._line.send("join", joining, self._on_joined)
+
+    def _on_joined(self, reply: Reply) -> None:
+        if reply.error is not None:
+            return
+        self._joined = True
+        for id in list(self._wishes):
+            self._send(id)
+        self._renew()
+
+    def _send(self, id: str) -> None:
+        assert self._line is not None
+        wish = self._wishes[id]
+        message = {
+            "id": id,
+            "shard": self._shard,
+            "epoch": self._epoch,
+            "needs": dict(wish.needs),
+            "priority": wish.priority,
+        }
+        wish.number = self._line.send("acquire", message, lambda reply: self._granted(id, wish, reply))
+
+    def _granted(self, id: str, wish: _Wish, reply: Reply) -> None:
+        if isinstance(reply.error, Unknown) or self._wishes.get(id) is not wish:
+            if reply.error is None and self._line is not None:
+                self._line.send("release", [id], _ignore)  # granted as it was withdrawn
+            return
+        del self._wishes[id]
+        if reply.error is None:
+            self._held[id] = wish.needs
+        wish.then(reply.error)
+
+    def _renew(self) -> None:
+        if self._line is not None and self._joined:
+            self._line.send("renew", self._shard, _ignore)
+            self._world.call_later(self._lease_s / 3, self._renew)
+
+    def _lost(self, _error: PodiumError) -> None:
+        self._line, self._joined = None, False
+        self._world.call_later(_RECONNECT_S, self.connect)
+
+
+def _ignore(_reply: Reply) -> None:
+    """The answer carries nothing; if the other side is lost, `_lost` hears of it."""

@@ -1,0 +1,112 @@
+"""What a deployed definition means to the supervisor that governs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..protocols.check import children, walk
+from ..protocols.policy import NO_RETRY, Retry
+from ..protocols.protocol import Declaration
+from ..protocols.tree import Hierarchy, Node, Step
+from ..protocols.values import digest
+from ..protocols.workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """What holds for one step: its own settings over those that its protocol declares."""
+
+    ref: str
+    timeout_s: float | None
+    retry: Retry
+    quotas: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TierPlan:
+    """A nested Hierarchy: what its own supervisor is told."""
+
+    name: str
+    """Static place in the tree; names the tier's shard."""
+    definition: dict[str, Any]
+
+
+class Plan:
+    """One version of a workflow, ready to be governed.
+
+    The definition is plain data: name, version, hash, root (a node), protocols ({ref: declaration}),
+    search_path (folders from which the protocols import).
+    """
+
+    def __init__(self, definition: Mapping[str, Any]) -> None:
+        self.definition = dict(definition)
+        self.name, self.version = str(definition["name"]), str(definition["version"])
+        self.hash = str(definition["hash"])
+        self.root: Node = Workflow.from_trusted({"name": self.name, "root": definition["root"]}).root
+        self.declarations = {
+            ref: Declaration.model_validate(declared) for ref, declared in definition["protocols"].items()
+        }
+        self._steps: dict[int, StepSettings] = {}
+        self._tiers: dict[int, TierPlan] = {}
+        for place, node in _governed(self.root, ""):
+            if isinstance(node, Step):
+                self._steps[id(node)] = _settings(node, self.declarations[node.step])
+            elif isinstance(node, Hierarchy) and node is not self.root:
+                self._tiers[id(node)] = TierPlan(place, self._tier_definition(node))
+
+    def settings(self, step: Step) -> StepSettings:
+        return self._steps[id(step)]
+
+    def tier(self, node: Hierarchy) -> TierPlan:
+        return self._tiers[id(node)]
+
+    @property
+    def tiers(self) -> list[TierPlan]:
+        return list(self._tiers.values())
+
+    @property
+    def refs(self) -> set[str]:
+        """Protocols that this supervisor itself hosts."""
+        return {settings.ref for settings in self._steps.values()}
+
+    @property
+    def uses_quotas(self) -> bool:
+        return any(settings.quotas for settings in self._steps.values())
+
+    def _tier_definition(self, node: Hierarchy) -> dict[str, Any]:
+        root = node.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"with": None}
+        used = {child.step for _, child in walk(node, ()) if isinstance(child, Step)}
+        protocols = {ref: self.definition["protocols"][ref] for ref in sorted(used)}
+        return {**self.definition, "root": root, "protocols": protocols, "hash": digest(root)}
+
+
+def _settings(step: Step, declared: Declaration) -> StepSettings:
+    return StepSettings(
+        ref=step.step,
+        timeout_s=step.timeout_s if step.timeout_s is not None else declared.timeout_s,
+        retry=step.retry or declared.retry or NO_RETRY,
+        quotas=step.quotas if step.quotas is not None else declared.quotas,
+    )
+
+
+def all_quotas(definition: Mapping[str, Any]) -> list[Mapping[str, int]]:
+    """The needs of every step in the whole definition, nested tiers included."""
+    plan_root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
+    needs = []
+    for _, node in walk(plan_root, ()):
+        if isinstance(node, Step):
+            declared = Declaration.model_validate(definition["protocols"][node.step])
+            needs.append(_settings(node, declared).quotas)
+    return [quotas for quotas in needs if quotas]
+
+
+def _governed(node: Node, place: str) -> Iterator[tuple[str, Node]]:
+    """The nodes of this tier, with their static places; a nested Hierarchy is one, what is below is not."""
+    yield place, node
+    if isinstance(node, Hierarchy) and place:
+        return
+    for loc, child in children(node):
+        name = child.name or str(loc[-1])
+        yield from _governed(child, f"{place}-{name}" if place else name)

@@ -1,0 +1,252 @@
+"""What governance needs of the world around it. `cluster/` provides it on Ray, in one process, or simulated.
+
+Actors are single-threaded: every callback named here is called on the actor's own event loop, one at a time,
+and an actor that is dead gets none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal, Protocol
+
+from ..protocols.errors import PodiumError
+from ..protocols.outcomes import TaskRecord
+from ..protocols.protocol import ProtocolLike
+from ..protocols.values import Value
+
+Role = Literal["coordinator", "resources", "supervisor", "host"]
+
+
+@dataclass(slots=True)
+class Reply:
+    """The answer to one message: a value, or an error."""
+
+    value: Value = None
+    error: PodiumError | None = None
+
+    def unwrap(self) -> Value:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class Line(Protocol):
+    """The near side of an exchange with one other actor."""
+
+    address: str
+
+    def send(
+        self,
+        kind: str,
+        payload: Value,
+        on_reply: Callable[[Reply], None],
+        on_chunk: Callable[[Value], None] | None = None,
+    ) -> int:
+        """Send a message that is answered once, after any number of chunks. Returns its number.
+
+        When the other side is lost, every open message is answered with PeerLost: the outcome is unknown.
+        """
+
+    def cancel(self, number: int) -> None:
+        """Ask the other side to stop working on a message. It is still answered."""
+
+    def ask(self, kind: str, payload: Value = None) -> Awaitable[Value]:
+        """`send`, to be awaited; raises the error. Cancelling it cancels the message."""
+
+    def watch(self, on_lost: Callable[[PodiumError], None]) -> None:
+        """Keep a call out at all times, so that the death of the other side is known at once."""
+
+    @property
+    def open_count(self) -> int:
+        """Messages not answered yet."""
+
+    def close(self) -> None:
+        """Forget everything that is open, unanswered."""
+
+
+class Ask(Protocol):
+    """One received message, to be answered exactly once."""
+
+    kind: str
+    payload: Value
+    cancelled: bool
+    on_cancel: Callable[[], None] | None
+    """Set by the actor that works on it, called at most once."""
+
+    def reply(self, value: Value = None) -> None: ...
+
+    def refuse(self, error: PodiumError) -> None: ...
+
+    def chunk(self, value: Value) -> None: ...
+
+
+class Actor(Protocol):
+    """What a cluster runs: it gets messages, one at a time, and answers them when it can."""
+
+    async def start(self, setup: Mapping[str, Any]) -> Value:
+        """Called once, before any message. Raising means that the actor did not start."""
+
+    def receive(self, ask: Ask) -> None: ...
+
+    async def stop(self) -> None:
+        """End in order. Not called when the actor is killed."""
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class World(Protocol):
+    """All that one actor can touch outside its own memory."""
+
+    address: str
+    random: Random
+
+    def now(self) -> float:
+        """UTC seconds since 1970: for records and for deadlines that must survive a restart."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump: for waiting and measuring."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
+
+    async def sleep(self, delay_s: float) -> None: ...
+
+    async def all(self, works: Iterable[Awaitable[Any]]) -> list[Any]:
+        """Await all at once; raise the first error, after all have ended."""
+
+    def background(self, work: Awaitable[Any], name: str) -> None:
+        """Run it beside everything else; if it raises, the actor crashes."""
+
+    def crash(self, error: Exception) -> None:
+        """End this actor at once; whoever is above it decides what follows."""
+
+    def line(self, address: str) -> Line:
+        """A new exchange with the actor at `address`, whether it lives or not."""
+
+    async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
+        """Start an actor below this one and wait for its `start`; returns what that returned.
+
+        It dies with this actor. Raises SpawnFailed.
+        """
+
+    async def kill(self, address: str) -> None:
+        """End an actor and wait until it is certainly gone; no error if it was."""
+
+    async def stop(self, address: str) -> None:
+        """Let an actor end in order, within `stop_s`, then kill it."""
+
+    async def open_journal(self, shard: str) -> Journal:
+        """Take the shard over under the next epoch. Raises JournalCorrupt, JournalFailed, DataInUse."""
+
+    async def open_count(self, shard: str) -> int:
+        """Tasks of a shard that have not ended, read without taking it over."""
+
+    def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
+        """The protocol, imported from `search_path` or unpickled. Raises LookupError."""
+
+    def from_thread(self, callback: Callable[[], None]) -> None:
+        """Call back on the actor's loop, from any thread."""
+
+    async def in_thread(self, work: Callable[[], Any]) -> Any:
+        """Run blocking work off the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an actor needs of the machine it is placed on, in Ray's terms."""
+
+    num_cpus: float = 0
+    num_gpus: float = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """Accept a task. The record's status tells whether it starts at once (running) or waits (pending)."""
+
+    record: TaskRecord
+    payload_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Add one row of packed events to a task; with `closing`, the task ends with it."""
+
+    task_id: str
+    n: int
+    """1, 2, 3 … within the task, without gaps."""
+    body: bytes
+    closing: Closing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    status: str
+    finished_at: float
+    result: bytes | None
+    failure: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A task that waited for permits has begun."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A named fact about the shard itself: definitions, children. None deletes it."""
+
+    name: str
+    value: Value
+
+
+Change = NewTask | Entry | Running | Note
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTask:
+    record: TaskRecord
+    bodies: list[bytes]
+    """Packed events in order, entry 1 first."""
+
+
+class Journal(Protocol):
+    """One shard, held by one incarnation under one epoch. Contract tests: tests/test_journal.py."""
+
+    shard: str
+    epoch: int
+    on_failure: Callable[[PodiumError], None]
+    """Called once when a commit fails: nothing of it or after it is durable or acknowledged."""
+
+    def write(self, changes: list[Change], then: Callable[[], None] | None = None) -> None:
+        """Make all of `changes` durable, together, in the order of the calls; `then` runs when they are.
+
+        What is queued while a commit runs goes into the next one.
+        """
+
+    def find(
+        self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]
+    ) -> None:
+        """Look up tasks by id and by (user, key), after all earlier writes."""
+
+    def entries(self, task_id: str, then: Callable[[list[bytes]], None]) -> None:
+        """The packed events of one task, after all earlier writes."""
+
+    async def open_tasks(self) -> list[OpenTask]:
+        """Every task that has not ended, in the order of acceptance."""
+
+    async def notes(self) -> dict[str, Value]: ...
+
+    async def close(self) -> None:
+        """Write what is queued, then let the shard go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    record: TaskRecord
+    payload_digest: str

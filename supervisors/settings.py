@@ -1,0 +1,40 @@
+"""The settings of governance, handed down from the client's configuration (cluster/config.py documents them)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..protocols.values import MAX_VALUE_BYTES
+from .restarts import RestartPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    max_open_tasks: int = 1_000_000
+    """Accepted and unfinished tasks per workflow; one more is refused as Overloaded."""
+    max_losses: int = 5
+    """Hosts that one attempt may lose before its step fails as `host_lost`."""
+    max_value_bytes: int = MAX_VALUE_BYTES
+    grace_s: float = 2.0
+    """Seconds that cancelled work may take to end before its host is replaced."""
+    lookahead_s: float = 0.05
+    """Work, in seconds, that is sent to a host ahead of its turn, so that it never waits for the next frame."""
+    lease_s: float = 30.0
+    """Silence after which the ResourceActor takes a supervisor's permits back."""
+    age_s: float = 30.0
+    """Seconds of waiting that weigh as much as one level of priority."""
+    restart_intensity: int = 10
+    restart_period_s: float = 60.0
+
+    @property
+    def restarts(self) -> RestartPolicy:
+        return RestartPolicy(self.restart_intensity, self.restart_period_s)
+
+    def to_wire(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Governance:
+        return cls(**{field.name: wire[field.name] for field in fields(cls) if field.name in wire})

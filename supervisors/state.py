@@ -1,0 +1,124 @@
+"""The state of one task, and the moves by which the four modes change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from ..protocols.outcomes import Outcome, TaskRecord
+from ..protocols.tree import Hierarchy, Node, Step
+from ..protocols.values import Value
+
+
+@dataclass(slots=True)
+class Place:
+    """One run of one node in one task. `path` is unique in the task, loops and rounds included."""
+
+    path: str
+    name: str
+    """The node's name among its siblings."""
+    node: Node
+    parent: Place | None
+    input: Value = None
+    outcome: Outcome | None = None
+    children: dict[str, Place] = field(default_factory=dict)
+    """Runs below that their mode still needs, by label."""
+    memory: Any = None
+    """The mode's own."""
+    outputs: dict[str, Value] = field(default_factory=dict)
+    """What `outputs` means in expressions below this place: finished siblings by name."""
+    attempt: int = 1
+    not_before: float = 0.0
+    """UTC seconds at which the next attempt may start."""
+
+    def is_leaf(self) -> bool:
+        """Whether something outside runs it: a protocol host, or the supervisor of a nested Hierarchy."""
+        return isinstance(self.node, Step) or (isinstance(self.node, Hierarchy) and self.parent is not None)
+
+    def scope(self) -> dict[str, Value]:
+        """All outputs visible at this place, the nearest of each name."""
+        visible: dict[str, Value] = {}
+        place: Place | None = self
+        while place is not None:
+            visible = place.outputs | visible
+            place = place.parent
+        return visible
+
+    def task_input(self) -> Value:
+        """What `task` means in expressions: the input of the whole tree."""
+        place = self
+        while place.parent is not None:
+            place = place.parent
+        return place.input
+
+    def open_leaves(self) -> Iterator[Place]:
+        if self.outcome is None and self.is_leaf():
+            yield self
+        for child in self.children.values():
+            if child.outcome is None:
+                yield from child.open_leaves()
+
+
+@dataclass(slots=True)
+class TaskState:
+    """The fold of one task's events."""
+
+    record: TaskRecord
+    root: Place
+    running: dict[str, Place] = field(default_factory=dict)
+    """Steps to be run or running, by path, in the order in which they were started."""
+    outcome: Outcome | None = None
+    cancelled: bool = False
+    entries: int = 0
+    """Journal entries so far."""
+
+    @property
+    def status(self) -> str:
+        if self.outcome is None:
+            return "running"
+        if self.cancelled:
+            return "cancelled"
+        return "failed" if self.outcome.failure else "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Open a node below; `label` tells its runs apart (`draft`, `draft#2`, `[17]`)."""
+
+    label: str
+    name: str
+    node: Node
+    input: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Cancel the run under `label`, with everything below it."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    outcome: Outcome
+
+
+Move: TypeAlias = Start | Stop | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Effect: have the step at this place run, not before its time."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Effect: stop the step at this place; nothing that it still says counts."""
+
+    place: Place
+
+
+Effect: TypeAlias = Run | Halt

@@ -1,0 +1,147 @@
+"""Who waits for what of a task: followers for its end, watchers for everything that happens live.
+
+A follower gets one chunk ["done", id, status, result, failure, finished at] per task. A watcher gets chunks
+[kind, at, step, attempt, value] in the order of the journal, first what happened before it came.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from ..protocols.outcomes import TaskRecord
+from ..protocols.values import Value
+from .events import Cancelled, Event, StepFailed, StepFinished
+from .ports import Ask
+
+
+@dataclass(slots=True, eq=False)
+class Follow:
+    ask: Ask
+    left: set[str]
+    done: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    ask: Ask
+    behind: list[tuple[int, list[Value]]] | None = field(default_factory=list)
+    """Live events that wait until the past is told; None when it is."""
+    end: list[Value] | None = None
+    """The last event, if the task ended before the past was told."""
+
+    def finish(self, end: list[Value]) -> None:
+        if self.behind is not None:
+            self.end = end
+        else:
+            self.ask.chunk(end)
+            self.ask.reply()
+
+
+class Watchers:
+    def __init__(self) -> None:
+        self._follows: dict[str, list[Follow]] = defaultdict(list)
+        self._watches: dict[str, list[Watch]] = defaultdict(list)
+
+    def follow(self, ask: Ask, ids: list[str]) -> None:
+        """Send a chunk for each of `ids` when it ends, and answer `ask` after the last."""
+        follow = Follow(ask, set(ids))
+        for id in ids:
+            self._follows[id].append(follow)
+        ask.on_cancel = lambda: self._unfollow(follow)
+        if not ids:
+            ask.reply()
+
+    def ended(self, record: TaskRecord) -> None:
+        """Tell everybody that the task ended; its records are durable by now."""
+        if record.task_id not in self._follows and record.task_id not in self._watches:
+            return
+        chunk = done_chunk(record)
+        for follow in self._follows.pop(record.task_id, ()):
+            follow.ask.chunk(chunk)
+            follow.left.discard(record.task_id)
+            if not follow.left:
+                follow.ask.reply()
+        for watch in self._watches.pop(record.task_id, ()):
+            watch.finish(end_event(record))
+
+    def _unfollow(self, follow: Follow) -> None:
+        for id in follow.left:
+            follows = self._follows.get(id)
+            if follows and follow in follows:
+                follows.remove(follow)
+                if not follows:
+                    del self._follows[id]
+        follow.ask.reply()
+
+    def watch(self, ask: Ask, task_id: str) -> Watch:
+        watch = Watch(ask)
+        self._watches[task_id].append(watch)
+        ask.on_cancel = lambda: self._unwatch(watch, task_id)
+        return watch
+
+    def _unwatch(self, watch: Watch, task_id: str) -> None:
+        watches = self._watches.get(task_id, [])
+        if watch in watches:
+            watches.remove(watch)
+            if not watches:
+                del self._watches[task_id]
+            watch.ask.reply()
+
+    def caught_up(self, watch: Watch, past: list[list[Value]], entries: int) -> None:
+        """The past up to journal entry `entries` has been read: tell it, then what came meanwhile."""
+        behind, watch.behind = watch.behind or [], None
+        later = [event for n, event in behind if n == 0 or n > entries]
+        for event in past + later:
+            watch.ask.chunk(event)
+        if watch.end is not None:
+            watch.finish(watch.end)
+
+    def is_watched(self, task_id: str) -> bool:
+        return task_id in self._watches
+
+    def tell(self, task_id: str, event: list[Value], entry: int = 0) -> None:
+        """A live event; `entry` is its number in the journal, 0 for one that is not journalled."""
+        for watch in self._watches.get(task_id, ()):
+            if watch.behind is None:
+                watch.ask.chunk(event)
+            else:
+                watch.behind.append((entry, event))
+
+
+def done_chunk(record: TaskRecord) -> list[Value]:
+    failure = record.failure.to_wire() if record.failure else None
+    return ["done", record.task_id, record.status, record.result, failure, record.finished_at]
+
+
+def live_event(event: Event, attempt: int) -> list[Value] | None:
+    """A journalled event as watchers see it."""
+    match event:
+        case StepFinished():
+            return ["finished", event.at, event.path, attempt, event.output]
+        case StepFailed(retry_at=None):
+            return ["failed", event.at, event.path, attempt, event.failure.to_wire()]
+        case StepFailed():
+            value = {"failure": event.failure.to_wire(), "retry_at": event.retry_at}
+            return ["retrying", event.at, event.path, attempt, value]
+        case Cancelled():
+            return None
+
+
+def past_events(record: TaskRecord, events: list[Event]) -> list[list[Value]]:
+    """Everything journalled so far as watchers see it, with attempts counted."""
+    told: list[list[Value]] = [["accepted", record.accepted_at, "", 1, None]]
+    attempts: dict[str, int] = defaultdict(lambda: 1)
+    for event in events:
+        path = "" if isinstance(event, Cancelled) else event.path
+        seen = live_event(event, attempts[path])
+        if seen is not None:
+            told.append(seen)
+        if isinstance(event, StepFailed):
+            attempts[path] += 1
+    return told
+
+
+def end_event(record: TaskRecord) -> list[Value]:
+    value = record.failure.to_wire() if record.failure else record.result
+    return [record.status, record.finished_at, "", 1, value]
