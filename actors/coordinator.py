@@ -152,13 +152,13 @@ class Coordinator:
                 await line.ask("check", dict(quotas))
         return bool(needs)
 
-    async def _where(self, workflow: str) -> str:
-        """where name: the address of the workflow's supervisor, once it runs."""
+    async def _where(self, workflow: str) -> dict[str, Value]:
+        """where name: {"address", "hash"} of the workflow's supervisor, once it runs."""
         if workflow not in self._workflows:
             known = ", ".join(self._workflows) or "none"
             raise NotFound(what="workflow", name=workflow, hint=f"deployed: {known}")
         await self._started(workflow)
-        return self._workflows[workflow].address
+        return {"address": self._workflows[workflow].address, "hash": self._catalogue[workflow]["hash"]}
 
     async def _change_limits(self, limits: Mapping[str, int]) -> Value:
         """limits {quota: permits}: change some, under the running holders; returns all with their use."""

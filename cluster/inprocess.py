@@ -17,6 +17,7 @@ from ..actors.far_side import Far
 from ..protocols.errors import PeerLost, SpawnFailed
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
+from .virtual import Process, in_process
 from .world import LOG, LoopWorld, new_actor
 
 STOP_S = 5.0
@@ -30,7 +31,9 @@ class Cell:
         self.address, self.owner = address, owner
         self.children: list[Cell] = []
         self.dead: PeerLost | None = None
-        self.world: CellWorld
+        self.process: Process | None = None
+        """Where the loop is virtual: what the cell's callbacks belong to, so that they die with it."""
+        self.world: LoopWorld
         self.actor: Actor
         self.far: Far
         self.calls: set[asyncio.Future[bytes]] = set()
@@ -42,6 +45,8 @@ class Cell:
         if self.dead is not None:
             return
         self.dead = PeerLost(address=self.address, reason=reason)
+        if self.process is not None:
+            self.process.dead = True
         for child in self.children:
             child.die(f"its owner {self.address} is gone")
         self.world.release()
@@ -59,7 +64,7 @@ class InProcessCluster:
         self._cells: dict[str, Cell] = {}
         self._numbers = itertools.count(1)
 
-    def new_world(self, cell: Cell) -> CellWorld:
+    def new_world(self, cell: Cell) -> LoopWorld:
         return CellWorld(self, cell)
 
     async def spawn(self, owner: Cell | None, role: Role, address: str, setup: Mapping[str, Any]) -> Value:
@@ -67,7 +72,7 @@ class InProcessCluster:
         self.kill(address)
         cell = Cell(address, owner)
         cell.world = self.new_world(cell)
-        cell.actor = new_actor(role, cell.world)
+        cell.actor = new_actor(role, cell.world)  # type: ignore[arg-type]
         cell.far = Far(cell.actor.receive, f"{address}@{next(self._numbers)}")
         self._cells[address] = cell
         try:
@@ -91,7 +96,7 @@ class InProcessCluster:
             try:
                 await asyncio.wait_for(self.run_in(cell, cell.actor.stop()), STOP_S)
             except Exception as error:
-                cell.world.log_stop(error)
+                LOG.warning("%s did not stop in order: %r", address, error)
         self.kill(address)
 
     def alive(self, address: str) -> Cell | None:
@@ -114,7 +119,7 @@ class InProcessCluster:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
         cell.calls.add(answer)
-        work = loop.create_task(cell.far.exchange(frame))
+        work = in_process(cell.process, lambda: loop.create_task(cell.far.exchange(frame)))
         work.add_done_callback(lambda done: _pass_on(done, answer))
         try:
             return await answer
@@ -153,9 +158,6 @@ class CellWorld(LoopWorld):
 
     async def stop(self, address: str) -> None:
         await self._cluster.stop(address)
-
-    def log_stop(self, error: Exception) -> None:
-        LOG.warning("%s did not stop in order: %r", self.address, error)
 
     def release(self) -> None:
         super().release()

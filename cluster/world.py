@@ -19,7 +19,7 @@ from ..actors.resources import ResourceActor
 from ..protocols.protocol import ProtocolLike, resolve
 from ..supervisors.ports import Actor, Journal, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
-from .store.reading import open_count
+from .store.reading import FileReader
 from .store.sqlite import SqliteJournal
 
 LOG = logging.getLogger("podium")
@@ -89,7 +89,7 @@ class LoopWorld:
         return await SqliteJournal(self.data, shard).open()
 
     async def open_count(self, shard: str) -> int:
-        return open_count(self.data, shard)
+        return FileReader(self.data).open_count(shard)
 
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         """Import it; what is pickled is for clusters that have other processes."""

@@ -1,1 +1,64 @@
-"""x"""
+"""Podium: durable, supervised, rate-limited workflows of stateful actors, on Ray.
+
+    import podium
+
+    @podium.protocol
+    def double(input: int) -> int:
+        return 2 * input
+
+    workflow = podium.Workflow("doubling", podium.Sequence(double, double))
+
+    with podium.connect() as engine:
+        print(engine.submit(workflow, 3).result())
+
+This is the front door: everything public is here, errors in `podium.errors`, verdicts of supervising protocols
+in `podium.verdict`, the simulated cluster in `podium.testing`.
+"""
+
+from .cluster.client import AsyncEngine, AsyncTask, Engine, Task, connect, connect_async
+from .cluster.config import Settings
+from .protocols import errors
+from .protocols import verdicts as verdict
+from .protocols.context import Context
+from .protocols.errors import PodiumError
+from .cluster.loading import load_workflow
+from .protocols.outcomes import Failure, TaskEvent, TaskRecord
+from .protocols.policy import Retry
+from .protocols.protocol import Protocol, protocol
+from .protocols.reading import read_workflow
+from .protocols.tree import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, quorum
+from .protocols.verdicts import Goto
+from .protocols.workflow import Workflow
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Adaptive",
+    "AsyncEngine",
+    "AsyncTask",
+    "Context",
+    "Engine",
+    "Failure",
+    "Goto",
+    "Hierarchy",
+    "Parallel",
+    "PodiumError",
+    "Protocol",
+    "Retry",
+    "Rule",
+    "Sequence",
+    "Settings",
+    "Step",
+    "Task",
+    "TaskEvent",
+    "TaskRecord",
+    "Workflow",
+    "connect",
+    "connect_async",
+    "errors",
+    "load_workflow",
+    "protocol",
+    "quorum",
+    "read_workflow",
+    "verdict",
+]

@@ -86,3 +86,27 @@ class TaskRecord:
         record = asdict(self)
         record["failure"] = self.failure and self.failure.to_wire()
         return record
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """Something that happened to a task, as `task.events()` gives it.
+
+    Kinds: `accepted`; `started`, `finished` (value: output), `retrying` (value: failure and retry_at) and
+    `failed` (value: failure) of a step; `chunk` (value: what `ctx.emit` was given) and `log` (value: [level,
+    text]) of a running step; last `completed` (value: result), `failed` (value: failure; no step) or
+    `cancelled`. `started`, `chunk` and `log` are live only.
+    """
+
+    kind: str
+    task_id: str
+    at: float
+    """UTC seconds since 1970."""
+    step: str
+    """Path of the step in the tree; empty for the task itself."""
+    attempt: int
+    value: Value
+
+    @property
+    def is_last(self) -> bool:
+        return not self.step and self.kind in TERMINAL

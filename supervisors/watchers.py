@@ -92,7 +92,8 @@ class Watchers:
         """The past up to journal entry `entries` has been read: tell it, then what came meanwhile."""
         behind, watch.behind = watch.behind or [], None
         later = [event for n, event in behind if n == 0 or n > entries]
-        for event in past + later:
+        live = {(event[0], event[2], event[3]) for event in later if event[0] == "started"}
+        for event in [event for event in past if (event[0], event[2], event[3]) not in live] + later:
             watch.ask.chunk(event)
         if watch.end is not None:
             watch.finish(watch.end)

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value, unpack
 from .rows import TASK_COLUMNS, found_row, unseal
 from .sqlite import shard_path
 
+_COLUMNS = ",".join(TASK_COLUMNS)
 _RESERVED = ("coordinator", "resources")
 
 
@@ -31,65 +32,84 @@ class StoredTask:
     """Its packed events, in order."""
 
 
+class Reader(Protocol):
+    """What clients read of a store without owning it; see FileReader for the meanings."""
+
+    def list_tasks(
+        self,
+        status: TaskStatus | None = None,
+        workflow: str | None = None,
+        user: str | None = None,
+        limit: int = 50,
+    ) -> list[TaskRecord]: ...
+
+    def find_task(self, task_id: str) -> StoredTask | None: ...
+
+    def subtasks(self, task_id: str) -> list[StoredTask]: ...
+
+
 def shards(data: Path) -> list[str]:
     """Names of the workflow shards in a data directory; shards of nested tiers have a dot in theirs."""
     names = sorted(path.stem for path in (data / "shards").glob("*.db"))
     return [name for name in names if name not in _RESERVED]
 
 
-def list_tasks(
-    data: Path,
-    status: TaskStatus | None = None,
-    workflow: str | None = None,
-    user: str | None = None,
-    limit: int = 50,
-) -> list[TaskRecord]:
-    """The newest tasks first, over all workflows."""
-    wanted = {"status": status, "user": user}
-    filters = {column: value for column, value in wanted.items() if value is not None}
-    records: list[TaskRecord] = []
-    for shard in shards(data):
-        if "." not in shard and workflow in (None, shard):
-            records += _list_shard(data, shard, filters, limit)
-    return sorted(records, key=lambda record: record.accepted_at, reverse=True)[:limit]
+class FileReader:
+    """Reads the shards of a data directory; the in-memory store has one of the same shape."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+
+    def list_tasks(
+        self,
+        status: TaskStatus | None = None,
+        workflow: str | None = None,
+        user: str | None = None,
+        limit: int = 50,
+    ) -> list[TaskRecord]:
+        """The newest tasks first, over all workflows."""
+        wanted = {"status": status, "user": user}
+        filters = {column: value for column, value in wanted.items() if value is not None}
+        records: list[TaskRecord] = []
+        for shard in shards(self._data):
+            if "." not in shard and workflow in (None, shard):
+                records += _list_shard(self._data, shard, filters, limit)
+        return sorted(records, key=lambda record: record.accepted_at, reverse=True)[:limit]
+
+    def find_task(self, task_id: str) -> StoredTask | None:
+        """One task by its id, wherever it is; None if it is nowhere."""
+        for shard in shards(self._data):
+            with _open(self._data, shard) as db:
+                row = db.execute(f"SELECT {_COLUMNS} FROM tasks WHERE id = ?", (task_id,)).fetchone()
+                if row is not None:
+                    return _stored(shard, db, row)
+        return None
+
+    def subtasks(self, task_id: str) -> list[StoredTask]:
+        """What nested Hierarchies ran for a task, from the shards of their tiers."""
+        found = []
+        for shard in shards(self._data):
+            if "." in shard:
+                with _open(self._data, shard) as db:
+                    query = f"SELECT {_COLUMNS} FROM tasks WHERE id > ? AND id < ?"
+                    rows = db.execute(query, (f"{task_id}/", f"{task_id}0")).fetchall()
+                    found += [_stored(shard, db, row) for row in rows]
+        return found
+
+    def open_count(self, shard: str) -> int:
+        """Tasks of a shard that have not ended; 0 if there is no such shard."""
+        if not shard_path(self._data, shard).exists():
+            return 0
+        with _open(self._data, shard) as db:
+            count: int = db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NULL").fetchone()[0]
+            return count
 
 
 def _list_shard(data: Path, shard: str, filters: dict[str, Any], limit: int) -> list[TaskRecord]:
     where = " AND ".join(f"{column} = ?" for column in filters) or "1"
-    query = f"SELECT {','.join(TASK_COLUMNS)} FROM tasks WHERE {where} ORDER BY accepted_at DESC LIMIT ?"
+    query = f"SELECT {_COLUMNS} FROM tasks WHERE {where} ORDER BY accepted_at DESC LIMIT ?"
     with _open(data, shard) as db:
         return [found_row(shard, row).record for row in db.execute(query, (*filters.values(), limit))]
-
-
-def find_task(data: Path, task_id: str) -> StoredTask | None:
-    """One task by its id, wherever it is; None if it is nowhere."""
-    for shard in shards(data):
-        with _open(data, shard) as db:
-            row = db.execute(f"SELECT {','.join(TASK_COLUMNS)} FROM tasks WHERE id = ?", (task_id,)).fetchone()
-            if row is not None:
-                return _stored(shard, db, row)
-    return None
-
-
-def subtasks(data: Path, task_id: str) -> list[StoredTask]:
-    """What nested Hierarchies ran for a task, from the shards of their tiers."""
-    found = []
-    for shard in shards(data):
-        if "." in shard:
-            with _open(data, shard) as db:
-                query = f"SELECT {','.join(TASK_COLUMNS)} FROM tasks WHERE id > ? AND id < ?"
-                rows = db.execute(query, (f"{task_id}/", f"{task_id}0")).fetchall()
-                found += [_stored(shard, db, row) for row in rows]
-    return found
-
-
-def open_count(data: Path, shard: str) -> int:
-    """Tasks of a shard that have not ended; 0 if there is no such shard."""
-    if not shard_path(data, shard).exists():
-        return 0
-    with _open(data, shard) as db:
-        count: int = db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NULL").fetchone()[0]
-        return count
 
 
 def _stored(shard: str, db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredTask:

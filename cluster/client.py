@@ -1,0 +1,365 @@
+"""What drivers use: `connect` and `connect_async`, engines and tasks.
+
+    with podium.connect(data=".podium", limits={"llm": 5}) as engine:
+        task = engine.submit(workflow, {"path": "."}, key="k1")
+        print(task.result(timeout_s=60))
+
+An engine joins the cluster that owns the data directory, or starts one that ends with it. It prints nothing
+and leaves logging, signal handlers and the working directory alone. The synchronous engine keeps an event
+loop in a thread of its own, so it works inside a notebook's running loop as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
+from ..protocols.outcomes import TaskEvent, TaskRecord, TaskStatus
+from ..protocols.values import Value
+from ..protocols.workflow import Workflow
+from .config import Settings, load_settings
+from .core import Core, Ended, result_of
+from .session import Session
+
+
+class _BaseTask:
+    """What both kinds of task have: an id, and what is stored under it."""
+
+    def __init__(self, core: Core, task_id: str, workflow: str, end: Future[Ended] | None = None) -> None:
+        self.id, self.workflow = task_id, workflow
+        self._core, self._end = core, end
+
+    @property
+    def record(self) -> TaskRecord:
+        """Everything stored about the task, read now."""
+        return self._core.record(self.id)
+
+    @property
+    def status(self) -> TaskStatus:
+        """pending, running, completed, failed or cancelled, read now."""
+        if self._end is not None and self._end.done() and self._end.exception() is None:
+            return self._end.result().status  # type: ignore[return-value]
+        return self.record.status
+
+    def __repr__(self) -> str:
+        return f"<task {self.id} of {self.workflow}>"
+
+    def _ended(self) -> Future[Ended]:
+        if self._end is None:
+            self._end = self._core.follow(self.record)
+        return self._end
+
+    def _event(self, wire: list[Value]) -> TaskEvent:
+        kind, at, step, attempt, value = wire
+        return TaskEvent(kind, self.id, at, step, attempt, value)
+
+
+class Task(_BaseTask):
+    """A submitted task."""
+
+    def result(self, timeout_s: float | None = None) -> Value:
+        """Wait for the end and return the output of the workflow.
+
+        Raises:
+            TaskFailed: names workflow, step, attempt and the cause, with the cause's own traceback as text.
+            TaskCancelled: it was cancelled.
+            WaitTimedOut: not ended within `timeout_s`; the task goes on.
+        """
+        try:
+            ended = self._ended().result(timeout_s)
+        except TimeoutError as error:
+            if isinstance(error, PodiumError):
+                raise
+            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status) from None
+        return result_of(ended, self.id, self.workflow)
+
+    def events(self) -> Iterator[TaskEvent]:
+        """What happened so far, then what happens, until the task ends (see TaskEvent)."""
+        queue: SimpleQueue[list[Value] | PodiumError | None] = SimpleQueue()
+        stop = self._core.watch(self.record, queue.put, queue.put)
+        try:
+            while (item := queue.get()) is not None:
+                if isinstance(item, PodiumError):
+                    raise item
+                yield self._event(item)
+        finally:
+            stop()
+
+    def cancel(self) -> TaskStatus:
+        """Cancel the task; it is durably cancelled when this returns. One that has ended stays as it is."""
+        return self._core.cancel(self.record).result()  # type: ignore[return-value]
+
+
+class AsyncTask(_BaseTask):
+    """A submitted task, for async code."""
+
+    async def result(self, timeout_s: float | None = None) -> Value:
+        """As `Task.result`."""
+        end = asyncio.wrap_future(self._ended())
+        done, _ = await asyncio.wait([end], timeout=timeout_s)
+        if not done:
+            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status)
+        return result_of(end.result(), self.id, self.workflow)
+
+    async def events(self) -> AsyncIterator[TaskEvent]:
+        """As `Task.events`."""
+        queue: asyncio.Queue[list[Value] | PodiumError | None] = asyncio.Queue()
+        stop = self._core.watch(self.record, queue.put_nowait, queue.put_nowait)
+        try:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, PodiumError):
+                    raise item
+                yield self._event(item)
+        finally:
+            stop()
+
+    async def cancel(self) -> TaskStatus:
+        """As `Task.cancel`."""
+        return await asyncio.wrap_future(self._core.cancel(self.record))  # type: ignore[return-value]
+
+
+class AsyncEngine:
+    """A client on the caller's own event loop; `async with podium.connect_async(...) as engine`."""
+
+    def __init__(self, settings: Settings, session: Session | None = None) -> None:
+        self.settings = settings
+        self._core = Core(settings, session)
+
+    async def __aenter__(self) -> AsyncEngine:
+        await self._core.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave the cluster; one that this engine started is stopped in order, its open tasks stay durable."""
+        await self._core.close()
+
+    async def deploy(self, workflow: Workflow) -> None:
+        """Start the workflow's actors now, instead of with its first task."""
+        await self._core.deploy(workflow)
+
+    async def submit(
+        self,
+        workflow: Workflow,
+        input: Value = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+    ) -> AsyncTask:
+        """As `Engine.submit`."""
+        tasks = await self.submit_many(
+            workflow, [input], keys=None if key is None else [key], priority=priority, user=user
+        )
+        return tasks[0]
+
+    async def submit_many(
+        self,
+        workflow: Workflow,
+        inputs: Sequence[Value],
+        *,
+        keys: Sequence[str] | None = None,
+        priority: int = 0,
+        user: str | None = None,
+    ) -> list[AsyncTask]:
+        """As `Engine.submit_many`."""
+        wires = self._core.wires(workflow, list(inputs), _checked_keys(keys, inputs), priority, user)
+        await self._core.deploy(workflow)
+        acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
+        ids = await asyncio.gather(*(asyncio.wrap_future(ack) for ack in acks))
+        return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
+
+    def task(self, task_id: str) -> AsyncTask:
+        """A task by its id. Raises NotFound."""
+        return AsyncTask(self._core, task_id, self._core.record(task_id).workflow)
+
+    def tasks(
+        self,
+        status: TaskStatus | None = None,
+        workflow: str | None = None,
+        user: str | None = None,
+        limit: int = 50,
+    ) -> list[AsyncTask]:
+        """The newest tasks first."""
+        records = self._core.reader.list_tasks(status, workflow, user, limit)
+        return [AsyncTask(self._core, record.task_id, record.workflow) for record in records]
+
+    async def set_limits(self, **limits: int) -> dict[str, Any]:
+        """As `Engine.set_limits`."""
+        return await self._core.ask_coordinator("limits", limits)  # type: ignore[no-any-return]
+
+    async def status(self) -> dict[str, Any]:
+        """As `Engine.status`."""
+        return await self._core.ask_coordinator("status")  # type: ignore[no-any-return]
+
+    @property
+    def joined(self) -> bool:
+        """Whether the cluster was there before; then work goes on when this engine closes."""
+        return self._core.joined
+
+
+class Engine:
+    """A client for synchronous code; use it as a context manager, from any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._core = Core(settings)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="podium", daemon=True)
+        self._thread.start()
+        self._closed = False
+        try:
+            self._wait(self._core.open())
+        except BaseException:
+            self._end_loop()
+            raise
+        atexit.register(self.close)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the cluster; one that this engine started is stopped in order, its open tasks stay durable."""
+        if not self._closed:
+            self._closed = True
+            atexit.unregister(self.close)
+            try:
+                self._wait(self._core.close())
+            finally:
+                self._end_loop()
+
+    def deploy(self, workflow: Workflow) -> None:
+        """Start the workflow's actors now, instead of with its first task.
+
+        Raises:
+            SpawnFailed: a protocol does not import or its `start` raises; names it.
+            InvalidInput: a quota without a limit, or over its limit.
+        """
+        self._check_open()
+        if not self._core.is_deployed(workflow):
+            self._wait(self._core.deploy(workflow))
+
+    def submit(
+        self,
+        workflow: Workflow,
+        input: Value = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+    ) -> Task:
+        """Submit one task. When this returns, it is durable.
+
+        Args:
+            key: makes it idempotent: the same key, user and workflow with the same input give the same task.
+            priority: higher goes first.
+
+        Raises:
+            InvalidInput: does not fit the workflow; nothing was accepted.
+            KeyConflict: the key belongs to a task with another input.
+            Overloaded: come back later; nothing was accepted.
+        """
+        return self.submit_many(
+            workflow, [input], keys=None if key is None else [key], priority=priority, user=user
+        )[0]
+
+    def submit_many(
+        self,
+        workflow: Workflow,
+        inputs: Sequence[Value],
+        *,
+        keys: Sequence[str] | None = None,
+        priority: int = 0,
+        user: str | None = None,
+    ) -> list[Task]:
+        """Submit many tasks with one wait for their durable acknowledgements; tasks in the order of inputs.
+
+        All inputs are checked before any is sent. If one key conflicts, that error is raised, and the other
+        tasks are accepted all the same: submit again with the same keys to get them.
+        """
+        wires = self._core.wires(workflow, list(inputs), _checked_keys(keys, inputs), priority, user)
+        self.deploy(workflow)
+        acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
+        ids = [ack.result() for ack in acks]
+        return [Task(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
+
+    def task(self, task_id: str) -> Task:
+        """A task by its id, whoever submitted it and when. Raises NotFound."""
+        return Task(self._core, task_id, self._core.record(task_id).workflow)
+
+    def tasks(
+        self,
+        status: TaskStatus | None = None,
+        workflow: str | None = None,
+        user: str | None = None,
+        limit: int = 50,
+    ) -> list[Task]:
+        """The newest tasks first."""
+        records = self._core.reader.list_tasks(status, workflow, user, limit)
+        return [Task(self._core, record.task_id, record.workflow) for record in records]
+
+    def set_limits(self, **limits: int) -> dict[str, Any]:
+        """Change permits per quota while the cluster runs; returns {quota: {limit, held, waiting}}."""
+        self._check_open()
+        return self._wait(self._core.ask_coordinator("limits", limits))  # type: ignore[no-any-return]
+
+    def status(self) -> dict[str, Any]:
+        """What runs: workflows with their supervisors and hosts, quotas with their use."""
+        self._check_open()
+        return self._wait(self._core.ask_coordinator("status"))  # type: ignore[no-any-return]
+
+    @property
+    def joined(self) -> bool:
+        """Whether the cluster was there before; then work goes on when this engine closes."""
+        return self._core.joined
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed()
+
+    def _wait(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10.0)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+def connect(**settings: Any) -> Engine:
+    """An engine; settings as keywords (see docs/settings.md), over PODIUM_* variables and podium.toml."""
+    return Engine(load_settings(**settings))
+
+
+def connect_async(**settings: Any) -> AsyncEngine:
+    """The same for async code: `async with podium.connect_async(...) as engine`."""
+    return AsyncEngine(load_settings(**settings))
+
+
+def _checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:
+    if keys is None:
+        return None
+    if len(keys) != len(inputs):
+        raise ValueError(f"{len(keys)} keys for {len(inputs)} inputs")
+    return list(keys)

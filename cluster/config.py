@@ -1,0 +1,159 @@
+"""Configuration: one frozen object; keywords over PODIUM_* variables over podium.toml over defaults.
+
+The only file that reads or sets environment variables.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..protocols.errors import InvalidSetting
+from ..protocols.values import MAX_VALUE_BYTES
+from ..supervisors.settings import Governance
+
+DEFAULT_LIMITS = {"request": 50, "llm": 5, "tool": 10, "context": 20, "background": 20}
+"""Permits per quota, cluster-wide; from the project's first design document."""
+_PREFIX = "PODIUM_"
+_FILE = "podium.toml"
+
+
+class Settings(BaseModel):
+    """Everything that can be set. `sources` tells where each value came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path = Path(".podium")
+    """Directory of the journal. One cluster at a time owns it."""
+    cluster: Literal["ray", "inprocess"] = "ray"
+    """Where the actors live: processes of a local Ray cluster, or this process."""
+    address: str | None = None
+    """A running Ray cluster to use (host:port); None joins the one of `data`, or starts one on loopback."""
+    num_cpus: Annotated[int, Field(ge=1)] | None = None
+    """CPUs that a cluster started here offers to Ray; None is all of the machine."""
+    object_store_mb: Annotated[int, Field(ge=80)] = 256
+    """Shared memory of a cluster started here, in MiB."""
+    user: str = Field(default_factory=lambda: _login())
+    """Who submits, unless a call says otherwise."""
+    limits: Mapping[str, Annotated[int, Field(ge=0)]] = DEFAULT_LIMITS
+    """Permits per quota, cluster-wide. What is given is merged over the defaults."""
+    max_open_tasks: Annotated[int, Field(ge=1)] = 1_000_000
+    """Accepted and unfinished tasks per workflow; one more is refused as Overloaded."""
+    max_value_bytes: Annotated[int, Field(ge=1024)] = MAX_VALUE_BYTES
+    """Largest input or output of a step, packed, in bytes."""
+    max_losses: Annotated[int, Field(ge=0)] = 5
+    """Hosts that one attempt may lose before its step fails as `host_lost`."""
+    grace_s: Annotated[float, Field(gt=0)] = 2.0
+    """Seconds that cancelled or timed-out work may take to end before its host is replaced."""
+    lookahead_s: Annotated[float, Field(ge=0)] = 0.05
+    """Work, in seconds, that a host gets ahead of its turn."""
+    lease_s: Annotated[float, Field(gt=0)] = 30.0
+    """Silence in seconds after which a supervisor's permits are taken back."""
+    age_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds of waiting that weigh as much as one level of priority."""
+    restart_intensity: Annotated[int, Field(ge=0)] = 10
+    """Restarts of one actor within `restart_period_s`; one more, and the level above decides."""
+    restart_period_s: Annotated[float, Field(gt=0)] = 60.0
+    reconnect_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that a client waits for a lost coordinator or supervisor to come back."""
+    sources: Mapping[str, str] = {}
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _merged(cls, limits: Any) -> Any:
+        return {**DEFAULT_LIMITS, **limits} if isinstance(limits, Mapping) else limits
+
+    def governance(self) -> Governance:
+        return Governance.from_wire(self.model_dump())
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def load_settings(**keywords: Any) -> Settings:
+    """The settings in force; keywords that are None count as not given.
+
+    Raises:
+        InvalidSetting: names the setting and the keyword, variable or file:key that it came from.
+    """
+    layers = [_from_file(Path(_FILE)), _from_environment(), _from_keywords(keywords)]
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        for name, (value, source) in layer.items():
+            if name not in Settings.model_fields or name == "sources":
+                known = ", ".join(field for field in Settings.model_fields if field != "sources")
+                raise InvalidSetting(name=name, source=source, problem=f"no such setting; there are {known}")
+            values[name], sources[name] = value, source
+    try:
+        return Settings(**values, sources=sources)
+    except ValidationError as error:
+        row = error.errors(include_url=False)[0]
+        name = str(row["loc"][0])
+        problem = f"{row['msg']}, not {row['input']!r}"
+        raise InvalidSetting(name=name, source=sources.get(name, "default"), problem=problem) from error
+
+
+def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
+    if not path.is_file():
+        return {}
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(name="", source=str(path), problem=f"not TOML: {error}") from error
+    return {name: (value, f"{path}: {name}") for name, value in values.items()}
+
+
+def _from_environment() -> dict[str, tuple[Any, str]]:
+    found = {}
+    for variable, text in os.environ.items():
+        if variable.startswith(_PREFIX):
+            name = variable.removeprefix(_PREFIX).lower()
+            found[name] = (parse_limits(text, variable) if name == "limits" else text, variable)
+    return found
+
+
+def _from_keywords(keywords: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    return {name: (value, f"keyword {name}") for name, value in keywords.items() if value is not None}
+
+
+def parse_limits(text: str, source: str) -> dict[str, int]:
+    """`llm=5,tool=10` or a JSON object."""
+    try:
+        if text.lstrip().startswith("{"):
+            return dict(json.loads(text))
+        pairs = [part.split("=") for part in text.split(",") if part.strip()]
+        return {name.strip(): int(limit) for name, limit in pairs}
+    except ValueError as error:
+        raise InvalidSetting(name="limits", source=source, problem=f"expected llm=5,tool=10, got {text!r}") from error
+
+
+def prepare_ray(token: Path) -> None:
+    """Set what Ray reads when it is imported: loopback only, token authentication, quiet.
+
+    What the user has set stays. `token` is created, readable by its owner alone, if it is not there.
+    """
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if "RAY_AUTH_MODE" not in os.environ:
+        if not token.exists():
+            token.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(32))
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token.resolve())

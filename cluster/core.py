@@ -1,0 +1,279 @@
+"""The part of a client that lives on an event loop: its session, a link per workflow, and who waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..protocols.errors import EngineClosed, NotFound, PodiumError, TaskCancelled, TaskFailed, Unknown, from_wire
+from ..protocols.outcomes import TaskRecord
+from ..protocols.values import Value, check_value
+from ..protocols.workflow import Workflow
+from ..supervisors.ports import Line, Reply
+from .config import Settings
+from .definition import definition_of
+from .link import BATCH, Batch, Link, Watching
+from .session import COORDINATOR, Session, new_session
+from .store.reading import Reader
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_RECONNECT_S = 0.2
+
+
+def new_task_id() -> str:
+    """Time-ordered and unguessable: 48 bits of milliseconds, 80 random bits (the layout of a ULID)."""
+    number = (int(time.time() * 1000) << 80) | secrets.randbits(80)
+    return "t-" + "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a task ended, as it was told."""
+
+    status: str
+    result: Value
+    failure: dict[str, Any] | None
+
+
+class Core:
+    """All methods belong to the loop, except those that say otherwise."""
+
+    def __init__(self, settings: Settings, session: Session | None = None) -> None:
+        self.settings = settings
+        self._session = session or new_session(settings)
+        self._loop: asyncio.AbstractEventLoop
+        self._coordinator: Line | None = None
+        self._links: dict[str, Link] = {}
+        self._deployed: set[str] = set()
+        self._waiting: dict[str, list[Future[Ended]]] = defaultdict(list)
+        self._closed: PodiumError | None = None
+
+    async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self._session.open()
+
+    @property
+    def joined(self) -> bool:
+        """Whether the cluster was there before and stays when this client goes."""
+        return self._session.joined
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    async def close(self) -> None:
+        if self._closed is not None:
+            return
+        self._closed = EngineClosed()
+        for link in self._links.values():
+            link.close()
+        if self._coordinator is not None:
+            self._coordinator.close()
+        waiting, self._waiting = self._waiting, defaultdict(list)
+        for futures in waiting.values():
+            for future in futures:
+                _fail(future, self._closed)
+        await self._session.close()
+
+    async def ask_coordinator(self, kind: str, payload: Value = None) -> Value:
+        """Ask, and ask again while the coordinator is away, for `reconnect_s`."""
+        give_up_at = self._loop.time() + self.settings.reconnect_s
+        while True:
+            if self._closed is not None:
+                raise self._closed
+            try:
+                if self._coordinator is None:
+                    self._coordinator = self._session.line(COORDINATOR)
+                return await self._coordinator.ask(kind, payload)
+            except Unknown as error:
+                self._coordinator = None
+                if self._loop.time() > give_up_at:
+                    reason = f"the coordinator has been away for {self.settings.reconnect_s:g} s: {error}"
+                    raise EngineClosed(reason=reason) from error
+                await asyncio.sleep(_RECONNECT_S)
+
+    async def deploy(self, workflow: Workflow) -> None:
+        """Have the workflow's actors running; a version that this client deployed before is not sent again."""
+        if workflow.hash not in self._deployed:
+            message = {"definition": definition_of(workflow), "code": self._session.code_of(workflow)}
+            await self.ask_coordinator("deploy", message)
+            self._deployed.add(workflow.hash)
+
+    def is_deployed(self, workflow: Workflow) -> bool:
+        return workflow.hash in self._deployed
+
+    def link(self, workflow: str) -> Link:
+        link = self._links.get(workflow)
+        if link is None:
+            link = self._links[workflow] = Link(
+                self._session.world, partial(self._locate, workflow), self._done, partial(self._dead, workflow)
+            )
+        return link
+
+    async def _locate(self, workflow: str) -> Line:
+        where = await self.ask_coordinator("where", workflow)
+        return self._session.line(where["address"])
+
+    def submit(
+        self, workflow: str, hash: str, tasks: list[list[Value]]
+    ) -> tuple[list[Future[str]], list[Future[Ended]]]:
+        """Send tasks ([id, input, user, priority, key, again]); from any thread.
+
+        Returns:
+            For each task a future of its id once it is durable (with a key, perhaps an older task's), and
+            one of its end.
+        """
+        acks: list[Future[str]] = [Future() for _ in tasks]
+        ends: list[Future[Ended]] = [Future() for _ in tasks]
+        self._loop.call_soon_threadsafe(self._submit, workflow, hash, tasks, acks, ends)
+        return acks, ends
+
+    def _submit(
+        self,
+        workflow: str,
+        hash: str,
+        tasks: list[list[Value]],
+        acks: list[Future[str]],
+        ends: list[Future[Ended]],
+    ) -> None:
+        if self._closed is not None:
+            for future in acks:
+                _fail(future, self._closed)
+            return
+        for task, end in zip(tasks, ends, strict=True):
+            self._waiting[task[0]].append(end)
+        link = self.link(workflow)
+        for start in range(0, len(tasks), BATCH):
+            part = slice(start, start + BATCH)
+            on_ack = partial(self._acknowledged, tasks[part], acks[part], ends[part])
+            link.submit(Batch(hash, tasks[part], True, on_ack))
+
+    def _acknowledged(
+        self,
+        tasks: list[list[Value]],
+        acks: list[Future[str]],
+        ends: list[Future[Ended]],
+        answer: list[list[Value]] | PodiumError,
+    ) -> None:
+        rows = [[None, answer.to_wire()]] * len(tasks) if isinstance(answer, PodiumError) else answer
+        for task, ack, end, (id, refusal) in zip(tasks, acks, ends, rows, strict=True):
+            if id != task[0]:
+                futures = self._waiting.pop(task[0], [])
+                if id is not None:
+                    self._waiting[id] += futures
+            if refusal is None:
+                ack.set_result(id)
+            else:
+                error = from_wire(refusal)
+                ack.set_exception(error)
+                _fail(end, error)
+
+    def _done(self, chunk: list[Value]) -> None:
+        futures = self._waiting.pop(chunk[1], ())
+        if chunk[0] == "lost":
+            for future in futures:
+                _fail(future, chunk[2])
+            return
+        ended = Ended(chunk[2], chunk[3], chunk[4])
+        for future in futures:
+            if not future.done():
+                future.set_result(ended)
+
+    def _dead(self, workflow: str, error: PodiumError) -> None:
+        """A workflow cannot be reached any more: what waits for its tasks is told so."""
+        self._links.pop(workflow, None)
+        self._deployed.clear()
+        waiting, self._waiting = self._waiting, defaultdict(list)
+        for futures in waiting.values():
+            for future in futures:
+                _fail(future, error)
+
+    def follow(self, record: TaskRecord) -> Future[Ended]:
+        """A future of the end of a task that some client submitted; from any thread."""
+        end: Future[Ended] = Future()
+
+        def start() -> None:
+            self._waiting[record.task_id].append(end)
+            self.link(record.workflow).follow(record.task_id)
+
+        self._loop.call_soon_threadsafe(start)
+        return end
+
+    def watch(
+        self,
+        record: TaskRecord,
+        on_event: Callable[[list[Value]], None],
+        on_end: Callable[[PodiumError | None], None],
+    ) -> Callable[[], None]:
+        """Get the events of a task, the past first; from any thread. Returns how to stop it."""
+        watching = Watching(record.task_id, on_event, on_end)
+        link = partial(self.link, record.workflow)
+        self._loop.call_soon_threadsafe(lambda: link().watch(watching))
+        return lambda: _quietly(self._loop, lambda: link().unwatch(watching))
+
+    def cancel(self, record: TaskRecord) -> Future[str]:
+        """Cancel a task; a future of its status then. From any thread."""
+        status: Future[str] = Future()
+
+        def answered(reply: Reply) -> None:
+            if reply.error is not None:
+                _fail(status, reply.error)
+            else:
+                status.set_result(reply.value)
+
+        self._loop.call_soon_threadsafe(
+            lambda: self.link(record.workflow).ask("cancel", record.task_id, answered)
+        )
+        return status
+
+    def record(self, task_id: str) -> TaskRecord:
+        """What is stored of a task; from any thread. Raises NotFound."""
+        stored = self._session.reader.find_task(task_id)
+        if stored is None:
+            raise NotFound(what="task", name=task_id)
+        return stored.record
+
+    @property
+    def reader(self) -> Reader:
+        return self._session.reader
+
+    def wires(
+        self, workflow: Workflow, inputs: list[Value], keys: list[str] | None, priority: int, user: str | None
+    ) -> list[list[Value]]:
+        """New tasks as the supervisor takes them. Raises InvalidInput, naming the input if there are several."""
+        wires = []
+        for index, input in enumerate(inputs):
+            name = "input" if len(inputs) == 1 else f"inputs[{index}]"
+            plain = check_value(input, name, self.settings.max_value_bytes)
+            workflow.check_input(plain)
+            key = keys[index] if keys is not None else None
+            wires.append([new_task_id(), plain, user or self.settings.user, priority, key, False])
+        return wires
+
+
+def result_of(ended: Ended, task_id: str, workflow: str) -> Value:
+    """The result, or the error that says how the task ended."""
+    if ended.status == "completed":
+        return ended.result
+    if ended.status == "cancelled" or ended.failure is None:
+        raise TaskCancelled(task_id=task_id, workflow=workflow)
+    raise TaskFailed(task_id=task_id, workflow=workflow, failure=ended.failure)
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _quietly(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        return  # the loop is closed, and the watching with it

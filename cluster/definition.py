@@ -1,0 +1,60 @@
+"""From a workflow in a driver to what a cluster is told: the tree, what its protocols declare, where they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..protocols.check import walk
+from ..protocols.errors import InvalidDefinition
+from ..protocols.protocol import ProtocolLike, declaration_of, resolve
+from ..protocols.tree import Step
+from ..protocols.workflow import Workflow
+
+
+def definition_of(workflow: Workflow) -> dict[str, Any]:
+    """The definition as plain data (see supervisors/plan.py); raises InvalidDefinition for a missing protocol."""
+    targets = protocols_of(workflow)
+    tree = workflow.to_dict()
+    return {
+        "name": workflow.name,
+        "version": workflow.version,
+        "hash": workflow.hash,
+        "root": tree["root"],
+        "input": tree.get("input"),
+        "protocols": {ref: declaration_of(target).model_dump(mode="json") for ref, target in targets.items()},
+        "search_path": sorted({root for ref in targets if (root := import_root(ref))}),
+    }
+
+
+def protocols_of(workflow: Workflow) -> dict[str, ProtocolLike]:
+    refs = sorted({node.step for _, node in walk(workflow.root, ("root",)) if isinstance(node, Step)})
+    try:
+        return {ref: resolve(ref) for ref in refs}
+    except LookupError as error:
+        raise InvalidDefinition(problem=f"unknown protocol: {error.args[0]}", path=workflow.name) from error
+
+
+def is_importable(ref: str) -> bool:
+    """Whether another process can import it: not from `__main__`, a notebook, or inside a function."""
+    module, _, qualname = ref.partition(":")
+    return module != "__main__" and "<locals>" not in qualname and import_root(ref) is not None
+
+
+def import_root(ref: str) -> str | None:
+    """The folder that must be on the import path for `ref`, or None if it is not in a file."""
+    module = sys.modules.get(ref.partition(":")[0])
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or module.__name__ == "__main__":
+        return None
+    path = Path(file).resolve()
+    depth = module.__name__.count(".") + (path.name == "__init__.py")
+    return str(path.parents[depth])
+
+
+def code_of(workflow: Workflow, pickle: Callable[[Any], bytes]) -> dict[str, bytes]:
+    """Pickles of the protocols that cannot be imported elsewhere, for processes of the same cluster only."""
+    targets = protocols_of(workflow)
+    return {ref: pickle(target) for ref, target in targets.items() if not is_importable(ref)}

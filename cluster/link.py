@@ -1,0 +1,202 @@
+"""A client's link to the supervisor of one workflow; it outlives the supervisor's deaths.
+
+What was submitted and not acknowledged is submitted again under the same ids, what was acknowledged is
+followed again, what is watched goes on where it was: the caller notices nothing but the delay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..protocols.errors import PodiumError, Unknown
+from ..protocols.values import Value
+from ..supervisors.ports import Line, Reply
+from .world import LoopWorld
+
+BATCH = 1_000
+"""Tasks per submit message; more are sent as several, all under way at once."""
+_RECORDED = ("accepted", "finished", "retrying", "failed")
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Tasks sent together: [id, input, user, priority, key, again] each."""
+
+    hash: str
+    tasks: list[list[Value]]
+    follow: bool
+    on_ack: Callable[[list[list[Value]] | PodiumError], None]
+
+
+@dataclass(slots=True, eq=False)
+class Watching:
+    task_id: str
+    on_event: Callable[[list[Value]], None]
+    on_end: Callable[[PodiumError | None], None]
+    seen: int = 0
+    """Recorded events delivered so far; a new supervisor tells them again, and they are skipped."""
+    to_skip: int = 0
+    number: int | None = None
+
+
+class Link:
+    def __init__(
+        self,
+        world: LoopWorld,
+        locate: Callable[[], Awaitable[Line]],
+        on_done: Callable[[list[Value]], None],
+        on_dead: Callable[[PodiumError], None],
+    ) -> None:
+        """`locate` gives a line to the supervisor that runs now; `on_done` gets every "done" chunk."""
+        self._world, self._locate, self._on_done, self._on_dead = world, locate, on_done, on_dead
+        self._line: Line | None = None
+        self._connecting = False
+        self._batches: dict[Batch, None] = {}
+        self._followed: dict[str, None] = {}
+        self._watched: dict[Watching, None] = {}
+        self._asked: dict[tuple[str, Any, Callable[[Reply], None]], None] = {}
+
+    def submit(self, batch: Batch) -> None:
+        self._batches[batch] = None
+        self._when_up(lambda: self._send_batch(batch))
+
+    def follow(self, id: str) -> None:
+        if id not in self._followed:
+            self._followed[id] = None
+            self._when_up(lambda: self._send_follow([id]))
+
+    def watch(self, watching: Watching) -> None:
+        self._watched[watching] = None
+        self._when_up(lambda: self._send_watch(watching))
+
+    def unwatch(self, watching: Watching) -> None:
+        if self._watched.pop(watching, 0) is None and self._line is not None and watching.number is not None:
+            self._line.cancel(watching.number)
+
+    def ask(self, kind: str, payload: Value, on_reply: Callable[[Reply], None]) -> None:
+        """A message that may safely be sent twice; asked again when the supervisor is lost."""
+        asked = (kind, payload, on_reply)
+        self._asked[asked] = None
+        self._when_up(lambda: self._send_asked(asked))
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+
+    def _when_up(self, send: Callable[[], None]) -> None:
+        if self._line is not None:
+            send()
+        elif not self._connecting:
+            self._connecting = True
+            self._world.background(self._connect(), "connect")
+
+    async def _connect(self) -> None:
+        try:
+            line = await self._locate()
+        except PodiumError as error:
+            self._connecting = False
+            self._give_up(error)
+            return
+        self._line, self._connecting = line, False
+        line.watch(self._lost)
+        for batch in list(self._batches):
+            self._send_batch(batch)
+        if self._followed:
+            self._send_follow(list(self._followed))
+        for watching in list(self._watched):
+            self._send_watch(watching)
+        for asked in list(self._asked):
+            self._send_asked(asked)
+
+    def _lost(self, _error: PodiumError) -> None:
+        self._line, self._connecting = None, True
+        for batch in self._batches:
+            for task in batch.tasks:
+                task[5] = True
+        self._world.background(self._connect(), "reconnect")
+
+    def _give_up(self, error: PodiumError) -> None:
+        batches, self._batches = self._batches, {}
+        for batch in batches:
+            batch.on_ack(error)
+        watched, self._watched = self._watched, {}
+        for watching in watched:
+            watching.on_end(error)
+        asked, self._asked = self._asked, {}
+        for _, _, on_reply in asked:
+            on_reply(Reply(error=error))
+        self._followed.clear()
+        self._on_dead(error)
+
+    def _send_batch(self, batch: Batch) -> None:
+        assert self._line is not None
+        message = {"hash": batch.hash, "follow": batch.follow, "tasks": batch.tasks}
+        self._line.send(
+            "submit", message, lambda reply: self._submitted(batch, reply), lambda chunk: self._chunk(batch, chunk)
+        )
+
+    def _submitted(self, batch: Batch, reply: Reply) -> None:
+        if isinstance(reply.error, Unknown):
+            return
+        if reply.error is not None:
+            self._batches.pop(batch, None)
+            batch.on_ack(reply.error)
+        elif not batch.follow:
+            self._acknowledged(batch, reply.value)
+
+    def _chunk(self, batch: Batch, chunk: list[Value]) -> None:
+        if chunk[0] == "ack":
+            self._acknowledged(batch, chunk[1])
+        else:
+            self._done(chunk)
+
+    def _acknowledged(self, batch: Batch, acks: list[list[Value]]) -> None:
+        if self._batches.pop(batch, 0) is None:
+            if batch.follow:
+                self._followed.update((id, None) for id, error in acks if error is None)
+            batch.on_ack(acks)
+
+    def _done(self, chunk: list[Value]) -> None:
+        self._followed.pop(chunk[1], None)
+        self._on_done(chunk)
+
+    def _send_follow(self, ids: list[str]) -> None:
+        assert self._line is not None
+        self._line.send("follow", ids, lambda reply: self._not_followed(ids, reply), self._done)
+
+    def _not_followed(self, ids: list[str], reply: Reply) -> None:
+        if reply.error is not None and not isinstance(reply.error, Unknown):
+            for id in ids:
+                if self._followed.pop(id, 0) is None:
+                    self._on_done(["lost", id, reply.error])
+
+    def _send_watch(self, watching: Watching) -> None:
+        assert self._line is not None
+        watching.to_skip = watching.seen
+        watching.number = self._line.send(
+            "watch", watching.task_id, lambda reply: self._watch_ended(watching, reply), lambda e: _on_event(watching, e)
+        )
+
+    def _watch_ended(self, watching: Watching, reply: Reply) -> None:
+        if not isinstance(reply.error, Unknown) and self._watched.pop(watching, 0) is None:
+            watching.on_end(reply.error)
+
+    def _send_asked(self, asked: tuple[str, Any, Callable[[Reply], None]]) -> None:
+        assert self._line is not None
+        kind, payload, _ = asked
+        self._line.send(kind, payload, lambda reply: self._answered(asked, reply))
+
+    def _answered(self, asked: tuple[str, Any, Callable[[Reply], None]], reply: Reply) -> None:
+        if not isinstance(reply.error, Unknown) and self._asked.pop(asked, 0) is None:
+            asked[2](reply)
+
+
+def _on_event(watching: Watching, event: list[Value]) -> None:
+    if event[0] in _RECORDED and (event[2] or event[0] == "accepted"):
+        if watching.to_skip > 0:
+            watching.to_skip -= 1
+            return
+        watching.seen += 1
+    watching.on_event(event)

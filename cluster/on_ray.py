@@ -1,0 +1,199 @@
+"""Actors on Ray: one Ray actor per actor of ours, found by name, spoken to by frames.
+
+Every actor is spawned with `max_restarts=0` and dies with the actor that spawned it, so a dead supervisor
+leaves no hosts behind; only the coordinator is detached and restarted by Ray. Ray's own exceptions become
+PeerLost (gone for good) or PeerUnreachable (may pass): both mean that the outcome is unknown.
+
+Importing this module imports ray; everything that must work without it imports it late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+
+from ..actors.exchange import Near
+from ..actors.far_side import Far
+from ..protocols.errors import PeerLost, PeerUnreachable, SpawnFailed
+from ..protocols.protocol import ProtocolLike
+from ..protocols.values import Value, pack, unpack
+from ..supervisors.ports import Actor, Line, Needs, Role
+from .world import LOG, LoopWorld, load_from_path, new_actor
+
+STOP_S = 10.0
+"""Seconds that an actor gets to end in order."""
+KILL_WAIT_S = 30.0
+"""Longest wait for a killed actor to be certainly gone."""
+START_S = 120.0
+"""Longest wait for an actor to be placed and started."""
+_SETUP_BYTES = 256 * 1024 * 1024
+
+
+class Resident:
+    """The Ray actor around one of ours. No I/O in `__init__`: a Ray actor whose `__init__` raises is lost."""
+
+    def __init__(self, role: Role, address: str, namespace: str, data: str, setup: bytes) -> None:
+        self._role, self._address, self._namespace, self._data = role, address, namespace, data
+        self._setup = setup
+        self._starting: asyncio.Task[Value] | None = None
+        self._actor: Actor
+        self._far: Far
+
+    async def start(self) -> bytes:
+        """Start the actor inside; the same answer for every caller. ["ok", value] or ["fail", kind, reason]."""
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        try:
+            return pack(["ok", await asyncio.shield(self._starting)])
+        except Exception as error:
+            LOG.error("%s did not start", self._address, exc_info=error)
+            return pack(["fail", type(error).__name__, str(error)])
+
+    async def _start(self) -> Value:
+        world = RayWorld(self._address, self._namespace, Path(self._data))
+        self._actor = new_actor(self._role, world)
+        self._far = Far(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
+        setup = unpack(self._setup, max_bytes=_SETUP_BYTES)
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            setup["cold"] = False
+        return await self._actor.start(setup)
+
+    async def exchange(self, frame: bytes) -> bytes:
+        if self._starting is None or not self._starting.done():
+            await self.start()
+        return await self._far.exchange(frame)
+
+    async def stop(self) -> None:
+        await self._actor.stop()
+
+    async def ping(self) -> int:
+        return os.getpid()
+
+
+class RayWorld(LoopWorld):
+    """The world of an actor on Ray, and of a driver."""
+
+    def __init__(self, address: str, namespace: str, data: Path) -> None:
+        super().__init__(address, data, _exit)
+        self._namespace = namespace
+        self._handles: dict[str, Any] = {}
+        """Actors that this one spawned: a Ray actor lives as long as its owner holds a handle."""
+
+    def line(self, address: str) -> Line:
+        handle = self._handles.get(address) or self._find(address)
+        return Near(address, _call_to(address, handle), f"{self.address}@{os.getpid()}")
+
+    async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
+        await self.kill(address)
+        options: dict[str, Any] = {
+            "num_cpus": needs.num_cpus,
+            "num_gpus": needs.num_gpus,
+            "resources": dict(needs.resources) or None,
+            "max_restarts": -1 if role == "coordinator" else 0,
+            "max_task_retries": 0,
+            "max_concurrency": 10_000,
+        }
+        if role == "coordinator":
+            options["lifetime"] = "detached"
+        handle = await self._create(role, address, pack(setup), options)
+        self._handles[address] = handle
+        try:
+            answer = unpack(await asyncio.wait_for(_result(handle.start.remote()), START_S))
+        except (RayError, TimeoutError) as error:
+            await self.kill(address)
+            raise SpawnFailed(address=address, reason=_first_line(error), kind=type(error).__name__) from error
+        if answer[0] == "fail":
+            await self.kill(address)
+            raise SpawnFailed(address=address, reason=answer[2], kind=answer[1])
+        return answer[1]
+
+    async def _create(self, role: Role, address: str, setup: bytes, options: dict[str, Any]) -> Any:
+        """The handle of a new actor. Ray frees the name of a dead one a little later than it reports the death."""
+        give_up_at = time.monotonic() + KILL_WAIT_S
+        while True:
+            try:
+                return _RESIDENT.options(name=address, namespace=self._namespace, **options).remote(
+                    role, address, self._namespace, str(self.data), setup
+                )
+            except ValueError as error:
+                if time.monotonic() > give_up_at:
+                    raise SpawnFailed(address=address, reason=_first_line(error), kind="ValueError") from error
+                await asyncio.sleep(0.02)
+
+    async def kill(self, address: str) -> None:
+        handle = self._handles.pop(address, None) or self._find(address)
+        if handle is None:
+            return
+        ray.kill(handle, no_restart=True)
+        give_up_at = time.monotonic() + KILL_WAIT_S
+        while time.monotonic() < give_up_at:
+            try:
+                await asyncio.wait_for(_result(handle.ping.remote()), 1.0)
+            except (ActorDiedError, TimeoutError) as error:
+                if isinstance(error, ActorDiedError):
+                    return
+            except RayError:
+                await asyncio.sleep(0.05)
+
+    async def stop(self, address: str) -> None:
+        handle = self._handles.get(address) or self._find(address)
+        if handle is not None:
+            try:
+                await asyncio.wait_for(_result(handle.stop.remote()), STOP_S)
+            except (RayError, TimeoutError) as error:
+                LOG.warning("%s did not stop in order: %s", address, _first_line(error))
+        await self.kill(address)
+
+    def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
+        if code is not None:
+            return cloudpickle.loads(code)  # type: ignore[no-any-return]
+        return load_from_path(ref, search_path)
+
+    def _find(self, address: str) -> Any:
+        try:
+            return ray.get_actor(address, namespace=self._namespace)
+        except ValueError:
+            return None
+
+
+_RESIDENT = ray.remote(Resident)
+
+
+def _call_to(address: str, handle: Any) -> Callable[[bytes], Awaitable[bytes]]:
+    """The transport of one exchange."""
+
+    async def call(frame: bytes) -> bytes:
+        if handle is None:
+            raise PeerLost(address=address, reason="no such actor")
+        try:
+            answer: bytes = await _result(handle.exchange.remote(frame))
+        except ActorUnavailableError as error:
+            raise PeerUnreachable(address=address, reason=_first_line(error)) from error
+        except RayError as error:
+            raise PeerLost(address=address, reason=_first_line(error)) from error
+        return answer
+
+    return call
+
+
+async def _result(ref: Any) -> Any:
+    # `await ref` leaks in some versions of Ray; the future does not.
+    return await asyncio.wrap_future(ref.future())
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _exit(error: Exception) -> None:
+    """End the process at once: nothing of a crashed actor may still act."""
+    os._exit(70)

@@ -1,0 +1,249 @@
+"""The simulated cluster: the real actors in one process, in virtual time, with seeded faults.
+
+Public as `podium.testing`. Nothing here waits: an hour of time-outs passes in milliseconds. One seed gives one
+run. Crashes are rude (nothing of a dead actor still acts), frames are lost, repeated and delayed, commits take
+time, and what a crash leaves on the simulated disk is what a real one would. Plain protocols run inline, so
+they must not block: use `await asyncio.sleep(...)` in place of waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+from ..protocols.errors import PeerUnreachable
+from ..protocols.workflow import Workflow
+from ..supervisors.ports import Journal, Line
+from .client import AsyncEngine
+from .config import Settings
+from .inprocess import Cell, CellWorld, InProcessCluster
+from .session import COORDINATOR, coordinator_setup
+from .store.memory import Disk, DiskReader, MemoryJournal
+from .store.reading import Reader
+from .virtual import Process, VirtualLoop, in_process
+from .world import LoopWorld
+
+T = TypeVar("T")
+
+COORDINATOR_RESTART_S = 0.5
+"""How long the cluster takes to start a dead coordinator again, as Ray does."""
+EPOCH_UTC = 1_700_000_000.0
+"""Wall-clock time at which every simulation begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What goes wrong, as probabilities per event and as upper bounds of uniformly drawn delays."""
+
+    lose_request: float = 0.0
+    """A frame is lost on its way: nothing is handled, and the sender hears of a failed call."""
+    lose_reply: float = 0.0
+    """A frame is handled, its answer is lost."""
+    repeat: float = 0.0
+    """A frame arrives twice."""
+    delay_s: float = 0.0
+    commit_s: float = 0.0
+    kills: int = 0
+    """Actors killed at random moments within the first `kill_within_s`; whatever they own dies with them."""
+    kill_within_s: float = 10.0
+    kill_all: bool = False
+    """One of the kills takes the whole cluster."""
+
+
+NO_FAULTS = Faults()
+
+
+class Simulation:
+    """One seeded run. `run` gives an engine to an async function and returns what that returned."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        limits: Mapping[str, int] | None = None,
+        faults: Faults = NO_FAULTS,
+        **settings: Any,
+    ) -> None:
+        self.seed, self.faults = seed, faults
+        self.rng = Random(seed)
+        self.settings = Settings(data=Path("/simulated"), user="sim", limits=limits or {}, **settings)
+        self.disk = Disk()
+        self.killed: list[str] = []
+        """Addresses of the actors that died by a fault, in order."""
+        self.cluster: SimulatedCluster
+        self.loop = VirtualLoop()
+
+    def run(self, work: Callable[[AsyncEngine], Awaitable[T]], within_s: float = 100_000.0) -> T:
+        """Run to the end in virtual time; TimeoutError if that is not reached `within_s` virtual seconds."""
+        try:
+            return self.loop.run_until_complete(asyncio.wait_for(self._run(work), within_s))
+        finally:
+            self.loop.close()
+
+    async def _run(self, work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+        self.cluster = SimulatedCluster(self)
+        chaos = self.loop.create_task(self._chaos())
+        async with AsyncEngine(self.settings, _SimulatedSession(self)) as engine:
+            result = await work(engine)
+            chaos.cancel()
+            return result
+
+    def now(self) -> float:
+        """UTC seconds in the simulation."""
+        return EPOCH_UTC + self.loop.time()
+
+    def kill(self, address: str) -> None:
+        """Kill an actor, with what it owns, this instant."""
+        self.killed.append(address)
+        self.cluster.kill(address)
+
+    def kill_all(self) -> None:
+        """The power fails: every actor dies; the cluster comes back by itself."""
+        self.kill(COORDINATOR)
+
+    async def _chaos(self) -> None:
+        moments = sorted(self.rng.uniform(0, self.faults.kill_within_s) for _ in range(self.faults.kills))
+        fatal = self.rng.randrange(len(moments)) if moments and self.faults.kill_all else None
+        began = self.loop.time()
+        for index, moment in enumerate(moments):
+            await asyncio.sleep(began + moment - self.loop.time())
+            victims = self.cluster.addresses()
+            if index == fatal:
+                self.kill_all()
+            elif victims:
+                self.kill(self.rng.choice(victims))
+
+
+class SimulatedCluster(InProcessCluster):
+    def __init__(self, simulation: Simulation) -> None:
+        super().__init__(simulation.settings.data)
+        self._simulation = simulation
+
+    def addresses(self) -> list[str]:
+        """Everybody alive but the coordinator, whose death is everybody's."""
+        return [address for address in self._cells if address != COORDINATOR and self.alive(address)]
+
+    def new_world(self, cell: Cell) -> LoopWorld:
+        cell.process = Process(cell.address)
+        return _SimulatedWorld(self, cell, self._simulation)
+
+    async def run_in(self, cell: Cell, work: Awaitable[Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        cell.calls.add(answer)
+
+        async def inside() -> None:
+            try:
+                value = await work
+            except Exception as error:
+                if not answer.done():
+                    answer.set_exception(error)
+            else:
+                if not answer.done():
+                    answer.set_result(value)
+
+        in_process(cell.process, lambda: loop.create_task(inside()))
+        try:
+            return await answer
+        finally:
+            cell.calls.discard(answer)
+
+    async def carry(self, cell: Cell, frame: bytes) -> bytes:
+        faults, rng = self._simulation.faults, self._simulation.rng
+        await asyncio.sleep(rng.uniform(0, faults.delay_s))
+        if rng.random() < faults.lose_request:
+            raise PeerUnreachable(address=cell.address, reason="the request was lost")
+        if rng.random() < faults.repeat:
+            repeated = asyncio.get_running_loop().create_task(super().carry(cell, frame))
+            repeated.add_done_callback(lambda done: done.cancelled() or done.exception())
+        answer = await super().carry(cell, frame)
+        if rng.random() < faults.lose_reply:
+            raise PeerUnreachable(address=cell.address, reason="the reply was lost")
+        return answer
+
+    def kill(self, address: str) -> None:
+        cell = self.alive(address)
+        super().kill(address)
+        if cell is not None and address == COORDINATOR and not self.closing:
+            in_process(None, lambda: asyncio.get_running_loop().create_task(self._restart_coordinator()))
+
+    closing = False
+
+    async def _restart_coordinator(self) -> None:
+        await asyncio.sleep(COORDINATOR_RESTART_S)
+        setup = {**coordinator_setup(self._simulation.settings), "cold": False}
+        await self.spawn(None, "coordinator", COORDINATOR, setup)
+
+
+class _SimulatedWorld(CellWorld):
+    def __init__(self, cluster: SimulatedCluster, cell: Cell, simulation: Simulation) -> None:
+        super().__init__(cluster, cell)
+        self._simulation = simulation
+        self.random = Random(f"{simulation.seed}/{cell.address}/{simulation.rng.random()}")
+
+    def now(self) -> float:
+        return self._simulation.now()
+
+    async def open_journal(self, shard: str) -> Journal:
+        faults = self._simulation.faults
+        return MemoryJournal(
+            self._simulation.disk, shard, lambda: self._simulation.rng.uniform(0, faults.commit_s / 2)
+        )
+
+    async def open_count(self, shard: str) -> int:
+        return self._simulation.disk.open_count(shard)
+
+    def from_thread(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    async def in_thread(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+class _SimulatedSession:
+    joined = False
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self.reader: Reader = DiskReader(simulation.disk)
+        self._cell = Cell("client", None)
+        self.world: LoopWorld
+
+    async def open(self) -> None:
+        cluster = self._simulation.cluster
+        self.world = self._cell.world = CellWorld(cluster, self._cell)
+        setup = coordinator_setup(self._simulation.settings)
+        await cluster.spawn(None, "coordinator", COORDINATOR, setup)
+
+    def line(self, address: str) -> Line:
+        return self.world.line(address)  # type: ignore[attr-defined, no-any-return]
+
+    def code_of(self, workflow: Workflow) -> dict[str, bytes]:
+        return {}
+
+    async def close(self) -> None:
+        self._simulation.cluster.closing = True
+        await self._simulation.cluster.stop(COORDINATOR)
+        self._cell.die("closed")
+
+
+def simulate(
+    workflow: Workflow,
+    inputs: list[Any],
+    seed: int = 0,
+    limits: Mapping[str, int] | None = None,
+    faults: Faults = NO_FAULTS,
+) -> list[Any]:
+    """Results of the workflow on `inputs`, in order; raises what the first failed task's `result()` raises."""
+
+    async def work(engine: AsyncEngine) -> list[Any]:
+        tasks = await engine.submit_many(workflow, inputs)
+        return [await task.result() for task in tasks]
+
+    return Simulation(seed, limits, faults).run(work)
+
+
+__all__ = ["Faults", "Simulation", "simulate"]

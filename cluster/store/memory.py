@@ -1,0 +1,222 @@
+"""A journal in memory whose disk outlives its writers: the store of the simulated cluster.
+
+The same contract as SQLite's (tests/test_journal.py runs over both). A commit takes time; when the writer dies
+before its middle nothing of it is on the disk, when it dies after, all of it is, unacknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from ...protocols.errors import Fenced, JournalFailed, PodiumError
+from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
+from ...protocols.values import Value, pack, unpack
+from ...supervisors.ports import Change, Entry, Found, NewTask, Note, OpenTask, Running
+from .reading import StoredTask
+
+
+@dataclass(slots=True)
+class Shard:
+    """What is on the disk."""
+
+    epoch: int = 0
+    tasks: dict[str, Found] = field(default_factory=dict)
+    entries: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
+    """By task: (epoch, packed events) in order."""
+    notes: dict[str, bytes] = field(default_factory=dict)
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+class Disk:
+    """All shards of one simulated cluster."""
+
+    def __init__(self) -> None:
+        self.shards: dict[str, Shard] = {}
+
+    def shard(self, name: str) -> Shard:
+        return self.shards.setdefault(name, Shard())
+
+    def open_count(self, name: str) -> int:
+        return sum(found.record.status in OPEN for found in self.shard(name).tasks.values())
+
+
+class DiskReader:
+    """Implements `Reader` over a simulated disk."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def list_tasks(
+        self,
+        status: TaskStatus | None = None,
+        workflow: str | None = None,
+        user: str | None = None,
+        limit: int = 50,
+    ) -> list[TaskRecord]:
+        wanted = {"status": status, "workflow": workflow, "user": user}
+        records = [
+            found.record
+            for name, shard in self._disk.shards.items()
+            for found in shard.tasks.values()
+            if "." not in name and all(v in (None, getattr(found.record, k)) for k, v in wanted.items())
+        ]
+        return sorted(records, key=lambda record: record.accepted_at, reverse=True)[:limit]
+
+    def find_task(self, task_id: str) -> StoredTask | None:
+        for shard in self._disk.shards.values():
+            if task_id in shard.tasks:
+                return _stored(shard, task_id)
+        return None
+
+    def subtasks(self, task_id: str) -> list[StoredTask]:
+        shards = self._disk.shards.values()
+        return [_stored(shard, id) for shard in shards for id in shard.tasks if id.startswith(f"{task_id}/")]
+
+
+def _stored(shard: Shard, task_id: str) -> StoredTask:
+    record = shard.tasks[task_id].record
+    definition = unpack(shard.notes.get(f"definition:{record.hash}", pack({})))
+    return StoredTask(record, definition, [body for _, body in shard.entries.get(task_id, [])])
+
+
+class MemoryJournal:
+    """Implements `Journal`."""
+
+    def __init__(self, disk: Disk, shard: str, delay_s: Callable[[], float] = lambda: 0.0) -> None:
+        """`delay_s` gives how long half of the next commit takes."""
+        self.shard = shard
+        self._disk = disk.shard(shard)
+        self._disk.epoch += 1
+        self.epoch = self._disk.epoch
+        self.on_failure: Callable[[PodiumError], None] = lambda _error: None
+        self._loop = asyncio.get_running_loop()
+        self._delay_s = delay_s
+        self._queue: list[tuple[list[Change], Callable[[], Any] | None, Callable[..., Any] | None]] = []
+        self._busy = False
+        self._failed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def write(self, changes: list[Change], then: Callable[[], None] | None = None) -> None:
+        self._add(changes, None, then)
+
+    def find(
+        self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]
+    ) -> None:
+        self._add([], partial(self._find, ids, keys), then)
+
+    def entries(self, task_id: str, then: Callable[[list[bytes]], None]) -> None:
+        self._add([], partial(self._bodies, task_id), then)
+
+    async def open_tasks(self) -> list[OpenTask]:
+        found = [each.record for each in self._disk.tasks.values() if each.record.status in OPEN]
+        return [OpenTask(record, self._bodies(record.task_id)) for record in found]
+
+    async def notes(self) -> dict[str, Value]:
+        return {name: unpack(packed) for name, packed in self._disk.notes.items()}
+
+    async def close(self) -> None:
+        await self._idle.wait()
+
+    def _add(
+        self, changes: list[Change], query: Callable[[], Any] | None, then: Callable[..., Any] | None
+    ) -> None:
+        if self._failed:
+            return
+        self._queue.append((changes, query, then))
+        if not self._busy:
+            self._busy = True
+            self._idle.clear()
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._loop.call_later(self._delay_s(), self._commit)
+
+    def _commit(self) -> None:
+        """The middle of the commit: now it is on the disk."""
+        if self._disk.epoch != self.epoch:
+            self._fail(Fenced(shard=self.shard, epoch=self.epoch, newer=self._disk.epoch))
+            return
+        batch, self._queue = self._queue, []
+        answers: list[Callable[[], Any]] = []
+        try:
+            for changes, query, then in batch:
+                for change in changes:
+                    self._apply(change)
+                if then is not None:
+                    answers.append(partial(then, query()) if query is not None else then)
+        except (KeyError, ValueError) as error:
+            self._fail(JournalFailed(shard=self.shard, reason=repr(error)))
+            return
+        self._loop.call_later(self._delay_s(), self._acknowledge, answers)
+
+    def _acknowledge(self, answers: list[Callable[[], Any]]) -> None:
+        for answer in answers:
+            answer()
+        if self._queue and not self._failed:
+            self._begin()
+        else:
+            self._busy = False
+            self._idle.set()
+
+    def _fail(self, error: PodiumError) -> None:
+        self._failed = True
+        self._queue = []
+        self._idle.set()
+        self.on_failure(error)
+
+    def _apply(self, change: Change) -> None:
+        disk = self._disk
+        match change:
+            case NewTask(record=record):
+                if record.task_id in disk.tasks or (record.key and (record.user, record.key) in disk.keys):
+                    raise ValueError(f"task {record.task_id} or its key exists")
+                disk.tasks[record.task_id] = Found(replace(record, input=_copy(record.input)), change.payload_digest)
+                disk.entries[record.task_id] = []
+                if record.key is not None:
+                    disk.keys[record.user, record.key] = record.task_id
+            case Entry():
+                entries = disk.entries[change.task_id]
+                if change.n != len(entries) + 1:
+                    raise ValueError(f"entry {change.n} of {change.task_id} after {len(entries)}")
+                entries.append((self.epoch, change.body))
+                self._close(change)
+            case Running():
+                found = disk.tasks[change.task_id]
+                if found.record.status == "pending":
+                    disk.tasks[change.task_id] = replace(found, record=replace(found.record, status="running"))
+            case Note():
+                disk.notes.pop(change.name, None)
+                if change.value is not None:
+                    disk.notes[change.name] = pack(change.value)
+
+    def _close(self, entry: Entry) -> None:
+        found, end = self._disk.tasks[entry.task_id], entry.closing
+        if end is None:
+            return
+        if found.record.status not in OPEN:
+            raise ValueError(f"task {entry.task_id} has ended already")
+        record = replace(
+            found.record,
+            status=end.status,  # type: ignore[arg-type]
+            finished_at=end.finished_at,
+            result=None if end.result is None else unpack(end.result),
+            failure=None if end.failure is None else Failure.from_wire(unpack(end.failure)),
+        )
+        self._disk.tasks[entry.task_id] = replace(found, record=record)
+
+    def _find(self, ids: list[str], keys: list[tuple[str, str]]) -> list[Found]:
+        disk = self._disk
+        names = [*ids, *(disk.keys[key] for key in map(tuple, keys) if key in disk.keys)]
+        return [disk.tasks[name] for name in names if name in disk.tasks]
+
+    def _bodies(self, task_id: str) -> list[bytes]:
+        return [body for _, body in self._disk.entries.get(task_id, [])]
+
+
+def _copy(value: Value) -> Value:
+    return unpack(pack(value))

@@ -1,0 +1,91 @@
+"""An event loop with virtual time, on which a simulated process can die rudely.
+
+When nothing is ready, time jumps to the next timer. Every callback belongs to the process in whose context it
+was scheduled; when that process is dead the callback is dropped, so nothing of a dead incarnation acts any
+more, `finally` blocks and done-callbacks included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import Any
+
+START = 1_000_000.0
+"""Where virtual time begins, in seconds."""
+
+
+class Process:
+    """Something that runs on the loop and can die."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.dead = name, False
+
+
+PROCESS: ContextVar[Process | None] = ContextVar("podium_process", default=None)
+
+
+class Deadlock(RuntimeError):
+    """Nothing is ready and no timer is set, but the simulation has not ended."""
+
+
+class _Selector(selectors.SelectSelector):
+    """Never waits: asked to, it moves the clock instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = START
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise Deadlock("nothing is ready, no timer is set, and the simulation has not ended")
+        self.now += max(0.0, timeout)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.set_task_factory(self._new_task)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+    def call_soon(
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        context = context or copy_context()
+        return super().call_soon(_guarded, context.get(PROCESS), callback, args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        context = context or copy_context()
+        return super().call_at(when, _guarded, context.get(PROCESS), callback, args, context=context)
+
+    def _new_task(
+        self, _loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **kwargs: Any
+    ) -> asyncio.Task[Any]:
+        task = asyncio.Task(work, loop=self, **kwargs)
+        # A task that nobody refers to would be collected, and its `finally` blocks would run.
+        self._tasks.append(task)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        if len(self._tasks) > 4096:
+            self._tasks = [each for each in self._tasks if not each.done()]
+        return task
+
+
+def _guarded(process: Process | None, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    if process is None or not process.dead:
+        callback(*args)
+
+
+def in_process(process: Process | None, call: Callable[[], Any]) -> Any:
+    """`call()` in the context of a process: what it schedules dies with it."""
+    context = copy_context()
+    context.run(PROCESS.set, process)
+    return context.run(call)
