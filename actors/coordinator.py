@@ -77,8 +77,6 @@ class Coordinator:
         if not self._cold:
             await self._world.all([self._world.kill(self._workflows[name].address) for name in idle])
             await self._forget(idle)
-        if any(self._catalogue[name]["quotas"] for name in resumed):
-            await self._settled(self._resources_line())
         await self._world.all([self._settled(self._started(name)) for name in resumed])
 
     async def _settled(self, work: Any) -> None:
@@ -203,6 +201,8 @@ class Coordinator:
         child = self._workflows[workflow]
         if child.down is not None:
             raise WorkflowDown(workflow=workflow, reason=child.down)
+        if self._catalogue[workflow]["quotas"]:
+            await self._resources_line()
         setup = {
             "shard": workflow,
             "settings": self._settings.to_wire(),

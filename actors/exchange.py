@@ -6,14 +6,17 @@ message goes at once. The far side answers a call as soon as any result is ready
 side keeps at least one call out while something is open. So a slow message never holds a fast one, and the
 death of the far side is known at once, because a call is always out there to fail.
 
-A frame is lost or repeated when a call fails in between. Frames are numbered, results too, and the far side
-keeps results until they are acknowledged: within the life of both sides every message is handled once and
-answered once. When the far side is gone for good, every open message is answered with PeerLost: whether it
-was handled is unknown.
+Frames can be lost, repeated and overtaken on the way, and so can answers. Frames and results are numbered;
+each frame says which earlier frames are still unanswered, so the far side knows which answers never arrived
+and gives their results again. Within the life of both sides every message is handled once and answered once,
+and chunks come in order. When the far side is gone for good, every open message is answered with PeerLost:
+whether it was handled is unknown.
 
 On the wire (msgpack, never pickle):
-    near → far   [session, frame number, results acknowledged up to, [[message number, kind, payload], …]]
-    far → near   [incarnation, number of the first result, [[message number, type, value], …]]
+    near → far   [session, frame number, other frames unanswered, results received up to, messages]
+                 a message is [number, kind, payload]
+    far → near   [incarnation, results]
+                 a result is [result number, message number, type, value]
 """
 
 from __future__ import annotations
@@ -93,6 +96,7 @@ class Near:
         self._open: dict[int, _Open] = {}
         self._queue: deque[list[Value]] = deque()
         self._calls: set[asyncio.Task[None]] = set()
+        self._unanswered: set[int] = set()
         self._scheduled = False
         self._received = 0
         self._early: dict[int, list[Value]] = {}
@@ -175,23 +179,26 @@ class Near:
             self._schedule()
 
     async def _exchange(self, items: list[list[Value]]) -> None:
-        for frame in self._frames(items):
+        for number, frame in self._frames(items):
+            self._unanswered.add(number)
             answer = await self._carry(frame)
             if answer is None:
                 return
+            self._unanswered.discard(number)
             self._take_in(unpack(answer, max_bytes=len(answer)))
 
-    def _frames(self, items: list[list[Value]]) -> list[bytes]:
+    def _frames(self, items: list[list[Value]]) -> list[tuple[int, bytes]]:
         """One frame, or several if it would be too large; a message that is too large alone is answered so."""
-        frame = pack([self._session, next(self._frame_numbers), self._received, items])
+        number = next(self._frame_numbers)
+        frame = pack([self._session, number, list(self._unanswered), self._received, items])
         if len(frame) <= self._limits.frame_bytes:
             self.counts.frames += 1
             self.counts.messages += len(items)
-            return [frame]
+            return [(number, frame)]
         if len(items) == 1:
             problem = f"a message of {len(frame)} bytes, the limit is {self._limits.frame_bytes}"
             self._answer(items[0][0], Reply(error=InvalidInput(problem=problem)))
-            return []
+            return self._frames([])
         middle = len(items) // 2
         return self._frames(items[:middle]) + self._frames(items[middle:])
 
@@ -212,26 +219,22 @@ class Near:
         return None
 
     def _take_in(self, answer: list[Value]) -> None:
-        incarnation, first, results = answer
+        incarnation, results = answer
         if self._incarnation is None:
             self._incarnation = incarnation
         elif self._incarnation != incarnation:
             self._lose(PeerLost(address=self.address, reason="another incarnation answered"))
             return
-        if first != self._received + 1:
-            for offset, result in enumerate(results):
-                self._early[first + offset] = result
-            results = []
         for result in results:
-            self._received += 1
-            self._deliver(*result)
-        while self._early:
-            result = self._early.pop(self._received + 1, None)
-            if result is None:
-                self._early = {n: r for n, r in self._early.items() if n > self._received}
-                break
-            self._received += 1
-            self._deliver(*result)
+            number = result[0]
+            if number == self._received + 1:
+                self._received = number
+                self._deliver(result[1], result[2], result[3])
+                while self._early and (early := self._early.pop(self._received + 1, None)):
+                    self._received += 1
+                    self._deliver(early[1], early[2], early[3])
+            elif number > self._received:
+                self._early[number] = result
 
     def _deliver(self, number: int, kind: int, value: Value) -> None:
         if kind == CHUNK:

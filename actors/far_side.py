@@ -25,21 +25,20 @@ class Far:
 
     async def exchange(self, frame: bytes) -> bytes:
         """Carry one frame in, and wait until there is something to carry back."""
-        name, number, acknowledged, items = unpack(frame, max_bytes=self._limits.frame_bytes)
+        name, number, unanswered, received, items = unpack(frame, max_bytes=self._limits.frame_bytes)
         session = self._sessions.get(name)
         if session is None:
             session = self._sessions[name] = _Session(asyncio.get_running_loop())
         self._watch()
         session.touched = session.loop.time()
-        session.acknowledge(acknowledged)
+        session.settle(number, unanswered, received)
         if session.is_new(number):
             for item in items:
                 self._accept(session, *item)
+            await session.something(number)
         else:
-            session.repeat()
-        await session.something()
-        first, results = session.take(self._limits.frame_items)
-        return self._pack(first, results)
+            session.release(number)
+        return self._pack(session.take(number, self._limits.frame_items))
 
     def _accept(self, session: _Session, number: int, kind: str, payload: Value) -> None:
         if kind == CANCEL:
@@ -58,11 +57,11 @@ class Far:
         except Exception as error:
             message.refuse(PodiumError(f"{kind}: {type(error).__name__}: {error}"))
 
-    def _pack(self, first: int, results: list[list[Value]]) -> bytes:
+    def _pack(self, results: list[list[Value]]) -> bytes:
         try:
-            return pack([self._incarnation, first, results])
+            return pack([self._incarnation, results])
         except InvalidInput:
-            return pack([self._incarnation, first, [_sendable(result) for result in results]])
+            return pack([self._incarnation, [_sendable(result) for result in results]])
 
     def _watch(self) -> None:
         if self._sweep is None:
@@ -87,7 +86,7 @@ def _sendable(result: list[Value]) -> list[Value]:
     try:
         pack(result)
     except InvalidInput as error:
-        return [result[0], ERROR, error.to_wire()]
+        return [result[0], result[1], ERROR, error.to_wire()]
     return result
 
 
@@ -98,13 +97,12 @@ class _Session:
         self.loop, self.touched = loop, loop.time()
         self.asks: dict[int, _Incoming] = {}
         self.cancelled_early: set[int] = set()
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._results: deque[list[Value]] = deque()
-        """Everything not acknowledged yet, oldest first."""
-        self._oldest = 1
-        """Number of the first of `_results`."""
-        self._sent = 0
-        """Number of the last result that was put into an answer."""
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        """Calls that wait for something to carry back, by frame number, the longest waiting first."""
+        self._results = itertools.count(1)
+        self._unsent: deque[list[Value]] = deque()
+        self._sent: dict[int, list[list[Value]]] = {}
+        """Results by the frame that they answered, until the near side is known to have them."""
         self._frames_to = 0
         self._frames_beyond: set[int] = set()
 
@@ -118,38 +116,45 @@ class _Session:
         return True
 
     def push(self, result: list[Value]) -> None:
-        self._results.append(result)
-        while self._waiting:
-            waiter = self._waiting.popleft()
+        self._unsent.append([next(self._results), *result])
+        self._wake_one()
+
+    def settle(self, number: int, unanswered: list[int], received: int) -> None:
+        """What was sent in answers that did not arrive is to be sent again, what arrived is forgotten.
+
+        A frame that comes again is one whose answer did not arrive.
+        """
+        for frame in [frame for frame in self._sent if frame not in unanswered or frame == number]:
+            lost = [result for result in self._sent.pop(frame) if result[0] > received]
+            self._unsent.extendleft(reversed(lost))
+        if self._unsent:
+            self._wake_one()
+
+    def _wake_one(self) -> None:
+        for number, waiter in list(self._waiting.items()):
+            del self._waiting[number]
             if not waiter.done():
                 waiter.set_result(None)
-                break
+                return
 
-    def acknowledge(self, number: int) -> None:
-        while self._oldest <= number and self._results:
-            self._results.popleft()
-            self._oldest += 1
-        self._sent = max(self._sent, self._oldest - 1)
+    async def something(self, number: int) -> None:
+        """Wait for a result."""
+        if not self._unsent:
+            waiter = self._waiting[number] = self.loop.create_future()
+            await waiter
+            await asyncio.sleep(0)  # more results of the same turn of the loop go along
 
-    def repeat(self) -> None:
-        """An answer may have been lost: send everything unacknowledged again."""
-        self._sent = self._oldest - 1
+    def release(self, number: int) -> None:
+        """A frame came again: nobody may listen to the call that it came with first, so that one goes back."""
+        waiter = self._waiting.pop(number, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
-    async def something(self) -> None:
-        if self._oldest + len(self._results) - 1 > self._sent:
-            return
-        waiter = self.loop.create_future()
-        self._waiting.append(waiter)
-        await waiter
-        await asyncio.sleep(0)  # more results of the same turn of the loop go along
-
-    def take(self, most: int) -> tuple[int, list[list[Value]]]:
-        first = self._sent + 1
-        start = first - self._oldest
-        count = min(most, len(self._results) - start)
-        taken = list(itertools.islice(self._results, start, start + count))
-        self._sent += count
-        return first, taken
+    def take(self, number: int, most: int) -> list[list[Value]]:
+        taken = [self._unsent.popleft() for _ in range(min(most, len(self._unsent)))]
+        if taken:
+            self._sent.setdefault(number, []).extend(taken)
+        return taken
 
     def cancel(self, number: int) -> None:
         message = self.asks.get(number)
@@ -162,7 +167,7 @@ class _Session:
                 message.on_cancel()
 
     def wake_all(self) -> None:
-        for waiter in self._waiting:
+        for waiter in self._waiting.values():
             if not waiter.done():
                 waiter.set_result(None)
         self._waiting.clear()

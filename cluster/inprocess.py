@@ -116,6 +116,8 @@ class InProcessCluster:
 
     async def carry(self, cell: Cell, frame: bytes) -> bytes:
         """One frame to the cell and its answer back; fails when the cell dies."""
+        if cell.dead is not None:
+            raise cell.dead
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
         cell.calls.add(answer)

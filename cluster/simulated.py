@@ -82,6 +82,8 @@ class Simulation:
             return self.loop.run_until_complete(asyncio.wait_for(self._run(work), within_s))
         finally:
             self.loop.close()
+            if self.loop.uncaught:
+                raise self.loop.uncaught[0]
 
     async def _run(self, work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
         self.cluster = SimulatedCluster(self)
@@ -195,6 +197,9 @@ class _SimulatedWorld(CellWorld):
 
     async def open_count(self, shard: str) -> int:
         return self._simulation.disk.open_count(shard)
+
+    def release(self) -> None:
+        """Nothing: a dead process does not even cancel."""
 
     def from_thread(self, callback: Callable[[], None]) -> None:
         callback()

@@ -50,7 +50,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual = _Selector()
         super().__init__(self._virtual)
         self._tasks: list[asyncio.Task[Any]] = []
+        self.uncaught: list[BaseException] = []
         self.set_task_factory(self._new_task)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Collect errors that nobody catches, but for those that a dead process can no longer catch."""
+        if "never retrieved" not in str(context.get("message")):
+            self.uncaught.append(context.get("exception") or RuntimeError(context.get("message")))
 
     def time(self) -> float:
         return self._virtual.now
@@ -58,13 +64,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_soon(
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        context = context or copy_context()
+        context = copy_context() if context is None else context
         return super().call_soon(_guarded, context.get(PROCESS), callback, args, context=context)
 
     def call_at(
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        context = context or copy_context()
+        context = copy_context() if context is None else context
         return super().call_at(when, _guarded, context.get(PROCESS), callback, args, context=context)
 
     def _new_task(

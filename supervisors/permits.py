@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ _RECONNECT_S = 0.2
 
 @dataclass(slots=True)
 class _Wish:
+    """Permits wished for or held. The ticket is their name at the ResourceActor, never used twice."""
+
+    ticket: str
     needs: Mapping[str, int]
     priority: int
     then: Callable[[PodiumError | None], None]
@@ -28,13 +32,15 @@ class Permits:
         self._line: Line | None = None
         self._joined = False
         self._wishes: dict[str, _Wish] = {}
-        self._held: dict[str, Mapping[str, int]] = {}
+        self._held: dict[str, _Wish] = {}
+        self._tickets = itertools.count(1)
 
     def acquire(
         self, id: str, needs: Mapping[str, int], priority: int, then: Callable[[PodiumError | None], None]
     ) -> None:
         """Ask for all of `needs`; `then` gets None when they are held, or why they never can be."""
-        self._wishes[id] = _Wish(needs, priority, then)
+        ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
+        self._wishes[id] = _Wish(ticket, needs, priority, then)
         if self._joined:
             self._send(id)
         else:
@@ -45,15 +51,16 @@ class Permits:
         wish = self._wishes.pop(id, None)
         if wish is not None and wish.number is not None and self._line is not None:
             self._line.cancel(wish.number)
-        if self._held.pop(id, None) is not None and self._joined and self._line is not None:
-            self._line.send("release", [id], _ignore)
+        held = self._held.pop(id, None)
+        if held is not None and self._joined and self._line is not None:
+            self._line.send("release", [held.ticket], _ignore)
 
     def connect(self) -> None:
         """Join with what is held, voiding what earlier incarnations of this shard held."""
         if self._line is not None:
             return
         self._line = self._world.line(self._address)
-        claims = [[id, dict(needs)] for id, needs in self._held.items()]
+        claims = [[held.ticket, dict(held.needs)] for held in self._held.values()]
         joining = {"shard": self._shard, "epoch": self._epoch, "claims": claims}
         self._line.watch(self._lost)
         self._line.send("join", joining, self._on_joined)
@@ -70,7 +77,7 @@ class Permits:
         assert self._line is not None
         wish = self._wishes[id]
         message = {
-            "id": id,
+            "id": wish.ticket,
             "shard": self._shard,
             "epoch": self._epoch,
             "needs": dict(wish.needs),
@@ -81,11 +88,11 @@ class Permits:
     def _granted(self, id: str, wish: _Wish, reply: Reply) -> None:
         if isinstance(reply.error, Unknown) or self._wishes.get(id) is not wish:
             if reply.error is None and self._line is not None:
-                self._line.send("release", [id], _ignore)  # granted as it was withdrawn
+                self._line.send("release", [wish.ticket], _ignore)  # granted as it was withdrawn
             return
         del self._wishes[id]
         if reply.error is None:
-            self._held[id] = wish.needs
+            self._held[id] = wish
         wish.then(reply.error)
 
     def _renew(self) -> None:

@@ -67,9 +67,9 @@ class Plan:
         return list(self._tiers.values())
 
     @property
-    def refs(self) -> set[str]:
+    def refs(self) -> list[str]:
         """Protocols that this supervisor itself hosts."""
-        return {settings.ref for settings in self._steps.values()}
+        return sorted({settings.ref for settings in self._steps.values()})
 
     @property
     def uses_quotas(self) -> bool:

@@ -53,7 +53,7 @@ class _Host:
     window: RestartWindow
     line: Line | None = None
     """None while it starts."""
-    jobs: set[Job] | None = None
+    jobs: dict[Job, None] | None = None
     mean_s: float = 0.001
     """Moving average of the time of one run."""
 
@@ -164,7 +164,7 @@ class Pool:
 
     def _give(self, host: _Host, job: Job) -> None:
         assert host.jobs is not None
-        host.jobs.add(job)
+        host.jobs[job] = None
         job.host = host
         if job.needs:
             self._permits.acquire(job.id, job.needs, job.priority, lambda error: self._permitted(job, error))
@@ -207,7 +207,7 @@ class Pool:
     def _leave(self, job: Job) -> None:
         """The job's code has ended, or never began: its place and its permits are free."""
         if job.host is not None and job.host.jobs is not None:
-            job.host.jobs.discard(job)
+            job.host.jobs.pop(job, None)
         job.host = job.number = None
         if job.needs:
             self._permits.release(job.id)
@@ -242,7 +242,7 @@ class Pool:
         }
         needs = Needs(declared.num_cpus, declared.num_gpus, declared.resources)
         await self._world.spawn("host", host.address, setup, needs)
-        host.line, host.jobs = self._world.line(host.address), set()
+        host.line, host.jobs = self._world.line(host.address), {}
         host.line.watch(lambda error: self._lost(host, error))
         self._feed()
 

@@ -123,14 +123,15 @@ class Supervisor:
         return plan
 
     async def _deploy(self, ask: Ask) -> None:
-        """deploy {"definition", "code"}: take a version in and start its actors; answered when they run."""
+        """deploy {"definition", "code"}: take a version in, durably, and start its actors; answered when they run."""
         plan = self._define(ask.payload["definition"], ask.payload["code"])
+        answer = {"hash": plan.hash, "epoch": self._journal.epoch}
         try:
             await self._dispatcher.start(plan)
         except PodiumError as error:
             ask.refuse(error)
         else:
-            ask.reply({"hash": plan.hash, "epoch": self._journal.epoch})
+            self._journal.write([], lambda: ask.reply(answer))
 
     def _status(self) -> dict[str, Value]:
         return {
@@ -161,7 +162,7 @@ class Supervisor:
         for record in ended:
             ask.chunk(done_chunk(record))
         over = {record.task_id for record in ended}
-        self._watchers.follow(ask, [id for id, error in acks if error is None and id not in over])
+        self._follow(ask, [id for id, error in acks if error is None and id not in over])
 
     def _accept(self, plan: Plan, submissions: list[Submission]) -> list[Change]:
         """Open tasks in memory; returns what makes them durable. Their effects follow when that is done."""
@@ -274,11 +275,10 @@ class Supervisor:
 
     def _follow(self, ask: Ask, ids: list[str]) -> None:
         """follow [id, …]: a chunk "done" for each as it ends; answered after the last."""
-        ended = [id for id in ids if id not in self._tasks]
-        if ended:
-            self._journal.find(ended, [], partial(self._follow_found, ask, ids))
-        else:
+        if all(id in self._tasks for id in ids):
             self._watchers.follow(ask, ids)
+        else:  # look all of them up: more may end before the answer is there
+            self._journal.find(ids, [], partial(self._follow_found, ask, ids))
 
     def _follow_found(self, ask: Ask, ids: list[str], found: list[Found]) -> None:
         records = {each.record.task_id: each.record for each in found}
