@@ -249,7 +249,7 @@ def _own_frames_dropped(error: BaseException) -> Any:
     """The traceback from the first frame of user code on."""
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(
-        ("podium.actors", "podium.cluster", "concurrent.futures", "asyncio")
+        ("podium.actors", "podium.cluster", "podium.protocols.binding", "concurrent.futures", "asyncio")
     ):
         frames = frames.tb_next
     return frames or error.__traceback__

@@ -26,7 +26,7 @@ from ..protocols.values import Value
 from ..protocols.workflow import Workflow
 from .config import Settings, load_settings
 from .core import Core, Ended, result_of
-from .session import Session
+from .session import Session, new_session
 
 
 class _BaseTask:
@@ -212,9 +212,10 @@ class AsyncEngine:
 class Engine:
     """A client for synchronous code; use it as a context manager, from any thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, daemon: bool = False) -> None:
+        """`daemon` marks a cluster started here as one that others may end by signal."""
         self.settings = settings
-        self._core = Core(settings)
+        self._core = Core(settings, new_session(settings, daemon))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="podium", daemon=True)
         self._thread.start()
@@ -341,10 +342,19 @@ class Engine:
         self._loop.run_forever()
 
     def _end_loop(self) -> None:
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10.0)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+async def _cancel_others() -> None:
+    """End what is left on the loop: calls that wait for actors which are gone."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def connect(**settings: Any) -> Engine:

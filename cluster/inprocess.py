@@ -37,6 +37,8 @@ class Cell:
         self.actor: Actor
         self.far: Far
         self.calls: set[asyncio.Future[bytes]] = set()
+        self.works: set[asyncio.Task[bytes]] = set()
+        """Frames that it is working on."""
         if owner is not None:
             owner.children.append(self)
 
@@ -54,6 +56,9 @@ class Cell:
             if not call.done():
                 call.set_exception(self.dead)
         self.calls.clear()
+        if self.process is None:
+            for work in list(self.works):
+                work.cancel()
 
 
 class InProcessCluster:
@@ -122,6 +127,8 @@ class InProcessCluster:
         answer: asyncio.Future[bytes] = loop.create_future()
         cell.calls.add(answer)
         work = in_process(cell.process, lambda: loop.create_task(cell.far.exchange(frame)))
+        cell.works.add(work)
+        work.add_done_callback(cell.works.discard)
         work.add_done_callback(lambda done: _pass_on(done, answer))
         try:
             return await answer

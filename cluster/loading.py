@@ -14,7 +14,8 @@ from ..protocols.workflow import Workflow
 def load_workflow(source: str | Path) -> Workflow:
     """The workflow in a YAML or JSON file, or under `module:name`.
 
-    Protocols import from the working directory and from the file's own folder.
+    Protocols import from the working directory and from the file's own folder, or from above the package that
+    the file is in.
 
     Raises:
         InvalidDefinition: with file:line:column and the path in the tree.
@@ -22,9 +23,16 @@ def load_workflow(source: str | Path) -> Workflow:
     path = Path(source)
     _import_from(Path.cwd())
     if path.suffix in (".yaml", ".yml", ".json") or path.exists():
-        _import_from(path.resolve().parent)
+        _import_from(_import_root(path.resolve().parent))
         return read_workflow(_text(path), str(source))
     return _named(str(source))
+
+
+def _import_root(folder: Path) -> Path:
+    """`folder`, or the folder above the package that it is part of."""
+    while (folder / "__init__.py").exists():
+        folder = folder.parent
+    return folder
 
 
 def _text(path: Path) -> str:

@@ -45,8 +45,8 @@ class Session(Protocol):
     async def close(self) -> None: ...
 
 
-def new_session(settings: Settings) -> Session:
-    return InProcessSession(settings) if settings.cluster == "inprocess" else RaySession(settings)
+def new_session(settings: Settings, daemon: bool = False) -> Session:
+    return InProcessSession(settings) if settings.cluster == "inprocess" else RaySession(settings, daemon)
 
 
 def coordinator_setup(settings: Settings) -> dict[str, Any]:
@@ -166,8 +166,8 @@ def _holder(facts: dict[str, Any] | None) -> str:
 class RaySession:
     """A Ray cluster: the one that Ray is initialised with, the one of the data directory, or a new one."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, daemon: bool = False) -> None:
+        self._settings, self._daemon = settings, daemon
         self._data = settings.data.resolve()
         self._file = ClusterFile(self._data)
         self._namespace = "podium-" + hashlib.sha256(str(self._data).encode()).hexdigest()[:12]
@@ -192,7 +192,8 @@ class RaySession:
             if not self.joined:
                 await self._start_coordinator()
                 address = ray.get_runtime_context().gcs_address
-                self._file.write({"kind": "ray", "address": address, "namespace": self._namespace})
+                facts = {"kind": "ray", "address": address, "namespace": self._namespace}
+                self._file.write({**facts, "daemon": self._daemon})
         except BaseException:
             self._leave_ray()
             self._file.release()

@@ -55,8 +55,8 @@ def _compile(source: str, place: str) -> Any:
     try:
         return _environment(place).compile(source)
     except RuntimeError as error:
-        text = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
-        text = text.removeprefix("ERROR: <input>:").replace(" (in container '')", "")
+        text = str(error).partition("\n")[0].removeprefix("INVALID_ARGUMENT: ERROR: <input>:")
+        text = text.replace(" (in container '')", "")
         raise ValueError(f"`{source}`: {text}; known names: {', '.join(variables)}") from error
 
 

@@ -102,7 +102,7 @@ def _check_events(text: str, source: str) -> None:
                 raise InvalidDefinition(problem=f"nested deeper than {MAX_FILE_DEPTH} levels", where=where)
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if getattr(event, "tag", None) and event.tag.startswith("!"):
+        if getattr(event, "tag", None):
             raise InvalidDefinition(problem=f"tags are not allowed ({event.tag})", where=where)
 
 

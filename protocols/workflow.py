@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import yaml
-from jsonschema import Draft202012Validator, SchemaError
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from .binding import check_input, place
@@ -41,11 +40,8 @@ class Workflow(Definition):
     def _schema(cls, schema: Any) -> Any:
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             schema = schema.model_json_schema()
-        try:
-            if schema is not None:
-                Draft202012Validator.check_schema(schema)
-        except SchemaError as error:
-            raise ValueError(f"not a JSON Schema: {error.message}") from error
+        if schema is not None:
+            _check_schema(schema)
         return schema
 
     @model_validator(mode="after")
@@ -73,11 +69,26 @@ class Workflow(Definition):
     def check_input(self, value: Value) -> None:
         """Raise InvalidInput, naming the field, if `value` does not fit the schema or the first step."""
         if self.input is not None:
-            error = next(iter(Draft202012Validator(self.input).iter_errors(value)), None)
-            if error is not None:
-                raise InvalidInput(problem=error.message, path=place("input", tuple(error.absolute_path)))
+            _validate(self.input, value)
         first = self.root
         while isinstance(first, Sequence) and first.with_ is None:
             first = first.sequence[0]
         if isinstance(first, Step) and first.with_ is None:
             check_input(resolve(first.step), value)
+
+
+def _check_schema(schema: Any) -> None:
+    import jsonschema  # noqa: PLC0415  (50 ms, and few workflows have a schema)
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"not a JSON Schema: {error.message}") from error
+
+
+def _validate(schema: Mapping[str, Any], value: Value) -> None:
+    import jsonschema  # noqa: PLC0415  (50 ms, and few workflows have a schema)
+
+    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(value)), None)
+    if error is not None:
+        raise InvalidInput(problem=error.message, path=place("input", tuple(error.absolute_path)))

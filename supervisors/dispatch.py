@@ -125,14 +125,13 @@ class Dispatcher:
         id = f"{record.task_id.partition('/')[0]}/{place.path}"
         tier = self._tiers[plan.name]
         self._errands[record.task_id, place.path] = tier
-        self._tell(task, place, ["started"])
-        tier.submit(
-            Errand(
-                task=[id, place.input, record.user, record.priority, None, recovered],
-                hash=str(plan.definition["hash"]),
-                on_result=lambda result: self._ended(task, place, result),
-            )
+        errand = Errand(
+            task=[id, place.input, record.user, record.priority, None, recovered],
+            hash=str(plan.definition["hash"]),
+            on_result=lambda result: self._ended(task, place, result),
         )
+        tier.submit(errand)
+        self._tell(task, place, ["started"])
 
     def _ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
         key = (task.record.task_id, place.path)

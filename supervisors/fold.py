@@ -50,7 +50,7 @@ def begin(record: TaskRecord, root: Node, prefix: str = "") -> tuple[TaskState, 
     if place.is_leaf():
         place.path = prefix or name
     task = TaskState(record, place)
-    folding = _Folding(task)
+    folding = _Folding(task, record.accepted_at)
     folding.open(place, record.input)
     folding.settle()
     return task, folding.effects
@@ -58,7 +58,7 @@ def begin(record: TaskRecord, root: Node, prefix: str = "") -> tuple[TaskState, 
 
 def apply(task: TaskState, event: Event) -> list[Effect]:
     """Take `event` in. One about a step that is not running any more changes nothing."""
-    folding = _Folding(task)
+    folding = _Folding(task, event.at)
     match event:
         case StepFinished():
             place = task.running.pop(event.path, None)
@@ -100,8 +100,8 @@ def _checked(place: Place, output: Value) -> Outcome:
 class _Folding:
     """One event's consequences, worked off until none is left."""
 
-    def __init__(self, task: TaskState) -> None:
-        self.task = task
+    def __init__(self, task: TaskState, at: float) -> None:
+        self.task, self.at = task, at
         self.effects: list[Effect] = []
         self.ended: list[tuple[Place, Outcome]] = []
 
@@ -130,6 +130,7 @@ class _Folding:
                     self.ended.append((place, move.outcome))
 
     def open(self, place: Place, input: Value) -> None:
+        place.opened_at = self.at
         try:
             place.input = _mapped_input(self.task, place, input)
         except ExpressionFailed as error:

@@ -1,0 +1,71 @@
+"""Following one task on standard error: a live tree on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from rich.live import Live
+
+from ...protocols.errors import PodiumError, WaitTimedOut
+from ...protocols.outcomes import TaskEvent
+from ..client import Task
+from .view import StepTree, error_console, event_line
+
+REFRESH_HZ = 4
+
+
+def follow(task: Task, title: str, timeout_s: float | None, quiet: bool) -> None:
+    """Show what happens until the task ends.
+
+    Raises:
+        WaitTimedOut: not ended within `timeout_s`.
+        KeyboardInterrupt: the person stopped watching.
+    """
+    if quiet:
+        return
+    console = error_console()
+    tree = StepTree(f"[bold]{title}[/] [dim]{task.id}[/]")
+    listener = _Listener(task)
+    if not console.is_terminal:
+        listener.on_event = lambda event: console.print(event_line(event), markup=False)
+        listener.start()
+        listener.wait(timeout_s, lambda: None)
+        return
+    listener.on_event = tree.take
+    listener.start()
+    with Live(console=console, refresh_per_second=REFRESH_HZ, transient=False, auto_refresh=False) as live:
+        listener.wait(timeout_s, lambda: live.update(tree.render(time.time()), refresh=True))
+
+
+class _Listener(threading.Thread):
+    """Takes the task's events in a thread, so that the clock of the display ticks between them."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(daemon=True, name="podium-watch")
+        self._task = task
+        self._ended = threading.Event()
+        self._failure: PodiumError | None = None
+
+    def on_event(self, event: TaskEvent) -> None:
+        """Replaced by the display."""
+
+    def run(self) -> None:
+        try:
+            for event in self._task.events():
+                self.on_event(event)
+        except PodiumError as error:
+            self._failure = error
+        finally:
+            self._ended.set()
+
+    def wait(self, timeout_s: float | None, refresh: object) -> None:
+        assert callable(refresh)
+        give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._ended.wait(1 / REFRESH_HZ):
+            refresh()
+            if give_up_at is not None and time.monotonic() > give_up_at:
+                raise WaitTimedOut(task_id=self._task.id, waited_s=timeout_s or 0.0, status=self._task.status)
+        refresh()
+        if self._failure is not None:
+            raise self._failure

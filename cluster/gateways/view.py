@@ -1,0 +1,166 @@
+"""How tasks look in a terminal: tables, and a tree of steps that grows while they run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from ...protocols.outcomes import TaskEvent, TaskRecord
+from ...protocols.values import Value
+from ...supervisors.history import StepRow
+
+_MARKS = {
+    "completed": "[green]✓[/]",
+    "failed": "[red]✗[/]",
+    "cancelled": "[yellow]⊘[/]",
+    "running": "[cyan]▶[/]",
+    "open": "[cyan]▶[/]",
+    "waiting": "[yellow]↻[/]",
+    "pending": "[dim]·[/]",
+}
+MAX_SIBLINGS = 12
+"""Runs of one node shown singly; more are counted."""
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def task_table(records: Iterable[TaskRecord]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("task", "workflow", "status", "user", "prio", "accepted", "took"):
+        table.add_column(title, no_wrap=title != "workflow", overflow="fold")
+    for record in records:
+        mark = f"{_MARKS[record.status]} {record.status}"
+        took = seconds(record.finished_at - record.accepted_at) if record.finished_at else ""
+        row = (record.task_id, record.workflow, mark, escape(record.user), str(record.priority))
+        table.add_row(*row, local_time(record.accepted_at), took)
+    return table
+
+
+def local_time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%m-%d %H:%M:%S")
+
+
+def seconds(duration_s: float) -> str:
+    if duration_s < 1:
+        return f"{duration_s * 1000:.0f} ms"
+    return f"{duration_s:.1f} s" if duration_s < 120 else f"{duration_s / 60:.1f} min"
+
+
+class StepTree:
+    """The steps of one task by path, fed with events or with stored rows."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._rows: dict[str, StepRow] = {}
+        self.notes: list[str] = []
+        """The last lines that steps logged or emitted."""
+
+    def put(self, row: StepRow) -> None:
+        self._rows[row.path] = row
+
+    def take(self, event: TaskEvent) -> None:
+        """An event of a running task."""
+        if event.kind in ("chunk", "log"):
+            self.notes = [*self.notes, f"{event.step}: {_said(event)}"][-3:]
+            return
+        if not event.step:
+            return
+        row = self._rows.setdefault(event.step, StepRow(event.step, "running", event.attempt, event.at))
+        row.attempt = event.attempt
+        if event.kind == "started":
+            row.status = "running"
+        elif event.kind == "retrying":
+            row.status = "waiting"
+        else:
+            row.status = "completed" if event.kind == "finished" else "failed"
+            row.ended_at = event.at
+
+    def render(self, now: float) -> RenderableType:
+        tree = Tree(self._title, guide_style="dim")
+        branches: dict[str, Tree] = {}
+        for group, rows in _grouped(self._rows.values()).items():
+            parent = self._branch(tree, branches, _parent(group))
+            if len(rows) > MAX_SIBLINGS:
+                parent.add(_summary(group, rows))
+            else:
+                for row in rows:
+                    branches[row.path] = parent.add(_line(row, now))
+        notes = Text("\n".join(self.notes), style="dim", overflow="ellipsis", no_wrap=True)
+        return Group(tree, notes) if self.notes else tree
+
+    def _branch(self, tree: Tree, branches: dict[str, Tree], path: str) -> Tree:
+        if not path:
+            return tree
+        if path not in branches:
+            parent = self._branch(tree, branches, _parent(path))
+            branches[path] = parent.add(f"[bold]{escape(_name(path))}[/]")
+        return branches[path]
+
+
+def _said(event: TaskEvent) -> str:
+    value: Value = event.value
+    return str(value[1]) if event.kind == "log" else str(value)[:200]
+
+
+def _grouped(rows: Iterable[StepRow]) -> dict[str, list[StepRow]]:
+    """Rows of the same node (items of an `each`, visits, rounds) together."""
+    groups: dict[str, list[StepRow]] = {}
+    for row in rows:
+        groups.setdefault(re.sub(r"(\[\d+\]|#\d+)$", "", row.path), []).append(row)
+    return groups
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _summary(group: str, rows: list[StepRow]) -> str:
+    done = sum(row.status == "completed" for row in rows)
+    failed = sum(row.status == "failed" for row in rows)
+    trouble = f", [red]{failed} failed[/]" if failed else ""
+    return f"{escape(_name(group))} [dim]× {len(rows)}:[/] {done} done{trouble}"
+
+
+def _line(row: StepRow, now: float) -> str:
+    took = seconds(max(0.0, (row.ended_at or now) - row.opened_at))
+    attempt = f" [dim]attempt {row.attempt}[/]" if row.attempt > 1 else ""
+    problem = ""
+    if row.failure is not None and row.status != "completed":
+        problem = f" [red]{escape(row.failure.kind or row.failure.code)}: {escape(_short(row.failure.message))}[/]"
+    return f"{_MARKS[row.status]} {escape(_name(row.path))} [dim]{took}[/]{attempt}{problem}"
+
+
+def _short(text: str) -> str:
+    first = text.strip().partition("\n")[0]
+    return first if len(first) <= 100 else first[:99] + "…"
+
+
+def event_line(event: TaskEvent) -> str:
+    """One plain line, for when standard error is not a terminal."""
+    at = datetime.fromtimestamp(event.at, UTC).astimezone().strftime("%H:%M:%S")
+    place = f" {event.step}" if event.step else ""
+    attempt = f" (attempt {event.attempt})" if event.attempt > 1 else ""
+    said = f": {_said(event)}" if event.kind in ("chunk", "log") else ""
+    if event.kind in ("failed", "retrying"):
+        failure = event.value.get("failure", event.value)
+        said = f": {failure['kind'] or failure['code']}: {_short(failure['message'])}"
+    return f"{at} {event.kind}{place}{attempt}{said}"
+
+
+def error_console() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)

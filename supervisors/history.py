@@ -1,0 +1,81 @@
+"""What happened to a task, step by step, from what its shards recorded. Pure; for `show` and the live view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..protocols.outcomes import OPEN, Failure, TaskRecord
+from ..protocols.workflow import Workflow
+from .events import Cancelled, Event, StepFailed, unpack_events
+from .fold import apply, begin
+from .state import Place, TaskState
+
+StepStatus = Literal["open", "waiting", "running", "completed", "failed", "cancelled"]
+
+
+@dataclass(slots=True)
+class StepRow:
+    """One run of one step. `open` is a step that is due or running: a store cannot tell which."""
+
+    path: str
+    status: StepStatus
+    attempt: int
+    opened_at: float
+    """UTC seconds at which it became due."""
+    ended_at: float | None = None
+    failure: Failure | None = None
+    """Of the last failed attempt."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "status": self.status,
+            "attempt": self.attempt,
+            "opened_at": self.opened_at,
+            "ended_at": self.ended_at,
+            "error": self.failure.to_wire() if self.failure else None,
+        }
+
+
+def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterable[bytes]) -> list[StepRow]:
+    """Every run of every step so far, in the order in which they ended; then those that have not."""
+    root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
+    task, _ = begin(record, root, record.task_id.partition("/")[2])
+    rows: dict[str, StepRow] = {}
+    for body in bodies:
+        for event in unpack_events(body):
+            _note(rows, task, event)
+            before = dict(task.running)
+            apply(task, event)
+            _note_stopped(rows, before, task, event)
+    if record.status in OPEN:
+        for place in task.running.values():
+            rows.setdefault(place.path, _row(place, "open")).attempt = place.attempt
+    return list(rows.values())
+
+
+def _row(place: Place, status: StepStatus) -> StepRow:
+    return StepRow(place.path, status, place.attempt, place.opened_at)
+
+
+def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:
+    if isinstance(event, Cancelled) or event.path not in task.running:
+        return
+    place = task.running[event.path]
+    row = rows.setdefault(event.path, _row(place, "completed"))
+    row.attempt, row.ended_at = place.attempt, event.at
+    row.status = "completed"
+    if isinstance(event, StepFailed):
+        row.failure = event.failure
+        row.status = "failed" if event.retry_at is None else "waiting"
+
+
+def _note_stopped(rows: dict[str, StepRow], before: dict[str, Place], task: TaskState, event: Event) -> None:
+    """Steps that ran before the event and do not after it, without having ended by it: they were stopped."""
+    ended = None if isinstance(event, Cancelled) else event.path
+    for path, place in before.items():
+        if path not in task.running and path != ended:
+            row = rows.setdefault(path, _row(place, "cancelled"))
+            row.status, row.ended_at = "cancelled", event.at

@@ -1,0 +1,109 @@
+"""The rules of the house (docs/architecture.md): who may import whom, and how long things may get."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+from pathlib import Path
+
+import pytest
+
+from podium.protocols import errors
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("protocols", "supervisors", "actors", "cluster")
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+OUTSIDE = {"ray", "sqlite3", "socket", "subprocess", "threading", "secrets", "time", "os", "fcntl", "signal", "psutil"}
+"""What only cluster/ may touch: Ray, clocks, processes, files, sockets."""
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0]
+
+
+def imported(path: Path) -> list[tuple[str, int]]:
+    """Every module that `path` imports, ours by room: ("protocols.errors", line)."""
+    package = ["podium", *path.relative_to(ROOT).parent.parts]
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            found.append((".".join([*base, *(node.module or "").split(".")]), node.lineno))
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_rooms_above_it(path):
+    allowed = ROOMS[: ROOMS.index(room_of(path)) + 1]
+    for name, line in imported(path):
+        if name.startswith("podium."):
+            assert name.split(".")[1] in allowed, f"{path}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_ray_clocks_files_and_sockets_stay_in_cluster(path):
+    if room_of(path) != "cluster":
+        names = {name.split(".")[0] for name, _ in imported(path)}
+        assert not names & OUTSIDE, f"{path} imports {names & OUTSIDE}"
+
+
+def test_the_environment_is_read_in_one_file():
+    readers = [path.name for path in MODULES if "os.environ" in path.read_text() or "getenv" in path.read_text()]
+    assert readers == ["config.py"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_over_400_lines_no_function_over_60(path):
+    source = path.read_text()
+    assert source.count("\n") <= 400, f"{path} has {source.count(chr(10))} lines"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{path}:{node.lineno} {node.name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+EXAMPLES = [
+    errors.InvalidDefinition(problem="p", path="a.b", where="f:1:2"),
+    errors.InvalidInput(problem="p", path="x"),
+    errors.InvalidSetting(name="n", source="s", problem="p"),
+    errors.KeyConflict(key="k", task_id="t"),
+    errors.NotFound(what="task", name="t", hint="h"),
+    errors.Overloaded(reason="r", retry_after_s=2.0),
+    errors.WaitTimedOut(task_id="t", waited_s=1.0, status="running"),
+    errors.WorkflowDown(workflow="w", reason="r"),
+    errors.DataInUse(directory="d", holder="h"),
+    errors.PeerLost(address="a", reason="r"),
+    errors.PeerUnreachable(address="a", reason="r"),
+    errors.EngineClosed(reason="r"),
+    errors.TaskFailed(task_id="t", workflow="w", failure={"code": "error", "message": "m", "step": "s", "attempt": 2}),
+    errors.TaskCancelled(task_id="t", workflow="w"),
+    errors.JournalFailed(shard="s", reason="r"),
+    errors.JournalCorrupt(shard="s", place="p", problem="x"),
+    errors.Fenced(shard="s", epoch=1, newer=2),
+    errors.SpawnFailed(address="a", reason="r", kind="k"),
+]
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_every_error_survives_pickling_and_the_wire_with_its_fields(error):
+    for copy in (pickle.loads(pickle.dumps(error)), errors.from_wire(error.to_wire())):
+        assert type(copy) is type(error)
+        assert str(copy) == str(error)
+        assert copy.__dict__ == error.__dict__
+
+
+def test_every_concrete_error_is_among_the_examples():
+    def leaves(kind):
+        below = kind.__subclasses__()
+        return {kind} if not below else set().union(*(leaves(each) for each in below))
+
+    concrete = {kind for kind in leaves(errors.PodiumError) if kind.__module__ == errors.__name__}
+    assert concrete == {type(error) for error in EXAMPLES} - {errors.InvalidDefinition} | {
+        kind for kind in concrete if issubclass(kind, errors.InvalidDefinition)
+    }

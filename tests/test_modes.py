@@ -1,0 +1,389 @@
+"""The four modes and the fold, without any actor: events in, steps to run out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, verdict
+from podium.protocols.outcomes import Failure, TaskRecord
+from podium.supervisors.events import Cancelled, StepFailed, StepFinished, pack_events, unpack_events
+from podium.supervisors.fold import apply, begin
+from podium.supervisors.state import Halt, Run
+from tests import sample
+
+
+def record(input=None):
+    return TaskRecord("t-1", "w", "1", "h", input, "u", 0, None, "running", 100.0)
+
+
+class Play:
+    """A task under the fold, moved by hand."""
+
+    def __init__(self, root, input=None):
+        self.root, self.input = root, input
+        self.task, effects = begin(record(input), root)
+        self.events = []
+        self.started = [effect.place.path for effect in effects]
+        self.halted = []
+
+    def _apply(self, event):
+        self.events.append(event)
+        effects = apply(self.task, event)
+        self.started = [effect.place.path for effect in effects if isinstance(effect, Run)]
+        self.halted = [effect.place.path for effect in effects if isinstance(effect, Halt)]
+        return self
+
+    def done(self, path, output=None):
+        return self._apply(StepFinished(path, output, 101.0))
+
+    def failed(self, path, message="broken", retry_at=None, code="error"):
+        return self._apply(StepFailed(path, Failure(code, message), retry_at, 101.0))
+
+    def cancel(self):
+        return self._apply(Cancelled(101.0))
+
+    def input_of(self, path):
+        return self.task.running[path].input
+
+    @property
+    def result(self):
+        assert self.task.outcome is not None
+        assert self.task.outcome.failure is None
+        return self.task.outcome.output
+
+    @property
+    def failure(self):
+        assert self.task.outcome is not None
+        return self.task.outcome.failure
+
+
+def step(name, **settings):
+    return Step(sample.echo, name=name, **settings)
+
+
+# sequential
+
+
+def test_the_output_of_each_is_the_input_of_the_next():
+    play = Play(Sequence(step("a"), step("b")), 1)
+    assert play.started == ["a"]
+    assert play.input_of("a") == 1
+    play.done("a", 2)
+    assert play.started == ["b"]
+    assert play.input_of("b") == 2
+    assert play.done("b", 3).result == 3
+
+
+def test_the_first_failure_ends_a_sequence_with_its_place():
+    play = Play(Sequence(step("a"), step("b"))).failed("a")
+    assert play.started == []
+    assert (play.failure.step, play.failure.message) == ("a", "broken")
+
+
+def test_with_maps_inputs_from_earlier_outputs():
+    play = Play(
+        Sequence(step("a"), step("b"), step("c", with_={"x": "outputs.a.v", "y": "input", "z": "task.n"})), {"n": 7}
+    )
+    play.done("a", {"v": 1}).done("b", 2)
+    assert play.input_of("c") == {"x": 1, "y": 2, "z": 7}
+
+
+def test_an_expression_that_fails_fails_the_step_and_names_the_reason():
+    play = Play(Sequence(step("a"), step("b", with_="outputs.a.missing"))).done("a", {})
+    assert (play.failure.code, play.failure.step) == ("expression", "b")
+    assert "Key not found" in play.failure.message
+
+
+def test_outputs_of_outer_sequences_are_visible_inside():
+    inner = Sequence(step("b", with_="outputs.a"), step("c", with_="[outputs.a, outputs.b]"), name="inner")
+    play = Play(Sequence(step("a"), inner)).done("a", 1)
+    assert play.input_of("inner/b") == 1
+    play.done("inner/b", 2)
+    assert play.input_of("inner/c") == [1, 2]
+
+
+# parallel
+
+
+def test_branches_start_at_once_on_the_same_input_and_join_by_name():
+    play = Play(Parallel({"a": step("a"), "b": step("b")}), 5)
+    assert play.started == ["a", "b"]
+    assert play.input_of("a") == play.input_of("b") == 5
+    assert play.done("b", 2).done("a", 1).result == {"a": 1, "b": 2}
+
+
+def test_one_failure_of_all_cancels_the_rest():
+    play = Play(Parallel({"a": step("a"), "b": step("b"), "c": step("c")})).failed("b")
+    assert play.halted == ["a", "c"]
+    assert play.failure.step == "b"
+
+
+def test_rest_wait_lets_the_others_finish_first():
+    play = Play(Parallel({"a": step("a"), "b": step("b")}, rest="wait")).failed("b")
+    assert play.task.outcome is None
+    assert play.done("a", 1).failure.step == "b"
+
+
+def test_any_gives_the_first_success_itself():
+    play = Play(Parallel({"a": step("a"), "b": step("b"), "c": step("c")}, join="any")).failed("a").done("b", 9)
+    assert play.result == 9
+    assert play.halted == ["c"]
+
+
+def test_any_fails_when_all_do():
+    play = Play(Parallel({"a": step("a"), "b": step("b")}, join="any")).failed("a").failed("b", "last")
+    assert play.failure.code == "too_few"
+    assert "any missed: 2 of 2 branches failed, the last with: last" in play.failure.message
+
+
+def test_quorum_is_met_by_so_many_and_fails_when_it_cannot_be():
+    root = Parallel({name: step(name) for name in "abc"}, join="quorum(2)")
+    assert Play(root).done("a", 1).done("c", 3).result == {"a": 1, "c": 3}
+    assert Play(root).failed("a").failed("b").failure.code == "too_few"
+
+
+def test_settled_gives_every_outcome():
+    play = Play(Parallel({"a": step("a"), "b": step("b")}, join="settled")).failed("a").done("b", 2)
+    assert play.result["b"] == {"output": 2}
+    assert play.result["a"]["error"]["message"] == "broken"
+
+
+def test_each_runs_once_per_item_in_order_and_within_the_limit():
+    play = Play(Parallel(each="input.items", do=step("x"), limit=2), {"items": [10, 20, 30]})
+    assert play.started == ["[0]", "[1]"]
+    assert play.done("[1]", 2).started == ["[2]"]
+    assert play.done("[2]", 3).done("[0]", 1).result == [1, 2, 3]
+
+
+def test_each_over_nothing_is_done_at_once():
+    assert Play(Sequence(Parallel(each="input", do=step("x"), name="all"), step("b")), []).started == ["b"]
+
+
+def test_each_over_something_else_says_what_it_got():
+    assert "gave int, not a list" in Play(Parallel(each="input", do=step("x")), 3).failure.message
+
+
+# hierarchical
+
+
+def hierarchy(**settings):
+    return Hierarchy(sample.lead, team={"x": step("x"), "y": step("y")}, **settings)
+
+
+def test_the_lead_is_asked_before_anything_has_run():
+    play = Play(hierarchy(), 1)
+    assert play.started == ["lead#1"] or play.task.running
+
+
+def test_assigned_members_get_their_inputs_and_the_lead_their_outcomes():
+    play = Play(Sequence(hierarchy(name="h")), 1)
+    assert play.started == ["h"]  # a nested Hierarchy is run by a supervisor of its own
+    play = Play(hierarchy(), 1)
+    play.done("lead#1", verdict.assign({"x": 10, "y": 20}))
+    assert play.started == ["x", "y"]
+    assert play.input_of("y") == 20
+    play.done("x", "ok").failed("y")
+    assert play.started == ["lead#2"]
+    brief = play.input_of("lead#2")
+    assert brief["round"] == 2
+    assert brief["outcomes"]["x"] == {"output": "ok"}
+    assert brief["outcomes"]["y"]["error"]["message"] == "broken"
+    assert play.done("lead#2", verdict.accept("fine")).result == "fine"
+
+
+def test_retry_sends_the_last_input_with_the_feedback():
+    play = Play(hierarchy(), 1).done("lead#1", verdict.assign({"x": {"n": 1}})).done("x", 0)
+    play.done("lead#2", verdict.retry(["x", "y"], "longer"))
+    assert play.started == ["x#2", "y"]
+    assert play.input_of("x#2") == {"n": 1, "feedback": "longer"}
+    assert play.input_of("y") == {"input": 1, "feedback": "longer"}
+
+
+def test_rounds_are_bounded_and_the_error_says_so():
+    play = Play(hierarchy(max_rounds=2), 1)
+    for number in (1, 2):
+        play.done(f"lead#{number}", verdict.assign(["x"]))
+        play.done("x" if number == 1 else "x#2", 0)
+    assert play.failure.code == "too_many_rounds"
+    assert "max_rounds=2" in play.failure.message
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("fine", "expected a verdict"),
+        (verdict.assign(["z"]), "verdict 'assign' names 'z', the team is x, y"),
+        (verdict.retry([], "x"), "verdict 'retry' names no member"),
+        ({"$verdict": "maybe"}, "expected a verdict"),
+    ],
+)
+def test_a_bad_verdict_says_what_was_expected(output, message):
+    play = Play(hierarchy()).done("lead#1", output)
+    assert play.failure.code == "bad_verdict"
+    assert message in play.failure.message
+
+
+def test_fail_and_escalate_end_the_node_with_their_reason():
+    assert Play(hierarchy()).done("lead#1", verdict.fail("no")).failure.code == "rejected"
+    assert Play(hierarchy()).done("lead#1", verdict.escalate("help")).failure.code == "escalated"
+
+
+@pytest.mark.parametrize("join", ["any", "settled", "quorum(1)"])
+def test_an_escalation_is_not_outvoted_by_a_join(join):
+    play = Play(Parallel({"a": step("a"), "b": step("b")}, join=join)).failed("a", code="escalated")
+    assert play.failure.code == "escalated"
+
+
+# adaptive
+
+
+def adaptive(*rules, **settings):
+    nodes = {"a": step("a"), "b": step("b")}
+    return Adaptive(nodes, start="a", rules=[Rule(**rule) for rule in rules], **settings)
+
+
+def test_the_first_rule_that_matches_wins():
+    root = adaptive({"after": "a", "when": "output > 3", "to": "b"}, {"to": "end"})
+    assert Play(root).done("a", 5).started == ["b"]
+    assert Play(root).done("a", 1).result == 1
+
+
+def test_rules_see_input_outputs_and_visits():
+    rule = {"after": "b", "when": "visits.b < 3 && outputs.a == input.x", "to": "b"}
+    play = Play(adaptive({"after": "a", "to": "b"}, rule, {"to": "end"}), {"x": 1}).done("a", 1)
+    assert play.done("b", 0).started == ["b#2"]
+    assert play.done("b#2", 0).started == ["b#3"]
+    assert play.done("b#3", 7).result == 7
+
+
+def test_a_failure_is_handled_only_by_a_rule_that_mentions_error():
+    repair = {"after": "a", "when": "error != null && error.code == 'error'", "to": "b"}
+    assert Play(adaptive(repair, {"to": "end"})).failed("a").started == ["b"]
+    assert Play(adaptive({"after": "a", "when": "visits.a > 5", "to": "b"}, {"to": "end"})).failed("a").failure.step == "a"
+
+
+def test_no_matching_rule_is_an_error_of_its_own():
+    root = adaptive({"after": "a", "when": "output > 3", "to": "b"}, {"after": "b", "to": "end"})
+    assert Play(root).done("a", 1).failure.code == "no_rule"
+
+
+def test_a_rule_that_cannot_be_evaluated_fails_the_node():
+    root = adaptive({"when": "output.x > 3", "to": "b"}, {"to": "end"})
+    assert Play(root).done("a", {}).failure.code == "expression"
+
+
+def test_goto_goes_past_the_rules():
+    play = Play(adaptive({"to": "end"}, jumps=("b",))).done("a", verdict.goto("b", 8))
+    assert play.started == ["b"]
+    assert play.input_of("b") == 8
+
+
+def test_goto_to_nowhere_and_outside_an_adaptive_are_errors():
+    assert "no such node" in Play(adaptive({"to": "end"}, jumps=("b",))).done("a", verdict.goto("c")).failure.message
+    assert Play(Sequence(step("a"))).done("a", verdict.goto("b")).failure.code == "bad_goto"
+
+
+def test_loops_are_bounded():
+    root = adaptive({"after": "a", "when": "output == 0", "to": "a"}, {"to": "end"}, jumps=("b",), max_visits=3)
+    play = Play(root).done("a", 0).done("a#2", 0).done("a#3", 0)
+    assert play.failure.code == "too_many_visits"
+    assert "max_visits=3 of node 'a'" in play.failure.message
+
+
+# the fold itself
+
+
+def test_a_failed_attempt_with_a_retry_runs_again_not_before_its_time():
+    play = Play(Sequence(step("a"))).failed("a", retry_at=200.0)
+    assert play.started == ["a"]
+    assert (play.task.running["a"].attempt, play.task.running["a"].not_before) == (2, 200.0)
+
+
+def test_a_late_result_changes_nothing():
+    play = Play(Parallel({"a": step("a"), "b": step("b")}, join="any")).done("a", 1)
+    play.done("b", 2)
+    assert play.result == 1
+
+
+def test_cancelling_halts_everything_that_runs():
+    play = Play(Parallel({"a": step("a"), "b": step("b")})).cancel()
+    assert play.halted == ["a", "b"]
+    assert play.task.status == "cancelled"
+
+
+def test_events_survive_their_journal_form():
+    events = [
+        StepFinished("a", {"x": [1]}, 1.0),
+        StepFailed("b", Failure("error", "m", "K", "tb", "b", 2), 3.0, 2.0),
+        Cancelled(4.0),
+    ]
+    assert unpack_events(pack_events(events)) == events
+
+
+TREES = st.recursive(
+    st.just(Step(sample.echo)),
+    lambda nodes: st.one_of(
+        st.lists(nodes, min_size=1, max_size=3).map(lambda parts: Sequence(*parts)),
+        st.builds(
+            Parallel,
+            st.dictionaries(st.sampled_from("abc"), nodes, min_size=1, max_size=3),
+            join=st.sampled_from(["all", "any", "settled"]),
+            rest=st.sampled_from(["cancel", "wait"]),
+            limit=st.none() | st.integers(1, 2),
+        ),
+        st.builds(lambda node: Parallel(each="[1, 2, 3]", do=node, limit=2), nodes),
+        st.builds(
+            lambda one, two: Adaptive(
+                {"a": one, "b": two},
+                start="a",
+                rules=[Rule(after="a", when="visits.a < 2", to="a"), Rule(after="a", to="b"), Rule(to="end")],
+            ),
+            nodes,
+            nodes,
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+def snapshot(task):
+    places = {path: (place.input, place.attempt, place.not_before) for path, place in task.running.items()}
+    return places, task.outcome, task.status
+
+
+@settings(max_examples=300, deadline=None)
+@given(TREES, st.data())
+def test_replay_equals_live(root, data):
+    """I6: folding the journalled events gives the live state, at every length of the journal."""
+    play = Play(root, 1)
+    live = [snapshot(play.task)]
+    while play.task.outcome is None and len(play.events) < 60:
+        path = data.draw(st.sampled_from(sorted(play.task.running)))
+        kind = data.draw(st.sampled_from(["done", "done", "done", "retry", "fail"]))
+        match kind:
+            case "done":
+                play.done(path, data.draw(st.integers(0, 3)))
+            case "retry":
+                play.failed(path, retry_at=150.0)
+            case "fail":
+                play.failed(path)
+        live.append(snapshot(play.task))
+    again, _ = begin(record(1), root)
+    assert snapshot(again) == live[0]
+    for event, expected in zip(unpack_events(pack_events(play.events)), live[1:], strict=True):
+        apply(again, event)
+        assert snapshot(again) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES, st.data())
+def test_every_tree_comes_to_an_end_when_its_steps_do(root, data):
+    play = Play(root, 1)
+    for _ in range(500):
+        if play.task.outcome is not None:
+            break
+        play.done(data.draw(st.sampled_from(sorted(play.task.running))), 0)
+    assert play.task.outcome is not None
+    assert not play.task.running
