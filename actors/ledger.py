@@ -21,7 +21,7 @@ from ..protocols.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """One incarnation of a supervisor. Permits of a lower epoch of the same shard are void."""
+    """One incarnation of a supervisor."""
 
     shard: str
     epoch: int
@@ -64,8 +64,8 @@ class Ledger:
         counts = Counter(quota for request in self._waiting.values() for quota in request.needs)
         return {quota: counts[quota] for quota in self._limits}
 
-    def holders(self) -> set[Holder]:
-        return {request.holder for request in (*self._grants.values(), *self._waiting.values())}
+    def is_granted(self, id: str) -> bool:
+        return id in self._grants
 
     def check(self, needs: Mapping[str, int]) -> None:
         """Raise InvalidInput if `needs` can never be granted: unknown quota, or more than its limit."""
@@ -101,12 +101,10 @@ class Ledger:
         if request is not None:
             self._held.subtract(request.needs)
 
-    def remove_holders(self, shard: str, below_epoch: int | None = None) -> None:
-        """Take back everything of a shard's incarnations, or of those before an epoch."""
-        requests = [*self._grants.values(), *self._waiting.values()]
-        for request in requests:
-            holder = request.holder
-            if holder.shard == shard and (below_epoch is None or holder.epoch < below_epoch):
+    def remove_holders(self, shard: str) -> None:
+        """Take back everything that the incarnations of a shard hold or wait for."""
+        for request in [*self._grants.values(), *self._waiting.values()]:
+            if request.holder.shard == shard:
                 self.remove(request.id)
 
     def set_limits(self, limits: Mapping[str, int]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..protocols.errors import NotFound, PodiumError
+from ..protocols.errors import Fenced, NotFound, PodiumError
 from ..supervisors.ports import Ask, Journal, Note, World
 from .ledger import Holder, Ledger, Request
 
@@ -83,6 +83,9 @@ class ResourceActor:
         if self._epochs.get(holder.shard) != holder.epoch:
             raise NotFound(what="permit holder", name=f"{holder.shard} epoch {holder.epoch}", hint="join first")
         id = wish["id"]
+        if self._ledger.is_granted(id):
+            ask.reply()
+            return
         self._ledger.add(Request(id, holder, wish["needs"], wish["priority"], self._world.monotonic()))
         self._asks[id] = ask
         ask.on_cancel = lambda: self._withdraw(id)
@@ -96,7 +99,10 @@ class ResourceActor:
         self._grant()
 
     def _join(self, shard: str, epoch: int, claims: list[list[Any]]) -> None:
-        self._ledger.remove_holders(shard, below_epoch=epoch)
+        """What the holder says it holds is all it holds: answers and releases may have been lost."""
+        if epoch < self._epochs.get(shard, 0):
+            raise Fenced(shard=shard, epoch=epoch, newer=self._epochs[shard])
+        self._ledger.remove_holders(shard)
         self._epochs[shard] = epoch
         self._renew(shard)
         self._expected.discard(shard)

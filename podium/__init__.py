@@ -15,10 +15,9 @@ This is the front door: everything public is here, errors in `podium.errors`, ve
 in `podium.verdict`, the simulated cluster in `podium.testing`.
 """
 
+from . import errors, verdict
 from .cluster.client import AsyncEngine, AsyncTask, Engine, Task, connect, connect_async
 from .cluster.config import Settings
-from .protocols import errors
-from .protocols import verdicts as verdict
 from .protocols.context import Context
 from .protocols.errors import PodiumError
 from .cluster.loading import load_workflow

@@ -63,12 +63,14 @@ class Permits:
         claims = [[held.ticket, dict(held.needs)] for held in self._held.values()]
         joining = {"shard": self._shard, "epoch": self._epoch, "claims": claims}
         self._line.watch(self._lost)
-        self._line.send("join", joining, self._on_joined)
+        self._line.send("join", joining, lambda reply: self._on_joined([ticket for ticket, _ in claims], reply))
 
-    def _on_joined(self, reply: Reply) -> None:
-        if reply.error is not None:
+    def _on_joined(self, claimed: list[str], reply: Reply) -> None:
+        if reply.error is not None or self._line is None:
             return
         self._joined = True
+        held = {wish.ticket for wish in self._held.values()}
+        self._line.send("release", [ticket for ticket in claimed if ticket not in held], _ignore)
         for id in list(self._wishes):
             self._send(id)
         self._renew()

@@ -251,12 +251,18 @@ class Pool:
         await self._world.kill(host.address)
 
     def _lost(self, host: _Host, error: PodiumError) -> None:
-        jobs, host.jobs, host.line = sorted(host.jobs or (), key=lambda job: job.rank), None, None
+        jobs, host.jobs, host.line = list(host.jobs or ()), None, None
         self._world.background(self._bury(host, jobs, error), f"bury {host.address}")
 
     async def _bury(self, host: _Host, jobs: list[Job], error: PodiumError) -> None:
-        """Only when the host is certainly dead are its jobs free to run elsewhere, and its permits free."""
+        """Only when the host is certainly dead are its jobs free to run elsewhere, and its permits free.
+
+        A host works in order, so those that ran are the oldest; the others are not to blame for its death.
+        """
         await self._world.kill(host.address)
+        sent = [job for job in jobs if job.number is not None]
+        for job in sent[: self._declared.concurrency]:
+            job.losses += 1
         for job in jobs:
             self._requeue(job, error)
         delay_s = host.window.delay_after_failure(self._world.monotonic(), self._world.random)
@@ -267,11 +273,9 @@ class Pool:
         await self._start(host)
 
     def _requeue(self, job: Job, error: PodiumError) -> None:
-        was_sent = job.number is not None
         self._leave(job)
         if job.dropped:
             return
-        job.losses += was_sent
         if job.losses > self._settings.max_losses:
             message = f"lost {job.losses} hosts of '{self._declared.name}' while it ran; the last: {error}"
             job.on_result(["fail", Failure("host_lost", message).to_wire(), 0.0, False])

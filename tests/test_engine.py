@@ -1,0 +1,472 @@
+"""The engine on the simulated cluster: what a client can do, and what it gets."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import podium
+from podium import Hierarchy, Parallel, Retry, Sequence, Step, Workflow
+from podium.errors import (
+    InvalidInput,
+    KeyConflict,
+    NotFound,
+    Overloaded,
+    SpawnFailed,
+    TaskCancelled,
+    TaskFailed,
+    WaitTimedOut,
+    WorkflowDown,
+)
+from podium.testing import Faults, Simulation, simulate
+from tests import sample
+
+THREE = Workflow("three", Sequence(sample.add, sample.add, sample.add))
+
+
+def engine_test(work, **options):
+    return Simulation(**options).run(work)
+
+
+def test_results_come_in_the_order_of_the_inputs():
+    assert simulate(THREE, [{"n": n} for n in range(10)]) == [{"n": n + 3} for n in range(10)]
+
+
+def test_all_four_modes_nest():
+    team = {"x": sample.add, "y": Sequence(sample.add, sample.add)}
+    workflow = Workflow(
+        "nested",
+        Sequence(
+            Parallel({"a": sample.add, "b": Hierarchy(sample.lead, team=team)}),
+            podium.Adaptive(
+                {"pick": Step(sample.echo, with_="input.b.y"), "again": sample.add},
+                start="pick",
+                rules=[
+                    podium.Rule(after="pick", to="again"),
+                    podium.Rule(when="output.n < 10", to="again"),
+                    podium.Rule(to="end"),
+                ],
+            ),
+        ),
+    )
+    assert simulate(workflow, [{"n": 1}]) == [{"n": 10}]
+
+
+def test_a_hierarchy_in_a_hierarchy_has_a_tier_of_its_own():
+    inner = Hierarchy(sample.lead, team={"deep": sample.add})
+    workflow = Workflow("two-tiers", Sequence(Hierarchy(sample.lead, team={"inner": inner, "x": sample.add}, name="outer")))
+
+    async def work(engine):
+        task = await engine.submit(workflow, {"n": 1})
+        assert await task.result() == {"inner": {"deep": {"n": 2}}, "x": {"n": 2}}
+        return [name for name in simulation.disk.shards]
+
+    simulation = Simulation()
+    shards = simulation.run(work)
+    assert {"two-tiers", "two-tiers.outer", "two-tiers.outer.inner"} <= set(shards)
+
+
+def test_feedback_reaches_the_member():
+    workflow = Workflow("edit", Sequence(Hierarchy(sample.strict_lead, team={"a": sample.echo, "b": sample.echo})))
+    assert simulate(workflow, [None]) == [3]
+
+
+def test_an_escalation_reaches_the_lead_above():
+    @podium.protocol
+    async def gives_up(brief):
+        return podium.verdict.escalate("too hard")
+
+    @podium.protocol
+    async def boss(brief):
+        if not brief["outcomes"]:
+            return podium.verdict.assign()
+        return podium.verdict.accept(brief["outcomes"]["inner"]["error"])
+
+    inner = Parallel({"p": Hierarchy(gives_up, team={"x": sample.add})}, join="settled")
+    (error,) = simulate(Workflow("w", Hierarchy(boss, team={"inner": inner})), [{"n": 1}])
+    assert (error["code"], error["message"]) == ("escalated", "too hard")
+
+
+def test_a_failed_task_names_workflow_step_attempt_and_cause():
+    workflow = Workflow("bad", Sequence(sample.echo, Step(sample.fail, retry=Retry(attempts=3, initial_delay_s=1))))
+
+    async def work(engine):
+        task = await engine.submit(workflow, "x")
+        with pytest.raises(TaskFailed) as caught:
+            await task.result()
+        error = caught.value
+        assert (error.workflow, error.step, error.attempt) == ("bad", "fail", 3)
+        assert (error.cause_kind, error.cause_message) == ("ValueError", "cannot do x")
+        assert "sample.py" in error.cause_traceback
+        assert "binding.py" not in error.cause_traceback
+        assert task.status == "failed"
+
+    engine_test(work)
+
+
+def test_retries_wait_and_then_succeed():
+    runs = []
+
+    @podium.protocol(retry=Retry(attempts=5, initial_delay_s=10, jitter=False))
+    async def third_time(ctx, input):
+        runs.append((ctx.attempt, ctx.idempotency_key))
+        if ctx.attempt < 3:
+            raise ConnectionError("not yet")
+        return ctx.attempt
+
+    async def work(engine):
+        began = asyncio.get_running_loop().time()
+        task = await engine.submit(Workflow("w", Sequence(third_time)))
+        assert await task.result() == 3
+        assert 30 <= asyncio.get_running_loop().time() - began < 31
+        assert {key for _, key in runs} == {f"{task.id}:third_time"}
+
+    engine_test(work)
+    assert [attempt for attempt, _ in runs] == [1, 2, 3]
+
+
+def test_only_the_named_kinds_are_retried():
+    runs = []
+
+    @podium.protocol(retry=Retry(attempts=5, only=("TimeoutError",)))
+    async def fails(ctx, input):
+        runs.append(ctx.attempt)
+        raise ValueError
+
+    with pytest.raises(TaskFailed):
+        simulate(Workflow("w", Sequence(fails)), [1])
+    assert runs == [1]
+
+
+def test_bad_input_at_a_later_step_is_not_retried():
+    workflow = Workflow("w", Sequence(sample.echo, Step(sample.greet, retry=Retry(attempts=3))))
+    with pytest.raises(TaskFailed, match=r"step 'greet' \(attempt 1\): InvalidInput: .*name: Field required"):
+        simulate(workflow, [{}])
+
+
+def test_a_time_out_says_what_was_allowed():
+    workflow = Workflow("w", Sequence(Step(sample.slow, timeout_s=2)))
+    with pytest.raises(TaskFailed, match=r"step 'slow' of task t-\w+ ran out of time: 2 s allowed, 2\.0 s used"):
+        simulate(workflow, [{"s": 100}])
+
+
+def test_waiting_in_a_queue_does_not_count_as_running():
+    workflow = Workflow("w", Sequence(Step(sample.slow, timeout_s=2)))
+    assert simulate(workflow, [{"s": 1.5}] * 10) == [{"s": 1.5}] * 10
+
+
+def test_the_same_key_and_payload_give_the_same_task():
+    async def work(engine):
+        first = await engine.submit(THREE, {"n": 1}, key="k")
+        again = await engine.submit(THREE, {"n": 1}, key="k")
+        assert again.id == first.id
+        assert await first.result() == await again.result() == {"n": 4}
+        assert (await engine.submit(THREE, {"n": 1}, key="k")).id == first.id
+        assert (await engine.submit(THREE, {"n": 1}, key="k", user="other")).id != first.id
+        with pytest.raises(KeyConflict, match=f"submission key 'k' already belongs to task {first.id}"):
+            await engine.submit(THREE, {"n": 2}, key="k")
+
+    engine_test(work)
+
+
+def test_the_same_key_twice_in_one_batch_is_one_task():
+    async def work(engine):
+        one, two = await engine.submit_many(THREE, [{"n": 1}, {"n": 1}], keys=["k", "k"])
+        assert one.id == two.id
+        assert [await one.result(), await two.result()] == [{"n": 4}] * 2
+
+    engine_test(work)
+
+
+def test_bad_input_is_refused_before_anything_is_accepted():
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.greet))
+        with pytest.raises(InvalidInput, match=r"inputs\[1\]|person\.name: Field required"):
+            await engine.submit_many(workflow, [{"name": "Ada"}, {}])
+        with pytest.raises(InvalidInput, match=r"input\.x\[0\]: object is not plain data"):
+            await engine.submit(THREE, {"x": [object()]})
+        assert engine.tasks() == []
+
+    engine_test(work)
+
+
+def test_cancelling_reaches_the_code_and_is_final():
+    stopped = []
+
+    @podium.protocol
+    async def forever(input):
+        try:
+            await asyncio.sleep(10_000)
+        except asyncio.CancelledError:
+            stopped.append(True)
+            raise
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(forever)))
+        await asyncio.sleep(1)
+        assert await task.cancel() == "cancelled"
+        with pytest.raises(TaskCancelled):
+            await task.result()
+        await asyncio.sleep(5)
+        assert stopped == [True]
+        assert task.status == "cancelled"
+        assert await task.cancel() == "cancelled"
+
+    engine_test(work)
+
+
+def test_cancelling_a_task_of_a_tier_reaches_its_members():
+    async def work(engine):
+        hierarchy = Hierarchy(sample.lead, team={"x": Step(sample.slow, with_={"s": "10000"})}, name="h")
+        task = await engine.submit(Workflow("w", Sequence(hierarchy)), {})
+        await asyncio.sleep(1)
+        await task.cancel()
+        await asyncio.sleep(1)
+        assert simulation.disk.shard("w.h").tasks[f"{task.id}/h"].record.status == "cancelled"
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
+def test_events_tell_the_whole_story_once():
+    @podium.protocol
+    async def talks(ctx, input):
+        ctx.emit({"half": input})
+        ctx.log.info("about %s", input)
+        await asyncio.sleep(1)
+        return input
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.echo, talks))
+        task = await engine.submit(workflow, 7)
+        told = [(event.kind, event.step) async for event in task.events()]
+        assert [event for event in told if event[0] not in ("started", "log", "chunk")] == [
+            ("accepted", ""),
+            ("finished", "echo"),
+            ("finished", "talks"),
+            ("completed", ""),
+        ]
+        assert ("chunk", "talks") in told
+        assert len(told) == len(set(told))
+        past = [(event.kind, event.step) async for event in task.events()]
+        assert past == [event for event in told if event[0] not in ("started", "log", "chunk")]
+
+    engine_test(work)
+
+
+def test_a_wait_that_times_out_leaves_the_task_alone():
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 100})
+        with pytest.raises(WaitTimedOut, match="is still running after 5 s; it goes on"):
+            await task.result(timeout_s=5)
+        assert await task.result() == {"s": 100}
+
+    engine_test(work)
+
+
+def test_tasks_are_listed_and_found():
+    async def work(engine):
+        tasks = await engine.submit_many(THREE, [{"n": n} for n in range(3)], user="ada")
+        slow = await engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 1000})
+        for task in tasks:
+            await task.result()
+        assert {task.id for task in engine.tasks(status="completed")} == {task.id for task in tasks}
+        assert [task.id for task in engine.tasks(status="running")] == [slow.id]
+        assert len(engine.tasks(workflow="three", limit=2)) == 2
+        assert len(engine.tasks(user="ada")) == 3
+        assert engine.task(tasks[0].id).record.result == {"n": 3}
+        assert await engine.task(tasks[0].id).result() == {"n": 3}
+        with pytest.raises(NotFound, match="no task 't-none'"):
+            engine.task("t-none")
+
+    engine_test(work)
+
+
+def test_state_lasts_as_long_as_the_actor():
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.Tally))
+        tasks = await engine.submit_many(workflow, [None] * 3)
+        assert [await task.result() for task in tasks] == [1, 2, 3]
+        simulation.kill("supervisor/w/Tally-0")
+        assert await (await engine.submit(workflow)).result() == 1
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
+def test_concurrency_is_one_unless_said_and_replicas_multiply_it():
+    async def took(protocol):
+        loop = asyncio.get_running_loop()
+        tasks = await engine.submit_many(Workflow(protocol.__name__, Sequence(protocol)), [{"s": 10, "n": 0}] * 4)
+        began = loop.time()
+        for task in tasks:
+            await task.result()
+        return round(loop.time() - began)
+
+    @podium.protocol(replicas=2)
+    async def two_replicas(input):
+        await asyncio.sleep(10)
+
+    @podium.protocol(concurrency=2)
+    async def two_at_once(input):
+        await asyncio.sleep(10)
+
+    async def work(given):
+        nonlocal engine
+        engine = given
+        return [await took(sample.slow), await took(two_replicas), await took(two_at_once), await took(sample.wide)]
+
+    engine = None
+    assert engine_test(work) == [40, 20, 20, 10]
+
+
+def test_higher_priority_goes_first():
+    order = []
+
+    @podium.protocol
+    async def notes(input):
+        order.append(input)
+        await asyncio.sleep(1)
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(notes))
+        tasks = await engine.submit_many(workflow, ["a", "b", "c"])
+        tasks.append(await engine.submit(workflow, "urgent", priority=5))
+        for task in tasks:
+            await task.result()
+
+    engine_test(work, lookahead_s=0)
+    assert order == ["a", "urgent", "b", "c"]
+
+
+def test_quotas_bound_the_whole_cluster():
+    running, most = set(), []
+
+    @podium.protocol(quotas={"llm": 1}, concurrency=50)
+    async def one(ctx, input):
+        running.add(ctx.task_id)
+        most.append(len(running))
+        await asyncio.sleep(1)
+        running.discard(ctx.task_id)
+
+    async def work(engine):
+        tasks = []
+        for name in ("w1", "w2"):
+            tasks += await engine.submit_many(Workflow(name, Sequence(one)), [None] * 10)
+        await asyncio.sleep(0.5)
+        assert {task.status for task in tasks} == {"pending", "running"}
+        for task in tasks:
+            await task.result()
+        return (await engine.status())["quotas"]["llm"]
+
+    assert engine_test(work, limits={"llm": 3}) == {"limit": 3, "held": 0, "waiting": 0}
+    assert max(most) == 3
+
+
+def test_limits_change_while_it_runs():
+    async def work(engine):
+        tasks = await engine.submit_many(Workflow("w", Sequence(sample.model)), [{"n": 0}] * 10)
+        assert (await engine.set_limits(llm=7))["llm"]["limit"] == 7
+        for task in tasks:
+            await task.result()
+
+    engine_test(work, limits={"llm": 1})
+
+
+def test_a_quota_without_a_limit_is_refused_when_deployed():
+    async def work(engine):
+        with pytest.raises(InvalidInput, match="no limit is set for quota 'gpu'"):
+            await engine.submit(Workflow("w", Sequence(Step(sample.add, quotas={"gpu": 1}))), {"n": 1})
+
+    engine_test(work)
+
+
+def test_more_open_tasks_than_allowed_are_refused_with_a_time_to_come_back():
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.slow))
+        await engine.submit_many(workflow, [{"s": 1000}] * 5)
+        with pytest.raises(Overloaded, match="5 tasks are open, the limit is max_open_tasks=5") as caught:
+            await engine.submit(workflow, {"s": 1})
+        assert caught.value.retry_after_s > 0
+
+    engine_test(work, max_open_tasks=5)
+
+
+def test_a_protocol_whose_start_raises_is_reported_and_the_workflow_marked_down():
+    class Broken(podium.Protocol):
+        async def start(self):
+            raise OSError("no such device")
+
+        async def run(self, ctx, input):
+            return input
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(Broken))
+        with pytest.raises(SpawnFailed, match="did not start: no such device"):
+            await engine.submit(workflow)
+
+    engine_test(work)
+
+
+def test_a_step_that_kills_its_host_again_and_again_fails_and_harms_nobody_else():
+    @podium.protocol
+    async def poison(input):
+        if input == "poison":
+            simulation.kill("supervisor/w/poison-0")
+            await asyncio.sleep(1)
+        return input
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(poison))
+        bad, good = await engine.submit_many(workflow, ["poison", "fine"])
+        with pytest.raises(TaskFailed, match="lost 4 hosts of 'poison' while it ran"):
+            await bad.result()
+        assert await good.result() == "fine"
+
+    simulation = Simulation(max_losses=3)
+    simulation.run(work)
+
+
+def test_a_supervisor_that_dies_too_often_takes_its_workflow_down_visibly():
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 1000})
+        for _ in range(4):
+            await asyncio.sleep(5)
+            simulation.kill("supervisor/w")
+        with pytest.raises(WorkflowDown, match="workflow 'w' is down: died more often than 3 times in 60 s"):
+            await task.result()
+        status = (await engine.status())["workflows"]["w"]
+        assert status["state"] == "down"
+        again = await engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 1})
+        assert await again.result() == {"s": 1}
+        assert await engine.task(task.id).result() == {"s": 1000}
+
+    simulation = Simulation(restart_intensity=3)
+    simulation.run(work)
+
+
+def test_two_versions_of_a_workflow_run_side_by_side():
+    async def work(engine):
+        old = await engine.submit(Workflow("w", Sequence(sample.slow, sample.echo)), {"s": 50})
+        new = await engine.submit(Workflow("w", Sequence(sample.echo), version="2"), "new")
+        assert await new.result() == "new"
+        assert await old.result() == {"s": 50}
+        assert (old.record.version, new.record.version) == ("1", "2")
+
+    engine_test(work)
+
+
+def test_one_seed_gives_one_run():
+    def history(seed):
+        faults = Faults(lose_reply=0.1, lose_request=0.1, repeat=0.1, delay_s=0.1, commit_s=0.1, kills=3)
+        simulation = Simulation(seed, faults=faults)
+
+        async def work(engine):
+            tasks = await engine.submit_many(THREE, [{"n": n} for n in range(5)])
+            return [(await task.result(), task.record.finished_at) for task in tasks]
+
+        return simulation.run(work), simulation.killed
+
+    assert history(5) == history(5)
+    assert history(5) != history(6)

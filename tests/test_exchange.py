@@ -1,0 +1,227 @@
+"""The exchange over a transport that loses, repeats and delays: every message handled once, answered once."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podium.actors.exchange import ExchangeLimits, Near
+from podium.actors.far_side import Far
+from podium.cluster.virtual import VirtualLoop
+from podium.protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable
+
+
+def run(work):
+    loop = VirtualLoop()
+    try:
+        result = loop.run_until_complete(asyncio.wait_for(work, 10_000))
+    finally:
+        loop.close()
+    assert not loop.uncaught
+    return result
+
+
+class Echo:
+    """Answers with the payload, after the seconds it names; notes what it handled."""
+
+    def __init__(self):
+        self.handled = []
+        self.cancelled = []
+
+    def receive(self, ask):
+        self.handled.append(ask.payload)
+        ask.on_cancel = lambda: self.cancelled.append(ask.payload)
+        if ask.kind == "never":
+            return
+        if ask.kind == "refuse":
+            raise InvalidInput(problem="no", path="x")
+        if ask.kind == "break":
+            raise ZeroDivisionError("oops")
+        if ask.kind == "chunks":
+            for number in range(ask.payload):
+                ask.chunk(number)
+        delay_s = ask.payload.get("s", 0) if isinstance(ask.payload, dict) else 0
+        asyncio.get_running_loop().call_later(delay_s, ask.reply, ask.payload)
+
+
+class Network:
+    def __init__(self, far, rng=None, loss=0.0, repeat=0.0, delay_s=0.0):
+        self.far, self.rng = far, rng or Random(0)
+        self.loss, self.repeat, self.delay_s = loss, repeat, delay_s
+        self.calls = 0
+
+    async def call(self, frame):
+        self.calls += 1
+        await asyncio.sleep(self.rng.uniform(0, self.delay_s))
+        if self.rng.random() < self.loss:
+            raise PeerUnreachable(address="far", reason="request lost")
+        if self.rng.random() < self.repeat:
+            asyncio.get_running_loop().create_task(self.far.exchange(frame))
+        answer = await self.far.exchange(frame)
+        await asyncio.sleep(self.rng.uniform(0, self.delay_s))
+        if self.rng.random() < self.loss:
+            raise PeerUnreachable(address="far", reason="reply lost")
+        return answer
+
+
+def pair(limits=ExchangeLimits(), **faults):
+    echo = Echo()
+    far = Far(echo.receive, "far@1", limits)
+    network = Network(far, **faults)
+    return echo, network, Near("far", network.call, "near", limits)
+
+
+def test_what_waits_together_leaves_together():
+    async def work():
+        echo, network, near = pair()
+        results = await asyncio.gather(*(near.ask("echo", n) for n in range(1000)))
+        assert results == list(range(1000))
+        assert network.calls <= 4
+
+    run(work())
+
+
+def test_a_slow_message_does_not_hold_a_fast_one():
+    async def work():
+        _, _, near = pair()
+        slow = asyncio.ensure_future(near.ask("echo", {"s": 100}))
+        await asyncio.wait_for(near.ask("echo", {"s": 0}), 1)
+        assert not slow.done()
+        await slow
+
+    run(work())
+
+
+def test_messages_that_are_never_answered_do_not_hold_later_ones():
+    async def work():
+        _, _, near = pair()
+        for _ in range(5):
+            near.send("never", None, lambda reply: None)
+            await asyncio.sleep(1)
+        await asyncio.wait_for(near.ask("echo", "x"), 0.1)
+
+    run(work())
+
+
+def test_refusals_and_crashes_of_a_handler_come_back_as_errors():
+    async def work():
+        _, _, near = pair()
+        with pytest.raises(InvalidInput, match="x: no"):
+            await near.ask("refuse")
+        with pytest.raises(Exception, match="ZeroDivisionError: oops"):
+            await near.ask("break")
+
+    run(work())
+
+
+def test_an_answer_that_is_not_plain_data_harms_only_itself():
+    async def work():
+        echo, _, near = pair()
+        echo.receive = lambda ask: ask.reply(object() if ask.payload == "bad" else "good")
+        near_two = Near("far", Network(Far(echo.receive, "far@2")).call, "near")
+        good, bad = await asyncio.gather(near_two.ask("a", "x"), near_two.ask("a", "bad"), return_exceptions=True)
+        assert good == "good"
+        assert isinstance(bad, InvalidInput)
+
+    run(work())
+
+
+def test_cancelling_reaches_the_far_side():
+    async def work():
+        echo, _, near = pair()
+        asked = asyncio.ensure_future(near.ask("never", "x"))
+        await asyncio.sleep(1)
+        asked.cancel()
+        await asyncio.sleep(1)
+        assert echo.cancelled == ["x"]
+
+    run(work())
+
+
+def test_the_death_of_the_far_side_is_known_at_once_even_when_nothing_was_asked():
+    async def work():
+        _, network, near = pair()
+        lost = []
+        near.watch(lost.append)
+        asked = asyncio.ensure_future(near.ask("never"))
+        await asyncio.sleep(1)
+
+        async def dead(frame):
+            raise PeerLost(address="far")
+
+        network.call = near._call = dead
+        next(iter(network.far._sessions.values())).wake_all()  # the call that is out comes back, the next one fails
+        await asyncio.sleep(1)
+        assert [type(error) for error in lost] == [PeerLost]
+        with pytest.raises(PeerLost):
+            await asked
+        with pytest.raises(PeerLost):
+            await near.ask("echo", 1)
+
+    run(work())
+
+
+def test_another_incarnation_is_a_loss():
+    async def work():
+        echo, network, near = pair()
+        await near.ask("echo", 1)
+        network.far = Far(echo.receive, "far@2")
+        with pytest.raises(PeerLost, match="another incarnation"):
+            await near.ask("echo", 2)
+
+    run(work())
+
+
+def test_the_queue_is_bounded_with_a_typed_refusal():
+    async def work():
+        _, _, near = pair(ExchangeLimits(queue=3, calls=1))
+        for number in range(3):
+            near.send("echo", number, lambda reply: None)
+        with pytest.raises(Overloaded, match="3 messages wait for far"):
+            near.send("echo", 4, lambda reply: None)
+
+    run(work())
+
+
+def test_large_frames_are_split_and_a_message_too_large_alone_is_refused():
+    async def work():
+        _, _, near = pair(ExchangeLimits(frame_bytes=5_000))
+        results = await asyncio.gather(*(near.ask("echo", "x" * 1000) for _ in range(20)))
+        assert all(len(result) == 1000 for result in results)
+        with pytest.raises(InvalidInput, match="the limit is 5000"):
+            await near.ask("echo", "x" * 6000)
+        assert await near.ask("echo", "still works") == "still works"
+
+    run(work())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    loss=st.sampled_from([0.0, 0.1, 0.3]),
+    repeat=st.sampled_from([0.0, 0.2]),
+    delay_s=st.sampled_from([0.0, 0.05]),
+    count=st.integers(1, 40),
+)
+def test_every_message_is_handled_once_and_answered_once(seed, loss, repeat, delay_s, count):
+    async def work():
+        limits = ExchangeLimits(resends=100)
+        echo, _, near = pair(limits, rng=Random(seed), loss=loss, repeat=repeat, delay_s=delay_s)
+        chunks = {number: [] for number in range(count)}
+
+        async def one(number):
+            done = asyncio.get_running_loop().create_future()
+            await asyncio.sleep(number % 3)
+            near.send("chunks", 5, done.set_result, chunks[number].append)
+            return (await done).unwrap()
+
+        results = await asyncio.gather(*(one(number) for number in range(count)))
+        assert results == [5] * count
+        assert len(echo.handled) == count
+        assert all(seen == [0, 1, 2, 3, 4] for seen in chunks.values())
+
+    run(work())
