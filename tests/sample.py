@@ -98,3 +98,8 @@ async def strict_lead(brief: dict) -> dict:
         return verdict.assign({name: {"n": 0} for name in brief["team"]})
     weak = [name for name, outcome in brief["outcomes"].items() if "feedback" not in outcome["output"]]
     return verdict.retry(weak, "more") if weak else verdict.accept(brief["round"])
+
+
+@podium.protocol
+async def greet_number(input: dict[str, int]) -> str:
+    return f"hello {input['n']}"

@@ -1,0 +1,187 @@
+"""The command line, as a person or a script uses it; on the in-process cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOW = """
+name: flow
+root:
+  sequence:
+    - tests.sample:add
+    - {each: "[input, input]", do: "tests.sample:plain", name: both}
+"""
+
+
+@pytest.fixture
+def cli(tmp_path):
+    """Run `podium` in a folder of its own; returns (exit code, stdout, stderr)."""
+    (tmp_path / "flow.yaml").write_text(FLOW)
+    (tmp_path / "bad.yaml").write_text("name: bad\nroot: tests.sample:fail\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PODIUM_CLUSTER": "inprocess", "COLUMNS": "120"}
+
+    def run(*words, stdin=None):
+        done = subprocess.run(
+            [sys.executable, "-m", "podium", *words],
+            cwd=tmp_path, env=environment, input=stdin, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    run.folder, run.environment = tmp_path, environment
+    return run
+
+
+def test_run_prints_the_result_alone_on_standard_output(cli):
+    code, out, err = cli("run", "flow.yaml", "-i", "n=1", "-o", "json")
+    assert (code, json.loads(out)) == (0, [{"n": 3}, {"n": 3}])
+    assert "completed" in err
+
+
+def test_quiet_prints_nothing_else(cli):
+    assert cli("run", "flow.yaml", "-i", "n=1", "-q")[2] == ""
+
+
+@pytest.mark.parametrize(("words", "stdin"), [(["-i", "@in.json"], None), (["-i", "-"], '{"n": 1}')])
+def test_input_from_a_file_and_from_standard_input(cli, words, stdin):
+    (cli.folder / "in.json").write_text('{"n": 1}')
+    code, out, _ = cli("run", "flow.yaml", "-q", *words, stdin=stdin)
+    assert (code, json.loads(out)) == (0, [{"n": 3}, {"n": 3}])
+
+
+def test_a_failed_task_exits_with_1_and_says_where(cli):
+    code, out, err = cli("run", "bad.yaml", "-i", "x", "-q")
+    assert (code, out) == (1, "")
+    assert re.search(r"TaskFailed: task t-\w+ of workflow 'bad' failed in step 'fail' \(attempt 1\): ValueError: cannot do x", err)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nosuch.yaml"], "nosuch.yaml: No such file"),
+        (["run", "tests.sample:nope"], "tests.sample:nope: expected a Workflow, found nothing"),
+        (["run", "flow.yaml", "-i", "@none.json"], "none.json: No such file"),
+        (["run", "flow.yaml", "-i", "-"], "standard input:1:1: not JSON"),
+        (["run", "flow.yaml", "-i", "a=1", "-i", "b"], "--input b: expected k=v, @file.json or -"),
+        (["run", "flow.yaml", "-i", "3"], "input: Input should be a valid dictionary"),
+        (["validate", "broken.yaml"], "broken.yaml:4:7: root.sequence[0].step: unknown protocol"),
+        (["ps", "--status", "odd"], "'odd' is not one of"),
+        (["run"], "Missing argument"),
+        (["nonsense"], "No such command"),
+        (["run", "flow.yaml", "--limits", "llm"], "limits"),
+    ],
+)
+def test_mistakes_exit_with_2_and_name_the_place(cli, words, message):
+    (cli.folder / "broken.yaml").write_text("name: w\nroot:\n  sequence:\n    - nosuch:x\n")
+    code, out, err = cli(*words, stdin="")
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+
+
+def test_what_does_not_exist_exits_with_3(cli):
+    for command in ("show", "watch", "cancel"):
+        code, _, err = cli(command, "t-none")
+        assert (code, err.strip()) == (3, "NotFound: no task 't-none'")
+
+
+def test_a_wait_that_times_out_exits_with_4(cli):
+    (cli.folder / "slow.yaml").write_text("name: slow\nroot: tests.sample:slow\n")
+    code, _, err = cli("run", "slow.yaml", "-i", "s=30", "--timeout", "0.3")
+    assert code == 4
+    assert "it goes on" in err
+
+
+def test_an_interrupt_detaches_exits_with_130_and_says_how_to_go_on(cli):
+    (cli.folder / "slow.yaml").write_text("name: slow\nroot: tests.sample:slow\n")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "podium", "run", "slow.yaml", "-i", "s=60"],
+        cwd=cli.folder, env=cli.environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert "accepted" in child.stderr.readline()
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=30)
+    assert (child.returncode, out) == (130, "")
+    assert "The task is saved: `podium up` resumes it" in err
+    assert "Traceback" not in err
+
+
+def test_ps_and_show_read_what_ran_without_a_cluster(cli):
+    cli("run", "flow.yaml", "-i", "n=1", "-q", "--user", "ada", "--priority", "3")
+    code, out, _ = cli("ps", "-o", "json")
+    (record,) = json.loads(out)
+    assert (record["workflow"], record["status"], record["user"], record["priority"]) == ("flow", "completed", "ada", 3)
+    code, out, _ = cli("show", record["task_id"], "-o", "json")
+    steps = json.loads(out)["steps"]
+    assert [(step["path"], step["status"]) for step in steps] == [
+        ("add", "completed"),
+        ("both[0]", "completed"),
+        ("both[1]", "completed"),
+    ]
+    code, out, _ = cli("show", record["task_id"])
+    assert (code, "✓ add" in out, "✓ both[0]" in out) == (0, True, True)
+    code, out, _ = cli("ps")
+    assert record["task_id"] in out
+
+
+def test_show_gives_the_error_with_its_traceback(cli):
+    cli("run", "bad.yaml", "-i", "x", "-q")
+    (record,) = json.loads(cli("ps", "-o", "json")[1])
+    out = cli("show", record["task_id"])[1]
+    assert "✗ fail" in out
+    assert "ValueError in 'fail': cannot do x" in out
+    assert "sample.py" in out
+
+
+def test_an_interrupted_task_is_resumed_by_the_next_run(cli):
+    (cli.folder / "slow.yaml").write_text("name: slow\nroot: tests.sample:slow\n")
+    cli("run", "slow.yaml", "-i", "s=1", "--timeout", "0.2", "-q", "--key", "k")
+    code, out, _ = cli("run", "slow.yaml", "-i", "s=1", "-q", "--key", "k")
+    assert (code, json.loads(out)) == (0, {"s": 1})
+    assert len(json.loads(cli("ps", "-o", "json")[1])) == 1
+
+
+def test_validate_and_schema(cli):
+    code, out, _ = cli("validate", "flow.yaml")
+    assert code == 0
+    assert out.startswith("flow version 1: ok (hash ")
+    schema = json.loads(cli("schema")[1])
+    assert schema["title"] == "Workflow"
+
+
+def test_status_shows_what_is_in_force_and_where_it_came_from(cli):
+    code, out, _ = cli("status", "-o", "json")
+    facts = json.loads(out)
+    assert facts["settings"]["cluster"] == {"value": "inprocess", "source": "PODIUM_CLUSTER"}
+    assert facts["settings"]["lease_s"] == {"value": 30.0, "source": "default"}
+    assert facts["cluster"] is None
+
+
+@pytest.mark.parametrize("words", [["--help"], ["ps"], ["show", "t-x"], ["validate", "flow.yaml"], ["schema"], ["status"]])
+def test_reading_commands_do_not_import_ray(cli, words):
+    script = (
+        "import sys; sys.argv = ['podium', *sys.argv[1:]]\n"
+        "from podium.cluster.gateways.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert 'ray' not in sys.modules, 'ray was imported'\n"
+        "assert 'jsonschema' not in sys.modules, 'jsonschema was imported'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=cli.folder, env=cli.environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_ps_is_quick(cli):
+    def took():
+        began = time.monotonic()
+        cli("ps")
+        return time.monotonic() - began
+
+    assert min(took() for _ in range(3)) < 1.5  # 0.5 s on a quiet machine; this only catches a heavy import

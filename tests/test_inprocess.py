@@ -1,0 +1,190 @@
+"""The synchronous client and the in-process cluster, in real time on real files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+import podium
+from podium import Parallel, Sequence, Step, Workflow
+from podium.errors import DataInUse, EngineClosed, InvalidSetting, TaskFailed, WaitTimedOut
+from tests import sample
+
+THREE = Workflow("three", Sequence(sample.add, sample.plain, sample.add))
+
+
+@pytest.fixture
+def engine(tmp_path):
+    with podium.connect(cluster="inprocess", data=tmp_path / "data", limits={"llm": 2}) as engine:
+        yield engine
+
+
+def test_submit_and_result(engine):
+    task = engine.submit(THREE, {"n": 1})
+    assert task.result(timeout_s=10) == {"n": 4}
+    assert task.status == "completed"
+
+
+def test_many_tasks_with_one_acknowledgement(engine):
+    tasks = engine.submit_many(THREE, [{"n": n} for n in range(300)])
+    assert [task.result(timeout_s=30)["n"] for task in tasks] == [n + 3 for n in range(300)]
+
+
+def test_events_are_live(engine):
+    task = engine.submit(Workflow("w", Sequence(sample.echo, sample.slow)), {"s": 0.2})
+    kinds = [event.kind for event in task.events()]
+    assert kinds[0] == "accepted"
+    assert kinds[-1] == "completed"
+
+
+def test_plain_protocols_run_in_threads_and_beside_each_other(engine):
+    workflow = Workflow("w", Parallel({"a": sample.blocking, "b": Step(sample.slow)}))
+    began = time.monotonic()
+    engine.submit(workflow, {"s": 0.3}).result(timeout_s=10)
+    assert time.monotonic() - began < 0.6
+
+
+def test_a_plain_protocol_that_heeds_the_flag_ends_at_its_time_out(engine):
+    task = engine.submit(Workflow("w", Sequence(Step(sample.blocking, timeout_s=0.2))), {"s": 60})
+    with pytest.raises(TaskFailed, match="ran out of time"):
+        task.result(timeout_s=10)
+
+
+def test_a_wait_may_time_out(engine):
+    task = engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 60})
+    with pytest.raises(WaitTimedOut):
+        task.result(timeout_s=0.05)
+    assert task.cancel() == "cancelled"
+
+
+def test_open_tasks_resume_when_the_engine_starts_again(tmp_path):
+    workflow = Workflow("w", Sequence(sample.echo, sample.slow, sample.echo))
+    with podium.connect(cluster="inprocess", data=tmp_path) as engine:
+        ids = [task.id for task in engine.submit_many(workflow, [{"s": 0.05}] * 5)]
+    with podium.connect(cluster="inprocess", data=tmp_path) as engine:
+        assert [engine.task(id).result(timeout_s=10) for id in ids] == [{"s": 0.05}] * 5
+
+
+def test_a_second_engine_on_the_same_data_is_told_who_has_it(tmp_path):
+    with podium.connect(cluster="inprocess", data=tmp_path) as engine:
+        assert not engine.joined
+        with pytest.raises(DataInUse, match=f"in use by an in-process engine \\(process {os.getpid()}\\)"):
+            podium.connect(cluster="inprocess", data=tmp_path)
+
+
+def test_a_closed_engine_says_so(tmp_path):
+    engine = podium.connect(cluster="inprocess", data=tmp_path)
+    task = engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 60})
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineClosed):
+        task.result(timeout_s=5)
+    with pytest.raises(EngineClosed):
+        engine.submit(THREE, {"n": 1})
+
+
+def test_nothing_is_left_when_an_engine_closes(tmp_path):
+    import threading
+
+    before = {thread.name for thread in threading.enumerate()}
+    with podium.connect(cluster="inprocess", data=tmp_path) as engine:
+        engine.submit(THREE, {"n": 1}).result(timeout_s=10)
+    after = {t.name for t in threading.enumerate() if not t.name.startswith(("supervisor", "asyncio"))}
+    assert after <= before | {"MainThread"}
+
+
+def test_the_async_engine_works_in_a_running_loop(tmp_path):
+    async def work():
+        async with podium.connect_async(cluster="inprocess", data=tmp_path) as engine:
+            task = await engine.submit(THREE, {"n": 1})
+            kinds = [event.kind async for event in task.events()]
+            assert kinds[-1] == "completed"
+            return await task.result()
+
+    assert asyncio.run(work()) == {"n": 4}
+
+
+def test_connect_prints_nothing_and_leaves_logging_signals_and_cwd_alone(tmp_path, capfd):
+    before = (logging.getLogger().handlers[:], logging.getLogger().level, os.getcwd())
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with podium.connect(cluster="inprocess", data=tmp_path) as engine:
+        engine.submit(THREE, {"n": 1}).result(timeout_s=10)
+    assert (logging.getLogger().handlers[:], logging.getLogger().level, os.getcwd()) == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert capfd.readouterr() == ("", "")
+
+
+def test_settings_come_from_keyword_over_variable_over_file(tmp_path, monkeypatch):
+    from podium.cluster.config import load_settings
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "podium.toml").write_text('lease_s = 11\ngrace_s = 3\nuser = "file"\n[limits]\nllm = 7\n')
+    monkeypatch.setenv("PODIUM_GRACE_S", "4")
+    monkeypatch.setenv("PODIUM_USER", "variable")
+    settings = load_settings(user="keyword", num_cpus=None)
+    assert (settings.lease_s, settings.grace_s, settings.user) == (11, 4, "keyword")
+    assert settings.limits == {"request": 50, "llm": 7, "tool": 10, "context": 20, "background": 20}
+    assert settings.sources["lease_s"] == "podium.toml: lease_s"
+    assert settings.sources["grace_s"] == "PODIUM_GRACE_S"
+    assert settings.sources["user"] == "keyword user"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"lease": 3}, r"setting 'lease' \(keyword lease\): no such setting; there are data, cluster"),
+        ({"lease_s": "x"}, r"setting 'lease_s' \(keyword lease_s\): Input should be a valid number.*not 'x'"),
+        ({"cluster": "moon"}, r"setting 'cluster' .*Input should be 'ray' or 'inprocess', not 'moon'"),
+        ({"limits": {"llm": -1}}, r"setting 'limits' .*greater than or equal to 0"),
+    ],
+)
+def test_a_bad_setting_names_itself_and_its_source(keywords, message):
+    with pytest.raises(InvalidSetting, match=message):
+        podium.connect(**keywords)
+
+
+def test_a_killed_in_process_driver_loses_nothing(tmp_path):
+    """kill -9 of the whole process in the middle; the next engine finishes every accepted task."""
+    script = textwrap.dedent(
+        f"""
+        import podium, sys
+        from tests import sample
+        workflow = podium.Workflow("w", podium.Sequence(sample.echo, sample.wide, sample.echo))
+        engine = podium.connect(cluster="inprocess", data={str(tmp_path)!r})
+        tasks = engine.submit_many(workflow, [{{"n": n, "s": 5}} for n in range(20)])
+        print(len(tasks), flush=True)
+        sys.stdin.read()
+        """
+    )
+    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert driver.stdout.readline() == b"20\n"
+    driver.kill()
+    driver.wait()
+    with podium.connect(cluster="inprocess", data=tmp_path) as engine:
+        tasks = engine.tasks(limit=100)
+        assert len(tasks) == 20
+        assert sorted(task.result(timeout_s=30)["n"] for task in tasks) == list(range(1, 21))
+
+
+def test_the_first_result_comes_within_a_second_of_connecting(tmp_path):
+    began = time.monotonic()
+    with podium.connect(cluster="inprocess", data=tmp_path) as engine:
+        engine.submit(THREE, {"n": 1}).result(timeout_s=10)
+    assert time.monotonic() - began < 1.0
+
+
+def test_what_is_stored_is_plain_data_and_private(tmp_path):
+    with podium.connect(cluster="inprocess", data=tmp_path) as engine:
+        engine.submit(THREE, {"n": 1}).result(timeout_s=10)
+        assert json.loads((tmp_path / "cluster.json").read_text())["kind"] == "inprocess"
+        assert (tmp_path / "shards" / "three.db").stat().st_mode & 0o077 == 0
+    assert not (tmp_path / "cluster.json").exists()

@@ -1,0 +1,225 @@
+"""On a real local Ray cluster, with real kills. One cluster serves all tests but those that kill it whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+import podium
+from podium import Hierarchy, Sequence, Step, Workflow
+from podium.cluster.store.reading import FileReader
+from podium.errors import SpawnFailed, TaskFailed
+from podium.supervisors.events import unpack_events
+from tests import sample
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    with podium.connect(data=tmp_path_factory.mktemp("ray"), limits={"llm": 2}, num_cpus=2) as engine:
+        yield engine
+
+
+def pid_of(engine, address):
+    """The process of one of our actors."""
+    import ray
+
+    actor = ray.get_actor(address, namespace=engine._core._session._namespace)
+    return ray.get(actor.ping.remote(), timeout=30)
+
+
+def kill(engine, address):
+    pid = pid_of(engine, address)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def listening():
+    """Addresses on which this process's children listen."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    found = set()
+    for process in family:
+        try:
+            found |= {c.laddr.ip for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def test_a_workflow_of_all_kinds_of_protocols(engine):
+    @podium.protocol
+    async def local(input):
+        return {"n": input["n"] * 10}
+
+    workflow = Workflow("kinds", Sequence(sample.add, sample.plain, local, sample.greet_number, sample.Tally))
+    assert engine.submit(workflow, {"n": 1}).result(timeout_s=60) == 1
+
+
+def test_a_hierarchy_has_a_supervisor_of_its_own(engine):
+    workflow = Workflow("tiered", Sequence(Hierarchy(sample.lead, team={"x": sample.add}, name="h")))
+    assert engine.submit(workflow, {"n": 1}).result(timeout_s=60) == {"x": {"n": 2}}
+    assert pid_of(engine, "supervisor/tiered") != pid_of(engine, "supervisor/tiered/h")
+
+
+def test_everything_listens_on_loopback_only(engine):
+    assert listening() <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_many_tasks(engine):
+    workflow = Workflow("many", Sequence(sample.add, sample.add, sample.add))
+    tasks = engine.submit_many(workflow, [{"n": n} for n in range(500)])
+    assert [task.result(timeout_s=60)["n"] for task in tasks] == [n + 3 for n in range(500)]
+
+
+def test_a_failure_brings_the_traceback_across(engine):
+    with pytest.raises(TaskFailed, match="ValueError: cannot do 3") as caught:
+        engine.submit(Workflow("bad", Sequence(sample.fail)), 3).result(timeout_s=60)
+    assert "sample.py" in caught.value.cause_traceback
+
+
+def test_events_and_cancel(engine):
+    task = engine.submit(Workflow("slow", Sequence(sample.slow)), {"s": 60})
+    for event in task.events():
+        if event.kind == "started":
+            assert task.cancel() == "cancelled"
+    assert event.kind == "cancelled"
+
+
+def test_a_plain_step_that_will_not_stop_is_stopped_with_its_host(engine):
+    @podium.protocol(concurrency=2)
+    def stuck(input):
+        time.sleep(input["s"])
+        return os.getpid()
+
+    workflow = Workflow("stuck", Sequence(Step(stuck, timeout_s=1)))
+    began = time.monotonic()
+    bad, good = engine.submit_many(workflow, [{"s": 3600}, {"s": 0.9}])
+    with pytest.raises(TaskFailed, match="ran out of time"):
+        bad.result(timeout_s=30)
+    assert time.monotonic() - began < 10
+    good.result(timeout_s=30)
+    engine.submit(workflow, {"s": 0}).result(timeout_s=30)
+
+
+def test_a_protocol_that_cannot_start_says_why(engine):
+    class Broken(podium.Protocol):
+        async def start(self):
+            raise OSError("no such device")
+
+        async def run(self, ctx, input):
+            return input
+
+    with pytest.raises(SpawnFailed, match="no such device"):
+        engine.submit(Workflow("broken", Sequence(Broken)))
+
+
+@pytest.mark.parametrize("victim", ["supervisor/victims/wide-0", "supervisor/victims", "resources", "coordinator"])
+def test_work_goes_on_after_kill_9(engine, victim):
+    workflow = Workflow("victims", Sequence(sample.wide, Step(sample.wide, quotas={"llm": 1}), sample.wide))
+    tasks = engine.submit_many(workflow, [{"n": n, "s": 0.3} for n in range(10)])
+    for event in tasks[0].events():
+        if event.kind == "finished":
+            break
+    pid = kill(engine, victim)
+    assert [task.result(timeout_s=120)["n"] for task in tasks] == [n + 3 for n in range(10)]
+    assert pid_of(engine, victim) != pid
+    assert engine.submit(workflow, {"n": 1, "s": 0}).result(timeout_s=60) == {"n": 4}
+
+
+WITNESSED = textwrap.dedent(
+    """
+    import asyncio, os, podium
+
+    @podium.protocol(concurrency=2000)
+    async def step(ctx, input):
+        note(ctx, "start")
+        await asyncio.sleep(0.2)
+        note(ctx, "end")
+        return {"n": input["n"] + 1}
+
+    def note(ctx, what):
+        handle = os.open(os.environ["WITNESS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, f"{what} {ctx.task_id} {ctx.step}\\n".encode())
+        os.close(handle)
+
+    workflow = podium.Workflow("witnessed", podium.Sequence(step, step, step))
+    """
+)
+DRIVER = textwrap.dedent(
+    """
+    import sys, podium
+    from witnessed import workflow
+
+    engine = podium.connect(data="data", num_cpus=2)
+    tasks = engine.submit_many(workflow, [{"n": n} for n in range(int(sys.argv[1]))])
+    print("accepted", len(tasks), flush=True)
+    sys.stdin.read()
+    """
+)
+
+
+def family_of(pid):
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def test_kill_9_of_driver_and_every_ray_process_loses_nothing(tmp_path):
+    count = 200
+    (tmp_path / "witnessed.py").write_text(WITNESSED)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    witness = tmp_path / "witness.txt"
+    witness.touch()
+    environment = {**os.environ, "WITNESS": str(witness)}
+    driver = subprocess.Popen(
+        [sys.executable, "driver.py", str(count)],
+        cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert driver.stdout.readline() == f"accepted {count}\n".encode()
+    while witness.read_text().count("end") < count // 2:
+        time.sleep(0.02)
+    for process in family_of(driver.pid):
+        process.kill()
+    driver.wait()
+    recorded = recorded_starts(tmp_path / "data")
+    before = Counter(line for line in witness.read_text().splitlines() if line.startswith("start"))
+    finish = textwrap.dedent(
+        """
+        import podium
+        with podium.connect(data="data", num_cpus=2) as engine:
+            tasks = engine.tasks(limit=10_000)
+            print(sorted(task.result(timeout_s=120)["n"] for task in tasks))
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", finish], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.stdout == f"{list(range(3, count + 3))}\n", done.stderr
+    starts = Counter(line for line in witness.read_text().splitlines() if line.startswith("start"))
+    assert len(starts) == 3 * count
+    again = {line for line in starts if starts[line] > before[line] > 0}
+    assert not again & recorded, "a step ran again after its finish was recorded"
+    assert again <= set(before) - recorded, "only what was in flight may run twice"
+    assert max(starts.values()) <= 2
+
+
+def recorded_starts(data):
+    """The witness lines of all steps whose finish is in the journal."""
+    reader = FileReader(data)
+    stored = [reader.find_task(record.task_id) for record in reader.list_tasks(limit=100_000)]
+    return {
+        f"start {task.record.task_id} {event.path}"
+        for task in stored
+        for body in task.bodies
+        for event in unpack_events(body)
+    }
