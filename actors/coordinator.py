@@ -70,7 +70,8 @@ class Coordinator:
 
     async def _resume(self) -> None:
         """Start every workflow that has open tasks; make sure that of the others nothing is left."""
-        resumed, idle = [], []
+        resumed: list[str] = []
+        idle: list[str] = []
         for workflow in self._workflows:
             busy = await self._world.open_count(workflow) > 0
             (resumed if busy else idle).append(workflow)
@@ -238,9 +239,9 @@ class Coordinator:
             await self._world.sleep(delay_s)
             return
         child.line = self._world.line(child.address)
-        child.line.watch(lambda error: self._lost(child, role, error))
+        child.line.watch(lambda error: self._lost(child, error))
 
-    def _lost(self, child: _Child, role: Any, error: PodiumError) -> None:
+    def _lost(self, child: _Child, error: PodiumError) -> None:
         child.line = None
         delay_s = child.window.delay_after_failure(self._world.monotonic(), self._world.random)
         if delay_s is None:

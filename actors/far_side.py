@@ -12,7 +12,6 @@ from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Ask
 from .exchange import CANCEL, CHUNK, DEFAULT_LIMITS, ERROR, RESULT, WATCH, ExchangeLimits
 
-
 SPARE_CALL_S = 0.005
 """How long a second call may wait beside the first, in seconds: it saves a poll when the answer comes sooner."""
 
@@ -212,5 +211,3 @@ class _Incoming:
     def _end(self, result: list[Value]) -> None:
         if self._session.asks.pop(self._number, None) is not None:
             self._session.push(result)
-
-

@@ -176,7 +176,12 @@ class _Attempt:
         if self._stopping is not None:
             return ["fail", self._stopping.to_wire(), seconds, False]
         if work.cancelled():
-            return ["fail", Failure("error", "the step cancelled itself", "CancelledError").to_wire(), seconds, False]
+            return [
+                "fail",
+                Failure("error", "the step cancelled itself", "CancelledError").to_wire(),
+                seconds,
+                False,
+            ]
         error = work.exception()
         if error is None:
             return ["ok", work.result(), seconds]

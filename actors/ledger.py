@@ -135,8 +135,7 @@ class Ledger:
 
     def _fits(self, needs: Mapping[str, int], reserved: Iterable[str]) -> bool:
         return all(
-            quota not in reserved and self._held[quota] + count <= self._limits[quota]
-            for quota, count in needs.items()
+            quota not in reserved and self._held[quota] + count <= self._limits[quota] for quota, count in needs.items()
         )
 
     def _head(self, signature: tuple[tuple[str, int], ...]) -> tuple[float, int, str] | None:

@@ -27,6 +27,7 @@ from ..protocols.workflow import Workflow
 from .config import Settings, load_settings
 from .core import Core, Ended, result_of
 from .session import Session, new_session
+from .world import new_event_loop
 
 
 class _BaseTask:
@@ -94,7 +95,7 @@ class Task(_BaseTask):
 
     def cancel(self) -> TaskStatus:
         """Cancel the task; it is durably cancelled when this returns. One that has ended stays as it is."""
-        return self._core.cancel(self.record).result()  # type: ignore[return-value]
+        return self._core.cancel(self.record).result()
 
 
 class AsyncTask(_BaseTask):
@@ -122,7 +123,7 @@ class AsyncTask(_BaseTask):
 
     async def cancel(self) -> TaskStatus:
         """As `Task.cancel`."""
-        return await asyncio.wrap_future(self._core.cancel(self.record))  # type: ignore[return-value]
+        return await asyncio.wrap_future(self._core.cancel(self.record))
 
 
 class AsyncEngine:
@@ -216,7 +217,7 @@ class Engine:
         """`daemon` marks a cluster started here as one that others may end by signal."""
         self.settings = settings
         self._core = Core(settings, new_session(settings, daemon))
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._run, name="podium", daemon=True)
         self._thread.start()
         self._closed = False
@@ -276,9 +277,7 @@ class Engine:
             KeyConflict: the key belongs to a task with another input.
             Overloaded: come back later; nothing was accepted.
         """
-        return self.submit_many(
-            workflow, [input], keys=None if key is None else [key], priority=priority, user=user
-        )[0]
+        return self.submit_many(workflow, [input], keys=None if key is None else [key], priority=priority, user=user)[0]
 
     def submit_many(
         self,

@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..protocols.errors import EngineClosed, NotFound, PodiumError, TaskCancelled, TaskFailed, Unknown, from_wire
-from ..protocols.outcomes import TaskRecord
+from ..protocols.errors import (
+    EngineClosed,
+    NotFound,
+    PodiumError,
+    TaskCancelled,
+    TaskFailed,
+    Unknown,
+    from_wire,
+)
+from ..protocols.outcomes import TaskRecord, TaskStatus
 from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
@@ -113,7 +121,10 @@ class Core:
         link = self._links.get(workflow)
         if link is None:
             link = self._links[workflow] = Link(
-                self._session.world, partial(self._locate, workflow), self._done, partial(self._dead, workflow)
+                self._session.world,
+                partial(self._locate, workflow),
+                self._done,
+                partial(self._dead, workflow),
             )
         return link
 
@@ -218,9 +229,9 @@ class Core:
         self._loop.call_soon_threadsafe(lambda: link().watch(watching))
         return lambda: _quietly(self._loop, lambda: link().unwatch(watching))
 
-    def cancel(self, record: TaskRecord) -> Future[str]:
+    def cancel(self, record: TaskRecord) -> Future[TaskStatus]:
         """Cancel a task; a future of its status then. From any thread."""
-        status: Future[str] = Future()
+        status: Future[TaskStatus] = Future()
 
         def answered(reply: Reply) -> None:
             if reply.error is not None:
@@ -228,9 +239,7 @@ class Core:
             else:
                 status.set_result(reply.value)
 
-        self._loop.call_soon_threadsafe(
-            lambda: self.link(record.workflow).ask("cancel", record.task_id, answered)
-        )
+        self._loop.call_soon_threadsafe(lambda: self.link(record.workflow).ask("cancel", record.task_id, answered))
         return status
 
     def record(self, task_id: str) -> TaskRecord:

@@ -134,7 +134,10 @@ class Link:
         assert self._line is not None
         message = {"hash": batch.hash, "follow": batch.follow, "tasks": batch.tasks}
         self._line.send(
-            "submit", message, lambda reply: self._submitted(batch, reply), lambda chunk: self._chunk(batch, chunk)
+            "submit",
+            message,
+            lambda reply: self._submitted(batch, reply),
+            lambda chunk: self._chunk(batch, chunk),
         )
 
     def _submitted(self, batch: Batch, reply: Reply) -> None:
@@ -176,7 +179,10 @@ class Link:
         assert self._line is not None
         watching.to_skip = watching.seen
         watching.number = self._line.send(
-            "watch", watching.task_id, lambda reply: self._watch_ended(watching, reply), lambda e: _on_event(watching, e)
+            "watch",
+            watching.task_id,
+            lambda reply: self._watch_ended(watching, reply),
+            lambda e: _on_event(watching, e),
         )
 
     def _watch_ended(self, watching: Watching, reply: Reply) -> None:

@@ -21,7 +21,7 @@ from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Needs
 from .config import Settings, prepare_ray
 from .definition import code_of
-from .inprocess import Cell, InProcessCluster
+from .inprocess import Cell, CellWorld, InProcessCluster
 from .store.reading import FileReader, Reader
 from .world import LoopWorld
 
@@ -124,6 +124,7 @@ class InProcessSession:
         self.reader: Reader = FileReader(settings.data)
         self._cluster: InProcessCluster
         self._cell: Cell
+        self._client_world: CellWorld
         self.world: LoopWorld
 
     async def open(self) -> None:
@@ -133,15 +134,15 @@ class InProcessSession:
             self._file.write({"kind": "inprocess"})
             self._cluster = InProcessCluster(self._settings.data)
             self._cell = Cell("client", None)
-            self._cell.world = self._cluster.new_world(self._cell)
-            self.world = self._cell.world
+            self.world = self._client_world = CellWorld(self._cluster, self._cell)
+            self._cell.world = self.world
             await self._cluster.spawn(None, "coordinator", COORDINATOR, coordinator_setup(self._settings))
         except BaseException:
             self._file.release()
             raise
 
     def line(self, address: str) -> Line:
-        return self._cell.world.line(address)
+        return self._client_world.line(address)
 
     def code_of(self, workflow: Workflow) -> dict[str, bytes]:
         return {}

@@ -191,9 +191,7 @@ class _SimulatedWorld(CellWorld):
 
     async def open_journal(self, shard: str) -> Journal:
         faults = self._simulation.faults
-        return MemoryJournal(
-            self._simulation.disk, shard, lambda: self._simulation.rng.uniform(0, faults.commit_s / 2)
-        )
+        return MemoryJournal(self._simulation.disk, shard, lambda: self._simulation.rng.uniform(0, faults.commit_s / 2))
 
     async def open_count(self, shard: str) -> int:
         return self._simulation.disk.open_count(shard)
@@ -216,15 +214,17 @@ class _SimulatedSession:
         self.reader: Reader = DiskReader(simulation.disk)
         self._cell = Cell("client", None)
         self.world: LoopWorld
+        self._client_world: CellWorld
 
     async def open(self) -> None:
         cluster = self._simulation.cluster
-        self.world = self._cell.world = CellWorld(cluster, self._cell)
+        self._client_world = CellWorld(cluster, self._cell)
+        self.world = self._cell.world = self._client_world
         setup = coordinator_setup(self._simulation.settings)
         await cluster.spawn(None, "coordinator", COORDINATOR, setup)
 
     def line(self, address: str) -> Line:
-        return self.world.line(address)  # type: ignore[attr-defined, no-any-return]
+        return self._client_world.line(address)
 
     def code_of(self, workflow: Workflow) -> dict[str, bytes]:
         return {}

@@ -112,6 +112,15 @@ class LoopWorld:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, which Ray's own actors use too where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415  (not on every platform)
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 async def _awaited(work: Awaitable[Any]) -> Any:
     return await work
 

@@ -18,9 +18,9 @@ in `podium.verdict`, the simulated cluster in `podium.testing`.
 from . import errors, verdict
 from .cluster.client import AsyncEngine, AsyncTask, Engine, Task, connect, connect_async
 from .cluster.config import Settings
+from .cluster.loading import load_workflow
 from .protocols.context import Context
 from .protocols.errors import PodiumError
-from .cluster.loading import load_workflow
 from .protocols.outcomes import Failure, TaskEvent, TaskRecord
 from .protocols.policy import Retry
 from .protocols.protocol import Protocol, protocol

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -44,8 +45,13 @@ class Binding:
 
 def check_input(target: ProtocolLike, value: Value) -> None:
     """Raise InvalidInput if `value` is not what `target.run` asks for; no object of it is created."""
+    _edges_of(target).read_input(value)
+
+
+@lru_cache(maxsize=1024)
+def _edges_of(target: ProtocolLike) -> _Edges:
     run = target.function if isinstance(target, FunctionProtocol) else target.run
-    _Edges(run, reference(target), bound=isinstance(target, FunctionProtocol)).read_input(value)
+    return _Edges(run, reference(target), bound=isinstance(target, FunctionProtocol))
 
 
 class _Edges:
@@ -56,9 +62,7 @@ class _Edges:
         parameters = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         parameters = parameters if bound else parameters[1:]
         hints = _hints(run, ref)
-        self.takes_ctx = bool(parameters) and (
-            parameters[0].name == "ctx" or hints.get(parameters[0].name) is Context
-        )
+        self.takes_ctx = bool(parameters) and (parameters[0].name == "ctx" or hints.get(parameters[0].name) is Context)
         inputs = parameters[1:] if self.takes_ctx else parameters
         if len(inputs) > 1:
             names = ", ".join(p.name for p in inputs)

@@ -28,7 +28,9 @@ class _Loader(yaml.CSafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rows if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")]
+    first: [
+        (tag, pattern) for tag, pattern in rows if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+    ]
     for first, rows in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
@@ -49,7 +51,8 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
     data = _construct(text)
     if not isinstance(data, dict):
         raise InvalidDefinition(
-            problem=f"expected a mapping with `name` and `root`, found {type(data).__name__}", where=f"{source}:1:1"
+            problem=f"expected a mapping with `name` and `root`, found {type(data).__name__}",
+            where=f"{source}:1:1",
         )
     try:
         return Workflow.model_validate(data)
@@ -60,16 +63,12 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
     except ValidationError as error:
         first = explain(error, "")
         loc = real_loc(error.errors(include_url=False)[0]["loc"])
-        raise InvalidDefinition(
-            problem=first.problem, path=first.path, where=_position(node, loc, source)
-        ) from error
+        raise InvalidDefinition(problem=first.problem, path=first.path, where=_position(node, loc, source)) from error
 
 
 def _compose(text: str, source: str) -> yaml.Node:
     if len(text.encode()) > MAX_FILE_BYTES:
-        raise InvalidDefinition(
-            problem=f"{len(text.encode())} bytes, the limit is {MAX_FILE_BYTES}", where=source
-        )
+        raise InvalidDefinition(problem=f"{len(text.encode())} bytes, the limit is {MAX_FILE_BYTES}", where=source)
     try:
         _check_events(text, source)
         node = yaml.compose(text, Loader=_Loader)
@@ -89,7 +88,8 @@ def _check_events(text: str, source: str) -> None:
     """Refuse aliases, tags, further documents and deep nesting before any node is built."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=_Loader):
-        where = f"{source}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+        mark = event.start_mark
+        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         if isinstance(event, yaml.AliasEvent):
             raise InvalidDefinition(problem=f"aliases are not allowed (*{event.anchor})", where=where)
         if isinstance(event, yaml.DocumentStartEvent):
@@ -102,8 +102,9 @@ def _check_events(text: str, source: str) -> None:
                 raise InvalidDefinition(problem=f"nested deeper than {MAX_FILE_DEPTH} levels", where=where)
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if getattr(event, "tag", None):
-            raise InvalidDefinition(problem=f"tags are not allowed ({event.tag})", where=where)
+        tag = getattr(event, "tag", None)
+        if tag:
+            raise InvalidDefinition(problem=f"tags are not allowed ({tag})", where=where)
 
 
 def _check_keys(node: yaml.Node, source: str) -> None:

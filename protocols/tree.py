@@ -10,7 +10,7 @@ positional argument, and protocols may stand for steps:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -71,7 +71,7 @@ class Step(_Node):
     quotas: Mapping[str, Annotated[int, Field(ge=1)]] | None = None
 
     def __init__(self, step: Any = None, **settings: Any) -> None:
-        super().__init__(step=step, **settings)
+        super().__init__(**{"step": step, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
@@ -178,7 +178,7 @@ class Hierarchy(_Node):
     """Calls of the supervising protocol; when the last brings no decision, the node fails."""
 
     def __init__(self, hierarchy: Any = None, **settings: Any) -> None:
-        super().__init__(hierarchy=hierarchy, **settings)
+        super().__init__(**{"hierarchy": hierarchy, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
@@ -213,7 +213,7 @@ class Adaptive(_Node):
     """Visits of each node in one task; one more fails the node."""
 
     def __init__(self, adaptive: Any = None, **settings: Any) -> None:
-        super().__init__(adaptive=adaptive, **settings)
+        super().__init__(**{"adaptive": adaptive, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
@@ -256,7 +256,7 @@ def quorum(n: int) -> str:
     return f"quorum({n})"
 
 
-def default_name(node: Node) -> str:
+def default_name(node: _Node) -> str:
     if isinstance(node, Step):
         return node.step.rpartition(":")[2].rpartition(".")[2]
     return type(node).__name__.lower()
@@ -298,7 +298,7 @@ def _message(row: Any) -> str:
     return str(row["msg"]).removeprefix("Value error, ")
 
 
-def _free_name(wanted: str, taken: list[str | None]) -> str:
+def _free_name(wanted: str, taken: Collection[str]) -> str:
     name, count = wanted, 1
     while name in taken:
         count += 1

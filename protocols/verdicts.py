@@ -88,7 +88,13 @@ def read_verdict(output: Value, team: Iterable[str], default_input: Value) -> tu
         ValueError: not a verdict, or one that names nobody in the team; says what was expected.
     """
     names = list(team)
-    if not isinstance(output, dict) or output.get(VERDICT) not in ("accept", "assign", "retry", "escalate", "fail"):
+    if not isinstance(output, dict) or output.get(VERDICT) not in (
+        "accept",
+        "assign",
+        "retry",
+        "escalate",
+        "fail",
+    ):
         raise ValueError(
             f"expected a verdict (accept, assign, retry, escalate or fail from podium.verdict), "
             f"got {type(output).__name__} {str(output)[:80]!r}"

@@ -31,7 +31,7 @@ class Workflow(Definition):
     """JSON Schema of the task's input; in Python a pydantic model may be given."""
 
     def __init__(self, name: Any = None, root: Any = None, **settings: Any) -> None:
-        super().__init__(name=name, root=root, **settings)
+        super().__init__(**{"name": name, "root": root, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 

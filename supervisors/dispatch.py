@@ -10,11 +10,13 @@ from ..protocols.tree import Hierarchy, Step
 from ..protocols.values import Value
 from .permits import Permits
 from .plan import Plan, TierPlan
-from .pool import Job, Pool
+from .pool import Job, Listener, Pool
 from .ports import Timer, World
 from .settings import Governance
 from .state import Place, TaskState
 from .tier import Errand, Tier
+
+_STARTED: list[Value] = ["started"]
 
 
 class Dispatcher:
@@ -59,9 +61,8 @@ class Dispatcher:
 
     def _new_pool(self, plan: Plan, ref: str) -> Pool:
         declared = plan.declarations[ref]
-        return Pool(
-            self._world, declared, self._settings, self._permits, self._world.address, self._world.crash
-        )
+        listener = Listener(self._job_started, self._job_said, self._job_ended, self._world.crash)
+        return Pool(self._world, declared, self._settings, self._permits, self._world.address, listener)
 
     def _new_tier(self, tier: TierPlan) -> Tier:
         return Tier(
@@ -108,17 +109,22 @@ class Dispatcher:
     def _job(self, plan: Plan, task: TaskState, place: Place, step: Step, order: int) -> Job:
         settings, record = plan.settings(step), task.record
         task_id = record.task_id.partition("/")[0]
-        aged = record.accepted_at / self._settings.age_s - record.priority
         return Job(
-            id=f"{record.task_id}:{place.path}",
-            rank=(aged, order),
+            what=(task, place),
+            rank=(record.accepted_at / self._settings.age_s - record.priority, order),
             priority=record.priority,
             payload=[task_id, place.path, place.attempt, record.user, place.input, settings.timeout_s],
             needs=settings.quotas,
-            on_started=lambda: self._tell(task, place, ["started"]),
-            on_chunk=lambda chunk: self._tell(task, place, chunk),
-            on_result=lambda result: self._ended(task, place, result),
         )
+
+    def _job_started(self, job: Job) -> None:
+        self._tell(*job.what, _STARTED)
+
+    def _job_said(self, job: Job, chunk: list[Value]) -> None:
+        self._tell(*job.what, chunk)
+
+    def _job_ended(self, job: Job, result: list[Value]) -> None:
+        self._ended(*job.what, result)
 
     def _delegate(self, plan: TierPlan, task: TaskState, place: Place, recovered: bool) -> None:
         record = task.record
@@ -131,7 +137,7 @@ class Dispatcher:
             on_result=lambda result: self._ended(task, place, result),
         )
         tier.submit(errand)
-        self._tell(task, place, ["started"])
+        self._tell(task, place, _STARTED)
 
     def _ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
         key = (task.record.task_id, place.path)
@@ -175,4 +181,3 @@ class Dispatcher:
 def job_ref(place: Place) -> str:
     assert isinstance(place.node, Step)
     return place.node.step
-

@@ -8,7 +8,6 @@ is left in `TaskState.running` run. User code is never replayed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from ..protocols.conditions import ExpressionFailed, evaluate
 from ..protocols.outcomes import Failure, Outcome, TaskRecord
@@ -19,22 +18,21 @@ from .events import Cancelled, Event, StepFailed, StepFinished
 from .modes import adaptive, hierarchical, parallel, sequential
 from .state import Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState
 
-
-class Mode(Protocol):
-    """What each file in modes/ answers."""
-
-    opening: Callable[[Place], list[Move]]
-    """What starts when the node is opened."""
-    following: Callable[[Place, Place], list[Move]]
-    """What follows when a run below it has its outcome."""
-
-
-_MODES: dict[type, Mode] = {
-    Sequence: sequential,
-    Parallel: parallel,
-    Hierarchy: hierarchical,
-    Adaptive: adaptive,
+_OPENING: dict[type, Callable[[Place], list[Move]]] = {
+    Sequence: sequential.opening,
+    Parallel: parallel.opening,
+    Hierarchy: hierarchical.opening,
+    Adaptive: adaptive.opening,
 }
+"""What starts when a node is opened."""
+
+_FOLLOWING: dict[type, Callable[[Place, Place], list[Move]]] = {
+    Sequence: sequential.following,
+    Parallel: parallel.following,
+    Hierarchy: hierarchical.following,
+    Adaptive: adaptive.following,
+}
+"""What follows when a run below a node has its outcome."""
 
 _STOPPED = Outcome(failure=Failure("cancelled", "no longer needed"))
 
@@ -115,7 +113,7 @@ class _Folding:
             if parent is None:
                 self.task.outcome = outcome
             elif parent.outcome is None:
-                self.perform(parent, _MODES[type(parent.node)].following(parent, place))
+                self.perform(parent, _FOLLOWING[type(parent.node)](parent, place))
 
     def perform(self, place: Place, moves: list[Move]) -> None:
         for move in moves:
@@ -140,7 +138,7 @@ class _Folding:
             self.task.running[place.path] = place
             self.effects.append(Run(place))
         else:
-            self.perform(place, _MODES[type(place.node)].opening(place))
+            self.perform(place, _OPENING[type(place.node)](place))
 
     def halt(self, place: Place) -> None:
         for leaf in list(place.open_leaves()):

@@ -75,7 +75,7 @@ class Intake:
             user=user,
             priority=priority,
             key=key,
-            status="pending",
+            status="running",
             accepted_at=self._world.now(),
         )
         return Submission(record, digest(input) if key is not None else "", again)
@@ -103,9 +103,7 @@ class Intake:
                     self._keys[key] = Found(record, submission.payload_digest)
         self._admit(plan, submissions, then)
 
-    def _admit(
-        self, plan: Plan, submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]
-    ) -> None:
+    def _admit(self, plan: Plan, submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
         new = [s for s in submissions if not s.error and not s.known and s.record.task_id not in self._tasks]
         changes = self._accept(plan, new)
         self._journal.write(changes, partial(self._durable, submissions, new, then))

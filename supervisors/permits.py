@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..protocols.errors import PodiumError, Unknown
 from .ports import Line, Reply, World
@@ -24,19 +25,19 @@ class _Wish:
 
 
 class Permits:
-    """Permits of one incarnation of one supervisor, by the id of what holds them."""
+    """Permits of one incarnation of one supervisor, by the `id()` of the job that holds them."""
 
     def __init__(self, world: World, address: str, shard: str, epoch: int, lease_s: float) -> None:
         self._world, self._address = world, address
         self._shard, self._epoch, self._lease_s = shard, epoch, lease_s
         self._line: Line | None = None
         self._joined = False
-        self._wishes: dict[str, _Wish] = {}
-        self._held: dict[str, _Wish] = {}
+        self._wishes: dict[int, _Wish] = {}
+        self._held: dict[int, _Wish] = {}
         self._tickets = itertools.count(1)
 
     def acquire(
-        self, id: str, needs: Mapping[str, int], priority: int, then: Callable[[PodiumError | None], None]
+        self, id: int, needs: Mapping[str, int], priority: int, then: Callable[[PodiumError | None], None]
     ) -> None:
         """Ask for all of `needs`; `then` gets None when they are held, or why they never can be."""
         ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
@@ -46,7 +47,7 @@ class Permits:
         else:
             self.connect()
 
-    def release(self, id: str) -> None:
+    def release(self, id: int) -> None:
         """Give back what `id` holds, or withdraw its wish."""
         wish = self._wishes.pop(id, None)
         if wish is not None and wish.number is not None and self._line is not None:
@@ -60,7 +61,7 @@ class Permits:
         if self._line is not None:
             return
         self._line = self._world.line(self._address)
-        claims = [[held.ticket, dict(held.needs)] for held in self._held.values()]
+        claims: list[list[Any]] = [[held.ticket, dict(held.needs)] for held in self._held.values()]
         joining = {"shard": self._shard, "epoch": self._epoch, "claims": claims}
         self._line.watch(self._lost)
         self._line.send("join", joining, lambda reply: self._on_joined([ticket for ticket, _ in claims], reply))
@@ -75,7 +76,7 @@ class Permits:
             self._send(id)
         self._renew()
 
-    def _send(self, id: str) -> None:
+    def _send(self, id: int) -> None:
         assert self._line is not None
         wish = self._wishes[id]
         message = {
@@ -87,7 +88,7 @@ class Permits:
         }
         wish.number = self._line.send("acquire", message, lambda reply: self._granted(id, wish, reply))
 
-    def _granted(self, id: str, wish: _Wish, reply: Reply) -> None:
+    def _granted(self, id: int, wish: _Wish, reply: Reply) -> None:
         if isinstance(reply.error, Unknown) or self._wishes.get(id) is not wish:
             if reply.error is None and self._line is not None:
                 self._line.send("release", [wish.ticket], _ignore)  # granted as it was withdrawn

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..protocols.errors import PodiumError, SpawnFailed, Unknown
@@ -31,16 +32,13 @@ MAX_AHEAD = 1_000
 class Job:
     """One attempt of one step, to be run on any host of its protocol."""
 
-    id: str
+    what: Any
+    """The dispatcher's own: whose step this is."""
     rank: tuple[float, int]
     """Lower goes first."""
     priority: int
     payload: list[Value]
     needs: Mapping[str, int]
-    on_started: Callable[[], None]
-    on_chunk: Callable[[Value], None]
-    on_result: Callable[[list[Value]], None]
-    """Gets what the host answered: ["ok", output, seconds] or ["fail", failure, seconds, stuck]."""
     host: _Host | None = None
     number: int | None = None
     losses: int = 0
@@ -56,6 +54,20 @@ class _Host:
     jobs: dict[Job, None] | None = None
     mean_s: float = 0.001
     """Moving average of the time of one run."""
+    ahead: int = 0
+    """Jobs that it may have ahead of their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who wants to know what becomes of the jobs of a pool."""
+
+    started: Callable[[Job], None]
+    chunk: Callable[[Job, Value], None]
+    result: Callable[[Job, list[Value]], None]
+    """Gets what the host answered: ["ok", output, seconds] or ["fail", failure, seconds, stuck]."""
+    give_up: Callable[[PodiumError], None]
+    """Hosts died more often than the restart policy allows."""
 
 
 class Pool:
@@ -66,11 +78,10 @@ class Pool:
         settings: Governance,
         permits: Permits,
         address: str,
-        on_give_up: Callable[[PodiumError], None],
+        listener: Listener,
     ) -> None:
-        """`on_give_up` is called when hosts died more often than the restart policy allows."""
         self._world, self._declared, self._settings = world, declared, settings
-        self._permits, self._on_give_up = permits, on_give_up
+        self._permits, self._listener = permits, listener
         self._queue: list[tuple[tuple[float, int], int, Job]] = []
         self._order = itertools.count()
         self._hosts = [
@@ -153,40 +164,45 @@ class Pool:
             self._give(host, job)
 
     def _free_host(self, job: Job) -> _Host | None:
-        free = [host for host in self._hosts if host.line is not None and self._room(host, job) > 0]
-        return max(free, key=lambda host: self._room(host, job), default=None)
+        """The host that should have the most further jobs, or None if all have enough."""
+        best, most = None, 0
+        for host in self._hosts:
+            if host.line is not None:
+                room = self._declared.concurrency + (0 if job.needs else host.ahead) - len(host.jobs or ())
+                if room > most:
+                    best, most = host, room
+        return best
 
-    def _room(self, host: _Host, job: Job) -> int:
-        """How many more jobs this host should have."""
-        at_once = self._declared.concurrency
-        ahead = 0 if job.needs else math.ceil(at_once * self._settings.lookahead_s / host.mean_s)
-        return at_once + min(ahead, MAX_AHEAD) - len(host.jobs or ())
+    def _measure(self, host: _Host, seconds: float) -> None:
+        host.mean_s += 0.1 * (max(seconds, 1e-6) - host.mean_s)
+        ahead = self._declared.concurrency * self._settings.lookahead_s / host.mean_s
+        host.ahead = min(MAX_AHEAD, math.ceil(ahead))
 
     def _give(self, host: _Host, job: Job) -> None:
         assert host.jobs is not None
         host.jobs[job] = None
         job.host = host
         if job.needs:
-            self._permits.acquire(job.id, job.needs, job.priority, lambda error: self._permitted(job, error))
+            self._permits.acquire(id(job), job.needs, job.priority, partial(self._permitted, job))
         else:
             self._send(job)
 
     def _permitted(self, job: Job, error: PodiumError | None) -> None:
         if job.dropped or job.host is None:
-            self._permits.release(job.id)
+            self._permits.release(id(job))
             return
         if error is not None:
             self._leave(job)
-            job.on_result(["fail", Failure("quota", str(error)).to_wire(), 0.0, False])
+            self._listener.result(job, ["fail", Failure("quota", str(error)).to_wire(), 0.0, False])
             return
         self._send(job)
 
     def _send(self, job: Job) -> None:
         assert job.host is not None and job.host.line is not None
-        job.number = job.host.line.send(
-            "run", job.payload, lambda reply: self._answered(job, reply), job.on_chunk
-        )
-        job.on_started()
+        listener = self._listener
+        answered, chunk = partial(self._answered, job), partial(listener.chunk, job)
+        job.number = job.host.line.send("run", job.payload, answered, chunk)
+        listener.started(job)
 
     def _answered(self, job: Job, reply: Reply) -> None:
         host = job.host
@@ -197,11 +213,11 @@ class Pool:
             result: list[Any] = ["fail", Failure("internal", str(reply.error)).to_wire(), 0.0, False]
         else:
             result = reply.value
-        host.mean_s += 0.1 * (max(result[2], 1e-6) - host.mean_s)
+        self._measure(host, result[2])
         if result[0] == "fail" and result[3]:
             self._world.background(self._replace(host), f"replace {host.address}")
         if not job.dropped:
-            job.on_result(result)
+            self._listener.result(job, result)
         self._feed()
 
     def _leave(self, job: Job) -> None:
@@ -210,7 +226,7 @@ class Pool:
             job.host.jobs.pop(job, None)
         job.host = job.number = None
         if job.needs:
-            self._permits.release(job.id)
+            self._permits.release(id(job))
 
     async def _start(self, host: _Host) -> None:
         """Start a host, and again with growing delays, until it is up, blocked, or given up."""
@@ -225,7 +241,7 @@ class Pool:
                     return
                 delay_s = host.window.delay_after_failure(self._world.monotonic(), self._world.random)
                 if delay_s is None:
-                    self._on_give_up(error)
+                    self._listener.give_up(error)
                     return
             await self._world.sleep(delay_s)
 
@@ -243,6 +259,7 @@ class Pool:
         needs = Needs(declared.num_cpus, declared.num_gpus, declared.resources)
         await self._world.spawn("host", host.address, setup, needs)
         host.line, host.jobs = self._world.line(host.address), {}
+        self._measure(host, host.mean_s)
         host.line.watch(lambda error: self._lost(host, error))
         self._feed()
 
@@ -267,7 +284,7 @@ class Pool:
             self._requeue(job, error)
         delay_s = host.window.delay_after_failure(self._world.monotonic(), self._world.random)
         if delay_s is None:
-            self._on_give_up(error)
+            self._listener.give_up(error)
             return
         await self._world.sleep(delay_s)
         await self._start(host)
@@ -278,6 +295,6 @@ class Pool:
             return
         if job.losses > self._settings.max_losses:
             message = f"lost {job.losses} hosts of '{self._declared.name}' while it ran; the last: {error}"
-            job.on_result(["fail", Failure("host_lost", message).to_wire(), 0.0, False])
+            self._listener.result(job, ["fail", Failure("host_lost", message).to_wire(), 0.0, False])
         else:
             heapq.heappush(self._queue, (job.rank, next(self._order), job))

@@ -229,9 +229,7 @@ class Journal(Protocol):
         What is queued while a commit runs goes into the next one.
         """
 
-    def find(
-        self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]
-    ) -> None:
+    def find(self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]) -> None:
         """Look up tasks by id and by (user, key), after all earlier writes."""
 
     def entries(self, task_id: str, then: Callable[[list[bytes]], None]) -> None:

@@ -171,7 +171,8 @@ class Supervisor:
             record = submission.record
             task, effects = begin(record, plan.root, record.task_id.partition("/")[2])
             waits = any(isinstance(e, Run) and self._needs_permits(plan, e.place) for e in effects)
-            task.record = record = replace(record, status="pending" if waits else "running")
+            if waits:
+                task.record = record = replace(record, status="pending")
             self._tasks[record.task_id] = task
             self._accepted += 1
             self._orders[record.task_id] = self._accepted
@@ -332,7 +333,13 @@ class Supervisor:
             self._mark_running(task)
         if self._watchers.is_watched(task_id):
             kind, value = told[0], told[1:]
-            event = [kind, self._world.now(), place.path, place.attempt, value[0] if len(value) == 1 else value or None]
+            event = [
+                kind,
+                self._world.now(),
+                place.path,
+                place.attempt,
+                value[0] if len(value) == 1 else value or None,
+            ]
             self._watchers.tell(task_id, event)
             if kind == "started" and not isinstance(place.node, Step):
                 self._dispatcher.watch(task, lambda event: self._relay(task_id, event))

@@ -83,7 +83,7 @@ class Tier:
     def _send(self, errand: Errand) -> None:
         assert self._line is not None
         message = {"hash": errand.hash, "follow": True, "tasks": [errand.task]}
-        self._line.send("submit", message, lambda reply: self._refused(errand, reply), self._on_chunk)
+        self._line.send("submit", message, self._refused, self._on_chunk)
         if errand.watcher is not None:
             self._send_watch(errand)
 
@@ -100,7 +100,7 @@ class Tier:
             ended = ["ok", result, 0.0] if status == "completed" else ["fail", failure, 0.0, False]
             errand.on_result(ended)
 
-    def _refused(self, errand: Errand, reply: Reply) -> None:
+    def _refused(self, reply: Reply) -> None:
         if reply.error is not None and not isinstance(reply.error, Unknown):
             self._on_give_up(reply.error)
 

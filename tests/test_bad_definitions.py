@@ -22,7 +22,10 @@ CASES = {
         "name: w\nroot: tests.sample:Person\n",
         r"^f\.yaml:2:1: root\.step: unknown protocol: 'tests\.sample:Person' is not a protocol",
     ),
-    "not a reference": ("name: w\nroot: add\n", r"^f\.yaml:2:1: root\.step: 'add' is not of the form module:name"),
+    "not a reference": (
+        "name: w\nroot: add\n",
+        r"^f\.yaml:2:1: root\.step: 'add' is not of the form module:name",
+    ),
     "unreachable node": (
         f"name: w\nroot:\n  adaptive:\n    a: {A}\n    b: {A}\n  start: a\n  rules: [{{to: end}}]\n",
         r"^f\.yaml:5:5: root\.adaptive\.b: unreachable: no rule leads to 'b'",
@@ -64,12 +67,18 @@ CASES = {
         f"name: w\nroot:\n  adaptive: {{end: {A}}}\n  start: end\n  rules: [{{to: end}}]\n",
         r"root\.adaptive: 'end' is where rules lead",
     ),
-    "duplicate key": ("name: w\nname: v\nroot: " + A, r"^f\.yaml:2:1: duplicate key 'name' \(first in line 1\)"),
+    "duplicate key": (
+        "name: w\nname: v\nroot: " + A,
+        r"^f\.yaml:2:1: duplicate key 'name' \(first in line 1\)",
+    ),
     "duplicate name": (
         f"name: w\nroot:\n  sequence:\n    - {{name: x, step: '{A}'}}\n    - {{name: x, step: '{A}'}}\n",
         r"^f\.yaml:2:1: root: the name 'x' is given to 2 nodes of one sequence",
     ),
-    "alias": (f"name: w\nroot:\n  sequence: [&a {{step: '{A}'}}, *a]\n", r"^f\.yaml:3:\d+: aliases are not allowed \(\*a\)"),
+    "alias": (
+        f"name: w\nroot:\n  sequence: [&a {{step: '{A}'}}, *a]\n",
+        r"^f\.yaml:3:\d+: aliases are not allowed \(\*a\)",
+    ),
     "tag": ("name: !!python/object:os.system x\nroot: " + A, r"^f\.yaml:1:7: .*python/object"),
     "own tag": ("name: !thing x\nroot: " + A, r"^f\.yaml:1:7: tags are not allowed \(!thing\)"),
     "second document": (f"name: w\nroot: {A}\n---\nname: v\n", r"a second document"),
@@ -86,12 +95,18 @@ CASES = {
         r"root: a node has exactly one of the keys step, sequence",
     ),
     "no kind": ("name: w\nroot: {}\n", r"root: a node has exactly one of the keys"),
-    "empty sequence": ("name: w\nroot: {sequence: []}\n", r"root\.sequence: Tuple should have at least 1 item"),
+    "empty sequence": (
+        "name: w\nroot: {sequence: []}\n",
+        r"root\.sequence: Tuple should have at least 1 item",
+    ),
     "bad with": (
         f"name: w\nroot: {{step: '{A}', with: {{x: inptu.a}}}}\n",
         r"^f\.yaml:2:\d+: root\.with\.x: `inptu\.a`: .*undeclared reference",
     ),
-    "bad join": (f"name: w\nroot: {{parallel: {{a: '{A}'}}, join: most}}\n", r"root\.join: String should match"),
+    "bad join": (
+        f"name: w\nroot: {{parallel: {{a: '{A}'}}, join: most}}\n",
+        r"root\.join: String should match",
+    ),
     "quorum too high": (
         f"name: w\nroot: {{parallel: {{a: '{A}'}}, join: quorum(2)}}\n",
         r"root: quorum\(2\) can never be met by 1 branches",
@@ -158,7 +173,10 @@ PYTHON_CASES = [
     (lambda: Parallel({"a b": sample.add}), r"'a b' is not a name"),
     (lambda: Parallel({"a": Step(sample.add, name="b")}), r"node 'a' is also named 'b'"),
     (lambda: Hierarchy(sample.lead, team={}), r"^Hierarchy\.team: Dictionary should have at least 1"),
-    (lambda: Adaptive({"a": sample.add}, start="a", rules=[]), r"^Adaptive\.rules: Tuple should have at least 1"),
+    (
+        lambda: Adaptive({"a": sample.add}, start="a", rules=[]),
+        r"^Adaptive\.rules: Tuple should have at least 1",
+    ),
     (lambda: Rule(when="true"), r"^Rule\.to: Field required"),
     (lambda: Workflow("w", Sequence("tests.sample:nope")), r"^root\.sequence\[0\]\.step: unknown protocol"),
 ]

@@ -61,7 +61,10 @@ def test_input_from_a_file_and_from_standard_input(cli, words, stdin):
 def test_a_failed_task_exits_with_1_and_says_where(cli):
     code, out, err = cli("run", "bad.yaml", "-i", "x", "-q")
     assert (code, out) == (1, "")
-    assert re.search(r"TaskFailed: task t-\w+ of workflow 'bad' failed in step 'fail' \(attempt 1\): ValueError: cannot do x", err)
+    assert re.search(
+        r"TaskFailed: task t-\w+ of workflow 'bad' failed in step 'fail' \(attempt 1\): ValueError: cannot do x",
+        err,
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,12 @@ def test_ps_and_show_read_what_ran_without_a_cluster(cli):
     cli("run", "flow.yaml", "-i", "n=1", "-q", "--user", "ada", "--priority", "3")
     code, out, _ = cli("ps", "-o", "json")
     (record,) = json.loads(out)
-    assert (record["workflow"], record["status"], record["user"], record["priority"]) == ("flow", "completed", "ada", 3)
+    assert (record["workflow"], record["status"], record["user"], record["priority"]) == (
+        "flow",
+        "completed",
+        "ada",
+        3,
+    )
     code, out, _ = cli("show", record["task_id"], "-o", "json")
     steps = json.loads(out)["steps"]
     assert [(step["path"], step["status"]) for step in steps] == [
@@ -158,14 +166,16 @@ def test_validate_and_schema(cli):
 
 
 def test_status_shows_what_is_in_force_and_where_it_came_from(cli):
-    code, out, _ = cli("status", "-o", "json")
+    _code, out, _ = cli("status", "-o", "json")
     facts = json.loads(out)
     assert facts["settings"]["cluster"] == {"value": "inprocess", "source": "PODIUM_CLUSTER"}
     assert facts["settings"]["lease_s"] == {"value": 30.0, "source": "default"}
     assert facts["cluster"] is None
 
 
-@pytest.mark.parametrize("words", [["--help"], ["ps"], ["show", "t-x"], ["validate", "flow.yaml"], ["schema"], ["status"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["ps"], ["show", "t-x"], ["validate", "flow.yaml"], ["schema"], ["status"]]
+)
 def test_reading_commands_do_not_import_ray(cli, words):
     script = (
         "import sys; sys.argv = ['podium', *sys.argv[1:]]\n"
@@ -174,7 +184,9 @@ def test_reading_commands_do_not_import_ray(cli, words):
         "assert 'ray' not in sys.modules, 'ray was imported'\n"
         "assert 'jsonschema' not in sys.modules, 'jsonschema was imported'\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, *words], cwd=cli.folder, env=cli.environment, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=cli.folder, env=cli.environment, capture_output=True
+    )
     assert done.returncode == 0, done.stderr.decode()
 
 

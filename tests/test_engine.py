@@ -55,12 +55,14 @@ def test_all_four_modes_nest():
 
 def test_a_hierarchy_in_a_hierarchy_has_a_tier_of_its_own():
     inner = Hierarchy(sample.lead, team={"deep": sample.add})
-    workflow = Workflow("two-tiers", Sequence(Hierarchy(sample.lead, team={"inner": inner, "x": sample.add}, name="outer")))
+    workflow = Workflow(
+        "two-tiers", Sequence(Hierarchy(sample.lead, team={"inner": inner, "x": sample.add}, name="outer"))
+    )
 
     async def work(engine):
         task = await engine.submit(workflow, {"n": 1})
         assert await task.result() == {"inner": {"deep": {"n": 2}}, "x": {"n": 2}}
-        return [name for name in simulation.disk.shards]
+        return list(simulation.disk.shards)
 
     simulation = Simulation()
     shards = simulation.run(work)
@@ -315,7 +317,12 @@ def test_concurrency_is_one_unless_said_and_replicas_multiply_it():
     async def work(given):
         nonlocal engine
         engine = given
-        return [await took(sample.slow), await took(two_replicas), await took(two_at_once), await took(sample.wide)]
+        return [
+            await took(sample.slow),
+            await took(two_replicas),
+            await took(two_at_once),
+            await took(sample.wide),
+        ]
 
     engine = None
     assert engine_test(work) == [40, 20, 20, 10]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podium.actors.exchange import ExchangeLimits, Near
+from podium.actors.exchange import DEFAULT_LIMITS, ExchangeLimits, Near
 from podium.actors.far_side import Far
 from podium.cluster.virtual import VirtualLoop
 from podium.protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable
@@ -68,7 +68,7 @@ class Network:
         return answer
 
 
-def pair(limits=ExchangeLimits(), **faults):
+def pair(limits=DEFAULT_LIMITS, **faults):
     echo = Echo()
     far = Far(echo.receive, "far@1", limits)
     network = Network(far, **faults)
@@ -77,7 +77,7 @@ def pair(limits=ExchangeLimits(), **faults):
 
 def test_what_waits_together_leaves_together():
     async def work():
-        echo, network, near = pair()
+        _echo, network, near = pair()
         results = await asyncio.gather(*(near.ask("echo", n) for n in range(1000)))
         assert results == list(range(1000))
         assert network.calls <= 4
@@ -120,7 +120,7 @@ def test_refusals_and_crashes_of_a_handler_come_back_as_errors():
 
 def test_an_answer_that_is_not_plain_data_harms_only_itself():
     async def work():
-        echo, _, near = pair()
+        echo, _, _near = pair()
         echo.receive = lambda ask: ask.reply(object() if ask.payload == "bad" else "good")
         near_two = Near("far", Network(Far(echo.receive, "far@2")).call, "near")
         good, bad = await asyncio.gather(near_two.ask("a", "x"), near_two.ask("a", "bad"), return_exceptions=True)

@@ -13,7 +13,19 @@ from podium.protocols import errors
 ROOT = Path(__file__).parent.parent
 ROOMS = ("protocols", "supervisors", "actors", "cluster")
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-OUTSIDE = {"ray", "sqlite3", "socket", "subprocess", "threading", "secrets", "time", "os", "fcntl", "signal", "psutil"}
+OUTSIDE = {
+    "ray",
+    "sqlite3",
+    "socket",
+    "subprocess",
+    "threading",
+    "secrets",
+    "time",
+    "os",
+    "fcntl",
+    "signal",
+    "psutil",
+}
 """What only cluster/ may touch: Ray, clocks, processes, files, sockets."""
 
 

@@ -88,7 +88,11 @@ def test_a_closing_entry_ends_the_task(store):
         )
         assert await journal.open_tasks() == []
         one, two = await found(journal, ["t-1", "t-2"])
-        assert (one.record.status, one.record.result, one.record.finished_at) == ("completed", {"r": 1}, 105.0)
+        assert (one.record.status, one.record.result, one.record.finished_at) == (
+            "completed",
+            {"r": 1},
+            105.0,
+        )
         assert (two.record.status, two.record.failure) == ("failed", failure)
         assert store.reader.find_task("t-1").bodies == [b"x"]
         await journal.close()

@@ -148,7 +148,7 @@ def test_an_input_schema_is_checked_before_anything_is_accepted():
 
 
 def test_without_a_schema_the_first_step_checks():
-    with pytest.raises(InvalidInput, match="person.name: Field required"):
+    with pytest.raises(InvalidInput, match=r"person\.name: Field required"):
         Workflow("w", Sequence(Sequence(sample.greet))).check_input({})
 
 

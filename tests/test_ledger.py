@@ -106,7 +106,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.over = Counter()
 
     @rule(
-        a=st.integers(0, 2), b=st.integers(0, 2), priority=st.integers(-2, 2), shard=st.sampled_from("xy"), wait=st.floats(0, 50)
+        a=st.integers(0, 2),
+        b=st.integers(0, 2),
+        priority=st.integers(-2, 2),
+        shard=st.sampled_from("xy"),
+        wait=st.floats(0, 50),
     )
     def ask(self, a, b, priority, shard, wait):
         self.now += wait

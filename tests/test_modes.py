@@ -84,7 +84,8 @@ def test_the_first_failure_ends_a_sequence_with_its_place():
 
 def test_with_maps_inputs_from_earlier_outputs():
     play = Play(
-        Sequence(step("a"), step("b"), step("c", with_={"x": "outputs.a.v", "y": "input", "z": "task.n"})), {"n": 7}
+        Sequence(step("a"), step("b"), step("c", with_={"x": "outputs.a.v", "y": "input", "z": "task.n"})),
+        {"n": 7},
     )
     play.done("a", {"v": 1}).done("b", 2)
     assert play.input_of("c") == {"x": 1, "y": 2, "z": 7}
@@ -261,7 +262,9 @@ def test_rules_see_input_outputs_and_visits():
 def test_a_failure_is_handled_only_by_a_rule_that_mentions_error():
     repair = {"after": "a", "when": "error != null && error.code == 'error'", "to": "b"}
     assert Play(adaptive(repair, {"to": "end"})).failed("a").started == ["b"]
-    assert Play(adaptive({"after": "a", "when": "visits.a > 5", "to": "b"}, {"to": "end"})).failed("a").failure.step == "a"
+    assert (
+        Play(adaptive({"after": "a", "when": "visits.a > 5", "to": "b"}, {"to": "end"})).failed("a").failure.step == "a"
+    )
 
 
 def test_no_matching_rule_is_an_error_of_its_own():

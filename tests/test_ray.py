@@ -202,7 +202,12 @@ def test_kill_9_of_driver_and_every_ray_process_loses_nothing(tmp_path):
         """
     )
     done = subprocess.run(
-        [sys.executable, "-c", finish], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", finish],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert done.stdout == f"{list(range(3, count + 3))}\n", done.stderr
     starts = Counter(line for line in witness.read_text().splitlines() if line.startswith("start"))

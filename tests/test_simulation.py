@@ -1,6 +1,6 @@
 """Whole runs under seeded faults, with the invariants of docs/architecture.md checked after each.
 
-    pytest tests/test_simulation.py --seeds 20000     for a long run
+pytest tests/test_simulation.py --seeds 20000     for a long run
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ async def flaky(ctx, input):
 async def lead(ctx, brief):
     WITNESS.began(ctx)
     if not brief["outcomes"]:
-        return podium.verdict.assign({name: brief["input"] for name in brief["team"]})
+        return podium.verdict.assign(dict.fromkeys(brief["team"], brief["input"]))
     if brief["round"] == 2:
         return podium.verdict.retry(["x"], "again")
     return podium.verdict.accept({"n": brief["outcomes"]["x"]["output"]["n"]})
@@ -144,11 +144,15 @@ def run_storm(seed: int) -> None:
     WITNESS.simulation = simulation
 
     async def drive(engine):
-        tasks = await engine.submit_many(WORKFLOW, [{"n": n} for n in range(count)], keys=[f"k{n}" for n in range(count)])
+        tasks = await engine.submit_many(
+            WORKFLOW, [{"n": n} for n in range(count)], keys=[f"k{n}" for n in range(count)]
+        )
         again = await engine.submit(WORKFLOW, {"n": 0}, key="k0")
         assert again.id == tasks[0].id, "I7: the same key gave another task"
         results = [await task.result() for task in tasks]
-        await asyncio.sleep(simulation.faults.kill_within_s + 2 * simulation.settings.lease_s)  # the faults have stopped
+        await asyncio.sleep(
+            simulation.faults.kill_within_s + 2 * simulation.settings.lease_s
+        )  # the faults have stopped
         status = await engine.status()
         return tasks, results, status
 
@@ -162,7 +166,9 @@ def check_invariants(simulation, ids, status):
     records = {id: found.record for id, found in simulation.disk.shard("storm").tasks.items()}
     assert set(records) == set(ids), "I1: acknowledged tasks and durable tasks differ"
     assert all(record.status in TERMINAL for record in records.values()), "I1: a task has not ended"
-    assert all(use["held"] == 0 and use["waiting"] == 0 for use in status["quotas"].values()), "I4: permits held at rest"
+    assert all(use["held"] == 0 and use["waiting"] == 0 for use in status["quotas"].values()), (
+        "I4: permits held at rest"
+    )
     for shard in simulation.disk.shards.values():
         for task_id, entries in shard.entries.items():
             epochs = [epoch for epoch, _ in entries]

@@ -52,7 +52,8 @@ TaskId = Annotated[str, typer.Argument(metavar="ID")]
 Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
 Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
 Input = Annotated[
-    list[str] | None, typer.Option("-i", "--input", help="k=v (repeatable), @file.json, or - for standard input.")
+    list[str] | None,
+    typer.Option("-i", "--input", help="k=v (repeatable), @file.json, or - for standard input."),
 ]
 Key = Annotated[str | None, typer.Option("--key", help="Submission key: the same key gives the same task.")]
 Priority = Annotated[int, typer.Option("--priority", help="Higher goes first.")]
@@ -115,14 +116,18 @@ def submit(
 def ps(
     data: Data = None,
     output: Output = "table",
-    status: Annotated[str | None, typer.Option("--status", help=f"One of {', '.join(sorted(OPEN | TERMINAL))}.")] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", help=f"One of {', '.join(sorted(OPEN | TERMINAL))}.")
+    ] = None,
     workflow: Annotated[str | None, typer.Option("--workflow")] = None,
     user: Annotated[str | None, typer.Option("--user")] = None,
     limit: Annotated[int, typer.Option("-n", "--limit", min=1)] = 50,
 ) -> None:
     """List tasks, the newest first."""
     if status is not None and status not in OPEN | TERMINAL:
-        raise typer.BadParameter(f"'{status}' is not one of {', '.join(sorted(OPEN | TERMINAL))}", param_hint="--status")
+        raise typer.BadParameter(
+            f"'{status}' is not one of {', '.join(sorted(OPEN | TERMINAL))}", param_hint="--status"
+        )
     records = FileReader(_settings(data).data).list_tasks(status, workflow, user, limit)  # type: ignore[arg-type]
     if output == "json":
         print(to_json([record.to_json() for record in records]))
@@ -258,7 +263,11 @@ def status(data: Data = None, output: Output = "table") -> None:
     console = Console(highlight=False)
     table = Table("setting", "value", "from", box=None, pad_edge=False, header_style="bold")
     for name, value in values.items():
-        table.add_row(name, json.dumps(value) if isinstance(value, dict) else str(value), settings.sources.get(name, "default"))
+        table.add_row(
+            name,
+            json.dumps(value) if isinstance(value, dict) else str(value),
+            settings.sources.get(name, "default"),
+        )
     console.print(table)
     console.print()
     _print_running(console, cluster, running)
@@ -290,9 +299,7 @@ def _settings(data: Path | None, user: str | None = None, limits: str | None = N
     return load_settings(data=data, user=user, limits=parsed)
 
 
-def _engine(
-    data: Path | None, user: str | None = None, limits: str | None = None, in_process: bool = False
-) -> Engine:
+def _engine(data: Path | None, user: str | None = None, limits: str | None = None, in_process: bool = False) -> Engine:
     parsed = parse_limits(limits, "option --limits") if limits else None
     return connect(data=data, user=user, limits=parsed, cluster="inprocess" if in_process else None)
 

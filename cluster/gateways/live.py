@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from rich.live import Live
 
@@ -26,13 +27,12 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool) -> None
         return
     console = error_console()
     tree = StepTree(f"[bold]{title}[/] [dim]{task.id}[/]")
-    listener = _Listener(task)
     if not console.is_terminal:
-        listener.on_event = lambda event: console.print(event_line(event), markup=False)
+        listener = _Listener(task, lambda event: console.print(event_line(event), markup=False))
         listener.start()
         listener.wait(timeout_s, lambda: None)
         return
-    listener.on_event = tree.take
+    listener = _Listener(task, tree.take)
     listener.start()
     with Live(console=console, refresh_per_second=REFRESH_HZ, transient=False, auto_refresh=False) as live:
         listener.wait(timeout_s, lambda: live.update(tree.render(time.time()), refresh=True))
@@ -41,26 +41,22 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool) -> None
 class _Listener(threading.Thread):
     """Takes the task's events in a thread, so that the clock of the display ticks between them."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, on_event: Callable[[TaskEvent], None]) -> None:
         super().__init__(daemon=True, name="podium-watch")
-        self._task = task
+        self._task, self._on_event = task, on_event
         self._ended = threading.Event()
         self._failure: PodiumError | None = None
-
-    def on_event(self, event: TaskEvent) -> None:
-        """Replaced by the display."""
 
     def run(self) -> None:
         try:
             for event in self._task.events():
-                self.on_event(event)
+                self._on_event(event)
         except PodiumError as error:
             self._failure = error
         finally:
             self._ended.set()
 
-    def wait(self, timeout_s: float | None, refresh: object) -> None:
-        assert callable(refresh)
+    def wait(self, timeout_s: float | None, refresh: Callable[[], None]) -> None:
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._ended.wait(1 / REFRESH_HZ):
             refresh()

@@ -104,9 +104,7 @@ class MemoryJournal:
     def write(self, changes: list[Change], then: Callable[[], None] | None = None) -> None:
         self._add(changes, None, then)
 
-    def find(
-        self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]
-    ) -> None:
+    def find(self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]) -> None:
         self._add([], partial(self._find, ids, keys), then)
 
     def entries(self, task_id: str, then: Callable[[list[bytes]], None]) -> None:
@@ -122,9 +120,7 @@ class MemoryJournal:
     async def close(self) -> None:
         await self._idle.wait()
 
-    def _add(
-        self, changes: list[Change], query: Callable[[], Any] | None, then: Callable[..., Any] | None
-    ) -> None:
+    def _add(self, changes: list[Change], query: Callable[[], Any] | None, then: Callable[..., Any] | None) -> None:
         if self._failed:
             return
         self._queue.append((changes, query, then))

@@ -44,7 +44,22 @@ def task_row(change: NewTask) -> tuple[Any, ...]:
 
 
 def found_row(shard: str, row: tuple[Any, ...]) -> Found:
-    id, workflow, version, hash, input, user, priority, key, digest, status, accepted, finished, result, failure = row
+    (
+        id,
+        workflow,
+        version,
+        hash,
+        input,
+        user,
+        priority,
+        key,
+        digest,
+        status,
+        accepted,
+        finished,
+        result,
+        failure,
+    ) = row
     failed = _value(shard, id, failure)
     record = TaskRecord(
         task_id=id,

@@ -79,9 +79,7 @@ class SqliteJournal:
     def write(self, changes: list[Change], then: Callable[[], None] | None = None) -> None:
         self._add(_Work(changes, None, then))
 
-    def find(
-        self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]
-    ) -> None:
+    def find(self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]) -> None:
         self._add(_Work([], partial(_find, self.shard, ids, keys), then))
 
     def entries(self, task_id: str, then: Callable[[list[bytes]], None]) -> None:
@@ -110,7 +108,11 @@ class SqliteJournal:
             except PodiumError as error:
                 return None, error
 
-        self._add(_Work([], guarded, lambda pair: answer.done() or answer.set_result(pair)))
+        def settle(pair: Any) -> None:
+            if not answer.done():
+                answer.set_result(pair)
+
+        self._add(_Work([], guarded, settle))
         value, error = await answer
         if error is not None:
             raise error
@@ -267,9 +269,7 @@ def _next_epoch(db: sqlite3.Connection) -> int:
     return epoch
 
 
-def _write_all(
-    db: sqlite3.Connection, epoch: int, batch: list[_Work], answers: list[Callable[[], Any]]
-) -> None:
+def _write_all(db: sqlite3.Connection, epoch: int, batch: list[_Work], answers: list[Callable[[], Any]]) -> None:
     """Rows of one kind go together; queries come after the rows before them."""
     changes: list[Change] = []
     for work in batch:

@@ -122,7 +122,13 @@ def churn(ctx: podium.Context, inventory: Inventory) -> dict[str, Any]:
     since = f"--since={inventory.months} months ago"
     log = git(root, "log", since, "--no-merges", "--numstat", "--relative", "--format=%x01%an")
     if not log:
-        return {"available": False, "reason": "no commits in the period", "commits": 0, "authors": 0, "files": []}
+        return {
+            "available": False,
+            "reason": "no commits in the period",
+            "commits": 0,
+            "authors": 0,
+            "files": [],
+        }
     commits, authors = 0, set()
     touched: Counter[str] = Counter()
     changed: Counter[str] = Counter()

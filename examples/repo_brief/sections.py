@@ -93,7 +93,9 @@ def _dependencies(facts: dict[str, Any]) -> tuple[str, str, list[str]]:
     for manifest in facts["facts"]["manifests"]:
         names = ", ".join(f"`{name}`" for name in manifest["dependencies"][:20]) or "no dependencies"
         more = len(manifest["dependencies"]) - 20
-        rows.append(f"- `{manifest['file']}`: {manifest['problem'] or names}" + (f" and {more} more" if more > 0 else ""))
+        rows.append(
+            f"- `{manifest['file']}`: {manifest['problem'] or names}" + (f" and {more} more" if more > 0 else "")
+        )
     return "Dependencies", "", rows
 
 
@@ -113,13 +115,23 @@ def _open_ends(facts: dict[str, Any]) -> tuple[str, str, list[str]]:
     todos = facts["facts"]["todos"]
     counts = ", ".join(f"{count} {tag}" for tag, count in sorted(todos["counts"].items()))
     lead = f"{counts} in comments:" if counts else ""
-    return "Open ends", lead, [f"- `{r['file']}:{r['line']}` {r['tag']}: {r['text']}" for r in todos["places"]]
+    return (
+        "Open ends",
+        lead,
+        [f"- `{r['file']}:{r['line']}` {r['tag']}: {r['text']}" for r in todos["places"]],
+    )
 
 
 def _long_functions(facts: dict[str, Any]) -> tuple[str, str, list[str]]:
     rows = [r for r in facts["facts"]["functions"] if r["lines"] >= 30]
-    lead = f"{len(rows)} functions of 30 lines or more, the longest first:" if rows else "No function of 30 lines or more."
-    return "Long functions", lead, [f"- `{r['name']}` in `{r['file']}:{r['line']}`: {r['lines']} lines" for r in rows]
+    lead = (
+        f"{len(rows)} functions of 30 lines or more, the longest first:" if rows else "No function of 30 lines or more."
+    )
+    return (
+        "Long functions",
+        lead,
+        [f"- `{r['name']}` in `{r['file']}:{r['line']}`: {r['lines']} lines" for r in rows],
+    )
 
 
 _WRITERS = {

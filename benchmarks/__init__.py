@@ -1,0 +1,1 @@
+"""Benchmarks: one question each. `python benchmarks/throughput.py`."""

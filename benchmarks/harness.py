@@ -1,0 +1,82 @@
+"""What the benchmarks share: timing, medians, machine facts, one JSON line and a table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Row:
+    """One figure of one system: median, minimum and maximum over the repeats."""
+
+    system: str
+    figure: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def timed(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def fdatasync_ms(folder: str) -> float:
+    """Median of 50 small writes with fdatasync, in ms: what one durable commit costs at least here."""
+    path = Path(folder) / "fdatasync.probe"
+    with path.open("wb") as file:
+        samples = []
+        for _ in range(50):
+            file.write(b"x" * 100)
+            file.flush()
+            samples.append(timed(lambda: os.fdatasync(file.fileno())) * 1000)
+    path.unlink()
+    return statistics.median(samples)
+
+
+def machine() -> dict[str, Any]:
+    import ray
+
+    with tempfile.TemporaryDirectory() as folder:
+        sync_ms = fdatasync_ms(folder)
+    return {
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+        "sqlite": sqlite3.sqlite_version,
+        "fdatasync_ms": round(sync_ms, 3),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def report(name: str, rows: list[Row], ratios: dict[str, float], facts: dict[str, Any]) -> None:
+    """A table for people, then one JSON line for programs."""
+    width = max(len(row.system) for row in rows)
+    for row in rows:
+        spread = f"({min(row.values):,.1f} to {max(row.values):,.1f})"
+        print(f"{row.system:<{width}}  {row.figure:<22} {row.median:>10,.1f} {row.unit:<8} {spread}")
+    print()
+    for text, ratio in ratios.items():
+        print(f"{text}: {ratio:.2f}")
+    print("machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
+    line = {"benchmark": name, "rows": [asdict(row) for row in rows], "ratios": ratios, "machine": facts}
+    print(json.dumps(line))
