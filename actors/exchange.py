@@ -24,10 +24,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
-from ..protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, PodiumError, from_wire
+from ..protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, PodiumError, Unknown, from_wire
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Reply
 
@@ -53,10 +55,15 @@ class ExchangeLimits:
     resends: int = 8
     """Repetitions of one frame, with doubling delays from `resend_delay_s`, before the far side counts as lost."""
     resend_delay_s: float = 0.05
+    max_resend_delay_s: float = 5.0
 
 
 WATCH = "!watch"
 """Kind of a message that is never answered: it is there to be lost."""
+
+Transport: TypeAlias = Callable[[bytes, Callable[[bytes | Unknown], None]], None]
+"""Carries one frame and calls back, on the loop, with the answer: PeerUnreachable if trying again may help, or
+PeerLost."""
 
 DEFAULT_LIMITS = ExchangeLimits()
 _sessions = itertools.count(1)
@@ -83,11 +90,11 @@ class Near:
     def __init__(
         self,
         address: str,
-        call: Callable[[bytes], Awaitable[bytes]],
+        call: Transport,
         session: str,
         limits: ExchangeLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`call` carries one frame; it raises PeerLost, or PeerUnreachable if trying again may help."""
+        """`session` names this side; a number is added, so that each exchange has a session of its own."""
         self.address, self.counts = address, ExchangeCounts()
         self._call, self._limits = call, limits
         self._session = f"{session}/{next(_sessions)}"
@@ -95,8 +102,8 @@ class Near:
         self._numbers, self._frame_numbers = itertools.count(1), itertools.count(1)
         self._open: dict[int, _Open] = {}
         self._queue: deque[list[Value]] = deque()
-        self._calls: set[asyncio.Task[None]] = set()
-        self._unanswered: set[int] = set()
+        self._calls: set[int] = set()
+        """Numbers of the frames that are under way, or wait to be sent again."""
         self._scheduled = False
         self._received = 0
         self._early: dict[int, list[Value]] = {}
@@ -146,8 +153,6 @@ class Near:
         self._lost = self._lost or PeerLost(address=self.address, reason="this side closed the exchange")
         self._open.clear()
         self._queue.clear()
-        for call in self._calls:
-            call.cancel()
 
     def _schedule(self) -> None:
         if not self._scheduled and len(self._calls) < self._limits.calls:
@@ -156,14 +161,10 @@ class Near:
 
     def _launch(self) -> None:
         self._scheduled = False
-        polling = bool(self._calls)
-        if self._lost is not None or (polling and not self._queue):
+        if self._lost is not None or not (self._queue or (self._open and not self._calls)):
             return
-        if not self._open and not self._queue:
-            return
-        call = self._loop.create_task(self._exchange(self._next_items()))
-        self._calls.add(call)
-        call.add_done_callback(self._ended)
+        for number, frame in self._frames(self._next_items()):
+            self._send(number, frame, self._limits.resends)
 
     def _next_items(self) -> list[list[Value]]:
         in_flight = len(self._open) - len(self._queue)
@@ -171,26 +172,10 @@ class Near:
         count = min(len(self._queue), self._limits.frame_items, room)
         return [self._queue.popleft() for _ in range(count)]
 
-    def _ended(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
-        if not call.cancelled() and call.exception() is not None:
-            self._lose(PeerLost(address=self.address, reason=f"{call.exception()!r}"))
-        elif self._open or self._queue:
-            self._schedule()
-
-    async def _exchange(self, items: list[list[Value]]) -> None:
-        for number, frame in self._frames(items):
-            self._unanswered.add(number)
-            answer = await self._carry(frame)
-            if answer is None:
-                return
-            self._unanswered.discard(number)
-            self._take_in(unpack(answer, max_bytes=len(answer)))
-
     def _frames(self, items: list[list[Value]]) -> list[tuple[int, bytes]]:
         """One frame, or several if it would be too large; a message that is too large alone is answered so."""
         number = next(self._frame_numbers)
-        frame = pack([self._session, number, list(self._unanswered), self._received, items])
+        frame = pack([self._session, number, list(self._calls), self._received, items])
         if len(frame) <= self._limits.frame_bytes:
             self.counts.frames += 1
             self.counts.messages += len(items)
@@ -202,21 +187,27 @@ class Near:
         middle = len(items) // 2
         return self._frames(items[:middle]) + self._frames(items[middle:])
 
-    async def _carry(self, frame: bytes) -> bytes | None:
-        delay_s = self._limits.resend_delay_s
-        for _ in range(self._limits.resends):
-            try:
-                return await self._call(frame)
-            except PeerUnreachable as error:
-                self.counts.resent += 1
-                reason = error
-                await asyncio.sleep(delay_s)
-                delay_s *= 2
-            except PeerLost as error:
-                self._lose(error)
-                return None
-        self._lose(PeerLost(address=self.address, reason=str(reason)))
-        return None
+    def _send(self, number: int, frame: bytes, resends: int) -> None:
+        if self._lost is None:
+            self._calls.add(number)
+            self._call(frame, partial(self._called, number, frame, resends))
+
+    def _called(self, number: int, frame: bytes, resends: int, answer: bytes | Unknown) -> None:
+        if self._lost is not None:
+            return
+        if isinstance(answer, bytes):
+            self._calls.discard(number)
+            self._take_in(unpack(answer, max_bytes=len(answer)))
+            if self._queue or (self._open and not self._calls):
+                self._schedule()
+        elif isinstance(answer, PeerUnreachable) and resends > 1:
+            self.counts.resent += 1
+            tried = self._limits.resends - resends
+            delay_s = min(self._limits.max_resend_delay_s, self._limits.resend_delay_s * 2**tried)
+            self._loop.call_later(delay_s, self._send, number, frame, resends - 1)
+        else:
+            lost = answer if isinstance(answer, PeerLost) else PeerLost(address=self.address, reason=str(answer))
+            self._lose(lost)
 
     def _take_in(self, answer: list[Value]) -> None:
         incarnation, results = answer

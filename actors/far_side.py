@@ -26,22 +26,27 @@ class Far:
         self._sessions: dict[str, _Session] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def exchange(self, frame: bytes) -> bytes:
-        """Carry one frame in, and wait until there is something to carry back."""
+    def take_in(self, frame: bytes, answer: Callable[[bytes], None]) -> None:
+        """Carry one frame in; `answer` gets what is to be carried back, when there is something."""
         name, number, unanswered, received, items = unpack(frame, max_bytes=self._limits.frame_bytes)
         session = self._sessions.get(name)
         if session is None:
-            session = self._sessions[name] = _Session(asyncio.get_running_loop())
+            session = self._sessions[name] = _Session(self._pack, self._limits.frame_items)
         self._watch()
         session.touched = session.loop.time()
         session.settle(number, unanswered, received)
-        if session.is_new(number):
-            for item in items:
-                self._accept(session, *item)
-            await session.something(number)
-        else:
-            session.release(number)
-        return self._pack(session.take(number, self._limits.frame_items))
+        if not session.is_new(number):
+            session.answer_again(number, answer)
+            return
+        session.wait(number, answer)
+        for item in items:
+            self._accept(session, *item)
+
+    async def exchange(self, frame: bytes) -> bytes:
+        """`take_in`, to be awaited."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.take_in(frame, lambda packed: None if future.done() else future.set_result(packed))
+        return await future
 
     def _accept(self, session: _Session, number: int, kind: str, payload: Value) -> None:
         if kind == CANCEL:
@@ -96,12 +101,15 @@ def _sendable(result: list[Value]) -> list[Value]:
 class _Session:
     """What the far side keeps for one near side."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop, self.touched = loop, loop.time()
+    def __init__(self, pack_results: Callable[[list[list[Value]]], bytes], most: int) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.touched = self.loop.time()
         self.asks: dict[int, _Incoming] = {}
         self.cancelled_early: set[int] = set()
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._pack, self._most = pack_results, most
+        self._waiting: dict[int, Callable[[bytes], None]] = {}
         """Calls that wait for something to carry back, by frame number, the longest waiting first."""
+        self._flushing = False
         self._results = itertools.count(1)
         self._unsent: deque[list[Value]] = deque()
         self._sent: dict[int, list[list[Value]]] = {}
@@ -120,7 +128,7 @@ class _Session:
 
     def push(self, result: list[Value]) -> None:
         self._unsent.append([next(self._results), *result])
-        self._wake_one()
+        self._flush_soon()
 
     def settle(self, number: int, unanswered: list[int], received: int) -> None:
         """What was sent in answers that did not arrive is to be sent again, what arrived is forgotten.
@@ -131,40 +139,50 @@ class _Session:
             lost = [result for result in self._sent.pop(frame) if result[0] > received]
             self._unsent.extendleft(reversed(lost))
         if self._unsent:
-            self._wake_one()
+            self._flush_soon()
 
-    def _wake_one(self) -> None:
-        for number, waiter in list(self._waiting.items()):
-            del self._waiting[number]
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+    def wait(self, number: int, answer: Callable[[bytes], None]) -> None:
+        """Keep a call until there is a result for it."""
+        self._waiting[number] = answer
+        if self._unsent:
+            self._flush_soon()
+        if len(self._waiting) > 1:
+            self.loop.call_later(SPARE_CALL_S, self._let_go)
 
-    async def something(self, number: int) -> None:
-        """Wait for a result."""
-        if not self._unsent:
-            waiter = self._waiting[number] = self.loop.create_future()
-            if len(self._waiting) > 1:
-                self.loop.call_later(SPARE_CALL_S, self._let_go)
-            await waiter
-            await asyncio.sleep(0)  # more results of the same turn of the loop go along
+    def answer_again(self, number: int, answer: Callable[[bytes], None]) -> None:
+        """A frame came again: nobody may listen to the call that it came with first, so that one goes back too."""
+        self._release(number)
+        answer(self._take(number))
+
+    def _flush_soon(self) -> None:
+        """Answer one call at the end of this turn of the loop, with all results of the turn."""
+        if self._waiting and not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._waiting and self._unsent:
+            number = next(iter(self._waiting))
+            self._waiting.pop(number)(self._take(number))
+            if self._unsent:
+                self._flush_soon()
 
     def _let_go(self) -> None:
         """One waiting call is enough: without another, the near side could not send what comes up next."""
         if len(self._waiting) > 1:
-            self.release(next(iter(self._waiting)))
+            self._release(next(iter(self._waiting)))
 
-    def release(self, number: int) -> None:
-        """A frame came again: nobody may listen to the call that it came with first, so that one goes back."""
-        waiter = self._waiting.pop(number, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    def _release(self, number: int) -> None:
+        answer = self._waiting.pop(number, None)
+        if answer is not None:
+            answer(self._take(number))
 
-    def take(self, number: int, most: int) -> list[list[Value]]:
-        taken = [self._unsent.popleft() for _ in range(min(most, len(self._unsent)))]
+    def _take(self, number: int) -> bytes:
+        taken = [self._unsent.popleft() for _ in range(min(self._most, len(self._unsent)))]
         if taken:
             self._sent.setdefault(number, []).extend(taken)
-        return taken
+        return self._pack(taken)
 
     def cancel(self, number: int) -> None:
         message = self.asks.get(number)
@@ -177,10 +195,8 @@ class _Session:
                 message.on_cancel()
 
     def wake_all(self) -> None:
-        for waiter in self._waiting.values():
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiting.clear()
+        for number in list(self._waiting):
+            self._release(number)
 
     def drop(self) -> None:
         for number in list(self.asks):

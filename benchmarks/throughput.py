@@ -17,8 +17,9 @@ import tempfile
 import time
 from collections.abc import Callable
 
-import podium
 from harness import Row, machine, percentile, report
+
+import podium
 
 
 @podium.protocol

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..actors.exchange import Near
+from ..actors.exchange import Near, Transport
 from ..actors.far_side import Far
-from ..protocols.errors import PeerLost, SpawnFailed
+from ..protocols.errors import PeerLost, SpawnFailed, Unknown
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
 from .virtual import Process, in_process
@@ -37,8 +38,6 @@ class Cell:
         self.actor: Actor
         self.far: Far
         self.calls: set[asyncio.Future[bytes]] = set()
-        self.works: set[asyncio.Task[bytes]] = set()
-        """Frames that it is working on."""
         if owner is not None:
             owner.children.append(self)
 
@@ -56,9 +55,6 @@ class Cell:
             if not call.done():
                 call.set_exception(self.dead)
         self.calls.clear()
-        if self.process is None:
-            for work in list(self.works):
-                work.cancel()
 
 
 class InProcessCluster:
@@ -108,16 +104,23 @@ class InProcessCluster:
         cell = self._cells.get(address)
         return None if cell is None or cell.dead else cell
 
-    def call_to(self, address: str) -> Callable[[bytes], Awaitable[bytes]]:
+    def call_to(self, address: str) -> Transport:
         """The transport of one exchange: bound to the incarnation that lives now."""
         cell = self.alive(address)
 
-        async def call(frame: bytes) -> bytes:
-            if cell is None or cell.dead is not None:
-                raise (cell and cell.dead) or PeerLost(address=address, reason="nobody there")
-            return await self.carry(cell, frame)
+        def call(frame: bytes, then: Callable[[bytes | Unknown], None]) -> None:
+            asyncio.get_running_loop().create_task(self._called(cell, address, frame, then))
 
         return call
+
+    async def _called(
+        self, cell: Cell | None, address: str, frame: bytes, then: Callable[[bytes | Unknown], None]
+    ) -> None:
+        try:
+            answer: bytes | Unknown = await self.carry(cell, frame) if cell else PeerLost(address=address)
+        except Unknown as error:
+            answer = error
+        then(answer)
 
     async def carry(self, cell: Cell, frame: bytes) -> bytes:
         """One frame to the cell and its answer back; fails when the cell dies."""
@@ -126,24 +129,17 @@ class InProcessCluster:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
         cell.calls.add(answer)
-        work = in_process(cell.process, lambda: loop.create_task(cell.far.exchange(frame)))
-        cell.works.add(work)
-        work.add_done_callback(cell.works.discard)
-        work.add_done_callback(lambda done: _pass_on(done, answer))
+        arrive = partial(cell.far.take_in, frame, partial(_settle, answer))
+        in_process(cell.process, lambda: loop.call_soon(arrive))
         try:
             return await answer
         finally:
             cell.calls.discard(answer)
 
 
-def _pass_on(work: asyncio.Task[bytes], answer: asyncio.Future[bytes]) -> None:
-    if answer.done() or work.cancelled():
-        return
-    error = work.exception()
-    if error is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(work.result())
+def _settle(answer: asyncio.Future[bytes], packed: bytes) -> None:
+    if not answer.done():
+        answer.set_result(packed)
 
 
 class CellWorld(LoopWorld):

@@ -14,17 +14,19 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import ray
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
-from ..actors.exchange import Near
+from ..actors.exchange import Near, Transport
 from ..actors.far_side import Far
-from ..protocols.errors import PeerLost, PeerUnreachable, SpawnFailed
+from ..protocols.errors import PeerLost, PeerUnreachable, SpawnFailed, Unknown
 from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
@@ -79,6 +81,10 @@ class Resident:
             await self.start()
         return await self._far.exchange(frame)
 
+    def take_in(self, frame: bytes, answer: Callable[[bytes], None]) -> None:
+        """`exchange` for a caller on another thread; the actor has been started."""
+        self._far.take_in(frame, answer)
+
     async def stop(self) -> None:
         await self._actor.stop()
 
@@ -102,7 +108,9 @@ class ThreadedResident:
         return self._wait(self._inside.start())
 
     def exchange(self, frame: bytes) -> bytes:
-        return self._wait(self._inside.exchange(frame))
+        answer: SimpleQueue[bytes] = SimpleQueue()
+        self._loop.call_soon_threadsafe(self._inside.take_in, frame, answer.put)
+        return answer.get()
 
     def stop(self) -> None:
         self._wait(self._inside.stop())
@@ -135,6 +143,7 @@ class RayWorld(LoopWorld):
             "resources": dict(needs.resources) or None,
             "max_restarts": -1 if role == "coordinator" else 0,
             "max_task_retries": 0,
+            "enable_task_events": False,
             "max_concurrency": HOST_THREADS if role == "host" else 10_000,
         }
         if role == "coordinator":
@@ -205,21 +214,34 @@ _RESIDENT = ray.remote(Resident)
 _THREADED = ray.remote(ThreadedResident)
 
 
-def _call_to(address: str, handle: Any) -> Callable[[bytes], Awaitable[bytes]]:
-    """The transport of one exchange."""
+def _call_to(address: str, handle: Any) -> Transport:
+    """The transport of one exchange. One change of thread per answer: futures of futures would cost more."""
+    loop = asyncio.get_running_loop()
 
-    async def call(frame: bytes) -> bytes:
+    def call(frame: bytes, then: Callable[[bytes | Unknown], None]) -> None:
         if handle is None:
-            raise PeerLost(address=address, reason="no such actor")
-        try:
-            answer: bytes = await _result(handle.exchange.remote(frame))
-        except ActorUnavailableError as error:
-            raise PeerUnreachable(address=address, reason=_first_line(error)) from error
-        except RayError as error:
-            raise PeerLost(address=address, reason=_first_line(error)) from error
-        return answer
+            loop.call_soon(then, PeerLost(address=address, reason="no such actor"))
+        else:
+            sent = handle.exchange.remote(frame).future()
+            sent.add_done_callback(lambda done: _on_loop(loop, then, _answer(address, done)))
 
     return call
+
+
+def _answer(address: str, done: Future[bytes]) -> bytes | Unknown:
+    """The outcome of a Ray call, with Ray's errors as ours."""
+    error = done.exception()
+    if error is None:
+        return done.result()
+    kind = PeerUnreachable if isinstance(error, ActorUnavailableError) else PeerLost
+    return kind(address=address, reason=_first_line(error))
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, then: Callable[[Any], None], answer: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(then, answer)
+    except RuntimeError:
+        return  # the loop is closed: nobody is left to be told
 
 
 async def _result(ref: Any) -> Any:

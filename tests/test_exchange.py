@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from podium.actors.exchange import DEFAULT_LIMITS, ExchangeLimits, Near
 from podium.actors.far_side import Far
 from podium.cluster.virtual import VirtualLoop
-from podium.protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable
+from podium.protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, Unknown
 
 
 def run(work):
@@ -54,7 +54,17 @@ class Network:
         self.loss, self.repeat, self.delay_s = loss, repeat, delay_s
         self.calls = 0
 
-    async def call(self, frame):
+    def call(self, frame, then):
+        asyncio.get_running_loop().create_task(self._answered(frame, then))
+
+    async def _answered(self, frame, then):
+        try:
+            answer = await self._call(frame)
+        except Unknown as error:
+            answer = error
+        then(answer)
+
+    async def _call(self, frame):
         self.calls += 1
         await asyncio.sleep(self.rng.uniform(0, self.delay_s))
         if self.rng.random() < self.loss:
@@ -150,10 +160,7 @@ def test_the_death_of_the_far_side_is_known_at_once_even_when_nothing_was_asked(
         asked = asyncio.ensure_future(near.ask("never"))
         await asyncio.sleep(1)
 
-        async def dead(frame):
-            raise PeerLost(address="far")
-
-        network.call = near._call = dead
+        near._call = lambda frame, then: then(PeerLost(address="far"))
         next(iter(network.far._sessions.values())).wake_all()  # the call that is out comes back, the next one fails
         await asyncio.sleep(1)
         assert [type(error) for error in lost] == [PeerLost]

@@ -16,7 +16,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -27,6 +27,10 @@ from ...protocols.values import Value, pack, unpack
 from ...supervisors.ports import Change, Entry, Found, NewTask, Note, OpenTask, Running
 from .rows import TASK_COLUMNS, found_row, open_task_rows, seal, task_row, unseal
 
+INLINE_WORKS = 4
+"""Most works of a commit that is made on the event loop."""
+INLINE_S = 0.001
+"""Longest duration of the last commit after which the next may be made on the event loop, in seconds."""
 FORMAT = 1
 """Version of the file format, in SQLite's `user_version`."""
 
@@ -53,7 +57,11 @@ def shard_path(data: Path, shard: str) -> Path:
 
 
 class SqliteJournal:
-    """Implements `Journal`. All methods are called on one event loop; the file belongs to one thread."""
+    """Implements `Journal`. All methods are called on one event loop.
+
+    The file belongs to a thread of its own, so that a slow disk does not stop the loop. While that thread is idle
+    and commits are quick, a small one is made on the loop: two changes of thread cost more than the commit.
+    """
 
     def __init__(self, data: Path, shard: str, lock_wait_s: float = 10.0) -> None:
         self.shard, self.epoch = shard, 0
@@ -63,6 +71,11 @@ class SqliteJournal:
         self._loop = asyncio.get_running_loop()
         self._batch: list[_Work] = []
         self._handed: SimpleQueue[list[_Work] | None] = SimpleQueue()
+        self._under_way = 0
+        """Batches that the thread has and that are not acknowledged."""
+        self._last_s = 0.0
+        """How long the last commit took."""
+        self._db: sqlite3.Connection
         self._thread: threading.Thread | None = None
         self._failed: PodiumError | None = None
 
@@ -126,27 +139,45 @@ class SqliteJournal:
         self._batch.append(work)
 
     def _hand_over(self) -> None:
-        if self._batch:
-            self._handed.put(self._batch)
-            self._batch = []
+        batch, self._batch = self._batch, []
+        if not batch:
+            return
+        if self._under_way == 0 and len(batch) <= INLINE_WORKS and self._last_s <= INLINE_S:
+            self._commit_here(batch)
+        else:
+            self._under_way += 1
+            self._handed.put(batch)
+
+    def _commit_here(self, batch: list[_Work]) -> None:
+        began = self._loop.time()
+        try:
+            answers = self._commit(self._db, batch)
+        except (PodiumError, sqlite3.Error) as error:
+            self._fail(_as_ours(self.shard, error))
+            return
+        self._acknowledge(0, self._loop.time() - began, answers)
+
+    def _acknowledge(self, batches: int, seconds: float, answers: list[Callable[[], Any]]) -> None:
+        self._under_way -= batches
+        self._last_s = seconds
+        for answer in answers:
+            answer()
 
     # in the thread
 
     def _work_off(self, opened: asyncio.Future[None]) -> None:
         try:
             lock = _lock(self._path, self._lock_wait_s)
-            db = _open(self._path, self.shard)
+            db = self._db = _open(self._path, self.shard)
             self.epoch = _next_epoch(db)
         except (PodiumError, sqlite3.Error, OSError) as error:
-            ours = error if isinstance(error, PodiumError) else JournalFailed(shard=self.shard, reason=str(error))
-            self._call_back(_settle, opened, ours)
+            self._call_back(_settle, opened, _as_ours(self.shard, error))
             return
         self._call_back(_settle, opened, None)
         try:
             self._commit_loop(db)
         except (PodiumError, sqlite3.Error) as error:
-            ours = error if isinstance(error, PodiumError) else JournalFailed(shard=self.shard, reason=str(error))
-            self._call_back(self._fail, ours)
+            self._call_back(self._fail, _as_ours(self.shard, error))
         finally:
             db.close()
             os.close(lock)
@@ -156,14 +187,17 @@ class SqliteJournal:
             batch = self._handed.get()
             if batch is None:
                 return
+            batches = 1
             while not self._handed.empty():
                 more = self._handed.get()
                 if more is None:
                     self._handed.put(None)
                     break
                 batch = batch + more
+                batches += 1
+            began = time.monotonic()
             answers = self._commit(db, batch)
-            self._call_back(_call_all, answers)
+            self._call_back(self._acknowledge, batches, time.monotonic() - began, answers)
 
     def _commit(self, db: sqlite3.Connection, batch: list[_Work]) -> list[Callable[[], Any]]:
         """One transaction for the whole batch; returns the callbacks to make when it is durable."""
@@ -216,9 +250,8 @@ def _settle(future: asyncio.Future[None], error: PodiumError | None) -> None:
         future.set_exception(error)
 
 
-def _call_all(answers: Iterable[Callable[[], Any]]) -> None:
-    for answer in answers:
-        answer()
+def _as_ours(shard: str, error: Exception) -> PodiumError:
+    return error if isinstance(error, PodiumError) else JournalFailed(shard=shard, reason=str(error))
 
 
 def _lock(path: Path, wait_s: float) -> int:
