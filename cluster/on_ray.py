@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 
 import ray
 from ray import cloudpickle
+from ray._private import ray_constants
+from ray._raylet import Config
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from ..actors.exchange import Near, Transport
@@ -40,8 +42,9 @@ KILL_WAIT_S = 30.0
 """Longest wait for a killed actor to be certainly gone."""
 START_S = 120.0
 """Longest wait for an actor to be placed and started."""
-HOST_THREADS = 8
-"""Calls that a protocol host takes at once: its supervisor has two under way, the rest is for start, stop and ping."""
+THREADS: dict[Role, int] = {"host": 8, "supervisor": 1_000}
+"""Calls that an actor takes at once, each on a thread of Ray's; about 10 kB each. Every client, and every actor
+above, has one waiting at a supervisor."""
 _SETUP_BYTES = 256 * 1024 * 1024
 
 
@@ -67,7 +70,7 @@ class Resident:
 
     async def _start(self) -> Value:
         if self._role != "host":
-            _spare_collections()
+            _tune()
         world = RayWorld(self._address, self._namespace, Path(self._data))
         self._actor = new_actor(self._role, world)
         self._far = Far(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
@@ -144,7 +147,7 @@ class RayWorld(LoopWorld):
             "max_restarts": -1 if role == "coordinator" else 0,
             "max_task_retries": 0,
             "enable_task_events": False,
-            "max_concurrency": HOST_THREADS if role == "host" else 10_000,
+            "max_concurrency": THREADS.get(role, 10_000),
         }
         if role == "coordinator":
             options["lifetime"] = "detached"
@@ -165,7 +168,7 @@ class RayWorld(LoopWorld):
         give_up_at = time.monotonic() + KILL_WAIT_S
         while True:
             try:
-                resident = _THREADED if role == "host" else _RESIDENT
+                resident = _THREADED if role in THREADS else _RESIDENT
                 return resident.options(name=address, namespace=self._namespace, **options).remote(
                     role, address, self._namespace, str(self.data), setup
                 )
@@ -217,12 +220,13 @@ _THREADED = ray.remote(ThreadedResident)
 def _call_to(address: str, handle: Any) -> Transport:
     """The transport of one exchange. One change of thread per answer: futures of futures would cost more."""
     loop = asyncio.get_running_loop()
+    send = None if handle is None else handle.exchange.remote
 
     def call(frame: bytes, then: Callable[[bytes | Unknown], None]) -> None:
-        if handle is None:
+        if send is None:
             loop.call_soon(then, PeerLost(address=address, reason="no such actor"))
         else:
-            sent = handle.exchange.remote(frame).future()
+            sent = send(frame).future()
             sent.add_done_callback(lambda done: _on_loop(loop, then, _answer(address, done)))
 
     return call
@@ -254,8 +258,20 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _spare_collections() -> None:
-    """Collect garbage more rarely in processes of our own code alone: thousands of open tasks are not garbage."""
+def take_environment_in() -> None:
+    """Make Ray see the variables that config.py set, even if it was imported before they were.
+
+    Ray reads them at import; without this a driver that imports ray first would listen on the machine's own
+    address, and could not show the token that its cluster asks for. Ray refreshes its settings the same way.
+    """
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    )
+    Config.initialize("")
+
+
+def _tune() -> None:
+    """For processes of our own code alone: thousands of open tasks are not garbage, so look for it more rarely."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -153,6 +154,12 @@ class InProcessSession:
         self._file.release()
 
 
+def _ray_is_initialised() -> bool:
+    """Whether the caller uses Ray already; then everything about it is the caller's."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
 def _not_about_sigterm(record: logging.LogRecord) -> bool:
     return "SIGTERM handler is not set" not in record.getMessage()
 
@@ -179,10 +186,14 @@ class RaySession:
         self._ray_world: Any = None
 
     async def open(self) -> None:
-        prepare_ray(self._data / "ray.token")
+        if not _ray_is_initialised():
+            prepare_ray(self._data / "ray.token")
         import ray  # noqa: PLC0415  (heavy: 0.5 s, and reading commands do without)
 
-        from .on_ray import RayWorld  # noqa: PLC0415
+        from .on_ray import RayWorld, take_environment_in  # noqa: PLC0415
+
+        if not ray.is_initialized():
+            take_environment_in()
 
         facts = await self._take_or_facts()
         self.joined = facts is not None

@@ -114,6 +114,13 @@ class Intake:
         new: list[Submission],
         then: Callable[[Acks, list[TaskRecord]], None],
     ) -> None:
+        for submission in new:
+            record = submission.record
+            if record.key is not None:
+                self._keys.pop((record.user, record.key), None)
+            task = self._tasks.get(record.task_id)
+            if task is not None:
+                self._carry_out(task, submission.effects)
         acks: Acks = []
         ended = []
         for submission in submissions:
@@ -125,10 +132,3 @@ class Intake:
                 if submission.known is not None and known.status not in OPEN:
                     ended.append(known)
         then(acks, ended)
-        for submission in new:
-            record = submission.record
-            if record.key is not None:
-                self._keys.pop((record.user, record.key), None)
-            task = self._tasks.get(record.task_id)
-            if task is not None:
-                self._carry_out(task, submission.effects)
