@@ -62,6 +62,7 @@ class Settings(BaseModel):
     restart_intensity: Annotated[int, Field(ge=0)] = 10
     """Restarts of one actor within `restart_period_s`; one more, and the level above decides."""
     restart_period_s: Annotated[float, Field(gt=0)] = 60.0
+    """The window of `restart_intensity`, in seconds."""
     reconnect_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that a client waits for a lost coordinator or supervisor to come back."""
     sources: Mapping[str, str] = {}

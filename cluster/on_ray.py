@@ -42,7 +42,7 @@ KILL_WAIT_S = 30.0
 """Longest wait for a killed actor to be certainly gone."""
 START_S = 120.0
 """Longest wait for an actor to be placed and started."""
-THREADS: dict[Role, int] = {"host": 8, "supervisor": 1_000}
+THREADS: dict[Role, int] = {"host": 8}
 """Calls that an actor takes at once, each on a thread of Ray's; about 10 kB each. Every client, and every actor
 above, has one waiting at a supervisor."""
 _SETUP_BYTES = 256 * 1024 * 1024

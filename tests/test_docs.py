@@ -1,0 +1,147 @@
+"""Every example in README and docs runs, and the main example does its job on real trees."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import podium
+from podium.cluster.config import Settings
+from podium.testing import simulate
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def run(code, folder, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code] if "\n" in code else [sys.executable, code],
+        cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.ray
+def test_the_first_example_runs_as_it_stands_on_ray_and_prints_only_its_result(tmp_path):
+    first = blocks(README, "python")[0]
+    assert len(first.strip().splitlines()) <= 25
+    (tmp_path / "digest.py").write_text(first)
+    done = run("digest.py", tmp_path)
+    assert done.stdout == "['CONTENTS OF A.ORG', 'CONTENTS OF B.ORG']\n"
+    assert done.stderr == ""
+
+
+def test_the_testing_example_runs():
+    first, second = blocks(README, "python")
+    names = {"__name__": "readme"}
+    exec(compile(first, "README.md", "exec"), names)
+    exec(compile(second, "README.md", "exec"), names)
+
+
+def test_the_yaml_in_the_docs_is_a_workflow_that_runs():
+    (text,) = blocks((ROOT / "docs/workflows.md").read_text(), "yaml")
+    workflow = podium.read_workflow(text, "workflows.md")
+    (result,) = simulate(workflow, [{"files": ["a", "b"]}])
+    assert result["files"] == ["a", "b"]
+
+
+def test_the_python_in_the_docs_runs():
+    (code,) = blocks((ROOT / "docs/workflows.md").read_text(), "python")
+    names = {"__name__": "docs"}
+    exec(compile(code, "workflows.md", "exec"), names)
+    assert simulate(names["workflow"], ["ants"]) == ["a longer text"]
+
+
+def test_every_setting_is_documented():
+    table = (ROOT / "docs/settings.md").read_text()
+    for name in Settings.model_fields.keys() - {"sources"}:
+        assert f"| `{name}` |" in table
+
+
+@pytest.mark.ray
+def test_ray_may_be_imported_first_and_stays_on_loopback(tmp_path):
+    code = (
+        "import ray, podium\n"
+        "from tests.sample import add\n"
+        "with podium.connect(data='data', num_cpus=1) as engine:\n"
+        "    assert engine.submit(podium.Workflow('w', add), {'n': 1}).result(timeout_s=60) == {'n': 2}\n"
+        "    assert ray.get_runtime_context().gcs_address.startswith('127.0.0.1:')\n"
+    )
+    run(code, tmp_path, PYTHONPATH=str(ROOT))
+
+
+# the main example
+
+
+def brief():
+    from repo_brief.workflow import brief
+
+    return brief
+
+
+def test_the_briefing_in_yaml_and_in_python_is_the_same():
+    from podium import load_workflow
+
+    assert load_workflow(ROOT / "examples/repo_brief/brief.yaml") == brief()
+
+
+def report_on(path, tmp_path):
+    with podium.connect(cluster="inprocess", data=tmp_path / "brief-data") as engine:
+        task = engine.submit(brief(), {"path": str(path)})
+        report = task.result(timeout_s=120)
+        steps = [event.step for event in task.events() if event.kind == "finished"]
+    return report, steps
+
+
+def test_a_briefing_on_this_project(tmp_path):
+    report, steps = report_on(ROOT, tmp_path)
+    for title in ("Overview", "Structure", "Dependencies", "Hot spots", "Open ends", "Long functions"):
+        assert f"## {title}" in report
+    assert "Python:" in report
+    assert "`pyproject.toml`" in report
+    assert "structure/in_detail" in steps
+    assert all(len(section.splitlines()) <= 28 for section in report.split("## ")), "the editor lets no long section by"
+
+
+def test_a_folder_without_git_history_is_no_error(tmp_path):
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    (folder / "a.py").write_text("def f():\n    return 1  # TODO: more\n")
+    (folder / "requirements.txt").write_text("requests>=2\n# comment\n")
+    (folder / "package.json").write_text("{broken")
+    report, _ = report_on(folder, tmp_path)
+    assert "No git history to read: not a git work tree" in report
+    assert "`a.py:2` TODO: more" in report
+    assert "`requests`" in report
+    assert "`package.json`: cannot be read" in report
+
+
+def test_a_missing_folder_says_so(tmp_path):
+    from podium.errors import TaskFailed
+
+    with pytest.raises(TaskFailed, match=r"step 'inventory' .* NotADirectoryError: /nonexistent is not a folder"):
+        report_on("/nonexistent", tmp_path)
+
+
+def test_a_tree_of_10_000_files_is_summarised_per_folder(tmp_path):
+    folder = tmp_path / "large"
+    for number in range(100):
+        part = folder / f"part{number:03}"
+        part.mkdir(parents=True)
+        for file in range(100):
+            (part / f"f{file}.py").write_text(f"def f{file}():\n    return {file}\n")
+    report, steps = report_on(folder, tmp_path)
+    assert "structure/by_folder" in steps
+    assert "10,000 files" in report
+    assert "`part000/`" in report
