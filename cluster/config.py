@@ -141,10 +141,13 @@ def parse_limits(text: str, source: str) -> dict[str, int]:
         raise InvalidSetting(name="limits", source=source, problem=f"expected llm=5,tool=10, got {text!r}") from error
 
 
-def prepare_ray(token: Path) -> None:
+def prepare_ray(token: Path) -> bool:
     """Set what Ray reads when it is imported: loopback only, token authentication, quiet.
 
     What the user has set stays. `token` is created, readable by its owner alone, if it is not there.
+
+    Returns:
+        Whether a cluster started now is to listen on loopback only.
     """
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -158,3 +161,4 @@ def prepare_ray(token: Path) -> None:
                 file.write(secrets.token_hex(32))
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token.resolve())
+    return os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"].lower() in ("0", "false")

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import ray
 from ray import cloudpickle
 from ray._private import ray_constants
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from ..actors.exchange import Near, Transport
@@ -258,15 +258,13 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def take_environment_in() -> None:
+def take_environment_in(loopback: bool) -> None:
     """Make Ray see the variables that config.py set, even if it was imported before they were.
 
     Ray reads them at import; without this a driver that imports ray first would listen on the machine's own
     address, and could not show the token that its cluster asks for. Ray refreshes its settings the same way.
     """
-    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
-        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
-    )
+    ray_constants.ENABLE_RAY_CLUSTER = not loopback
     Config.initialize("")
 
 

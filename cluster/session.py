@@ -186,14 +186,14 @@ class RaySession:
         self._ray_world: Any = None
 
     async def open(self) -> None:
-        if not _ray_is_initialised():
-            prepare_ray(self._data / "ray.token")
+        ours = not _ray_is_initialised()
+        loopback = prepare_ray(self._data / "ray.token") if ours else False
         import ray  # noqa: PLC0415  (heavy: 0.5 s, and reading commands do without)
 
         from .on_ray import RayWorld, take_environment_in  # noqa: PLC0415
 
-        if not ray.is_initialized():
-            take_environment_in()
+        if ours:
+            take_environment_in(loopback)
 
         facts = await self._take_or_facts()
         self.joined = facts is not None

@@ -45,7 +45,7 @@ class Binding:
 
 def check_input(target: ProtocolLike, value: Value) -> None:
     """Raise InvalidInput if `value` is not what `target.run` asks for; no object of it is created."""
-    _edges_of(target).read_input(value)
+    _edges_of(target).read_input(value)  # type: ignore[arg-type]  # mypy takes neither for hashable; both are
 
 
 @lru_cache(maxsize=1024)

@@ -118,13 +118,16 @@ class Dispatcher:
         )
 
     def _job_started(self, job: Job) -> None:
-        self._tell(*job.what, _STARTED)
+        task, place = job.what
+        self._tell(task, place, _STARTED)
 
     def _job_said(self, job: Job, chunk: list[Value]) -> None:
-        self._tell(*job.what, chunk)
+        task, place = job.what
+        self._tell(task, place, chunk)
 
     def _job_ended(self, job: Job, result: list[Value]) -> None:
-        self._ended(*job.what, result)
+        task, place = job.what
+        self._ended(task, place, result)
 
     def _delegate(self, plan: TierPlan, task: TaskState, place: Place, recovered: bool) -> None:
         record = task.record

@@ -113,7 +113,8 @@ def test_an_interrupt_detaches_exits_with_130_and_says_how_to_go_on(cli):
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=30)
     assert (child.returncode, out) == (130, "")
-    assert "The task is saved: `podium up` resumes it" in err
+    assert "The task is saved. To resume it and to follow it:" in err
+    assert "podium up" in err
     assert "Traceback" not in err
 
 

@@ -314,9 +314,11 @@ def _print_result(result: Any, output: str) -> None:
 def _detached(task: Task, engine: Engine) -> None:
     note = error_console()
     if engine.joined:
-        note.print(f"\nDetached. The task goes on: podium watch {task.id}")
+        note.print(f"\nDetached. The task goes on; to follow it:\n  podium watch {task.id}")
     else:
-        note.print(f"\nInterrupted. The task is saved: `podium up` resumes it, `podium watch {task.id}` follows it.")
+        note.print(
+            f"\nInterrupted. The task is saved. To resume it and to follow it:\n  podium up\n  podium watch {task.id}"
+        )
 
 
 def main() -> None:

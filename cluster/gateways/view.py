@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -35,20 +35,26 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
-def task_table(records: Iterable[TaskRecord]) -> Table:
+def task_table(records: list[TaskRecord]) -> Table:
+    """One line per task, in 80 columns for all but long names."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("task", "workflow", "status", "user", "prio", "accepted", "took"):
-        table.add_column(title, no_wrap=title != "workflow", overflow="fold")
+    prioritised = any(record.priority for record in records)
+    for title in ("task", "workflow", "status", "user", *(["prio"] if prioritised else []), "accepted", "took"):
+        squeezed = title in ("workflow", "user")
+        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=8 if squeezed else len(title))
     for record in records:
         mark = f"{_MARKS[record.status]} {record.status}"
         took = seconds(record.finished_at - record.accepted_at) if record.finished_at else ""
-        row = (record.task_id, record.workflow, mark, escape(record.user), str(record.priority))
-        table.add_row(*row, local_time(record.accepted_at), took)
+        priority = [str(record.priority)] if prioritised else []
+        who = (record.task_id, record.workflow, mark, escape(record.user))
+        table.add_row(*who, *priority, local_time(record.accepted_at), took)
     return table
 
 
 def local_time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%m-%d %H:%M:%S")
+    """The time of day, with the date before it unless that is today."""
+    moment, today = datetime.fromtimestamp(at).astimezone(), datetime.now().astimezone().date()
+    return moment.strftime("%H:%M:%S" if moment.date() == today else "%m-%d %H:%M:%S")
 
 
 def seconds(duration_s: float) -> str:
@@ -152,7 +158,7 @@ def _short(text: str) -> str:
 
 def event_line(event: TaskEvent) -> str:
     """One plain line, for when standard error is not a terminal."""
-    at = datetime.fromtimestamp(event.at, UTC).astimezone().strftime("%H:%M:%S")
+    at = datetime.fromtimestamp(event.at).astimezone().strftime("%H:%M:%S")
     place = f" {event.step}" if event.step else ""
     attempt = f" (attempt {event.attempt})" if event.attempt > 1 else ""
     said = f": {_said(event)}" if event.kind in ("chunk", "log") else ""
