@@ -14,6 +14,7 @@ from typing import Any
 
 from ..protocols.errors import (
     EngineClosed,
+    FixTheCall,
     NotFound,
     PodiumError,
     TaskCancelled,
@@ -257,6 +258,9 @@ class Core:
         self, workflow: Workflow, inputs: list[Value], keys: list[str] | None, priority: int, user: str | None
     ) -> list[list[Value]]:
         """New tasks as the supervisor takes them. Raises InvalidInput, naming the input if there are several."""
+        if not isinstance(workflow, Workflow):
+            example = "engine.submit(podium.Workflow('name', protocol), input)"
+            raise FixTheCall(f"submit takes a Workflow, not {type(workflow).__name__}: {example}")
         wires = []
         for index, input in enumerate(inputs):
             name = "input" if len(inputs) == 1 else f"inputs[{index}]"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .context import Context
 from .errors import InvalidDefinition, InvalidInput
-from .protocol import FunctionProtocol, Protocol, ProtocolLike, reference
+from .protocol import FunctionProtocol, Protocol, ProtocolLike, inputs_of, reference
 from .values import Value
 from .verdicts import Goto, as_goto
 
@@ -58,21 +58,11 @@ class _Edges:
     """The type hints of one `run`, turned into validators."""
 
     def __init__(self, run: Callable[..., Any], ref: str, bound: bool = True) -> None:
-        parameters = list(inspect.signature(run).parameters.values())
-        parameters = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        parameters = parameters if bound else parameters[1:]
+        self.takes_ctx, name = inputs_of(run, ref, skip=0 if bound else 1)
+        self.takes_input = name is not None
+        self.input_name = name or "input"
         hints = _hints(run, ref)
-        self.takes_ctx = bool(parameters) and (parameters[0].name == "ctx" or hints.get(parameters[0].name) is Context)
-        inputs = parameters[1:] if self.takes_ctx else parameters
-        if len(inputs) > 1:
-            names = ", ".join(p.name for p in inputs)
-            raise InvalidDefinition(
-                problem=f"run takes one input, not {len(inputs)} ({names}); put them in one dict or model",
-                path=f"protocol {ref}",
-            )
-        self.takes_input = bool(inputs)
-        self.input_name = inputs[0].name if inputs else "input"
-        self._input = _adapter(hints.get(self.input_name, Any) if inputs else Any)
+        self._input = _adapter(hints.get(self.input_name, Any))
         self._output = _adapter(hints.get("return", Any))
 
     def caller(self, run: Callable[..., Any]) -> Callable[[Context, Any], Any]:

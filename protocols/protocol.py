@@ -69,6 +69,7 @@ class Protocol:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        inputs_of(cls.run, reference(cls), skip=1)
         _KNOWN[reference(cls)] = cls
 
     async def start(self) -> None:
@@ -90,6 +91,7 @@ class FunctionProtocol:
         self.__doc__, self.__name__ = function.__doc__, function.__name__
         self.__module__, self.__qualname__ = function.__module__, function.__qualname__
         self.__wrapped__ = function
+        inputs_of(function, reference(self))
         _KNOWN[reference(self)] = self
         declaration_of(self)
 
@@ -129,6 +131,26 @@ def protocol(function: Callable[..., Any] | None = None, /, **settings: Any) -> 
     if function is not None:
         return FunctionProtocol(function, given)
     return lambda function: FunctionProtocol(function, given)
+
+
+def inputs_of(run: Callable[..., Any], ref: str, skip: int = 0) -> tuple[bool, str | None]:
+    """Whether `run` takes a context first, and the name of the one input it takes after that, or None.
+
+    Args:
+        skip: leading parameters that are not counted (`self` of an unbound method).
+
+    Raises:
+        InvalidDefinition: it takes more than one input.
+    """
+    parameters = list(inspect.signature(run).parameters.values())
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][skip:]
+    first = inspect.signature(run).parameters[names[0]].annotation if names else None
+    takes_ctx = bool(names) and (names[0] == "ctx" or first in (Context, "Context", "podium.Context"))
+    inputs = names[1:] if takes_ctx else names
+    if len(inputs) > 1:
+        problem = f"run takes one input, not {len(inputs)} ({', '.join(inputs)}); put them in one dict or model"
+        raise InvalidDefinition(problem=problem, path=f"protocol {ref}")
+    return takes_ctx, inputs[0] if inputs else None
 
 
 def is_protocol(target: object) -> bool:

@@ -9,6 +9,7 @@ positional argument, and protocols may stand for steps:
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
@@ -230,6 +231,8 @@ def _kind(value: Any) -> str | None:
         return type(value).__name__.lower()
     if isinstance(value, str) or is_protocol(value):
         return "step"
+    if inspect.isfunction(value):
+        raise InvalidDefinition(problem=f"'{value.__qualname__}' is a plain function; put @podium.protocol above it")
     if isinstance(value, Mapping):
         kinds = [kind for kind in _KINDS if kind in value]
         if len(kinds) == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import podium
 from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, Workflow, read_workflow
 from podium.protocols.errors import InvalidDefinition
 from tests import sample
@@ -166,7 +167,22 @@ def test_every_flaw_is_listed():
     assert "root.sequence[1].step" in str(caught.value)
 
 
+def two_inputs():
+    @podium.protocol
+    def add(left, right):
+        return left + right
+
+
+def two_inputs_in_a_class():
+    class Add(podium.Protocol):
+        def run(self, ctx, left, right):
+            return left + right
+
+
 PYTHON_CASES = [
+    (two_inputs, r"add: run takes one input, not 2 \(left, right\); put them in one dict or model"),
+    (two_inputs_in_a_class, r"Add: run takes one input, not 2 \(left, right\)"),
+    (lambda: Sequence(two_inputs), r"'two_inputs' is a plain function; put @podium\.protocol above it"),
     (lambda: Step(sample.add, timeout_s=0), r"^Step\.timeout_s: Input should be greater than 0"),
     (lambda: Step(sample.add, timeot_s=1), r"^Step\.timeot_s: Extra inputs"),
     (lambda: Sequence(sample.add, 3), r"^Sequence\.sequence\[1\]: a node has exactly one"),

@@ -9,6 +9,7 @@ import pytest
 import podium
 from podium import Hierarchy, Parallel, Retry, Sequence, Step, Workflow
 from podium.errors import (
+    FixTheCall,
     InvalidInput,
     KeyConflict,
     NotFound,
@@ -189,6 +190,14 @@ def test_bad_input_is_refused_before_anything_is_accepted():
         with pytest.raises(InvalidInput, match=r"input\.x\[0\]: object is not plain data"):
             await engine.submit(THREE, {"x": [object()]})
         assert engine.tasks() == []
+
+    engine_test(work)
+
+
+def test_a_protocol_in_place_of_a_workflow_is_told_apart():
+    async def work(engine):
+        with pytest.raises(FixTheCall, match=r"submit takes a Workflow, not FunctionProtocol"):
+            await engine.submit(sample.add, {"n": 1})
 
     engine_test(work)
 
