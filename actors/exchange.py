@@ -65,6 +65,8 @@ Transport: TypeAlias = Callable[[bytes, Callable[[bytes | Unknown], None]], None
 """Carries one frame and calls back, on the loop, with the answer: PeerUnreachable if trying again may help, or
 PeerLost."""
 
+IDLE_S = 0.01
+"""Wait before a call that is there only to hear of the other side's death: the next message often saves it."""
 DEFAULT_LIMITS = ExchangeLimits()
 _sessions = itertools.count(1)
 
@@ -105,6 +107,8 @@ class Near:
         self._calls: set[int] = set()
         """Numbers of the frames that are under way, or wait to be sent again."""
         self._scheduled = False
+        self._watches = 0
+        """Open messages that are there only to be lost."""
         self._received = 0
         self._early: dict[int, list[Value]] = {}
         self._incarnation: str | None = None
@@ -147,6 +151,7 @@ class Near:
             raise
 
     def watch(self, on_lost: Callable[[PodiumError], None]) -> None:
+        self._watches += 1
         self.send(WATCH, None, lambda reply: on_lost(reply.error) if reply.error else None)
 
     def close(self) -> None:
@@ -198,8 +203,10 @@ class Near:
         if isinstance(answer, bytes):
             self._calls.discard(number)
             self._take_in(unpack(answer, max_bytes=len(answer)))
-            if self._queue or (self._open and not self._calls):
+            if self._queue or (len(self._open) > self._watches and not self._calls):
                 self._schedule()
+            elif self._open and not self._calls:
+                self._loop.call_later(IDLE_S, self._schedule)
         elif isinstance(answer, PeerUnreachable) and resends > 1:
             self.counts.resent += 1
             tried = self._limits.resends - resends
