@@ -150,6 +150,16 @@ def test_show_gives_the_error_with_its_traceback(cli):
     assert "sample.py" in out
 
 
+def test_cancel_of_an_interrupted_task_and_down_without_a_cluster(cli):
+    (cli.folder / "slow.yaml").write_text("name: slow\nroot: tests.sample:slow\n")
+    cli("run", "slow.yaml", "-i", "s=60", "--timeout", "0.2", "-q")
+    (record,) = json.loads(cli("ps", "-o", "json")[1])
+    code, out, _ = cli("cancel", record["task_id"], "-o", "json")
+    assert (code, json.loads(out)) == (0, {"task_id": record["task_id"], "status": "cancelled"})
+    assert cli("cancel", record["task_id"])[:2] == (0, "cancelled\n")
+    assert json.loads(cli("down", "-o", "json")[1]) == {"ended": False}
+
+
 def test_an_interrupted_task_is_resumed_by_the_next_run(cli):
     (cli.folder / "slow.yaml").write_text("name: slow\nroot: tests.sample:slow\n")
     cli("run", "slow.yaml", "-i", "s=1", "--timeout", "0.2", "-q", "--key", "k")
@@ -162,6 +172,7 @@ def test_validate_and_schema(cli):
     code, out, _ = cli("validate", "flow.yaml")
     assert code == 0
     assert out.startswith("flow version 1: ok (hash ")
+    assert json.loads(cli("validate", "flow.yaml", "-o", "json")[1])["name"] == "flow"
     schema = json.loads(cli("schema")[1])
     assert schema["title"] == "Workflow"
 

@@ -14,7 +14,9 @@ import podium
 from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Workflow
 from podium.cluster.virtual import PROCESS
 from podium.protocols.outcomes import TERMINAL
+from podium.protocols.values import unpack
 from podium.supervisors.events import StepFinished, unpack_events
+from podium.supervisors.fold import apply, begin
 from podium.testing import Faults, Simulation
 
 BATCH = 25
@@ -173,9 +175,24 @@ def check_invariants(simulation, ids, status):
         for task_id, entries in shard.entries.items():
             epochs = [epoch for epoch, _ in entries]
             assert epochs == sorted(epochs), f"I8: epochs of {task_id} fall: {epochs}"
+        for found in shard.tasks.values():
+            check_fold(shard, found.record)
     most = max(WITNESS.starts.values())
     unknown = len(simulation.killed) + 1
     assert most <= 3 + unknown, f"I2: a step ran {most} times with {len(simulation.killed)} kills"
+
+
+def check_fold(shard, record):
+    """I6: folding the journal again gives what was recorded live, gapless and to the end."""
+    definition = unpack(shard.notes[f"definition:{record.hash}"])
+    root = Workflow.from_trusted({"name": "again", "root": definition["root"]}).root
+    task, _ = begin(record, root, record.task_id.partition("/")[2])
+    for _, body in shard.entries[record.task_id]:
+        for event in unpack_events(body):
+            apply(task, event)
+    assert task.status == record.status, f"I6: {record.task_id} folds to {task.status}, recorded {record.status}"
+    assert task.outcome.output == record.result, f"I6: {record.task_id} folds to another result"
+    assert not task.running
 
 
 def pytest_generate_tests(metafunc):

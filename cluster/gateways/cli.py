@@ -203,23 +203,28 @@ def _stored_result(record: TaskRecord) -> Any:
 
 
 @app.command()
-def cancel(task_id: TaskId, data: Data = None) -> None:
+def cancel(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
     """Cancel a task. One that has ended stays as it is."""
     stored = FileReader(_settings(data).data).find_task(task_id)
     if stored is None:
         raise NotFound(what="task", name=task_id)
-    if stored.record.status in TERMINAL:
-        error_console().print(f"task {task_id} has already ended: {stored.record.status}")
-        return
-    with _engine(data) as engine:
-        print(engine.task(task_id).cancel())
+    after: str = stored.record.status
+    if after in OPEN:
+        with _engine(data) as engine:
+            after = engine.task(task_id).cancel()
+    else:
+        error_console().print(f"task {task_id} has already ended: {after}")
+    print(to_json({"task_id": task_id, "status": after}) if output == "json" else after)
 
 
 @app.command()
-def validate(source: Source) -> None:
+def validate(source: Source, output: Output = "table") -> None:
     """Check a workflow without running it."""
     workflow = load_workflow(source)
-    print(f"{workflow.name} version {workflow.version}: ok (hash {workflow.hash[:12]})")
+    if output == "json":
+        print(to_json({"name": workflow.name, "version": workflow.version, "hash": workflow.hash}))
+    else:
+        print(f"{workflow.name} version {workflow.version}: ok (hash {workflow.hash[:12]})")
 
 
 @app.command()
@@ -229,21 +234,22 @@ def schema() -> None:
 
 
 @app.command()
-def up(data: Data = None, limits: Limits = None) -> None:
+def up(data: Data = None, limits: Limits = None, output: Output = "table") -> None:
     """Start a lasting local cluster for the data directory; open tasks resume."""
     settings = _settings(data, limits=limits)
     facts = daemon.start(settings)
+    if output == "json":
+        print(to_json(facts))
     error_console().print(f"Cluster of {settings.data} runs (process {facts['pid']}). `podium down` ends it.")
 
 
 @app.command()
-def down(data: Data = None) -> None:
+def down(data: Data = None, output: Output = "table") -> None:
     """End the lasting cluster in order; open tasks stay durable."""
-    settings = _settings(data)
-    if daemon.stop(settings.data):
-        error_console().print("Ended. Open tasks are kept.")
-    else:
-        error_console().print("No cluster is running.")
+    ended = daemon.stop(_settings(data).data)
+    if output == "json":
+        print(to_json({"ended": ended}))
+    error_console().print("Ended. Open tasks are kept." if ended else "No cluster is running.")
 
 
 @app.command()
