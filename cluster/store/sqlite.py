@@ -365,6 +365,8 @@ def _in_groups(db: sqlite3.Connection, statement: str, rows: list[tuple[Any, ...
     done = 0
     row = "(" + ",".join("?" * len(rows[0])) + ")"
     for size in _GROUPS:
+        if len(rows) - done < size:
+            continue
         text = statement.replace("{rows}", ",".join([row] * size))
         while len(rows) - done >= size:
             db.execute(text, [value for each in rows[done : done + size] for value in each])
