@@ -15,6 +15,8 @@ from ..protocols.values import Value
 from ..supervisors.ports import Line, Reply
 from .world import LoopWorld
 
+RECONNECT_S = 0.05
+"""Wait after a loss, in seconds: the coordinator may hear of a death a little later than its clients."""
 BATCH = 1_000
 """Tasks per submit message; more are sent as several, all under way at once."""
 _RECORDED = ("accepted", "finished", "retrying", "failed")
@@ -115,7 +117,11 @@ class Link:
         for batch in self._batches:
             for task in batch.tasks:
                 task[5] = True
-        self._world.background(self._connect(), "reconnect")
+        self._world.background(self._reconnect(), "reconnect")
+
+    async def _reconnect(self) -> None:
+        await self._world.sleep(RECONNECT_S)
+        await self._connect()
 
     def _give_up(self, error: PodiumError) -> None:
         batches, self._batches = self._batches, {}

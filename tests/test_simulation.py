@@ -201,6 +201,13 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("first", range(0, seeds, BATCH))
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seed", [1201])
+def test_seeds_that_failed_once(seed):
+    """1201: a client that heard of a death before the coordinator did reconnected without end, in no time."""
+    run_storm(seed)
+
+
 @pytest.mark.timeout(600)
 def test_every_accepted_task_finishes_whatever_breaks(first):
     for seed in range(first, first + BATCH):
