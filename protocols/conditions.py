@@ -90,13 +90,9 @@ def holds(source: str, names: Mapping[str, Value]) -> bool:
     return value
 
 
+@lru_cache(maxsize=4096)
 def mentions(source: str, name: str) -> bool:
     """Whether the expression refers to the variable `name`: it does not compile without it."""
-    return _mentions(source, name)
-
-
-@lru_cache(maxsize=4096)
-def _mentions(source: str, name: str) -> bool:
     fewer = {known: kind for known, kind in _ENVIRONMENTS["when"].items() if known != name}
     try:
         cel.NewEnv(variables=fewer).compile(source)

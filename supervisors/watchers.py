@@ -19,7 +19,6 @@ from .ports import Ask
 class Follow:
     ask: Ask
     left: set[str]
-    done: bool = False
 
 
 @dataclass(slots=True, eq=False)
