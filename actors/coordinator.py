@@ -15,14 +15,17 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from ..protocols.errors import FixTheCall, NotFound, PodiumError, Unknown, WorkflowDown
+from ..protocols.errors import FixTheCall, NotFound, PodiumError, SpawnFailed, TooManyRestarts, Unknown, WorkflowDown
 from ..protocols.values import Value
 from ..supervisors.plan import all_quotas
-from ..supervisors.ports import Ask, Journal, Line, Needs, Note, World
-from ..supervisors.restarts import RestartWindow
+from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
+from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 
 RESOURCES = "resources"
+_MAY_PASS = ("JournalFailed", "DataInUse")
+"""Why a supervisor may not start although it is not at fault: it is tried again for as long as it takes."""
+_NEVER_PASS = ("JournalCorrupt",)
 _WORKFLOW = "workflow:"
 
 
@@ -31,9 +34,13 @@ class _Child:
 
     def __init__(self, address: str, settings: Governance) -> None:
         self.address = address
-        self.window = RestartWindow(settings.restarts)
+        self.restarts = Restarts(settings.top_restarts)
         self.line: Line | None = None
         self.starting: asyncio.Task[None] | None = None
+        self.last_words: str | None = None
+        """Why it gave up, if it did."""
+        self.waits: str | None = None
+        """What keeps it from starting, if that may pass by itself."""
         self.down: str | None = None
         """Why it is not started any more."""
 
@@ -126,14 +133,12 @@ class Coordinator:
         """deploy {"definition", "code"}: returns {"address", "hash"} when every actor of the tree runs."""
         workflow = str(definition["name"])
         quotas = await self._check_quotas(definition)
-        entry = {"hash": definition["hash"], "version": definition["version"], "quotas": quotas}
+        entry = {name: definition[name] for name in ("hash", "version", "when_down")} | {"quotas": quotas}
         child = self._know(workflow, entry)
-        child.down = None
+        await self._revive(child)
         self._code.update(code)
         note = Note(_WORKFLOW + workflow, self._catalogue[workflow])
-        durable = asyncio.get_running_loop().create_future()
-        self._journal.write([note], lambda: durable.set_result(None))
-        await durable
+        await durable(self._journal, [note])
         while True:
             line = await self._started(workflow, definition)
             try:
@@ -156,8 +161,10 @@ class Coordinator:
         if workflow not in self._workflows:
             known = ", ".join(self._workflows) or "none"
             raise NotFound(what="workflow", name=workflow, hint=f"deployed: {known}")
-        await self._started(workflow)
-        return {"address": self._workflows[workflow].address, "hash": self._catalogue[workflow]["hash"]}
+        child = self._workflows[workflow]
+        if child.down is None or child.line is None:
+            await self._started(workflow)
+        return {"address": child.address, "hash": self._catalogue[workflow]["hash"]}
 
     async def _change_limits(self, limits: Mapping[str, int]) -> Value:
         """limits {quota: permits}: change some, under the running holders; returns all with their use."""
@@ -180,7 +187,7 @@ class Coordinator:
         if child.down is not None:
             return {**entry, "state": "down", "reason": child.down}
         if child.line is None:
-            return {**entry, "state": "starting" if child.starting else "idle"}
+            return {**entry, "state": "starting" if child.starting else "idle", "reason": child.waits}
         try:
             return {**entry, "state": "up", **await child.line.ask("status")}
         except Unknown:
@@ -204,14 +211,16 @@ class Coordinator:
             raise WorkflowDown(workflow=workflow, reason=child.down)
         if self._catalogue[workflow]["quotas"]:
             await self._resources_line()
-        setup = {
+        return await self._up(child, "supervisor", self._supervisor_setup(workflow, definition))
+
+    def _supervisor_setup(self, workflow: str, definition: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return {
             "shard": workflow,
             "settings": self._settings.to_wire(),
             "resources": RESOURCES,
             "definitions": [definition] if definition else [],
             "code": self._code,
         }
-        return await self._up(child, "supervisor", setup)
 
     async def _up(self, child: _Child, role: Any, setup: Mapping[str, Any]) -> Line:
         """The line to a child that runs, started first if need be. Raises what kept it from starting."""
@@ -231,23 +240,32 @@ class Coordinator:
     async def _spawn(self, child: _Child, role: Any, setup: Mapping[str, Any]) -> None:
         try:
             await self._world.spawn(role, child.address, setup, Needs())
-        except PodiumError as error:
-            delay_s = child.window.delay_after_failure(self._world.monotonic(), self._world.random)
-            if delay_s is None:
-                child.down = str(error)
-                raise
+        except SpawnFailed as error:
+            passes = error.kind in _MAY_PASS
+            child.waits = error.reason if passes else None
+            delay_s = self._delay(child, counted=not passes)
+            if delay_s is None or error.kind in _NEVER_PASS:
+                child.down = error.reason
+                raise WorkflowDown(workflow=_name(child), reason=child.down) from error
             await self._world.sleep(delay_s)
             return
+        child.waits = child.last_words = None
         child.line = self._world.line(child.address)
-        child.line.watch(lambda error: self._lost(child, error))
+        child.line.watch(lambda error: self._lost(child, error), self._settings.lease_s)
+        if role == "supervisor":
+            child.line.send("last_words", None, lambda reply: _hear(child, reply))
+
+    def _delay(self, child: _Child, counted: bool = True) -> float | None:
+        now, rng = self._world.monotonic(), self._world.random
+        return child.restarts.delay_after_failure(child.address, now, rng, counted)
 
     def _lost(self, child: _Child, error: PodiumError) -> None:
         child.line = None
-        delay_s = child.window.delay_after_failure(self._world.monotonic(), self._world.random)
+        delay_s = self._delay(child)
         if delay_s is None:
-            child.down = f"died more often than {self._settings.restart_intensity} times in " + (
-                f"{self._settings.restart_period_s:g} s; the last: {error}"
-            )
+            policy = child.restarts.policy
+            last = child.last_words or str(error)
+            child.down = str(TooManyRestarts(intensity=policy.intensity, period_s=policy.period_s, last=last))
             self._world.background(self._bury(child), f"bury {child.address}")
         else:
             self._world.background(self._again(child, delay_s), f"restart {child.address}")
@@ -258,14 +276,45 @@ class Coordinator:
         if child is self._resources:
             await self._settled(self._resources_line())
         else:
-            await self._settled(self._started(child.address.partition("/")[2]))
+            await self._settled(self._started(_name(child)))
 
     async def _bury(self, child: _Child) -> None:
+        """Nothing of a workflow that is down holds permits; its tasks wait, or are failed by a last supervisor."""
         await self._world.kill(child.address)
-        await self._forget([child.address.partition("/")[2]])
+        if child is self._resources:
+            return
+        await self._forget([_name(child)])
+        if self._catalogue[_name(child)].get("when_down") == "fail":
+            await self._settled(self._abandon(child))
+
+    async def _abandon(self, child: _Child) -> None:
+        """Start a supervisor that fails the open tasks, answers about them, and takes no more."""
+        setup = {**self._supervisor_setup(_name(child)), "abandon": child.down}
+        await self._world.spawn("supervisor", child.address, setup, Needs())
+        child.line = self._world.line(child.address)
+
+    async def _revive(self, child: _Child) -> None:
+        """A deployment ends being down."""
+        if child.down is not None:
+            child.down = None
+            child.restarts = Restarts(self._settings.top_restarts)
+            if child.line is not None:
+                line, child.line = child.line, None
+                line.close()
+                await self._world.stop(child.address)
 
     async def _forget(self, shards: list[str]) -> None:
         """Free the permits of shards whose supervisors are gone for good."""
         if self._resources.line is not None:
             for shard in shards:
                 await self._resources.line.ask("forget", shard)
+
+
+def _name(child: _Child) -> str:
+    """The workflow's name, or what stands for it in the address."""
+    return child.address.partition("/")[2] or child.address
+
+
+def _hear(child: _Child, reply: Reply) -> None:
+    if reply.error is None:
+        child.last_words = str(reply.value)

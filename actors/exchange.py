@@ -4,7 +4,9 @@ A remote call costs about a millisecond, whatever it carries. So what is waiting
 that one call, and while it is under way the next frame collects: no timers, no batch size, and at low load a
 message goes at once. The far side answers a call as soon as any result is ready, with all that are; the near
 side keeps at least one call out while something is open. So a slow message never holds a fast one, and the
-death of the far side is known at once, because a call is always out there to fail.
+death of the far side is known at once, because a call is always out there to fail. A far side that is stopped,
+or whose loop is blocked, does not die: it is given up when it has been silent for a lease, several times as long
+as it may keep a call waiting.
 
 Frames can be lost, repeated and overtaken on the way, and so can answers. Frames and results are numbered;
 each frame says which earlier frames are still unanswered, so the far side knows which answers never arrived
@@ -59,12 +61,15 @@ class ExchangeLimits:
 
 
 WATCH = "!watch"
-"""Kind of a message that is never answered: it is there to be lost."""
+"""Kind of a message that is never answered: it is there to be lost. Its payload is the longest time, in seconds,
+that a call may wait, or null."""
 
 Transport: TypeAlias = Callable[[bytes, Callable[[bytes | Unknown], None]], None]
 """Carries one frame and calls back, on the loop, with the answer: PeerUnreachable if trying again may help, or
 PeerLost."""
 
+POLLS_PER_LEASE = 3
+"""Calls that a silent far side answers within one lease."""
 IDLE_S = 0.01
 """Wait before a call that is there only to hear of the other side's death: the next message often saves it."""
 DEFAULT_LIMITS = ExchangeLimits()
@@ -109,6 +114,8 @@ class Near:
         self._scheduled = False
         self._watches = 0
         """Open messages that are there only to be lost."""
+        self._heard_at = 0.0
+        self._lease: asyncio.TimerHandle | None = None
         self._received = 0
         self._early: dict[int, list[Value]] = {}
         self._incarnation: str | None = None
@@ -150,14 +157,36 @@ class Near:
             self.cancel(number)
             raise
 
-    def watch(self, on_lost: Callable[[PodiumError], None]) -> None:
+    def watch(self, on_lost: Callable[[PodiumError], None], lease_s: float | None = None) -> None:
         self._watches += 1
-        self.send(WATCH, None, lambda reply: on_lost(reply.error) if reply.error else None)
+        poll_s = None if lease_s is None else lease_s / POLLS_PER_LEASE
+        self.send(WATCH, poll_s, lambda reply: on_lost(reply.error) if reply.error else None)
+        if lease_s is not None and self._lease is None:
+            self._heard_at = self._loop.time()
+            self._check_lease(lease_s, self._heard_at)
+
+    def _check_lease(self, lease_s: float, due_at: float) -> None:
+        """Give the far side up when it has been silent for a lease in which this side was awake."""
+        if self._lost is not None:
+            return
+        now, every_s = self._loop.time(), lease_s / POLLS_PER_LEASE
+        if now - due_at > every_s:
+            self._heard_at = now  # this side was stopped itself: what the other sent is still to be read
+        if now - self._heard_at > lease_s:
+            reason = f"it has not answered for {now - self._heard_at:.1f} s, the lease is {lease_s:g} s"
+            self._lose(PeerLost(address=self.address, reason=reason))
+            return
+        self._lease = self._loop.call_later(every_s, self._check_lease, lease_s, now + every_s)
 
     def close(self) -> None:
         self._lost = self._lost or PeerLost(address=self.address, reason="this side closed the exchange")
         self._open.clear()
         self._queue.clear()
+        self._forget_lease()
+
+    def _forget_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.cancel()
 
     def _schedule(self) -> None:
         if not self._scheduled and len(self._calls) < self._limits.calls:
@@ -201,6 +230,7 @@ class Near:
         if self._lost is not None:
             return
         if isinstance(answer, bytes):
+            self._heard_at = self._loop.time()
             self._calls.discard(number)
             self._take_in(unpack(answer, max_bytes=len(answer)))
             if self._queue or (len(self._open) > self._watches and not self._calls):
@@ -251,6 +281,7 @@ class Near:
         if self._lost is not None:
             return
         self._lost = error
+        self._forget_lease()
         self._queue.clear()
         still_open, self._open = self._open, {}
         for message in still_open.values():

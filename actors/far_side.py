@@ -24,6 +24,7 @@ class Far:
     ) -> None:
         self._receive, self._incarnation, self._limits = receive, incarnation, limits
         self._sessions: dict[str, _Session] = {}
+        self._poll_s = limits.poll_s
         self._sweep: asyncio.TimerHandle | None = None
 
     def take_in(self, frame: bytes, answer: Callable[[bytes], None]) -> None:
@@ -53,6 +54,7 @@ class Far:
             session.cancel(payload)
             return
         if kind == WATCH:
+            self._watched(session, payload)
             return
         message = _Incoming(session, number, kind, payload)
         session.asks[number] = message
@@ -71,10 +73,18 @@ class Far:
         except InvalidInput:
             return pack([self._incarnation, [_sendable(result) for result in results]])
 
+    def _watched(self, session: _Session, poll_s: float | None) -> None:
+        """The near side wants an answer at least this often, to know that this side's loop turns."""
+        if poll_s is not None and poll_s < self._poll_s:
+            self._poll_s = poll_s
+            if self._sweep is not None:
+                self._sweep.cancel()
+                self._sweep = None
+            self._watch()
+
     def _watch(self) -> None:
         if self._sweep is None:
-            loop = asyncio.get_running_loop()
-            self._sweep = loop.call_later(self._limits.poll_s, self._sweep_sessions)
+            self._sweep = asyncio.get_running_loop().call_later(self._poll_s, self._sweep_sessions)
 
     def _sweep_sessions(self) -> None:
         """Answer calls that waited long, and forget near sides that have not called for long."""

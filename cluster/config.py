@@ -56,11 +56,19 @@ class Settings(BaseModel):
     lookahead_s: Annotated[float, Field(ge=0)] = 0.05
     """Work, in seconds, that a host gets ahead of its turn."""
     lease_s: Annotated[float, Field(gt=0)] = 30.0
-    """Silence in seconds after which a supervisor's permits are taken back."""
+    """Silence in seconds after which an actor counts as lost: it is stopped, or its event loop is blocked. It is
+    replaced, and a supervisor's permits are taken back."""
+    keep_finished_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
+    """Age in seconds at which a finished task is forgotten, with its submission key. Open tasks never are."""
+    keep_finished_tasks: Annotated[int, Field(ge=0)] = 1_000_000
+    """Finished tasks kept per workflow; the oldest are forgotten first."""
     age_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds of waiting that weigh as much as one level of priority."""
     restart_intensity: Annotated[int, Field(ge=0)] = 10
-    """Restarts of one actor within `restart_period_s`; one more, and the level above decides."""
+    """Restarts below one supervisor within `restart_period_s`; one more, and the level above decides. A workflow's
+    own `supervision` goes before this."""
+    top_restart_intensity: Annotated[int, Field(ge=0)] = 3
+    """Restarts of one workflow's supervisor within `restart_period_s`; one more, and the workflow is down."""
     restart_period_s: Annotated[float, Field(gt=0)] = 60.0
     """The window of `restart_intensity`, in seconds."""
     reconnect_s: Annotated[float, Field(gt=0)] = 60.0

@@ -126,6 +126,7 @@ class Core:
                 partial(self._locate, workflow),
                 self._done,
                 partial(self._dead, workflow),
+                self.settings.lease_s,
             )
         return link
 

@@ -34,6 +34,8 @@ class Cell:
         self.dead: PeerLost | None = None
         self.process: Process | None = None
         """Where the loop is virtual: what the cell's callbacks belong to, so that they die with it."""
+        self.out_of_reach = False
+        """Whether killing it only takes it off its address: a zombie, for simulations."""
         self.world: LoopWorld
         self.actor: Actor
         self.far: Far
@@ -88,8 +90,14 @@ class InProcessCluster:
 
     def kill(self, address: str) -> None:
         cell = self._cells.pop(address, None)
-        if cell is not None:
+        if cell is not None and not cell.out_of_reach:
             cell.die("killed")
+
+    def crashed(self, cell: Cell) -> None:
+        """A cell ends itself; another may live at its address by now."""
+        if self._cells.get(cell.address) is cell:
+            self.kill(cell.address)
+        cell.die("crashed")
 
     async def stop(self, address: str) -> None:
         cell = self._cells.get(address)
@@ -146,7 +154,7 @@ class CellWorld(LoopWorld):
     """The world of an actor in an in-process cluster."""
 
     def __init__(self, cluster: InProcessCluster, cell: Cell) -> None:
-        super().__init__(cell.address, cluster.data, lambda error: cluster.kill(cell.address))
+        super().__init__(cell.address, cluster.data, lambda error: cluster.crashed(cell))
         self._cluster, self._cell = cluster, cell
         self._lines: list[Near] = []
 

@@ -17,9 +17,11 @@ from .world import LoopWorld
 
 RECONNECT_S = 0.05
 """Wait after a loss, in seconds: the coordinator may hear of a death a little later than its clients."""
+PATIENCE = 1.2
+"""Leases of silence before a client looks for another supervisor: the coordinator is to notice first."""
 BATCH = 1_000
 """Tasks per submit message; more are sent as several, all under way at once."""
-_RECORDED = ("accepted", "finished", "retrying", "failed")
+_RECORDED = ("accepted", "finished", "retrying", "lost", "failed")
 
 
 @dataclass(slots=True, eq=False)
@@ -50,9 +52,11 @@ class Link:
         locate: Callable[[], Awaitable[Line]],
         on_done: Callable[[list[Value]], None],
         on_dead: Callable[[PodiumError], None],
+        lease_s: float,
     ) -> None:
         """`locate` gives a line to the supervisor that runs now; `on_done` gets every "done" chunk."""
         self._world, self._locate, self._on_done, self._on_dead = world, locate, on_done, on_dead
+        self._lease_s = lease_s * PATIENCE
         self._line: Line | None = None
         self._connecting = False
         self._batches: dict[Batch, None] = {}
@@ -102,7 +106,7 @@ class Link:
             self._give_up(error)
             return
         self._line, self._connecting = line, False
-        line.watch(self._lost)
+        line.watch(self._lost, self._lease_s)
         for batch in list(self._batches):
             self._send_batch(batch)
         if self._followed:

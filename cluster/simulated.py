@@ -73,6 +73,8 @@ class Simulation:
         self.disk = Disk()
         self.killed: list[str] = []
         """Addresses of the actors that died by a fault, in order."""
+        self.frozen: list[str] = []
+        """Addresses of the actors that were stopped, in order."""
         self.cluster: SimulatedCluster
         self.loop = VirtualLoop()
 
@@ -101,6 +103,24 @@ class Simulation:
         """Kill an actor, with what it owns, this instant."""
         self.killed.append(address)
         self.cluster.kill(address)
+
+    def freeze(self, address: str, for_s: float, out_of_reach: bool = False) -> None:
+        """Stop an actor, as SIGSTOP does, and let it go on after `for_s`.
+
+        Out of reach, it cannot be killed while it is stopped: it comes back as a zombie beside its successor.
+        """
+        cell = self.cluster.alive(address)
+        if cell is None or cell.process is None:
+            return
+        self.frozen.append(address)
+        cell.out_of_reach = out_of_reach
+        cell.process.freeze()
+        in_process(None, lambda: self.loop.call_later(for_s, self._thaw, cell))
+
+    def _thaw(self, cell: Cell) -> None:
+        cell.out_of_reach = False
+        if cell.process is not None:
+            in_process(None, cell.process.thaw)
 
     def kill_all(self) -> None:
         """The power fails: every actor dies; the cluster comes back by itself."""

@@ -11,6 +11,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any
 
 START = 1_000_000.0
@@ -22,6 +23,24 @@ class Process:
 
     def __init__(self, name: str) -> None:
         self.name, self.dead = name, False
+        self._held: list[Callable[[], Any]] | None = None
+
+    @property
+    def is_frozen(self) -> bool:
+        return self._held is not None
+
+    def freeze(self) -> None:
+        """Stop it, as SIGSTOP does: what comes up for it is kept, and done when it thaws."""
+        self._held = self._held or []
+
+    def hold(self, call: Callable[[], Any]) -> None:
+        assert self._held is not None
+        self._held.append(call)
+
+    def thaw(self) -> None:
+        held, self._held = self._held or [], None
+        for call in held:
+            asyncio.get_running_loop().call_soon(call)
 
 
 PROCESS: ContextVar[Process | None] = ContextVar("podium_process", default=None)
@@ -86,8 +105,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def _guarded(process: Process | None, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    if process is None or not process.dead:
+    if process is None or not (process.dead or process.is_frozen):
         callback(*args)
+    elif not process.dead:
+        process.hold(partial(copy_context().run, callback, *args))
 
 
 def in_process(process: Process | None, call: Callable[[], Any]) -> Any:

@@ -22,7 +22,7 @@ from .cluster.loading import load_workflow
 from .protocols.context import Context
 from .protocols.errors import PodiumError
 from .protocols.outcomes import Failure, TaskEvent, TaskRecord
-from .protocols.policy import Retry
+from .protocols.policy import Retry, Supervision
 from .protocols.protocol import Protocol, protocol
 from .protocols.reading import read_workflow
 from .protocols.tree import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, quorum
@@ -48,6 +48,7 @@ __all__ = [
     "Sequence",
     "Settings",
     "Step",
+    "Supervision",
     "Task",
     "TaskEvent",
     "TaskRecord",

@@ -252,6 +252,16 @@ class Fenced(GiveUp):
         self.shard, self.epoch, self.newer = shard, epoch, newer
 
 
+class TooManyRestarts(GiveUp):
+    """The children of a supervisor died more often than its restart intensity allows."""
+
+    code = "too_many_restarts"
+
+    def __init__(self, *, intensity: int, period_s: float, last: str) -> None:
+        super().__init__(f"more than {intensity} restarts within {period_s:g} s; the last was for: {last}")
+        self.intensity, self.period_s, self.last = intensity, period_s, last
+
+
 class SpawnFailed(GiveUp):
     """An actor could not be started; `kind` is the class name of the cause."""
 

@@ -18,7 +18,8 @@ class Failure:
 
     Codes: `error` (user code raised), `timeout`, `invalid_input`, `invalid_output`, `cancelled`, `host_lost`,
     `expression` (a CEL expression failed), `no_rule`, `too_many_visits`, `too_many_rounds`, `rejected` (a
-    supervising protocol's verdict), `escalated`, `bad_verdict`, `bad_goto`, `too_few` (a quorum missed).
+    supervising protocol's verdict), `escalated`, `bad_verdict`, `bad_goto`, `too_few` (a quorum missed),
+    `workflow_down` (its supervisor gave up, and `when_down` is `fail`).
     """
 
     code: str
@@ -92,10 +93,10 @@ class TaskRecord:
 class TaskEvent:
     """Something that happened to a task, as `task.events()` gives it.
 
-    Kinds: `accepted`; `started`, `finished` (value: output), `retrying` (value: failure and retry_at) and
-    `failed` (value: failure) of a step; `chunk` (value: what `ctx.emit` was given) and `log` (value: [level,
-    text]) of a running step; last `completed` (value: result), `failed` (value: failure; no step) or
-    `cancelled`. `started`, `chunk` and `log` are live only.
+    Kinds: `accepted`; `started`, `finished` (value: output), `retrying` (value: failure and retry_at), `lost`
+    (its host died, it runs again) and `failed` (value: failure) of a step; `chunk` (value: what `ctx.emit` was
+    given) and `log` (value: [level, text]) of a running step; last `completed` (value: result), `failed` (value:
+    failure; no step) or `cancelled`. `started`, `chunk` and `log` are live only.
     """
 
     kind: str

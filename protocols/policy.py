@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import tenacity
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -71,3 +71,37 @@ def delay_before_retry(policy: Retry, failures: int, rng: Random) -> float:
     call.attempt_number = failures
     cap = float(wait(call))
     return rng.uniform(0.0, cap) if policy.jitter else cap
+
+
+Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
+
+
+class Supervision(BaseModel):
+    """How the children of one supervisor are started again when they die: Erlang/OTP's terms and meanings.
+
+    Children are the hosts of the protocols and the supervisors of nested Hierarchies, in the order in which they
+    first appear in the tree. They start in that order and stop in reverse.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: Strategy = "one_for_one"
+    """Who is started again with a dead child: nobody else, all children, or those that started after it."""
+    intensity: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Restarts within `period_s`, of all children together. One more, and the supervisor stops them and itself,
+    and the level above decides. None is the setting `restart_intensity`."""
+    period_s: Annotated[float, Field(gt=0)] | None = None
+    """None is the setting `restart_period_s`."""
+    first_delay_s: Annotated[float, Field(ge=0)] = 0.05
+    """The first restart of a child is immediate; the wait before the second is drawn from 0 to this, in seconds,
+    and the bound doubles with every further one. A period without a failure begins anew."""
+    max_delay_s: Annotated[float, Field(ge=0)] = 10.0
+    """Upper bound of every wait, in seconds."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Supervision:
+        if self.first_delay_s > self.max_delay_s:
+            raise ValueError(
+                f"first_delay_s ({self.first_delay_s:g}) is larger than max_delay_s ({self.max_delay_s:g})"
+            )
+        return self

@@ -27,7 +27,7 @@ from pydantic import (
 
 from .binding import place
 from .errors import InvalidDefinition
-from .policy import Retry
+from .policy import Retry, Supervision
 from .protocol import is_protocol, reference
 
 END = "end"
@@ -175,6 +175,8 @@ class Hierarchy(_Node):
     hierarchy: Step
     """The supervising protocol."""
     team: Annotated[Mapping[str, Node], Field(min_length=1)]
+    supervision: Supervision | None = None
+    """How its own supervisor treats the hosts and tiers below it when they die."""
     max_rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Calls of the supervising protocol; when the last brings no decision, the node fails."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from .binding import check_input, place
 from .check import check_tree
 from .errors import InvalidInput
+from .policy import Supervision
 from .protocol import resolve
 from .tree import Definition, Node, Sequence, Step
 from .values import Value, digest
@@ -29,6 +30,12 @@ class Workflow(Definition):
     description: str = ""
     input: Mapping[str, Any] | None = None
     """JSON Schema of the task's input; in Python a pydantic model may be given."""
+
+    supervision: Supervision | None = None
+    """How its supervisor treats the hosts and tiers below it when they die; a root Hierarchy's own goes before."""
+    when_down: Literal["wait", "fail"] = "wait"
+    """What becomes of the open tasks when the supervisor itself died too often: they wait until the workflow is
+    deployed again, or fail as `workflow_down`."""
 
     def __init__(self, name: Any = None, root: Any = None, **settings: Any) -> None:
         super().__init__(**{"name": name, "root": root, **settings})

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from ..protocols.errors import PodiumError
 from ..protocols.tree import Hierarchy, Step
 from ..protocols.values import Value
-from .permits import Permits
+from .family import Child
 from .plan import Plan, TierPlan
-from .pool import Job, Listener, Pool
-from .ports import Timer, World
-from .settings import Governance
+from .pool import Job, Listener, Means, Pool
+from .ports import Timer
 from .state import Place, TaskState
 from .tier import Errand, Tier
 
 _STARTED: list[Value] = ["started"]
+_LOST: list[Value] = ["lost"]
 
 
 class Dispatcher:
@@ -24,15 +25,14 @@ class Dispatcher:
 
     def __init__(
         self,
-        world: World,
-        settings: Governance,
-        permits: Permits,
+        means: Means,
         report: Callable[[TaskState, Place, list[Value]], None],
         tell: Callable[[TaskState, Place, list[Value]], None],
         tier_setup: Callable[[TierPlan], Mapping[str, Any]],
     ) -> None:
-        """`report` gets results, `tell` gets what watchers may like to know: ["started"], ["chunk", …]."""
-        self._world, self._settings, self._permits = world, settings, permits
+        """`report` gets results, `tell` what else happened to a step: ["started"], ["lost"], ["chunk", …]."""
+        self._means = means
+        self._world, self._settings, self._family = means.world, means.settings, means.family
         self._report, self._tell, self._tier_setup = report, tell, tier_setup
         self._pools: dict[str, Pool] = {}
         self._tiers: dict[str, Tier] = {}
@@ -44,42 +44,41 @@ class Dispatcher:
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
         """Make pools and tiers for a plan; their actors start with the first work, or with `start`."""
         self._code.update(code)
+        self._family.govern(self._settings.restarts.declared(plan.supervision))
         for ref in plan.refs:
-            pool = self._pools.get(ref)
-            if pool is None:
-                pool = self._pools[ref] = self._new_pool(plan, ref)
-            pool.use_code(self._code.get(ref), list(plan.definition.get("search_path") or []))
+            if ref not in self._pools:
+                listener = Listener(self._job_started, self._job_said, self._job_ended, self._job_lost)
+                self._pools[ref] = Pool(self._means, plan.declarations[ref], listener)
+            self._pools[ref].use_code(self._code.get(ref), list(plan.definition.get("search_path") or []))
         for tier in plan.tiers:
             if tier.name not in self._tiers:
                 self._tiers[tier.name] = self._new_tier(tier)
+        self._family.adopt(self._children(plan))
 
     async def start(self, plan: Plan) -> None:
-        """Start every actor of the plan; raises SpawnFailed, naming the first that does not start."""
-        works = [self._pools[ref].ensure_started() for ref in plan.refs]
-        works += [self._tiers[tier.name].deploy(tier.definition, self._code) for tier in plan.tiers]
-        await self._world.all(works)
+        """Start every actor of the plan, in order; raises SpawnFailed for the first that does not start."""
+        await self._family.start(self._children(plan))
+        for tier in plan.tiers:
+            await self._tiers[tier.name].deploy(tier.definition, self._code)
 
-    def _new_pool(self, plan: Plan, ref: str) -> Pool:
-        declared = plan.declarations[ref]
-        listener = Listener(self._job_started, self._job_said, self._job_ended, self._world.crash)
-        return Pool(self._world, declared, self._settings, self._permits, self._world.address, listener)
+    def _children(self, plan: Plan) -> list[Child]:
+        children: list[Child] = []
+        for name in plan.children:
+            children += self._pools[name].hosts if name in self._pools else [self._tiers[name]]
+        return children
 
     def _new_tier(self, tier: TierPlan) -> Tier:
-        return Tier(
-            self._world,
-            f"{self._world.address}/{tier.name}",
-            partial(self._tier_setup, tier),
-            self._settings.restarts,
-            self._world.crash,
-        )
+        address = f"{self._world.address}/{tier.name}"
+        return Tier(self._world, address, partial(self._tier_setup, tier), self._settings.lease_s, self._family)
 
     @property
     def child_addresses(self) -> list[str]:
-        hosts = [address for pool in self._pools.values() for address in pool.addresses]
+        hosts = [host.address for pool in self._pools.values() for host in pool.hosts]
         return hosts + [tier.address for tier in self._tiers.values()]
 
     def describe(self) -> dict[str, Value]:
         return {
+            "restarts": self._family.restarts,
             "pools": [pool.describe() for pool in self._pools.values()],
             "tiers": [{"address": tier.address, "up": tier.is_up} for tier in self._tiers.values()],
         }
@@ -115,6 +114,7 @@ class Dispatcher:
             priority=record.priority,
             payload=[task_id, place.path, place.attempt, record.user, place.input, settings.timeout_s],
             needs=settings.quotas,
+            losses=place.losses,
         )
 
     def _job_started(self, job: Job) -> None:
@@ -124,6 +124,10 @@ class Dispatcher:
     def _job_said(self, job: Job, chunk: list[Value]) -> None:
         task, place = job.what
         self._tell(task, place, chunk)
+
+    def _job_lost(self, job: Job) -> None:
+        task, place = job.what
+        self._tell(task, place, _LOST)
 
     def _job_ended(self, job: Job, result: list[Value]) -> None:
         task, place = job.what
@@ -174,11 +178,13 @@ class Dispatcher:
             if tier is not None:
                 tier.watch(f"{task.record.task_id.partition('/')[0]}/{path}", watcher)
 
-    async def close(self) -> None:
+    async def forget(self, ids: list[str]) -> bool:
+        """Have the tiers delete what they recorded of tasks that have ended; False if one cannot now."""
+        return all([await tier.forget(ids) for tier in self._tiers.values()])
+
+    async def close(self, why: PodiumError) -> None:
         """Stop all children, the last started first."""
-        children: Iterable[Pool | Tier] = [*self._pools.values(), *self._tiers.values()]
-        for child in reversed(list(children)):
-            await child.close()
+        await self._family.end(why)
 
 
 def job_ref(place: Place) -> str:

@@ -37,7 +37,23 @@ class Cancelled:
     at: float
 
 
-Event: TypeAlias = StepFinished | StepFailed | Cancelled
+@dataclass(frozen=True, slots=True)
+class StepLost:
+    """The host of the running attempt died, and the step may be why. It runs again, its attempts uncharged."""
+
+    path: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The workflow is down, and its tasks are not to wait: this one fails."""
+
+    reason: str
+    at: float
+
+
+Event: TypeAlias = StepFinished | StepFailed | Cancelled | StepLost | Abandoned
 
 
 def pack_events(events: list[Event]) -> bytes:
@@ -56,6 +72,10 @@ def _to_wire(event: Event) -> list[Value]:
             return ["x", event.path, event.failure.to_wire(), event.retry_at, event.at]
         case Cancelled():
             return ["c", event.at]
+        case StepLost():
+            return ["l", event.path, event.at]
+        case Abandoned():
+            return ["a", event.reason, event.at]
 
 
 def _from_wire(wire: list[Value]) -> Event:
@@ -66,4 +86,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return StepFailed(path, Failure.from_wire(failure), retry_at, at)
         case ["c", at]:
             return Cancelled(at)
+        case ["l", path, at]:
+            return StepLost(path, at)
+        case ["a", reason, at]:
+            return Abandoned(reason, at)
     raise ValueError(f"unknown event {str(wire)[:80]}")

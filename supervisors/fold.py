@@ -14,7 +14,7 @@ from ..protocols.outcomes import Failure, Outcome, TaskRecord
 from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, default_name
 from ..protocols.values import Value
 from ..protocols.verdicts import as_goto
-from .events import Cancelled, Event, StepFailed, StepFinished
+from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost
 from .modes import adaptive, hierarchical, parallel, sequential
 from .state import Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState
 
@@ -64,13 +64,27 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
                 folding.ended.append((place, _checked(place, event.output)))
         case StepFailed():
             _fail(folding, event)
-        case Cancelled() if task.outcome is None:
-            task.cancelled = True
-            folding.effects += [Halt(place) for place in task.running.values()]
-            task.running.clear()
-            task.outcome = Outcome(failure=Failure("cancelled", "the task was cancelled"))
+        case StepLost():
+            if event.path in task.running:
+                task.running[event.path].losses += 1
+        case Cancelled():
+            if _stop(folding, Failure("cancelled", "the task was cancelled")):
+                task.cancelled = True
+        case Abandoned():
+            _stop(folding, Failure("workflow_down", event.reason))
     folding.settle()
     return folding.effects
+
+
+def _stop(folding: _Folding, why: Failure) -> bool:
+    """End the task as it is, unless it has ended."""
+    task = folding.task
+    if task.outcome is not None:
+        return False
+    folding.effects += [Halt(place) for place in task.running.values()]
+    task.running.clear()
+    task.outcome = Outcome(failure=why)
+    return True
 
 
 def _fail(folding: _Folding, event: StepFailed) -> None:
@@ -83,6 +97,7 @@ def _fail(folding: _Folding, event: StepFailed) -> None:
         folding.ended.append((place, Outcome(failure=event.failure.at(place.path, place.attempt))))
     else:
         place.attempt += 1
+        place.losses = 0
         place.not_before = event.retry_at
         folding.effects.append(Run(place))
 

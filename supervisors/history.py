@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..protocols.outcomes import OPEN, Failure, TaskRecord
 from ..protocols.workflow import Workflow
-from .events import Cancelled, Event, StepFailed, unpack_events
+from .events import Event, StepFailed, StepFinished, unpack_events
 from .fold import apply, begin
 from .state import Place, TaskState
 
@@ -61,7 +61,7 @@ def _row(place: Place, status: StepStatus) -> StepRow:
 
 
 def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:
-    if isinstance(event, Cancelled) or event.path not in task.running:
+    if not isinstance(event, StepFinished | StepFailed) or event.path not in task.running:
         return
     place = task.running[event.path]
     row = rows.setdefault(event.path, _row(place, "completed"))
@@ -74,7 +74,7 @@ def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:
 
 def _note_stopped(rows: dict[str, StepRow], before: dict[str, Place], task: TaskState, event: Event) -> None:
     """Steps that ran before the event and do not after it, without having ended by it: they were stopped."""
-    ended = None if isinstance(event, Cancelled) else event.path
+    ended = event.path if isinstance(event, StepFinished | StepFailed) else None
     for path, place in before.items():
         if path not in task.running and path != ended:
             row = rows.setdefault(path, _row(place, "cancelled"))

@@ -63,7 +63,7 @@ class Permits:
         self._line = self._world.line(self._address)
         claims: list[list[Any]] = [[held.ticket, dict(held.needs)] for held in self._held.values()]
         joining = {"shard": self._shard, "epoch": self._epoch, "claims": claims}
-        self._line.watch(self._lost)
+        self._line.watch(self._lost, self._lease_s)
         self._line.send("join", joining, lambda reply: self._on_joined([ticket for ticket, _ in claims], reply))
 
     def _on_joined(self, claimed: list[str], reply: Reply) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..protocols.check import children, walk
-from ..protocols.policy import NO_RETRY, Retry
+from ..protocols.policy import NO_RETRY, Retry, Supervision
 from ..protocols.protocol import Declaration
 from ..protocols.tree import Hierarchy, Node, Step
 from ..protocols.values import digest
@@ -50,6 +50,7 @@ class Plan:
         }
         self._steps: dict[int, StepSettings] = {}
         self._tiers: dict[int, TierPlan] = {}
+        self.supervision = _supervision(definition, self.root)
         for place, node in _governed(self.root, ""):
             if isinstance(node, Step):
                 self._steps[id(node)] = _settings(node, self.declarations[node.step])
@@ -68,8 +69,18 @@ class Plan:
 
     @property
     def refs(self) -> list[str]:
-        """Protocols that this supervisor itself hosts."""
-        return sorted({settings.ref for settings in self._steps.values()})
+        """Protocols that this supervisor itself hosts, in the order of the tree."""
+        return list(dict.fromkeys(settings.ref for settings in self._steps.values()))
+
+    @property
+    def children(self) -> list[str]:
+        """Protocols hosted here and names of tiers, in the order in which they first appear in the tree."""
+        found = [
+            self._steps[id(node)].ref if isinstance(node, Step) else self._tiers[id(node)].name
+            for _, node in _governed(self.root, "")
+            if id(node) in self._steps or id(node) in self._tiers
+        ]
+        return list(dict.fromkeys(found))
 
     @property
     def uses_quotas(self) -> bool:
@@ -79,7 +90,13 @@ class Plan:
         root = node.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"with": None}
         used = {child.step for _, child in walk(node, ()) if isinstance(child, Step)}
         protocols = {ref: self.definition["protocols"][ref] for ref in sorted(used)}
-        return {**self.definition, "root": root, "protocols": protocols, "hash": digest(root)}
+        return {**self.definition, "root": root, "protocols": protocols, "hash": digest(root), "supervision": None}
+
+
+def _supervision(definition: Mapping[str, Any], root: Node) -> Supervision:
+    """A Hierarchy's own at the root, else the workflow's."""
+    own = root.supervision if isinstance(root, Hierarchy) else None
+    return own or Supervision.model_validate(definition.get("supervision") or {})
 
 
 def _settings(step: Step, declared: Declaration) -> StepSettings:

@@ -1,8 +1,12 @@
-"""The protocol hosts of one protocol: started, fed in order of priority, replaced when they die.
+"""The protocol hosts of one protocol: fed in order of priority, and what becomes of the jobs of one that dies.
 
 A job waits here, not at the host: a host gets as much ahead of its turn as it works off in `lookahead_s`, and
-a job that needs permits gets them only when a host is free for it. A job whose host died is queued again,
-uncharged; after `max_losses` hosts it fails as `host_lost`.
+a job that needs permits gets them only when a host is free for it.
+
+A job whose host died is queued again, its attempts uncharged. But the death may be the job's own doing: it is
+counted as a loss of each job that ran, and a job with losses runs beside fewer and fewer others, at last alone,
+so that poison is told from bystanders; after `max_losses` it fails as `host_lost`. Such deaths say nothing about
+the host, so they do not use up the restart intensity.
 """
 
 from __future__ import annotations
@@ -19,9 +23,9 @@ from ..protocols.errors import PodiumError, SpawnFailed, Unknown
 from ..protocols.outcomes import Failure
 from ..protocols.protocol import Declaration
 from ..protocols.values import Value
+from .family import Family
 from .permits import Permits
 from .ports import Line, Needs, Reply, World
-from .restarts import RestartWindow
 from .settings import Governance
 
 MAX_AHEAD = 1_000
@@ -39,23 +43,39 @@ class Job:
     priority: int
     payload: list[Value]
     needs: Mapping[str, int]
-    host: _Host | None = None
-    number: int | None = None
     losses: int = 0
+    """Hosts that died while it ran."""
+    host: Host | None = None
+    number: int | None = None
     dropped: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _Host:
-    address: str
-    window: RestartWindow
-    line: Line | None = None
-    """None while it starts."""
-    jobs: dict[Job, None] | None = None
-    mean_s: float = 0.001
-    """Moving average of the time of one run."""
-    ahead: int = 0
-    """Jobs that it may have ahead of their turn."""
+class Host:
+    """One protocol host, as its family sees it (`family.Child`) and as its pool does."""
+
+    def __init__(self, pool: Pool, address: str) -> None:
+        self._pool = pool
+        self.address = address
+        self.is_wanted = False
+        self.line: Line | None = None
+        """None while it does not run."""
+        self.jobs: dict[Job, None] = {}
+        self.suspects = 0
+        """How many of `jobs` have losses."""
+        self.mean_s = 0.001
+        """Moving average of the time of one run."""
+        self.ahead = 0
+        """Jobs that it may have ahead of their turn."""
+        self.is_stuck = False
+        """Whether it is being replaced because its code does not end."""
+        self.turn = 0
+        """Counts starts and ends: a start that was overtaken by an end changes nothing."""
+
+    async def start(self) -> None:
+        await self._pool.start_host(self)
+
+    async def end(self, error: PodiumError) -> None:
+        await self._pool.end_host(self, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,49 +86,42 @@ class Listener:
     chunk: Callable[[Job, Value], None]
     result: Callable[[Job, list[Value]], None]
     """Gets what the host answered: ["ok", output, seconds] or ["fail", failure, seconds, stuck]."""
-    give_up: Callable[[PodiumError], None]
-    """Hosts died more often than the restart policy allows."""
+    lost: Callable[[Job], None]
+    """The host died while the job ran; it will run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all pools of one supervisor share."""
+
+    world: World
+    settings: Governance
+    permits: Permits
+    family: Family
 
 
 class Pool:
-    def __init__(
-        self,
-        world: World,
-        declared: Declaration,
-        settings: Governance,
-        permits: Permits,
-        address: str,
-        listener: Listener,
-    ) -> None:
-        self._world, self._declared, self._settings = world, declared, settings
-        self._permits, self._listener = permits, listener
+    def __init__(self, means: Means, declared: Declaration, listener: Listener) -> None:
+        self._world, self._settings = means.world, means.settings
+        self._permits, self._family = means.permits, means.family
+        self._declared, self._listener = declared, listener
         self._queue: list[tuple[tuple[float, int], int, Job]] = []
         self._order = itertools.count()
-        self._hosts = [
-            _Host(f"{address}/{declared.name}-{index}", RestartWindow(settings.restarts))
-            for index in range(declared.replicas)
+        self.hosts = [
+            Host(self, f"{self._world.address}/{declared.name}-{index}") for index in range(declared.replicas)
         ]
         self._code: bytes | None = None
         self._search_path: list[str] = []
-        self._starting = False
+        self._succeeded_at = -math.inf
         self.blocked: str | None = None
         """Why no host can start until the workflow is deployed again, or None."""
 
-    @property
-    def addresses(self) -> list[str]:
-        return [host.address for host in self._hosts]
-
-    @property
-    def up_count(self) -> int:
-        return sum(host.line is not None for host in self._hosts)
-
     def describe(self) -> dict[str, Value]:
-        running = sum(len(host.jobs or ()) for host in self._hosts)
         return {
             "protocol": self._declared.ref,
-            "hosts": len(self._hosts),
-            "up": self.up_count,
-            "running": running,
+            "hosts": len(self.hosts),
+            "up": sum(host.line is not None for host in self.hosts),
+            "running": sum(len(host.jobs) for host in self.hosts),
             "queued": len(self._queue),
             "blocked": self.blocked,
         }
@@ -118,21 +131,10 @@ class Pool:
         self._code, self._search_path = code, search_path
         self.blocked = None
 
-    async def ensure_started(self) -> None:
-        """Start the hosts that are not running; raises SpawnFailed if the first does not start."""
-        self._starting = True
-        waiting = [host for host in self._hosts if host.line is None]
-        for host in waiting[1:]:
-            self._world.background(self._start(host), f"start {host.address}")
-        if waiting:
-            await self._spawn(waiting[0])
-
     def submit(self, job: Job) -> None:
         heapq.heappush(self._queue, (job.rank, next(self._order), job))
-        if not self._starting:
-            self._starting = True
-            for host in self._hosts:
-                self._world.background(self._start(host), f"start {host.address}")
+        if self.blocked is None:
+            self._family.start_soon(self.hosts)
         self._feed()
 
     def cancel(self, job: Job) -> None:
@@ -145,11 +147,7 @@ class Pool:
         elif job.number is None:
             self._leave(job)
 
-    async def close(self) -> None:
-        for host in self._hosts:
-            if host.line is not None:
-                host.line.close()
-                await self._world.stop(host.address)
+    # jobs
 
     def _feed(self) -> None:
         while self._queue:
@@ -163,24 +161,32 @@ class Pool:
             heapq.heappop(self._queue)
             self._give(host, job)
 
-    def _free_host(self, job: Job) -> _Host | None:
+    def _free_host(self, job: Job) -> Host | None:
         """The host that should have the most further jobs, or None if all have enough."""
         best, most = None, 0
-        for host in self._hosts:
+        for host in self.hosts:
             if host.line is not None:
-                room = self._declared.concurrency + (0 if job.needs else host.ahead) - len(host.jobs or ())
+                room = self._capacity(host, job) - len(host.jobs)
                 if room > most:
                     best, most = host, room
         return best
 
-    def _measure(self, host: _Host, seconds: float) -> None:
+    def _capacity(self, host: Host, job: Job) -> int:
+        """Jobs that `host` may have at once, if `job` is one of them."""
+        if job.losses or host.suspects:
+            losses = max(other.losses for other in (job, *host.jobs))
+            share = 1 - losses / max(losses, self._settings.max_losses)
+            return max(1, math.floor(self._declared.concurrency**share))
+        return self._declared.concurrency + (0 if job.needs else host.ahead)
+
+    def _measure(self, host: Host, seconds: float) -> None:
         host.mean_s += 0.1 * (max(seconds, 1e-6) - host.mean_s)
         ahead = self._declared.concurrency * self._settings.lookahead_s / host.mean_s
         host.ahead = min(MAX_AHEAD, math.ceil(ahead))
 
-    def _give(self, host: _Host, job: Job) -> None:
-        assert host.jobs is not None
+    def _give(self, host: Host, job: Job) -> None:
         host.jobs[job] = None
+        host.suspects += job.losses > 0
         job.host = host
         if job.needs:
             self._permits.acquire(id(job), job.needs, job.priority, partial(self._permitted, job))
@@ -195,7 +201,8 @@ class Pool:
             self._leave(job)
             self._listener.result(job, ["fail", Failure("quota", str(error)).to_wire(), 0.0, False])
             return
-        self._send(job)
+        if job.host.line is not None:
+            self._send(job)
 
     def _send(self, job: Job) -> None:
         assert job.host is not None and job.host.line is not None
@@ -207,46 +214,35 @@ class Pool:
     def _answered(self, job: Job, reply: Reply) -> None:
         host = job.host
         if host is None or isinstance(reply.error, Unknown):
-            return  # `_lost` queues it again
+            return  # `end_host` queues it again
         self._leave(job)
         if reply.error is not None:
             result: list[Any] = ["fail", Failure("internal", str(reply.error)).to_wire(), 0.0, False]
         else:
             result = reply.value
+            self._succeeded_at = self._world.monotonic()
         self._measure(host, result[2])
         if result[0] == "fail" and result[3]:
-            self._world.background(self._replace(host), f"replace {host.address}")
+            host.is_stuck = True
+            self._world.background(self._world.kill(host.address), f"replace {host.address}")
         if not job.dropped:
             self._listener.result(job, result)
         self._feed()
 
     def _leave(self, job: Job) -> None:
         """The job's code has ended, or never began: its place and its permits are free."""
-        if job.host is not None and job.host.jobs is not None:
-            job.host.jobs.pop(job, None)
+        if job.host is not None and job in job.host.jobs:
+            del job.host.jobs[job]
+            job.host.suspects -= job.losses > 0
         job.host = job.number = None
         if job.needs:
             self._permits.release(id(job))
 
-    async def _start(self, host: _Host) -> None:
-        """Start a host, and again with growing delays, until it is up, blocked, or given up."""
-        while True:
-            try:
-                await self._spawn(host)
-                return
-            except SpawnFailed as error:
-                if error.kind == "LookupError":
-                    self.blocked = error.reason
-                    self._starting = False
-                    return
-                delay_s = host.window.delay_after_failure(self._world.monotonic(), self._world.random)
-                if delay_s is None:
-                    self._listener.give_up(error)
-                    return
-            await self._world.sleep(delay_s)
+    # hosts
 
-    async def _spawn(self, host: _Host) -> None:
-        declared = self._declared
+    async def start_host(self, host: Host) -> None:
+        host.turn += 1
+        turn, declared = host.turn, self._declared
         setup = {
             "ref": declared.ref,
             "name": declared.name,
@@ -257,37 +253,55 @@ class Pool:
             "search_path": self._search_path,
         }
         needs = Needs(declared.num_cpus, declared.num_gpus, declared.resources)
-        await self._world.spawn("host", host.address, setup, needs)
-        host.line, host.jobs = self._world.line(host.address), {}
+        try:
+            await self._world.spawn("host", host.address, setup, needs)
+        except SpawnFailed as error:
+            if host.turn == turn:
+                if error.kind == "LookupError":
+                    self.blocked = error.reason
+                raise
+            return
+        if host.turn == turn:
+            self._connect(host)
+
+    def _connect(self, host: Host) -> None:
+        host.line, host.is_stuck = self._world.line(host.address), False
         self._measure(host, host.mean_s)
-        host.line.watch(lambda error: self._lost(host, error))
+        host.line.watch(partial(self._lost, host), self._settings.lease_s)
         self._feed()
 
-    async def _replace(self, host: _Host) -> None:
-        """A host whose code does not end: kill it; `_lost` starts the next."""
-        await self._world.kill(host.address)
+    def _lost(self, host: Host, error: PodiumError) -> None:
+        host.line = None
+        excused = host.is_stuck or self._charge(host)
+        self._family.failed(host, error, counted=not excused)
 
-    def _lost(self, host: _Host, error: PodiumError) -> None:
-        jobs, host.jobs, host.line = list(host.jobs or ()), None, None
-        self._world.background(self._bury(host, jobs, error), f"bury {host.address}")
+    def _charge(self, host: Host) -> bool:
+        """Count the death as a loss of every job that ran; returns whether one of them is the likely cause.
 
-    async def _bury(self, host: _Host, jobs: list[Job], error: PodiumError) -> None:
-        """Only when the host is certainly dead are its jobs free to run elsewhere, and its permits free.
-
-        A host works in order, so those that ran are the oldest; the others are not to blame for its death.
+        A host works in order, so those that ran are the oldest that it got. The cause is likely among them if
+        one had losses before, or if the protocol has worked on others of late.
         """
-        await self._world.kill(host.address)
-        sent = [job for job in jobs if job.number is not None]
-        for job in sent[: self._declared.concurrency]:
+        running = [job for job in host.jobs if job.number is not None][: self._declared.concurrency]
+        is_usual = self._world.monotonic() - self._succeeded_at < self._settings.restart_period_s
+        likely = bool(running) and (is_usual or any(job.losses for job in running))
+        for job in running:
+            host.suspects += job.losses == 0
             job.losses += 1
-        for job in jobs:
+            if not job.dropped:
+                self._listener.lost(job)
+        return likely
+
+    async def end_host(self, host: Host, error: PodiumError) -> None:
+        """Only when the host is certainly dead are its jobs free to run elsewhere, and its permits free."""
+        host.turn += 1
+        line, host.line = host.line, None
+        if line is not None:
+            line.close()
+            await self._world.stop(host.address)
+        else:
+            await self._world.kill(host.address)
+        for job in list(host.jobs):
             self._requeue(job, error)
-        delay_s = host.window.delay_after_failure(self._world.monotonic(), self._world.random)
-        if delay_s is None:
-            self._listener.give_up(error)
-            return
-        await self._world.sleep(delay_s)
-        await self._start(host)
 
     def _requeue(self, job: Job, error: PodiumError) -> None:
         self._leave(job)

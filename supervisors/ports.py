@@ -6,7 +6,8 @@ and an actor that is dead gets none.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, Protocol
@@ -55,8 +56,12 @@ class Line(Protocol):
     def ask(self, kind: str, payload: Value = None) -> Awaitable[Value]:
         """`send`, to be awaited; raises the error. Cancelling it cancels the message."""
 
-    def watch(self, on_lost: Callable[[PodiumError], None]) -> None:
-        """Keep a call out at all times, so that the death of the other side is known at once."""
+    def watch(self, on_lost: Callable[[PodiumError], None], lease_s: float | None = None) -> None:
+        """Keep a call out at all times, so that the death of the other side is known at once.
+
+        With `lease_s` the other side also counts as lost when it has been silent for so long: it is stopped, or
+        its event loop is blocked.
+        """
 
     @property
     def open_count(self) -> int:
@@ -205,7 +210,14 @@ class Note:
     value: Value
 
 
-Change = NewTask | Entry | Running | Note
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete a finished task with its entries, and the runs below it (tasks whose id begins with "<id>/")."""
+
+    task_id: str
+
+
+Change = NewTask | Entry | Running | Note | Forget
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +252,12 @@ class Journal(Protocol):
 
     async def notes(self) -> dict[str, Value]: ...
 
+    async def finished_count(self) -> int:
+        """Tasks that have ended and are not forgotten."""
+
+    async def forgettable(self, before: float, limit: int) -> list[str]:
+        """Ids of tasks that ended before that UTC time, the oldest id first."""
+
     async def close(self) -> None:
         """Write what is queued, then let the shard go."""
 
@@ -248,3 +266,11 @@ class Journal(Protocol):
 class Found:
     record: TaskRecord
     payload_digest: str
+
+
+async def durable(journal: Journal, changes: Sequence[Change] = ()) -> None:
+    """Write, and return when it is durable and this incarnation still owns the shard. If it fails, the actor
+    crashes by `on_failure`, and this never returns."""
+    done = asyncio.get_running_loop().create_future()
+    journal.write(list(changes), lambda: done.done() or done.set_result(None))
+    await done

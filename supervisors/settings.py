@@ -22,15 +22,26 @@ class Governance:
     lookahead_s: float = 0.05
     """Work, in seconds, that is sent to a host ahead of its turn, so that it never waits for the next frame."""
     lease_s: float = 30.0
-    """Silence after which the ResourceActor takes a supervisor's permits back."""
+    """Silence after which an actor counts as lost, and its permits are taken back."""
+    keep_finished_s: float = 7 * 86_400.0
+    """Age, in seconds, at which a finished task is forgotten."""
+    keep_finished_tasks: int = 1_000_000
+    """Finished tasks kept per workflow; the oldest go first."""
     age_s: float = 30.0
     """Seconds of waiting that weigh as much as one level of priority."""
     restart_intensity: int = 10
+    top_restart_intensity: int = 3
     restart_period_s: float = 60.0
 
     @property
     def restarts(self) -> RestartPolicy:
+        """For the children of a supervisor, where the workflow does not say otherwise."""
         return RestartPolicy(self.restart_intensity, self.restart_period_s)
+
+    @property
+    def top_restarts(self) -> RestartPolicy:
+        """For each child of the coordinator."""
+        return RestartPolicy(self.top_restart_intensity, self.restart_period_s)
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)

@@ -29,6 +29,8 @@ class Place:
     outputs: dict[str, Value] = field(default_factory=dict)
     """What `outputs` means in expressions below this place: finished siblings by name."""
     attempt: int = 1
+    losses: int = 0
+    """Hosts that died while this attempt ran."""
     opened_at: float = 0.0
     """UTC seconds at which it became due: the time of the event that led here."""
     not_before: float = 0.0

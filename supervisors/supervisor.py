@@ -5,7 +5,7 @@ its own. What the shard holds is authoritative; memory is its fold. Nothing is a
 depends on an event starts, before the event is durable. When a commit fails it crashes, and its successor
 folds the shard again under the next epoch.
 
-Messages: submit, deploy, cancel, follow, watch, status (see the methods).
+Messages: submit, deploy, cancel, follow, watch, status, last_words, keep, forget (see the methods).
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..protocols.errors import NotFound, PodiumError
-from ..protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
+from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
+from ..protocols.outcomes import Failure, TaskRecord, TaskStatus
 from ..protocols.policy import delay_before_retry, may_retry
 from ..protocols.tree import Step
 from ..protocols.values import Value, pack
+from .desk import Desk
 from .dispatch import Dispatcher
-from .events import Cancelled, Event, StepFailed, StepFinished, pack_events, unpack_events
+from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost, pack_events, unpack_events
+from .family import Family
 from .fold import apply, begin
 from .intake import Intake, Submission
 from .permits import Permits
 from .plan import Plan, TierPlan
-from .ports import Ask, Change, Closing, Entry, Found, Journal, NewTask, Note, OpenTask, Running, World
+from .pool import Means
+from .ports import Ask, Change, Closing, Entry, Forget, Journal, NewTask, Note, OpenTask, Running, World, durable
+from .retention import Retention
 from .settings import Governance
 from .state import Effect, Place, Run, TaskState
-from .watchers import Watch, Watchers, done_chunk, end_event, live_event, past_events
+from .watchers import Watchers, done_chunk, live_event
 
-_DEFINITION, _CHILDREN = "definition:", "children"
+LAST_WORDS_S = 0.2
+"""Time for the reason to reach the level above, before this supervisor ends itself."""
+_DEFINITION, _CURRENT, _CHILDREN = "definition:", "current", "children"
 
 
 class Supervisor:
@@ -44,13 +50,22 @@ class Supervisor:
         self._orders: dict[str, int] = {}
         self._accepted = 0
         self._watchers = Watchers()
+        self._abandoned: str | None = None
+        """Why the workflow is down and its tasks fail, or None."""
+        self._giving_up: str | None = None
+        self._mourners: list[Ask] = []
+        """Who wants to know why, if this supervisor gives up."""
         self._journal: Journal
         self._permits: Permits
         self._dispatcher: Dispatcher
         self._intake: Intake
+        self._desk: Desk
+        self._retention: Retention
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
-        """setup: shard, settings, resources (address), definitions, code. Folds the shard and goes on with it.
+        """setup: shard, settings, resources (address), definitions, code, abandon. Folds the shard and goes on with it.
+
+        With `abandon` (the reason why the workflow is down) no work goes on: every open task fails.
 
         Returns:
             {"epoch": this incarnation's, "open": tasks that were taken over}
@@ -62,20 +77,31 @@ class Supervisor:
         await self._world.all([self._world.kill(address) for address in notes.get(_CHILDREN) or []])
         self._open_doors(setup["shard"], setup["resources"])
         stored = [value for name, value in notes.items() if name.startswith(_DEFINITION)]
+        stored.sort(key=lambda definition: bool(definition["hash"] == notes.get(_CURRENT)))
         for definition in [*stored, *setup["definitions"]]:
             self._define(definition, setup.get("code") or {})
-        if any(plan.uses_quotas for plan in self._plans.values()):
-            self._permits.connect()
+        self._abandoned = setup.get("abandon")
         tasks = await self._journal.open_tasks()
-        for task in tasks:
-            self._take_over(task)
+        if self._abandoned is None:
+            if any(plan.uses_quotas for plan in self._plans.values()):
+                self._permits.connect()
+            self._resume([self._folded(task) for task in tasks])
+        else:
+            for task in tasks:
+                self._take(self._folded(task), Abandoned(self._abandoned, self._world.now()))
+        if "." not in setup["shard"]:
+            self._world.background(self._retention.keep_sweeping(), "retention")
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 
     def _open_doors(self, shard: str, resources: str) -> None:
         world, settings, journal = self._world, self._settings, self._journal
         self._permits = Permits(world, resources, shard, journal.epoch, settings.lease_s)
+        family = Family(world, settings.restarts, partial(durable, journal), self._give_up)
+        means = Means(world, settings, self._permits, family)
         tier_setup = partial(self._tier_setup, shard, resources)
-        self._dispatcher = Dispatcher(world, settings, self._permits, self._step_ended, self._tell, tier_setup)
+        self._dispatcher = Dispatcher(means, self._step_ended, self._tell, tier_setup)
+        self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take)
+        self._retention = Retention(world, settings, journal, self._dispatcher.forget)
         self._intake = Intake(world, settings, journal, self._tasks, self._accept, self._carry_out)
 
     def _tier_setup(self, shard: str, resources: str, tier: TierPlan) -> dict[str, Any]:
@@ -89,8 +115,29 @@ class Supervisor:
         }
 
     async def stop(self) -> None:
-        await self._dispatcher.close()
+        await self._dispatcher.close(EngineClosed(reason=f"{self._world.address} is stopped"))
         await self._journal.close()
+
+    def _give_up(self, error: PodiumError) -> None:
+        """Children died too often: stop them, then this supervisor; the level above decides."""
+        if self._giving_up is None:
+            self._giving_up = str(error)
+            for mourner in self._mourners:
+                mourner.reply(self._giving_up)
+            self._world.background(self._end(error), "give up")
+
+    async def _end(self, error: PodiumError) -> None:
+        await self._dispatcher.close(error)
+        await self._world.sleep(LAST_WORDS_S)
+        self._world.crash(error)
+
+    def _last_words(self, ask: Ask) -> None:
+        """last_words: answered with the reason if this supervisor ever gives up."""
+        if self._giving_up is not None:
+            ask.reply(self._giving_up)
+        else:
+            self._mourners.append(ask)
+            ask.on_cancel = lambda: self._mourners.remove(ask)
 
     def receive(self, ask: Ask) -> None:
         match ask.kind:
@@ -99,13 +146,19 @@ class Supervisor:
             case "deploy":
                 self._world.background(self._deploy(ask), "deploy")
             case "cancel":
-                self._cancel(ask, str(ask.payload))
+                self._desk.cancel(ask, str(ask.payload))
             case "follow":
-                self._follow(ask, list(ask.payload))
+                self._desk.follow(ask, list(ask.payload))
             case "watch":
-                self._watch(ask, str(ask.payload))
+                self._desk.watch(ask, str(ask.payload))
             case "status":
                 ask.reply(self._status())
+            case "last_words":
+                self._last_words(ask)
+            case "keep":
+                self._keep(ask, set(ask.payload))
+            case "forget":
+                self._journal.write([Forget(id) for id in ask.payload], lambda: ask.reply(True))
             case _:
                 raise NotFound(what="message kind", name=ask.kind)
 
@@ -119,11 +172,15 @@ class Supervisor:
         self._code.update(code)
         self._dispatcher.prepare(plan, code)
         children = Note(_CHILDREN, self._dispatcher.child_addresses)
-        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), children])
+        current = Note(_CURRENT, plan.hash)
+        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), current, children])
         return plan
 
     async def _deploy(self, ask: Ask) -> None:
         """deploy {"definition", "code"}: take a version in, durably, and start its actors; answered when they run."""
+        if self._abandoned is not None:
+            ask.refuse(WorkflowDown(workflow=str(ask.payload["definition"]["name"]), reason=self._abandoned))
+            return
         plan = self._define(ask.payload["definition"], ask.payload["code"])
         answer = {"hash": plan.hash, "epoch": self._journal.epoch}
         try:
@@ -152,6 +209,8 @@ class Supervisor:
         plan = self._plans.get(ask.payload["hash"])
         if plan is None:
             raise NotFound(what="workflow version", name=ask.payload["hash"][:12], hint="deploy it first")
+        if self._abandoned is not None:
+            raise WorkflowDown(workflow=plan.name, reason=self._abandoned)
         self._intake.take(plan, ask.payload["tasks"], partial(self._acknowledge, ask, ask.payload["follow"]))
 
     def _acknowledge(self, ask: Ask, follow: bool, acks: list[list[Value]], ended: list[TaskRecord]) -> None:
@@ -162,7 +221,7 @@ class Supervisor:
         for record in ended:
             ask.chunk(done_chunk(record))
         over = {record.task_id for record in ended}
-        self._follow(ask, [id for id, error in acks if error is None and id not in over])
+        self._desk.follow(ask, [id for id, error in acks if error is None and id not in over])
 
     def _accept(self, plan: Plan, submissions: list[Submission]) -> list[Change]:
         """Open tasks in memory; returns what makes them durable. Their effects follow when that is done."""
@@ -223,6 +282,7 @@ class Supervisor:
                 self._dispatcher.run(plan, task, effect.place, order)
         if task.outcome is not None and self._tasks.pop(task.record.task_id, None) is not None:
             del self._orders[task.record.task_id]
+            self._retention.finished += 1
             self._watchers.ended(task.record)
 
     def _step_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
@@ -241,8 +301,8 @@ class Supervisor:
                 retry_at = now + delay_before_retry(policy, place.attempt, self._world.random)
         self._take(task, StepFailed(place.path, failure, retry_at, now), place.attempt)
 
-    def _take_over(self, found: OpenTask) -> None:
-        """Fold an open task again and have its unfinished steps run."""
+    def _folded(self, found: OpenTask) -> TaskState:
+        """The state of an open task, folded again and kept."""
         record = found.record
         task, _ = begin(record, self._plans[record.hash].root, record.task_id.partition("/")[2])
         for body in found.bodies:
@@ -251,84 +311,31 @@ class Supervisor:
                 apply(task, event)
         self._tasks[record.task_id] = task
         self._accepted += 1
-        self._orders[record.task_id] = order = self._accepted
-        if task.outcome is not None:
-            self._journal.write([self._entry(task, [])], partial(self._carry_out, task, []))
-        for place in task.running.values():
-            self._dispatcher.run(self._plans[record.hash], task, place, order, recovered=True)
+        self._orders[record.task_id] = self._accepted
+        return task
 
-    # tasks seen from outside
+    def _resume(self, tasks: list[TaskState]) -> None:
+        """Have the unfinished steps of tasks that were taken over run."""
+        for task in tasks:
+            if task.outcome is not None:
+                self._journal.write([self._entry(task, [])], partial(self._carry_out, task, []))
+            plan, order = self._plans[task.record.hash], self._orders[task.record.task_id]
+            for place in task.running.values():
+                self._dispatcher.run(plan, task, place, order, recovered=True)
 
-    def _cancel(self, ask: Ask, task_id: str) -> None:
-        """cancel id: answered with the task's status then; a task that has ended stays as it is."""
-        task = self._tasks.get(task_id)
-        if task is not None and task.outcome is None:
-            self._take(task, Cancelled(self._world.now()))
-            self._journal.write([], lambda: ask.reply("cancelled"))
-            return
-        self._journal.find([task_id], [], partial(self._reply_status, ask, task_id))
-
-    def _reply_status(self, ask: Ask, task_id: str, found: list[Found]) -> None:
-        if found:
-            ask.reply(found[0].record.status)
-        else:
-            ask.refuse(NotFound(what="task", name=task_id))
-
-    def _follow(self, ask: Ask, ids: list[str]) -> None:
-        """follow [id, …]: a chunk "done" for each as it ends; answered after the last."""
-        if all(id in self._tasks for id in ids):
-            self._watchers.follow(ask, ids)
-        else:  # look all of them up: more may end before the answer is there
-            self._journal.find(ids, [], partial(self._follow_found, ask, ids))
-
-    def _follow_found(self, ask: Ask, ids: list[str], found: list[Found]) -> None:
-        records = {each.record.task_id: each.record for each in found}
-        missing = [id for id in ids if id not in self._tasks and id not in records]
-        if missing:
-            ask.refuse(NotFound(what="task", name=missing[0]))
-            return
-        over = [record for record in records.values() if record.status not in OPEN]
-        for record in over:
-            ask.chunk(done_chunk(record))
-        self._watchers.follow(ask, [id for id in ids if id not in {record.task_id for record in over}])
-
-    def _watch(self, ask: Ask, task_id: str) -> None:
-        """watch id: a chunk per event, the past first; answered when the task ends."""
-        task = self._tasks.get(task_id)
-        if task is None:
-            self._journal.find([task_id], [], partial(self._watch_found, ask, task_id))
-            return
-        watch = self._watchers.watch(ask, task_id)
-        self._dispatcher.watch(task, lambda event: self._relay(task_id, event))
-        self._journal.entries(task_id, lambda bodies: self._tell_past(watch, task, bodies))
-
-    def _watch_found(self, ask: Ask, task_id: str, found: list[Found]) -> None:
-        if not found:
-            ask.refuse(NotFound(what="task", name=task_id))
-            return
-        self._journal.entries(task_id, lambda bodies: self._tell_all(ask, found[0].record, bodies))
-
-    def _tell_all(self, ask: Ask, record: TaskRecord, bodies: list[bytes]) -> None:
-        for event in past_events(record, _unpacked(bodies)):
-            ask.chunk(event)
-        ask.chunk(end_event(record))
+    def _keep(self, ask: Ask, ids: set[str]) -> None:
+        """keep [id, …], to a tier: the open tasks that the supervisor above still wants; others are cancelled."""
+        for id, task in list(self._tasks.items()):
+            if id not in ids and task.outcome is None:
+                self._take(task, Cancelled(self._world.now()))
         ask.reply()
-
-    def _tell_past(self, watch: Watch, task: TaskState, bodies: list[bytes]) -> None:
-        past = past_events(task.record, _unpacked(bodies))
-        for place in task.running.values():
-            if self._dispatcher.is_started(task, place):
-                past.append(["started", self._world.now(), place.path, place.attempt, None])
-        self._watchers.caught_up(watch, past, len(bodies))
-
-    def _relay(self, task_id: str, event: list[Value]) -> None:
-        """An event of a task in a tier below, for the watchers of the task above; its end is not theirs."""
-        if event[2]:
-            self._watchers.tell(task_id, event)
 
     def _tell(self, task: TaskState, place: Place, told: list[Value]) -> None:
         """Something happened that is not journalled: a step was sent to a host, or said something."""
         task_id = task.record.task_id
+        if told[0] == "lost":
+            self._take(task, StepLost(place.path, self._world.now()), place.attempt)
+            return
         if told[0] == "started":
             self._mark_running(task)
         if self._watchers.is_watched(task_id):
@@ -342,13 +349,9 @@ class Supervisor:
             ]
             self._watchers.tell(task_id, event)
             if kind == "started" and not isinstance(place.node, Step):
-                self._dispatcher.watch(task, lambda event: self._relay(task_id, event))
+                self._dispatcher.watch(task, partial(self._desk.relay, task_id))
 
     def _mark_running(self, task: TaskState) -> None:
         if task.record.status == "pending":
             task.record = replace(task.record, status="running")
             self._journal.write([Running(task.record.task_id)])
-
-
-def _unpacked(bodies: list[bytes]) -> list[Event]:
-    return [event for body in bodies for event in unpack_events(body)]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..protocols.errors import PodiumError, SpawnFailed, Unknown
+from ..protocols.errors import PeerLost, PodiumError, SpawnFailed, Unknown
 from ..protocols.values import Value
+from .family import Family
 from .ports import Line, Needs, Reply, World
-from .restarts import RestartPolicy, RestartWindow
 
 
 @dataclass(slots=True, eq=False)
@@ -29,34 +29,31 @@ class Errand:
 
 
 class Tier:
+    """The supervisor of a nested Hierarchy, as its family sees it (`family.Child`), and its errands."""
+
     def __init__(
         self,
         world: World,
         address: str,
         setup: Callable[[], Mapping[str, Any]],
-        restarts: RestartPolicy,
-        on_give_up: Callable[[PodiumError], None],
+        lease_s: float,
+        family: Family,
     ) -> None:
         """`setup` makes what the tier's supervisor is started with, with every definition known by then."""
         self.address = address
-        self._world, self._setup, self._on_give_up = world, setup, on_give_up
-        self._window = RestartWindow(restarts)
+        self.is_wanted = False
+        self._world, self._setup, self._lease_s, self._family = world, setup, lease_s, family
         self._line: Line | None = None
-        self._starting = False
+        self._turn = 0
+        self._last_words: str | None = None
         self._errands: dict[str, Errand] = {}
 
     @property
     def is_up(self) -> bool:
         return self._line is not None
 
-    async def ensure_started(self) -> None:
-        """Start the tier's supervisor if it does not run. Raises SpawnFailed."""
-        if self._line is None and not self._starting:
-            self._starting = True
-            await self._spawn()
-
     async def deploy(self, definition: Mapping[str, Any], code: Mapping[str, bytes]) -> None:
-        await self.ensure_started()
+        """Tell a tier that runs of a version that came after it started."""
         if self._line is not None:
             await self._line.ask("deploy", {"definition": definition, "code": dict(code)})
 
@@ -64,9 +61,8 @@ class Tier:
         self._errands[str(errand.task[0])] = errand
         if self._line is not None:
             self._send(errand)
-        elif not self._starting:
-            self._starting = True
-            self._world.background(self._start(), f"start {self.address}")
+        else:
+            self._family.start_soon([self])
 
     def watch(self, id: str, watcher: Callable[[Value], None]) -> None:
         """Pass the live events of one errand on."""
@@ -79,6 +75,17 @@ class Tier:
         errand = self._errands.pop(id, None)
         if errand is not None and self._line is not None:
             self._line.send("cancel", id, lambda _reply: None)
+
+    async def forget(self, ids: list[str]) -> bool:
+        """Have what the tier recorded of these tasks deleted; False if it cannot be reached now."""
+        if self._line is None:
+            self._family.start_soon([self])
+            return False
+        try:
+            await self._line.ask("forget", ids)
+        except Unknown:
+            return False
+        return True
 
     def _send(self, errand: Errand) -> None:
         assert self._line is not None
@@ -102,41 +109,44 @@ class Tier:
 
     def _refused(self, reply: Reply) -> None:
         if reply.error is not None and not isinstance(reply.error, Unknown):
-            self._on_give_up(reply.error)
+            self._world.crash(reply.error)
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        self._turn += 1
+        turn = self._turn
         try:
-            await self._spawn()
-        except SpawnFailed as error:
-            self._fail(error)
+            await self._world.spawn("supervisor", self.address, self._setup(), Needs())
+        except SpawnFailed:
+            if self._turn == turn:
+                raise
+            return
+        if self._turn == turn:
+            self._connect()
 
-    async def _spawn(self) -> None:
-        await self._world.spawn("supervisor", self.address, self._setup(), Needs())
-        self._starting = False
-        self._line = self._world.line(self.address)
-        self._line.watch(self._lost)
+    def _connect(self) -> None:
+        line = self._line = self._world.line(self.address)
+        line.watch(self._lost, self._lease_s)
+        line.send("last_words", None, self._heard)
+        line.send("keep", list(self._errands), lambda _reply: None)
         for errand in list(self._errands.values()):
             errand.task[5] = True
             self._send(errand)
 
+    def _heard(self, reply: Reply) -> None:
+        if reply.error is None:
+            self._last_words = str(reply.value)
+
     def _lost(self, error: PodiumError) -> None:
         self._line = None
-        self._starting = True
-        self._fail(error)
+        why, self._last_words = self._last_words, None
+        self._family.failed(self, PeerLost(address=self.address, reason=why) if why else error)
 
-    def _fail(self, error: PodiumError) -> None:
-        delay_s = self._window.delay_after_failure(self._world.monotonic(), self._world.random)
-        if delay_s is None:
-            self._on_give_up(error)
-        else:
-            self._world.background(self._restart(delay_s), f"restart {self.address}")
-
-    async def _restart(self, delay_s: float) -> None:
-        await self._world.kill(self.address)
-        await self._world.sleep(delay_s)
-        await self._start()
-
-    async def close(self) -> None:
-        if self._line is not None:
-            self._line.close()
+    async def end(self, _error: PodiumError) -> None:
+        """The errands stay: the tier's journal knows how far they came."""
+        self._turn += 1
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
             await self._world.stop(self.address)
+        else:
+            await self._world.kill(self.address)

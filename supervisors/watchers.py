@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
-from .events import Cancelled, Event, StepFailed, StepFinished
+from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost
 from .ports import Ask
 
 
@@ -124,7 +124,9 @@ def live_event(event: Event, attempt: int) -> list[Value] | None:
         case StepFailed():
             value = {"failure": event.failure.to_wire(), "retry_at": event.retry_at}
             return ["retrying", event.at, event.path, attempt, value]
-        case Cancelled():
+        case StepLost():
+            return ["lost", event.at, event.path, attempt, None]
+        case Cancelled() | Abandoned():
             return None
 
 
@@ -133,7 +135,7 @@ def past_events(record: TaskRecord, events: list[Event]) -> list[list[Value]]:
     told: list[list[Value]] = [["accepted", record.accepted_at, "", 1, None]]
     attempts: dict[str, int] = defaultdict(lambda: 1)
     for event in events:
-        path = "" if isinstance(event, Cancelled) else event.path
+        path = "" if isinstance(event, Cancelled | Abandoned) else event.path
         seen = live_event(event, attempts[path])
         if seen is not None:
             told.append(seen)

@@ -450,7 +450,7 @@ def test_a_supervisor_that_dies_too_often_takes_its_workflow_down_visibly():
         for _ in range(4):
             await asyncio.sleep(5)
             simulation.kill("supervisor/w")
-        with pytest.raises(WorkflowDown, match="workflow 'w' is down: died more often than 3 times in 60 s"):
+        with pytest.raises(WorkflowDown, match="workflow 'w' is down: more than 3 restarts within 60 s"):
             await task.result()
         status = (await engine.status())["workflows"]["w"]
         assert status["state"] == "down"

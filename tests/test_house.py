@@ -98,6 +98,7 @@ EXAMPLES = [
     errors.JournalFailed(shard="s", reason="r"),
     errors.JournalCorrupt(shard="s", place="p", problem="x"),
     errors.Fenced(shard="s", epoch=1, newer=2),
+    errors.TooManyRestarts(intensity=3, period_s=60.0, last="x"),
     errors.SpawnFailed(address="a", reason="r", kind="k"),
 ]
 

@@ -133,7 +133,8 @@ def storm(seed: int, rng) -> tuple[Simulation, int]:
         kill_within_s=rng.choice([1, 5, 20]),
         kill_all=rng.random() < 0.3,
     )
-    simulation = Simulation(seed, limits={"llm": rng.choice([1, 2, 5])}, faults=faults, restart_intensity=1000)
+    limits = {"llm": rng.choice([1, 2, 5])}
+    simulation = Simulation(seed, limits, faults, restart_intensity=1000, top_restart_intensity=1000)
     return simulation, rng.choice([1, 3, 10])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Change, Entry, Found, NewTask, Note, OpenTask, Running
+from ...supervisors.ports import Change, Entry, Forget, Found, NewTask, Note, OpenTask, Running
 from .reading import StoredTask
 
 
@@ -117,6 +117,14 @@ class MemoryJournal:
     async def notes(self) -> dict[str, Value]:
         return {name: unpack(packed) for name, packed in self._disk.notes.items()}
 
+    async def finished_count(self) -> int:
+        return sum(found.record.status not in OPEN for found in self._disk.tasks.values())
+
+    async def forgettable(self, before: float, limit: int) -> list[str]:
+        records = sorted((found.record for found in self._disk.tasks.values()), key=lambda record: record.task_id)
+        ended = [each.task_id for each in records if each.finished_at is not None and each.finished_at < before]
+        return ended[:limit]
+
     async def close(self) -> None:
         await self._idle.wait()
 
@@ -185,6 +193,13 @@ class MemoryJournal:
                 found = disk.tasks[change.task_id]
                 if found.record.status == "pending":
                     disk.tasks[change.task_id] = replace(found, record=replace(found.record, status="running"))
+            case Forget(task_id=id):
+                if id in disk.tasks and disk.tasks[id].record.status in OPEN:
+                    raise ValueError(f"task {id} has not ended")
+                for each in [known for known in disk.tasks if known == id or known.startswith(f"{id}/")]:
+                    record = disk.tasks.pop(each).record
+                    disk.entries.pop(each)
+                    disk.keys.pop((record.user, record.key or ""), None)
             case Note():
                 disk.notes.pop(change.name, None)
                 if change.value is not None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from ...protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed, PodiumError
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Change, Entry, Found, NewTask, Note, OpenTask, Running
+from ...supervisors.ports import Change, Entry, Forget, Found, NewTask, Note, OpenTask, Running
 from .rows import TASK_COLUMNS, found_row, open_task_rows, seal, task_row, unseal
 
 INLINE_WORKS = 4
@@ -111,6 +111,19 @@ class SqliteJournal:
 
     async def notes(self) -> dict[str, Value]:
         return await self._read(partial(_notes, self.shard))  # type: ignore[no-any-return]
+
+    async def finished_count(self) -> int:
+        return await self._read(
+            lambda db: db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NOT NULL").fetchone()[0]
+        )  # type: ignore[no-any-return]
+
+    async def forgettable(self, before: float, limit: int) -> list[str]:
+        return await self._read(
+            lambda db: [
+                r[0]
+                for r in db.execute("SELECT id FROM tasks WHERE finished_at < ? ORDER BY id LIMIT ?", (before, limit))
+            ]
+        )  # type: ignore[no-any-return]
 
     async def close(self) -> None:
         if self._thread is None:
@@ -334,6 +347,11 @@ def _write_changes(db: sqlite3.Connection, epoch: int, changes: list[Change]) ->
         rows = [(entry.task_id, entry.n, epoch, seal(entry.body)) for entry in entries]
         _in_groups(db, "INSERT INTO entries VALUES {rows}", rows)
     _update_tasks(db, changes, entries)
+    for change in changes:
+        if isinstance(change, Forget):
+            a, b = f"{change.task_id}/", f"{change.task_id}0"
+            db.execute("DELETE FROM entries WHERE task_id = ? OR (task_id > ? AND task_id < ?)", (change.task_id, a, b))
+            db.execute("DELETE FROM tasks WHERE id = ? OR (id > ? AND id < ?)", (change.task_id, a, b))
     notes = [change for change in changes if isinstance(change, Note)]
     for note in notes:
         if note.value is None:

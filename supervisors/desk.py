@@ -1,0 +1,104 @@
+"""Tasks seen from outside: cancelling them, following them to their end, watching what happens to them.
+
+Every answer tells what is durable: a task that is not in memory is looked up in the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from ..protocols.errors import NotFound
+from ..protocols.outcomes import OPEN, TaskRecord
+from ..protocols.values import Value
+from .dispatch import Dispatcher
+from .events import Cancelled, Event, unpack_events
+from .ports import Ask, Found, Journal, World
+from .state import TaskState
+from .watchers import Watch, Watchers, done_chunk, end_event, past_events
+
+
+class Desk:
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        tasks: Mapping[str, TaskState],
+        dispatcher: Dispatcher,
+        watchers: Watchers,
+        take: Callable[[TaskState, Event], None],
+    ) -> None:
+        """`tasks` are the open ones; `take` takes an event in."""
+        self._world, self._journal, self._tasks = world, journal, tasks
+        self._dispatcher, self._watchers, self._take = dispatcher, watchers, take
+
+    def cancel(self, ask: Ask, task_id: str) -> None:
+        """cancel id: answered with the task's status then; a task that has ended stays as it is."""
+        task = self._tasks.get(task_id)
+        if task is not None and task.outcome is None:
+            self._take(task, Cancelled(self._world.now()))
+            self._journal.write([], lambda: ask.reply("cancelled"))
+            return
+        self._journal.find([task_id], [], partial(self._reply_status, ask, task_id))
+
+    def _reply_status(self, ask: Ask, task_id: str, found: list[Found]) -> None:
+        if found:
+            ask.reply(found[0].record.status)
+        else:
+            ask.refuse(NotFound(what="task", name=task_id))
+
+    def follow(self, ask: Ask, ids: list[str]) -> None:
+        """follow [id, …]: a chunk "done" for each as it ends; answered after the last."""
+        if all(id in self._tasks for id in ids):
+            self._watchers.follow(ask, ids)
+        else:  # look all of them up: more may end before the answer is there
+            self._journal.find(ids, [], partial(self._follow_found, ask, ids))
+
+    def _follow_found(self, ask: Ask, ids: list[str], found: list[Found]) -> None:
+        records = {each.record.task_id: each.record for each in found}
+        missing = [id for id in ids if id not in self._tasks and id not in records]
+        if missing:
+            ask.refuse(NotFound(what="task", name=missing[0]))
+            return
+        over = [record for record in records.values() if record.status not in OPEN]
+        for record in over:
+            ask.chunk(done_chunk(record))
+        self._watchers.follow(ask, [id for id in ids if id not in {record.task_id for record in over}])
+
+    def watch(self, ask: Ask, task_id: str) -> None:
+        """watch id: a chunk per event, the past first; answered when the task ends."""
+        task = self._tasks.get(task_id)
+        if task is None:
+            self._journal.find([task_id], [], partial(self._watch_found, ask, task_id))
+            return
+        watch = self._watchers.watch(ask, task_id)
+        self._dispatcher.watch(task, partial(self.relay, task_id))
+        self._journal.entries(task_id, lambda bodies: self._tell_past(watch, task, bodies))
+
+    def _watch_found(self, ask: Ask, task_id: str, found: list[Found]) -> None:
+        if not found:
+            ask.refuse(NotFound(what="task", name=task_id))
+            return
+        self._journal.entries(task_id, lambda bodies: self._tell_all(ask, found[0].record, bodies))
+
+    def _tell_all(self, ask: Ask, record: TaskRecord, bodies: list[bytes]) -> None:
+        for event in past_events(record, _unpacked(bodies)):
+            ask.chunk(event)
+        ask.chunk(end_event(record))
+        ask.reply()
+
+    def _tell_past(self, watch: Watch, task: TaskState, bodies: list[bytes]) -> None:
+        past = past_events(task.record, _unpacked(bodies))
+        for place in task.running.values():
+            if self._dispatcher.is_started(task, place):
+                past.append(["started", self._world.now(), place.path, place.attempt, None])
+        self._watchers.caught_up(watch, past, len(bodies))
+
+    def relay(self, task_id: str, event: list[Value]) -> None:
+        """An event of a task in a tier below, for the watchers of the task above; its end is not theirs."""
+        if event[2]:
+            self._watchers.tell(task_id, event)
+
+
+def _unpacked(bodies: list[bytes]) -> list[Event]:
+    return [event for body in bodies for event in unpack_events(body)]
