@@ -174,7 +174,7 @@ class Near:
             self._heard_at = now  # this side was stopped itself: what the other sent is still to be read
         if now - self._heard_at > lease_s:
             reason = f"it has not answered for {now - self._heard_at:.1f} s, the lease is {lease_s:g} s"
-            self._lose(PeerLost(address=self.address, reason=reason))
+            self.lose(PeerLost(address=self.address, reason=reason))
             return
         self._lease = self._loop.call_later(every_s, self._check_lease, lease_s, now + every_s)
 
@@ -244,14 +244,14 @@ class Near:
             self._loop.call_later(delay_s, self._send, number, frame, resends - 1)
         else:
             lost = answer if isinstance(answer, PeerLost) else PeerLost(address=self.address, reason=str(answer))
-            self._lose(lost)
+            self.lose(lost)
 
     def _take_in(self, answer: list[Value]) -> None:
         incarnation, results = answer
         if self._incarnation is None:
             self._incarnation = incarnation
         elif self._incarnation != incarnation:
-            self._lose(PeerLost(address=self.address, reason="another incarnation answered"))
+            self.lose(PeerLost(address=self.address, reason="another incarnation answered"))
             return
         for result in results:
             number = result[0]
@@ -277,7 +277,7 @@ class Near:
         if message is not None:
             message.on_reply(reply)
 
-    def _lose(self, error: PeerLost) -> None:
+    def lose(self, error: PodiumError) -> None:
         if self._lost is not None:
             return
         self._lost = error

@@ -16,6 +16,7 @@ from ..protocols.errors import (
     EngineClosed,
     FixTheCall,
     NotFound,
+    PeerLost,
     PodiumError,
     TaskCancelled,
     TaskFailed,
@@ -28,7 +29,7 @@ from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
 from .config import Settings
 from .definition import definition_of
-from .link import BATCH, Batch, Link, Watching
+from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .session import COORDINATOR, Session, new_session
 from .store.reading import Reader
 
@@ -61,12 +62,31 @@ class Core:
         self._coordinator: Line | None = None
         self._links: dict[str, Link] = {}
         self._deployed: set[str] = set()
+        self._carried: dict[str, dict[str, Value]] = defaultdict(dict)
+        """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
+        self._located: set[str] = set()
+        """Workflows whose supervisor was found before: if it is looked for again, it was lost."""
         self._waiting: dict[str, list[Future[Ended]]] = defaultdict(list)
         self._closed: PodiumError | None = None
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._session.on_rebuilt, self._session.on_closed = self._rebuilt, self._shut
         await self._session.open()
+
+    def _rebuilt(self) -> None:
+        """Another cluster took the place of the one that broke: everything open is asked for again."""
+        lost = PeerLost(address=COORDINATOR, reason="its cluster is gone")
+        if self._coordinator is not None:
+            self._coordinator.lose(lost)
+        for link in self._links.values():
+            link.lose(lost)
+
+    def _shut(self, error: PodiumError) -> None:
+        """The cluster that was joined has been shut down: what waits for it is told so."""
+        for workflow, link in list(self._links.items()):
+            link.close()
+            self._dead(workflow, error)
 
     @property
     def joined(self) -> bool:
@@ -97,16 +117,22 @@ class Core:
         while True:
             if self._closed is not None:
                 raise self._closed
+            line = self._coordinator_line()
             try:
-                if self._coordinator is None:
-                    self._coordinator = self._session.line(COORDINATOR)
-                return await self._coordinator.ask(kind, payload)
+                return await line.ask(kind, payload)
             except Unknown as error:
-                self._coordinator = None
+                if self._coordinator is line:
+                    self._coordinator = None
                 if self._loop.time() > give_up_at:
                     reason = f"the coordinator has been away for {self.settings.reconnect_s:g} s: {error}"
                     raise EngineClosed(reason=reason) from error
                 await asyncio.sleep(_RECONNECT_S)
+
+    def _coordinator_line(self) -> Line:
+        if self._coordinator is None:
+            self._coordinator = self._session.line(COORDINATOR)
+            self._coordinator.watch(lambda _error: None, self.settings.lease_s * PATIENCE)
+        return self._coordinator
 
     async def deploy(self, workflow: Workflow) -> None:
         """Have the workflow's actors running; a version that this client deployed before is not sent again."""
@@ -114,6 +140,8 @@ class Core:
             message = {"definition": definition_of(workflow), "code": self._session.code_of(workflow)}
             await self.ask_coordinator("deploy", message)
             self._deployed.add(workflow.hash)
+            if message["code"]:
+                self._carried[workflow.name][workflow.hash] = message
 
     def is_deployed(self, workflow: Workflow) -> bool:
         return workflow.hash in self._deployed
@@ -131,6 +159,10 @@ class Core:
         return link
 
     async def _locate(self, workflow: str) -> Line:
+        if workflow in self._located:
+            for message in list(self._carried[workflow].values()):
+                await self.ask_coordinator("deploy", message)
+        self._located.add(workflow)
         where = await self.ask_coordinator("where", workflow)
         return self._session.line(where["address"])
 

@@ -87,6 +87,11 @@ class Link:
         self._asked[asked] = None
         self._when_up(lambda: self._send_asked(asked))
 
+    def lose(self, error: PodiumError) -> None:
+        """The supervisor is gone, although its line may never say so."""
+        if self._line is not None:
+            self._line.lose(error)
+
     def close(self) -> None:
         if self._line is not None:
             self._line.close()

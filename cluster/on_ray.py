@@ -134,6 +134,10 @@ class RayWorld(LoopWorld):
         self._handles: dict[str, Any] = {}
         """Actors that this one spawned: a Ray actor lives as long as its owner holds a handle."""
 
+    def forget(self) -> None:
+        """Of a driver: the cluster is gone, and every actor with it."""
+        self._handles.clear()
+
     def line(self, address: str) -> Line:
         handle = self._handles.get(address) or self._find(address)
         return Near(address, _call_to(address, handle), f"{self.address}@{os.getpid()}")
@@ -179,7 +183,7 @@ class RayWorld(LoopWorld):
 
     async def kill(self, address: str) -> None:
         handle = self._handles.pop(address, None) or self._find(address)
-        if handle is None:
+        if handle is None or not ray.is_initialized():
             return
         ray.kill(handle, no_restart=True)
         give_up_at = time.monotonic() + KILL_WAIT_S
@@ -194,7 +198,7 @@ class RayWorld(LoopWorld):
 
     async def stop(self, address: str) -> None:
         handle = self._handles.get(address) or self._find(address)
-        if handle is not None:
+        if handle is not None and ray.is_initialized():
             try:
                 await asyncio.wait_for(_result(handle.stop.remote()), STOP_S)
             except (RayError, TimeoutError) as error:
@@ -207,6 +211,8 @@ class RayWorld(LoopWorld):
         return load_from_path(ref, search_path)
 
     def _find(self, address: str) -> Any:
+        if not ray.is_initialized():
+            return None
         try:
             return ray.get_actor(address, namespace=self._namespace)
         except ValueError:
@@ -226,7 +232,11 @@ def _call_to(address: str, handle: Any) -> Transport:
         if send is None:
             loop.call_soon(then, PeerLost(address=address, reason="no such actor"))
         else:
-            sent = send(frame).future()
+            try:
+                sent = send(frame).future()
+            except Exception as error:  # Ray has been left, or never was: whatever it says, nobody is there
+                loop.call_soon(then, PeerLost(address=address, reason=_first_line(error)))
+                return
             sent.add_done_callback(lambda done: _on_loop(loop, then, _answer(address, done)))
 
     return call

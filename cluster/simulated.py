@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from ..protocols.errors import PeerUnreachable
+from ..protocols.errors import PeerUnreachable, PodiumError
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Journal, Line
 from .client import AsyncEngine
@@ -228,6 +228,8 @@ class _SimulatedWorld(CellWorld):
 
 class _SimulatedSession:
     joined = False
+    on_rebuilt: Callable[[], None]
+    on_closed: Callable[[PodiumError], None]
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation

@@ -112,6 +112,8 @@ class Pool:
         ]
         self._code: bytes | None = None
         self._search_path: list[str] = []
+        self._code_from = 0
+        """Number of the deployment that `_code` came with."""
         self._succeeded_at = -math.inf
         self.blocked: str | None = None
         """Why no host can start until the workflow is deployed again, or None."""
@@ -129,6 +131,7 @@ class Pool:
     def use_code(self, code: bytes | None, search_path: list[str]) -> None:
         """Where hosts load the protocol from when they start next."""
         self._code, self._search_path = code, search_path
+        self._code_from += 1
         self.blocked = None
 
     def submit(self, job: Job) -> None:
@@ -176,7 +179,7 @@ class Pool:
         if job.losses or host.suspects:
             losses = max(other.losses for other in (job, *host.jobs))
             share = 1 - losses / max(losses, self._settings.max_losses)
-            return max(1, math.floor(self._declared.concurrency**share))
+            return max(1, math.floor(float(self._declared.concurrency) ** share))
         return self._declared.concurrency + (0 if job.needs else host.ahead)
 
     def _measure(self, host: Host, seconds: float) -> None:
@@ -250,17 +253,22 @@ class Pool:
             "grace_s": self._settings.grace_s,
             "max_value_bytes": self._settings.max_value_bytes,
             "code": self._code,
+            "code_from": self._code_from,
             "search_path": self._search_path,
         }
         needs = Needs(declared.num_cpus, declared.num_gpus, declared.resources)
         try:
             await self._world.spawn("host", host.address, setup, needs)
         except SpawnFailed as error:
-            if host.turn == turn:
-                if error.kind == "LookupError":
-                    self.blocked = error.reason
+            if host.turn != turn:
+                return
+            if error.kind != "LookupError":
                 raise
-            return
+            if self._code_from != setup["code_from"]:
+                await self.start_host(host)  # deployed again meanwhile
+                return
+            self.blocked = error.reason
+            raise
         if host.turn == turn:
             self._connect(host)
 

@@ -63,6 +63,9 @@ class Line(Protocol):
         its event loop is blocked.
         """
 
+    def lose(self, error: PodiumError) -> None:
+        """The other side is known to be gone: every open message is answered with `error`."""
+
     @property
     def open_count(self) -> int:
         """Messages not answered yet."""
@@ -271,6 +274,6 @@ class Found:
 async def durable(journal: Journal, changes: Sequence[Change] = ()) -> None:
     """Write, and return when it is durable and this incarnation still owns the shard. If it fails, the actor
     crashes by `on_failure`, and this never returns."""
-    done = asyncio.get_running_loop().create_future()
-    journal.write(list(changes), lambda: done.done() or done.set_result(None))
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    journal.write(list(changes), lambda: None if done.done() else done.set_result(None))
     await done

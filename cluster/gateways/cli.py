@@ -30,9 +30,9 @@ from ...protocols.outcomes import OPEN, TERMINAL, TaskRecord
 from ...protocols.workflow import Workflow
 from ...supervisors.history import step_rows
 from ..client import Engine, Task, connect
+from ..cluster_file import running_cluster
 from ..config import Settings, load_settings, parse_limits
 from ..loading import load_workflow
-from ..session import running_cluster
 from ..store.reading import FileReader
 from . import daemon
 from .inputs import read_input

@@ -14,8 +14,8 @@ from typing import Any
 
 from ...protocols.errors import DataInUse, PodiumError
 from ..client import Engine
+from ..cluster_file import running_cluster
 from ..config import Settings, load_settings
-from ..session import running_cluster
 
 START_S = 120.0
 STOP_S = 60.0

@@ -1,0 +1,96 @@
+"""Who owns a data directory, and how to join the cluster there: `cluster.lock` and `cluster.json`.
+
+A data directory has one cluster at a time. Whoever starts one holds the lock file while it lives and says in
+`cluster.json` how to join it; the lock goes with the process, however it ends. One that ends in order leaves
+word that it did, so that those who had joined it know that nobody is to take over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CLOSED = {"kind": "closed"}
+
+
+class ClusterFile:
+    """`cluster.json` and its lock."""
+
+    def __init__(self, data: Path) -> None:
+        self._path, self._lock_path = data / "cluster.json", data / "cluster.lock"
+        self._directory = data
+        self._lock: int | None = None
+
+    def take(self) -> bool:
+        """Become the one whose cluster owns the directory; False if somebody is."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            return False
+        self._lock = lock
+        self._path.unlink(missing_ok=True)
+        return True
+
+    def write(self, facts: Mapping[str, Any]) -> None:
+        draft = self._path.with_suffix(".draft")
+        draft.write_text(json.dumps({**facts, "pid": os.getpid()}))
+        draft.chmod(0o600)
+        draft.rename(self._path)
+
+    def read(self) -> dict[str, Any] | None:
+        """What the owner wrote, or None if it has not yet. Meaningful only while `take` gives False."""
+        try:
+            facts: dict[str, Any] = json.loads(self._path.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return facts
+
+    def release(self, in_order: bool = True) -> None:
+        if self._lock is not None:
+            if in_order:
+                self.write(CLOSED)
+            else:
+                self._path.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def is_ours(self) -> bool:
+        return self._lock is not None
+
+
+def running_cluster(data: Path) -> dict[str, Any] | None:
+    """How to join the cluster that owns `data`, or None if there is none. Changes nothing."""
+    if not data.is_dir():
+        return None
+    file = ClusterFile(data)
+    if not (data / "cluster.lock").exists():
+        return None
+    lock = os.open(data / "cluster.lock", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return file.read() or {"kind": "starting"}
+    else:
+        return None
+    finally:
+        os.close(lock)
+
+
+def closed_in_order(data: Path) -> bool:
+    """Whether the last cluster of `data` has ended, and by its own will."""
+    return (ClusterFile(data).read() or {}).get("kind") == "closed"
+
+
+def holder(facts: dict[str, Any] | None) -> str:
+    if facts is None:
+        return "another process"
+    kind = "an in-process engine" if facts.get("kind") == "inprocess" else "a Ray cluster"
+    return f"{kind} (process {facts.get('pid')})"
