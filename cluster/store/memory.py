@@ -15,7 +15,7 @@ from typing import Any
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Change, Entry, Found, NewTask, Note, OpenTask, Running
+from ...supervisors.ports import Change, Entry, Forget, Found, NewTask, Note, OpenTask, Running
 from .reading import StoredTask
 
 
@@ -117,6 +117,14 @@ class MemoryJournal:
     async def notes(self) -> dict[str, Value]:
         return {name: unpack(packed) for name, packed in self._disk.notes.items()}
 
+    async def forgettable(self, before: float, limit: int) -> list[str]:
+        tasks = self._disk.tasks
+        ended = [id for id in sorted(tasks) if (tasks[id].record.finished_at or before) < before]
+        return ended[:limit]
+
+    async def finished_count(self) -> int:
+        return sum(found.record.status not in OPEN for found in self._disk.tasks.values())
+
     async def close(self) -> None:
         await self._idle.wait()
 
@@ -189,6 +197,8 @@ class MemoryJournal:
                 disk.notes.pop(change.name, None)
                 if change.value is not None:
                     disk.notes[change.name] = pack(change.value)
+            case Forget():
+                self._forget(change.task_id)
 
     def _close(self, entry: Entry) -> None:
         found, end = self._disk.tasks[entry.task_id], entry.closing
@@ -204,6 +214,18 @@ class MemoryJournal:
             failure=None if end.failure is None else Failure.from_wire(unpack(end.failure)),
         )
         self._disk.tasks[entry.task_id] = replace(found, record=record)
+
+    def _forget(self, task_id: str) -> None:
+        disk = self._disk
+        gone = [id for id in disk.tasks if id == task_id or id.startswith(f"{task_id}/")]
+        for id in gone:
+            if disk.tasks[id].record.status in OPEN:
+                raise ValueError(f"task {id} is open and cannot be forgotten")
+        for id in gone:
+            record = disk.tasks.pop(id).record
+            del disk.entries[id]
+            if record.key is not None:
+                del disk.keys[record.user, record.key]
 
     def _find(self, ids: list[str], keys: list[tuple[str, str]]) -> list[Found]:
         disk = self._disk
