@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..protocols.errors import DataInUse, EngineClosed, SpawnFailed
+from ..protocols.errors import DataInUse, EngineClosed, InvalidSetting, SpawnFailed
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Needs
 from .config import Settings, prepare_ray
 from .definition import code_of
 from .inprocess import Cell, CellWorld, InProcessCluster
+from .store.lock import try_take
 from .store.reading import FileReader, Reader
 from .world import LoopWorld
 
@@ -63,16 +64,21 @@ class ClusterFile:
         self._lock: int | None = None
 
     def take(self) -> bool:
-        """Become the one whose cluster owns the directory; False if somebody is."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Become the one whose cluster owns the directory; False if somebody is.
+
+        Raises:
+            InvalidSetting: the directory cannot be made or written.
+        """
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            return False
-        self._lock = lock
-        self._path.unlink(missing_ok=True)
+            self._directory.mkdir(parents=True, exist_ok=True)
+            lock = try_take(self._lock_path)
+            if lock is None:
+                return False
+            self._lock = lock
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            problem = f"cannot be used: {error.strerror} ({error.filename})"
+            raise InvalidSetting(name="data", source=str(self._directory), problem=problem) from error
         return True
 
     def write(self, facts: Mapping[str, Any]) -> None:

@@ -379,14 +379,3 @@ def test_a_missing_entry_is_found_and_named(tmp_path):
         await again.close()
 
     asyncio.run(work())
-
-
-def test_a_file_that_is_not_a_database_is_refused(tmp_path):
-    async def work():
-        path = shard_path(tmp_path, "w")
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"this is not a database, whatever its name says" * 100)
-        with pytest.raises(JournalCorrupt, match="not a database"):
-            await Files(tmp_path).open()
-
-    asyncio.run(work())
