@@ -251,6 +251,15 @@ def test_a_file_that_is_not_a_database_is_refused(tmp_path):
             read()
 
 
+def test_damage_that_sqlite_quotes_in_no_text_at_all_is_damage(closed):
+    """Seeds 3071 and others of 20,000: the sqlite3 module raised UnicodeDecodeError."""
+    path = shard_path(closed, "w")
+    path.write_bytes(path.read_bytes().replace(b"STRICT", b"\xd3TRICT"))
+    for read in (lambda: look(closed), lambda: FileReader(closed).find_task("t-1")):
+        with pytest.raises(JournalCorrupt, match="malformed database schema"):
+            read()
+
+
 def test_tables_of_another_make_are_refused(closed):
     with closing(sqlite3.connect(shard_path(closed, "w"))) as db:
         db.execute("DROP INDEX task_keys")

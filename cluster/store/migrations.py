@@ -75,18 +75,30 @@ def _take_step(db: sqlite3.Connection, shard: str, number: int) -> None:
 
 def _keep_copy(db: sqlite3.Connection, path: Path, version: int) -> Path:
     copy = path.with_name(f"{path.name}.format{version}")
-    draft = copy.with_name(f"{copy.name}.draft")
-    draft.unlink(missing_ok=True)
+    draft = fresh_draft(copy)
     with closing(sqlite3.connect(draft)) as target:
         draft.chmod(0o600)
         db.backup(target)
     draft.replace(copy)
+    sync_folder(path)
+    return copy
+
+
+def fresh_draft(path: Path) -> Path:
+    """Where to write a file that is to take the place of `path`, with nothing left there."""
+    draft = path.with_name(f"{path.name}.draft")
+    for left in (draft, draft.with_name(f"{draft.name}-journal")):
+        left.unlink(missing_ok=True)
+    return draft
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename of `path` durable."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return copy
 
 
 def _seal_whole_records(db: sqlite3.Connection, shard: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
-from .faults import as_ours
+from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
 from .rows import NOTE_SELECT, TASK_SELECT, entries_of, found_row, note_of
@@ -129,5 +129,5 @@ def _open(data: Path, shard: str) -> Iterator[sqlite3.Connection]:
             format_of(db, path, shard)
             with as_newest(db, shard) as newest:
                 yield newest
-    except (sqlite3.Error, OSError) as error:
+    except (*UNREADABLE, OSError) as error:
         raise as_ours(shard, path, error) from error

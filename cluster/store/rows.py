@@ -78,11 +78,10 @@ def closing_row(task_id: str, end: Closing) -> Row:
 
 def found_row(shard: str, row: Row) -> Found:
     """The task of a row of TASK_SELECT, checked."""
-    id, workflow, version, hash, user, priority, key, digest, accepted_at, accepted_seal = row[:10]
+    id, workflow, version, hash, user, priority, key, digest, accepted_at, _ = row[:10]
     status, finished_at, _, packed, result, failure = row[10:]
-    place = f"task {id}"
-    _check(shard, place, accepted_seal, *row[:9], packed)
-    _check_end(shard, place, row)
+    check_accepted(shard, row)
+    _check_end(shard, f"task {id}", row)
     failed = _value(failure)
     record = TaskRecord(
         task_id=id,
@@ -100,6 +99,16 @@ def found_row(shard: str, row: Row) -> Found:
         failure=Failure.from_wire(failed) if failed else None,
     )
     return Found(record, digest)
+
+
+def check_accepted(shard: str, row: Row) -> None:
+    """Raises JournalCorrupt if what was fixed at acceptance has changed; the end may have."""
+    _check(shard, f"task {row[0]}", row[9], *row[:9], row[13])
+
+
+def reopened(row: Row) -> Row:
+    """The row of TASK_SELECT as if its task had not ended."""
+    return (*row[:10], "running", None, None, row[13], None, None)
 
 
 def _check_end(shard: str, place: str, row: Row) -> None:
@@ -125,14 +134,20 @@ def entry_row(entry: Entry, epoch: int) -> Row:
 def bodies_of(shard: str, rows: Iterable[Row]) -> dict[str, list[bytes]]:
     """Packed events by task, in order, from rows of ENTRY_SELECT sorted by task and number; checked, without gaps."""
     bodies: dict[str, list[bytes]] = defaultdict(list)
-    for task_id, n, epoch, body, sealed in rows:
+    for row in rows:
+        task_id, n, _, body, _ = row
         expected = len(bodies[task_id]) + 1
         if n != expected:
             place = f"task {task_id}, entry {expected}"
             raise JournalCorrupt(shard=shard, place=place, problem=f"missing; the next is {n}")
-        _check(shard, f"task {task_id}, entry {n}", sealed, task_id, n, epoch, body)
+        check_entry(shard, row)
         bodies[task_id].append(body)
     return bodies
+
+
+def check_entry(shard: str, row: Row) -> None:
+    """Raises JournalCorrupt if a row of ENTRY_SELECT does not match its seal."""
+    _check(shard, f"task {row[0]}, entry {row[1]}", row[4], *row[:4])
 
 
 def entries_of(shard: str, db: sqlite3.Connection, task_id: str) -> list[bytes]:

@@ -28,7 +28,7 @@ from ...protocols.errors import Fenced, JournalCorrupt, JournalFailed, PodiumErr
 from ...protocols.values import Value
 from ...supervisors.ports import Change, Found, OpenTask
 from . import lock
-from .faults import as_ours
+from .faults import UNREADABLE, as_ours
 from .mark import Mark
 from .opening import check_file, open_file, take_epoch
 from .rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of, open_task_rows, seal
@@ -139,7 +139,7 @@ class SqliteJournal:
         def guarded(db: sqlite3.Connection) -> Any:
             try:
                 return query(db), None
-            except (PodiumError, sqlite3.Error) as error:
+            except (PodiumError, *UNREADABLE) as error:
                 return None, as_ours(self.shard, self._path, error)
 
         self._add(_Work([], guarded, partial(_settle, answer), heavy=True))
