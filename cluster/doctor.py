@@ -99,7 +99,15 @@ def directory(data: Path) -> list[Finding]:
     place, facts = str(data), data.stat()
     mode = facts.st_mode & 0o777
     if not os.access(data, os.W_OK | os.X_OK):
-        return [Finding("directory", "problem", place, f"not writable (mode {mode:o})", f"chmod u+rwx '{data}'")]
+        return [
+            Finding(
+                "directory",
+                "problem",
+                place,
+                f"not writable (mode {mode:o})",
+                f"chmod u+rwx '{data}', or mount it read-write",
+            )
+        ]
     if facts.st_uid != os.geteuid():
         what = f"belongs to user {facts.st_uid}, this is user {os.geteuid()}"
         return [Finding("directory", "warning", place, what, "run Podium as the owner: files of two users cannot mix")]

@@ -90,6 +90,7 @@ def _look_through(db: sqlite3.Connection, path: Path, shard: str, found: Audit) 
             found.lost = f"is of format {found.format}, but later commits were acknowledged"
         return
     check_tables(db, path, shard)
+    db.execute("BEGIN")  # one moment of a shard that may be written meanwhile
     try:
         found.count = count_of(shard, db.execute(SHARD_SELECT).fetchone())
         found.lost = loss(found.count, found.marked)
