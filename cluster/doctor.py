@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import stat
 import statistics
 import tempfile
 import time
@@ -195,8 +196,16 @@ def private_files(data: Path) -> list[Finding]:
 def open_to_others(data: Path) -> dict[Path, int]:
     """The files of ours whose mode lets others in, with their modes."""
     ours = [data / "ray.token", data / "cluster.json", data / "cluster.lock", *sorted((data / "shards").glob("*"))]
-    modes = {path: path.stat().st_mode & 0o777 for path in ours if path.is_file()}
-    return {path: mode for path, mode in modes.items() if mode & 0o077}
+    return {path: mode for path in ours if (mode := _mode(path)) & 0o077}
+
+
+def _mode(path: Path) -> int:
+    """Of a file; 0 if there is none: SQLite's own come and go beside us."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return 0
+    return facts.st_mode & 0o777 if stat.S_ISREG(facts.st_mode) else 0
 
 
 def drafts(data: Path) -> list[Path]:
@@ -301,7 +310,7 @@ def _held(data: Path, shard: str) -> Finding | None:
 
 def _summary(path: Path, shard: str, found: Audit) -> Finding:
     if not path.exists() or found.format is None:
-        return Finding("shard", "ok" if found.sound else "problem", shard, "nothing can be read of it")
+        return Finding("shard", "ok", shard, "empty so far" if found.sound else "nothing more can be read of it")
     pid = holder(lock_path(path))
     facts = [f"format {found.format}"]
     if found.count is not None:

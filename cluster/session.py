@@ -77,8 +77,7 @@ class ClusterFile:
             self._lock = lock
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            problem = f"cannot be used: {error.strerror} ({error.filename})"
-            raise InvalidSetting(name="data", source=str(self._directory), problem=problem) from error
+            raise _unusable(self._directory, error) from error
         return True
 
     def write(self, facts: Mapping[str, Any]) -> None:
@@ -102,14 +101,26 @@ class ClusterFile:
             self._lock = None
 
 
+def _unusable(data: Path, error: OSError) -> InvalidSetting:
+    problem = f"cannot be used: {error.strerror} ({error.filename})"
+    return InvalidSetting(name="data", source=str(data), problem=problem)
+
+
 def running_cluster(data: Path) -> dict[str, Any] | None:
-    """How to join the cluster that owns `data`, or None if there is none. Changes nothing."""
+    """How to join the cluster that owns `data`, or None if there is none. Changes nothing.
+
+    Raises:
+        InvalidSetting: we may not look.
+    """
     if not data.is_dir():
         return None
     file = ClusterFile(data)
     if not (data / "cluster.lock").exists():
         return None
-    lock = os.open(data / "cluster.lock", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        lock = os.open(data / "cluster.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unusable(data, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -17,11 +17,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing, contextmanager
 
 import pytest
 
-from podium.cluster.session import ClusterFile
+from podium.cluster.session import ClusterFile, running_cluster
 from podium.cluster.store import lock as locks
 from podium.cluster.store import opening
 from podium.cluster.store.mark import read_mark
@@ -374,6 +375,9 @@ def test_a_data_directory_that_cannot_be_made_or_written_is_a_mistake_of_the_cal
     (tmp_path / "locked").mkdir(mode=0o500)
     with without_privileges(), pytest.raises(InvalidSetting, match=r"cannot be used: Permission denied \(.*lock\)"):
         ClusterFile(tmp_path / "locked").take()
+    (tmp_path / "cluster.lock").touch(mode=0o000)
+    with without_privileges(), pytest.raises(InvalidSetting, match=r"cannot be used: Permission denied \(.*lock\)"):
+        running_cluster(tmp_path)
 
 
 # a disk that is slow
@@ -430,6 +434,15 @@ def test_slow_commits_are_told_once_a_minute_with_the_figure(tmp_path, caplog):
         "slow disk: a commit of shard 'w' took 1.5 s",
         "slow disk: a commit of shard 'w' took 3.5 s",
     ]
+
+
+def test_a_long_reader_does_not_hold_up_the_next_owner(crashed, closed):
+    with opening.reading(shard_path(crashed, "w")) as db:
+        db.execute("BEGIN")
+        assert db.execute("SELECT count(*) FROM tasks").fetchone() == (40,)
+        began = time.monotonic()
+        assert look(crashed) == look(closed)
+        assert time.monotonic() - began < 4.0  # 0.1 s on a quiet machine; SQLite's own patience is 5 s
 
 
 # two owners

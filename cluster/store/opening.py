@@ -24,6 +24,11 @@ Measured: 110 ms per 100 MB of small records, 45 ms of large ones, out of the pa
 `podium doctor` alone; what is read from it is checked in any case.
 """
 
+READER_WAIT_MS = 100
+"""How long opening waits for somebody who reads, so that it can empty the log; it goes on without."""
+BUSY_WAIT_MS = 5000
+"""How long anything else waits for SQLite's own locks, which nobody but a second owner holds for long."""
+
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
@@ -100,7 +105,7 @@ def check_tables(db: sqlite3.Connection, path: Path, shard: str) -> None:
 
 
 def open_file(path: Path, shard: str) -> sqlite3.Connection:
-    """A writing connection to a file that was checked, brought to the newest format, with an empty log.
+    """A writing connection to a file that was checked, brought to the newest format, with its log folded in.
 
     Raises:
         JournalCorrupt, sqlite3.Error, OSError.
@@ -122,7 +127,9 @@ def open_file(path: Path, shard: str) -> sqlite3.Connection:
             db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             db.execute("VACUUM")
         # After a failed fsync the log may be sound in memory only: what it says is written to the main file anew.
+        db.execute(f"PRAGMA busy_timeout={READER_WAIT_MS}")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        db.execute(f"PRAGMA busy_timeout={BUSY_WAIT_MS}")
     except BaseException:
         db.close()
         raise
