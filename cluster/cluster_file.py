@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..protocols.errors import InvalidSetting
+from .store.lock import try_take
+
 CLOSED = {"kind": "closed"}
 
 
@@ -26,16 +29,20 @@ class ClusterFile:
         self._lock: int | None = None
 
     def take(self) -> bool:
-        """Become the one whose cluster owns the directory; False if somebody is."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Become the one whose cluster owns the directory; False if somebody is.
+
+        Raises:
+            InvalidSetting: the directory cannot be made or written.
+        """
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            return False
-        self._lock = lock
-        self._path.unlink(missing_ok=True)
+            self._directory.mkdir(parents=True, exist_ok=True)
+            lock = try_take(self._lock_path)
+            if lock is None:
+                return False
+            self._lock = lock
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unusable(self._directory, error) from error
         return True
 
     def write(self, facts: Mapping[str, Any]) -> None:
@@ -66,14 +73,26 @@ class ClusterFile:
         return self._lock is not None
 
 
+def _unusable(data: Path, error: OSError) -> InvalidSetting:
+    problem = f"cannot be used: {error.strerror} ({error.filename})"
+    return InvalidSetting(name="data", source=str(data), problem=problem)
+
+
 def running_cluster(data: Path) -> dict[str, Any] | None:
-    """How to join the cluster that owns `data`, or None if there is none. Changes nothing."""
+    """How to join the cluster that owns `data`, or None if there is none. Changes nothing.
+
+    Raises:
+        InvalidSetting: we may not look.
+    """
     if not data.is_dir():
         return None
     file = ClusterFile(data)
     if not (data / "cluster.lock").exists():
         return None
-    lock = os.open(data / "cluster.lock", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        lock = os.open(data / "cluster.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unusable(data, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -46,6 +46,7 @@ class LoopWorld:
         self._on_crash = on_crash
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
+        self._journals: list[SqliteJournal] = []
         self.crashed = False
 
     def now(self) -> float:
@@ -86,7 +87,9 @@ class LoopWorld:
             self._on_crash(error)
 
     async def open_journal(self, shard: str) -> Journal:
-        return await SqliteJournal(self.data, shard).open()
+        journal = SqliteJournal(self.data, shard)
+        self._journals.append(journal)
+        return await journal.open()
 
     async def open_count(self, shard: str) -> int:
         return FileReader(self.data).open_count(shard)
@@ -108,6 +111,8 @@ class LoopWorld:
         self.crashed = True
         for task in list(self._tasks):
             task.cancel()
+        for journal in self._journals:
+            journal.let_go()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 

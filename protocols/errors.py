@@ -233,12 +233,14 @@ class JournalFailed(GiveUp):
 
 
 class JournalCorrupt(GiveUp):
-    """A record does not match its checksum, or a sequence has a gap."""
+    """A record does not match its checksum, a sequence has a gap, or what was acknowledged is missing."""
 
     code = "journal_corrupt"
 
     def __init__(self, *, shard: str, place: str, problem: str) -> None:
-        super().__init__(f"journal of shard '{shard}' is damaged at {place}: {problem}")
+        super().__init__(
+            f"journal of shard '{shard}' cannot be trusted at {place}: {problem}; what to do: podium doctor"
+        )
         self.shard, self.place, self.problem = shard, place, problem
 
 

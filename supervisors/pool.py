@@ -179,7 +179,7 @@ class Pool:
         if job.losses or host.suspects:
             losses = max(other.losses for other in (job, *host.jobs))
             share = 1 - losses / max(losses, self._settings.max_losses)
-            return max(1, math.floor(float(self._declared.concurrency) ** share))
+            return max(1, math.floor(math.pow(self._declared.concurrency, share)))
         return self._declared.concurrency + (0 if job.needs else host.ahead)
 
     def _measure(self, host: Host, seconds: float) -> None:

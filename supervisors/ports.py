@@ -215,7 +215,10 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Delete a finished task with its entries, and the runs below it (tasks whose id begins with "<id>/")."""
+    """Delete a finished task with its entries, and the runs below it (`<task_id>/…`). Nothing there is no error.
+
+    One that is open fails the commit.
+    """
 
     task_id: str
 
@@ -236,7 +239,10 @@ class Journal(Protocol):
     shard: str
     epoch: int
     on_failure: Callable[[PodiumError], None]
-    """Called once when a commit fails: nothing of it or after it is durable or acknowledged."""
+    """Called once when a commit fails: nothing of it or after it is acknowledged.
+
+    Whether that commit is durable is unknown until the shard is opened again; nothing after it is.
+    """
 
     def write(self, changes: list[Change], then: Callable[[], None] | None = None) -> None:
         """Make all of `changes` durable, together, in the order of the calls; `then` runs when they are.
@@ -255,11 +261,14 @@ class Journal(Protocol):
 
     async def notes(self) -> dict[str, Value]: ...
 
-    async def finished_count(self) -> int:
-        """Tasks that have ended and are not forgotten."""
-
     async def forgettable(self, before: float, limit: int) -> list[str]:
-        """Ids of tasks that ended before that UTC time, the oldest id first."""
+        """Ids of tasks that finished before that time (UTC), oldest id first, at most `limit`.
+
+        A task whose id follows one that was accepted after `before` may be left out until later.
+        """
+
+    async def finished_count(self) -> int:
+        """Tasks that have ended and are not forgotten. Reads the whole index of tasks: not for every second."""
 
     async def close(self) -> None:
         """Write what is queued, then let the shard go."""

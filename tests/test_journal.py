@@ -9,11 +9,12 @@ import pytest
 
 from podium.cluster.store.memory import Disk, DiskReader, MemoryJournal
 from podium.cluster.store.reading import FileReader
-from podium.cluster.store.sqlite import SqliteJournal, shard_path
-from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt
+from podium.cluster.store.schema import shard_path
+from podium.cluster.store.sqlite import SqliteJournal
+from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.values import pack
-from podium.supervisors.ports import Closing, Entry, NewTask, Note, Running
+from podium.supervisors.ports import Closing, Entry, Forget, NewTask, Note, Running
 
 
 def record(id="t-1", **changes):
@@ -55,6 +56,7 @@ async def durable(journal, *changes):
 
 async def found(journal, ids=(), keys=()):
     done = asyncio.get_running_loop().create_future()
+    journal.on_failure = done.set_exception
     journal.find(list(ids), list(keys), done.set_result)
     return await asyncio.wait_for(done, 5)
 
@@ -166,6 +168,118 @@ def test_a_change_that_contradicts_the_shard_stops_the_journal(store, bad):
     asyncio.run(work())
 
 
+def ended(id, at, *, result=None):
+    return Entry(id, 1, b"e", Closing("completed", at, pack(result), None))
+
+
+def test_a_forgotten_task_is_gone_with_its_entries_its_key_and_the_runs_below_it(store):
+    async def work():
+        journal = await store.open()
+        ids = ["t-1", "t-1/a", "t-1/a/b", "t-10", "t-2"]
+        await durable(journal, *[NewTask(record(id, key=f"k-{id}"), "d") for id in ids])
+        await durable(journal, *[ended(id, 105.0) for id in ids])
+        await durable(journal, Forget("t-1"))
+        assert [each.record.task_id for each in await found(journal, ids)] == ["t-10", "t-2"]
+        assert await found(journal, keys=[("u", "k-t-1"), ("u", "k-t-1/a")]) == []
+        assert await journal.finished_count() == 2
+        done = asyncio.get_running_loop().create_future()
+        journal.entries("t-1", done.set_result)
+        assert await done == []
+        assert store.reader.find_task("t-1") is None
+        await journal.close()
+
+    asyncio.run(work())
+
+
+def test_forgetting_what_is_not_there_is_no_error_and_the_id_can_be_used_again(store):
+    async def work():
+        journal = await store.open()
+        await durable(journal, NewTask(record(), "d"), ended("t-1", 105.0))
+        await durable(journal, Forget("t-1"), NewTask(record(), "e"), Forget("t-9"), Entry("t-1", 1, b"anew"))
+        (task,) = await journal.open_tasks()
+        assert task.bodies == [b"anew"]
+        await journal.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("still_open", ["t-1", "t-1/a"])
+def test_an_open_task_is_not_forgotten(store, still_open):
+    async def work():
+        journal = await store.open()
+        await durable(journal, *[NewTask(record(id), "d") for id in ("t-1", "t-1/a")])
+        await durable(journal, *[ended(id, 105.0) for id in {"t-1", "t-1/a"} - {still_open}])
+        failed = asyncio.get_running_loop().create_future()
+        journal.on_failure = failed.set_result
+        journal.write([Forget("t-1")], lambda: failed.set_exception(AssertionError("acknowledged")))
+        assert f"task {still_open} is open and cannot be forgotten" in str(await asyncio.wait_for(failed, 5))
+        again = await store.open()
+        assert len(await found(again, ["t-1", "t-1/a"])) == 2
+        await again.close()
+
+    asyncio.run(work())
+
+
+def test_what_can_be_forgotten_is_listed_oldest_id_first(store):
+    async def work():
+        journal = await store.open()
+        for number in range(1, 7):
+            await durable(journal, NewTask(record(f"t-{number}", accepted_at=100.0 + number), "d"))
+        await durable(journal, ended("t-4", 140.0), ended("t-2", 120.0), ended("t-1", 150.0), ended("t-6", 141.0))
+        assert await journal.forgettable(before=150.0, limit=10) == ["t-2", "t-4", "t-6"]
+        assert await journal.forgettable(before=150.0, limit=2) == ["t-2", "t-4"]
+        assert await journal.forgettable(before=140.0, limit=10) == ["t-2"]
+        assert await journal.finished_count() == 4
+        await journal.close()
+
+    asyncio.run(work())
+
+
+def test_rounds_of_accept_finish_forget_keep_the_files_small(tmp_path):
+    async def work():
+        journal = await Files(tmp_path).open()
+        path = shard_path(tmp_path, "w")
+        sizes = []
+        for round in range(50):
+            ids = [f"t-{round:03}-{number:03}" for number in range(50)]
+            await durable(journal, *[NewTask(record(id, input="x" * 5000), "d") for id in ids])
+            await durable(journal, *[ended(id, 105.0, result="y" * 5000) for id in ids])
+            assert await journal.forgettable(before=200.0, limit=1000) == ids
+            await durable(journal, *[Forget(id) for id in ids])
+            sizes.append(sum(file.stat().st_size for file in path.parent.iterdir()))
+        await journal.close()
+        assert max(sizes) < 24 * 2**20, "the log is folded in every 2,000 pages and cut at 16 MiB"
+        assert path.stat().st_size < 2**17, "what 2,500 forgotten tasks of 10 kB took is given back"
+
+    asyncio.run(work())
+
+
+def test_a_query_after_the_journal_failed_raises_instead_of_waiting(tmp_path):
+    async def work():
+        journal = await Files(tmp_path).open()
+        journal.write([Forget("t-1"), NewTask(record(), "d"), NewTask(record(), "d")])
+        waiting = asyncio.ensure_future(journal.open_tasks())
+        with pytest.raises(JournalFailed):
+            await waiting
+        with pytest.raises(JournalFailed):
+            await journal.notes()
+
+    asyncio.run(work())
+
+
+def test_an_incarnation_that_was_let_go_gives_the_shard_to_the_next_in_the_same_process(tmp_path):
+    async def work():
+        old = await Files(tmp_path).open()
+        told = []
+        old.write([NewTask(record(), "d")], lambda: told.append(1))
+        old.let_go()
+        new = await SqliteJournal(tmp_path, "w", lock_wait_s=5).open()
+        assert (new.epoch, told) == (old.epoch + 1, [])
+        await new.close()
+
+    asyncio.run(work())
+
+
 def test_an_overtaken_incarnation_is_refused(tmp_path):
     async def work():
         disk = Disk()
@@ -203,19 +317,50 @@ def test_a_shard_has_one_writer(tmp_path):
     asyncio.run(work())
 
 
-def test_a_flipped_bit_is_found_and_named(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ("UPDATE entries SET body = x'70616C'", "task t-1, entry 1"),
+        ("UPDATE entries SET epoch = epoch + 4", "task t-1, entry 1"),
+        ("UPDATE entries SET task_id = 't-1', n = 2 WHERE task_id = 't-2'", "task t-1, entry 2"),
+        ("UPDATE tasks SET version = '3' WHERE id = 't-1'", "task t-1"),
+        ("UPDATE tasks SET input = x'01' WHERE id = 't-1'", "task t-1"),
+        ("UPDATE tasks SET user = 'v' WHERE id = 't-1'", "task t-1"),
+        ("UPDATE tasks SET digest = 'e' WHERE id = 't-1'", "task t-1"),
+        ("UPDATE tasks SET accepted_at = 101 WHERE id = 't-1'", "task t-1"),
+        ("UPDATE tasks SET id = 't-5' WHERE id = 't-1'", "task t-5"),
+        ("UPDATE tasks SET result = x'02' WHERE id = 't-2'", "task t-2"),
+        ("UPDATE tasks SET status = 'failed' WHERE id = 't-2'", "task t-2"),
+        ("UPDATE tasks SET finished_at = 106 WHERE id = 't-2'", "task t-2"),
+        ("UPDATE tasks SET finished_at = NULL WHERE id = 't-2'", "task t-2: status 'completed' with no time"),
+        ("UPDATE tasks SET finished_at = 106 WHERE id = 't-1'", "task t-1: status 'pending' with a time"),
+        ("UPDATE tasks SET status = 'odd' WHERE id = 't-1'", "task t-1: status 'odd'"),
+        ("UPDATE notes SET value = x'02'", "note a"),
+        ("UPDATE notes SET name = 'b'", "note b"),
+        ("UPDATE shard SET commits = commits + 8", "the shard's own row"),
+        ("UPDATE shard SET epoch = epoch + 8", "the shard's own row"),
+    ],
+)
+def test_a_change_beneath_the_journal_is_found_and_named(tmp_path, change, place):
     async def work():
         files = Files(tmp_path)
         journal = await files.open()
-        await durable(journal, NewTask(record(), "d"), Entry("t-1", 1, b"payload"))
+        await durable(journal, NewTask(record(), "d"), Entry("t-1", 1, b"payload"), Note("a", 1))
+        end = Closing("completed", 105.0, pack({"r": 1}), None)
+        await durable(journal, NewTask(record("t-2"), "d"), Entry("t-2", 1, b"x", end))
         await journal.close()
         with sqlite3.connect(shard_path(tmp_path, "w")) as db:
-            (body,) = db.execute("SELECT body FROM entries").fetchone()
-            db.execute("UPDATE entries SET body = ?", (bytes([body[0] ^ 1]) + body[1:],))
-        again = await files.open()
-        with pytest.raises(JournalCorrupt, match="task t-1, entry 1: the checksum does not match"):
-            await again.open_tasks()
-        await again.close()
+            db.execute(change)
+        with pytest.raises(JournalCorrupt, match=place) as caught:
+            again = await files.open()
+            try:
+                await again.open_tasks()
+                await again.notes()
+                await found(again, ["t-1", "t-2", "t-5"])
+                files.reader.find_task("t-5")
+            finally:
+                await again.close()
+        assert str(caught.value).endswith("what to do: podium doctor")
 
     asyncio.run(work())
 
@@ -232,28 +377,5 @@ def test_a_missing_entry_is_found_and_named(tmp_path):
         with pytest.raises(JournalCorrupt, match="entry 1: missing; the next is 2"):
             await again.open_tasks()
         await again.close()
-
-    asyncio.run(work())
-
-
-def test_a_file_of_another_format_is_refused(tmp_path):
-    async def work():
-        path = shard_path(tmp_path, "w")
-        path.parent.mkdir(parents=True)
-        with sqlite3.connect(path) as db:
-            db.execute("PRAGMA user_version=99")
-        with pytest.raises(JournalCorrupt, match="format 99, this Podium writes format 1"):
-            await Files(tmp_path).open()
-
-    asyncio.run(work())
-
-
-def test_a_file_that_is_not_a_database_is_refused(tmp_path):
-    async def work():
-        path = shard_path(tmp_path, "w")
-        path.parent.mkdir(parents=True)
-        path.write_bytes(b"this is not a database, whatever its name says" * 100)
-        with pytest.raises(JournalCorrupt, match="not a database"):
-            await Files(tmp_path).open()
 
     asyncio.run(work())

@@ -1,7 +1,8 @@
 """The command line. Results go to standard output, everything else to standard error.
 
-Exit codes: 0 ok, 1 the task failed or was cancelled, 2 usage or a bad definition or input, 3 not found,
-4 timed out, 130 interrupted. Reading commands (ps, show, validate, schema) need no cluster and do not import ray.
+Exit codes: 0 ok, 1 the task failed or was cancelled (or `doctor` found a problem), 2 usage or a bad definition or
+input, 3 not found, 4 timed out, 130 interrupted. Reading commands (ps, show, validate, schema, doctor) need no cluster
+and do not import ray.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ..config import Settings, load_settings, parse_limits
 from ..loading import load_workflow
 from ..store.reading import FileReader
 from . import daemon
+from .doctor import doctor
 from .inputs import read_input
 from .live import follow
 from .view import StepTree, error_console, local_time, seconds, task_table, to_json
@@ -46,6 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command()(doctor)
 
 Source = Annotated[str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, or a name.")]
 TaskId = Annotated[str, typer.Argument(metavar="ID")]

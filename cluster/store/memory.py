@@ -117,13 +117,13 @@ class MemoryJournal:
     async def notes(self) -> dict[str, Value]:
         return {name: unpack(packed) for name, packed in self._disk.notes.items()}
 
+    async def forgettable(self, before: float, limit: int) -> list[str]:
+        tasks = self._disk.tasks
+        ended = [id for id in sorted(tasks) if (tasks[id].record.finished_at or before) < before]
+        return ended[:limit]
+
     async def finished_count(self) -> int:
         return sum(found.record.status not in OPEN for found in self._disk.tasks.values())
-
-    async def forgettable(self, before: float, limit: int) -> list[str]:
-        records = sorted((found.record for found in self._disk.tasks.values()), key=lambda record: record.task_id)
-        ended = [each.task_id for each in records if each.finished_at is not None and each.finished_at < before]
-        return ended[:limit]
 
     async def close(self) -> None:
         await self._idle.wait()
@@ -193,17 +193,12 @@ class MemoryJournal:
                 found = disk.tasks[change.task_id]
                 if found.record.status == "pending":
                     disk.tasks[change.task_id] = replace(found, record=replace(found.record, status="running"))
-            case Forget(task_id=id):
-                if id in disk.tasks and disk.tasks[id].record.status in OPEN:
-                    raise ValueError(f"task {id} has not ended")
-                for each in [known for known in disk.tasks if known == id or known.startswith(f"{id}/")]:
-                    record = disk.tasks.pop(each).record
-                    disk.entries.pop(each)
-                    disk.keys.pop((record.user, record.key or ""), None)
             case Note():
                 disk.notes.pop(change.name, None)
                 if change.value is not None:
                     disk.notes[change.name] = pack(change.value)
+            case Forget():
+                self._forget(change.task_id)
 
     def _close(self, entry: Entry) -> None:
         found, end = self._disk.tasks[entry.task_id], entry.closing
@@ -219,6 +214,18 @@ class MemoryJournal:
             failure=None if end.failure is None else Failure.from_wire(unpack(end.failure)),
         )
         self._disk.tasks[entry.task_id] = replace(found, record=record)
+
+    def _forget(self, task_id: str) -> None:
+        disk = self._disk
+        gone = [id for id in disk.tasks if id == task_id or id.startswith(f"{task_id}/")]
+        for id in gone:
+            if disk.tasks[id].record.status in OPEN:
+                raise ValueError(f"task {id} is open and cannot be forgotten")
+        for id in gone:
+            record = disk.tasks.pop(id).record
+            del disk.entries[id]
+            if record.key is not None:
+                del disk.keys[record.user, record.key]
 
     def _find(self, ids: list[str], keys: list[tuple[str, str]]) -> list[Found]:
         disk = self._disk

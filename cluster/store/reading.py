@@ -1,23 +1,25 @@
 """Reading shards without owning them: for `ps`, `show` and the client's lists, with or without a cluster.
 
-Connections are read-only and short. What they see is what is durable.
+Connections are read-only and short. What they see is what is durable; each row is checked against its seal.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
-from ...protocols.values import Value, unpack
-from .rows import TASK_COLUMNS, found_row, unseal
-from .sqlite import shard_path
+from ...protocols.values import Value
+from .faults import UNREADABLE, as_ours
+from .migrations import as_newest
+from .opening import format_of, reading
+from .rows import NOTE_SELECT, TASK_SELECT, entries_of, found_row, note_of
+from .schema import shard_path
 
-_COLUMNS = ",".join(TASK_COLUMNS)
 _RESERVED = ("coordinator", "resources")
 
 
@@ -80,7 +82,7 @@ class FileReader:
         """One task by its id, wherever it is; None if it is nowhere."""
         for shard in shards(self._data):
             with _open(self._data, shard) as db:
-                row = db.execute(f"SELECT {_COLUMNS} FROM tasks WHERE id = ?", (task_id,)).fetchone()
+                row = db.execute(f"{TASK_SELECT} WHERE id = ?", (task_id,)).fetchone()
                 if row is not None:
                     return _stored(shard, db, row)
         return None
@@ -91,7 +93,7 @@ class FileReader:
         for shard in shards(self._data):
             if "." in shard:
                 with _open(self._data, shard) as db:
-                    query = f"SELECT {_COLUMNS} FROM tasks WHERE id > ? AND id < ?"
+                    query = f"{TASK_SELECT} WHERE id > ? AND id < ?"
                     rows = db.execute(query, (f"{task_id}/", f"{task_id}0")).fetchall()
                     found += [_stored(shard, db, row) for row in rows]
         return found
@@ -107,22 +109,25 @@ class FileReader:
 
 def _list_shard(data: Path, shard: str, filters: dict[str, Any], limit: int) -> list[TaskRecord]:
     where = " AND ".join(f"{column} = ?" for column in filters) or "1"
-    query = f"SELECT {_COLUMNS} FROM tasks WHERE {where} ORDER BY accepted_at DESC LIMIT ?"
+    query = f"{TASK_SELECT} WHERE {where} ORDER BY accepted_at DESC LIMIT ?"
     with _open(data, shard) as db:
         return [found_row(shard, row).record for row in db.execute(query, (*filters.values(), limit))]
 
 
 def _stored(shard: str, db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredTask:
     record = found_row(shard, row).record
-    note = db.execute("SELECT value FROM notes WHERE name = ?", (f"definition:{record.hash}",)).fetchone()
-    definition = unpack(unseal(shard, "definition", note[0])) if note else {}
-    rows = db.execute("SELECT body FROM entries WHERE task_id = ? ORDER BY n", (record.task_id,))
-    return StoredTask(record, definition, [unseal(shard, f"task {record.task_id}", body) for (body,) in rows])
+    note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{record.hash}",)).fetchone()
+    definition = note_of(shard, note)[1] if note else {}
+    return StoredTask(record, definition, entries_of(shard, db, record.task_id))
 
 
 @contextmanager
 def _open(data: Path, shard: str) -> Iterator[sqlite3.Connection]:
     path = shard_path(data, shard)
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)) as db:
-        db.execute("PRAGMA query_only=1")
-        yield db
+    try:
+        with reading(path) as db:
+            format_of(db, path, shard)
+            with as_newest(db, shard) as newest:
+                yield newest
+    except (*UNREADABLE, OSError) as error:
+        raise as_ours(shard, path, error) from error

@@ -1,100 +1,180 @@
-"""Records as rows, the same for the writer and for readers; every blob is sealed with its checksum."""
+"""Records as rows, the same for the writer and for readers; every row is sealed.
+
+A seal is the CRC-32 over all that must not change: of an entry the task, its number, its epoch and its body; of a task
+everything that is fixed when it is accepted, and apart from that everything that is fixed when it ends; of a note
+its name and value; of the shard its epoch and its commits. Whoever reads a row checks it, and raises JournalCorrupt.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 import zlib
 from collections import defaultdict
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import Any
+
+import msgpack
 
 from ...protocols.errors import JournalCorrupt
-from ...protocols.outcomes import Failure, TaskRecord
+from ...protocols.outcomes import OPEN, TERMINAL, Failure, TaskRecord
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Found, NewTask, OpenTask
+from ...supervisors.ports import Closing, Entry, Found, NewTask, OpenTask
+from .mark import Count
 
 TASK_COLUMNS = (
-    "id", "workflow", "version", "hash", "input", "user", "priority", "key", "digest",
-    "status", "accepted_at", "finished_at", "result", "failure",
+    "id", "workflow", "version", "hash", "user", "priority", "key", "digest", "accepted_at", "accepted_seal",
+    "status", "finished_at", "finished_seal", "input", "result", "failure",
 )  # fmt: skip
+TASK_SELECT = f"SELECT {','.join(TASK_COLUMNS)} FROM tasks"
+ENTRY_SELECT = "SELECT task_id, n, epoch, body, seal FROM entries"
+NOTE_SELECT = "SELECT name, value, seal FROM notes"
+SHARD_SELECT = "SELECT epoch, commits, seal FROM shard"
+
+Row = tuple[Any, ...]
 
 
-@overload
-def seal(blob: bytes) -> bytes: ...
-@overload
-def seal(blob: None) -> None: ...
-def seal(blob: bytes | None) -> bytes | None:
-    """`blob` followed by its CRC-32, four bytes, big-endian."""
-    return None if blob is None else blob + zlib.crc32(blob).to_bytes(4, "big")
+def seal(*facts: Any) -> int:
+    """CRC-32 over the facts in their order and with their types."""
+    return zlib.crc32(msgpack.packb(facts))
 
 
-def unseal(shard: str, place: str, sealed: bytes) -> bytes:
-    """What was sealed. Raises JournalCorrupt if a bit of it changed."""
-    blob = sealed[:-4]
-    if len(sealed) < 4 or zlib.crc32(blob) != int.from_bytes(sealed[-4:], "big"):
+def _check(shard: str, place: str, sealed: int | None, *facts: Any) -> None:
+    if sealed != seal(*facts):
         raise JournalCorrupt(shard=shard, place=place, problem="the checksum does not match")
-    return blob
 
 
-def task_row(change: NewTask) -> tuple[Any, ...]:
+# the shard itself
+
+
+def count_of(shard: str, row: Row | None) -> Count:
+    """The epoch and the commits of SHARD_SELECT's row."""
+    if row is None:
+        raise JournalCorrupt(shard=shard, place="the shard's own row", problem="missing")
+    epoch, commits, sealed = row
+    _check(shard, "the shard's own row", sealed, epoch, commits)
+    return Count(epoch, commits)
+
+
+# tasks
+
+
+def task_row(change: NewTask) -> Row:
+    """A new task in the order of TASK_COLUMNS."""
     record = change.record
-    return (
-        record.task_id, record.workflow, record.version, record.hash, seal(pack(record.input)), record.user,
-        record.priority, record.key, change.payload_digest, record.status, record.accepted_at, None, None, None,
+    fixed = (
+        record.task_id, record.workflow, record.version, record.hash, record.user, record.priority, record.key,
+        change.payload_digest, float(record.accepted_at),
     )  # fmt: skip
+    packed = pack(record.input)
+    return (*fixed, seal(*fixed, packed), record.status, None, None, packed, None, None)
 
 
-def found_row(shard: str, row: tuple[Any, ...]) -> Found:
-    (
-        id,
-        workflow,
-        version,
-        hash,
-        input,
-        user,
-        priority,
-        key,
-        digest,
-        status,
-        accepted,
-        finished,
-        result,
-        failure,
-    ) = row
-    failed = _value(shard, id, failure)
+def closing_row(task_id: str, end: Closing) -> Row:
+    """status, finished_at, finished_seal, result, failure, id."""
+    finished_at = float(end.finished_at)
+    sealed = seal(task_id, end.status, finished_at, end.result, end.failure)
+    return end.status, finished_at, sealed, end.result, end.failure, task_id
+
+
+def found_row(shard: str, row: Row) -> Found:
+    """The task of a row of TASK_SELECT, checked."""
+    id, workflow, version, hash, user, priority, key, digest, accepted_at, _ = row[:10]
+    status, finished_at, _, packed, result, failure = row[10:]
+    check_accepted(shard, row)
+    _check_end(shard, f"task {id}", row)
+    failed = _value(failure)
     record = TaskRecord(
         task_id=id,
         workflow=workflow,
         version=version,
         hash=hash,
-        input=_value(shard, id, input),
+        input=_value(packed),
         user=user,
         priority=priority,
         key=key,
         status=status,
-        accepted_at=accepted,
-        finished_at=finished,
-        result=_value(shard, id, result),
+        accepted_at=accepted_at,
+        finished_at=finished_at,
+        result=_value(result),
         failure=Failure.from_wire(failed) if failed else None,
     )
     return Found(record, digest)
 
 
-def _value(shard: str, id: str, sealed: bytes | None) -> Value:
-    return None if sealed is None else unpack(unseal(shard, f"task {id}", sealed), max_bytes=len(sealed))
+def check_accepted(shard: str, row: Row) -> None:
+    """Raises JournalCorrupt if what was fixed at acceptance has changed; the end may have."""
+    _check(shard, f"task {row[0]}", row[9], *row[:9], row[13])
+
+
+def reopened(row: Row) -> Row:
+    """The row of TASK_SELECT as if its task had not ended."""
+    return (*row[:10], "running", None, None, row[13], None, None)
+
+
+def _check_end(shard: str, place: str, row: Row) -> None:
+    status, finished_at, finished_seal, _, result, failure = row[10:]
+    if status in TERMINAL and finished_at is not None:
+        _check(shard, place, finished_seal, row[0], status, finished_at, result, failure)
+    elif status not in OPEN or any(each is not None for each in (finished_at, finished_seal, result, failure)):
+        when = "no time of its end" if finished_at is None else "a time of its end"
+        raise JournalCorrupt(shard=shard, place=place, problem=f"status '{status}' with {when}")
+
+
+def _value(packed: bytes | None) -> Value:
+    return None if packed is None else unpack(packed, max_bytes=len(packed))
+
+
+# entries and notes
+
+
+def entry_row(entry: Entry, epoch: int) -> Row:
+    return entry.task_id, entry.n, epoch, entry.body, seal(entry.task_id, entry.n, epoch, entry.body)
+
+
+def bodies_of(shard: str, rows: Iterable[Row]) -> dict[str, list[bytes]]:
+    """Packed events by task, in order, from rows of ENTRY_SELECT sorted by task and number; checked, without gaps."""
+    bodies: dict[str, list[bytes]] = defaultdict(list)
+    for row in rows:
+        task_id, n, _, body, _ = row
+        expected = len(bodies[task_id]) + 1
+        if n != expected:
+            place = f"task {task_id}, entry {expected}"
+            raise JournalCorrupt(shard=shard, place=place, problem=f"missing; the next is {n}")
+        check_entry(shard, row)
+        bodies[task_id].append(body)
+    return bodies
+
+
+def check_entry(shard: str, row: Row) -> None:
+    """Raises JournalCorrupt if a row of ENTRY_SELECT does not match its seal."""
+    _check(shard, f"task {row[0]}, entry {row[1]}", row[4], *row[:4])
+
+
+def entries_of(shard: str, db: sqlite3.Connection, task_id: str) -> list[bytes]:
+    """The packed events of one task."""
+    rows = db.execute(f"{ENTRY_SELECT} WHERE task_id = ? ORDER BY n", (task_id,))
+    return bodies_of(shard, rows).get(task_id, [])
+
+
+def note_row(name: str, value: Value) -> Row:
+    packed = pack(value)
+    return name, packed, seal(name, packed)
+
+
+def note_of(shard: str, row: Row) -> tuple[str, Value]:
+    """Name and value of a row of NOTE_SELECT, checked."""
+    name, packed, sealed = row
+    _check(shard, f"note {name}", sealed, name, packed)
+    return name, _value(packed)
 
 
 def open_task_rows(shard: str, db: sqlite3.Connection) -> list[OpenTask]:
     """Every task that has not ended, with its entries, in the order of acceptance."""
-    columns = ",".join(TASK_COLUMNS)
-    bodies: dict[str, list[bytes]] = defaultdict(list)
     entries = db.execute(
-        "SELECT task_id, n, body FROM tasks JOIN entries ON task_id = id WHERE finished_at IS NULL ORDER BY task_id, n"
+        "SELECT task_id, n, epoch, body, seal FROM tasks JOIN entries ON task_id = id "
+        "WHERE finished_at IS NULL ORDER BY task_id, n"
     )
-    for task_id, n, body in entries:
-        if n != len(bodies[task_id]) + 1:
-            place = f"task {task_id}, entry {len(bodies[task_id]) + 1}"
-            raise JournalCorrupt(shard=shard, place=place, problem=f"missing; the next is {n}")
-        bodies[task_id].append(unseal(shard, f"task {task_id}, entry {n}", body))
-    rows = db.execute(f"SELECT {columns} FROM tasks WHERE finished_at IS NULL ORDER BY accepted_at, id")
+    bodies = bodies_of(shard, entries)
+    rows = db.execute(f"{TASK_SELECT} WHERE finished_at IS NULL ORDER BY accepted_at, id")
     records = [found_row(shard, row).record for row in rows]
-    return [OpenTask(record, bodies[record.task_id]) for record in records]
+    return [OpenTask(record, bodies.get(record.task_id, [])) for record in records]

@@ -2,16 +2,18 @@
 
 `journal_mode=WAL`, `synchronous=FULL`: a commit is on disk when it returns. Group commit: what queues while a
 commit runs goes into the next one. Opening takes the shard's next epoch in a transaction, and every commit
-checks it, so an overtaken incarnation is refused. A lock file keeps a second writer process out (SQLite
-3.7.0 to 3.51.2 can damage a WAL that two connections write or checkpoint).
+checks it while it counts itself, so an overtaken incarnation is refused. A lock file keeps a second writing process
+out (SQLite 3.7.0 to 3.51.2 can damage a WAL that two connections write or checkpoint).
 
-Every stored value ends in the CRC-32 of the rest; one that does not match raises JournalCorrupt.
+Every row is sealed (rows.py), what was acknowledged is marked (mark.py), and the file is checked when it is opened
+(opening.py): what does not fit raises JournalCorrupt. When a commit fails nothing of it is acknowledged; whether it is
+durable, the next opening finds out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import logging
 import os
 import sqlite3
 import threading
@@ -22,46 +24,27 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from ...protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed, PodiumError
-from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Change, Entry, Forget, Found, NewTask, Note, OpenTask, Running
-from .rows import TASK_COLUMNS, found_row, open_task_rows, seal, task_row, unseal
+from ...protocols.errors import Fenced, JournalCorrupt, JournalFailed, PodiumError
+from ...protocols.values import Value
+from ...supervisors.ports import Change, Found, OpenTask
+from . import lock
+from .faults import UNREADABLE, as_ours
+from .mark import Mark
+from .opening import check_file, open_file, take_epoch
+from .rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of, open_task_rows, seal
+from .schema import lock_path, shard_path
+from .writing import finished_count, forgettable, write_changes
+
+LOG = logging.getLogger("podium")
 
 INLINE_WORKS = 4
 """Most works of a commit that is made on the event loop."""
 INLINE_S = 0.001
 """Longest duration of the last commit after which the next may be made on the event loop, in seconds."""
-FORMAT = 1
-"""Version of the file format, in SQLite's `user_version`."""
-
-_SCHEMA = """
-CREATE TABLE shard (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL) STRICT;
-INSERT INTO shard VALUES (1, 0);
-CREATE TABLE notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE tasks (
-    id TEXT PRIMARY KEY, workflow TEXT NOT NULL, version TEXT NOT NULL, hash TEXT NOT NULL,
-    input BLOB NOT NULL, user TEXT NOT NULL, priority INTEGER NOT NULL, key TEXT, digest TEXT NOT NULL,
-    status TEXT NOT NULL, accepted_at REAL NOT NULL, finished_at REAL, result BLOB, failure BLOB
-) STRICT, WITHOUT ROWID;
-CREATE INDEX open_tasks ON tasks (accepted_at, id) WHERE finished_at IS NULL;
-CREATE UNIQUE INDEX task_keys ON tasks (user, key) WHERE key IS NOT NULL;
-CREATE TABLE entries (
-    task_id TEXT NOT NULL, n INTEGER NOT NULL, epoch INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (task_id, n)
-) STRICT, WITHOUT ROWID;
-"""
-
-
-_CLOSE = """
-UPDATE tasks SET status = column1, finished_at = column2, result = column3, failure = column4
-FROM (VALUES {rows}) WHERE id = column5 AND finished_at IS NULL
-"""
-_GROUPS = (256, 64, 16, 4, 1)
-"""Rows per statement, each a statement that SQLite keeps prepared; 256 rows of 14 columns are 3,584 variables."""
-
-
-def shard_path(data: Path, shard: str) -> Path:
-    return data / "shards" / f"{shard}.db"
+SLOW_COMMIT_S = 1.0
+"""A commit that takes longer is worth a warning."""
+WARN_EVERY_S = 60.0
+"""At most one such warning in so many seconds."""
 
 
 class SqliteJournal:
@@ -71,11 +54,15 @@ class SqliteJournal:
     and commits are quick, a small one is made on the loop: two changes of thread cost more than the commit.
     """
 
-    def __init__(self, data: Path, shard: str, lock_wait_s: float = 10.0) -> None:
+    def __init__(
+        self, data: Path, shard: str, lock_wait_s: float = 3.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`lock_wait_s`: how long a predecessor may take to die; `clock` measures commits, in seconds."""
         self.shard, self.epoch = shard, 0
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
         self._path = shard_path(data, shard)
         self._lock_wait_s = lock_wait_s
+        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._batch: list[_Work] = []
         self._handed: SimpleQueue[list[_Work] | None] = SimpleQueue()
@@ -83,12 +70,22 @@ class SqliteJournal:
         """Batches that the thread has and that are not acknowledged."""
         self._last_s = 0.0
         """How long the last commit took."""
+        self._warn_after: float | None = None
+        self._commits = 0
+        """Of the shard, over all epochs."""
         self._db: sqlite3.Connection
+        self._mark: Mark
         self._thread: threading.Thread | None = None
         self._failed: PodiumError | None = None
+        self._reads: set[asyncio.Future[Any]] = set()
 
     async def open(self) -> SqliteJournal:
-        """Lock the shard, check or create the file, and take the next epoch."""
+        """Lock the shard, check or create the file, and take the next epoch.
+
+        Raises:
+            DataInUse: somebody else holds it. JournalCorrupt: it is damaged; nothing was changed.
+            JournalFailed: the file system refuses; names the path.
+        """
         opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(
             target=self._work_off, args=(opened,), name=f"journal-{self.shard}", daemon=True
@@ -104,7 +101,7 @@ class SqliteJournal:
         self._add(_Work([], partial(_find, self.shard, ids, keys), then))
 
     def entries(self, task_id: str, then: Callable[[list[bytes]], None]) -> None:
-        self._add(_Work([], partial(_bodies, self.shard, task_id), then))
+        self._add(_Work([], lambda db: entries_of(self.shard, db, task_id), then))
 
     async def open_tasks(self) -> list[OpenTask]:
         return await self._read(partial(open_task_rows, self.shard))  # type: ignore[no-any-return]
@@ -112,18 +109,11 @@ class SqliteJournal:
     async def notes(self) -> dict[str, Value]:
         return await self._read(partial(_notes, self.shard))  # type: ignore[no-any-return]
 
-    async def finished_count(self) -> int:
-        return await self._read(
-            lambda db: db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NOT NULL").fetchone()[0]
-        )  # type: ignore[no-any-return]
-
     async def forgettable(self, before: float, limit: int) -> list[str]:
-        return await self._read(
-            lambda db: [
-                r[0]
-                for r in db.execute("SELECT id FROM tasks WHERE finished_at < ? ORDER BY id LIMIT ?", (before, limit))
-            ]
-        )  # type: ignore[no-any-return]
+        return await self._read(partial(forgettable, before=before, limit=limit))  # type: ignore[no-any-return]
+
+    async def finished_count(self) -> int:
+        return await self._read(finished_count)  # type: ignore[no-any-return]
 
     async def close(self) -> None:
         if self._thread is None:
@@ -133,24 +123,27 @@ class SqliteJournal:
         await self._loop.run_in_executor(None, self._thread.join)
         self._thread = None
 
+    def let_go(self) -> None:
+        """The actor is dead: acknowledge nothing more, and let the shard go as soon as the thread is free."""
+        if self._failed is None:
+            self._stop_with(JournalFailed(shard=self.shard, reason="its actor is gone"))
+
     async def _read(self, query: Callable[[sqlite3.Connection], Any]) -> Any:
+        """The answer to a query that may take long: never on the loop. One that fails does not fail the journal."""
+        if self._failed is not None:
+            raise self._failed
         answer: asyncio.Future[Any] = self._loop.create_future()
+        self._reads.add(answer)
+        answer.add_done_callback(self._reads.discard)
 
         def guarded(db: sqlite3.Connection) -> Any:
             try:
                 return query(db), None
-            except PodiumError as error:
-                return None, error
+            except (PodiumError, *UNREADABLE) as error:
+                return None, as_ours(self.shard, self._path, error)
 
-        def settle(pair: Any) -> None:
-            if not answer.done():
-                answer.set_result(pair)
-
-        self._add(_Work([], guarded, settle))
-        value, error = await answer
-        if error is not None:
-            raise error
-        return value
+        self._add(_Work([], guarded, partial(_settle, answer), heavy=True))
+        return await answer
 
     def _add(self, work: _Work) -> None:
         if self._failed is not None:
@@ -163,45 +156,71 @@ class SqliteJournal:
         batch, self._batch = self._batch, []
         if not batch:
             return
-        if self._under_way == 0 and len(batch) <= INLINE_WORKS and self._last_s <= INLINE_S:
+        small = len(batch) <= INLINE_WORKS and not any(work.heavy for work in batch)
+        if self._under_way == 0 and small and self._last_s <= INLINE_S:
             self._commit_here(batch)
         else:
             self._under_way += 1
             self._handed.put(batch)
 
     def _commit_here(self, batch: list[_Work]) -> None:
-        began = self._loop.time()
+        began = self._clock()
         try:
             answers = self._commit(self._db, batch)
-        except (PodiumError, sqlite3.Error) as error:
-            self._fail(_as_ours(self.shard, error))
+        except Exception as error:
+            self._fail(as_ours(self.shard, self._path, error))
             return
-        self._acknowledge(0, self._loop.time() - began, answers)
+        self._acknowledge(0, self._clock() - began, answers)
 
     def _acknowledge(self, batches: int, seconds: float, answers: list[Callable[[], Any]]) -> None:
         self._under_way -= batches
         self._last_s = seconds
+        if seconds > SLOW_COMMIT_S:
+            self._warn(seconds)
         for answer in answers:
-            answer()
+            if self._failed is None:
+                answer()
+
+    def _warn(self, seconds: float) -> None:
+        now = self._clock()
+        if self._warn_after is None or now >= self._warn_after:
+            self._warn_after = now + WARN_EVERY_S
+            LOG.warning("slow disk: a commit of shard '%s' took %.1f s", self.shard, seconds)
 
     # in the thread
 
     def _work_off(self, opened: asyncio.Future[None]) -> None:
+        held: int | None = None
         try:
-            lock = _lock(self._path, self._lock_wait_s)
-            db = self._db = _open(self._path, self.shard)
-            self.epoch = _next_epoch(db)
-        except (PodiumError, sqlite3.Error, OSError) as error:
-            self._call_back(_settle, opened, _as_ours(self.shard, error))
+            held = lock.take(lock_path(self._path), self.shard, self._lock_wait_s)
+            check_file(self._path, self.shard)
+            self._db = open_file(self._path, self.shard)
+        except Exception as error:
+            if held is not None:
+                os.close(held)
+            self._call_back(_settle, opened, (None, as_ours(self.shard, self._path, error)))
             return
-        self._call_back(_settle, opened, None)
         try:
-            self._commit_loop(db)
-        except (PodiumError, sqlite3.Error) as error:
-            self._call_back(self._fail, _as_ours(self.shard, error))
+            self._own(opened)
         finally:
-            db.close()
-            os.close(lock)
+            self._db.close()
+            os.close(held)
+
+    def _own(self, opened: asyncio.Future[None]) -> None:
+        try:
+            count, self._mark = take_epoch(self._db, self._path, self.shard)
+            self.epoch, self._commits = count.epoch, count.commits
+        except Exception as error:
+            self._call_back(_settle, opened, (None, as_ours(self.shard, self._path, error)))
+            return
+        self._call_back(_settle, opened, (None, None))
+        try:
+            self._commit_loop(self._db)
+            self._mark.sync()
+        except Exception as error:
+            self._call_back(self._fail, as_ours(self.shard, self._path, error))
+        finally:
+            self._mark.close()
 
     def _commit_loop(self, db: sqlite3.Connection) -> None:
         while True:
@@ -216,25 +235,46 @@ class SqliteJournal:
                     break
                 batch = batch + more
                 batches += 1
-            began = time.monotonic()
+            began = self._clock()
             answers = self._commit(db, batch)
-            self._call_back(self._acknowledge, batches, time.monotonic() - began, answers)
+            self._call_back(self._acknowledge, batches, self._clock() - began, answers)
 
     def _commit(self, db: sqlite3.Connection, batch: list[_Work]) -> list[Callable[[], Any]]:
         """One transaction for the whole batch; returns the callbacks to make when it is durable."""
         answers: list[Callable[[], Any]] = []
-        db.execute("BEGIN IMMEDIATE")
+        writes = any(work.changes for work in batch)
+        db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         try:
-            newer = db.execute("SELECT epoch FROM shard").fetchone()[0]
-            if newer != self.epoch:
-                raise Fenced(shard=self.shard, epoch=self.epoch, newer=newer)
+            if writes:
+                self._count(db)
+            else:
+                self._check_epoch(db)
             _write_all(db, self.epoch, batch, answers)
-            db.execute("COMMIT")
+            self._make_durable(db)
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        if writes:
+            self._commits += 1
+            self._mark.write(self.epoch, self._commits)
         return answers
+
+    def _make_durable(self, db: sqlite3.Connection) -> None:
+        db.execute("COMMIT")
+
+    def _count(self, db: sqlite3.Connection) -> None:
+        """Count this commit, and check in the same statement that the shard is still ours."""
+        commits = self._commits + 1
+        ours = (commits, seal(self.epoch, commits), self.epoch, self._commits)
+        if db.execute("UPDATE shard SET commits = ?, seal = ? WHERE epoch = ? AND commits = ?", ours).rowcount != 1:
+            self._check_epoch(db)
+            raise JournalCorrupt(shard=self.shard, place="the shard's own row", problem="changed beneath its owner")
+
+    def _check_epoch(self, db: sqlite3.Connection) -> None:
+        for (epoch,) in db.execute("SELECT epoch FROM shard"):
+            if epoch != self.epoch:
+                raise Fenced(shard=self.shard, epoch=self.epoch, newer=epoch)
 
     def _call_back(self, callback: Callable[..., None], *args: Any) -> None:
         try:
@@ -242,170 +282,69 @@ class SqliteJournal:
         except RuntimeError:
             return  # the loop is closed: nobody is left to be told
 
+    # on the loop again
+
     def _fail(self, error: PodiumError) -> None:
+        if self._failed is None:
+            self._stop_with(error)
+            self.on_failure(error)
+
+    def _stop_with(self, error: PodiumError) -> None:
         self._failed = error
         self._batch = []
-        self.on_failure(error)
+        self._handed.put(None)
+        for answer in list(self._reads):
+            _settle(answer, (None, error))
 
 
 class _Work:
     """Changes to write, or a query to answer, in the order of the calls."""
 
-    __slots__ = ("changes", "query", "then")
+    __slots__ = ("changes", "heavy", "query", "then")
 
     def __init__(
         self,
         changes: list[Change],
         query: Callable[[sqlite3.Connection], Any] | None,
         then: Callable[..., Any] | None,
+        heavy: bool = False,
     ) -> None:
-        self.changes, self.query, self.then = changes, query, then
+        self.changes, self.query, self.then, self.heavy = changes, query, then, heavy
 
 
-def _settle(future: asyncio.Future[None], error: PodiumError | None) -> None:
+def _settle(future: asyncio.Future[Any], answer: tuple[Any, PodiumError | None]) -> None:
+    value, error = answer
     if future.done():
         return
     if error is None:
-        future.set_result(None)
+        future.set_result(value)
     else:
         future.set_exception(error)
 
 
-def _as_ours(shard: str, error: Exception) -> PodiumError:
-    return error if isinstance(error, PodiumError) else JournalFailed(shard=shard, reason=str(error))
-
-
-def _lock(path: Path, wait_s: float) -> int:
-    """Hold the shard's lock file until the process ends or closes it. A dying predecessor is waited for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up_at = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() > give_up_at:
-                holder = os.pread(lock, 64, 0).decode(errors="replace").strip() or "another process"
-                os.close(lock)
-                raise DataInUse(directory=str(path.parent.parent), holder=f"process {holder}") from None
-            time.sleep(0.02)
-        else:
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, str(os.getpid()).encode(), 0)
-            return lock
-
-
-def _open(path: Path, shard: str) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA wal_autocheckpoint=2000")
-        db.execute("PRAGMA journal_size_limit=67108864")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-            db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={FORMAT};COMMIT;")
-        elif version != FORMAT:
-            problem = f"format {version}, this Podium writes format {FORMAT}"
-            raise JournalCorrupt(shard=shard, place=str(path), problem=problem)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise JournalCorrupt(shard=shard, place=str(path), problem=str(error)) from error
-    path.chmod(0o600)
-    return db
-
-
-def _next_epoch(db: sqlite3.Connection) -> int:
-    db.execute("BEGIN IMMEDIATE")
-    db.execute("UPDATE shard SET epoch = epoch + 1")
-    epoch: int = db.execute("SELECT epoch FROM shard").fetchone()[0]
-    db.execute("COMMIT")
-    return epoch
-
-
 def _write_all(db: sqlite3.Connection, epoch: int, batch: list[_Work], answers: list[Callable[[], Any]]) -> None:
-    """Rows of one kind go together; queries come after the rows before them."""
+    """Changes between two queries go together; a query sees the changes before it."""
     changes: list[Change] = []
     for work in batch:
         changes += work.changes
         if work.query is not None:
-            _write_changes(db, epoch, changes)
+            write_changes(db, epoch, changes)
             changes = []
             if work.then is not None:
                 answers.append(partial(work.then, work.query(db)))
         elif work.then is not None:
             answers.append(work.then)
-    _write_changes(db, epoch, changes)
-
-
-def _write_changes(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> None:
-    new = [task_row(change) for change in changes if isinstance(change, NewTask)]
-    if new:
-        _in_groups(db, f"INSERT INTO tasks ({','.join(TASK_COLUMNS)}) VALUES {{rows}}", new)
-    entries = [change for change in changes if isinstance(change, Entry)]
-    if entries:
-        rows = [(entry.task_id, entry.n, epoch, seal(entry.body)) for entry in entries]
-        _in_groups(db, "INSERT INTO entries VALUES {rows}", rows)
-    _update_tasks(db, changes, entries)
-    for change in changes:
-        if isinstance(change, Forget):
-            a, b = f"{change.task_id}/", f"{change.task_id}0"
-            db.execute("DELETE FROM entries WHERE task_id = ? OR (task_id > ? AND task_id < ?)", (change.task_id, a, b))
-            db.execute("DELETE FROM tasks WHERE id = ? OR (id > ? AND id < ?)", (change.task_id, a, b))
-    notes = [change for change in changes if isinstance(change, Note)]
-    for note in notes:
-        if note.value is None:
-            db.execute("DELETE FROM notes WHERE name = ?", (note.name,))
-        else:
-            row = (note.name, seal(pack(note.value)))
-            db.execute("INSERT INTO notes VALUES (?,?) ON CONFLICT DO UPDATE SET value = excluded.value", row)
-
-
-def _update_tasks(db: sqlite3.Connection, changes: list[Change], entries: list[Entry]) -> None:
-    running = [(change.task_id,) for change in changes if isinstance(change, Running)]
-    if running:
-        db.executemany("UPDATE tasks SET status = 'running' WHERE id = ? AND status = 'pending'", running)
-    closings = [
-        (end.status, end.finished_at, seal(end.result), seal(end.failure), entry.task_id)
-        for entry in entries
-        if (end := entry.closing) is not None
-    ]
-    if closings:
-        _in_groups(db, _CLOSE, closings)
-
-
-def _in_groups(db: sqlite3.Connection, statement: str, rows: list[tuple[Any, ...]]) -> None:
-    """Execute `statement` over all rows, many at a time.
-
-    sqlite3 gives the interpreter lock away with every execution, and gets it back only when the event loop lets
-    go of it: one statement of 256 rows is many times faster beside a busy loop than 256 of one row.
-    """
-    done = 0
-    row = "(" + ",".join("?" * len(rows[0])) + ")"
-    for size in _GROUPS:
-        if len(rows) - done < size:
-            continue
-        text = statement.replace("{rows}", ",".join([row] * size))
-        while len(rows) - done >= size:
-            db.execute(text, [value for each in rows[done : done + size] for value in each])
-            done += size
+    write_changes(db, epoch, changes)
 
 
 def _find(shard: str, ids: list[str], keys: list[tuple[str, str]], db: sqlite3.Connection) -> list[Found]:
-    columns = ",".join(TASK_COLUMNS)
-    rows: list[Any] = []
+    rows: list[Row] = []
     for id in ids:
-        rows += db.execute(f"SELECT {columns} FROM tasks WHERE id = ?", (id,))
+        rows += db.execute(f"{TASK_SELECT} WHERE id = ?", (id,))
     for user, key in keys:
-        rows += db.execute(f"SELECT {columns} FROM tasks WHERE user = ? AND key = ?", (user, key))
+        rows += db.execute(f"{TASK_SELECT} WHERE user = ? AND key = ?", (user, key))
     return [found_row(shard, row) for row in rows]
 
 
-def _bodies(shard: str, task_id: str, db: sqlite3.Connection) -> list[bytes]:
-    rows = db.execute("SELECT body FROM entries WHERE task_id = ? ORDER BY n", (task_id,))
-    return [unseal(shard, f"task {task_id}", body) for (body,) in rows]
-
-
 def _notes(shard: str, db: sqlite3.Connection) -> dict[str, Value]:
-    rows = db.execute("SELECT name, value FROM notes")
-    return {name: unpack(unseal(shard, f"note {name}", value), max_bytes=len(value)) for name, value in rows}
+    return dict(note_of(shard, row) for row in db.execute(NOTE_SELECT))

@@ -1,0 +1,130 @@
+"""One writing process per shard: a lock file beside it, held with flock until the process ends or closes it.
+
+The kernel's lock is the truth; the process number in the file is for people. Whoever opens a shard was told by the
+level above that the predecessor must be gone, and `cluster.lock` keeps other clusters out. So a process that still
+holds the shard after a wait is a zombie (stopped, swapped out, hanging in a system call): it is killed, once the
+kernel confirms that it is the holder. Should one slip through, the epoch that each commit checks refuses it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+from ...protocols.errors import DataInUse
+
+LOG = logging.getLogger("podium")
+
+DIES_WITHIN_S = 10.0
+"""Seconds that a killed holder gets until the kernel has taken its lock back: it may be waiting for the disk."""
+_POLL_S = 0.02
+
+
+def take(path: Path, shard: str, wait_s: float) -> int:
+    """Hold the lock file at `path`; returns its handle, and closing that lets go.
+
+    A dying predecessor is waited for; one that does not die is killed.
+
+    Raises:
+        DataInUse: this process holds the shard, or another that could not be confirmed or killed.
+        OSError: the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _wait(lock, wait_s) and not (_end_zombie(path, shard, wait_s) and _wait(lock, DIES_WITHIN_S)):
+            written = os.pread(lock, 64, 0).decode(errors="replace").strip()
+            raise DataInUse(directory=str(path.parent.parent), holder=f"process {written or 'unknown'}")
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def try_take(path: Path) -> int | None:
+    """Hold the lock file at `path` if nobody does; never waits, never kills. Raises OSError."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if _is_ours(lock):
+        return lock
+    os.close(lock)
+    return None
+
+
+def holder(path: Path) -> int | None:
+    """The process that holds the lock file, as the kernel knows it; None if none does, or none can be confirmed.
+
+    /proc/locks keeps the number of the process that took the lock even when only a child still holds it; so the
+    process must have the file open, too.
+    """
+    try:
+        file = path.stat()
+        held = Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    for line in held.splitlines():
+        fields = line.split()  # 1: FLOCK ADVISORY WRITE 2536 fe:00:2146310 0 EOF; one that waits has -> behind 1:
+        if fields[1] == "FLOCK" and fields[5] == place and _has_open(int(fields[4]), file):
+            return int(fields[4])
+    return None
+
+
+def _has_open(pid: int, file: os.stat_result) -> bool:
+    try:
+        return any(os.path.samestat(file, _stat(handle)) for handle in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def _stat(handle: Path) -> os.stat_result:
+    try:
+        return handle.stat()
+    except FileNotFoundError:  # a pipe or a deleted file, or closed since it was listed
+        return handle.lstat()
+
+
+def _wait(lock: int, wait_s: float) -> bool:
+    give_up_at = time.monotonic() + wait_s
+    while not _is_ours(lock):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _is_ours(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _end_zombie(path: Path, shard: str, waited_s: float) -> bool:
+    """Kill the process that holds the lock; False if there is none to kill, or it is this one."""
+    pid = holder(path)
+    if pid is None or pid == os.getpid():
+        return False
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if holder(path) == pid:  # asked again with the process in hand: its number cannot have passed to another
+            LOG.warning(
+                "shard '%s' was still held by process %d after %g s, which by contract is gone: killing it",
+                shard, pid, waited_s,
+            )  # fmt: skip
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+    except OSError as error:
+        LOG.warning("process %d cannot be killed: %s", pid, error)
+        return False
+    finally:
+        os.close(process)
+    return True

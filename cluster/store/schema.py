@@ -1,0 +1,48 @@
+"""The form of a shard's file: its tables, its format number, and where it and its companions lie.
+
+Every table carries the seals (checksums, see rows.py) of its rows. Small columns come before large ones, so that
+a scan over times and statuses need not walk through inputs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FORMAT = 2
+"""Version of the file format, in SQLite's `user_version`. A new one needs a step in migrations.py."""
+
+TABLES = (
+    """CREATE TABLE shard (
+    one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, commits INTEGER NOT NULL, seal INTEGER NOT NULL
+) STRICT""",
+    "CREATE TABLE notes (name TEXT PRIMARY KEY, value BLOB NOT NULL, seal INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE tasks (
+    id TEXT PRIMARY KEY, workflow TEXT NOT NULL, version TEXT NOT NULL, hash TEXT NOT NULL, user TEXT NOT NULL,
+    priority INTEGER NOT NULL, key TEXT, digest TEXT NOT NULL, accepted_at REAL NOT NULL,
+    accepted_seal INTEGER NOT NULL, status TEXT NOT NULL, finished_at REAL, finished_seal INTEGER,
+    input BLOB NOT NULL, result BLOB, failure BLOB
+) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX open_tasks ON tasks (accepted_at, id) WHERE finished_at IS NULL",
+    "CREATE UNIQUE INDEX task_keys ON tasks (user, key) WHERE key IS NOT NULL",
+    """CREATE TABLE entries (
+    task_id TEXT NOT NULL, n INTEGER NOT NULL, epoch INTEGER NOT NULL, body BLOB NOT NULL, seal INTEGER NOT NULL,
+    PRIMARY KEY (task_id, n)
+) STRICT, WITHOUT ROWID""",
+)
+
+
+def shard_path(data: Path, shard: str) -> Path:
+    return data / "shards" / f"{shard}.db"
+
+
+def wal_path(path: Path) -> Path:
+    """SQLite's own log beside a shard: what is committed and not yet in the main file."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def mark_path(path: Path) -> Path:
+    return path.with_suffix(".mark")
+
+
+def lock_path(path: Path) -> Path:
+    return path.with_suffix(".lock")

@@ -1,0 +1,112 @@
+"""Changes as SQL, many rows at a time; always within a transaction of the caller's."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, Running
+from .rows import TASK_COLUMNS, Row, closing_row, entry_row, note_row, task_row
+
+GIVEN_BACK_PAGES = 512
+"""Most free pages that one transaction gives back to the file system, so that none takes long: 2 MiB."""
+
+_CLOSE = """
+UPDATE tasks SET status = column1, finished_at = column2, finished_seal = column3, result = column4, failure = column5
+FROM (VALUES {rows}) WHERE id = column6 AND finished_at IS NULL
+"""
+_GROUPS = (256, 64, 16, 4, 1)
+"""Rows per statement, each a statement that SQLite keeps prepared; 256 rows of 16 columns are 4,096 variables."""
+
+
+def write_changes(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> None:
+    """Carry out `changes` in their order. Raises sqlite3.Error, or ValueError if one contradicts the shard."""
+    begin = 0
+    for at, change in enumerate(changes):
+        if isinstance(change, Forget):  # what it deletes may be written anew behind it
+            _write_rows(db, epoch, changes[begin:at])
+            _forget(db, change.task_id)
+            begin = at + 1
+    _write_rows(db, epoch, changes[begin:])
+    if begin:
+        db.execute(f"PRAGMA incremental_vacuum({GIVEN_BACK_PAGES})").fetchall()
+
+
+def _write_rows(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> None:
+    """Rows of one kind go together."""
+    new = [task_row(change) for change in changes if isinstance(change, NewTask)]
+    if new:
+        _in_groups(db, f"INSERT INTO tasks ({','.join(TASK_COLUMNS)}) VALUES {{rows}}", new)
+    entries = [change for change in changes if isinstance(change, Entry)]
+    if entries:
+        rows = [entry_row(entry, epoch) for entry in entries]
+        _in_groups(db, "INSERT INTO entries (task_id, n, epoch, body, seal) VALUES {rows}", rows)
+    running = [(change.task_id,) for change in changes if isinstance(change, Running)]
+    if running:
+        db.executemany("UPDATE tasks SET status = 'running' WHERE id = ? AND status = 'pending'", running)
+    closings = [closing_row(entry.task_id, entry.closing) for entry in entries if entry.closing is not None]
+    if closings:
+        _in_groups(db, _CLOSE, closings)
+    _write_notes(db, [change for change in changes if isinstance(change, Note)])
+
+
+def _write_notes(db: sqlite3.Connection, notes: list[Note]) -> None:
+    for note in notes:
+        if note.value is None:
+            db.execute("DELETE FROM notes WHERE name = ?", (note.name,))
+        else:
+            db.execute(
+                "INSERT INTO notes (name, value, seal) VALUES (?,?,?) "
+                "ON CONFLICT DO UPDATE SET value = excluded.value, seal = excluded.seal",
+                note_row(note.name, note.value),
+            )
+
+
+def _forget(db: sqlite3.Connection, task_id: str) -> None:
+    """Delete a task and the runs below it; '0' is the character behind '/'."""
+    below = (f"{task_id}/", f"{task_id}0")
+    for where, which in (("id = ?", (task_id,)), ("id > ? AND id < ?", below)):
+        still_open = db.execute(f"SELECT id FROM tasks WHERE {where} AND finished_at IS NULL", which).fetchone()
+        if still_open is not None:
+            raise ValueError(f"task {still_open[0]} is open and cannot be forgotten")
+        db.execute(f"DELETE FROM entries WHERE {where.replace('id', 'task_id')}", which)
+        db.execute(f"DELETE FROM tasks WHERE {where}", which)
+
+
+def _in_groups(db: sqlite3.Connection, statement: str, rows: list[Row]) -> None:
+    """Execute `statement` over all rows, many at a time.
+
+    sqlite3 gives the interpreter lock away with every execution, and gets it back only when the event loop lets
+    go of it: one statement of 256 rows is many times faster beside a busy loop than 256 of one row.
+    """
+    done = 0
+    row = "(" + ",".join("?" * len(rows[0])) + ")"
+    for size in _GROUPS:
+        if len(rows) - done < size:
+            continue
+        text = statement.replace("{rows}", ",".join([row] * size))
+        while len(rows) - done >= size:
+            values: list[Any] = [value for each in rows[done : done + size] for value in each]
+            db.execute(text, values)
+            done += size
+
+
+def forgettable(db: sqlite3.Connection, before: float, limit: int) -> list[str]:
+    """Ids of tasks that finished before that time, oldest id first.
+
+    Ids rise with the time of acceptance: behind a task accepted after `before`, nothing has finished before it.
+    """
+    ids: list[str] = []
+    for id, accepted_at, finished_at in db.execute("SELECT id, accepted_at, finished_at FROM tasks ORDER BY id"):
+        if len(ids) == limit or accepted_at >= before:
+            break
+        if finished_at is not None and finished_at < before:
+            ids.append(id)
+    return ids
+
+
+def finished_count(db: sqlite3.Connection) -> int:
+    """Without touching a row: all of the tasks less the open ones, both counted in their trees."""
+    query = "SELECT (SELECT count(*) FROM tasks) - (SELECT count(*) FROM tasks WHERE finished_at IS NULL)"
+    count: int = db.execute(query).fetchone()[0]
+    return count
