@@ -29,7 +29,14 @@ def write_changes(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> 
             begin = at + 1
     _write_rows(db, epoch, changes[begin:])
     if begin:
-        db.execute(f"PRAGMA incremental_vacuum({GIVEN_BACK_PAGES})").fetchall()
+        _give_back(db)
+
+
+def _give_back(db: sqlite3.Connection) -> None:
+    """Page by page: sqlite3 takes the first step of this pragma only, whatever number it is given."""
+    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    for _ in range(min(free, GIVEN_BACK_PAGES)):
+        db.execute("PRAGMA incremental_vacuum(1)")
 
 
 def _write_rows(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> None:
