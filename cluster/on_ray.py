@@ -32,6 +32,7 @@ from ..protocols.errors import PeerLost, PeerUnreachable, SpawnFailed, Unknown
 from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
+from .presence import announce, end
 from .world import LOG, LoopWorld, load_from_path, new_actor, new_event_loop
 
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class Resident:
     async def _start(self) -> Value:
         if self._role != "host":
             _tune()
+        announce(Path(self._data), self._address)
         world = RayWorld(self._address, self._namespace, Path(self._data))
         self._actor = new_actor(self._role, world)
         self._far = Far(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
@@ -183,9 +185,12 @@ class RayWorld(LoopWorld):
 
     async def kill(self, address: str) -> None:
         handle = self._handles.pop(address, None) or self._find(address)
-        if handle is None or not ray.is_initialized():
+        known = handle is not None and ray.is_initialized()
+        if known:
+            ray.kill(handle, no_restart=True)
+        await end(self.data, address)
+        if not known:
             return
-        ray.kill(handle, no_restart=True)
         give_up_at = time.monotonic() + KILL_WAIT_S
         while time.monotonic() < give_up_at:
             try:

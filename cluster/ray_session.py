@@ -27,6 +27,7 @@ from ..supervisors.ports import Line, Needs
 from .cluster_file import ClusterFile, closed_in_order, holder, running_cluster
 from .config import Settings, prepare_ray
 from .definition import code_of
+from .presence import end, end_all
 from .session import COORDINATOR, coordinator_setup
 from .store.reading import FileReader, Reader
 from .world import LOG, LoopWorld
@@ -64,6 +65,8 @@ class RaySession:
         self._pillars: list[psutil.Process] = []
         self._aside = _Aside()
         self._guard: asyncio.Task[None] | None = None
+        self._coordinator: Line | None = None
+        self._coordinator_is_lost = False
         self.joined = False
         self.world: LoopWorld
         self._ray_world: Any = None
@@ -79,7 +82,7 @@ class RaySession:
             take_environment_in(loopback)
         self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._data)
         await self._enter()
-        if self._initialised_here:
+        if self._initialised_here or not self.joined:
             self._guard = asyncio.get_running_loop().create_task(self._look_after())
 
     async def _enter(self) -> None:
@@ -93,6 +96,7 @@ class RaySession:
                 await self._aside.run(partial(self._init, facts))
             self._address = ray.get_runtime_context().gcs_address
             if not self.joined:
+                await end_all(self._data)
                 await self._start_coordinator()
                 found = {"kind": "ray", "address": self._address, "namespace": self._namespace}
                 self._file.write({**found, "daemon": self._daemon})
@@ -148,9 +152,23 @@ class RaySession:
             if self.joined and running_cluster(self._data) is None and closed_in_order(self._data):
                 self.on_closed(EngineClosed(reason="the cluster was shut down"))
                 return
-            if self._is_gone():
+            if not self.joined:
+                await self._look_after_coordinator()
+            if self._initialised_here and self._is_gone():
                 LOG.warning("the Ray cluster of %s is gone; going on in another", self._data)
                 await self._rebuild()
+
+    async def _look_after_coordinator(self) -> None:
+        """Ray starts it again when it dies, but does not notice one that is stopped: that one is killed."""
+        if self._coordinator is None:
+            self._coordinator = self.line(COORDINATOR)
+            self._coordinator.watch(self._coordinator_lost, self._settings.lease_s)
+        elif self._coordinator_is_lost:
+            self._coordinator, self._coordinator_is_lost = None, False
+            await end(self._data, COORDINATOR)
+
+    def _coordinator_lost(self, _error: PodiumError) -> None:
+        self._coordinator_is_lost = True
 
     def _is_gone(self) -> bool:
         if not self.joined:

@@ -187,4 +187,4 @@ def test_what_is_stored_is_plain_data_and_private(tmp_path):
         engine.submit(THREE, {"n": 1}).result(timeout_s=10)
         assert json.loads((tmp_path / "cluster.json").read_text())["kind"] == "inprocess"
         assert (tmp_path / "shards" / "three.db").stat().st_mode & 0o077 == 0
-    assert not (tmp_path / "cluster.json").exists()
+    assert json.loads((tmp_path / "cluster.json").read_text())["kind"] == "closed"

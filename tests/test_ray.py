@@ -16,6 +16,7 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
+from podium.cluster import presence
 from podium.cluster.store.reading import FileReader
 from podium.errors import SpawnFailed, TaskFailed
 from podium.supervisors.events import unpack_events
@@ -33,10 +34,7 @@ def engine(tmp_path_factory):
 
 def pid_of(engine, address):
     """The process of one of our actors."""
-    import ray
-
-    actor = ray.get_actor(address, namespace=engine._core._session._namespace)
-    return ray.get(actor.ping.remote(), timeout=30)
+    return presence.process_of(engine.settings.data.resolve(), address)
 
 
 def kill(engine, address):

@@ -24,10 +24,10 @@ DIES_WITHIN_S = 10.0
 _POLL_S = 0.02
 
 
-def take(path: Path, shard: str, wait_s: float) -> int:
+def take(path: Path, what: str, wait_s: float) -> int:
     """Hold the lock file at `path`; returns its handle, and closing that lets go.
 
-    A dying predecessor is waited for; one that does not die is killed.
+    A dying predecessor is waited for; one that does not die is killed. `what` names in the log what it locks.
 
     Raises:
         DataInUse: this process holds the shard, or another that could not be confirmed or killed.
@@ -36,7 +36,7 @@ def take(path: Path, shard: str, wait_s: float) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if not _wait(lock, wait_s) and not (_end_zombie(path, shard, wait_s) and _wait(lock, DIES_WITHIN_S)):
+        if not _wait(lock, wait_s) and not (_end_zombie(path, what, wait_s) and _wait(lock, DIES_WITHIN_S)):
             written = os.pread(lock, 64, 0).decode(errors="replace").strip()
             raise DataInUse(directory=str(path.parent.parent), holder=f"process {written or 'unknown'}")
         os.ftruncate(lock, 0)
@@ -75,6 +75,29 @@ def holder(path: Path) -> int | None:
     return None
 
 
+def kill_holder(path: Path) -> int | None:
+    """Kill the process that holds the lock file; returns its number.
+
+    None if nobody does, or the kernel does not confirm it, or it is this process.
+    """
+    pid = holder(path)
+    if pid is None or pid == os.getpid():
+        return None
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        if holder(path) == pid:  # asked again with the process in hand: its number cannot have passed to another
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+    except OSError as error:
+        LOG.warning("process %d cannot be killed: %s", pid, error)
+        return None
+    finally:
+        os.close(process)
+    return pid
+
+
 def _has_open(pid: int, file: os.stat_result) -> bool:
     try:
         return any(os.path.samestat(file, _stat(handle)) for handle in Path(f"/proc/{pid}/fd").iterdir())
@@ -106,25 +129,10 @@ def _is_ours(lock: int) -> bool:
     return True
 
 
-def _end_zombie(path: Path, shard: str, waited_s: float) -> bool:
+def _end_zombie(path: Path, what: str, waited_s: float) -> bool:
     """Kill the process that holds the lock; False if there is none to kill, or it is this one."""
-    pid = holder(path)
-    if pid is None or pid == os.getpid():
+    pid = kill_holder(path)
+    if pid is None:
         return False
-    try:
-        process = os.pidfd_open(pid)
-    except OSError:
-        return False
-    try:
-        if holder(path) == pid:  # asked again with the process in hand: its number cannot have passed to another
-            LOG.warning(
-                "shard '%s' was still held by process %d after %g s, which by contract is gone: killing it",
-                shard, pid, waited_s,
-            )  # fmt: skip
-            signal.pidfd_send_signal(process, signal.SIGKILL)
-    except OSError as error:
-        LOG.warning("process %d cannot be killed: %s", pid, error)
-        return False
-    finally:
-        os.close(process)
+    LOG.warning("%s was still held by process %d after %g s, which is to be gone: killed it", what, pid, waited_s)
     return True

@@ -192,7 +192,7 @@ class SqliteJournal:
     def _work_off(self, opened: asyncio.Future[None]) -> None:
         held: int | None = None
         try:
-            held = lock.take(lock_path(self._path), self.shard, self._lock_wait_s)
+            held = lock.take(lock_path(self._path), f"shard '{self.shard}'", self._lock_wait_s)
             check_file(self._path, self.shard)
             self._db = open_file(self._path, self.shard)
         except Exception as error:

@@ -1,0 +1,59 @@
+"""Which process is the actor at an address, as the kernel knows it: a file per address under `run/`, locked for life.
+
+Ray reports an actor as dead when it was told to kill it, five seconds before a process that is stopped is really
+gone, and knows nothing of the processes of a cluster that broke. A lock that the kernel takes back when the
+process is gone tells the truth in both cases, and whom to kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from ..protocols.errors import PodiumError
+from .store import lock
+
+_POLL_S = 0.005
+_held: dict[str, int] = {}
+"""Handles of the locks that this process holds, so that they last as long as it does."""
+
+
+def announce(data: Path, address: str) -> None:
+    """This process is the actor at `address` from now on; one that still was is killed."""
+    _held[address] = lock.take(_path(data, address), f"address '{address}'", wait_s=0.0)
+
+
+async def end(data: Path, address: str) -> None:
+    """Kill the process at `address`, if any, and return when it is certainly gone."""
+    path = _path(data, address)
+    if path.exists():
+        await _end(path)
+
+
+async def _end(path: Path) -> None:
+    lock.kill_holder(path)
+    give_up_at = time.monotonic() + lock.DIES_WITHIN_S
+    while (handle := lock.try_take(path)) is None:
+        if time.monotonic() > give_up_at:
+            raise PodiumError(f"process {lock.holder(path)} of {path.name} was killed, and is still there")
+        await asyncio.sleep(_POLL_S)
+    os.close(handle)
+
+
+async def end_all(data: Path) -> None:
+    """Kill whatever is left of an earlier cluster on `data`."""
+    for path in sorted((data / "run").glob("*")):
+        await _end(path)
+        path.unlink(missing_ok=True)
+
+
+def process_of(data: Path, address: str) -> int | None:
+    """The number of the process at `address`, None if there is none."""
+    return lock.holder(_path(data, address))
+
+
+def _path(data: Path, address: str) -> Path:
+    return data / "run" / quote(address, safe="")
