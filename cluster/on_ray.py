@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 STOP_S = 10.0
 """Seconds that an actor gets to end in order."""
+RAY_KILLS_S = 0.5
+"""Time for a process to end by Ray's own kill; one that is stopped does not hear of it, and is killed by the kernel."""
 KILL_WAIT_S = 30.0
 """Longest wait for a killed actor to be certainly gone."""
 START_S = 120.0
@@ -188,7 +190,7 @@ class RayWorld(LoopWorld):
         known = handle is not None and ray.is_initialized()
         if known:
             ray.kill(handle, no_restart=True)
-        await end(self.data, address)
+        await end(self.data, address, patience_s=RAY_KILLS_S if known else 0.0)
         if not known:
             return
         give_up_at = time.monotonic() + KILL_WAIT_S

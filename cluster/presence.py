@@ -26,21 +26,30 @@ def announce(data: Path, address: str) -> None:
     _held[address] = lock.take(_path(data, address), f"address '{address}'", wait_s=0.0)
 
 
-async def end(data: Path, address: str) -> None:
-    """Kill the process at `address`, if any, and return when it is certainly gone."""
+async def end(data: Path, address: str, patience_s: float = 0.0) -> None:
+    """Kill the process at `address`, if any, and return when it is certainly gone.
+
+    One that is about to end by itself gets `patience_s` for it.
+    """
     path = _path(data, address)
-    if path.exists():
+    if path.exists() and not await _is_free(path, patience_s):
         await _end(path)
 
 
 async def _end(path: Path) -> None:
     lock.kill_holder(path)
-    give_up_at = time.monotonic() + lock.DIES_WITHIN_S
+    if not await _is_free(path, lock.DIES_WITHIN_S):
+        raise PodiumError(f"process {lock.holder(path)} of {path.name} was killed, and is still there")
+
+
+async def _is_free(path: Path, within_s: float) -> bool:
+    give_up_at = time.monotonic() + within_s
     while (handle := lock.try_take(path)) is None:
-        if time.monotonic() > give_up_at:
-            raise PodiumError(f"process {lock.holder(path)} of {path.name} was killed, and is still there")
+        if time.monotonic() >= give_up_at:
+            return False
         await asyncio.sleep(_POLL_S)
     os.close(handle)
+    return True
 
 
 async def end_all(data: Path) -> None:
