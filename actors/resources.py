@@ -17,6 +17,9 @@ from ..protocols.errors import Fenced, NotFound, PodiumError
 from ..supervisors.ports import Ask, Journal, Note, World
 from .ledger import Holder, Ledger, Request
 
+LEASES = 2
+"""Leases of silence before a holder is forgotten: whoever is above it gives it up after one, and kills its hosts,
+so that none of them still uses what is taken back."""
 _HOLDER = "holder:"
 
 
@@ -112,6 +115,8 @@ class ResourceActor:
             self._journal.write([Note(_HOLDER + shard, epoch)])
 
     def _renew(self, shard: str) -> None:
+        if shard not in self._epochs:
+            raise NotFound(what="permit holder", name=shard, hint="it was silent for too long")
         self._renewed_at[shard] = self._world.monotonic()
 
     def _forget(self, shard: str) -> None:
@@ -126,7 +131,7 @@ class ResourceActor:
         """Take back the permits of holders that have been silent for a whole lease."""
         now = self._world.monotonic()
         for shard, renewed_at in list(self._renewed_at.items()):
-            if now - renewed_at > self._lease_s:
+            if now - renewed_at > LEASES * self._lease_s:
                 self._forget(shard)
         self._grant()
         self._world.call_later(self._lease_s / 4, self._tick)

@@ -7,7 +7,7 @@ followed again, what is watched goes on where it was: the caller notices nothing
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..protocols.errors import PodiumError, Unknown
@@ -39,9 +39,8 @@ class Watching:
     task_id: str
     on_event: Callable[[list[Value]], None]
     on_end: Callable[[PodiumError | None], None]
-    seen: int = 0
-    """Recorded events delivered so far; a new supervisor tells them again, and they are skipped."""
-    to_skip: int = 0
+    seen: set[tuple[Value, ...]] = field(default_factory=set)
+    """Recorded events delivered so far; a new supervisor, or a new one below it, tells them again."""
     number: int | None = None
 
 
@@ -192,7 +191,6 @@ class Link:
 
     def _send_watch(self, watching: Watching) -> None:
         assert self._line is not None
-        watching.to_skip = watching.seen
         watching.number = self._line.send(
             "watch",
             watching.task_id,
@@ -216,8 +214,8 @@ class Link:
 
 def _on_event(watching: Watching, event: list[Value]) -> None:
     if event[0] in _RECORDED and (event[2] or event[0] == "accepted"):
-        if watching.to_skip > 0:
-            watching.to_skip -= 1
+        kind, at, step, attempt, _value = event
+        if (kind, at, step, attempt) in watching.seen:
             return
-        watching.seen += 1
+        watching.seen.add((kind, at, step, attempt))
     watching.on_event(event)

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+from ..actors.host import ProtocolHost
 from ..protocols.errors import PeerUnreachable, PodiumError
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Journal, Line
@@ -52,6 +53,14 @@ class Faults:
     kill_within_s: float = 10.0
     kill_all: bool = False
     """One of the kills takes the whole cluster."""
+    freezes: int = 0
+    """Actors stopped at random moments within `kill_within_s`, for up to `freeze_s`."""
+    freeze_s: float = 0.0
+    zombies: float = 0.0
+    """Probability that a stopped actor cannot be killed meanwhile."""
+    clock_jumps: int = 0
+    """Times that the wall clock is set forward or back, by up to `clock_jump_s`."""
+    clock_jump_s: float = 3_600.0
 
 
 NO_FAULTS = Faults()
@@ -73,6 +82,7 @@ class Simulation:
         self.disk = Disk()
         self.killed: list[str] = []
         """Addresses of the actors that died by a fault, in order."""
+        self.clock_offset_s = 0.0
         self.frozen: list[str] = []
         """Addresses of the actors that were stopped, in order."""
         self.cluster: SimulatedCluster
@@ -97,7 +107,7 @@ class Simulation:
 
     def now(self) -> float:
         """UTC seconds in the simulation."""
-        return EPOCH_UTC + self.loop.time()
+        return EPOCH_UTC + self.loop.time() + self.clock_offset_s
 
     def kill(self, address: str) -> None:
         """Kill an actor, with what it owns, this instant."""
@@ -127,16 +137,41 @@ class Simulation:
         self.kill(COORDINATOR)
 
     async def _chaos(self) -> None:
-        moments = sorted(self.rng.uniform(0, self.faults.kill_within_s) for _ in range(self.faults.kills))
-        fatal = self.rng.randrange(len(moments)) if moments and self.faults.kill_all else None
+        faults, rng = self.faults, self.rng
+        strokes = [self._strike] * faults.kills + [self._stop_one] * faults.freezes + [self._jump] * faults.clock_jumps
+        if faults.kill_all and faults.kills:
+            strokes[rng.randrange(faults.kills)] = self.kill_all
+        rng.shuffle(strokes)
+        moments = sorted(rng.uniform(0, faults.kill_within_s) for _ in strokes)
         began = self.loop.time()
-        for index, moment in enumerate(moments):
+        for moment, stroke in zip(moments, strokes, strict=True):
             await asyncio.sleep(began + moment - self.loop.time())
-            victims = self.cluster.addresses()
-            if index == fatal:
-                self.kill_all()
-            elif victims:
-                self.kill(self.rng.choice(victims))
+            stroke()
+
+    def _strike(self) -> None:
+        """Kill somebody between any two of their next callbacks."""
+        cell = self._victim()
+        if cell is not None and cell.process is not None:
+            cell.process.after(self.rng.randint(1, 40), lambda: self._kill_cell(cell))
+
+    def _kill_cell(self, cell: Cell) -> None:
+        if cell.dead is None and self.cluster.alive(cell.address) is cell:
+            self.kill(cell.address)
+
+    def _stop_one(self) -> None:
+        cell = self._victim()
+        if cell is not None:
+            # a host runs where its supervisor does, or is killed by the kernel: only governors can be cut off
+            governs = not isinstance(cell.actor, ProtocolHost)
+            out_of_reach = governs and self.rng.random() < self.faults.zombies
+            self.freeze(cell.address, self.rng.uniform(0, self.faults.freeze_s), out_of_reach)
+
+    def _jump(self) -> None:
+        self.clock_offset_s = self.rng.uniform(-self.faults.clock_jump_s, self.faults.clock_jump_s)
+
+    def _victim(self) -> Cell | None:
+        victims = self.cluster.addresses()
+        return self.cluster.alive(self.rng.choice(victims)) if victims else None
 
 
 class SimulatedCluster(InProcessCluster):
@@ -147,6 +182,10 @@ class SimulatedCluster(InProcessCluster):
     def addresses(self) -> list[str]:
         """Everybody alive but the coordinator, whose death is everybody's."""
         return [address for address in self._cells if address != COORDINATOR and self.alive(address)]
+
+    def every_address(self) -> list[str]:
+        """Of everybody who ever lived here."""
+        return list(self._cells)
 
     def new_world(self, cell: Cell) -> LoopWorld:
         cell.process = Process(cell.address)

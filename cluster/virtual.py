@@ -24,6 +24,8 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name, self.dead = name, False
         self._held: list[Callable[[], Any]] | None = None
+        self._left = 0
+        self._at_zero: Callable[[], None] | None = None
 
     @property
     def is_frozen(self) -> bool:
@@ -32,6 +34,18 @@ class Process:
     def freeze(self) -> None:
         """Stop it, as SIGSTOP does: what comes up for it is kept, and done when it thaws."""
         self._held = self._held or []
+
+    def after(self, callbacks: int, call: Callable[[], None]) -> None:
+        """Call in place of that callback of this process, counted from now: between any two of its steps."""
+        self._left, self._at_zero = callbacks, call
+
+    def enter(self) -> None:
+        """A callback of this process is about to run."""
+        if self._at_zero is not None:
+            self._left -= 1
+            if self._left <= 0:
+                call, self._at_zero = self._at_zero, None
+                call()
 
     def hold(self, call: Callable[[], Any]) -> None:
         assert self._held is not None
@@ -105,10 +119,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def _guarded(process: Process | None, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    if process is None or not (process.dead or process.is_frozen):
+    if process is None:
         callback(*args)
-    elif not process.dead:
+        return
+    if not (process.dead or process.is_frozen):
+        process.enter()
+    if process.is_frozen and not process.dead:
         process.hold(partial(copy_context().run, callback, *args))
+    elif not process.dead:
+        callback(*args)
 
 
 def in_process(process: Process | None, call: Callable[[], Any]) -> Any:

@@ -85,7 +85,7 @@ class Dispatcher:
 
     def run(self, plan: Plan, task: TaskState, place: Place, order: int, recovered: bool = False) -> None:
         """Have the attempt at `place` run, not before its time."""
-        delay_s = place.not_before - self._world.now()
+        delay_s = min(place.not_before - self._world.now(), _longest_wait_s(plan, place))
         if delay_s > 0:
             key = (task.record.task_id, place.path)
             self._waits[key] = self._world.call_later(
@@ -190,3 +190,8 @@ class Dispatcher:
 def job_ref(place: Place) -> str:
     assert isinstance(place.node, Step)
     return place.node.step
+
+
+def _longest_wait_s(plan: Plan, place: Place) -> float:
+    """A wall clock that was set back must not make a retry wait longer than its policy ever would."""
+    return plan.settings(place.node).retry.max_delay_s if isinstance(place.node, Step) else 0.0

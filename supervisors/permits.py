@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..protocols.errors import PodiumError, Unknown
+from ..protocols.errors import NotFound, PodiumError, Unknown
 from .ports import Line, Reply, World
 
 _RECONNECT_S = 0.2
@@ -67,7 +67,10 @@ class Permits:
         self._line.send("join", joining, lambda reply: self._on_joined([ticket for ticket, _ in claims], reply))
 
     def _on_joined(self, claimed: list[str], reply: Reply) -> None:
-        if reply.error is not None or self._line is None:
+        if reply.error is not None:
+            self._lapsed(reply)
+            return
+        if self._line is None:
             return
         self._joined = True
         held = {wish.ticket for wish in self._held.values()}
@@ -93,14 +96,22 @@ class Permits:
             if reply.error is None and self._line is not None:
                 self._line.send("release", [wish.ticket], _ignore)  # granted as it was withdrawn
             return
+        if isinstance(reply.error, NotFound) and reply.error.what == "permit holder":
+            self._lapsed(reply)
+            return
         del self._wishes[id]
         if reply.error is None:
             self._held[id] = wish
         wish.then(reply.error)
 
+    def _lapsed(self, reply: Reply) -> None:
+        """This supervisor was silent for so long that its permits went to others: it ends, and its hosts with it."""
+        if reply.error is not None and not isinstance(reply.error, Unknown):
+            self._world.crash(reply.error)
+
     def _renew(self) -> None:
         if self._line is not None and self._joined:
-            self._line.send("renew", self._shard, _ignore)
+            self._line.send("renew", self._shard, self._lapsed)
             self._world.call_later(self._lease_s / 3, self._renew)
 
     def _lost(self, _error: PodiumError) -> None:

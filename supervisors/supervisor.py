@@ -5,7 +5,7 @@ its own. What the shard holds is authoritative; memory is its fold. Nothing is a
 depends on an event starts, before the event is durable. When a commit fails it crashes, and its successor
 folds the shard again under the next epoch.
 
-Messages: submit, deploy, cancel, follow, watch, status, last_words, keep, forget (see the methods).
+Messages: submit, deploy, cancel, follow, watch, status, last_words, forget (see the methods).
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ class Supervisor:
         self._retention: Retention
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
-        """setup: shard, settings, resources (address), definitions, code, abandon. Folds the shard and goes on with it.
+        """setup: shard, settings, resources (address), definitions, code, keep, abandon.
 
-        With `abandon` (the reason why the workflow is down) no work goes on: every open task fails.
+        Folds the shard and goes on with it. In a tier, `keep` are the tasks that the supervisor above still wants;
+        other open ones are cancelled. With `abandon` (the reason why the workflow is down) every open task fails.
 
         Returns:
             {"epoch": this incarnation's, "open": tasks that were taken over}
@@ -85,7 +86,7 @@ class Supervisor:
         if self._abandoned is None:
             if any(plan.uses_quotas for plan in self._plans.values()):
                 self._permits.connect()
-            self._resume([self._folded(task) for task in tasks])
+            self._resume([self._folded(task) for task in tasks], setup.get("keep"))
         else:
             for task in tasks:
                 self._take(self._folded(task), Abandoned(self._abandoned, self._world.now()))
@@ -155,8 +156,6 @@ class Supervisor:
                 ask.reply(self._status())
             case "last_words":
                 self._last_words(ask)
-            case "keep":
-                self._keep(ask, set(ask.payload))
             case "forget":
                 self._journal.write([Forget(id) for id in ask.payload], lambda: ask.reply(True))
             case _:
@@ -314,21 +313,17 @@ class Supervisor:
         self._orders[record.task_id] = self._accepted
         return task
 
-    def _resume(self, tasks: list[TaskState]) -> None:
+    def _resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
         """Have the unfinished steps of tasks that were taken over run."""
         for task in tasks:
+            if keep is not None and task.record.task_id not in keep and task.outcome is None:
+                self._take(task, Cancelled(self._world.now()))
+                continue
             if task.outcome is not None:
                 self._journal.write([self._entry(task, [])], partial(self._carry_out, task, []))
             plan, order = self._plans[task.record.hash], self._orders[task.record.task_id]
             for place in task.running.values():
                 self._dispatcher.run(plan, task, place, order, recovered=True)
-
-    def _keep(self, ask: Ask, ids: set[str]) -> None:
-        """keep [id, …], to a tier: the open tasks that the supervisor above still wants; others are cancelled."""
-        for id, task in list(self._tasks.items()):
-            if id not in ids and task.outcome is None:
-                self._take(task, Cancelled(self._world.now()))
-        ask.reply()
 
     def _tell(self, task: TaskState, place: Place, told: list[Value]) -> None:
         """Something happened that is not journalled: a step was sent to a host, or said something."""

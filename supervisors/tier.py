@@ -115,7 +115,8 @@ class Tier:
         self._turn += 1
         turn = self._turn
         try:
-            await self._world.spawn("supervisor", self.address, self._setup(), Needs())
+            setup = {**self._setup(), "keep": list(self._errands)}
+            await self._world.spawn("supervisor", self.address, setup, Needs())
         except SpawnFailed:
             if self._turn == turn:
                 raise
@@ -127,7 +128,6 @@ class Tier:
         line = self._line = self._world.line(self.address)
         line.watch(self._lost, self._lease_s)
         line.send("last_words", None, self._heard)
-        line.send("keep", list(self._errands), lambda _reply: None)
         for errand in list(self._errands.values()):
             errand.task[5] = True
             self._send(errand)

@@ -1,0 +1,274 @@
+"""Whole runs of the engine under seeded faults, with the invariants of docs/reliability.md checked after each.
+
+Every seed draws its own kinds and rates of faults, sizes, limits and restart strategies (swarm testing: a fault
+that is absent lets others do their worst). Safety is checked throughout by a witness of its own; then the faults
+stop, and everything must finish. Used by test_simulation.py, by the mutants, and by `python -m tests.soak`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from random import Random
+
+import podium
+from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Supervision, Workflow
+from podium.cluster.virtual import PROCESS
+from podium.errors import KeyConflict, TaskCancelled
+from podium.protocols.outcomes import TERMINAL
+from podium.protocols.values import unpack
+from podium.supervisors.events import StepFinished, unpack_events
+from podium.supervisors.fold import apply, begin
+from podium.testing import Faults, Simulation
+
+WITHIN_S = 20_000
+"""Virtual seconds in which everything must have finished."""
+
+
+class Witness:
+    """What really ran, noted by the protocols themselves, apart from our own journal."""
+
+    def __init__(self) -> None:
+        self.simulation: Simulation | None = None
+        self.starts: Counter[tuple[str, str]] = Counter()
+        self.running: dict[str, list] = defaultdict(list)
+        self.problems: list[str] = []
+
+    def began(self, ctx, quota=None):
+        place = (ctx.task_id, ctx.step)
+        self.starts[place] += 1
+        if place in recorded_steps(self.simulation):
+            self.problems.append(f"I1: {place} started after its recorded finish")
+        if quota:
+            process = PROCESS.get()
+            alive = [other for other in self.running[quota] if not other[1].dead]
+            self.running[quota] = [*alive, (place, process)]
+            limit = self.simulation.settings.limits[quota]
+            if len(self.running[quota]) > limit:
+                self.problems.append(f"I3: {len(self.running[quota])} hold '{quota}', the limit is {limit}")
+
+    def ended(self, ctx, quota=None):
+        if quota:
+            place = (ctx.task_id, ctx.step)
+            self.running[quota] = [other for other in self.running[quota] if other[0] != place]
+
+
+WITNESS = Witness()
+
+
+def recorded_steps(simulation) -> set[tuple[str, str]]:
+    return {
+        (task_id.partition("/")[0], event.path)
+        for shard in simulation.disk.shards.values()
+        for task_id, entries in shard.entries.items()
+        for _, body in entries
+        for event in unpack_events(body)
+        if isinstance(event, StepFinished)
+    }
+
+
+@podium.protocol(concurrency=3)
+async def work(ctx, input):
+    WITNESS.began(ctx)
+    await asyncio.sleep(0.1)
+    return {"n": input["n"] + 1}
+
+
+@podium.protocol(quotas={"llm": 1}, concurrency=10, replicas=2)
+async def limited(ctx, input):
+    WITNESS.began(ctx, "llm")
+    try:
+        await asyncio.sleep(0.2)
+    finally:
+        WITNESS.ended(ctx, "llm")
+    return {"n": input["n"] + 1}
+
+
+@podium.protocol(retry=Retry(attempts=4, initial_delay_s=0.5))
+async def flaky(ctx, input):
+    WITNESS.began(ctx)
+    if ctx.attempt < 3:
+        raise ConnectionError("not yet")
+    return {"n": input["n"] + 1}
+
+
+@podium.protocol
+async def lead(ctx, brief):
+    WITNESS.began(ctx)
+    if not brief["outcomes"]:
+        return podium.verdict.assign(dict.fromkeys(brief["team"], brief["input"]))
+    if brief["round"] == 2:
+        return podium.verdict.retry(["x"], "again")
+    return podium.verdict.accept({"n": brief["outcomes"]["x"]["output"]["n"]})
+
+
+def workflow(rng: Random) -> Workflow:
+    """The same work in every storm, under supervision drawn from the seed."""
+
+    def supervision() -> Supervision:
+        strategy = rng.choice(["one_for_one", "one_for_one", "one_for_all", "rest_for_one"])
+        return Supervision(strategy=strategy, intensity=rng.choice([1, 3, 1000]), max_delay_s=rng.choice([0.1, 5]))
+
+    return Workflow(
+        "storm",
+        Sequence(
+            work,
+            limited,
+            Parallel({"p": work, "q": limited, "r": flaky}),
+            Step(work, with_="input.q"),
+            Hierarchy(lead, team={"x": work, "y": Sequence(limited, work)}, name="team", supervision=supervision()),
+            Adaptive(
+                {"a": work, "b": limited},
+                start="a",
+                rules=[Rule(after="a", when="output.n % 2 == 0", to="b"), Rule(to="end")],
+            ),
+        ),
+        supervision=supervision(),
+    )
+
+
+def expected(n: int) -> dict:
+    """What the workflow makes of {"n": n}."""
+    last = n + 6
+    return {"n": last + 1 if last % 2 == 0 else last}
+
+
+def faults_of(rng: Random) -> Faults:
+    return Faults(
+        lose_request=rng.choice([0, 0, 0.02, 0.1]),
+        lose_reply=rng.choice([0, 0, 0.02, 0.1]),
+        repeat=rng.choice([0, 0.05]),
+        delay_s=rng.choice([0, 0.01, 0.2]),
+        commit_s=rng.choice([0, 0.02, 0.5]),
+        kills=rng.choice([0, 1, 3, 6]),
+        kill_within_s=rng.choice([1, 5, 20]),
+        kill_all=rng.random() < 0.3,
+        freezes=rng.choice([0, 0, 1, 2]),
+        freeze_s=rng.choice([5, 100]),
+        zombies=rng.choice([0, 0.5, 1]),
+        clock_jumps=rng.choice([0, 0, 2]),
+    )
+
+
+class Storm:
+    """One seed: its simulation, its work, and what its checks need to know."""
+
+    def __init__(self, seed: int) -> None:
+        rng = Random(seed)
+        self.faults = faults_of(rng)
+        self.count = rng.choice([1, 3, 10])
+        self.cancels = rng.choice([0, 0, 1])
+        self.workflow = workflow(rng)
+        limits = {"llm": rng.choice([1, 2, 5])}
+        restarts = {"restart_intensity": 1000, "top_restart_intensity": 1000}
+        self.simulation = Simulation(seed, limits, self.faults, **restarts)
+        self.ended: dict[str, tuple] = {}
+        """Status and result of each task when its client heard of them."""
+        self.events: list[tuple] = []
+
+    def run(self) -> None:
+        """Run and check; raises AssertionError with the invariant that does not hold."""
+        global WITNESS
+        WITNESS = Witness()
+        WITNESS.simulation = self.simulation
+        status = self.simulation.run(self._drive, within_s=WITHIN_S)
+        check_invariants(self, status)
+
+    async def _drive(self, engine):
+        inputs = [{"n": n} for n in range(self.count)]
+        tasks = await engine.submit_many(self.workflow, inputs, keys=[f"k{n}" for n in range(self.count)])
+        self.ids = [task.id for task in tasks]
+        watching = asyncio.ensure_future(self._watch(tasks[0]))
+        await self._submit_again(engine, tasks[0])
+        for task in tasks[1 : 1 + self.cancels]:
+            await task.cancel()
+        for n, task in enumerate(tasks):
+            self.ended[task.id] = await self._end_of(n, task)
+        await watching
+        # the faults have stopped, and what was stopped has thawed
+        await asyncio.sleep(self.faults.kill_within_s + self.faults.freeze_s + 3 * self.simulation.settings.lease_s)
+        return await engine.status()
+
+    async def _end_of(self, n, task):
+        try:
+            result = await task.result()
+        except TaskCancelled:
+            assert 1 <= n <= self.cancels, f"task {n} was cancelled by nobody"
+            return "cancelled", None
+        assert result == expected(n), f"task {n} gave {result}"
+        return "completed", result
+
+    async def _submit_again(self, engine, first):
+        again = await engine.submit(self.workflow, {"n": 0}, key="k0")
+        assert again.id == first.id, "I7: the same key gave another task"
+        try:
+            await engine.submit(self.workflow, {"n": 1}, key="k0")
+        except KeyConflict:
+            return
+        raise AssertionError("I7: another payload under the same key was taken")
+
+    async def _watch(self, task):
+        self.events = [(event.kind, event.step, event.attempt) async for event in task.events()]
+
+
+def run_storm(seed: int) -> Storm:
+    storm = Storm(seed)
+    storm.run()
+    return storm
+
+
+def check_invariants(storm, status):
+    simulation = storm.simulation
+    assert not WITNESS.problems, WITNESS.problems[0]
+    records = {id: found.record for id, found in simulation.disk.shard("storm").tasks.items()}
+    assert set(records) == set(storm.ids), "I1: acknowledged tasks and durable tasks differ"
+    assert all(record.status in TERMINAL for record in records.values()), "I1: a task has not ended"
+    now = {id: (record.status, record.result) for id, record in records.items()}
+    assert now == storm.ended, "I5: an end that was told has changed"
+    assert all(use["held"] == 0 and use["waiting"] == 0 for use in status["quotas"].values()), (
+        "I4: permits held at rest"
+    )
+    for name, shard in simulation.disk.shards.items():
+        for task_id, entries in shard.entries.items():
+            epochs = [epoch for epoch, _ in entries]
+            assert epochs == sorted(epochs), f"I8: epochs of {task_id} fall: {epochs}"
+        for found in shard.tasks.values():
+            assert found.record.status in TERMINAL, f"I1: {found.record.task_id} in {name} has not ended"
+            check_fold(shard, found.record)
+    most = max(WITNESS.starts.values())
+    unknown = len(simulation.killed) + len(simulation.frozen) + 1
+    assert most <= 3 + unknown + group_restarts(storm), f"I2: a step ran {most} times after {unknown} losses"
+    check_events(storm)
+    check_leftovers(simulation)
+
+
+def group_restarts(storm):
+    """Further interruptions: a loss may take others down with it, by strategy or by intensity."""
+    return 2 * (len(storm.simulation.killed) + len(storm.simulation.frozen))
+
+
+def check_events(storm):
+    """What a client was told: each recorded event once, the end last, across the death of everybody else."""
+    kinds = [kind for kind, step, _ in storm.events if not step]
+    assert kinds == ["accepted", storm.ended[storm.ids[0]][0]], f"events of the task itself: {kinds}"
+    recorded = Counter(event for event in storm.events if event[0] in ("finished", "retrying", "failed"))
+    assert all(times == 1 for times in recorded.values()), f"told twice: {recorded.most_common(1)}"
+
+
+def check_leftovers(simulation):
+    """I11: nothing of the cluster is left when its engine is closed."""
+    alive = [address for address in simulation.cluster.every_address() if simulation.cluster.alive(address)]
+    assert alive == [], f"I11: still alive: {alive}"
+
+
+def check_fold(shard, record):
+    """I6: folding the journal again gives what was recorded live, gapless and to the end."""
+    definition = unpack(shard.notes[f"definition:{record.hash}"])
+    root = Workflow.from_trusted({"name": "again", "root": definition["root"]}).root
+    task, _ = begin(record, root, record.task_id.partition("/")[2])
+    for _, body in shard.entries[record.task_id]:
+        for event in unpack_events(body):
+            apply(task, event)
+    assert task.status == record.status, f"I6: {record.task_id} folds to {task.status}, recorded {record.status}"
+    assert task.outcome.output == record.result, f"I6: {record.task_id} folds to another result"
+    assert not task.running
