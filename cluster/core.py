@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -32,14 +30,15 @@ from .definition import definition_of
 from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .session import COORDINATOR, Session, new_session
 from .store.reading import Reader
+from .world import LoopWorld
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _RECONNECT_S = 0.2
 
 
-def new_task_id() -> str:
+def new_task_id(world: LoopWorld) -> str:
     """Time-ordered and unguessable: 48 bits of milliseconds, 80 random bits (the layout of a ULID)."""
-    number = (int(time.time() * 1000) << 80) | secrets.randbits(80)
+    number = (int(world.now() * 1000) << 80) | world.secret_bits(80)
     return "t-" + "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
@@ -300,7 +299,7 @@ class Core:
             plain = check_value(input, name, self.settings.max_value_bytes)
             workflow.check_input(plain)
             key = keys[index] if keys is not None else None
-            wires.append([new_task_id(), plain, user or self.settings.user, priority, key, False])
+            wires.append([new_task_id(self._session.world), plain, user or self.settings.user, priority, key, False])
         return wires
 
 

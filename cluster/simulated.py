@@ -248,6 +248,9 @@ class _SimulatedWorld(CellWorld):
     def now(self) -> float:
         return self._simulation.now()
 
+    def secret_bits(self, count: int) -> int:
+        return self.random.getrandbits(count)
+
     async def open_journal(self, shard: str) -> Journal:
         faults = self._simulation.faults
         return MemoryJournal(self._simulation.disk, shard, lambda: self._simulation.rng.uniform(0, faults.commit_s / 2))
@@ -279,7 +282,7 @@ class _SimulatedSession:
 
     async def open(self) -> None:
         cluster = self._simulation.cluster
-        self._client_world = CellWorld(cluster, self._cell)
+        self._client_world = _SimulatedWorld(cluster, self._cell, self._simulation)
         self.world = self._cell.world = self._client_world
         setup = coordinator_setup(self._simulation.settings)
         await cluster.spawn(None, "coordinator", COORDINATOR, setup)

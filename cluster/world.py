@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -51,6 +52,9 @@ class LoopWorld:
 
     def now(self) -> float:
         return time.time()
+
+    def secret_bits(self, count: int) -> int:
+        return secrets.randbits(count)
 
     def monotonic(self) -> float:
         return self.loop.time()
