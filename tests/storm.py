@@ -112,8 +112,7 @@ def workflow(rng: Random) -> Workflow:
     return Workflow(
         "storm",
         Sequence(
-            work,
-            limited,
+            *rng.choice([(work, limited), (limited, work)]),
             Parallel({"p": work, "q": limited, "r": flaky}),
             Step(work, with_="input.q"),
             Hierarchy(lead, team={"x": work, "y": Sequence(limited, work)}, name="team", supervision=supervision()),
@@ -157,7 +156,8 @@ class Storm:
         rng = Random(seed)
         self.faults = faults_of(rng)
         self.count = rng.choice([1, 3, 10])
-        self.cancels = rng.choice([0, 0, 1])
+        self.cancels = {n: rng.uniform(0, 15) for n in range(1, self.count) if rng.random() < 0.1}
+        """When tasks are cancelled, in virtual seconds, by their number."""
         self.workflow = workflow(rng)
         limits = {"llm": rng.choice([1, 2, 5])}
         restarts = {"restart_intensity": 1000, "top_restart_intensity": 1000}
@@ -180,11 +180,10 @@ class Storm:
         self.ids = [task.id for task in tasks]
         watching = asyncio.ensure_future(self._watch(tasks[0]))
         await self._submit_again(engine, tasks[0])
-        for task in tasks[1 : 1 + self.cancels]:
-            await task.cancel()
+        cancelling = [asyncio.ensure_future(self._cancel(tasks[n], at)) for n, at in self.cancels.items()]
         for n, task in enumerate(tasks):
             self.ended[task.id] = await self._end_of(n, task)
-        await watching
+        await asyncio.gather(watching, *cancelling)
         # the faults have stopped, and what was stopped has thawed
         await asyncio.sleep(self.faults.kill_within_s + self.faults.freeze_s + 3 * self.simulation.settings.lease_s)
         return await engine.status()
@@ -193,10 +192,14 @@ class Storm:
         try:
             result = await task.result()
         except TaskCancelled:
-            assert 1 <= n <= self.cancels, f"task {n} was cancelled by nobody"
+            assert n in self.cancels, f"task {n} was cancelled by nobody"
             return "cancelled", None
         assert result == expected(n), f"task {n} gave {result}"
         return "completed", result
+
+    async def _cancel(self, task, at):
+        await asyncio.sleep(at)
+        assert await task.cancel() in ("cancelled", "completed")
 
     async def _submit_again(self, engine, first):
         again = await engine.submit(self.workflow, {"n": 0}, key="k0")
