@@ -32,13 +32,19 @@ class Witness:
         self.simulation: Simulation | None = None
         self.starts: Counter[tuple[str, str]] = Counter()
         self.running: dict[str, list] = defaultdict(list)
+        self.comes_before: dict[str, str] = {}
+        """By step of the outer sequence: the step before it, if that is recorded under one path."""
         self.problems: list[str] = []
 
     def began(self, ctx, quota=None):
         place = (ctx.task_id, ctx.step)
         self.starts[place] += 1
-        if place in recorded_steps(self.simulation):
-            self.problems.append(f"I1: {place} started after its recorded finish")
+        recorded = recorded_steps(self.simulation)
+        if place in recorded:
+            self.problems.append(f"I2: {place} started after its recorded finish")
+        before = self.comes_before.get(ctx.step.partition("/")[0])
+        if before is not None and (ctx.task_id, before) not in recorded:
+            self.problems.append(f"I2: {place} started before the end of {before} was durable")
         if quota:
             process = PROCESS.get()
             alive = [other for other in self.running[quota] if not other[1].dead]
@@ -171,6 +177,10 @@ class Storm:
         global WITNESS
         WITNESS = Witness()
         WITNESS.simulation = self.simulation
+        names = [node.name for node in self.workflow.root.sequence]
+        WITNESS.comes_before = {
+            name: before for before, name in itertools.pairwise(names) if before != "parallel"
+        }
         status = self.simulation.run(self._drive, within_s=WITHIN_S)
         check_invariants(self, status)
 

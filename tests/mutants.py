@@ -1,0 +1,266 @@
+"""Planted bugs, and which layer of the tests notices each: a test bed that lets one through proves nothing.
+
+Every mutant is a patch made here, around the product; none of it is in the product. `python -m tests.mutants`
+(or `make mutants`) prints the whole table; test_mutants.py asks only that somebody notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from podium.actors.exchange import Near
+from podium.actors.far_side import _Session
+from podium.actors.ledger import Ledger
+from podium.cluster.link import Link
+from podium.cluster.simulated import _SimulatedWorld
+from podium.cluster.store.memory import MemoryJournal
+from podium.protocols.outcomes import OPEN
+from podium.supervisors import intake
+from podium.supervisors.events import StepFinished
+from podium.supervisors.family import Family
+from podium.supervisors.pool import Pool
+from podium.supervisors.ports import OpenTask
+from podium.supervisors.supervisor import Supervisor
+from tests import test_engine, test_exchange, test_supervision
+from tests.storm import run_storm
+from tests.test_ledger import LedgerMachine
+
+SEEDS = 150
+"""Storms that a mutant must survive to pass for unnoticed."""
+
+
+def acknowledge_before_commit() -> Any:
+    def write(journal: Any, changes: Any, then: Any = None) -> None:
+        journal._add(changes, None, None)
+        if then is not None:
+            asyncio.get_running_loop().call_soon(then)
+
+    return patch.object(MemoryJournal, "write", write)
+
+
+def skip_the_epoch_check() -> Any:
+    inner = MemoryJournal._commit
+
+    def commit(journal: Any) -> None:
+        newest, journal._disk.epoch = journal._disk.epoch, journal.epoch
+        inner(journal)
+        journal._disk.epoch = newest
+
+    return patch.object(MemoryJournal, "_commit", commit)
+
+
+def release_a_permit_twice() -> Any:
+    inner = Ledger.remove
+
+    def remove(ledger: Any, id: str) -> None:
+        request = ledger._grants.get(id)
+        inner(ledger, id)
+        if request is not None:
+            ledger._held.subtract(request.needs)
+
+    return patch.object(Ledger, "remove", remove)
+
+
+def leave_permits_to_the_dead() -> Any:
+    return patch.object(Ledger, "remove_holders", lambda _ledger, _shard: None)
+
+
+def finish_a_task_again() -> Any:
+    async def open_tasks(journal: Any) -> list[OpenTask]:
+        records = [found.record for found in journal._disk.tasks.values()]
+        return [OpenTask(record, journal._bodies(record.task_id)[:-1]) for record in records]
+
+    def close(journal: Any, entry: Any) -> None:
+        found = journal._disk.tasks[entry.task_id]
+        if found.record.status in OPEN:
+            inner(journal, entry)
+
+    inner = MemoryJournal._close
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(MemoryJournal, "_close", close))
+    stack.enter_context(patch.object(MemoryJournal, "open_tasks", open_tasks))
+    return stack
+
+
+def read_unknown_as_did_not_run() -> Any:
+    """What ran on a host that is lost goes elsewhere at once, although the host may still be at it."""
+
+    async def end_host(pool: Any, host: Any, error: Any) -> None:
+        host.turn += 1
+        host.line = None
+        for job in list(host.jobs):
+            pool._requeue(job, error)
+
+    return patch.object(Pool, "end_host", end_host)
+
+
+def submit_again_as_new() -> Any:
+    inner = Link._lost
+
+    def lost(link: Any, error: Any) -> None:
+        inner(link, error)
+        for batch in link._batches:
+            for task in batch.tasks:
+                task[5] = False
+
+    return patch.object(Link, "_lost", lost)
+
+
+def let_a_late_result_overwrite() -> Any:
+    def step_ended(supervisor: Any, task: Any, place: Any, result: Any) -> None:
+        if result[0] == "ok":
+            task.running.setdefault(place.path, place)
+            supervisor._take(task, StepFinished(place.path, result[1], supervisor._world.now()), place.attempt)
+        else:
+            inner(supervisor, task, place, result)
+
+    def cancel(pool: Any, job: Any) -> None:
+        if job.number is None:
+            unpatched(pool, job)
+
+    inner, unpatched = Supervisor._step_ended, Pool.cancel
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Supervisor, "_step_ended", step_ended))
+    stack.enter_context(patch.object(Pool, "cancel", cancel))
+    return stack
+
+
+def ignore_the_payload_of_a_key() -> Any:
+    return patch.object(intake, "digest", lambda _value: "same")
+
+
+def take_the_wall_clock_for_leases() -> Any:
+    return patch.object(_SimulatedWorld, "monotonic", _SimulatedWorld.now)
+
+
+def forget_results_whose_answer_was_lost() -> Any:
+    def settle(session: Any, number: int, unanswered: Any, received: int) -> None:
+        session._sent.clear()
+
+    return patch.object(_Session, "settle", settle)
+
+
+def never_look_at_a_lease() -> Any:
+    return patch.object(Near, "_check_lease", lambda _near, _lease_s, _due_at: None)
+
+
+def start_children_without_asking_the_journal() -> Any:
+    async def confirm() -> None:
+        return
+
+    inner = Family.__init__
+
+    def init(family: Any, world: Any, policy: Any, _confirm: Any, give_up: Any) -> None:
+        inner(family, world, policy, confirm, give_up)
+
+    return patch.object(Family, "__init__", init)
+
+
+def carry_effects_out_before_the_commit() -> Any:
+    def take(supervisor: Any, task: Any, event: Any, attempt: int = 1) -> None:
+        from podium.supervisors.fold import apply
+
+        effects = apply(task, event)
+        supervisor._journal.write([supervisor._entry(task, [event])])
+        supervisor._committed(task, event, effects, attempt, task.entries)
+
+    return patch.object(Supervisor, "_take", take)
+
+
+MUTANTS: list[Callable[[], Any]] = [
+    acknowledge_before_commit,
+    skip_the_epoch_check,
+    release_a_permit_twice,
+    leave_permits_to_the_dead,
+    finish_a_task_again,
+    read_unknown_as_did_not_run,
+    submit_again_as_new,
+    let_a_late_result_overwrite,
+    ignore_the_payload_of_a_key,
+    take_the_wall_clock_for_leases,
+    forget_results_whose_answer_was_lost,
+    never_look_at_a_lease,
+    start_children_without_asking_the_journal,
+    carry_effects_out_before_the_commit,
+]
+
+
+# layers: each runs its tests one by one
+
+
+def ledger_model() -> Iterator[tuple[str, Callable[[], Any]]]:
+    chosen = settings(max_examples=100, stateful_step_count=30, deadline=None, database=None,
+                      suppress_health_check=list(HealthCheck))  # fmt: skip
+    yield "model", partial(run_state_machine_as_test, LedgerMachine, settings=chosen)
+
+
+def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The tests of the engine on the simulated cluster and of the exchange, as they stand."""
+    for module in (test_supervision, test_engine, test_exchange):
+        for name, test in inspect.getmembers(module, inspect.isfunction):
+            if not name.startswith("test_"):
+                continue
+            if not inspect.signature(test).parameters:
+                yield name, test
+    for victim in ("supervisor/w/wide-0", "supervisor/w"):
+        test = test_supervision.test_an_actor_that_is_stopped_is_replaced_within_its_lease
+        yield f"stopped {victim}", partial(test, victim, False)
+
+
+def storms() -> Iterator[tuple[str, Callable[[], Any]]]:
+    for seed in range(SEEDS):
+        yield f"seed {seed}", partial(run_storm, seed)
+
+
+LAYERS: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Any]]]]] = {
+    "storms": storms,
+    "ledger model": ledger_model,
+    "examples": examples,
+}
+
+
+def noticed_by(mutant: Callable[[], Any], layer: str) -> str | None:
+    """The first test of the layer that fails under the mutant, None if none does."""
+    for name, test in LAYERS[layer]():
+        test_supervision.LOG.clear()
+        with mutant():
+            try:
+                test()
+            except BaseException:
+                return name
+    return None
+
+
+def quiet() -> None:
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+def main() -> int:
+    quiet()
+    passed = [mutant.__name__ for mutant in MUTANTS if not _row(mutant)]
+    print(f"{len(MUTANTS)} mutants, {len(passed)} unnoticed {passed or ''}")
+    return int(bool(passed))
+
+
+def _row(mutant: Callable[[], Any]) -> bool:
+    found = {layer: noticed_by(mutant, layer) for layer in LAYERS}
+    cells = "  ".join(f"{(name or '-')[:44]:<44}" for name in found.values())
+    print(f"{mutant.__name__:<44}{cells}", flush=True)
+    return any(found.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""Every planted bug is noticed by some layer of the tests; see mutants.py."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from tests.mutants import LAYERS, MUTANTS, noticed_by
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_planted_bug_is_noticed(mutant, caplog):
+    caplog.set_level("CRITICAL", "podium")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert any(noticed_by(mutant, layer) for layer in LAYERS), "nobody noticed"
