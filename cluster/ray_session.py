@@ -76,10 +76,11 @@ class RaySession:
         loopback = prepare_ray(self._data / "ray.token") if ours else False
         import ray  # noqa: F401, PLC0415  (heavy: 0.5 s, and reading commands do without)
 
-        from .on_ray import RayWorld, take_environment_in  # noqa: PLC0415
+        from .on_ray import RayWorld, keep_quiet, take_environment_in  # noqa: PLC0415
 
         if ours:
             take_environment_in(loopback)
+            keep_quiet()
         self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._data)
         await self._enter()
         if self._initialised_here or not self.joined:
