@@ -229,9 +229,9 @@ class RaySession:
 
     def _leave_ray(self) -> None:
         if self._initialised_here:
-            import ray  # noqa: PLC0415
+            from .leaving import leave_ray  # noqa: PLC0415  (imports ray)
 
-            ray.shutdown()
+            leave_ray()
             self._initialised_here = False
             self._end_pillars()
 

@@ -1,9 +1,11 @@
-"""A session's cluster: what it takes for its pillars."""
+"""A session's cluster: what it takes for its pillars, and how it is left."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import textwrap
 
 import psutil
 import pytest
@@ -32,3 +34,27 @@ def test_a_pillar_that_is_dead_but_unreaped_does_not_count(pillar):
     while process.status() != psutil.STATUS_ZOMBIE:
         pass
     assert process not in living_pillars()
+
+
+LEAVE = textwrap.dedent(
+    """
+    import threading, time, podium, ray
+
+    def let_go(references):
+        while references:
+            references.pop()
+            time.sleep(0.0001)
+
+    with podium.connect(data="data", num_cpus=1):
+        references = [ray.put(n) for n in range(60_000)]
+        threading.Thread(target=let_go, args=[references], daemon=True).start()
+    print("still here")
+    """
+)
+
+
+@pytest.mark.ray
+def test_references_let_go_while_ray_is_left_do_not_end_the_process(tmp_path):
+    """They did, silently: also when an engine left a broken cluster to go on in another."""
+    done = subprocess.run([sys.executable, "-c", LEAVE], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "still here\n", done.stderr
