@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -236,12 +237,12 @@ class RaySession:
             self._end_pillars()
 
     def _end_pillars(self) -> None:
-        for process in {*self._below_pillars, *_children(self._pillars), *self._pillars}:
-            try:
+        for process in [*self._below_pillars, *_children(self._pillars), *self._pillars]:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
+        for process in self._pillars:  # our children; the dead among the others may be left to somebody who reaps none
+            with suppress(psutil.TimeoutExpired):
                 process.wait(DIES_WITHIN_S)
-            except (psutil.NoSuchProcess, psutil.TimeoutExpired):
-                continue
         self._pillars, self._below_pillars = [], []
 
 
