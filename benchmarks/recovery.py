@@ -44,12 +44,19 @@ STEPS = textwrap.dedent(
     @podium.protocol(concurrency=2000)
     async def step(ctx, input):
         note(ctx, "start")
-        hangs = "GATE" in os.environ and ctx.step == "step_2"
-        await asyncio.sleep(3600 if hangs and not os.path.exists(os.environ["GATE"]) else 0.2)
+        await asyncio.sleep(0.2)
         note(ctx, "end")
         return {"n": input["n"] + 1}
 
-    workflow = podium.Workflow("witnessed", podium.Sequence(step, step, step))
+    @podium.protocol(concurrency=2000)
+    async def second(ctx, input):
+        note(ctx, "start")
+        is_open = os.path.exists(os.environ.get("GATE", "."))
+        await asyncio.sleep(0.2 if is_open else 3600)
+        note(ctx, "end")
+        return {"n": input["n"] + 1}
+
+    workflow = podium.Workflow("witnessed", podium.Sequence(step, second, step))
     """
 )
 FIRST = textwrap.dedent(
