@@ -185,11 +185,12 @@ def left_over(data: Path) -> dict[str, int]:
 
 
 def table(samples: Samples) -> None:
-    print(f"{'':<34}{'first':>10}{'last':>10}{'max':>10}{'per minute':>12}")
+    print(f"{'':<34}{'first':>10}{'half':>10}{'last':>10}{'max':>10}{'per minute':>12}")
     for unit, series in (("MB", samples.memory_mb), ("", samples.counts), ("MB", {"journal": samples.journal_mb})):
         for name, points in sorted(series.items()):
             values = [value for _, value in points]
-            figures = f"{values[0]:>10.1f}{values[-1]:>10.1f}{max(values):>10.1f}{slope(points):>12.3f}"
+            columns = (values[0], values[len(values) // 2], values[-1], max(values))
+            figures = "".join(f"{value:>10.1f}" for value in columns) + f"{slope(points):>12.3f}"
             print(f"{f'{name} {unit}':<34}{figures}")
 
 

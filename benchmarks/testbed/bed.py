@@ -52,13 +52,18 @@ class Bed:
         self._seed, self._lanes = seed, lanes
         self._environment = {**os.environ, **witness.begin(folder, {"llm": LIMIT}), "PYTHONPATH": str(ROOT)}
         self._generation = 0
-        self._said: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._said: SimpleQueue[dict[str, Any]]
         self.errors: list[str] = []
         """What the driver had to complain about."""
         self.driver: subprocess.Popen[bytes]
 
     def start(self, within_s: float = 90.0) -> None:
-        """Start a driver; one after the first finishes what is open before it does anything else."""
+        """Launch a driver and wait until it works. Raises Hang."""
+        self.launch()
+        self.hear("up", within_s)
+
+    def launch(self) -> None:
+        """Launch a driver; one after the first finishes what is open before it does anything else."""
         options = {"settings": json.dumps(SETTINGS), "lanes": self._lanes, "seed": self._seed + self._generation}
         options["first"] = 1_000_000 * self._generation
         command = [sys.executable, "-m", "benchmarks.testbed.driver"]
@@ -68,17 +73,17 @@ class Bed:
                 command, cwd=self.folder, env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=log,
             )  # fmt: skip
-        threading.Thread(target=self._listen, args=(self.driver,), daemon=True).start()
+        self._said = SimpleQueue()
+        threading.Thread(target=self._listen, args=(self.driver, self._said), daemon=True).start()
         self._generation += 1
-        self.hear("up", within_s)
 
-    def _listen(self, driver: subprocess.Popen[bytes]) -> None:
+    def _listen(self, driver: subprocess.Popen[bytes], said: SimpleQueue[dict[str, Any]]) -> None:
         assert driver.stdout is not None
         for line in driver.stdout:
             if line.startswith(b"{"):
-                self._said.put(json.loads(line))
+                said.put(json.loads(line))
             else:
-                witness.append(self.folder / "driver.log", f"on stdout: {line!r}")
+                self.errors.append(f"on the driver's standard output: {line!r}")
 
     def tell(self, do: str, **more: Any) -> None:
         assert self.driver.stdin is not None
@@ -128,7 +133,7 @@ class Bed:
     def named(self, name: str, within_s: float = 30.0, other_than: int | None = None) -> int:
         """A process that the driver started, by its name. Raises Hang."""
         give_up_at = time.monotonic() + within_s
-        while time.monotonic() < give_up_at:
+        while time.monotonic() < give_up_at and self.driver.poll() is None:
             for process in psutil.Process(self.driver.pid).children():
                 if process.pid != other_than and _is_named(process, name):
                     return process.pid

@@ -26,7 +26,7 @@ from podium.supervisors.events import Event, StepFailed, StepFinished, unpack_ev
 from podium.supervisors.fold import apply, begin
 
 from .driver import ACKS, RESULTS, known
-from .load import LIMIT, expected
+from .load import LIMIT, result_of
 from .witness import Line
 
 Run = tuple[str, str, int]
@@ -89,7 +89,7 @@ def acknowledged_tasks(folder: Path, tasks: list[StoredTask]) -> list[str]:
         record = records.get(ack["id"])
         if record is None:
             problems.append(f"I1: task {ack['id']} was acknowledged and is not in the journal")
-        elif record.status != "completed" or record.result != expected(ack["input"]["n"]):
+        elif record.status != "completed" or record.result["n"] != result_of(ack["workflow"], ack["input"]):
             problems.append(
                 f"I1: task {ack['id']} of {ack['input']} is {record.status}: {record.result or record.failure}"
             )

@@ -15,6 +15,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import podium
 from podium.protocols.outcomes import OPEN
 
-from .load import WORKFLOW, expected, order, probe
+from .load import LIMIT, SIDE, WORKFLOW, WORKFLOWS, aside, order, probe, result_of
 from .witness import append
 
 ACKS, RESULTS = Path("acks.jsonl"), Path("results.jsonl")
@@ -50,7 +51,8 @@ class Driver:
         if resume:
             await self._finish_what_is_open()
         say("up")
-        load = [asyncio.create_task(self._lane()) for _ in range(lanes)]
+        load = [asyncio.create_task(self._lane(WORKFLOW, lambda n: order(n, self._rng))) for _ in range(lanes)]
+        load += [asyncio.create_task(self._lane(SIDE, aside)) for _ in range(LIMIT)]
         while True:
             line = await asyncio.to_thread(sys.stdin.readline)
             command = json.loads(line or '{"do": "close"}')
@@ -77,27 +79,27 @@ class Driver:
             _keep(RESULTS, id=task.id, result=await task.result())
         say("resumed", tasks=len(tasks))
         for ack in known(ACKS)[-KEYS_TRIED_AGAIN:]:
-            again = await self._engine.submit(WORKFLOW, ack["input"], key=ack["key"])
+            again = await self._engine.submit(WORKFLOWS[ack["workflow"]], ack["input"], key=ack["key"])
             if again.id != ack["id"]:
                 say("error", text=f"I7: key {ack['key']} was task {ack['id']}, and is now {again.id}")
 
-    async def _lane(self) -> None:
+    async def _lane(self, workflow: podium.Workflow, new: Callable[[int], dict]) -> None:
         while not self._draining:
             n, self._next = self._next, self._next + 1
-            await _told(self._one(f"k{n}", order(n, self._rng)))
+            await _told(self._one(workflow, f"k{n}", new(n)))
 
-    async def _one(self, key: str, input: dict, priority: int = 0) -> None:
-        task = await self._engine.submit(WORKFLOW, input, key=key, priority=priority)
-        _keep(ACKS, id=task.id, key=key, input=input)
+    async def _one(self, workflow: podium.Workflow, key: str, input: dict, priority: int = 0) -> None:
+        task = await self._engine.submit(workflow, input, key=key, priority=priority)
+        _keep(ACKS, id=task.id, workflow=workflow.name, key=key, input=input)
         result = await task.result()
         _keep(RESULTS, id=task.id, result=result)
-        if result != expected(input["n"]):
+        if result["n"] != result_of(workflow.name, input):
             say("error", text=f"task {task.id} of {input} gave {result}")
 
     async def _probe(self, id: int) -> None:
         """The coordinator answers, then a task goes through every other actor."""
         await self._engine.status()
-        await self._one(f"probe-{id}", probe(PROBES_FROM + id), priority=100)
+        await self._one(WORKFLOW, f"probe-{id}", probe(PROBES_FROM + id), priority=100)
         say("probe", id=id)
 
     async def _status(self) -> None:

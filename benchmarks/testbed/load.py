@@ -1,4 +1,6 @@
-"""The work under which things are killed: one workflow that needs every kind of actor, with a result to check.
+"""The work under which things are killed: a workflow that needs every kind of actor, with a result to check.
+
+A second one wants nothing but permits of the same quota, all the time: whatever is granted too early is used.
 
 Input and output of each step are {"n": …, "pace_s": …, "hold_s": …}; `n` grows by one per level of the tree. A probe
 has no pace: it goes through the same steps as fast as it can.
@@ -16,9 +18,8 @@ from .witness import note, permit
 
 LIMIT = 3
 """Permits of the quota `llm`."""
-LONG_SHARE, LONG_S = 0.06, 5.0
+LONG_SHARE, LONG_S = 0.1, 5.0
 """Share of tasks that hold a permit for longer than any lease here lasts, and for how long."""
-LEVELS = 5
 TOP, TIER = "supervisor/storm", "supervisor/storm/team"
 
 
@@ -77,6 +78,10 @@ WORKFLOW = Workflow(
     ),
 )
 
+SIDE = Workflow("side", model)
+WORKFLOWS = {WORKFLOW.name: WORKFLOW, SIDE.name: SIDE}
+LEVELS = {WORKFLOW.name: 5, SIDE.name: 1}
+
 
 def order(n: int, rng: Random) -> dict:
     """Input of one task of the load."""
@@ -89,5 +94,11 @@ def probe(n: int) -> dict:
     return {"n": n, "pace_s": 0.0, "hold_s": 0.0}
 
 
-def expected(n: int) -> dict:
-    return {"n": n + LEVELS}
+def aside(n: int) -> dict:
+    """Input of one task of the second workflow."""
+    return {"n": n, "pace_s": 0.3, "hold_s": 0.3}
+
+
+def result_of(workflow: str, input: dict) -> int:
+    """The `n` that a task must come to."""
+    return input["n"] + LEVELS[workflow]

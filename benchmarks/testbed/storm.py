@@ -34,11 +34,16 @@ class Findings:
 
 
 def storm(
-    folder: Path, seed: int, orders: Iterable[Order], lanes: int = 8, tell: Callable[[str], None] = print
+    folder: Path,
+    seed: int,
+    orders: Iterable[Order],
+    lanes: int = 8,
+    tell: Callable[[str], None] = print,
+    pause_s: float = 2.0,
 ) -> Findings:
     """Run one in `folder`; whatever happens, nothing of it runs on afterwards."""
     bed = Bed(folder.resolve(), seed, lanes)
-    campaign = Campaign(bed, Random(seed), tell)
+    campaign = Campaign(bed, Random(seed), tell, pause_s)
     found = Findings(kills=campaign.kills, problems=campaign.problems)
     try:
         bed.start()
