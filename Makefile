@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+KILLS ?= 200
+MINUTES ?= 10
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench chaos steady clean
 
 demo: $(STAMP)
 	$(BIN)/podium run examples/repo_brief/brief.yaml --input path="$(CURDIR)"
@@ -22,6 +24,12 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/throughput.py
+
+chaos: $(STAMP)
+	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)
+
+steady: $(STAMP)
+	$(BIN)/python -m benchmarks.steady --minutes $(MINUTES)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .podium

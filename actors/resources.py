@@ -1,11 +1,12 @@
 """The ResourceActor: every limit of the cluster in one ledger. It never waits inside a call.
 
-Permits are leases. Their holders are incarnations of supervisors, which join, renew, and are forgotten when
-the coordinator sees them die or when they are silent for `lease_s`. A supervisor that starts again joins under
-a higher epoch only after its old protocol hosts are certainly gone; that voids the permits of the old epoch.
+Permits are leases. Their holders are incarnations of supervisors, which join and renew. A supervisor that starts
+again joins under a higher epoch only after its old protocol hosts are certainly gone; that voids the permits of the
+old epoch. A holder that falls silent has hosts that still work: the level above notices within a lease, and replaces
+it. Only when nobody did for several leases are its permits taken back here, so that they are not lost for ever.
 
 The set of holders is journalled. After a crash of this actor alone, nothing is granted until every known
-holder has joined again with what it holds, or its lease has run out: the limit holds across the restart.
+holder has joined again with what it holds, or has been silent for as long: the limit holds across the restart.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from ..protocols.errors import Fenced, NotFound, PodiumError
 from ..supervisors.ports import Ask, Journal, Note, World
 from .ledger import Holder, Ledger, Request
 
-LEASES = 2
-"""Leases of silence before a holder is forgotten: whoever is above it gives it up after one, and kills its hosts,
-so that none of them still uses what is taken back."""
+REPLACED_WITHIN = 5
+"""Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
 _HOLDER = "holder:"
 
 
@@ -128,10 +128,10 @@ class ResourceActor:
             self._journal.write([Note(_HOLDER + shard, None)])
 
     def _tick(self) -> None:
-        """Take back the permits of holders that have been silent for a whole lease."""
+        """Take back the permits of holders that nobody replaces."""
         now = self._world.monotonic()
         for shard, renewed_at in list(self._renewed_at.items()):
-            if now - renewed_at > LEASES * self._lease_s:
+            if now - renewed_at > REPLACED_WITHIN * self._lease_s:
                 self._forget(shard)
         self._grant()
         self._world.call_later(self._lease_s / 4, self._tick)

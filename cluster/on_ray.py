@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import ray
 from ray import cloudpickle
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray._raylet import Config  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
@@ -283,6 +283,18 @@ def take_environment_in(loopback: bool) -> None:
     """
     ray_constants.ENABLE_RAY_CLUSTER = not loopback
     Config.initialize("")
+
+
+def keep_quiet() -> None:
+    """Have Ray's news of dead processes in our log.
+
+    It prints them on the driver's standard output whatever `log_to_driver` says; that output is the user's.
+    """
+    worker.print_to_stdstream = _log_news
+
+
+def _log_news(news: Mapping[str, Any], ignore_prefix: bool) -> None:
+    LOG.info("%s: %s", news["pid"], "\n".join(news["lines"]))
 
 
 def _tune() -> None:

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -29,6 +30,7 @@ from .config import Settings, prepare_ray
 from .definition import code_of
 from .presence import end, end_all
 from .session import COORDINATOR, coordinator_setup
+from .store.lock import DIES_WITHIN_S
 from .store.reading import FileReader, Reader
 from .world import LOG, LoopWorld
 
@@ -63,6 +65,8 @@ class RaySession:
         self._address: str | None = None
         """Of the control store of the cluster that this session is in."""
         self._pillars: list[psutil.Process] = []
+        self._below_pillars: list[psutil.Process] = []
+        """What the pillars had started when they stood: it may outlive them for a minute."""
         self._aside = _Aside()
         self._guard: asyncio.Task[None] | None = None
         self._coordinator: Line | None = None
@@ -76,10 +80,11 @@ class RaySession:
         loopback = prepare_ray(self._data / "ray.token") if ours else False
         import ray  # noqa: F401, PLC0415  (heavy: 0.5 s, and reading commands do without)
 
-        from .on_ray import RayWorld, take_environment_in  # noqa: PLC0415
+        from .on_ray import RayWorld, keep_quiet, take_environment_in  # noqa: PLC0415
 
         if ours:
             take_environment_in(loopback)
+            keep_quiet()
         self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._data)
         await self._enter()
         if self._initialised_here or not self.joined:
@@ -137,13 +142,18 @@ class RaySession:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise EngineClosed(reason=f"cannot join the Ray cluster at {address}: {error}") from error
             return
-        ray.init(
-            num_cpus=self._settings.num_cpus,
-            object_store_memory=self._settings.object_store_mb * 1024 * 1024,
-            include_dashboard=False,
-            **quiet,
-        )
-        self._pillars = [child for child in psutil.Process().children() if child.name() in _PILLARS]
+        try:
+            ray.init(
+                num_cpus=self._settings.num_cpus,
+                object_store_memory=self._settings.object_store_mb * 1024 * 1024,
+                include_dashboard=False,
+                **quiet,
+            )
+        finally:
+            self._pillars = living_pillars()  # when it fails, Ray leaves what it had started
+            self._below_pillars = _children(self._pillars)
+        if len(self._pillars) < len(_PILLARS):
+            raise EngineClosed(reason="the Ray cluster broke while it was starting")
 
     async def _look_after(self) -> None:
         """While this session is open: notice that the cluster is gone, and go on in another."""
@@ -181,7 +191,6 @@ class RaySession:
         while True:
             try:
                 await asyncio.wait_for(self._aside.run(self._leave_ray), LEAVE_S)
-                self._end_pillars()
                 self._ray_world.forget()
                 await self._enter()
             except Exception as error:
@@ -190,14 +199,6 @@ class RaySession:
             else:
                 self.on_rebuilt()
                 return
-
-    def _end_pillars(self) -> None:
-        for process in self._pillars:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        self._pillars = []
 
     async def _start_coordinator(self) -> None:
         setup = coordinator_setup(self._settings)
@@ -229,10 +230,35 @@ class RaySession:
 
     def _leave_ray(self) -> None:
         if self._initialised_here:
-            import ray  # noqa: PLC0415
+            from .leaving import leave_ray  # noqa: PLC0415  (imports ray)
 
-            ray.shutdown()
+            leave_ray()
             self._initialised_here = False
+            self._end_pillars()
+
+    def _end_pillars(self) -> None:
+        for process in [*self._below_pillars, *_children(self._pillars), *self._pillars]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for process in self._pillars:  # our children; the dead among the others may be left to somebody who reaps none
+            with suppress(psutil.TimeoutExpired):
+                process.wait(DIES_WITHIN_S)
+        self._pillars, self._below_pillars = [], []
+
+
+def living_pillars() -> list[psutil.Process]:
+    """Those of this process's children. Ray leaves the dead ones of a cluster that broke unreaped."""
+    return [child for child in psutil.Process().children() if _lives(child) and child.name() in _PILLARS]
+
+
+def _children(processes: list[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        try:
+            found += process.children(recursive=True)
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 def _lives(process: psutil.Process) -> bool:

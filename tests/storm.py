@@ -8,6 +8,7 @@ stop, and everything must finish. Used by test_simulation.py, by the mutants, an
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter, defaultdict
 from random import Random
 
@@ -178,9 +179,7 @@ class Storm:
         WITNESS = Witness()
         WITNESS.simulation = self.simulation
         names = [node.name for node in self.workflow.root.sequence]
-        WITNESS.comes_before = {
-            name: before for before, name in itertools.pairwise(names) if before != "parallel"
-        }
+        WITNESS.comes_before = {name: before for before, name in itertools.pairwise(names) if before != "parallel"}
         status = self.simulation.run(self._drive, within_s=WITHIN_S)
         check_invariants(self, status)
 

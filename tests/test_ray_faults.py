@@ -70,7 +70,7 @@ def wait_for(condition, within_s=60):
 
 
 @pytest.mark.parametrize("victims", [["gcs_server"], ["raylet"], None], ids=["control store", "raylet", "everything"])
-def test_the_driver_goes_on_when_its_cluster_dies(engine, victims):
+def test_the_driver_goes_on_when_its_cluster_dies(engine, victims, capfd):
     """Also with a protocol that only the driver has; its pending results and events never notice."""
 
     @podium.protocol(concurrency=100)
@@ -92,3 +92,4 @@ def test_the_driver_goes_on_when_its_cluster_dies(engine, victims):
     assert [kind for kind in kinds if kind != "started"] == ["accepted", *["finished"] * 3, "completed"]
     assert wait_for(lambda: engine._core._session._address != before)
     assert engine.submit(workflow, {"n": 1}).result(timeout_s=60) == {"n": 4}
+    assert capfd.readouterr().out == "", "Ray's news of dead processes are not the user's output"

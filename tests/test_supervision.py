@@ -9,6 +9,7 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Supervision, Workflow, verdict
+from podium.cluster.virtual import PROCESS
 from podium.errors import InvalidDefinition, TaskFailed, WorkflowDown
 from podium.protocols.errors import PeerLost, SpawnFailed, TooManyRestarts
 from podium.supervisors.family import Family
@@ -257,6 +258,31 @@ def test_an_actor_that_is_stopped_is_replaced_within_its_lease(victim, out_of_re
         }
 
     simulation = Simulation()
+    simulation.run(work)
+
+
+@pytest.mark.parametrize("stopped_after_s", [1, 6, 11])
+def test_permits_of_a_stopped_supervisor_go_to_nobody_while_its_hosts_still_use_them(stopped_after_s):
+    """Its hosts are not stopped, and work on until its successor has ended them."""
+    using, most = [], []
+
+    @podium.protocol(quotas={"llm": 1}, concurrency=10)
+    async def hold(input):
+        using[:] = [*(each for each in using if not each.dead), PROCESS.get()]
+        most.append(len(using))
+        await asyncio.sleep(input["s"])
+        using.remove(PROCESS.get())
+
+    async def work(engine):
+        long = await engine.submit(Workflow("long", Sequence(hold)), {"s": 300})
+        await engine.deploy(Workflow("short", Sequence(hold)))
+        await asyncio.sleep(stopped_after_s)
+        simulation.freeze("supervisor/long", for_s=1000)
+        await (await engine.submit(Workflow("short", Sequence(hold)), {"s": 1})).result()
+        await long.result()
+        assert max(most) == 1
+
+    simulation = Simulation(limits={"llm": 1})
     simulation.run(work)
 
 

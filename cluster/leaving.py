@@ -1,0 +1,37 @@
+"""Leaving Ray without being ended by it.
+
+Ray ends the process, at once and with exit code 1, when any thread reaches for its core after that was shut down. And
+threads do reach for it without knowing: whenever the last hold on a reference to one of Ray's objects is let go, be it
+ours or the user's. Shutting down takes up to seconds when the cluster is broken, and only then does Ray forget its
+core. So the core is hidden from every other thread before: they find nothing to call, as they would afterwards.
+
+Importing this module imports ray.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import ray
+from ray._private import worker
+
+
+class _HiddenCore:
+    """Ray's core, for the thread that made this."""
+
+    def __init__(self, core: Any) -> None:
+        self._core, self._thread = core, threading.get_ident()
+
+    def __getattr__(self, name: str) -> Any:
+        if threading.get_ident() != self._thread:
+            raise AttributeError(f"'{name}' of Ray's core: Ray is being left")
+        return getattr(self._core, name)
+
+
+def leave_ray() -> None:
+    """`ray.shutdown`, whatever other threads do meanwhile."""
+    core = getattr(worker.global_worker, "core_worker", None)
+    if core is not None:
+        worker.global_worker.core_worker = _HiddenCore(core)
+    ray.shutdown()
