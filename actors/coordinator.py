@@ -15,7 +15,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from ..protocols.errors import FixTheCall, NotFound, PodiumError, SpawnFailed, TooManyRestarts, Unknown, WorkflowDown
+from ..protocols.errors import (
+    FixTheCall,
+    NotFound,
+    PeerLost,
+    PodiumError,
+    SpawnFailed,
+    TooManyRestarts,
+    Unknown,
+    WorkflowDown,
+)
 from ..protocols.values import Value
 from ..supervisors.plan import all_quotas
 from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
@@ -300,7 +309,7 @@ class Coordinator:
             child.restarts = Restarts(self._settings.top_restarts)
             if child.line is not None:
                 line, child.line = child.line, None
-                line.close()
+                line.lose(PeerLost(address=child.address, reason="it is deployed again"))
                 await self._world.stop(child.address)
 
     async def _forget(self, shards: list[str]) -> None:

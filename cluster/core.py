@@ -103,7 +103,7 @@ class Core:
         for link in self._links.values():
             link.close()
         if self._coordinator is not None:
-            self._coordinator.close()
+            self._coordinator.lose(self._closed)
         waiting, self._waiting = self._waiting, defaultdict(list)
         for futures in waiting.values():
             for future in futures:

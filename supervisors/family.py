@@ -119,15 +119,19 @@ class Family:
         return child.address if self._restarts.policy.strategy == "one_for_one" else "all"
 
     async def _restart(self, restart: str) -> None:
-        while (failed := self._failed.pop(restart, None)) and not self._ended:
+        failed: dict[str, tuple[PodiumError, float]] = {}
+        while (more := self._failed.pop(restart, None)) and not self._ended:
+            failed |= more
             group = self._group(failed)
             for child in reversed(group):
                 await child.end(_why(child, failed))
             await self._world.sleep(max(delay_s for _, delay_s in failed.values()))
             for child in group:
                 if restart in self._failed or self._ended:
-                    break  # from the beginning, with what failed meanwhile
+                    break  # from the beginning, with what failed meanwhile as well
                 await self._start(child)
+            else:
+                failed = {}
         self._under_way.discard(restart)
 
     async def end(self, why: PodiumError) -> None:

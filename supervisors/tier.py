@@ -7,7 +7,9 @@ after either side died finds the same task, so nothing that the tier recorded ru
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..protocols.errors import PeerLost, PodiumError, SpawnFailed, Unknown
@@ -53,9 +55,10 @@ class Tier:
         return self._line is not None
 
     async def deploy(self, definition: Mapping[str, Any], code: Mapping[str, bytes]) -> None:
-        """Tell a tier that runs of a version that came after it started."""
+        """Tell a tier that runs of a version that came after it started; one that starts again learns it then."""
         if self._line is not None:
-            await self._line.ask("deploy", {"definition": definition, "code": dict(code)})
+            with suppress(Unknown):
+                await self._line.ask("deploy", {"definition": definition, "code": dict(code)})
 
     def submit(self, errand: Errand) -> None:
         self._errands[str(errand.task[0])] = errand
@@ -126,7 +129,7 @@ class Tier:
 
     def _connect(self) -> None:
         line = self._line = self._world.line(self.address)
-        line.watch(self._lost, self._lease_s)
+        line.watch(partial(self._lost, line), self._lease_s)
         line.send("last_words", None, self._heard)
         for errand in list(self._errands.values()):
             errand.task[5] = True
@@ -136,17 +139,19 @@ class Tier:
         if reply.error is None:
             self._last_words = str(reply.value)
 
-    def _lost(self, error: PodiumError) -> None:
+    def _lost(self, line: Line, error: PodiumError) -> None:
+        if self._line is not line:
+            return  # ended on purpose
         self._line = None
         why, self._last_words = self._last_words, None
         self._family.failed(self, PeerLost(address=self.address, reason=why) if why else error)
 
-    async def end(self, _error: PodiumError) -> None:
+    async def end(self, error: PodiumError) -> None:
         """The errands stay: the tier's journal knows how far they came."""
         self._turn += 1
         line, self._line = self._line, None
         if line is not None:
-            line.close()
+            line.lose(PeerLost(address=self.address, reason=str(error)))
             await self._world.stop(self.address)
         else:
             await self._world.kill(self.address)

@@ -6,6 +6,8 @@ import asyncio
 from random import Random
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import podium
 from podium import Hierarchy, Sequence, Step, Supervision, Workflow, verdict
@@ -348,6 +350,7 @@ class FakeWorld:
 class FakeChild:
     def __init__(self, name, log, failures=0):
         self.address, self.is_wanted, self.log, self.failures = name, False, log, failures
+        self.runs = False
 
     async def start(self):
         await asyncio.sleep(0)
@@ -355,10 +358,12 @@ class FakeChild:
             self.failures -= 1
             self.log.append(f"fail {self.address}")
             raise SpawnFailed(address=self.address, reason="not yet")
+        self.runs = True
         self.log.append(f"start {self.address}")
 
     async def end(self, error):
         await asyncio.sleep(0)
+        self.runs = False
         self.log.append(f"end {self.address}")
 
 
@@ -405,6 +410,57 @@ def test_a_second_failure_during_a_group_restart_begins_it_again():
         assert not given_up
 
     asyncio.run(work())
+
+
+@given(
+    strategy=st.sampled_from(["one_for_one", "one_for_all", "rest_for_one"]),
+    deaths=st.lists(st.tuples(st.integers(0, 12), st.sampled_from("abcd")), max_size=6),
+    failures=st.lists(st.integers(0, 2), min_size=4, max_size=4),
+)
+@example("rest_for_one", [(0, "b"), (1, "d")], [0, 0, 0, 0])
+def test_whoever_fails_whenever_in_the_end_all_run(strategy, deaths, failures):
+    """Found by storms: a death while a group was being restarted left out those that the first had taken down."""
+
+    async def work():
+        children = [FakeChild(name, []) for name in "abcd"]
+        world, family, _ = family_of([], strategy, children, intensity=1000)
+        await family.start(children)
+        for child, count in zip(children, failures, strict=True):
+            child.failures = count
+        for turns, name in deaths:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            child = next(each for each in children if each.address == name)
+            if child.runs:
+                child.runs = False
+                family.failed(child, PeerLost(address=name))
+        await settled(world)
+        assert all(child.runs for child in children)
+
+    asyncio.run(work())
+
+
+@podium.protocol
+async def one_round(ctx, brief):
+    return verdict.accept(brief["input"]) if brief["outcomes"] else verdict.assign()
+
+
+def test_a_deployment_is_answered_although_the_tier_that_takes_it_in_is_restarted_with_its_group():
+    async def work(engine):
+        def version(number):
+            team = Hierarchy(one_round, team={"x": Step(Two)}, name="team")
+            return Workflow("w", Sequence(One, team), version=number, supervision=Supervision(strategy="one_for_all"))
+
+        await engine.deploy(version("1"))
+        simulation.freeze("supervisor/w/team", for_s=1000)
+        deploying = asyncio.ensure_future(engine.deploy(version("2")))
+        await asyncio.sleep(1)
+        simulation.kill("supervisor/w/One-0")
+        await deploying
+        assert await (await engine.submit(version("2"), 1)).result() == 1
+
+    simulation = Simulation()
+    simulation.run(work)
 
 
 def test_a_family_that_gives_up_names_the_last_cause():
