@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SEEDS ?= 20000
 KILLS ?= 200
 MINUTES ?= 10
 
-.PHONY: demo test check bench chaos steady clean
+.PHONY: demo test check bench soak sweep mutants chaos steady clean
 
 demo: $(STAMP)
 	$(BIN)/podium run examples/repo_brief/brief.yaml --input path="$(CURDIR)"
@@ -24,6 +25,15 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/throughput.py
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak --seeds $(SEEDS)
+
+sweep: $(STAMP)
+	$(BIN)/python -m tests.sweep
+
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants
 
 chaos: $(STAMP)
 	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)

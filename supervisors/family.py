@@ -46,7 +46,7 @@ class Family:
         give_up: Callable[[PodiumError], None],
     ) -> None:
         """`confirm` returns if this supervisor still owns its shard: one that was stopped for long and overtaken
-        must not start anything, for its successor may have recorded what it would run."""
+        must not end its successor's children, nor start any, for what those would run may be recorded."""
         self._world, self._confirm, self._give_up = world, confirm, give_up
         self._restarts = Restarts(policy)
         self._children: list[Child] = []
@@ -122,6 +122,7 @@ class Family:
         failed: dict[str, tuple[PodiumError, float]] = {}
         while (more := self._failed.pop(restart, None)) and not self._ended:
             failed |= more
+            await self._confirm()
             group = self._group(failed)
             for child in reversed(group):
                 await child.end(_why(child, failed))

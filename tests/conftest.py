@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 def pytest_addoption(parser):
-    parser.addoption("--seeds", type=int, default=250, help="seeds of the simulated storm (tests/test_simulation.py)")
+    parser.addoption("--seeds", type=int, default=500, help="seeds of the simulated storm (tests/test_simulation.py)")

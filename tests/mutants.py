@@ -11,9 +11,11 @@ import contextlib
 import inspect
 import logging
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +28,7 @@ from podium.actors.ledger import Ledger
 from podium.cluster.link import Link
 from podium.cluster.simulated import _SimulatedWorld
 from podium.cluster.store.memory import MemoryJournal
+from podium.cluster.store.sqlite import SqliteJournal
 from podium.protocols.outcomes import OPEN
 from podium.supervisors import intake
 from podium.supervisors.events import StepFinished
@@ -33,7 +36,7 @@ from podium.supervisors.family import Family
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import OpenTask
 from podium.supervisors.supervisor import Supervisor
-from tests import test_engine, test_exchange, test_supervision
+from tests import test_engine, test_exchange, test_journal, test_supervision
 from tests.storm import run_storm
 from tests.test_ledger import LedgerMachine
 
@@ -58,7 +61,10 @@ def skip_the_epoch_check() -> Any:
         inner(journal)
         journal._disk.epoch = newest
 
-    return patch.object(MemoryJournal, "_commit", commit)
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(MemoryJournal, "_commit", commit))
+    stack.enter_context(patch.object(SqliteJournal, "_count", lambda _journal, _db: None))
+    return stack
 
 
 def release_a_permit_twice() -> Any:
@@ -206,6 +212,16 @@ def ledger_model() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "model", partial(run_state_machine_as_test, LedgerMachine, settings=chosen)
 
 
+def journal_contract() -> Iterator[tuple[str, Callable[[], Any]]]:
+    for test in (test_journal.test_sqlite_checks_the_epoch_in_every_commit,):
+        yield test.__name__, partial(_in_a_folder, test)
+
+
+def _in_a_folder(test: Callable[[Path], Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        test(Path(folder))
+
+
 def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
     """The tests of the engine on the simulated cluster and of the exchange, as they stand."""
     for module in (test_supervision, test_engine, test_exchange):
@@ -219,15 +235,20 @@ def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
         yield f"stopped {victim}", partial(test, victim, False)
 
 
+WITHIN_S = 1_000
+"""Virtual seconds that a storm may take; without a bug it is a few hundred."""
+
+
 def storms() -> Iterator[tuple[str, Callable[[], Any]]]:
     for seed in range(SEEDS):
-        yield f"seed {seed}", partial(run_storm, seed)
+        yield f"seed {seed}", partial(run_storm, seed, WITHIN_S)
 
 
 LAYERS: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Any]]]]] = {
-    "storms": storms,
-    "ledger model": ledger_model,
     "examples": examples,
+    "ledger model": ledger_model,
+    "journal": journal_contract,
+    "storms": storms,
 }
 
 
@@ -250,6 +271,7 @@ def quiet() -> None:
 
 def main() -> int:
     quiet()
+    print(f"{'':<44}" + "".join(f"{layer:<46}" for layer in LAYERS))
     passed = [mutant.__name__ for mutant in MUTANTS if not _row(mutant)]
     print(f"{len(MUTANTS)} mutants, {len(passed)} unnoticed {passed or ''}")
     return int(bool(passed))

@@ -169,23 +169,24 @@ class Storm:
         limits = {"llm": rng.choice([1, 2, 5])}
         restarts = {"restart_intensity": 1000, "top_restart_intensity": 1000}
         self.simulation = Simulation(seed, limits, self.faults, **restarts)
+        self.keyed = rng.random() < 0.5
+        """Whether all tasks have a key, or only the first."""
         self.ended: dict[str, tuple] = {}
         """Status and result of each task when its client heard of them."""
         self.events: list[tuple] = []
 
-    def run(self) -> None:
+    def run(self, within_s: float = WITHIN_S) -> None:
         """Run and check; raises AssertionError with the invariant that does not hold."""
         global WITNESS
         WITNESS = Witness()
         WITNESS.simulation = self.simulation
         names = [node.name for node in self.workflow.root.sequence]
         WITNESS.comes_before = {name: before for before, name in itertools.pairwise(names) if before != "parallel"}
-        status = self.simulation.run(self._drive, within_s=WITHIN_S)
+        status = self.simulation.run(self._drive, within_s)
         check_invariants(self, status)
 
     async def _drive(self, engine):
-        inputs = [{"n": n} for n in range(self.count)]
-        tasks = await engine.submit_many(self.workflow, inputs, keys=[f"k{n}" for n in range(self.count)])
+        tasks = await self._submit(engine)
         self.ids = [task.id for task in tasks]
         watching = asyncio.ensure_future(self._watch(tasks[0]))
         await self._submit_again(engine, tasks[0])
@@ -196,6 +197,14 @@ class Storm:
         # the faults have stopped, and what was stopped has thawed
         await asyncio.sleep(self.faults.kill_within_s + self.faults.freeze_s + 3 * self.simulation.settings.lease_s)
         return await engine.status()
+
+    async def _submit(self, engine):
+        inputs = [{"n": n} for n in range(self.count)]
+        keys = [f"k{n}" for n in range(self.count)]
+        if self.keyed:
+            return await engine.submit_many(self.workflow, inputs, keys=keys)
+        first = await engine.submit(self.workflow, inputs[0], key=keys[0])
+        return [first, *await engine.submit_many(self.workflow, inputs[1:])]
 
     async def _end_of(self, n, task):
         try:
@@ -223,9 +232,9 @@ class Storm:
         self.events = [(event.kind, event.step, event.attempt) async for event in task.events()]
 
 
-def run_storm(seed: int) -> Storm:
+def run_storm(seed: int, within_s: float = WITHIN_S) -> Storm:
     storm = Storm(seed)
-    storm.run()
+    storm.run(within_s)
     return storm
 
 

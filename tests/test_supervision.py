@@ -304,6 +304,59 @@ def test_a_zombie_supervisor_writes_nothing_and_runs_nothing():
     simulation.run(work)
 
 
+def test_a_zombie_neither_ends_nor_starts_anybody_before_its_journal_has_answered():
+    """Its hosts are gone, its successor's are at their addresses, and its first write takes time to be refused."""
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(One))
+        await (await engine.submit(workflow, 1)).result()
+        simulation.freeze("supervisor/w", for_s=400, out_of_reach=True)
+        await asyncio.sleep(200)
+        await (await engine.submit(workflow, 2)).result()
+        await asyncio.sleep(500)
+        assert LOG == ["start One"] * 2
+
+    simulation = Simulation(faults=Faults(commit_s=1))
+    simulation.run(work)
+
+
+def test_a_submission_whose_answer_was_lost_finds_its_task_although_that_has_ended():
+    async def work(engine):
+        workflow = Workflow("w", Sequence(counted))
+        await engine.deploy(workflow)
+        submitting = asyncio.ensure_future(engine.submit(workflow, "a"))
+        while not simulation.disk.shard("w").tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        simulation.freeze("supervisor/w", for_s=100, out_of_reach=True)
+        assert await (await submitting).result() == "a"
+        assert LOG == ["counted"]
+        assert (await engine.status())["workflows"]["w"]["epoch"] == 2
+
+    simulation = Simulation(faults=Faults(commit_s=1))
+    simulation.run(work)
+
+
+def test_a_jump_of_the_clock_makes_nobody_look_dead():
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(limited_long)), "a")
+        for jump_s in (36_000, -72_000) * 10:
+            await asyncio.sleep(2)
+            simulation.clock_offset_s += jump_s
+        assert await task.result() == "a"
+        assert LOG == ["a"]
+        assert (await engine.status())["workflows"]["w"]["epoch"] == 1
+
+    simulation = Simulation(limits={"llm": 1})
+    simulation.run(work)
+
+
+@podium.protocol(quotas={"llm": 1})
+async def limited_long(input):
+    LOG.append(input)
+    await asyncio.sleep(60)
+    return input
+
+
 @podium.protocol
 async def counted(input):
     LOG.append("counted")
