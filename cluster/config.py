@@ -57,7 +57,7 @@ class Settings(BaseModel):
     """Work, in seconds, that a host gets ahead of its turn."""
     lease_s: Annotated[float, Field(gt=0)] = 30.0
     """Silence in seconds after which an actor counts as lost: it is stopped, or its event loop is blocked. It is
-    replaced, and a supervisor's permits are taken back."""
+    replaced; the permits of a supervisor that nobody replaces come back after five."""
     keep_finished_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
     """Age in seconds at which a finished task is forgotten, with its submission key. Open tasks never are."""
     keep_finished_tasks: Annotated[int, Field(ge=0)] = 1_000_000

@@ -22,7 +22,7 @@ class Governance:
     lookahead_s: float = 0.05
     """Work, in seconds, that is sent to a host ahead of its turn, so that it never waits for the next frame."""
     lease_s: float = 30.0
-    """Silence after which an actor counts as lost, and its permits are taken back."""
+    """Silence after which an actor counts as lost."""
     keep_finished_s: float = 7 * 86_400.0
     """Age, in seconds, at which a finished task is forgotten."""
     keep_finished_tasks: int = 1_000_000

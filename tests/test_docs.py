@@ -57,9 +57,9 @@ def test_the_yaml_in_the_docs_is_a_workflow_that_runs():
 
 
 def test_the_python_in_the_docs_runs():
-    (code,) = blocks((ROOT / "docs/workflows.md").read_text(), "python")
     names = {"__name__": "docs"}
-    exec(compile(code, "workflows.md", "exec"), names)
+    for code in blocks((ROOT / "docs/workflows.md").read_text(), "python"):
+        exec(compile(code, "workflows.md", "exec"), names)
     assert simulate(names["workflow"], ["ants"]) == ["a longer text"]
 
 
