@@ -15,7 +15,7 @@ from typing import Any
 
 from ..actors.exchange import Near, Transport
 from ..actors.far_side import Far
-from ..protocols.errors import PeerLost, SpawnFailed, Unknown
+from ..protocols.errors import Fenced, PeerLost, SpawnFailed, Unknown
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
 from .virtual import Process, in_process
@@ -66,12 +66,20 @@ class InProcessCluster:
         self.data = data
         self._cells: dict[str, Cell] = {}
         self._numbers = itertools.count(1)
+        self._epochs: dict[str, int] = {}
+        """By address: the newest epoch under which somebody spawned there."""
 
     def new_world(self, cell: Cell) -> LoopWorld:
         return CellWorld(self, cell)
 
-    async def spawn(self, owner: Cell | None, role: Role, address: str, setup: Mapping[str, Any]) -> Value:
+    async def spawn(
+        self, owner: Cell | None, role: Role, address: str, setup: Mapping[str, Any], epoch: int = 0
+    ) -> Value:
         """Start an actor at `address`, in place of any that is there. Raises SpawnFailed."""
+        newest = self._epochs[address] = max(epoch, self._epochs.get(address, 0))
+        if newest > epoch:
+            fenced = Fenced(shard=address, epoch=epoch, newer=newest)
+            raise SpawnFailed(address=address, reason=str(fenced), kind="Fenced")
         self.kill(address)
         cell = Cell(address, owner)
         cell.world = self.new_world(cell)
@@ -164,7 +172,7 @@ class CellWorld(LoopWorld):
         return near
 
     async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
-        return await self._cluster.spawn(self._cell, role, address, setup)
+        return await self._cluster.spawn(self._cell, role, address, setup, self.epoch)
 
     async def kill(self, address: str) -> None:
         self._cluster.kill(address)

@@ -33,5 +33,5 @@ def leave_ray() -> None:
     """`ray.shutdown`, whatever other threads do meanwhile."""
     core = getattr(worker.global_worker, "core_worker", None)
     if core is not None:
-        worker.global_worker.core_worker = _HiddenCore(core)
+        vars(worker.global_worker)["core_worker"] = _HiddenCore(core)
     ray.shutdown()

@@ -54,9 +54,9 @@ _SETUP_BYTES = 256 * 1024 * 1024
 class Resident:
     """The Ray actor around one of ours. No I/O in `__init__`: a Ray actor whose `__init__` raises is lost."""
 
-    def __init__(self, role: Role, address: str, namespace: str, data: str, setup: bytes) -> None:
+    def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
         self._role, self._address, self._namespace, self._data = role, address, namespace, data
-        self._setup = setup
+        self._epoch, self._setup = epoch, setup
         self._starting: asyncio.Task[Value] | None = None
         self._actor: Actor
         self._far: Far
@@ -74,7 +74,7 @@ class Resident:
     async def _start(self) -> Value:
         if self._role != "host":
             _tune()
-        announce(Path(self._data), self._address)
+        announce(Path(self._data), self._address, self._epoch)
         world = RayWorld(self._address, self._namespace, Path(self._data))
         self._actor = new_actor(self._role, world)
         self._far = Far(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
@@ -106,10 +106,10 @@ class ThreadedResident:
     so this is for actors that one other talks to.
     """
 
-    def __init__(self, role: Role, address: str, namespace: str, data: str, setup: bytes) -> None:
+    def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
         self._loop = new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="podium", daemon=True).start()
-        self._inside = Resident(role, address, namespace, data, setup)
+        self._inside = Resident(role, address, namespace, data, epoch, setup)
 
     def start(self) -> bytes:
         return self._wait(self._inside.start())
@@ -178,7 +178,7 @@ class RayWorld(LoopWorld):
             try:
                 resident = _THREADED if role in THREADS else _RESIDENT
                 return resident.options(name=address, namespace=self._namespace, **options).remote(
-                    role, address, self._namespace, str(self.data), setup
+                    role, address, self._namespace, str(self.data), self.epoch, setup
                 )
             except ValueError as error:
                 if time.monotonic() > give_up_at:
@@ -290,7 +290,7 @@ def keep_quiet() -> None:
 
     It prints them on the driver's standard output whatever `log_to_driver` says; that output is the user's.
     """
-    worker.print_to_stdstream = _log_news
+    vars(worker)["print_to_stdstream"] = _log_news
 
 
 def _log_news(news: Mapping[str, Any], ignore_prefix: bool) -> None:

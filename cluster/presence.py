@@ -21,9 +21,13 @@ _held: dict[str, int] = {}
 """Handles of the locks that this process holds, so that they last as long as it does."""
 
 
-def announce(data: Path, address: str) -> None:
-    """This process is the actor at `address` from now on; one that still was is killed."""
-    _held[address] = lock.take(_path(data, address), f"address '{address}'", wait_s=0.0)
+def announce(data: Path, address: str, epoch: int) -> None:
+    """This process is the actor at `address` from now on; one that still was is killed.
+
+    `epoch` is the one of whoever started it. Raises Fenced if somebody with a newer one did so before: the starter
+    is a zombie, and what it started must not run beside its successor's.
+    """
+    _held[address] = lock.take(_path(data, address), address, wait_s=0.0, epoch=epoch)
 
 
 async def end(data: Path, address: str, patience_s: float = 0.0) -> None:

@@ -253,7 +253,10 @@ class _SimulatedWorld(CellWorld):
 
     async def open_journal(self, shard: str) -> Journal:
         faults = self._simulation.faults
-        return MemoryJournal(self._simulation.disk, shard, lambda: self._simulation.rng.uniform(0, faults.commit_s / 2))
+        disk, rng = self._simulation.disk, self._simulation.rng
+        journal = MemoryJournal(disk, shard, lambda: rng.uniform(0, faults.commit_s / 2))
+        self.epoch = journal.epoch
+        return journal
 
     async def open_count(self, shard: str) -> int:
         return self._simulation.disk.open_count(shard)

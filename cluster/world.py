@@ -49,6 +49,8 @@ class LoopWorld:
         self._threads: ThreadPoolExecutor | None = None
         self._journals: list[SqliteJournal] = []
         self.crashed = False
+        self.epoch = 0
+        """Of the journal that this actor opened; what it spawns is fenced by it."""
 
     def now(self) -> float:
         return time.time()
@@ -93,7 +95,9 @@ class LoopWorld:
     async def open_journal(self, shard: str) -> Journal:
         journal = SqliteJournal(self.data, shard)
         self._journals.append(journal)
-        return await journal.open()
+        await journal.open()
+        self.epoch = journal.epoch
+        return journal
 
     async def open_count(self, shard: str) -> int:
         return FileReader(self.data).open_count(shard)

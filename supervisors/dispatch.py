@@ -61,6 +61,9 @@ class Dispatcher:
         for tier in plan.tiers:
             await self._tiers[tier.name].deploy(tier.definition, self._code)
 
+    def wake(self, tier: str) -> None:
+        self._family.start_soon([self._tiers[tier]])
+
     def _children(self, plan: Plan) -> list[Child]:
         children: list[Child] = []
         for name in plan.children:

@@ -137,7 +137,8 @@ class World(Protocol):
     async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
         """Start an actor below this one and wait for its `start`; returns what that returned.
 
-        It dies with this actor. Raises SpawnFailed.
+        It dies with this actor. Raises SpawnFailed, also if somebody has spawned there under a newer epoch than
+        that of this actor's journal: then this actor has been overtaken.
         """
 
     async def kill(self, address: str) -> None:

@@ -87,6 +87,7 @@ class Supervisor:
             if any(plan.uses_quotas for plan in self._plans.values()):
                 self._permits.connect()
             self._resume([self._folded(task) for task in tasks], setup.get("keep"))
+            await self._wake_tiers(setup["shard"])
         else:
             for task in tasks:
                 self._take(self._folded(task), Abandoned(self._abandoned, self._world.now()))
@@ -108,7 +109,7 @@ class Supervisor:
     def _tier_setup(self, shard: str, resources: str, tier: TierPlan) -> dict[str, Any]:
         definitions = [t.definition for p in self._plans.values() for t in p.tiers if t.name == tier.name]
         return {
-            "shard": f"{shard}.{tier.name}",
+            "shard": _tier_shard(shard, tier.name),
             "settings": self._settings.to_wire(),
             "resources": resources,
             "definitions": definitions,
@@ -325,6 +326,12 @@ class Supervisor:
             for place in task.running.values():
                 self._dispatcher.run(plan, task, place, order, recovered=True)
 
+    async def _wake_tiers(self, shard: str) -> None:
+        """A tier with open runs is needed, if only to cancel them: the task above may have ended as we died."""
+        for name in sorted({tier.name for plan in self._plans.values() for tier in plan.tiers}):
+            if await self._world.open_count(_tier_shard(shard, name)) > 0:
+                self._dispatcher.wake(name)
+
     def _tell(self, task: TaskState, place: Place, told: list[Value]) -> None:
         """Something happened that is not journalled: a step was sent to a host, or said something."""
         task_id = task.record.task_id
@@ -350,3 +357,7 @@ class Supervisor:
         if task.record.status == "pending":
             task.record = replace(task.record, status="running")
             self._journal.write([Running(task.record.task_id)])
+
+
+def _tier_shard(shard: str, tier: str) -> str:
+    return f"{shard}.{tier}"

@@ -15,6 +15,7 @@ from podium.cluster.virtual import PROCESS
 from podium.errors import InvalidDefinition, TaskFailed, WorkflowDown
 from podium.protocols.errors import PeerLost, SpawnFailed, TooManyRestarts
 from podium.supervisors.family import Family
+from podium.supervisors.ports import Needs
 from podium.supervisors.restarts import RestartPolicy, Restarts
 from podium.testing import Faults, Simulation
 from tests import sample
@@ -315,6 +316,43 @@ def test_a_zombie_neither_ends_nor_starts_anybody_before_its_journal_has_answere
         await (await engine.submit(workflow, 2)).result()
         await asyncio.sleep(500)
         assert LOG == ["start One"] * 2
+
+    simulation = Simulation(faults=Faults(commit_s=1))
+    simulation.run(work)
+
+
+def test_a_zombie_that_was_already_starting_somebody_is_refused():
+    """It confirmed, was stopped, and spawns when its successor's child is there: a tier would lose its tasks."""
+
+    async def work(engine):
+        cluster = simulation.cluster
+        workflow = Workflow("w", Sequence(One))
+        await (await engine.submit(workflow, 1)).result()
+        zombie = cluster.alive("supervisor/w").world
+        simulation.kill("supervisor/w")
+        await (await engine.submit(workflow, 2)).result()
+        living = cluster.alive("supervisor/w/One-0")
+        with pytest.raises(SpawnFailed, match="epoch 1 of shard 'supervisor/w/One-0' was overtaken by epoch 2"):
+            await zombie.spawn("host", "supervisor/w/One-0", {}, Needs())
+        assert cluster.alive("supervisor/w/One-0") is living
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
+def test_a_tier_hears_of_a_cancellation_that_its_supervisor_did_not_live_to_pass_on():
+    async def work(engine):
+        team = Hierarchy(one_round, team={"x": Step(sample.slow)}, name="team")
+        task = await engine.submit(Workflow("w", Sequence(team, One)), {"s": 1000})
+        await asyncio.sleep(10)
+        cancelling = asyncio.ensure_future(task.cancel())
+        while simulation.disk.shard("w").tasks[task.id].record.status != "cancelled":  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        simulation.kill("supervisor/w")
+        assert await cancelling == "cancelled"
+        await asyncio.sleep(10)
+        (below,) = simulation.disk.shard("w.team").tasks.values()
+        assert below.record.status == "cancelled"
 
     simulation = Simulation(faults=Faults(commit_s=1))
     simulation.run(work)

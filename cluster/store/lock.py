@@ -15,7 +15,7 @@ import signal
 import time
 from pathlib import Path
 
-from ...protocols.errors import DataInUse
+from ...protocols.errors import DataInUse, Fenced
 
 LOG = logging.getLogger("podium")
 
@@ -24,27 +24,40 @@ DIES_WITHIN_S = 10.0
 _POLL_S = 0.02
 
 
-def take(path: Path, what: str, wait_s: float) -> int:
+def take(path: Path, what: str, wait_s: float, epoch: int = 0) -> int:
     """Hold the lock file at `path`; returns its handle, and closing that lets go.
 
     A dying predecessor is waited for; one that does not die is killed. `what` names in the log what it locks.
 
     Raises:
+        Fenced: somebody held it under a newer epoch than `epoch`.
         DataInUse: this process holds the shard, or another that could not be confirmed or killed.
         OSError: the file cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        _check_epoch(lock, what, epoch)
         if not _wait(lock, wait_s) and not (_end_zombie(path, what, wait_s) and _wait(lock, DIES_WITHIN_S)):
-            written = os.pread(lock, 64, 0).decode(errors="replace").strip()
-            raise DataInUse(directory=str(path.parent.parent), holder=f"process {written or 'unknown'}")
+            raise DataInUse(directory=str(path.parent.parent), holder=f"process {(_written(lock) or ['unknown'])[0]}")
+        _check_epoch(lock, what, epoch)  # again: a newer one may have come and gone meanwhile
         os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        os.pwrite(lock, f"{os.getpid()} {epoch}".encode(), 0)
     except BaseException:
         os.close(lock)
         raise
     return lock
+
+
+def _written(lock: int) -> list[str]:
+    """Process number and epoch of whoever holds or held the lock, as texts."""
+    return os.pread(lock, 64, 0).decode(errors="replace").split()
+
+
+def _check_epoch(lock: int, what: str, epoch: int) -> None:
+    newer = int("".join(_written(lock)[1:]) or 0)
+    if newer > epoch:
+        raise Fenced(shard=what, epoch=epoch, newer=newer)
 
 
 def try_take(path: Path) -> int | None:
