@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..protocols.errors import (
-    FixTheCall,
     NotFound,
     PeerLost,
     PodiumError,
@@ -25,6 +24,7 @@ from ..protocols.errors import (
     Unknown,
     WorkflowDown,
 )
+from ..protocols.limits import Amount, read_limits
 from ..protocols.values import Value
 from ..supervisors.plan import all_quotas
 from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
@@ -35,6 +35,7 @@ RESOURCES = "resources"
 _MAY_PASS = ("JournalFailed", "DataInUse")
 """Why a supervisor may not start although it is not at fault: it is tried again for as long as it takes."""
 _NEVER_PASS = ("JournalCorrupt",)
+_LIMITS = "limits"
 _WORKFLOW = "workflow:"
 
 
@@ -58,7 +59,8 @@ class Coordinator:
     def __init__(self, world: World) -> None:
         self._world = world
         self._settings = Governance()
-        self._limits: dict[str, int] = {}
+        self._limits: dict[str, Amount] = {}
+        self._weights: dict[str, float] = {}
         self._journal: Journal
         self._workflows: dict[str, _Child] = {}
         self._catalogue: dict[str, dict[str, Value]] = {}
@@ -67,16 +69,25 @@ class Coordinator:
         self._cold = True
 
     async def start(self, setup: Mapping[str, Any]) -> None:
-        """setup: settings, limits, cold (whether the cluster is new, so that no child can have survived)."""
+        """setup: settings, limits, weights, cold (whether the cluster is new, so that no child can have survived)."""
         self._settings = Governance.from_wire(setup["settings"])
-        self._limits, self._cold = dict(setup["limits"]), bool(setup["cold"])
+        self._limits, self._weights, self._cold = setup["limits"], setup["weights"], bool(setup["cold"])
         self._resources = _Child(RESOURCES, self._settings)
         self._journal = await self._world.open_journal("coordinator")
         self._journal.on_failure = self._world.crash
-        for name, entry in (await self._journal.notes()).items():
+        notes = await self._journal.notes()
+        await self._recall_limits(notes.get(_LIMITS))
+        for name, entry in notes.items():
             if name.startswith(_WORKFLOW):
                 self._know(name.removeprefix(_WORKFLOW), entry)
         self._world.background(self._resume(), "resume")
+
+    async def _recall_limits(self, changed: Any) -> None:
+        """Limits that were changed while the cluster ran hold until it ends."""
+        if changed and self._cold:
+            await durable(self._journal, [Note(_LIMITS, None)])
+        elif changed:
+            self._limits |= changed
 
     def _know(self, workflow: str, entry: dict[str, Value]) -> _Child:
         self._catalogue[workflow] = entry
@@ -175,12 +186,11 @@ class Coordinator:
             await self._started(workflow)
         return {"address": child.address, "hash": self._catalogue[workflow]["hash"]}
 
-    async def _change_limits(self, limits: Mapping[str, int]) -> Value:
-        """limits {quota: permits}: change some, under the running holders; returns all with their use."""
-        bad = [quota for quota, limit in limits.items() if not isinstance(limit, int) or limit < 0]
-        if bad:
-            raise FixTheCall(f"limit of '{bad[0]}' must be a whole number, 0 or more, not {limits[bad[0]]!r}")
+    async def _change_limits(self, limits: Mapping[str, Amount]) -> Value:
+        """limits {name: amount}: change some, under the running holders; returns all with their use."""
+        read_limits(limits)
         self._limits.update(limits)
+        await durable(self._journal, [Note(_LIMITS, self._limits)])
         line = await self._resources_line()
         return await line.ask("limits", dict(limits))
 
@@ -209,6 +219,7 @@ class Coordinator:
             "limits": self._limits,
             "lease_s": self._settings.lease_s,
             "age_s": self._settings.age_s,
+            "weights": self._weights,
             "cold": self._cold,
         }
         self._cold = False

@@ -1,152 +1,242 @@
 """The ledger of permits: pure, exact, and the only place that knows who holds what.
 
-A request is granted all the permits it needs in one decision, or none, so there are no partial holds and no
-deadlock. Waiters are ordered by priority with linear ageing: one level of priority outweighs `age_s` seconds
-of waiting, so nobody waits for ever behind higher priorities. A waiter that cannot be granted reserves its
-quotas: nobody behind it takes from them, but requests for other quotas pass.
+A request gets all it needs in one decision, or nothing: there are no partial holds and no deadlock. A limit of the
+cluster has one pool, one "per user" a pool per user, and a request needs of every pool that its quotas have. Permits
+are held until they are released; of a rate, what is used up comes back with time (GCRA, the leaky bucket as a meter).
 
-Invariant (tested as a property): for every quota, held <= limit at every grant, and held equals the sum over
-the holders. A limit may be lowered under running holders; then held falls back to it as they release.
+Who comes first is decided in `waiting.py`. A waiter that a pool of the whole cluster cannot serve reserves its cluster
+pools: nobody behind it takes from them. One that a pool of its own user, workflow or protocol holds up reserves
+nothing, and neither does one that no pool could ever serve as the limits are now.
+
+Invariant (tested as a property): for every pool, held <= limit at every grant, and held equals the sum over the
+holders; a rate never gives more than burst + time / interval. A limit may be lowered under running holders; then held
+falls back to it as they release.
+
+Source: ITU-T I.371 (GCRA).
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..protocols.errors import InvalidInput
+from ..protocols.limits import Amount, Limit, read_limits
+from .waiting import Holder, Pool, Request, Waiting, Who
+
+__all__ = ["Holder", "Ledger", "Request", "Who"]
+KEEP_METERS = 10_000
+"""Meters of rates that are full again, and kept nevertheless."""
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """One incarnation of a supervisor."""
+class _Lack:
+    """A pool that has too little for a request."""
 
-    shard: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A wish for permits: `needs` by quota name, all at once."""
-
-    id: str
-    holder: Holder
-    needs: Mapping[str, int]
-    priority: int = 0
-    arrived_at: float = 0.0
+    pool: Pool
+    until: float
+    """When time alone mends it, in monotonic seconds; infinite for permits that somebody holds."""
+    for_ever: bool = False
+    """Whether the limit itself is too low."""
 
 
 class Ledger:
-    def __init__(self, limits: Mapping[str, int], age_s: float) -> None:
-        """`age_s`: seconds of waiting that weigh as much as one level of priority."""
-        self._limits = dict(limits)
-        self._age_s = age_s
-        self._held: Counter[str] = Counter()
+    def __init__(
+        self,
+        limits: Mapping[str, Amount],
+        age_s: float,
+        weights: Mapping[str, float] | None = None,
+        empty_at: float = -math.inf,
+    ) -> None:
+        """
+        Args:
+            limits: as `protocols.limits` reads them.
+            age_s: seconds of waiting that weigh as much as one level of priority.
+            weights: shares of users; 1.0 for those not named.
+            empty_at: rates count as used up then, because what was used before is not known any more.
+        """
+        self._written = dict(limits)
+        self._limits = _by_quota(limits)
+        self._held: Counter[Pool] = Counter()
+        self._meters: dict[Pool, float] = {}
+        """Of a rate: when it will have come back to its full burst (GCRA's theoretical arrival time)."""
+        self._empty_at = empty_at
         self._grants: dict[str, Request] = {}
-        self._waiting: dict[str, Request] = {}
-        self._queues: dict[tuple[tuple[str, int], ...], list[tuple[float, int, str]]] = {}
-        """One queue per set of needs, so that a decision looks at its first waiter only."""
-        self._arrivals = 0
+        shares = weights or {}
+        self._waiting = Waiting(age_s, lambda user: shares.get(user, 1.0))
+        self._due: list[tuple[float, Pool]] = []
+        self._due_at: dict[Pool, float] = {}
+        self.wake_at = math.inf
+        """When time alone may allow the next grant, as of the last decision."""
 
     @property
-    def limits(self) -> dict[str, int]:
-        return dict(self._limits)
+    def limits(self) -> dict[str, Amount]:
+        return dict(self._written)
 
     @property
     def held(self) -> dict[str, int]:
-        return {quota: self._held[quota] for quota in self._limits}
+        """Permits held by limit, over all its pools."""
+        held = Counter(dict.fromkeys(self._written, 0))
+        for (name, _), count in self._held.items():
+            held[name] += count
+        return dict(held)
 
     @property
     def waiting(self) -> dict[str, int]:
-        """Requests that wait, counted per quota."""
-        counts = Counter(quota for request in self._waiting.values() for quota in request.needs)
-        return {quota: counts[quota] for quota in self._limits}
+        """Requests that wait, by limit."""
+        counts = self._waiting.counts
+        return {limit.name: counts[quota] for quota, limits in self._limits.items() for limit in limits}
+
+    def pools(self, name: str) -> dict[str, int]:
+        """Permits held of one limit, by user, workflow or protocol; "" for the cluster's."""
+        return {whose: count for (known, whose), count in self._held.items() if known == name}
 
     def is_granted(self, id: str) -> bool:
         return id in self._grants
 
     def check(self, needs: Mapping[str, int]) -> None:
-        """Raise InvalidInput if `needs` can never be granted: unknown quota, or more than its limit."""
+        """Raise InvalidInput if `needs` can never be granted: unknown quota, or more than a limit."""
         for quota, count in needs.items():
-            limit = self._limits.get(quota)
-            if limit is None:
+            if quota not in self._limits:
                 known = ", ".join(self._limits) or "none"
                 raise InvalidInput(problem=f"no limit is set for quota '{quota}' (set: {known})", path="quotas")
-            if count > limit:
-                raise InvalidInput(problem=f"{count} permits of '{quota}', its limit is {limit}", path="quotas")
+            for limit in self._limits[quota]:
+                if count > limit.amount:
+                    problem = f"{count} permits of '{quota}', its limit is {limit.amount:g}"
+                    where = "" if limit.scope == "cluster" else f" ('{limit.name}')"
+                    raise InvalidInput(problem=problem + where, path="quotas")
 
     def add(self, request: Request) -> None:
         """Put a request in the queue; `decide` grants it. One that is known already is left as it is."""
-        if request.id in self._grants or request.id in self._waiting:
-            return
-        self.check(request.needs)
-        self._waiting[request.id] = request
-        self._arrivals += 1
-        rank = request.arrived_at / self._age_s - request.priority
-        queue = self._queues.setdefault(_signature(request.needs), [])
-        heapq.heappush(queue, (rank, self._arrivals, request.id))
+        if request.id not in self._grants and request.id not in self._waiting:
+            self.check(request.needs)
+            self._waiting.add(request)
 
     def claim(self, request: Request) -> None:
         """Enter permits that are held already, as known from before a restart of the ledger."""
         if request.id not in self._grants:
             self._grants[request.id] = request
-            self._held.update(request.needs)
+            self._count(request, 1)
 
     def remove(self, id: str) -> None:
         """Release what `id` holds, or withdraw it from the queue. Unknown ids are fine."""
-        self._waiting.pop(id, None)
+        self._waiting.remove(id)
         request = self._grants.pop(id, None)
         if request is not None:
-            self._held.subtract(request.needs)
+            self._count(request, -1)
+            for pool, _, _ in self._pools(request):
+                self._waiting.unpark(pool)
 
     def remove_holders(self, shard: str) -> None:
         """Take back everything that the incarnations of a shard hold or wait for."""
-        for request in [*self._grants.values(), *self._waiting.values()]:
+        for request in [*self._grants.values(), *self._waiting]:
             if request.holder.shard == shard:
                 self.remove(request.id)
 
-    def set_limits(self, limits: Mapping[str, int]) -> None:
-        """Change some limits under the running holders; no permit is lost or invented."""
-        self._limits.update(limits)
+    def set_limits(self, limits: Mapping[str, Amount]) -> None:
+        """Change some limits, or add some, under the running holders; no permit is lost or invented."""
+        self._limits = _by_quota({**self._written, **limits})
+        self._written.update(limits)
+        self._held.clear()
+        for request in self._grants.values():
+            self._count(request, 1)
+        self._waiting.unpark_all()
 
-    def decide(self) -> list[Request]:
-        """Grant what can be granted now, in order."""
+    def decide(self, now: float) -> list[Request]:
+        """Grant what can be granted now, in order. `now`: monotonic seconds."""
+        self._wake(now)
         granted: list[Request] = []
-        reserved: set[str] = set()
-        heads = [head for queue in list(self._queues) if (head := self._head(queue))]
+        reserved: set[Pool] = set()
+        heads = [
+            (*head, signature) for signature in self._waiting.signatures() if (head := self._waiting.head(signature))
+        ]
         heapq.heapify(heads)
         while heads:
-            _, _, id = heapq.heappop(heads)
-            request = self._waiting[id]
-            signature = _signature(request.needs)
-            if not self._fits(request.needs, reserved):
-                reserved.update(request.needs)
-                continue
-            heapq.heappop(self._queues[signature])
-            del self._waiting[id]
-            self._grants[id] = request
-            self._held.update(request.needs)
-            granted.append(request)
-            if head := self._head(signature):
-                heapq.heappush(heads, head)
+            _, _, request, signature = heads[0]
+            if self._pass(request, now, reserved, granted) and (head := self._waiting.head(signature)):
+                heapq.heapreplace(heads, (*head, signature))
+            else:
+                heapq.heappop(heads)
         return granted
 
-    def _fits(self, needs: Mapping[str, int], reserved: Iterable[str]) -> bool:
-        return all(
-            quota not in reserved and self._held[quota] + count <= self._limits[quota] for quota, count in needs.items()
-        )
+    def _pass(self, request: Request, now: float, reserved: set[Pool], granted: list[Request]) -> bool:
+        """Grant a request, or put it aside; returns whether the next of its group can be looked at."""
+        lack = self._lack(request, now, reserved)
+        if lack is None:
+            self._grant(request, now)
+            granted.append(request)
+            return True
+        if lack.until < math.inf:
+            self._wake_later(lack)
+        if lack.pool[1]:
+            self._waiting.park(request, lack.pool)
+            return True
+        if not lack.for_ever:
+            reserved.update(pool for pool, _, _ in self._pools(request) if not pool[1])
+        return False
 
-    def _head(self, signature: tuple[tuple[str, int], ...]) -> tuple[float, int, str] | None:
-        queue = self._queues[signature]
-        while queue and queue[0][2] not in self._waiting:
-            heapq.heappop(queue)
-        if not queue:
-            del self._queues[signature]
-            return None
-        return queue[0]
+    def _lack(self, request: Request, now: float, reserved: set[Pool]) -> _Lack | None:
+        for pool, limit, count in self._pools(request):
+            if count > limit.amount:
+                return _Lack(pool, math.inf, for_ever=True)
+            if pool in reserved:
+                return _Lack(pool, math.inf)
+            if limit.interval_s is not None:
+                until = self._meter(pool, limit, now) + (count - limit.amount) * limit.interval_s
+                if until > now:
+                    return _Lack(pool, until)
+            elif self._held[pool] + count > limit.amount:
+                return _Lack(pool, math.inf)
+        return None
+
+    def _grant(self, request: Request, now: float) -> None:
+        self._waiting.take(request)
+        self._grants[request.id] = request
+        self._count(request, 1)
+        for pool, limit, count in self._pools(request):
+            if limit.interval_s is not None:
+                self._meters[pool] = self._meter(pool, limit, now) + count * limit.interval_s
+        if len(self._meters) > KEEP_METERS:
+            self._meters = {pool: full_at for pool, full_at in self._meters.items() if full_at > now}
+
+    def _meter(self, pool: Pool, limit: Limit, now: float) -> float:
+        assert limit.interval_s is not None
+        unknown = self._empty_at + limit.amount * limit.interval_s
+        return max(now, self._meters.get(pool, unknown))
+
+    def _wake_later(self, lack: _Lack) -> None:
+        if lack.until < self._due_at.get(lack.pool, math.inf):
+            self._due_at[lack.pool] = lack.until
+            heapq.heappush(self._due, (lack.until, lack.pool))
+            self.wake_at = min(self.wake_at, lack.until)
+
+    def _wake(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, pool = heapq.heappop(self._due)
+            self._due_at.pop(pool, None)
+            self._waiting.unpark(pool)
+        self.wake_at = self._due[0][0] if self._due else math.inf
+
+    def _count(self, request: Request, sign: int) -> None:
+        for pool, limit, count in self._pools(request):
+            if limit.interval_s is None:
+                self._held[pool] += sign * count
+                if not self._held[pool]:
+                    del self._held[pool]
+
+    def _pools(self, request: Request) -> Iterator[tuple[Pool, Limit, int]]:
+        for quota, count in request.needs.items():
+            for limit in self._limits.get(quota, ()):
+                whose = "" if limit.scope == "cluster" else getattr(request.who, limit.scope) or "?"
+                yield (limit.name, whose), limit, count
 
 
-def _signature(needs: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted(needs.items()))
+def _by_quota(written: Mapping[str, Amount]) -> dict[str, list[Limit]]:
+    """Those of the cluster last: who is held up by a pool of its own is to hold up nobody else."""
+    found: dict[str, list[Limit]] = {}
+    for limit in sorted(read_limits(written).values(), key=lambda limit: limit.scope == "cluster"):
+        found.setdefault(limit.quota, []).append(limit)
+    return found

@@ -11,12 +11,13 @@ holder has joined again with what it holds, or has been silent for as long: the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..protocols.errors import Fenced, NotFound, PodiumError
-from ..supervisors.ports import Ask, Journal, Note, World
-from .ledger import Holder, Ledger, Request
+from ..supervisors.ports import Ask, Journal, Note, Timer, World
+from .ledger import Holder, Ledger, Request, Who
 
 REPLACED_WITHIN = 5
 """Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
@@ -35,10 +36,12 @@ class ResourceActor:
         self._expected: set[str] = set()
         """Holders from before a crash that have not joined again: nothing is granted while there are any."""
         self._asks: dict[str, Ask] = {}
+        self._timer: Timer | None = None
 
     async def start(self, setup: Mapping[str, Any]) -> None:
-        """setup: limits {quota: permits}, lease_s, age_s, cold (whether no holder can have survived)."""
-        self._ledger = Ledger(setup["limits"], setup["age_s"])
+        """setup: limits, lease_s, age_s, weights, cold (whether no holder can have survived)."""
+        empty_at = -math.inf if setup["cold"] else self._world.monotonic()
+        self._ledger = Ledger(setup["limits"], setup["age_s"], setup["weights"], empty_at)
         self._lease_s = setup["lease_s"]
         self._journal = await self._world.open_journal("resources")
         self._journal.on_failure = self._world.crash
@@ -89,7 +92,8 @@ class ResourceActor:
         if self._ledger.is_granted(id):
             ask.reply()
             return
-        self._ledger.add(Request(id, holder, wish["needs"], wish["priority"], self._world.monotonic()))
+        who = Who(*wish["who"])
+        self._ledger.add(Request(id, holder, wish["needs"], wish["priority"], self._world.monotonic(), who))
         self._asks[id] = ask
         ask.on_cancel = lambda: self._withdraw(id)
         self._grant()
@@ -109,8 +113,8 @@ class ResourceActor:
         self._epochs[shard] = epoch
         self._renew(shard)
         self._expected.discard(shard)
-        for id, needs in claims:
-            self._ledger.claim(Request(id, Holder(shard, epoch), needs))
+        for id, needs, who in claims:
+            self._ledger.claim(Request(id, Holder(shard, epoch), needs, who=Who(*who)))
         if self._journal is not None:
             self._journal.write([Note(_HOLDER + shard, epoch)])
 
@@ -139,10 +143,18 @@ class ResourceActor:
     def _grant(self) -> None:
         if self._expected:
             return
-        for request in self._ledger.decide():
+        now = self._world.monotonic()
+        for request in self._ledger.decide(now):
             ask = self._asks.pop(request.id, None)
             if ask is not None:
                 ask.reply()
+        self._wake_at(self._ledger.wake_at, now)
+
+    def _wake_at(self, at: float, now: float) -> None:
+        """Decide again when a rate will have come back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if at == math.inf else self._world.call_later(at - now, self._grant)
 
     def _status(self) -> dict[str, Any]:
         ledger = self._ledger

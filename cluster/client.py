@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
+from ..protocols.limits import Amount
 from ..protocols.outcomes import TaskEvent, TaskRecord, TaskStatus
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
@@ -196,7 +197,7 @@ class AsyncEngine:
         records = self._core.reader.list_tasks(status, workflow, user, limit)
         return [AsyncTask(self._core, record.task_id, record.workflow) for record in records]
 
-    async def set_limits(self, **limits: int) -> dict[str, Any]:
+    async def set_limits(self, **limits: Amount) -> dict[str, Any]:
         """As `Engine.set_limits`."""
         return await self._core.ask_coordinator("limits", limits)  # type: ignore[no-any-return]
 
@@ -314,8 +315,11 @@ class Engine:
         records = self._core.reader.list_tasks(status, workflow, user, limit)
         return [Task(self._core, record.task_id, record.workflow) for record in records]
 
-    def set_limits(self, **limits: int) -> dict[str, Any]:
-        """Change permits per quota while the cluster runs; returns {quota: {limit, held, waiting}}."""
+    def set_limits(self, **limits: Amount) -> dict[str, Any]:
+        """Change limits while the cluster runs, until it ends; returns {name: {limit, held, waiting}}.
+
+        `engine.set_limits(llm=3, **{"llm per user": 1})`. Raises InvalidInput.
+        """
         self._check_open()
         return self._wait(self._core.ask_coordinator("limits", limits))  # type: ignore[no-any-return]
 

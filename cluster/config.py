@@ -16,11 +16,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..protocols.errors import InvalidSetting
+from ..protocols.errors import InvalidInput, InvalidSetting
+from ..protocols.limits import Amount, read_limits
 from ..protocols.values import MAX_VALUE_BYTES
 from ..supervisors.settings import Governance
 
-DEFAULT_LIMITS = {"request": 50, "llm": 5, "tool": 10, "context": 20, "background": 20}
+DEFAULT_LIMITS: dict[str, Amount] = {
+    "request": 50,
+    "request per user": 10,
+    "llm": 5,
+    "tool": 10,
+    "context": 20,
+    "background": 20,
+}
 """Permits per quota, cluster-wide; from the project's first design document."""
 _PREFIX = "PODIUM_"
 _FILE = "podium.toml"
@@ -43,8 +51,11 @@ class Settings(BaseModel):
     """Shared memory of a cluster started here, in MiB."""
     user: str = Field(default_factory=lambda: _login())
     """Who submits, unless a call says otherwise."""
-    limits: Mapping[str, Annotated[int, Field(ge=0)]] = DEFAULT_LIMITS
-    """Permits per quota, cluster-wide. What is given is merged over the defaults."""
+    limits: Mapping[str, Amount] = DEFAULT_LIMITS
+    """Permits per quota, for the cluster or "per user", "per workflow", "per protocol"; or rates such as
+    "90000/min burst 20000". What is given is merged over the defaults."""
+    weights: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+    """Shares of users in what is scarce; 1.0 for those not named."""
     max_open_tasks: Annotated[int, Field(ge=1)] = 1_000_000
     """Accepted and unfinished tasks per workflow; one more is refused as Overloaded."""
     max_value_bytes: Annotated[int, Field(ge=1024)] = MAX_VALUE_BYTES
@@ -78,7 +89,13 @@ class Settings(BaseModel):
     @field_validator("limits", mode="before")
     @classmethod
     def _merged(cls, limits: Any) -> Any:
-        return {**DEFAULT_LIMITS, **limits} if isinstance(limits, Mapping) else limits
+        if not isinstance(limits, Mapping):
+            return limits
+        try:
+            read_limits(limits)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
+        return {**DEFAULT_LIMITS, **limits}
 
     def governance(self) -> Governance:
         return Governance.from_wire(self.model_dump())
@@ -138,13 +155,13 @@ def _from_keywords(keywords: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     return {name: (value, f"keyword {name}") for name, value in keywords.items() if value is not None}
 
 
-def parse_limits(text: str, source: str) -> dict[str, int]:
-    """`llm=5,tool=10` or a JSON object."""
+def parse_limits(text: str, source: str) -> dict[str, Amount]:
+    """`llm=5,llm per user=2,tokens=90000/min` or a JSON object."""
     try:
         if text.lstrip().startswith("{"):
             return dict(json.loads(text))
         pairs = [part.split("=") for part in text.split(",") if part.strip()]
-        return {name.strip(): int(limit) for name, limit in pairs}
+        return {name.strip(): int(limit) if limit.strip().isdecimal() else limit.strip() for name, limit in pairs}
     except ValueError as error:
         raise InvalidSetting(name="limits", source=source, problem=f"expected llm=5,tool=10, got {text!r}") from error
 

@@ -115,6 +115,7 @@ class Dispatcher:
             what=(task, place),
             rank=(record.accepted_at / self._settings.age_s - record.priority, order),
             priority=record.priority,
+            user=record.user,
             payload=[task_id, place.path, place.attempt, record.user, place.input, settings.timeout_s],
             needs=settings.quotas,
             losses=place.losses,

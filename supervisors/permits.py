@@ -19,6 +19,8 @@ class _Wish:
 
     ticket: str
     needs: Mapping[str, int]
+    who: tuple[str, str, str]
+    """Workflow, protocol and user for whom."""
     priority: int
     then: Callable[[PodiumError | None], None]
     number: int | None = None
@@ -37,11 +39,21 @@ class Permits:
         self._tickets = itertools.count(1)
 
     def acquire(
-        self, id: int, needs: Mapping[str, int], priority: int, then: Callable[[PodiumError | None], None]
+        self,
+        id: int,
+        needs: Mapping[str, int],
+        who: tuple[str, str],
+        priority: int,
+        then: Callable[[PodiumError | None], None],
     ) -> None:
-        """Ask for all of `needs`; `then` gets None when they are held, or why they never can be."""
+        """Ask for all of `needs`; `then` gets None when they are held, or why they never can be.
+
+        Args:
+            who: the protocol and the user for whom.
+        """
         ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
-        self._wishes[id] = _Wish(ticket, needs, priority, then)
+        workflow = self._shard.partition(".")[0]
+        self._wishes[id] = _Wish(ticket, needs, (workflow, *who), priority, then)
         if self._joined:
             self._send(id)
         else:
@@ -61,10 +73,10 @@ class Permits:
         if self._line is not None:
             return
         self._line = self._world.line(self._address)
-        claims: list[list[Any]] = [[held.ticket, dict(held.needs)] for held in self._held.values()]
+        claims: list[list[Any]] = [[held.ticket, dict(held.needs), list(held.who)] for held in self._held.values()]
         joining = {"shard": self._shard, "epoch": self._epoch, "claims": claims}
         self._line.watch(self._lost, self._lease_s)
-        self._line.send("join", joining, lambda reply: self._on_joined([ticket for ticket, _ in claims], reply))
+        self._line.send("join", joining, lambda reply: self._on_joined([claim[0] for claim in claims], reply))
 
     def _on_joined(self, claimed: list[str], reply: Reply) -> None:
         if reply.error is not None:
@@ -87,6 +99,7 @@ class Permits:
             "shard": self._shard,
             "epoch": self._epoch,
             "needs": dict(wish.needs),
+            "who": list(wish.who),
             "priority": wish.priority,
         }
         wish.number = self._line.send("acquire", message, lambda reply: self._granted(id, wish, reply))

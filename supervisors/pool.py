@@ -41,6 +41,7 @@ class Job:
     rank: tuple[float, int]
     """Lower goes first."""
     priority: int
+    user: str
     payload: list[Value]
     needs: Mapping[str, int]
     losses: int = 0
@@ -192,7 +193,8 @@ class Pool:
         host.suspects += job.losses > 0
         job.host = host
         if job.needs:
-            self._permits.acquire(id(job), job.needs, job.priority, partial(self._permitted, job))
+            who = self._declared.name, job.user
+            self._permits.acquire(id(job), job.needs, who, job.priority, partial(self._permitted, job))
         else:
             self._send(job)
 

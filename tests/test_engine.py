@@ -390,6 +390,39 @@ def test_limits_change_while_it_runs():
     engine_test(work, limits={"llm": 1})
 
 
+def test_changed_limits_outlive_the_coordinator_and_end_with_the_cluster():
+    async def work(engine):
+        await engine.deploy(Workflow("w", Sequence(sample.model)))
+        await engine.set_limits(**{"llm": 7, "llm per user": "5/min burst 9"})
+        for address in ("coordinator", "resources"):
+            simulation.kill(address)
+            await asyncio.sleep(5)
+        await (await engine.submit(Workflow("w", Sequence(sample.model)), {"n": 0})).result()
+        quotas = (await engine.status())["quotas"]
+        assert (quotas["llm"]["limit"], quotas["llm per user"]["limit"]) == (7, "5/min burst 9")
+        with pytest.raises(InvalidInput, match=r"limits\.llm: a whole number, 0 or more, or a rate"):
+            await engine.set_limits(llm="many")
+
+    simulation = Simulation(limits={"llm": 1})
+    simulation.run(work)
+
+
+def test_a_rate_spaces_steps_out():
+    starts = []
+
+    @podium.protocol(quotas={"calls": 1})
+    async def call(input):
+        starts.append(asyncio.get_running_loop().time())
+
+    async def work(engine):
+        for task in await engine.submit_many(Workflow("w", Sequence(call)), [None] * 6):
+            await task.result()
+
+    engine_test(work, limits={"calls": "2/s burst 3"})
+    waits = [round(start - starts[0], 1) for start in starts]
+    assert waits == [0.0, 0.0, 0.0, 0.5, 1.0, 1.5]
+
+
 def test_a_quota_without_a_limit_is_refused_when_deployed():
     async def work(engine):
         with pytest.raises(InvalidInput, match="no limit is set for quota 'gpu'"):

@@ -132,7 +132,14 @@ def test_settings_come_from_keyword_over_variable_over_file(tmp_path, monkeypatc
     monkeypatch.setenv("PODIUM_USER", "variable")
     settings = load_settings(user="keyword", num_cpus=None)
     assert (settings.lease_s, settings.grace_s, settings.user) == (11, 4, "keyword")
-    assert settings.limits == {"request": 50, "llm": 7, "tool": 10, "context": 20, "background": 20}
+    assert settings.limits == {
+        "request": 50,
+        "request per user": 10,
+        "llm": 7,
+        "tool": 10,
+        "context": 20,
+        "background": 20,
+    }
     assert settings.sources["lease_s"] == "podium.toml: lease_s"
     assert settings.sources["grace_s"] == "PODIUM_GRACE_S"
     assert settings.sources["user"] == "keyword user"
@@ -144,7 +151,7 @@ def test_settings_come_from_keyword_over_variable_over_file(tmp_path, monkeypatc
         ({"lease": 3}, r"setting 'lease' \(keyword lease\): no such setting; there are data, cluster"),
         ({"lease_s": "x"}, r"setting 'lease_s' \(keyword lease_s\): Input should be a valid number.*not 'x'"),
         ({"cluster": "moon"}, r"setting 'cluster' .*Input should be 'ray' or 'inprocess', not 'moon'"),
-        ({"limits": {"llm": -1}}, r"setting 'limits' .*greater than or equal to 0"),
+        ({"limits": {"llm": -1}}, r"setting 'limits' .*limits.llm: a whole number, 0 or more, .*not -1"),
     ],
 )
 def test_a_bad_setting_names_itself_and_its_source(keywords, message):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from podium.actors.ledger import Holder, Ledger, Request
+from podium.actors.ledger import Holder, Ledger, Request, Who
 from podium.protocols.errors import InvalidInput
+from podium.protocols.limits import read_limits
 
 H = Holder("w", 1)
 
@@ -20,7 +22,7 @@ def request(id, priority=0, arrived_at=0.0, holder=H, **needs):
 
 
 def granted(ledger):
-    return [each.id for each in ledger.decide()]
+    return [each.id for each in ledger.decide(0.0)]
 
 
 def test_all_permits_of_a_request_are_taken_in_one_decision_or_none():
@@ -94,33 +96,195 @@ def test_what_can_never_be_granted_is_refused_with_the_limit():
         ledger.add(request("a", gpu=1))
 
 
+def asked(id, user="", priority=0, at=0.0, workflow="w", **needs):
+    return Request(id, H, needs, priority, at, Who(workflow, "p", user))
+
+
+def test_a_limit_per_user_holds_up_that_user_and_nobody_else():
+    ledger = Ledger({"llm": 3, "llm per user": 1, "tool": 1}, age_s=30)
+    for number in range(3):
+        ledger.add(asked(f"ada{number}", "ada", 9, llm=1, tool=1 if number == 2 else 0))
+    ledger.add(asked("bob", "bob", llm=1))
+    ledger.add(asked("eve", "eve", tool=1))
+    assert granted(ledger) == ["ada0", "bob", "eve"]
+    assert ledger.pools("llm per user") == {"ada": 1, "bob": 1}
+    ledger.remove("ada0")
+    assert granted(ledger) == ["ada1"]
+
+
+def test_a_limit_per_workflow_and_one_per_protocol_count_apart():
+    ledger = Ledger({"llm per workflow": 1, "llm per protocol": 2}, age_s=30)
+    for workflow in "vwx":
+        for number in range(2):
+            ledger.add(asked(f"{workflow}{number}", workflow=workflow, llm=1))
+    assert granted(ledger) == ["v0", "w0"]
+    ledger.remove("v0")
+    assert granted(ledger) == ["v1"]
+
+
+def test_a_limit_may_be_added_under_running_holders():
+    ledger = Ledger({"llm": 4}, age_s=30)
+    for number in range(4):
+        ledger.add(asked(f"a{number}", "ada", llm=1))
+    granted(ledger)
+    ledger.set_limits({"llm per user": 2})
+    ledger.add(asked("a4", "ada", llm=1))
+    ledger.remove("a0")
+    ledger.remove("a1")
+    assert granted(ledger) == []
+    ledger.remove("a2")
+    assert granted(ledger) == ["a4"]
+
+
+def test_a_rate_is_used_up_and_comes_back_with_time():
+    ledger = Ledger({"tokens": "60/min burst 10"}, age_s=30)
+    ledger.add(asked("first", tokens=10))
+    ledger.add(asked("next", tokens=4))
+    assert [each.id for each in ledger.decide(100.0)] == ["first"]
+    ledger.remove("first")
+    assert ledger.decide(103.9) == []
+    assert ledger.wake_at == 104.0
+    assert [each.id for each in ledger.decide(104.0)] == ["next"]
+    with pytest.raises(InvalidInput, match="11 permits of 'tokens', its limit is 10"):
+        ledger.add(asked("large", tokens=11))
+
+
+def test_a_rate_whose_past_is_unknown_counts_as_used_up():
+    ledger = Ledger({"calls": "1/s burst 5"}, age_s=30, empty_at=50.0)
+    ledger.add(asked("a", calls=5))
+    assert ledger.decide(54.9) == []
+    assert [each.id for each in ledger.decide(55.0)] == ["a"]
+
+
+def test_a_waiter_that_a_lowered_limit_can_never_serve_holds_up_nobody():
+    ledger = Ledger({"llm": 2, "tool": 1}, age_s=30)
+    ledger.add(asked("big", llm=2, tool=1))
+    ledger.set_limits({"llm": 1})
+    ledger.add(asked("small", llm=1, tool=1))
+    assert granted(ledger) == ["small"]
+    ledger.set_limits({"llm": 3, "tool": 2})
+    assert granted(ledger) == ["big"]
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "problem"),
+    [
+        ("llm per planet", 5, "'llm per planet' is not 'quota' or 'quota per scope'"),
+        ("llm", -1, "limits.llm: a whole number, 0 or more, or a rate such as '10/s burst 30', not -1"),
+        ("llm", "10/fortnight", "not '10/fortnight'"),
+        ("llm", "0/s", "not '0/s'"),
+        ("llm", True, "not True"),
+        ("llm", 1.5, "not 1.5"),
+    ],
+)
+def test_a_limit_that_cannot_be_read_is_named(name, amount, problem):
+    with pytest.raises(InvalidInput, match=re.escape(problem)):
+        Ledger({name: amount}, age_s=30)
+
+
+def served(ledger, starts, now=0.0, step_s=0.0):
+    """Who gets the one permit, `starts` times; it is given back at once."""
+    order = []
+    for _ in range(starts):
+        now += step_s
+        for each in ledger.decide(now):
+            order.append(each.who.user)
+            ledger.remove(each.id)
+    return order
+
+
+def test_users_with_equal_weights_get_equal_shares_however_much_they_ask_for():
+    """1,000 users, the first with 5,000 requests, the last with 20 (Jain's index of their starts)."""
+    ledger = Ledger({"llm": 1}, age_s=30)
+    number = 0
+    for user in range(1000):
+        for _ in range(20 + 4980 // (user + 1)):
+            number += 1
+            ledger.add(asked(f"r{number}", f"u{user}", at=0.0, llm=1))
+    starts = Counter(served(ledger, 15_000))
+    shares = [starts[f"u{user}"] for user in range(1000)]
+    assert sum(shares) ** 2 / (1000 * sum(share**2 for share in shares)) >= 0.99
+
+
+def test_shares_are_in_proportion_to_weights():
+    ledger = Ledger({"llm": 1}, age_s=30, weights={"ada": 3.0})
+    for number in range(400):
+        ledger.add(asked(f"a{number}", "ada", llm=1))
+        ledger.add(asked(f"b{number}", "bob", llm=1))
+    assert Counter(served(ledger, 400)) == {"ada": 300, "bob": 100}
+
+
+def test_who_was_idle_has_no_credit():
+    ledger = Ledger({"llm": 1}, age_s=30)
+    for number in range(100):
+        ledger.add(asked(f"a{number}", "ada", llm=1))
+    served(ledger, 50)
+    for number in range(100):
+        ledger.add(asked(f"b{number}", "bob", llm=1))
+    assert Counter(served(ledger, 50)) == {"ada": 25, "bob": 25}
+
+
+@given(
+    priority=st.integers(0, 5),
+    step_s=st.floats(0.1, 20),
+    others=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["u", "v", "w"])), min_size=1, max_size=5),
+)
+def test_nobody_waits_for_ever_behind_higher_priorities(priority, step_s, others):
+    """The bound: a level n higher goes first only while somebody waits there who came within n * age_s of the waiter.
+
+    Every start is followed by one arrival of each kind of other, so there is always somebody more important.
+    """
+    ledger, age_s, now = Ledger({"llm": 1}, age_s=30), 30.0, 0.0
+    ledger.add(asked("patient", "patient", priority, 0.0, llm=1))
+    ahead, came = 0, defaultdict(dict)
+    for number in range(10_000):
+        for kind, (other, user) in enumerate(others):
+            ledger.add(asked(f"{number}-{kind}", user, other, now, llm=1))
+            came[other][f"{number}-{kind}"] = now
+        (start,) = ledger.decide(now)
+        ledger.remove(start.id)
+        if start.id == "patient":
+            break
+        oldest = next(iter(came[start.priority].values()))
+        del came[start.priority][start.id]
+        assert oldest <= (start.priority - priority) * age_s
+        ahead += start.priority == priority
+        now += step_s
+    else:
+        raise AssertionError("it waited for ever")
+    assert ahead <= 3, "its own level is shared by three others"
+
+
+LIMITS = {"a": 3, "b": 2, "a per user": 2, "b per workflow": 1, "r": "30/min burst 4", "r per user": "6/min burst 3"}
+
+
 class LedgerMachine(RuleBasedStateMachine):
     """Permits are neither lost nor invented, whatever the order of requests, releases and changes."""
 
     def __init__(self):
         super().__init__()
-        self.limits = {"a": 3, "b": 2}
-        self.ledger = Ledger(self.limits, age_s=30)
+        self.limits = read_limits(LIMITS)
+        self.ledger = Ledger(LIMITS, age_s=30)
         self.waiting, self.held = {}, {}
+        self.used_up = []
         self.next, self.now = 0, 0.0
-        self.over = Counter()
 
     @rule(
-        a=st.integers(0, 2),
-        b=st.integers(0, 2),
+        needs=st.dictionaries(st.sampled_from("abr"), st.integers(1, 2), min_size=1),
         priority=st.integers(-2, 2),
         shard=st.sampled_from("xy"),
-        wait=st.floats(0, 50),
+        workflow=st.sampled_from("vw"),
+        user=st.sampled_from("stu"),
+        wait=st.sampled_from([0.0, 0.0, 1.0, 20.0]),
     )
-    def ask(self, a, b, priority, shard, wait):
-        self.now += wait
-        needs = {name: count for name, count in (("a", a), ("b", b)) if count}
-        if not needs or any(count > self.limits[name] for name, count in needs.items()):
+    def ask(self, needs, priority, shard, workflow, user, wait):
+        self.time_goes_by(wait)
+        if any(needs.get(limit.quota, 0) > limit.amount for limit in self.limits.values()):
             return
         self.next += 1
-        asked = Request(f"r{self.next}", Holder(shard, 1), needs, priority, self.now)
-        self.ledger.add(asked)
-        self.waiting[asked.id] = asked
+        wish = Request(f"r{self.next}", Holder(shard, 1), needs, priority, self.now, Who(workflow, "p", user))
+        self.ledger.add(wish)
+        self.waiting[wish.id] = wish
         self.decide()
 
     @precondition(lambda self: self.held or self.waiting)
@@ -140,32 +304,64 @@ class LedgerMachine(RuleBasedStateMachine):
                 del book[id]
         self.decide()
 
-    @rule(name=st.sampled_from("ab"), limit=st.integers(2, 4))
-    def change_limit(self, name, limit):
-        self.limits[name] = limit
-        self.ledger.set_limits({name: limit})
+    @rule(name=st.sampled_from(["a", "b", "a per user"]), amount=st.integers(1, 4))
+    def change_limit(self, name, amount):
+        self.limits |= read_limits({name: amount})
+        self.ledger.set_limits({name: amount})
         self.decide()
 
-    def decide(self):
-        before = self.used()
-        for each in self.ledger.decide():
-            del self.waiting[each.id]
-            self.held[each.id] = each
-            for name, count in each.needs.items():
-                before[name] += count
-                assert before[name] <= self.limits[name]
+    @rule(wait=st.floats(0, 100))
+    def wait(self, wait):
+        self.time_goes_by(wait)
 
-    def used(self):
-        return Counter({n: sum(each.needs.get(n, 0) for each in self.held.values()) for n in "ab"})
+    def time_goes_by(self, wait):
+        self.now += wait
+        self.decide()
+
+    def pools(self, request):
+        for limit in self.limits.values():
+            count = request.needs.get(limit.quota, 0)
+            if count:
+                yield limit, "" if limit.scope == "cluster" else getattr(request.who, limit.scope), count
+
+    def in_use(self, limit, whose):
+        uses = (use for each in self.held.values() for use in self.pools(each))
+        return sum(count for used, owner, count in uses if (used, owner) == (limit, whose))
+
+    def has_room(self, limit, whose, count):
+        """By a meter of its own: a bucket that is filled with time."""
+        if limit.interval_s is None:
+            return self.in_use(limit, whose) + count <= limit.amount
+        level, last = limit.amount, 0.0
+        for at, used, owner, amount in self.used_up:
+            if (used, owner) == (limit.name, whose):
+                level, last = min(limit.amount, level + (at - last) / limit.interval_s) - amount, at
+        return min(limit.amount, level + (self.now - last) / limit.interval_s) >= count - 1e-6
+
+    def decide(self):
+        for each in self.ledger.decide(self.now):
+            del self.waiting[each.id]
+            for limit, whose, count in self.pools(each):
+                assert self.has_room(limit, whose, count), f"{each} goes beyond '{limit.name}'"
+            self.held[each.id] = each
+            self.used_up += [(self.now, limit.name, whose, count) for limit, whose, count in self.pools(each)]
 
     @invariant()
     def the_books_agree(self):
-        assert self.ledger.held == {name: self.used()[name] for name in "ab"}
+        for limit in self.limits.values():
+            if limit.interval_s is None:
+                pools = {"": "", **{w: w for w in "stuvw"}}
+                expected = {whose: self.in_use(limit, whose) for whose in pools if self.in_use(limit, whose)}
+                assert self.ledger.pools(limit.name) == expected
+        counts = Counter(quota for each in self.waiting.values() for quota in each.needs)
+        assert {name: counts[limit.quota] for name, limit in self.limits.items()} == self.ledger.waiting
 
     @invariant()
-    def nobody_waits_for_what_is_free(self):
-        if self.waiting and not self.held:
-            raise AssertionError(f"{self.waiting} wait although nothing is held")
+    def nobody_waits_for_what_is_free_and_nobody_else_wants(self):
+        for each in self.waiting.values():
+            others = {quota for other in self.waiting.values() if other is not each for quota in other.needs}
+            if others.isdisjoint(each.needs):
+                assert not all(self.has_room(*pool) for pool in self.pools(each)), f"{each} waits for nothing"
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)

@@ -1,0 +1,62 @@
+"""Limits as data: so many at once, or so much per time, for the whole cluster or for each workflow, protocol or user.
+
+    {"llm": 5, "llm per user": 2, "tokens": "90000/min burst 20000"}
+
+The name is that of the quota, and says for whom it counts apart; the value is a number of permits, held while a step
+runs, or an amount per s, min, h or day, which is used up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from .errors import InvalidInput
+
+Scope: TypeAlias = Literal["cluster", "workflow", "protocol", "user"]
+Amount: TypeAlias = int | str
+"""As written: 5, or "90000/min burst 20000"."""
+_PERIODS_S = {"s": 1.0, "min": 60.0, "h": 3_600.0, "day": 86_400.0}
+_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|min|h|day)\s*(?:burst\s+(\d+))?\s*")
+_NAME = re.compile(r"([A-Za-z_][\w.:-]*)(?: per (workflow|protocol|user))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What the sum of all uses of one quota in one scope may be."""
+
+    name: str
+    """As written, "llm per user"."""
+    quota: str
+    scope: Scope
+    amount: float
+    """Permits at once; of a rate, the most that may be used in one go (its burst)."""
+    interval_s: float | None = None
+    """Of a rate: seconds until one more unit may be used."""
+
+
+def read_limits(written: Mapping[str, Amount]) -> dict[str, Limit]:
+    """Raises InvalidInput, naming the limit."""
+    return {name: _read(name, amount) for name, amount in written.items()}
+
+
+def _read(name: str, amount: Amount) -> Limit:
+    named = _NAME.fullmatch(name)
+    if named is None:
+        scopes = ", ".join(f"'{scope}'" for scope in get_args(Scope)[1:])
+        raise InvalidInput(
+            problem=f"'{name}' is not 'quota' or 'quota per scope' with a scope of {scopes}", path="limits"
+        )
+    quota, scope = named[1], named[2] or "cluster"
+    if isinstance(amount, str) and (rate := _RATE.fullmatch(amount)):
+        per_s = float(rate[1]) / _PERIODS_S[rate[2]]
+        if per_s > 0:
+            burst = float(rate[3] or max(1.0, float(rate[1])))
+            return Limit(name, quota, scope, burst, 1 / per_s)  # type: ignore[arg-type]
+    count = int(amount) if isinstance(amount, str) and amount.strip().isdecimal() else amount
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        problem = f"a whole number, 0 or more, or a rate such as '10/s burst 30', not {amount!r}"
+        raise InvalidInput(problem=problem, path=f"limits.{name}")
+    return Limit(name, quota, scope, count)  # type: ignore[arg-type]
