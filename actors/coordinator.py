@@ -60,7 +60,6 @@ class Coordinator:
         self._world = world
         self._settings = Governance()
         self._limits: dict[str, Amount] = {}
-        self._weights: dict[str, float] = {}
         self._journal: Journal
         self._workflows: dict[str, _Child] = {}
         self._catalogue: dict[str, dict[str, Value]] = {}
@@ -69,9 +68,9 @@ class Coordinator:
         self._cold = True
 
     async def start(self, setup: Mapping[str, Any]) -> None:
-        """setup: settings, limits, weights, cold (whether the cluster is new, so that no child can have survived)."""
+        """setup: settings, limits, cold (whether the cluster is new, so that no child can have survived)."""
         self._settings = Governance.from_wire(setup["settings"])
-        self._limits, self._weights, self._cold = setup["limits"], setup["weights"], bool(setup["cold"])
+        self._limits, self._cold = dict(setup["limits"]), bool(setup["cold"])
         self._resources = _Child(RESOURCES, self._settings)
         self._journal = await self._world.open_journal("coordinator")
         self._journal.on_failure = self._world.crash
@@ -219,7 +218,7 @@ class Coordinator:
             "limits": self._limits,
             "lease_s": self._settings.lease_s,
             "age_s": self._settings.age_s,
-            "weights": self._weights,
+            "weights": dict(self._settings.weights),
             "cold": self._cold,
         }
         self._cold = False

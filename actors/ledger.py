@@ -4,9 +4,11 @@ A request gets all it needs in one decision, or nothing: there are no partial ho
 cluster has one pool, one "per user" a pool per user, and a request needs of every pool that its quotas have. Permits
 are held until they are released; of a rate, what is used up comes back with time (GCRA, the leaky bucket as a meter).
 
-Who comes first is decided in `waiting.py`. A waiter that a pool of the whole cluster cannot serve reserves its cluster
-pools: nobody behind it takes from them. One that a pool of its own user, workflow or protocol holds up reserves
-nothing, and neither does one that no pool could ever serve as the limits are now.
+A request also needs one of the *places* of the hosts that it can run on, so that nothing is held by what cannot run.
+
+Who comes first is decided in `supervisors/waiting.py`. A waiter that a pool of the whole cluster cannot serve reserves
+its cluster pools: nobody behind it takes from them. One that a pool of its own user, workflow, protocol or place holds
+up reserves nothing, and neither does one that no pool could ever serve as the limits are now.
 
 Invariant (tested as a property): for every pool, held <= limit at every grant, and held equals the sum over the
 holders; a rate never gives more than burst + time / interval. A limit may be lowered under running holders; then held
@@ -25,9 +27,10 @@ from dataclasses import dataclass
 
 from ..protocols.errors import InvalidInput
 from ..protocols.limits import Amount, Limit, read_limits
-from .waiting import Holder, Pool, Request, Waiting, Who
+from ..supervisors.waiting import Holder, Pool, Request, Waiting, Who
 
 __all__ = ["Holder", "Ledger", "Request", "Who"]
+_PLACE = "!place"
 KEEP_METERS = 10_000
 """Meters of rates that are full again, and kept nevertheless."""
 
@@ -67,6 +70,7 @@ class Ledger:
         self._grants: dict[str, Request] = {}
         shares = weights or {}
         self._waiting = Waiting(age_s, lambda user: shares.get(user, 1.0))
+        self._places: dict[str, int] = {}
         self._due: list[tuple[float, Pool]] = []
         self._due_at: dict[Pool, float] = {}
         self.wake_at = math.inf
@@ -81,7 +85,8 @@ class Ledger:
         """Permits held by limit, over all its pools."""
         held = Counter(dict.fromkeys(self._written, 0))
         for (name, _), count in self._held.items():
-            held[name] += count
+            if name != _PLACE:
+                held[name] += count
         return dict(held)
 
     @property
@@ -135,6 +140,13 @@ class Ledger:
         for request in [*self._grants.values(), *self._waiting]:
             if request.holder.shard == shard:
                 self.remove(request.id)
+        self._places = {place: count for place, count in self._places.items() if not place.startswith(f"{shard}/")}
+
+    def set_places(self, places: Mapping[str, int]) -> None:
+        """How many may run at once on some hosts: by place, `<shard>/<protocol>`."""
+        self._places.update(places)
+        for place in places:
+            self._waiting.unpark((_PLACE, place))
 
     def set_limits(self, limits: Mapping[str, Amount]) -> None:
         """Change some limits, or add some, under the running holders; no permit is lost or invented."""
@@ -228,6 +240,8 @@ class Ledger:
                     del self._held[pool]
 
     def _pools(self, request: Request) -> Iterator[tuple[Pool, Limit, int]]:
+        if place := request.who.place:
+            yield (_PLACE, place), Limit(_PLACE, _PLACE, "protocol", self._places.get(place, 0)), 1
         for quota, count in request.needs.items():
             for limit in self._limits.get(quota, ()):
                 whose = "" if limit.scope == "cluster" else getattr(request.who, limit.scope) or "?"

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..protocols.errors import Fenced, NotFound, PodiumError
 from ..supervisors.ports import Ask, Journal, Note, Timer, World
-from .ledger import Holder, Ledger, Request, Who
+from .ledger import Ledger, Request
 
 REPLACED_WITHIN = 5
 """Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
@@ -33,6 +33,8 @@ class ResourceActor:
         self._renewed_at: dict[str, float] = {}
         """Monotonic time of each shard's last sign of life."""
         self._epochs: dict[str, int] = {}
+        self._places: dict[str, tuple[list[int], dict[str, int]]] = {}
+        """By shard: (epoch, change) and the places at its hosts then."""
         self._expected: set[str] = set()
         """Holders from before a crash that have not joined again: nothing is granted while there are any."""
         self._asks: dict[str, Ask] = {}
@@ -61,11 +63,13 @@ class ResourceActor:
     def receive(self, ask: Ask) -> None:
         match ask.kind:
             case "acquire":
-                self._acquire(ask, ask.payload)
+                self._acquire(ask, Request.from_wire(ask.payload))
                 return
             case "release":
                 for id in ask.payload:
                     self._ledger.remove(id)
+            case "places":
+                self._set_places(*ask.payload)
             case "join":
                 self._join(**ask.payload)
             case "renew":
@@ -84,16 +88,14 @@ class ResourceActor:
         ask.reply(self._status() if ask.kind in ("status", "limits") else None)
         self._grant()
 
-    def _acquire(self, ask: Ask, wish: Mapping[str, Any]) -> None:
-        holder = Holder(wish["shard"], wish["epoch"])
+    def _acquire(self, ask: Ask, request: Request) -> None:
+        id, holder = request.id, request.holder
         if self._epochs.get(holder.shard) != holder.epoch:
             raise NotFound(what="permit holder", name=f"{holder.shard} epoch {holder.epoch}", hint="join first")
-        id = wish["id"]
         if self._ledger.is_granted(id):
             ask.reply()
             return
-        who = Who(*wish["who"])
-        self._ledger.add(Request(id, holder, wish["needs"], wish["priority"], self._world.monotonic(), who))
+        self._ledger.add(request)
         self._asks[id] = ask
         ask.on_cancel = lambda: self._withdraw(id)
         self._grant()
@@ -105,7 +107,7 @@ class ResourceActor:
             ask.refuse(PodiumError("withdrawn"))
         self._grant()
 
-    def _join(self, shard: str, epoch: int, claims: list[list[Any]]) -> None:
+    def _join(self, shard: str, epoch: int, claims: list[list[Any]], places: list[Any]) -> None:
         """What the holder says it holds is all it holds: answers and releases may have been lost."""
         if epoch < self._epochs.get(shard, 0):
             raise Fenced(shard=shard, epoch=epoch, newer=self._epochs[shard])
@@ -113,10 +115,19 @@ class ResourceActor:
         self._epochs[shard] = epoch
         self._renew(shard)
         self._expected.discard(shard)
-        for id, needs, who in claims:
-            self._ledger.claim(Request(id, Holder(shard, epoch), needs, who=Who(*who)))
+        self._set_places(*places)
+        for claim in claims:
+            self._ledger.claim(Request.from_wire(claim))
         if self._journal is not None:
             self._journal.write([Note(_HOLDER + shard, epoch)])
+
+    def _set_places(self, shard: str, version: list[int], places: dict[str, int]) -> None:
+        """The newest version counts, which may come before its holder has joined."""
+        if shard not in self._places or version > self._places[shard][0]:
+            self._places[shard] = version, places
+        (epoch, _), newest = self._places[shard]
+        if self._epochs.get(shard) == epoch:
+            self._ledger.set_places(newest)
 
     def _renew(self, shard: str) -> None:
         if shard not in self._epochs:
@@ -126,6 +137,7 @@ class ResourceActor:
     def _forget(self, shard: str) -> None:
         self._ledger.remove_holders(shard)
         self._epochs.pop(shard, None)
+        self._places.pop(shard, None)
         self._renewed_at.pop(shard, None)
         self._expected.discard(shard)
         if self._journal is not None:

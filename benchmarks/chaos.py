@@ -45,6 +45,8 @@ def table(found: Findings) -> None:
     print(f"\n{len(found.kills)} kills, {found.tasks} tasks and runs of tiers, {found.runs} runs of steps,", end=" ")
     print(f"{found.repeated} of them repeated; at most {found.most_in_use} permits in use.")
     print(f"A probe takes {found.probe_s:.2f} s when nothing is wrong.")
+    if found.ended_by_ray:
+        print(f"{found.ended_by_ray} drivers were ended by Ray, whose raylet was killed as they registered with it.")
     if not found.problems:
         rate = 3 / max(1, len(found.kills))
         print(f"0 violations: with 95 % confidence fewer than {rate:.1%} of such kills lead to one (3/n).")
@@ -61,6 +63,7 @@ def facts(found: Findings, seed: int) -> dict:
         for name, times in by_class(found.kills).items()
     }
     counts = {"tasks": found.tasks, "runs": found.runs, "repeated": found.repeated, "violations": len(found.problems)}
+    counts["drivers_ended_by_ray"] = found.ended_by_ray
     return {"benchmark": "chaos", "seed": seed, "kills": len(found.kills), **counts, "recovery": recovery}
 
 

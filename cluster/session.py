@@ -50,12 +50,7 @@ def new_session(settings: Settings, daemon: bool = False) -> Session:
 
 
 def coordinator_setup(settings: Settings) -> dict[str, Any]:
-    return {
-        "settings": settings.governance().to_wire(),
-        "limits": dict(settings.limits),
-        "weights": dict(settings.weights),
-        "cold": True,
-    }
+    return {"settings": settings.governance().to_wire(), "limits": dict(settings.limits), "cold": True}
 
 
 class InProcessSession:

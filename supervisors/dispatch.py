@@ -9,9 +9,10 @@ from typing import Any
 from ..protocols.errors import PodiumError
 from ..protocols.tree import Hierarchy, Step
 from ..protocols.values import Value
+from .backlog import Job
 from .family import Child
 from .plan import Plan, TierPlan
-from .pool import Job, Listener, Means, Pool
+from .pool import Listener, Means, Pool
 from .ports import Timer
 from .state import Place, TaskState
 from .tier import Errand, Tier
@@ -113,7 +114,8 @@ class Dispatcher:
         task_id = record.task_id.partition("/")[0]
         return Job(
             what=(task, place),
-            rank=(record.accepted_at / self._settings.age_s - record.priority, order),
+            accepted_at=record.accepted_at,
+            order=order,
             priority=record.priority,
             user=record.user,
             payload=[task_id, place.path, place.attempt, record.user, place.input, settings.timeout_s],

@@ -1,7 +1,7 @@
 """The protocol hosts of one protocol: fed in order of priority, and what becomes of the jobs of one that dies.
 
-A job waits here, not at the host: a host gets as much ahead of its turn as it works off in `lookahead_s`, and
-a job that needs permits gets them only when a host is free for it.
+A job waits in the backlog, not at the host: a host gets as much ahead of its turn as it works off in `lookahead_s`,
+and nothing ahead that holds permits.
 
 A job whose host died is queued again, its attempts uncharged. But the death may be the job's own doing: it is
 counted as a loss of each job that ran, and a job with losses runs beside fewer and fewer others, at last alone,
@@ -11,10 +11,8 @@ the host, so they do not use up the restart intensity.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +21,7 @@ from ..protocols.errors import PodiumError, SpawnFailed, Unknown
 from ..protocols.outcomes import Failure
 from ..protocols.protocol import Declaration
 from ..protocols.values import Value
+from .backlog import Backlog, Job
 from .family import Family
 from .permits import Permits
 from .ports import Line, Needs, Reply, World
@@ -30,25 +29,6 @@ from .settings import Governance
 
 MAX_AHEAD = 1_000
 """Most jobs sent to one host ahead of their turn."""
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One attempt of one step, to be run on any host of its protocol."""
-
-    what: Any
-    """The dispatcher's own: whose step this is."""
-    rank: tuple[float, int]
-    """Lower goes first."""
-    priority: int
-    user: str
-    payload: list[Value]
-    needs: Mapping[str, int]
-    losses: int = 0
-    """Hosts that died while it ran."""
-    host: Host | None = None
-    number: int | None = None
-    dropped: bool = False
 
 
 class Host:
@@ -106,8 +86,7 @@ class Pool:
         self._world, self._settings = means.world, means.settings
         self._permits, self._family = means.permits, means.family
         self._declared, self._listener = declared, listener
-        self._queue: list[tuple[tuple[float, int], int, Job]] = []
-        self._order = itertools.count()
+        self._backlog = Backlog(declared.name, self._permits, self._settings, self._feed, self._refused)
         self.hosts = [
             Host(self, f"{self._world.address}/{declared.name}-{index}") for index in range(declared.replicas)
         ]
@@ -125,7 +104,7 @@ class Pool:
             "hosts": len(self.hosts),
             "up": sum(host.line is not None for host in self.hosts),
             "running": sum(len(host.jobs) for host in self.hosts),
-            "queued": len(self._queue),
+            "queued": len(self._backlog),
             "blocked": self.blocked,
         }
 
@@ -136,7 +115,7 @@ class Pool:
         self.blocked = None
 
     def submit(self, job: Job) -> None:
-        heapq.heappush(self._queue, (job.rank, next(self._order), job))
+        self._backlog.add(job)
         if self.blocked is None:
             self._family.start_soon(self.hosts)
         self._feed()
@@ -145,25 +124,19 @@ class Pool:
         """Stop the job. Its result is not reported; its permits come back when its code has ended."""
         job.dropped = True
         if job.host is None:
-            return
-        if job.number is not None and job.host.line is not None:
-            job.host.line.cancel(job.number)
-        elif job.number is None:
+            self._backlog.withdraw(job)
             self._leave(job)
+        elif job.number is not None and job.host.line is not None:
+            job.host.line.cancel(job.number)
 
     # jobs
 
     def _feed(self) -> None:
-        while self._queue:
-            job = self._queue[0][2]
-            if job.dropped:
-                heapq.heappop(self._queue)
-                continue
+        while (job := self._backlog.first()) is not None:
             host = self._free_host(job)
             if host is None:
                 return
-            heapq.heappop(self._queue)
-            self._give(host, job)
+            self._give(host, self._backlog.take_first())
 
     def _free_host(self, job: Job) -> Host | None:
         """The host that should have the most further jobs, or None if all have enough."""
@@ -192,29 +165,14 @@ class Pool:
         host.jobs[job] = None
         host.suspects += job.losses > 0
         job.host = host
-        if job.needs:
-            who = self._declared.name, job.user
-            self._permits.acquire(id(job), job.needs, who, job.priority, partial(self._permitted, job))
-        else:
-            self._send(job)
-
-    def _permitted(self, job: Job, error: PodiumError | None) -> None:
-        if job.dropped or job.host is None:
-            self._permits.release(id(job))
-            return
-        if error is not None:
-            self._leave(job)
-            self._listener.result(job, ["fail", Failure("quota", str(error)).to_wire(), 0.0, False])
-            return
-        if job.host.line is not None:
-            self._send(job)
-
-    def _send(self, job: Job) -> None:
-        assert job.host is not None and job.host.line is not None
+        assert host.line is not None
         listener = self._listener
         answered, chunk = partial(self._answered, job), partial(listener.chunk, job)
-        job.number = job.host.line.send("run", job.payload, answered, chunk)
+        job.number = host.line.send("run", job.payload, answered, chunk)
         listener.started(job)
+
+    def _refused(self, job: Job, error: PodiumError) -> None:
+        self._listener.result(job, ["fail", Failure("quota", str(error)).to_wire(), 0.0, False])
 
     def _answered(self, job: Job, reply: Reply) -> None:
         host = job.host
@@ -241,7 +199,7 @@ class Pool:
             job.host.suspects -= job.losses > 0
         job.host = job.number = None
         if job.needs:
-            self._permits.release(id(job))
+            self._permits.release(str(id(job)))
 
     # hosts
 
@@ -278,10 +236,16 @@ class Pool:
         host.line, host.is_stuck = self._world.line(host.address), False
         self._measure(host, host.mean_s)
         host.line.watch(partial(self._lost, host), self._settings.lease_s)
+        self._count_places()
         self._feed()
+
+    def _count_places(self) -> None:
+        up = sum(host.line is not None for host in self.hosts)
+        self._permits.set_places(self._declared.name, up * self._declared.concurrency)
 
     def _lost(self, host: Host, error: PodiumError) -> None:
         host.line = None
+        self._count_places()
         excused = host.is_stuck or self._charge(host)
         self._family.failed(host, error, counted=not excused)
 
@@ -305,6 +269,7 @@ class Pool:
         """Only when the host is certainly dead are its jobs free to run elsewhere, and its permits free."""
         host.turn += 1
         line, host.line = host.line, None
+        self._count_places()
         if line is not None:
             line.close()
             await self._world.stop(host.address)
@@ -321,4 +286,4 @@ class Pool:
             message = f"lost {job.losses} hosts of '{self._declared.name}' while it ran; the last: {error}"
             self._listener.result(job, ["fail", Failure("host_lost", message).to_wire(), 0.0, False])
         else:
-            heapq.heappush(self._queue, (job.rank, next(self._order), job))
+            self._backlog.add(job)

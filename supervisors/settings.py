@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..protocols.values import MAX_VALUE_BYTES
@@ -29,6 +29,8 @@ class Governance:
     """Finished tasks kept per workflow; the oldest go first."""
     age_s: float = 30.0
     """Seconds of waiting that weigh as much as one level of priority."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Shares of users; 1.0 for those not named."""
     restart_intensity: int = 10
     top_restart_intensity: int = 3
     restart_period_s: float = 60.0

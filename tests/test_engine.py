@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -388,6 +389,52 @@ def test_limits_change_while_it_runs():
             await task.result()
 
     engine_test(work, limits={"llm": 1})
+
+
+def test_a_user_at_its_limit_holds_up_nobody_else():
+    """Neither by the quota of the cluster nor by the places at the hosts."""
+    ended = {}
+
+    @podium.protocol(quotas={"llm": 1}, concurrency=3)
+    async def model(input):
+        await asyncio.sleep(1)
+        ended[input] = asyncio.get_running_loop().time()
+
+    async def work(engine):
+        began = asyncio.get_running_loop().time()
+        workflow = Workflow("w", Sequence(model))
+        many = await engine.submit_many(workflow, [f"ada{n}" for n in range(20)], user="ada")
+        few = await engine.submit_many(workflow, ["bob0", "bob1"], user="bob")
+        for task in [*many, *few]:
+            await task.result()
+        assert ended["bob1"] - began < 3
+        assert ended["ada19"] - began >= 20
+
+    engine_test(work, limits={"llm": 3, "llm per user": 1})
+
+
+@pytest.mark.parametrize("quotas", [{"llm": 1}, {}], ids=["by permits", "by places alone"])
+def test_users_share_what_is_scarce_by_weight(quotas):
+    started = []
+
+    @podium.protocol(quotas=quotas, concurrency=2)
+    async def model(input):
+        started.append(input)
+        await asyncio.sleep(1)
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(model))
+        tasks = await engine.submit_many(workflow, ["ada"] * 60, user="ada")
+        tasks += await engine.submit_many(workflow, ["bob"] * 20, user="bob")
+        tasks += await engine.submit_many(workflow, ["eve"] * 40, user="eve")
+        for task in tasks:
+            await task.result()
+        counts = Counter(started[10:50])
+        assert abs(counts["ada"] - 10) <= 2
+        assert abs(counts["bob"] - 10) <= 2
+        assert abs(counts["eve"] - 20) <= 2
+
+    engine_test(work, limits={"llm": 2}, weights={"eve": 2.0}, lookahead_s=0)
 
 
 def test_changed_limits_outlive_the_coordinator_and_end_with_the_cluster():

@@ -97,7 +97,7 @@ def test_what_can_never_be_granted_is_refused_with_the_limit():
 
 
 def asked(id, user="", priority=0, at=0.0, workflow="w", **needs):
-    return Request(id, H, needs, priority, at, Who(workflow, "p", user))
+    return Request(id, H, needs, priority, at, 0, Who(workflow, "p", user))
 
 
 def test_a_limit_per_user_holds_up_that_user_and_nobody_else():
@@ -282,7 +282,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if any(needs.get(limit.quota, 0) > limit.amount for limit in self.limits.values()):
             return
         self.next += 1
-        wish = Request(f"r{self.next}", Holder(shard, 1), needs, priority, self.now, Who(workflow, "p", user))
+        wish = Request(f"r{self.next}", Holder(shard, 1), needs, priority, self.now, 0, Who(workflow, "p", user))
         self.ledger.add(wish)
         self.waiting[wish.id] = wish
         self.decide()

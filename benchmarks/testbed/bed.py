@@ -42,6 +42,9 @@ _SHARD_FILES = {".db", ".lock", ".mark"}
 _POLL_S = 0.02
 
 
+ENDED_BY_RAY = b"Failed to get the system config from raylet because it is dead. Worker will terminate."
+
+
 class Hang(Exception):
     """Something did not happen within its time. Says what."""
 
@@ -139,6 +142,10 @@ class Bed:
                     return process.pid
             time.sleep(_POLL_S)
         raise Hang(f"there was no {name} within {within_s:g} s")
+
+    def was_ended_by_ray(self) -> bool:
+        """Whether the driver is gone because Ray's core ended its process while it registered with a raylet."""
+        return self.driver.poll() is not None and ENDED_BY_RAY in (self.folder / "driver.log").read_bytes()[-4096:]
 
     def processes(self) -> list[psutil.Process]:
         """Everything that runs for this bed, the driver first."""

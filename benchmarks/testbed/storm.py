@@ -31,6 +31,8 @@ class Findings:
     most_in_use: int = 0
     """Most permits of the quota that were in use at once."""
     probe_s: float = 0.0
+    ended_by_ray: int = 0
+    """Drivers that Ray ended: see `Campaign`."""
 
 
 def storm(
@@ -60,6 +62,7 @@ def storm(
     finally:
         bed.abandon()
     found.problems += bed.errors
+    found.ended_by_ray = campaign.ended_by_ray
     _look(bed, campaign, status, found)
     return found
 

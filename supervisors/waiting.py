@@ -3,7 +3,7 @@
 Two rules. *Priority with ageing*: one level of priority outweighs `age_s` seconds of waiting. A level n higher goes
 before a request only as long as somebody waits in it who came less than n times `age_s` after that request.
 *Weighted fairness*: within a level each user gets starts in proportion to its weight while it has something waiting,
-however much it has (start-time fair queueing); a user's own requests go in order of arrival.
+however much it has (start-time fair queueing); a user's own requests go in the order in which its tasks were accepted.
 
 Requests with the same needs form a group, and a decision looks at the head of each group only. What is held up by a
 limit of its own (a user's, say) is *parked* until that pool has room, so that it neither blocks others nor is looked
@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Needs: TypeAlias = tuple[tuple[str, int], ...]
 """(quota, count) in the order of the names."""
 Pool: TypeAlias = tuple[str, str]
-"""The name of a limit, and whose pool it is: a user's, a workflow's, a protocol's, or "" for the cluster's."""
+"""The name of a limit, and whose pool it is: a user's, a workflow's, a protocol's, a place, or "" for the cluster's."""
+Flow: TypeAlias = "list[tuple[float, int, int, _Waiter]]"
+"""The requests of one Who, as a heap: the oldest task's first."""
 KEEP_SHARES = 1_000
 """Users beyond those waiting whose shares a level remembers."""
 
@@ -44,6 +46,8 @@ class Who:
     workflow: str = ""
     protocol: str = ""
     user: str = ""
+    place: str = ""
+    """The hosts that it can run on, if their places are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,21 @@ class Request:
     needs: Mapping[str, int]
     priority: int = 0
     arrived_at: float = 0.0
-    """Monotonic seconds."""
+    """When its task was accepted, in UTC seconds."""
+    order: int = 0
+    """Of tasks accepted in the same instant: lower goes first."""
     who: Who = Who()
+
+    def to_wire(self) -> list[Any]:
+        holder, who = self.holder, self.who
+        by = [holder.shard, holder.epoch]
+        whom = [who.workflow, who.protocol, who.user, who.place]
+        return [self.id, by, dict(self.needs), self.priority, self.arrived_at, self.order, whom]
+
+    @classmethod
+    def from_wire(cls, wire: list[Any]) -> Request:
+        id, holder, needs, priority, arrived_at, order, who = wire
+        return cls(id, Holder(*holder), needs, priority, arrived_at, order, Who(*who))
 
     @property
     def signature(self) -> Needs:
@@ -123,7 +140,7 @@ class Waiting:
                 del self._groups[request.signature]
 
     def park(self, request: Request, pool: Pool) -> None:
-        """Look at what waits behind this request for the same user, workflow and protocol only after `unpark`."""
+        """Look at this request, and at what waits behind it for the same Who, only after `unpark`."""
         level = self._groups[request.signature][request.priority]
         level.park(request.who)
         self._parked[pool].append((level, request.who))
@@ -159,7 +176,7 @@ class _Level:
 
     def __init__(self, weight: Callable[[str], float]) -> None:
         self._weight = weight
-        self._flows: dict[Who, deque[_Waiter]] = {}
+        self._flows: dict[Who, Flow] = {}
         self._parked: set[Who] = set()
         self._by_age: list[tuple[float, int, Who]] = []
         self._by_share: list[tuple[float, int, Who]] = []
@@ -173,15 +190,15 @@ class _Level:
 
     def add(self, waiter: _Waiter) -> None:
         who = waiter.request.who
-        flow = self._flows.setdefault(who, deque())
-        flow.append(waiter)
-        if len(flow) == 1:
+        flow = self._flows.setdefault(who, [])
+        heapq.heappush(flow, (waiter.request.arrived_at, waiter.request.order, waiter.number, waiter))
+        if flow[0][3] is waiter and who not in self._parked:
             self._offer(who)
 
     def removed(self, who: Who) -> None:
         """Somebody of a flow has withdrawn."""
         flow = self._flows[who]
-        if flow[0].withdrawn:
+        if flow[0][3].withdrawn:
             self._next(who, flow)
 
     def take(self, who: Who) -> None:
@@ -189,14 +206,14 @@ class _Level:
         start = max(self._time, self._served.get(who.user, 0.0))
         self._time = start
         self._served[who.user] = start + 1 / self._weight(who.user)
-        flow.popleft()
+        heapq.heappop(flow)
         self._next(who, flow)
         if len(self._served) > 2 * len(self._flows) + KEEP_SHARES:
             self._served = {user: due for user, due in self._served.items() if due > self._time}
 
-    def _next(self, who: Who, flow: deque[_Waiter]) -> None:
-        while flow and flow[0].withdrawn:
-            flow.popleft()
+    def _next(self, who: Who, flow: Flow) -> None:
+        while flow and flow[0][3].withdrawn:
+            heapq.heappop(flow)
         if not flow:
             del self._flows[who]
             self._parked.discard(who)
@@ -205,10 +222,10 @@ class _Level:
 
     def _offer(self, who: Who) -> None:
         """The head of a flow may be next from now on."""
-        head = self._flows[who][0]
+        arrived_at, _, number, _ = self._flows[who][0]
         due = max(self._time, self._served.get(who.user, 0.0))
-        heapq.heappush(self._by_age, (head.request.arrived_at, head.number, who))
-        heapq.heappush(self._by_share, (due, head.number, who))
+        heapq.heappush(self._by_age, (arrived_at, number, who))
+        heapq.heappush(self._by_share, (due, number, who))
 
     def park(self, who: Who) -> None:
         self._parked.add(who)
@@ -234,8 +251,8 @@ class _Level:
             elif later > due:  # another flow of the same user was served meanwhile
                 heapq.heapreplace(self._by_share, (later, number, who))
             else:
-                return self._flows[who][0]
+                return self._flows[who][0][3]
 
     def _is_head(self, offered: tuple[float, int, Who]) -> bool:
         _, number, who = offered
-        return who not in self._parked and who in self._flows and self._flows[who][0].number == number
+        return who not in self._parked and who in self._flows and self._flows[who][0][2] == number

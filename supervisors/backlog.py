@@ -1,0 +1,116 @@
+"""The jobs of one pool that no host has yet.
+
+What needs permits waits at the ResourceActor, which counts the places at the hosts with everything else: such a job
+gets all it needs at once, and then goes before the others. What needs none waits here, in the same order: priority
+with ageing, and fair shares between users.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..protocols.errors import PodiumError
+from ..protocols.values import Value
+from .permits import Permits
+from .settings import Governance
+from .waiting import Holder, Request, Waiting, Who
+
+if TYPE_CHECKING:
+    from .pool import Host
+
+_NOBODY = Holder("", 0)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One attempt of one step, to be run on any host of its protocol."""
+
+    what: Any
+    """The dispatcher's own: whose step this is."""
+    accepted_at: float
+    """UTC seconds: the older task goes first."""
+    order: int
+    """Of tasks accepted in the same instant."""
+    priority: int
+    user: str
+    payload: list[Value]
+    needs: Mapping[str, int]
+    losses: int = 0
+    """Hosts that died while it ran."""
+    host: Host | None = None
+    number: int | None = None
+    dropped: bool = False
+
+
+class Backlog:
+    def __init__(
+        self,
+        protocol: str,
+        permits: Permits,
+        settings: Governance,
+        on_ready: Callable[[], None],
+        on_refused: Callable[[Job, PodiumError], None],
+    ) -> None:
+        """`on_ready`: a job has got its permits; `on_refused`: it can never have them."""
+        self._protocol, self._permits = protocol, permits
+        self._on_ready, self._on_refused = on_ready, on_refused
+        weights = settings.weights
+        self._waiting = Waiting(settings.age_s, lambda user: weights.get(user, 1.0))
+        self._jobs: dict[str, Job] = {}
+        """Of `_waiting`, by the text of their `id()`."""
+        self._wishing: set[Job] = set()
+        self._ready: deque[Job] = deque()
+
+    def __len__(self) -> int:
+        return len(self._jobs) + len(self._wishing) + len(self._ready)
+
+    def add(self, job: Job) -> None:
+        key = str(id(job))
+        if job.needs:
+            self._wishing.add(job)
+            self._permits.acquire(self._request(job, key), partial(self._permitted, job))
+        else:
+            self._jobs[key] = job
+            self._waiting.add(self._request(job, key))
+
+    def _request(self, job: Job, key: str) -> Request:
+        who = Who("", self._protocol, job.user)
+        return Request(key, _NOBODY, job.needs, job.priority, job.accepted_at, job.order, who)
+
+    def _permitted(self, job: Job, error: PodiumError | None) -> None:
+        self._wishing.discard(job)
+        if error is not None:
+            self._on_refused(job, error)
+        else:
+            self._ready.append(job)
+            self._on_ready()
+
+    def first(self) -> Job | None:
+        """Who is next, if a host is free for it."""
+        if self._ready:
+            return self._ready[0]
+        head = self._waiting.head(())
+        return None if head is None else self._jobs[head[2].id]
+
+    def take_first(self) -> Job:
+        """The same, and it leaves; there must be one."""
+        if self._ready:
+            return self._ready.popleft()
+        head = self._waiting.head(())
+        assert head is not None
+        self._waiting.take(head[2])
+        return self._jobs.pop(head[2].id)
+
+    def withdraw(self, job: Job) -> None:
+        """The job is not wanted any more; what it holds is still to be released."""
+        key = str(id(job))
+        if self._jobs.pop(key, None) is not None:
+            self._waiting.remove(key)
+        elif job in self._wishing:
+            self._wishing.discard(job)
+        elif job in self._ready:
+            self._ready.remove(job)
