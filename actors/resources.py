@@ -16,11 +16,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..protocols.errors import Fenced, NotFound, PodiumError
+from ..supervisors.ledger import Ledger, Request
 from ..supervisors.ports import Ask, Journal, Note, Timer, World
-from .ledger import Ledger, Request
 
 REPLACED_WITHIN = 5
 """Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
+LENT = "lent"
+"""Answer to a wish that is decided elsewhere now."""
+LEND_AGAIN_S = 1.0
+"""After a recall, the books stay here for so long at least."""
+REPORT_WITHIN_S = 1.0
 _HOLDER = "holder:"
 
 
@@ -33,12 +38,21 @@ class ResourceActor:
         self._renewed_at: dict[str, float] = {}
         """Monotonic time of each shard's last sign of life."""
         self._epochs: dict[str, int] = {}
+        self._joins: dict[str, int] = {}
+        """By shard: the number of the last join of that epoch."""
         self._places: dict[str, tuple[list[int], dict[str, int]]] = {}
         """By shard: (epoch, change) and the places at its hosts then."""
         self._expected: set[str] = set()
         """Holders from before a crash that have not joined again: nothing is granted while there are any."""
         self._asks: dict[str, Ask] = {}
         self._timer: Timer | None = None
+        self._books: dict[str, Ask] = {}
+        """By shard: where a loan of the books and its recall are told."""
+        self._lent_to: str | None = None
+        self._recalled = False
+        self._lend_after = 0.0
+        self._curious: list[Ask] = []
+        """Who asked for the status while the books are lent."""
 
     async def start(self, setup: Mapping[str, Any]) -> None:
         """setup: limits, lease_s, age_s, weights, cold (whether no holder can have survived)."""
@@ -65,6 +79,14 @@ class ResourceActor:
             case "acquire":
                 self._acquire(ask, Request.from_wire(ask.payload))
                 return
+            case "books":
+                self._may_lend(ask, *ask.payload)
+                return
+            case "report":
+                self._reported(ask.payload)
+            case "status" if self._lent_to is not None:
+                self._ask_debtor(ask)
+                return
             case "release":
                 for id in ask.payload:
                     self._ledger.remove(id)
@@ -81,6 +103,8 @@ class ResourceActor:
                 self._ledger.check(ask.payload)
             case "limits":
                 self._ledger.set_limits(ask.payload)
+                if self._lent_to is not None:
+                    self._books[self._lent_to].chunk(["limits", ask.payload])
             case "status":
                 pass
             case _:
@@ -95,24 +119,37 @@ class ResourceActor:
         if self._ledger.is_granted(id):
             ask.reply()
             return
+        if holder.shard == self._lent_to:
+            ask.reply(LENT)
+            return
         self._ledger.add(request)
+        if before := self._asks.pop(id, None):
+            before.reply(LENT)  # the same wish, sent before a loan that has ended since
         self._asks[id] = ask
-        ask.on_cancel = lambda: self._withdraw(id)
+        ask.on_cancel = lambda: self._withdraw(id, ask)
         self._grant()
 
-    def _withdraw(self, id: str) -> None:
-        ask = self._asks.pop(id, None)
-        self._ledger.remove(id)
-        if ask is not None:
+    def _withdraw(self, id: str, ask: Ask) -> None:
+        if self._asks.get(id) is ask:
+            del self._asks[id]
+            self._ledger.remove(id)
             ask.refuse(PodiumError("withdrawn"))
-        self._grant()
+            self._grant()
 
-    def _join(self, shard: str, epoch: int, claims: list[list[Any]], places: list[Any]) -> None:
-        """What the holder says it holds is all it holds: answers and releases may have been lost."""
+    def _join(self, shard: str, epoch: int, join: int, claims: list[list[Any]], places: list[Any], meters: Any) -> None:
+        """What the holder says it holds is all it holds: answers and releases may have been lost.
+
+        Of who has the books, this is how it returns them; `meters` are what its rates are at.
+        """
         if epoch < self._epochs.get(shard, 0):
             raise Fenced(shard=shard, epoch=epoch, newer=self._epochs[shard])
+        if epoch == self._epochs.get(shard) and join <= self._joins[shard]:
+            return  # it was overtaken by a later one, on another line
+        self._end_loan(shard, meters)
         self._ledger.remove_holders(shard)
-        self._epochs[shard] = epoch
+        self._epochs[shard], self._joins[shard] = epoch, join
+        if ask := self._books.pop(shard, None):
+            ask.reply()
         self._renew(shard)
         self._expected.discard(shard)
         self._set_places(*places)
@@ -135,8 +172,12 @@ class ResourceActor:
         self._renewed_at[shard] = self._world.monotonic()
 
     def _forget(self, shard: str) -> None:
+        self._end_loan(shard, None)
+        if ask := self._books.pop(shard, None):
+            ask.reply()
         self._ledger.remove_holders(shard)
         self._epochs.pop(shard, None)
+        self._joins.pop(shard, None)
         self._places.pop(shard, None)
         self._renewed_at.pop(shard, None)
         self._expected.discard(shard)
@@ -156,11 +197,66 @@ class ResourceActor:
         if self._expected:
             return
         now = self._world.monotonic()
+        if self._lent_to is not None:
+            self._recall(now)
+            return
         for request in self._ledger.decide(now):
             ask = self._asks.pop(request.id, None)
             if ask is not None:
                 ask.reply()
         self._wake_at(self._ledger.wake_at, now)
+        self._lend(now)
+
+    # the books on loan
+
+    def _may_lend(self, ask: Ask, shard: str, epoch: int, join: int) -> None:
+        """books [shard, epoch, join]: answered when it counts no more; on loan as chunks."""
+        if (self._epochs.get(shard), self._joins.get(shard)) == (epoch, join):
+            self._books[shard] = ask
+            self._grant()
+        else:
+            ask.reply()
+
+    def _lend(self, now: float) -> None:
+        """Who alone wants permits decides by itself, as fast as it can; see `supervisors/permits.py`."""
+        shards = self._ledger.shards
+        shard = next(iter(shards)) if len(shards) == 1 else None
+        if shard is None or shard not in self._books or now < self._lend_after:
+            return
+        loan = {"limits": self._ledger.limits, "meters": self._ledger.meters(now), "granted": self._ledger.tickets()}
+        self._lent_to, self._recalled = shard, False
+        for id in [id for id in self._asks if id not in loan["granted"]]:
+            self._asks.pop(id).reply(LENT)
+        self._ledger.remove_holders(shard)
+        self._books[shard].chunk(["lend", loan])
+
+    def _recall(self, now: float) -> None:
+        """Somebody else wants permits, too."""
+        if not self._recalled and self._lent_to is not None and self._ledger.shards:
+            self._recalled, self._lend_after = True, now + LEND_AGAIN_S
+            self._books[self._lent_to].chunk(["recall"])
+
+    def _end_loan(self, shard: str, meters: Any) -> None:
+        if self._lent_to == shard:
+            self._lent_to = None
+            self._ledger.set_meters(meters, self._world.monotonic())
+            self._reported({})
+
+    def _ask_debtor(self, ask: Ask) -> None:
+        """The status is what the holder of the books says, or what is known here if it does not answer soon."""
+        assert self._lent_to is not None
+        self._curious.append(ask)
+        self._books[self._lent_to].chunk(["report"])
+        self._world.call_later(REPORT_WITHIN_S, lambda: self._reported({}))
+
+    def _reported(self, uses: Mapping[str, Any]) -> None:
+        curious, self._curious = self._curious, []
+        status = self._status()
+        for name, use in uses.items():
+            if name in status:
+                status[name] |= {"held": use["held"], "waiting": use["waiting"] + status[name]["waiting"]}
+        for ask in curious:
+            ask.reply(status)
 
     def _wake_at(self, at: float, now: float) -> None:
         """Decide again when a rate will have come back."""

@@ -1,8 +1,8 @@
 """What does a scarce quota cost, and do limit, shares and priority hold while 20 users compete for it? (W7)
 
 10,000 tasks of one step from 20 users, submitted user after user, over a quota of 5; the same tasks without the quota
-take turns with them. Every step notes how many ran at once and when it ran. Shares: Jain's index of the users' starts in
-the first half of all (1 is equal). Priority: 20 urgent tasks, submitted last of all.
+take turns with them. Every step notes how many ran at once and when it ran. Shares: Jain's index of the users' starts
+in the first half of all (1 is equal). Priority: 20 urgent tasks, submitted last of all.
 
     python benchmarks/contention.py [--tasks 10000] [--repeats 3]
 """

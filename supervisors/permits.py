@@ -1,16 +1,27 @@
-"""A supervisor's side of the ResourceActor: wishes, held permits, and both again after it restarted."""
+"""A supervisor's side of the ResourceActor: wishes, held permits, and both again after it restarted.
+
+A supervisor that alone wants permits gets the books on loan: it decides with a ledger of its own, under the same limits
+and rules, and pays no round trip. When another wants some, too, the books are recalled: it joins again with what it
+holds, and wishes as usual. A loan lasts no longer than the ResourceActor is known to count on it: without an answer
+for `TRUST_LEASES` leases nothing more is granted here.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..protocols.errors import NotFound, PodiumError, Unknown
 from ..protocols.values import Value
-from .ports import Line, Reply, World
+from .ledger import Ledger
+from .ports import Line, Reply, Timer, World
+from .settings import Governance
 from .waiting import Holder, Request, Who
 
+TRUST_LEASES = 2
 _RECONNECT_S = 0.2
 
 
@@ -26,16 +37,23 @@ class _Wish:
 class Permits:
     """Permits of one incarnation of one supervisor, by the key of the job that holds them."""
 
-    def __init__(self, world: World, address: str, shard: str, epoch: int, lease_s: float) -> None:
-        self._world, self._address = world, address
-        self._shard, self._epoch, self._lease_s = shard, epoch, lease_s
+    def __init__(self, world: World, address: str, shard: str, epoch: int, settings: Governance) -> None:
+        self._world, self._address, self._settings = world, address, settings
+        self._shard, self._epoch, self._lease_s = shard, epoch, settings.lease_s
         self._line: Line | None = None
         self._joined = False
         self._wishes: dict[str, _Wish] = {}
         self._held: dict[str, _Wish] = {}
+        self._keys: dict[str, str] = {}
+        """By ticket: the key of the job."""
         self._places: dict[str, int] = {}
-        self._changes = 0
+        self._changes = self._joins = 0
         self._tickets = itertools.count(1)
+        self._books: Ledger | None = None
+        """The ledger, while it is on loan here."""
+        self._trusted_until = -math.inf
+        self._timer: Timer | None = None
+        self._deciding = False
 
     def acquire(self, wish: Request, then: Callable[[PodiumError | None], None]) -> None:
         """Ask for all that `wish` needs, and a place at its protocol's hosts.
@@ -47,28 +65,42 @@ class Permits:
         who = Who(self._shard.partition(".")[0], protocol, wish.who.user, self._place(protocol))
         request = replace(wish, id=ticket, holder=Holder(self._shard, self._epoch), who=who)
         self._wishes[wish.id] = _Wish(request, then)
-        if self._joined:
+        self._keys[ticket] = wish.id
+        if self._books is not None:
+            self._enter(wish.id)
+        elif self._joined:
             self._send(wish.id)
         else:
             self.connect()
 
     def release(self, id: str) -> None:
         """Give back what `id` holds, or withdraw its wish."""
-        wish = self._wishes.pop(id, None)
-        if wish is not None and wish.number is not None and self._line is not None:
+        wish, held = self._wishes.pop(id, None), self._held.pop(id, None)
+        gone = wish or held
+        if gone is None:
+            return
+        ticket = gone.request.id
+        del self._keys[ticket]
+        if self._books is not None:
+            self._books.remove(ticket)
+            self._decide()  # at once: the next is to be on its way before the result is committed
+        elif wish is not None and wish.number is not None and self._line is not None:
             self._line.cancel(wish.number)
-        held = self._held.pop(id, None)
-        if held is not None and self._joined and self._line is not None:
-            self._line.send("release", [held.request.id], _ignore)
+        elif held is not None and self._joined and self._line is not None:
+            self._line.send("release", [ticket], _ignore)
 
     def set_places(self, protocol: str, count: int) -> None:
         """How many runs of a protocol its hosts can have at once."""
         place = self._place(protocol)
-        if self._places.get(place, 0) != count:
-            self._places[place] = count
-            self._changes += 1
-            if self._line is not None:
-                self._line.send("places", self._all_places(), _ignore)
+        if self._places.get(place, 0) == count:
+            return
+        self._places[place] = count
+        self._changes += 1
+        if self._books is not None:
+            self._books.set_places({place: count})
+            self._decide_soon()
+        if self._line is not None:
+            self._line.send("places", self._all_places(), _ignore)
 
     def _all_places(self) -> list[Value]:
         """With a version, because messages may overtake each other."""
@@ -77,28 +109,46 @@ class Permits:
     def _place(self, protocol: str) -> str:
         return f"{self._shard}/{protocol}"
 
+    # joining
+
     def connect(self) -> None:
         """Join with what is held, voiding what earlier incarnations of this shard held."""
-        if self._line is not None:
-            return
-        self._line = self._world.line(self._address)
-        claims: list[list[Value]] = [held.request.to_wire() for held in self._held.values()]
-        joining = {"shard": self._shard, "epoch": self._epoch, "claims": claims, "places": self._all_places()}
-        self._line.watch(self._lost, self._lease_s)
-        self._line.send("join", joining, lambda reply: self._on_joined([claim[0] for claim in claims], reply))
+        if self._line is None:
+            self._line = self._world.line(self._address)
+            self._line.watch(self._lost, self._lease_s)
+            self._join()
 
-    def _on_joined(self, claimed: list[str], reply: Reply) -> None:
+    def _join(self) -> None:
+        assert self._line is not None
+        books, self._books = self._books, None
+        self._joined = False
+        self._joins += 1
+        claims: list[list[Value]] = [held.request.to_wire() for held in self._held.values()]
+        joining = {
+            "shard": self._shard,
+            "epoch": self._epoch,
+            "join": self._joins,
+            "claims": claims,
+            "places": self._all_places(),
+            "meters": None if books is None else books.meters(self._world.monotonic()),
+        }
+        join, claimed = self._joins, [claim[0] for claim in claims]
+        self._line.send("join", joining, lambda reply: self._on_joined(join, claimed, reply))
+
+    def _on_joined(self, join: int, claimed: list[Any], reply: Reply) -> None:
         if reply.error is not None:
             self._lapsed(reply)
             return
-        if self._line is None:
+        line = self._line
+        if line is None or join != self._joins:
             return
         self._joined = True
         held = {wish.request.id for wish in self._held.values()}
-        self._line.send("release", [ticket for ticket in claimed if ticket not in held], _ignore)
+        line.send("release", [ticket for ticket in claimed if ticket not in held], _ignore)
         for id in list(self._wishes):
             self._send(id)
-        self._renew()
+        line.send("books", [self._shard, self._epoch, join], _ignore, self._on_books)
+        self._renew(line)
 
     def _send(self, id: str) -> None:
         assert self._line is not None
@@ -106,31 +156,119 @@ class Permits:
         wish.number = self._line.send("acquire", wish.request.to_wire(), lambda reply: self._granted(id, wish, reply))
 
     def _granted(self, id: str, wish: _Wish, reply: Reply) -> None:
-        if isinstance(reply.error, Unknown) or self._wishes.get(id) is not wish:
-            if reply.error is None and self._line is not None:
-                self._line.send("release", [wish.request.id], _ignore)  # granted as it was withdrawn
-            return
-        if isinstance(reply.error, NotFound) and reply.error.what == "permit holder":
+        if reply.error is None and reply.value is None:
+            self._is_granted(id, wish)
+        elif reply.error is None or isinstance(reply.error, Unknown) or self._wishes.get(id) is not wish:
+            return  # decided by the books on loan, or asked again when the line is there again
+        elif isinstance(reply.error, NotFound) and reply.error.what == "permit holder":
             self._lapsed(reply)
-            return
+        elif self._books is None:
+            self._end_wish(id, wish, reply.error)
+
+    def _is_granted(self, id: str, wish: _Wish) -> None:
+        if self._wishes.get(id) is wish:
+            if self._books is None:
+                self._end_wish(id, wish, None)
+        elif self._held.get(id) is not wish and self._line is not None:
+            self._line.send("release", [wish.request.id], _ignore)  # granted as it was withdrawn
+
+    def _end_wish(self, id: str, wish: _Wish, error: PodiumError | None) -> None:
         del self._wishes[id]
-        if reply.error is None:
+        if error is None:
             self._held[id] = wish
-        wish.then(reply.error)
+        else:
+            del self._keys[wish.request.id]
+        wish.then(error)
 
     def _lapsed(self, reply: Reply) -> None:
         """This supervisor was silent for so long that its permits went to others: it ends, and its hosts with it."""
         if reply.error is not None and not isinstance(reply.error, Unknown):
             self._world.crash(reply.error)
 
-    def _renew(self) -> None:
-        if self._line is not None and self._joined:
-            self._line.send("renew", self._shard, self._lapsed)
-            self._world.call_later(self._lease_s / 3, self._renew)
+    def _renew(self, line: Line) -> None:
+        if self._line is line and self._joined:
+            asked_at = self._world.monotonic()
+            line.send("renew", self._shard, lambda reply: self._renewed(asked_at, reply))
+            self._world.call_later(self._lease_s / 3, lambda: self._renew(line))
+
+    def _renewed(self, asked_at: float, reply: Reply) -> None:
+        self._lapsed(reply)
+        if reply.error is None:
+            self._trusted_until = asked_at + TRUST_LEASES * self._lease_s
+            if self._books is not None:
+                self._decide_soon()
 
     def _lost(self, _error: PodiumError) -> None:
+        """The books stay, and are returned to the next incarnation."""
         self._line, self._joined = None, False
         self._world.call_later(_RECONNECT_S, self.connect)
+
+    # the books on loan
+
+    def _on_books(self, told: list[Any]) -> None:
+        match told:
+            case ["lend", loan]:
+                self._take_books(loan)
+            case ["recall"] if self._books is not None and self._line is not None:
+                self._join()
+            case ["limits", limits] if self._books is not None:
+                self._books.set_limits(limits)
+                self._decide_soon()
+            case ["report"] if self._line is not None:
+                self._line.send("report", self._report(), _ignore)
+
+    def _take_books(self, loan: dict[str, Any]) -> None:
+        now = self._world.monotonic()
+        self._books = Ledger(loan["limits"], self._settings.age_s, self._settings.weights)
+        self._books.set_meters(loan["meters"], now)
+        self._books.set_places(self._places)
+        self._trusted_until = max(self._trusted_until, now + self._lease_s)
+        for id, wish in list(self._wishes.items()):
+            if wish.request.id in loan["granted"]:
+                self._end_wish(id, wish, None)
+        for wish in self._held.values():
+            self._books.claim(wish.request)
+        for id in list(self._wishes):
+            self._enter(id)
+
+    def _enter(self, id: str) -> None:
+        assert self._books is not None
+        wish = self._wishes[id]
+        try:
+            self._books.add(wish.request)
+        except PodiumError as error:
+            self._end_wish(id, wish, error)
+        else:
+            self._decide_soon()
+
+    def _decide_soon(self) -> None:
+        """Once for all that happens in this turn of the loop."""
+        if not self._deciding:
+            self._deciding = True
+            self._world.call_later(0.0, self._decide_now)
+
+    def _decide_now(self) -> None:
+        self._deciding = False
+        self._decide()
+
+    def _decide(self) -> None:
+        now = self._world.monotonic()
+        if self._books is None or now > self._trusted_until:
+            return
+        for request in self._books.decide(now):
+            id = self._keys.get(request.id)
+            if id is not None and (wish := self._wishes.get(id)) is not None:
+                self._end_wish(id, wish, None)
+        if self._timer is not None:
+            self._timer.cancel()
+        wake_at = math.inf if self._books is None else self._books.wake_at
+        self._timer = None if wake_at == math.inf else self._world.call_later(wake_at - now, self._decide_soon)
+
+    def _report(self) -> dict[str, Any]:
+        if self._books is None:
+            return {}
+        held, waiting = self._books.held, self._books.waiting
+        return {name: {"held": held[name], "waiting": waiting[name]} for name in held}
 
 
 def _ignore(_reply: Reply) -> None:

@@ -97,7 +97,7 @@ class Supervisor:
 
     def _open_doors(self, shard: str, resources: str) -> None:
         world, settings, journal = self._world, self._settings, self._journal
-        self._permits = Permits(world, resources, shard, journal.epoch, settings.lease_s)
+        self._permits = Permits(world, resources, shard, journal.epoch, settings)
         family = Family(world, settings.restarts, partial(durable, journal), self._give_up)
         means = Means(world, settings, self._permits, family)
         tier_setup = partial(self._tier_setup, shard, resources)

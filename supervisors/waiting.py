@@ -115,14 +115,16 @@ class Waiting:
         levels[request.priority].add(waiter)
         self.counts.update(request.needs.keys())
 
-    def remove(self, id: str) -> None:
-        """Withdraw a request; unknown ids are fine."""
+    def remove(self, id: str) -> Request | None:
+        """Withdraw a request and return it; unknown ids are fine."""
         waiter = self._waiters.pop(id, None)
-        if waiter is not None:
-            waiter.withdrawn = True
-            level = self._groups[waiter.request.signature][waiter.request.priority]
-            level.removed(waiter.request.who)
-            self._gone(waiter.request, level)
+        if waiter is None:
+            return None
+        waiter.withdrawn = True
+        level = self._groups[waiter.request.signature][waiter.request.priority]
+        level.removed(waiter.request.who)
+        self._gone(waiter.request, level)
+        return waiter.request
 
     def take(self, request: Request) -> None:
         """The head of a group gets its permits; it counts as its user's share."""

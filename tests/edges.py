@@ -154,7 +154,10 @@ def _host_lost(_pool: Pool, host: Any, _error: PodiumError) -> str:
 def _permits() -> None:
     always(Permits, "_lost", "ResourceActor lost")
     where(Permits, "release", "wish withdrawn", lambda p, id: id in p._wishes and p._wishes[id].number is not None)
-    where(ResourceActor, "_join", "joined with claims", lambda _r, shard, epoch, claims: bool(claims))
+    where(ResourceActor, "_join", "joined with claims", lambda _r, **joining: bool(joining["claims"]))
+    where(ResourceActor, "_join", "books returned", lambda _r, **joining: joining["meters"] is not None)
+    where(ResourceActor, "_end_loan", "books lost", lambda r, shard, meters: r._lent_to == shard and meters is None)
+    always(Permits, "_take_books", "books lent")
     where(ResourceActor, "_grant", "grants held back", lambda resources: bool(resources._expected))
     where(ResourceActor, "_forget", "silent holder forgotten", lambda resources, shard: shard in resources._renewed_at)
 

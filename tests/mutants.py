@@ -24,7 +24,6 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from podium.actors.exchange import Near
 from podium.actors.far_side import _Session
-from podium.actors.ledger import Ledger
 from podium.cluster.link import Link
 from podium.cluster.simulated import _SimulatedWorld
 from podium.cluster.store.memory import MemoryJournal
@@ -33,6 +32,7 @@ from podium.protocols.outcomes import OPEN
 from podium.supervisors import intake
 from podium.supervisors.events import StepFinished
 from podium.supervisors.family import Family
+from podium.supervisors.ledger import Ledger
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import OpenTask
 from podium.supervisors.supervisor import Supervisor

@@ -437,6 +437,75 @@ def test_users_share_what_is_scarce_by_weight(quotas):
     engine_test(work, limits={"llm": 2}, weights={"eve": 2.0}, lookahead_s=0)
 
 
+class Use:
+    """How many runs of protocols that hold a quota there are at once."""
+
+    def __init__(self):
+        self.now = self.most = 0
+
+    async def hold(self, seconds):
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(seconds)
+        self.now -= 1
+
+
+def permits_of(simulation, workflow):
+    return simulation.cluster.alive(f"supervisor/{workflow}").actor._permits
+
+
+def test_who_alone_wants_permits_decides_alone_and_shares_when_another_comes():
+    use = Use()
+
+    @podium.protocol(quotas={"llm": 1}, concurrency=50)
+    async def model(input):
+        await use.hold(1)
+
+    async def work(engine):
+        first = await engine.submit_many(Workflow("v", Sequence(model)), [None] * 40)
+        await asyncio.sleep(3.5)
+        assert permits_of(simulation, "v")._books is not None
+        quotas = (await engine.status())["quotas"]["llm"]
+        assert (quotas["held"], quotas["waiting"]) == (3, 28)
+        await engine.set_limits(llm=4)
+        await asyncio.sleep(2)
+        second = await engine.submit_many(Workflow("w", Sequence(model)), [None] * 10)
+        await asyncio.sleep(2)
+        assert permits_of(simulation, "v")._books is None
+        for task in [*first, *second]:
+            await task.result()
+        return (await engine.status())["quotas"]["llm"]
+
+    simulation = Simulation(limits={"llm": 3})
+    assert simulation.run(work) == {"limit": 4, "held": 0, "waiting": 0}
+    assert use.most == 4
+
+
+@pytest.mark.parametrize("victim", ["supervisor/v", "resources"])
+def test_permits_survive_the_death_of_who_has_the_books_and_of_who_lent_them(victim):
+    use, starts = Use(), Counter()
+
+    @podium.protocol(quotas={"llm": 1, "calls": 1}, concurrency=50)
+    async def model(input):
+        starts[input] += 1
+        await use.hold(1)
+
+    async def work(engine):
+        tasks = await engine.submit_many(Workflow("v", Sequence(model)), list(range(20)))
+        await asyncio.sleep(2.5)
+        simulation.kill(victim)
+        use.now = 0 if victim != "resources" else use.now
+        tasks += await engine.submit_many(Workflow("w", Sequence(model)), list(range(100, 110)))
+        for task in tasks:
+            await task.result()
+        assert max(starts.values()) <= (1 if victim == "resources" else 2)
+        return (await engine.status())["quotas"]["llm"]
+
+    simulation = Simulation(limits={"llm": 3, "calls": "2/s burst 4"})
+    assert simulation.run(work) == {"limit": 3, "held": 0, "waiting": 0}
+    assert use.most <= 3
+
+
 def test_changed_limits_outlive_the_coordinator_and_end_with_the_cluster():
     async def work(engine):
         await engine.deploy(Workflow("w", Sequence(sample.model)))

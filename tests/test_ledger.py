@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from podium.actors.ledger import Holder, Ledger, Request, Who
 from podium.protocols.errors import InvalidInput
 from podium.protocols.limits import read_limits
+from podium.supervisors.ledger import Holder, Ledger, Request, Who
 
 H = Holder("w", 1)
 

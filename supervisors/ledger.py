@@ -24,10 +24,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..protocols.errors import InvalidInput
 from ..protocols.limits import Amount, Limit, read_limits
-from ..supervisors.waiting import Holder, Pool, Request, Waiting, Who
+from .waiting import Holder, Pool, Request, Waiting, Who
 
 __all__ = ["Holder", "Ledger", "Request", "Who"]
 _PLACE = "!place"
@@ -68,6 +69,7 @@ class Ledger:
         """Of a rate: when it will have come back to its full burst (GCRA's theoretical arrival time)."""
         self._empty_at = empty_at
         self._grants: dict[str, Request] = {}
+        self._shards: Counter[str] = Counter()
         shares = weights or {}
         self._waiting = Waiting(age_s, lambda user: shares.get(user, 1.0))
         self._places: dict[str, int] = {}
@@ -119,21 +121,46 @@ class Ledger:
         if request.id not in self._grants and request.id not in self._waiting:
             self.check(request.needs)
             self._waiting.add(request)
+            self._shards[request.holder.shard] += 1
 
     def claim(self, request: Request) -> None:
         """Enter permits that are held already, as known from before a restart of the ledger."""
         if request.id not in self._grants:
             self._grants[request.id] = request
+            self._shards[request.holder.shard] += 1
             self._count(request, 1)
 
     def remove(self, id: str) -> None:
         """Release what `id` holds, or withdraw it from the queue. Unknown ids are fine."""
-        self._waiting.remove(id)
+        withdrawn = self._waiting.remove(id)
         request = self._grants.pop(id, None)
+        if gone := withdrawn or request:
+            self._shards[gone.holder.shard] -= 1
         if request is not None:
             self._count(request, -1)
             for pool, _, _ in self._pools(request):
                 self._waiting.unpark(pool)
+
+    @property
+    def shards(self) -> set[str]:
+        """Whose incarnations hold or wait for something."""
+        return {shard for shard, count in self._shards.items() if count}
+
+    def tickets(self) -> list[str]:
+        """Of all that is granted."""
+        return list(self._grants)
+
+    def meters(self, now: float) -> list[list[Any]]:
+        """[limit, whose pool, seconds until it is full again] of every rate that is in use."""
+        return [[*pool, full_at - now] for pool, full_at in self._meters.items() if full_at > now]
+
+    def set_meters(self, meters: list[list[Any]] | None, now: float) -> None:
+        """What rates were used meanwhile; None if nobody knows, and they count as used up."""
+        if meters is None:
+            self._empty_at, self._meters = now, {}
+        else:
+            self._meters = {(name, whose): now + full_in_s for name, whose, full_in_s in meters}
+        self._waiting.unpark_all()
 
     def remove_holders(self, shard: str) -> None:
         """Take back everything that the incarnations of a shard hold or wait for."""
