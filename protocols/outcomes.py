@@ -94,9 +94,9 @@ class TaskEvent:
     """Something that happened to a task, as `task.events()` gives it.
 
     Kinds: `accepted`; `started`, `finished` (value: output), `retrying` (value: failure and retry_at), `lost`
-    (its host died, it runs again) and `failed` (value: failure) of a step; `chunk` (value: what `ctx.emit` was
-    given) and `log` (value: [level, text]) of a running step; last `completed` (value: result), `failed` (value:
-    failure; no step) or `cancelled`. `started`, `chunk` and `log` are live only.
+    (its host died, it runs again) and `failed` (value: failure) of a step; `timed_out` of a Parallel; `chunk`
+    (value: what `ctx.emit` was given) and `log` (value: [level, text]) of a running step; last `completed` (value:
+    result), `failed` (value: failure; no step) or `cancelled`. `started`, `chunk` and `log` are live only.
     """
 
     kind: str

@@ -138,6 +138,14 @@ class Parallel(_Node):
     join: Annotated[str, Field(pattern=r"^(all|any|settled|quorum\([1-9][0-9]*\))$")] = "all"
     rest: Literal["cancel", "wait"] = "cancel"
     """What becomes of the branches that run when the join is decided: cancelled, or waited for."""
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds from the start of the branches until the node has to have its outcome; None is no bound."""
+    on_timeout: Literal["fail", "partial"] = "fail"
+    """What then comes out: a failure, or what is there by then.
+
+    With "partial" the output is always {"outputs": …, "missing": […]}, the missing by name or by index (their places in
+    a list of outputs are null); under `settled` it is as usual, and the missing have an error with the code "timeout".
+    """
 
     def __init__(self, *branches: Any, **settings: Any) -> None:
         if branches:
@@ -158,6 +166,8 @@ class Parallel(_Node):
         wanted = self.quorum
         if wanted and self.parallel and wanted > len(self.parallel):
             raise ValueError(f"{self.join} can never be met by {len(self.parallel)} branches")
+        if self.on_timeout == "partial" and (self.timeout_s is None or self.join == "any"):
+            raise ValueError("on_timeout: partial needs a timeout_s, and a join other than any")
         return self
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from ..protocols.errors import PodiumError
-from ..protocols.tree import Hierarchy, Step
+from ..protocols.tree import Hierarchy, Parallel, Step
 from ..protocols.values import Value
 from .backlog import Job
 from .family import Child
@@ -40,6 +41,7 @@ class Dispatcher:
         self._jobs: dict[tuple[str, str], Job] = {}
         self._errands: dict[tuple[str, str], Tier] = {}
         self._waits: dict[tuple[str, str], Timer] = {}
+        self._alarms: dict[str, list[Timer]] = defaultdict(list)
         self._code: dict[str, bytes] = {}
 
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
@@ -170,6 +172,17 @@ class Dispatcher:
         tier = self._errands.pop(key, None)
         if tier is not None:
             tier.cancel(f"{key[0].partition('/')[0]}/{place.path}")
+
+    def set_alarm(self, task: TaskState, place: Place, ring: Callable[[], None]) -> None:
+        """Call back when the node at `place` has had its time; a clock that was set back gives it no more."""
+        assert isinstance(place.node, Parallel) and place.node.timeout_s is not None
+        left_s = place.opened_at + place.node.timeout_s - self._world.now()
+        timer = self._world.call_later(max(0.0, min(left_s, place.node.timeout_s)), ring)
+        self._alarms[task.record.task_id].append(timer)
+
+    def clear_alarms(self, task: TaskState) -> None:
+        for timer in self._alarms.pop(task.record.task_id, ()):
+            timer.cancel()
 
     def is_started(self, task: TaskState, place: Place) -> bool:
         """Whether the step has been sent to a host or to its tier."""

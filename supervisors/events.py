@@ -53,7 +53,15 @@ class Abandoned:
     at: float
 
 
-Event: TypeAlias = StepFinished | StepFailed | Cancelled | StepLost | Abandoned
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """A node of several steps did not have its outcome in time."""
+
+    path: str
+    at: float
+
+
+Event: TypeAlias = StepFinished | StepFailed | Cancelled | StepLost | Abandoned | TimedOut
 
 
 def pack_events(events: list[Event]) -> bytes:
@@ -76,6 +84,8 @@ def _to_wire(event: Event) -> list[Value]:
             return ["l", event.path, event.at]
         case Abandoned():
             return ["a", event.reason, event.at]
+        case TimedOut():
+            return ["t", event.path, event.at]
 
 
 def _from_wire(wire: list[Value]) -> Event:
@@ -90,4 +100,6 @@ def _from_wire(wire: list[Value]) -> Event:
             return StepLost(path, at)
         case ["a", reason, at]:
             return Abandoned(reason, at)
+        case ["t", path, at]:
+            return TimedOut(path, at)
     raise ValueError(f"unknown event {str(wire)[:80]}")

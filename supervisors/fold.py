@@ -14,9 +14,9 @@ from ..protocols.outcomes import Failure, Outcome, TaskRecord
 from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, default_name
 from ..protocols.values import Value
 from ..protocols.verdicts import as_goto
-from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost
+from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost, TimedOut
 from .modes import adaptive, hierarchical, parallel, sequential
-from .state import Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState
+from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState
 
 _OPENING: dict[type, Callable[[Place], list[Move]]] = {
     Sequence: sequential.opening,
@@ -70,6 +70,10 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
         case Cancelled():
             if _stop(folding, Failure("cancelled", "the task was cancelled")):
                 task.cancelled = True
+        case TimedOut():
+            place = task.timed.get(event.path)
+            if place is not None:
+                folding.perform(place, parallel.timed_out(place))
         case Abandoned():
             _stop(folding, Failure("workflow_down", event.reason))
     folding.settle()
@@ -83,6 +87,7 @@ def _stop(folding: _Folding, why: Failure) -> bool:
         return False
     folding.effects += [Halt(place) for place in task.running.values()]
     task.running.clear()
+    task.timed.clear()
     task.outcome = Outcome(failure=why)
     return True
 
@@ -124,6 +129,7 @@ class _Folding:
             if place.outcome is not None:
                 continue
             place.outcome = outcome
+            self.task.timed.pop(place.path, None)
             parent = place.parent
             if parent is None:
                 self.task.outcome = outcome
@@ -153,12 +159,17 @@ class _Folding:
             self.task.running[place.path] = place
             self.effects.append(Run(place))
         else:
+            if isinstance(place.node, Parallel) and place.node.timeout_s is not None:
+                self.task.timed[place.path] = place
+                self.effects.append(Alarm(place))
             self.perform(place, _OPENING[type(place.node)](place))
 
     def halt(self, place: Place) -> None:
         for leaf in list(place.open_leaves()):
             if self.task.running.pop(leaf.path, None) is not None:
                 self.effects.append(Halt(leaf))
+        for path in [path for path, timed in self.task.timed.items() if timed.is_within(place)]:
+            del self.task.timed[path]
         place.outcome = _STOPPED
 
 

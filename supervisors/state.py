@@ -56,6 +56,12 @@ class Place:
             place = place.parent
         return place.input
 
+    def is_within(self, other: Place) -> bool:
+        place: Place | None = self
+        while place is not None and place is not other:
+            place = place.parent
+        return place is other
+
     def open_leaves(self) -> Iterator[Place]:
         if self.outcome is None and self.is_leaf():
             yield self
@@ -72,6 +78,8 @@ class TaskState:
     root: Place
     running: dict[str, Place] = field(default_factory=dict)
     """Steps to be run or running, by path, in the order in which they were started."""
+    timed: dict[str, Place] = field(default_factory=dict)
+    """Open nodes that have to end in time, by path."""
     outcome: Outcome | None = None
     cancelled: bool = False
     entries: int = 0
@@ -125,4 +133,11 @@ class Halt:
     place: Place
 
 
-Effect: TypeAlias = Run | Halt
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Effect: the node at this place is to have its outcome `timeout_s` after it was opened."""
+
+    place: Place
+
+
+Effect: TypeAlias = Run | Halt | Alarm

@@ -22,7 +22,17 @@ from ..protocols.tree import Step
 from ..protocols.values import Value, pack
 from .desk import Desk
 from .dispatch import Dispatcher
-from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost, pack_events, unpack_events
+from .events import (
+    Abandoned,
+    Cancelled,
+    Event,
+    StepFailed,
+    StepFinished,
+    StepLost,
+    TimedOut,
+    pack_events,
+    unpack_events,
+)
 from .family import Family
 from .fold import apply, begin
 from .intake import Intake, Submission
@@ -32,7 +42,7 @@ from .pool import Means
 from .ports import Ask, Change, Closing, Entry, Forget, Journal, NewTask, Note, OpenTask, Running, World, durable
 from .retention import Retention
 from .settings import Governance
-from .state import Effect, Place, Run, TaskState
+from .state import Alarm, Effect, Halt, Place, Run, TaskState
 from .watchers import Watchers, done_chunk, live_event
 
 LAST_WORDS_S = 0.2
@@ -276,14 +286,25 @@ class Supervisor:
     def _carry_out(self, task: TaskState, effects: list[Effect]) -> None:
         plan, order = self._plans[task.record.hash], self._orders.get(task.record.task_id, 0)
         for effect in effects:
-            if not isinstance(effect, Run):
+            if isinstance(effect, Halt):
                 self._dispatcher.halt(task, effect.place)
+            elif isinstance(effect, Alarm):
+                self._set_alarm(task, effect.place)
             elif task.running.get(effect.place.path) is effect.place:
                 self._dispatcher.run(plan, task, effect.place, order)
         if task.outcome is not None and self._tasks.pop(task.record.task_id, None) is not None:
             del self._orders[task.record.task_id]
+            self._dispatcher.clear_alarms(task)
             self._retention.finished += 1
             self._watchers.ended(task.record)
+
+    def _set_alarm(self, task: TaskState, place: Place) -> None:
+        if task.timed.get(place.path) is place:
+            self._dispatcher.set_alarm(task, place, partial(self._ring, task, place))
+
+    def _ring(self, task: TaskState, place: Place) -> None:
+        if task.timed.get(place.path) is place:
+            self._take(task, TimedOut(place.path, self._world.now()))
 
     def _step_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
         """A host or a tier answered."""
@@ -325,6 +346,8 @@ class Supervisor:
             plan, order = self._plans[task.record.hash], self._orders[task.record.task_id]
             for place in task.running.values():
                 self._dispatcher.run(plan, task, place, order, recovered=True)
+            for place in task.timed.values():
+                self._set_alarm(task, place)
 
     async def _wake_tiers(self, shard: str) -> None:
         """A tier with open runs is needed, if only to cancel them: the task above may have ended as we died."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
-from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost
+from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost, TimedOut
 from .ports import Ask
 
 
@@ -126,6 +126,8 @@ def live_event(event: Event, attempt: int) -> list[Value] | None:
             return ["retrying", event.at, event.path, attempt, value]
         case StepLost():
             return ["lost", event.at, event.path, attempt, None]
+        case TimedOut():
+            return ["timed_out", event.at, event.path, attempt, None]
         case Cancelled() | Abandoned():
             return None
 

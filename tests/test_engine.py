@@ -506,6 +506,28 @@ def test_permits_survive_the_death_of_who_has_the_books_and_of_who_lent_them(vic
     assert use.most <= 3
 
 
+@pytest.mark.parametrize("victim", [None, "supervisor/w", "everything"])
+def test_a_parallel_ends_in_time_with_what_is_there_whoever_dies_meanwhile(victim):
+    @podium.protocol(concurrency=10)
+    async def wait(seconds):
+        await asyncio.sleep(seconds)
+        return seconds
+
+    async def work(engine):
+        began = asyncio.get_running_loop().time()
+        each = podium.Parallel(each="input", do=Step(wait), timeout_s=20, on_timeout="partial")
+        task = await engine.submit(Workflow("w", Sequence(each)), [1, 100, 2])
+        await asyncio.sleep(8)
+        for address in ["supervisor/w", "coordinator"] if victim == "everything" else [victim] * bool(victim):
+            simulation.kill(address)
+        assert await task.result() == {"outputs": [1, None, 2], "missing": [1]}
+        assert 20 <= asyncio.get_running_loop().time() - began < 21
+        assert [event.kind async for event in task.events()][-2:] == ["timed_out", "completed"]
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
 def test_changed_limits_outlive_the_coordinator_and_end_with_the_cluster():
     async def work(engine):
         await engine.deploy(Workflow("w", Sequence(sample.model)))

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, verdict
+from podium.errors import InvalidDefinition
 from podium.protocols.outcomes import Failure, TaskRecord
-from podium.supervisors.events import Cancelled, StepFailed, StepFinished, pack_events, unpack_events
+from podium.supervisors.events import Cancelled, StepFailed, StepFinished, TimedOut, pack_events, unpack_events
 from podium.supervisors.fold import apply, begin
 from podium.supervisors.state import Halt, Run
 from tests import sample
@@ -25,7 +26,7 @@ class Play:
         self.root, self.input = root, input
         self.task, effects = begin(record(input), root)
         self.events = []
-        self.started = [effect.place.path for effect in effects]
+        self.started = [effect.place.path for effect in effects if isinstance(effect, Run)]
         self.halted = []
 
     def _apply(self, event):
@@ -43,6 +44,9 @@ class Play:
 
     def cancel(self):
         return self._apply(Cancelled(101.0))
+
+    def timed_out(self, path=""):
+        return self._apply(TimedOut(path, 101.0))
 
     def input_of(self, path):
         return self.task.running[path].input
@@ -143,6 +147,53 @@ def test_quorum_is_met_by_so_many_and_fails_when_it_cannot_be():
     root = Parallel({name: step(name) for name in "abc"}, join="quorum(2)")
     assert Play(root).done("a", 1).done("c", 3).result == {"a": 1, "c": 3}
     assert Play(root).failed("a").failed("b").failure.code == "too_few"
+
+
+def late(join="all", on_timeout="partial", **more):
+    return Parallel({"a": step("a"), "b": step("b")}, join=join, timeout_s=3, on_timeout=on_timeout, **more)
+
+
+def test_a_parallel_that_is_late_fails_and_says_how_far_it_came():
+    play = Play(late(on_timeout="fail")).done("a", 1).timed_out()
+    assert play.halted == ["b"]
+    assert (play.failure.code, play.failure.message) == ("timeout", "1 of 2 branches were done after 3 s")
+
+
+def test_a_parallel_that_is_late_may_give_what_is_there_and_name_what_is_missing():
+    play = Play(late()).done("a", 1).timed_out()
+    assert play.result == {"outputs": {"a": 1}, "missing": ["b"]}
+    assert play.halted == ["b"]
+    assert Play(late()).done("a", 1).done("b", 2).result == {"outputs": {"a": 1, "b": 2}, "missing": []}
+    play = Play(late("quorum(1)", rest="wait")).done("a", 1).timed_out()
+    assert play.result == {"outputs": {"a": 1}, "missing": ["b"]}
+
+
+def test_of_a_list_the_missing_are_named_by_their_place_also_those_that_never_began():
+    each = Parallel(each="input", do=step("s"), limit=2, timeout_s=3, on_timeout="partial")
+    play = Play(each, ["x", "y", "z"]).done("[1]", "Y").timed_out()
+    assert play.result == {"outputs": [None, "Y", None], "missing": [0, 2]}
+    assert sorted(play.halted) == ["[0]", "[2]"]
+
+
+def test_settled_has_an_error_for_what_is_late_and_one_for_what_failed():
+    result = Play(late("settled")).failed("a").timed_out().result
+    assert result["a"]["error"]["code"] == "error"
+    assert (result["b"]["error"]["code"], result["b"]["error"]["message"]) == ("timeout", "not done after 3 s")
+
+
+def test_a_time_that_is_up_after_the_end_or_in_what_was_stopped_changes_nothing():
+    play = Play(Sequence(late(), step("c"))).done("parallel/a", 1).done("parallel/b", 2).timed_out("parallel")
+    assert list(play.task.running) == ["c"]
+    inner = Parallel({"a": step("a"), "in": late()}, join="any")
+    play = Play(inner).done("a", 1)
+    assert play.task.timed == {}
+    assert play.timed_out("in").result == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"timeout_s": 1, "join": "any"}])
+def test_partial_needs_a_time_and_a_join_that_can_be_partial(more):
+    with pytest.raises(InvalidDefinition, match="on_timeout: partial needs a timeout_s, and a join other than any"):
+        Parallel({"a": step("a"), "b": step("b")}, on_timeout="partial", **more)
 
 
 def test_settled_gives_every_outcome():
@@ -336,8 +387,9 @@ TREES = st.recursive(
             join=st.sampled_from(["all", "any", "settled"]),
             rest=st.sampled_from(["cancel", "wait"]),
             limit=st.none() | st.integers(1, 2),
+            timeout_s=st.none() | st.just(3),
         ),
-        st.builds(lambda node: Parallel(each="[1, 2, 3]", do=node, limit=2), nodes),
+        st.builds(lambda node: Parallel(each="[1, 2, 3]", do=node, limit=2, timeout_s=3, on_timeout="partial"), nodes),
         st.builds(
             lambda one, two: Adaptive(
                 {"a": one, "b": two},
@@ -354,7 +406,7 @@ TREES = st.recursive(
 
 def snapshot(task):
     places = {path: (place.input, place.attempt, place.not_before) for path, place in task.running.items()}
-    return places, task.outcome, task.status
+    return places, sorted(task.timed), task.outcome, task.status
 
 
 @settings(max_examples=300, deadline=None)
@@ -365,7 +417,8 @@ def test_replay_equals_live(root, data):
     live = [snapshot(play.task)]
     while play.task.outcome is None and len(play.events) < 60:
         path = data.draw(st.sampled_from(sorted(play.task.running)))
-        kind = data.draw(st.sampled_from(["done", "done", "done", "retry", "fail"]))
+        kinds = ["done", "done", "done", "retry", "fail", *["late"] * bool(play.task.timed)]
+        kind = data.draw(st.sampled_from(kinds))
         match kind:
             case "done":
                 play.done(path, data.draw(st.integers(0, 3)))
@@ -373,6 +426,8 @@ def test_replay_equals_live(root, data):
                 play.failed(path, retry_at=150.0)
             case "fail":
                 play.failed(path)
+            case "late":
+                play.timed_out(data.draw(st.sampled_from(sorted(play.task.timed))))
         live.append(snapshot(play.task))
     again, _ = begin(record(1), root)
     assert snapshot(again) == live[0]

@@ -59,6 +59,38 @@ def following(place: Place, child: Place) -> list[Move]:
     return [*(Stop(label) for label in running), Finish(decided)]
 
 
+def timed_out(place: Place) -> list[Move]:
+    """Time is up before the join was decided: stop the rest, and end with what is there, or not at all."""
+    node, join = _node(place), place.memory
+    running = [label for label, branch in place.children.items() if branch.outcome is None]
+    done = join.succeeded + join.failed
+    if node.on_timeout == "partial":
+        outcome = join.decided or Outcome(_partial(place, node))
+    else:
+        message = f"{done} of {join.total} branches were done after {node.timeout_s:g} s"
+        outcome = join.decided or Outcome(failure=Failure("timeout", message).at(place.path, 1))
+    return [*(Stop(label) for label in running), Finish(outcome)]
+
+
+def _partial(place: Place, node: Parallel) -> Value:
+    """What is there, with what is missing named."""
+    if node.join == "settled":
+        return _briefs(place, node)
+    labels = _labels(place, node)
+    missing = [label for label in labels if not (label in place.children and _succeeded(place.children[label]))]
+    if node.do is None:
+        return {"outputs": _outputs(place, node), "missing": list(missing)}
+    outputs = [None if label in missing else place.children[label].outcome.output for label in labels]  # type: ignore[union-attr]
+    return {"outputs": outputs, "missing": [labels.index(label) for label in missing]}
+
+
+def _labels(place: Place, node: Parallel) -> list[str]:
+    """Of all branches, whether they have started or not."""
+    if node.do is None:
+        return list(node.parallel or {})
+    return [f"[{index}]" for index in range(place.memory.total)]
+
+
 def _node(place: Place) -> Parallel:
     assert isinstance(place.node, Parallel)
     return place.node
@@ -94,7 +126,7 @@ def _decision(place: Place, node: Parallel, join: _Join, child: Place | None) ->
         case "all":
             if failure is not None:
                 return Outcome(failure=failure)
-            return Outcome(_outputs(place, node)) if ended == join.total else None
+            return _complete(place, node) if ended == join.total else None
         case "settled":
             return Outcome(_briefs(place, node)) if ended == join.total else None
         case _:
@@ -107,12 +139,16 @@ def _enough(place: Place, node: Parallel, join: _Join, child: Place | None) -> O
         if node.join == "any":
             assert child is not None
             return child.outcome
-        return Outcome(_outputs(place, node))
+        return _complete(place, node)
     if join.total - join.failed < wanted:
         last = child.outcome.failure.message if child and child.outcome and child.outcome.failure else "empty"
         message = f"{node.join} missed: {join.failed} of {join.total} branches failed, the last with: {last}"
         return Outcome(failure=Failure("too_few", message).at(place.path, 1))
     return None
+
+
+def _complete(place: Place, node: Parallel) -> Outcome:
+    return Outcome(_partial(place, node) if node.on_timeout == "partial" else _outputs(place, node))
 
 
 def _outputs(place: Place, node: Parallel) -> Value:
@@ -131,5 +167,10 @@ def _succeeded(branch: Place) -> bool:
 
 
 def _briefs(place: Place, node: Parallel) -> Value:
-    briefs = {label: branch.outcome.brief() for label, branch in place.children.items() if branch.outcome}
-    return list(briefs.values()) if node.do is not None else {name: briefs[name] for name in node.parallel or {}}
+    """One for each branch; those that have not ended are late."""
+    late = Outcome(failure=Failure("timeout", f"not done after {node.timeout_s or 0:g} s"))
+    briefs = {}
+    for label in _labels(place, node):
+        branch = place.children.get(label)
+        briefs[label] = ((branch and branch.outcome) or late).brief()
+    return list(briefs.values()) if node.do is not None else briefs
