@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..protocols.errors import InvalidInput, InvalidSetting
-from ..protocols.limits import Amount, read_limits
+from ..protocols.limits import Amount, Limit, read_limits
 from ..protocols.values import MAX_VALUE_BYTES
 from ..supervisors.settings import Governance
 
@@ -58,6 +58,15 @@ class Settings(BaseModel):
     """Shares of users in what is scarce; 1.0 for those not named."""
     max_open_tasks: Annotated[int, Field(ge=1)] = 1_000_000
     """Accepted and unfinished tasks per workflow; one more is refused as Overloaded."""
+    max_open_per_user: Annotated[int, Field(ge=1)] = 1_000_000
+    """The same for each user."""
+    max_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of the machine's memory in use above which new tasks are refused as Overloaded; accepted ones go on."""
+    source: Literal["driver", "cli", "mcp"] = "driver"
+    """Who speaks: `rates` may differ."""
+    rates: Mapping[str, str] = {"cli": "50/s burst 500", "mcp": "10/s burst 50"}
+    """New tasks per time of each user in each workflow, by source; more are refused as Overloaded. A source that is not
+    named has no bound."""
     max_value_bytes: Annotated[int, Field(ge=1024)] = MAX_VALUE_BYTES
     """Largest input or output of a step, packed, in bytes."""
     max_losses: Annotated[int, Field(ge=0)] = 5
@@ -91,14 +100,26 @@ class Settings(BaseModel):
     def _merged(cls, limits: Any) -> Any:
         if not isinstance(limits, Mapping):
             return limits
-        try:
-            read_limits(limits)
-        except InvalidInput as error:
-            raise ValueError(str(error)) from error
+        _readable(limits)
         return {**DEFAULT_LIMITS, **limits}
+
+    @field_validator("rates")
+    @classmethod
+    def _are_rates(cls, rates: Mapping[str, str]) -> Mapping[str, str]:
+        for source, limit in _readable(rates).items():
+            if limit.interval_s is None or source not in ("driver", "cli", "mcp"):
+                raise ValueError(f"'{source}': expected a rate such as '10/s burst 50' for driver, cli or mcp")
+        return rates
 
     def governance(self) -> Governance:
         return Governance.from_wire(self.model_dump())
+
+
+def _readable(limits: Mapping[str, Any]) -> dict[str, Limit]:
+    try:
+        return read_limits(limits)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from error
 
 
 def _login() -> str:

@@ -168,7 +168,7 @@ class Core:
     def submit(
         self, workflow: str, hash: str, tasks: list[list[Value]]
     ) -> tuple[list[Future[str]], list[Future[Ended]]]:
-        """Send tasks ([id, input, user, priority, key, again]); from any thread.
+        """Send tasks ([id, input, user, priority, key, again, source]); from any thread.
 
         Returns:
             For each task a future of its id once it is durable (with a key, perhaps an older task's), and
@@ -299,7 +299,8 @@ class Core:
             plain = check_value(input, name, self.settings.max_value_bytes)
             workflow.check_input(plain)
             key = keys[index] if keys is not None else None
-            wires.append([new_task_id(self._session.world), plain, user or self.settings.user, priority, key, False])
+            id, whose = new_task_id(self._session.world), user or self.settings.user
+            wires.append([id, plain, whose, priority, key, False, self.settings.source])
         return wires
 
 

@@ -83,6 +83,8 @@ class Simulation:
         self.killed: list[str] = []
         """Addresses of the actors that died by a fault, in order."""
         self.clock_offset_s = 0.0
+        self.memory_used = 0.0
+        """Share of the machine's memory in use."""
         self.frozen: list[str] = []
         """Addresses of the actors that were stopped, in order."""
         self.cluster: SimulatedCluster
@@ -244,6 +246,9 @@ class _SimulatedWorld(CellWorld):
         super().__init__(cluster, cell)
         self._simulation = simulation
         self.random = Random(f"{simulation.seed}/{cell.address}/{simulation.rng.random()}")
+
+    def memory_used(self) -> float:
+        return self._simulation.memory_used
 
     def now(self) -> float:
         return self._simulation.now()

@@ -14,6 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
+
 from ..actors.coordinator import Coordinator
 from ..actors.host import ProtocolHost
 from ..actors.resources import ResourceActor
@@ -24,6 +26,8 @@ from .store.reading import FileReader
 from .store.sqlite import SqliteJournal
 
 LOG = logging.getLogger("podium")
+SAMPLE_S = 1.0
+"""Seconds between two looks at the machine."""
 
 _ROLES: dict[Role, Callable[[World], Actor]] = {
     "coordinator": Coordinator,
@@ -49,6 +53,7 @@ class LoopWorld:
         self._threads: ThreadPoolExecutor | None = None
         self._journals: list[SqliteJournal] = []
         self.crashed = False
+        self._memory_used: float | None = None
         self.epoch = 0
         """Of the journal that this actor opened; what it spawns is fenced by it."""
 
@@ -60,6 +65,15 @@ class LoopWorld:
 
     def monotonic(self) -> float:
         return self.loop.time()
+
+    def memory_used(self) -> float:
+        if self._memory_used is None:
+            self._sample_memory()
+        return self._memory_used or 0.0
+
+    def _sample_memory(self) -> None:
+        self._memory_used = psutil.virtual_memory().percent / 100
+        self.loop.call_later(SAMPLE_S, self._sample_memory)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         return self.loop.call_later(delay_s, callback)

@@ -147,7 +147,7 @@ class Dispatcher:
         tier = self._tiers[plan.name]
         self._errands[record.task_id, place.path] = tier
         errand = Errand(
-            task=[id, place.input, record.user, record.priority, None, recovered],
+            task=[id, place.input, record.user, record.priority, None, recovered, None],
             hash=str(plan.definition["hash"]),
             on_result=lambda result: self._ended(task, place, result),
         )

@@ -6,17 +6,18 @@ refused. Keys belong to a user within a workflow.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
-from ..protocols.errors import InvalidInput, KeyConflict, Overloaded, PodiumError
+from ..protocols.errors import InvalidInput, KeyConflict, PodiumError
 from ..protocols.outcomes import OPEN, TaskRecord
 from ..protocols.values import Value, digest
+from .gate import Gate
 from .plan import Plan
 from .ports import Change, Found, Journal, World
-from .settings import Governance
 from .state import Effect, TaskState
 
 Acks: TypeAlias = list[list[Value]]
@@ -29,6 +30,8 @@ class Submission:
     payload_digest: str
     again: bool
     """Whether the sender may have sent it before."""
+    source: str | None
+    """Who speaks: driver, cli, mcp; None if it belongs to a task that was accepted above."""
     error: PodiumError | None = None
     known: Found | None = None
     effects: list[Effect] = field(default_factory=list)
@@ -38,22 +41,19 @@ class Intake:
     def __init__(
         self,
         world: World,
-        settings: Governance,
+        gate: Gate,
         journal: Journal,
         tasks: dict[str, TaskState],
         accept: Callable[[Plan, list[Submission]], list[Change]],
         carry_out: Callable[[TaskState, list[Effect]], None],
     ) -> None:
-        self._world, self._settings, self._journal = world, settings, journal
+        self._world, self._journal, self._gate = world, journal, gate
         self._tasks, self._accept, self._carry_out = tasks, accept, carry_out
         self._keys: dict[tuple[str, str], Found] = {}
         """Keys of tasks whose acceptance is not durable yet, so that the journal cannot know them."""
 
     def take(self, plan: Plan, wires: list[list[Value]], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
         """Accept what is new and sound; `then` gets acknowledgements, and records that ended before, once durable."""
-        if len(self._tasks) + len(wires) > self._settings.max_open_tasks:
-            reason = f"{len(self._tasks)} tasks are open, the limit is max_open_tasks={self._settings.max_open_tasks}"
-            raise Overloaded(reason=reason, retry_after_s=5.0)
         submissions = [self._read(plan, wire) for wire in wires]
         ids = [s.record.task_id for s in submissions if s.again]
         keys = [(s.record.user, s.record.key) for s in submissions if s.record.key is not None]
@@ -63,9 +63,9 @@ class Intake:
             self._admit(plan, submissions, then)
 
     def _read(self, plan: Plan, wire: list[Value]) -> Submission:
-        id, input, user, priority, key, again = wire
+        id, input, user, priority, key, again, source = wire
         if not (isinstance(id, str) and isinstance(user, str) and isinstance(priority, int)):
-            raise InvalidInput(problem="a task is [id, input, user, priority, key, again]", path="tasks")
+            raise InvalidInput(problem="a task is [id, input, user, priority, key, again, source]", path="tasks")
         record = TaskRecord(
             task_id=id,
             workflow=plan.name,
@@ -78,7 +78,7 @@ class Intake:
             status="running",
             accepted_at=self._world.now(),
         )
-        return Submission(record, digest(input) if key is not None else "", again)
+        return Submission(record, digest(input) if key is not None else "", again, source)
 
     def _sort_out(
         self,
@@ -105,8 +105,24 @@ class Intake:
 
     def _admit(self, plan: Plan, submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
         new = [s for s in submissions if not s.error and not s.known and s.record.task_id not in self._tasks]
+        new = self._let_in(new)
         changes = self._accept(plan, new)
         self._journal.write(changes, partial(self._durable, submissions, new, then))
+
+    def _let_in(self, new: list[Submission]) -> list[Submission]:
+        """All of those that come from outside, or none."""
+        outside = [each for each in new if each.source is not None]
+        if not outside:
+            return new
+        users = Counter(each.record.user for each in outside)
+        world = self._world
+        refusal = self._gate.refusal(users, str(outside[0].source), world.memory_used(), world.monotonic())
+        if refusal is None:
+            return new
+        for each in outside:
+            each.error = refusal
+            self._keys.pop((each.record.user, each.record.key or ""), None)
+        return [each for each in new if each.error is None]
 
     def _durable(
         self,

@@ -125,6 +125,9 @@ class World(Protocol):
     async def all(self, works: Iterable[Awaitable[Any]]) -> list[Any]:
         """Await all at once; raise the first error, after all have ended."""
 
+    def memory_used(self) -> float:
+        """Share of the machine's memory in use, as of a moment ago: asking costs nothing."""
+
     def background(self, work: Awaitable[Any], name: str) -> None:
         """Run it beside everything else; if it raises, the actor crashes."""
 

@@ -14,6 +14,12 @@ from .restarts import RestartPolicy
 class Governance:
     max_open_tasks: int = 1_000_000
     """Accepted and unfinished tasks per workflow; one more is refused as Overloaded."""
+    max_open_per_user: int = 1_000_000
+    """The same for each user."""
+    max_memory: float = 0.9
+    """Share of the machine's memory above which new tasks are refused."""
+    rates: Mapping[str, str] = field(default_factory=dict)
+    """New tasks per time for each user, by source."""
     max_losses: int = 5
     """Hosts that one attempt may lose before its step fails as `host_lost`."""
     max_value_bytes: int = MAX_VALUE_BYTES

@@ -35,6 +35,7 @@ from .events import (
 )
 from .family import Family
 from .fold import apply, begin
+from .gate import Gate
 from .intake import Intake, Submission
 from .permits import Permits
 from .plan import Plan, TierPlan
@@ -68,6 +69,7 @@ class Supervisor:
         self._journal: Journal
         self._permits: Permits
         self._dispatcher: Dispatcher
+        self._gate: Gate
         self._intake: Intake
         self._desk: Desk
         self._retention: Retention
@@ -114,7 +116,8 @@ class Supervisor:
         self._dispatcher = Dispatcher(means, self._step_ended, self._tell, tier_setup)
         self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget)
-        self._intake = Intake(world, settings, journal, self._tasks, self._accept, self._carry_out)
+        self._gate = Gate(settings)
+        self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
 
     def _tier_setup(self, shard: str, resources: str, tier: TierPlan) -> dict[str, Any]:
         definitions = [t.definition for p in self._plans.values() for t in p.tiers if t.name == tier.name]
@@ -242,9 +245,7 @@ class Supervisor:
             waits = any(isinstance(e, Run) and self._needs_permits(plan, e.place) for e in effects)
             if waits:
                 task.record = record = replace(record, status="pending")
-            self._tasks[record.task_id] = task
-            self._accepted += 1
-            self._orders[record.task_id] = self._accepted
+            self._keep(task)
             changes.append(NewTask(record, submission.payload_digest))
             if task.outcome is not None:
                 changes.append(self._entry(task, []))
@@ -295,6 +296,7 @@ class Supervisor:
         if task.outcome is not None and self._tasks.pop(task.record.task_id, None) is not None:
             del self._orders[task.record.task_id]
             self._dispatcher.clear_alarms(task)
+            self._gate.ended(task.record)
             self._retention.finished += 1
             self._watchers.ended(task.record)
 
@@ -330,10 +332,14 @@ class Supervisor:
             task.entries += 1
             for event in unpack_events(body):
                 apply(task, event)
-        self._tasks[record.task_id] = task
-        self._accepted += 1
-        self._orders[record.task_id] = self._accepted
+        self._keep(task)
         return task
+
+    def _keep(self, task: TaskState) -> None:
+        self._tasks[task.record.task_id] = task
+        self._accepted += 1
+        self._orders[task.record.task_id] = self._accepted
+        self._gate.opened(task.record)
 
     def _resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
         """Have the unfinished steps of tasks that were taken over run."""

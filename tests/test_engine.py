@@ -580,6 +580,63 @@ def test_more_open_tasks_than_allowed_are_refused_with_a_time_to_come_back():
     engine_test(work, max_open_tasks=5)
 
 
+def test_what_was_accepted_is_found_again_although_there_is_no_room_for_more():
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.slow))
+        first = await engine.submit_many(workflow, [{"s": 100}] * 2, keys=["a", "b"])
+        again = await engine.submit_many(workflow, [{"s": 100}] * 2, keys=["a", "b"])
+        assert [task.id for task in again] == [task.id for task in first]
+        with pytest.raises(Overloaded):
+            await engine.submit(workflow, {"s": 100}, key="c")
+        for task in first:
+            await task.result()
+        await (await engine.submit(workflow, {"s": 100}, key="c")).result()
+
+    engine_test(work, max_open_tasks=2)
+
+
+def test_a_user_with_too_many_open_tasks_is_refused_and_others_are_not():
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.slow))
+        await engine.submit_many(workflow, [{"s": 10}] * 3, user="ada")
+        with pytest.raises(Overloaded, match="3 tasks of user 'ada' are open, the limit is max_open_per_user=3"):
+            await engine.submit(workflow, {"s": 1}, user="ada")
+        simulation.kill("supervisor/w")
+        with pytest.raises(Overloaded, match="3 tasks of user 'ada' are open"):
+            await engine.submit(workflow, {"s": 1}, user="ada")
+        await (await engine.submit(workflow, {"s": 1}, user="bob")).result()
+
+    simulation = Simulation(max_open_per_user=3)
+    simulation.run(work)
+
+
+def test_a_source_that_is_too_fast_is_told_when_to_come_back_and_then_let_in():
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.slow))
+        await engine.submit_many(workflow, [{"s": 1}] * 3)
+        with pytest.raises(Overloaded, match="2 at once, the rate is 1/s burst 3 for each user from 'cli'") as caught:
+            await engine.submit_many(workflow, [{"s": 1}] * 2)
+        await engine.submit(workflow, {"s": 1}, user="somebody else")
+        assert 1.5 < caught.value.retry_after_s <= 2
+        await asyncio.sleep(caught.value.retry_after_s)
+        await engine.submit_many(workflow, [{"s": 1}] * 2)
+
+    engine_test(work, source="cli", rates={"cli": "1/s burst 3"})
+
+
+def test_a_machine_without_memory_takes_nothing_new_and_finishes_what_it_has():
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.slow, sample.slow))
+        task = await engine.submit(workflow, {"s": 10})
+        simulation.memory_used = 0.93
+        with pytest.raises(Overloaded, match=r"93% of the machine's memory is used, the limit is max_memory=0\.9"):
+            await engine.submit(workflow, {"s": 1})
+        await task.result()
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
 def test_a_protocol_whose_start_raises_is_reported_and_the_workflow_marked_down():
     class Broken(podium.Protocol):
         async def start(self):

@@ -151,6 +151,8 @@ def test_settings_come_from_keyword_over_variable_over_file(tmp_path, monkeypatc
         ({"lease": 3}, r"setting 'lease' \(keyword lease\): no such setting; there are data, cluster"),
         ({"lease_s": "x"}, r"setting 'lease_s' \(keyword lease_s\): Input should be a valid number.*not 'x'"),
         ({"cluster": "moon"}, r"setting 'cluster' .*Input should be 'ray' or 'inprocess', not 'moon'"),
+        ({"rates": {"cli": 5}}, r"setting 'rates' .*string"),
+        ({"rates": {"fax": "5/s"}}, r"'fax': expected a rate such as '10/s burst 50' for driver, cli or mcp"),
         ({"limits": {"llm": -1}}, r"setting 'limits' .*limits.llm: a whole number, 0 or more, .*not -1"),
     ],
 )

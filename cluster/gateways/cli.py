@@ -306,12 +306,12 @@ def _print_running(console: Console, cluster: dict[str, Any] | None, running: di
 
 def _settings(data: Path | None, user: str | None = None, limits: str | None = None) -> Settings:
     parsed = parse_limits(limits, "option --limits") if limits else None
-    return load_settings(data=data, user=user, limits=parsed)
+    return load_settings(data=data, user=user, limits=parsed, source="cli")
 
 
 def _engine(data: Path | None, user: str | None = None, limits: str | None = None, in_process: bool = False) -> Engine:
     parsed = parse_limits(limits, "option --limits") if limits else None
-    return connect(data=data, user=user, limits=parsed, cluster="inprocess" if in_process else None)
+    return connect(data=data, user=user, limits=parsed, source="cli", cluster="inprocess" if in_process else None)
 
 
 def _print_result(result: Any, output: str) -> None:

@@ -1,0 +1,86 @@
+"""Whether new tasks may come in at all: refused early and with a time to come back, or accepted for good.
+
+What was accepted is never turned away here, nor are runs of nested Hierarchies, which belong to accepted tasks. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from ..protocols.errors import Overloaded
+from ..protocols.limits import read_limits
+from ..protocols.outcomes import TaskRecord
+from .settings import Governance
+
+FULL_RETRY_S = 5.0
+"""When to come back to a queue that is full, or a machine without memory: nobody knows, so not soon."""
+KEEP_METERS = 10_000
+
+
+class Gate:
+    def __init__(self, settings: Governance) -> None:
+        self._settings = settings
+        self._rates = read_limits(settings.rates)
+        self._meters: dict[tuple[str, str], float] = {}
+        """By source and user: when the rate will be back at its full burst, in monotonic seconds."""
+        self._open: Counter[str] = Counter()
+        """Open tasks by user."""
+
+    def opened(self, record: TaskRecord) -> None:
+        self._open[record.user] += 1
+
+    def ended(self, record: TaskRecord) -> None:
+        self._open[record.user] -= 1
+        if self._open[record.user] <= 0:
+            del self._open[record.user]
+
+    def refusal(self, new: Counter[str], source: str, memory_used: float, now: float) -> Overloaded | None:
+        """Why none of these new tasks may come in, or None; then they are counted in the rates.
+
+        Args:
+            new: how many, by user.
+            source: who speaks: driver, cli, mcp.
+            memory_used: share of the machine's memory.
+            now: monotonic seconds.
+        """
+        full = self._full(new, memory_used)
+        if full is not None:
+            return Overloaded(reason=full, retry_after_s=FULL_RETRY_S)
+        for user, count in new.items():
+            wait_s = self._wait_s(source, user, count, now)
+            if wait_s > 0:
+                reason = f"{count} at once, the rate is {self._settings.rates[source]} for each user from '{source}'"
+                return Overloaded(reason=reason, retry_after_s=math.ceil(wait_s * 1000) / 1000)
+        for user, count in new.items():
+            self._use(source, user, count, now)
+        return None
+
+    def _full(self, new: Counter[str], memory_used: float) -> str | None:
+        settings, open_tasks = self._settings, self._open.total()
+        if memory_used > settings.max_memory:
+            return f"{memory_used:.0%} of the machine's memory is used, the limit is max_memory={settings.max_memory:g}"
+        if open_tasks + new.total() > settings.max_open_tasks:
+            return f"{open_tasks} tasks are open, the limit is max_open_tasks={settings.max_open_tasks}"
+        for user, count in new.items():
+            if self._open[user] + count > settings.max_open_per_user:
+                limit = f"max_open_per_user={settings.max_open_per_user}"
+                return f"{self._open[user]} tasks of user '{user}' are open, the limit is {limit}"
+        return None
+
+    def _wait_s(self, source: str, user: str, count: int, now: float) -> float:
+        rate = self._rates.get(source)
+        if rate is None or rate.interval_s is None:
+            return 0.0
+        if count > rate.amount:
+            return FULL_RETRY_S  # never, in one go
+        full_at = max(now, self._meters.get((source, user), now))
+        return full_at + (count - rate.amount) * rate.interval_s - now
+
+    def _use(self, source: str, user: str, count: int, now: float) -> None:
+        rate = self._rates.get(source)
+        if rate is not None and rate.interval_s is not None:
+            full_at = max(now, self._meters.get((source, user), now))
+            self._meters[source, user] = full_at + count * rate.interval_s
+            if len(self._meters) > KEEP_METERS:
+                self._meters = {whose: full_at for whose, full_at in self._meters.items() if full_at > now}
