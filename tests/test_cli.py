@@ -177,6 +177,17 @@ def test_validate_and_schema(cli):
     assert schema["title"] == "Workflow"
 
 
+def test_limits_are_shown_and_cannot_be_changed_without_a_cluster(cli):
+    code, out, _ = cli("limits", "-o", "json")
+    assert (code, json.loads(out)["request per user"]["limit"]) == (0, 10)
+    code, out, err = cli("limits", "set", "llm=3", "llm per user=1")
+    assert (code, out) == (1, "")
+    assert "no cluster is running: `podium up` starts one" in err
+    code, _, err = cli("limits", "set", "llm")
+    assert code == 2
+    assert "(argument 'llm'): expected llm=5,tool=10" in err
+
+
 def test_status_shows_what_is_in_force_and_where_it_came_from(cli):
     _code, out, _ = cli("status", "-o", "json")
     facts = json.loads(out)

@@ -63,6 +63,12 @@ def test_the_python_in_the_docs_runs():
     assert simulate(names["workflow"], ["ants"]) == ["a longer text"]
 
 
+def test_the_example_of_limits_runs(capsys):
+    (code,) = blocks((ROOT / "docs/limits.md").read_text(), "python")
+    exec(compile(code, "limits.md", "exec"), {"__name__": "docs"})
+    assert capsys.readouterr().out == "WHY?\n"
+
+
 def test_the_commands_in_the_docs_run_and_what_they_say_of_damage_is_true(tmp_path):
     with podium.connect(cluster="inprocess", data=tmp_path / ".podium") as engine:
         engine.submit(podium.Workflow("digest", podium.Step("tests.sample:add")), {"n": 1}).result(timeout_s=60)

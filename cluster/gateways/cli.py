@@ -38,6 +38,7 @@ from ..store.reading import FileReader
 from . import daemon
 from .doctor import doctor
 from .inputs import read_input
+from .limits import limits, use_table
 from .live import follow
 from .view import StepTree, error_console, local_time, seconds, task_table, to_json
 
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 
 app.command()(doctor)
+app.add_typer(limits, name="limits")
 
 Source = Annotated[str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, or a name.")]
 TaskId = Annotated[str, typer.Argument(metavar="ID")]
@@ -298,10 +300,7 @@ def _print_running(console: Console, cluster: dict[str, Any] | None, running: di
         state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
         workflows.add_row(name, state, str(facts.get("open", "")), hosts)
     console.print(workflows)
-    quotas = Table("quota", "limit", "held", "waiting", box=None, pad_edge=False, header_style="bold")
-    for name, use in running["quotas"].items():
-        quotas.add_row(name, str(use["limit"]), str(use["held"]), str(use["waiting"]))
-    console.print(quotas)
+    console.print(use_table(running["quotas"]))
 
 
 def _settings(data: Path | None, user: str | None = None, limits: str | None = None) -> Settings:
