@@ -64,6 +64,7 @@ class Backlog:
         """Of `_waiting`, by the text of their `id()`."""
         self._wishing: set[Job] = set()
         self._ready: deque[Job] = deque()
+        self._head: Request | None = None
 
     def __len__(self) -> int:
         return len(self._jobs) + len(self._wishing) + len(self._ready)
@@ -94,16 +95,16 @@ class Backlog:
         if self._ready:
             return self._ready[0]
         head = self._waiting.head(())
-        return None if head is None else self._jobs[head[2].id]
+        self._head = None if head is None else head[2]
+        return None if self._head is None else self._jobs[self._head.id]
 
     def take_first(self) -> Job:
-        """The same, and it leaves; there must be one."""
+        """The one that `first` has just named leaves."""
         if self._ready:
             return self._ready.popleft()
-        head = self._waiting.head(())
-        assert head is not None
-        self._waiting.take(head[2])
-        return self._jobs.pop(head[2].id)
+        assert self._head is not None
+        self._waiting.take(self._head)
+        return self._jobs.pop(self._head.id)
 
     def withdraw(self, job: Job) -> None:
         """The job is not wanted any more; what it holds is still to be released."""

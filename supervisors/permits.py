@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..protocols.errors import NotFound, PodiumError, Unknown
@@ -63,7 +63,7 @@ class Permits:
         ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
         protocol = wish.who.protocol
         who = Who(self._shard.partition(".")[0], protocol, wish.who.user, self._place(protocol))
-        request = replace(wish, id=ticket, holder=Holder(self._shard, self._epoch), who=who)
+        request = wish._replace(id=ticket, holder=Holder(self._shard, self._epoch), who=who)
         self._wishes[wish.id] = _Wish(request, then)
         self._keys[ticket] = wish.id
         if self._books is not None:

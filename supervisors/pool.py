@@ -115,10 +115,14 @@ class Pool:
         self.blocked = None
 
     def submit(self, job: Job) -> None:
-        self._backlog.add(job)
         if self.blocked is None:
             self._family.start_soon(self.hosts)
-        self._feed()
+        host = None if job.needs or len(self._backlog) else self._free_host(job)
+        if host is not None:
+            self._give(host, job)  # nobody waits, so there is no order to keep
+        else:
+            self._backlog.add(job)
+            self._feed()
 
     def cancel(self, job: Job) -> None:
         """Stop the job. Its result is not reported; its permits come back when its code has ended."""

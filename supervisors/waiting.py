@@ -19,7 +19,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Needs: TypeAlias = tuple[tuple[str, int], ...]
 """(quota, count) in the order of the names."""
@@ -31,16 +31,14 @@ KEEP_SHARES = 1_000
 """Users beyond those waiting whose shares a level remembers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """One incarnation of a supervisor."""
 
     shard: str
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(NamedTuple):
     """For whom a step runs."""
 
     workflow: str = ""
@@ -50,8 +48,7 @@ class Who:
     """The hosts that it can run on, if their places are counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A wish for permits: `needs` by quota name, all at once."""
 
     id: str
