@@ -218,6 +218,7 @@ class Coordinator:
             "limits": self._limits,
             "lease_s": self._settings.lease_s,
             "age_s": self._settings.age_s,
+            "throttle": self._settings.throttle,
             "weights": dict(self._settings.weights),
             "cold": self._cold,
         }

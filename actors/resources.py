@@ -11,21 +11,27 @@ holder has joined again with what it holds, or has been silent for as long: the 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from ..protocols.errors import Fenced, NotFound, PodiumError
+from ..protocols.limits import Amount
 from ..supervisors.ledger import Ledger, Request
 from ..supervisors.ports import Ask, Journal, Note, Timer, World
+from ..supervisors.throttle import Thresholds, Throttle
 
 REPLACED_WITHIN = 5
 """Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
+LOG = logging.getLogger("podium")
 LENT = "lent"
 """Answer to a wish that is decided elsewhere now."""
 LEND_AGAIN_S = 1.0
 """After a recall, the books stay here for so long at least."""
 REPORT_WITHIN_S = 1.0
+LOOK_S = 1.0
+"""Seconds between two looks at the load of the machine."""
 _HOLDER = "holder:"
 
 
@@ -44,6 +50,7 @@ class ResourceActor:
         """By shard: (epoch, change) and the places at its hosts then."""
         self._expected: set[str] = set()
         """Holders from before a crash that have not joined again: nothing is granted while there are any."""
+        self._throttle = Throttle(Thresholds())
         self._asks: dict[str, Ask] = {}
         self._timer: Timer | None = None
         self._books: dict[str, Ask] = {}
@@ -55,7 +62,7 @@ class ResourceActor:
         """Who asked for the status while the books are lent."""
 
     async def start(self, setup: Mapping[str, Any]) -> None:
-        """setup: limits, lease_s, age_s, weights, cold (whether no holder can have survived)."""
+        """setup: limits, lease_s, age_s, weights, throttle, cold (whether no holder can have survived)."""
         empty_at = -math.inf if setup["cold"] else self._world.monotonic()
         self._ledger = Ledger(setup["limits"], setup["age_s"], setup["weights"], empty_at)
         self._lease_s = setup["lease_s"]
@@ -69,6 +76,8 @@ class ResourceActor:
             self._expected = set(known)
             self._renewed_at = dict.fromkeys(known, self._world.monotonic())
         self._tick()
+        if setup["throttle"]:
+            self._look_at_load()
 
     async def stop(self) -> None:
         if self._journal is not None:
@@ -102,9 +111,7 @@ class ResourceActor:
             case "check":
                 self._ledger.check(ask.payload)
             case "limits":
-                self._ledger.set_limits(ask.payload)
-                if self._lent_to is not None:
-                    self._books[self._lent_to].chunk(["limits", ask.payload])
+                self._change_limits(ask.payload)
             case "status":
                 pass
             case _:
@@ -193,6 +200,22 @@ class ResourceActor:
         self._grant()
         self._world.call_later(self._lease_s / 4, self._tick)
 
+    def _change_limits(self, limits: Mapping[str, Amount]) -> None:
+        self._ledger.set_limits(limits)
+        self._ledger.lower(self._throttle.lowered(self._ledger.limits))
+        if self._lent_to is not None:
+            self._books[self._lent_to].chunk(["limits", limits, self._ledger.lowered])
+
+    def _look_at_load(self) -> None:
+        load = self._world.load().cpu
+        if self._throttle.look(load):
+            LOG.warning(
+                "the CPU is used by %.0f %%: limits are at %.0f %% now", load * 100, self._throttle.factor * 100
+            )
+            self._change_limits({})
+            self._grant()
+        self._world.call_later(LOOK_S, self._look_at_load)
+
     def _grant(self) -> None:
         if self._expected:
             return
@@ -223,9 +246,15 @@ class ResourceActor:
         shard = next(iter(shards)) if len(shards) == 1 else None
         if shard is None or shard not in self._books or now < self._lend_after:
             return
-        loan = {"limits": self._ledger.limits, "meters": self._ledger.meters(now), "granted": self._ledger.tickets()}
+        granted = self._ledger.tickets()
+        loan = {
+            "limits": self._ledger.limits,
+            "lowered": self._ledger.lowered,
+            "meters": self._ledger.meters(now),
+            "granted": granted,
+        }
         self._lent_to, self._recalled = shard, False
-        for id in [id for id in self._asks if id not in loan["granted"]]:
+        for id in [id for id in self._asks if id not in granted]:
             self._asks.pop(id).reply(LENT)
         self._ledger.remove_holders(shard)
         self._books[shard].chunk(["lend", loan])
@@ -265,10 +294,12 @@ class ResourceActor:
         self._timer = None if at == math.inf else self._world.call_later(at - now, self._grant)
 
     def _status(self) -> dict[str, Any]:
-        ledger = self._ledger
+        """By limit: `limit` as it was set, `now` if it is lowered because of the load, `held` and `waiting`."""
+        held, waiting, lowered = self._ledger.held, self._ledger.waiting, self._ledger.lowered
         return {
-            quota: {"limit": limit, "held": ledger.held[quota], "waiting": ledger.waiting[quota]}
-            for quota, limit in ledger.limits.items()
+            name: {"limit": limit, "held": held[name], "waiting": waiting[name]}
+            | ({"now": lowered[name]} if name in lowered else {})
+            for name, limit in self._ledger.limits.items()
         }
 
 

@@ -62,6 +62,8 @@ class Settings(BaseModel):
     """The same for each user."""
     max_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of the machine's memory in use above which new tasks are refused as Overloaded; accepted ones go on."""
+    throttle: bool = False
+    """Whether limits go down, to 60 % at least, while the CPU is used by more than 80 %, and up again below 30 %."""
     source: Literal["driver", "cli", "mcp"] = "driver"
     """Who speaks: `rates` may differ."""
     rates: Mapping[str, str] = {"cli": "50/s burst 500", "mcp": "10/s burst 50"}

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..actors.host import ProtocolHost
 from ..protocols.errors import PeerUnreachable, PodiumError
 from ..protocols.workflow import Workflow
-from ..supervisors.ports import Journal, Line
+from ..supervisors.ports import Journal, Line, Load
 from .client import AsyncEngine
 from .config import Settings
 from .inprocess import Cell, CellWorld, InProcessCluster
@@ -83,8 +83,8 @@ class Simulation:
         self.killed: list[str] = []
         """Addresses of the actors that died by a fault, in order."""
         self.clock_offset_s = 0.0
-        self.memory_used = 0.0
-        """Share of the machine's memory in use."""
+        self.cpu_used = self.memory_used = 0.0
+        """Shares of the machine in use."""
         self.frozen: list[str] = []
         """Addresses of the actors that were stopped, in order."""
         self.cluster: SimulatedCluster
@@ -247,8 +247,8 @@ class _SimulatedWorld(CellWorld):
         self._simulation = simulation
         self.random = Random(f"{simulation.seed}/{cell.address}/{simulation.rng.random()}")
 
-    def memory_used(self) -> float:
-        return self._simulation.memory_used
+    def load(self) -> Load:
+        return Load(self._simulation.cpu_used, self._simulation.memory_used)
 
     def now(self) -> float:
         return self._simulation.now()

@@ -20,7 +20,7 @@ from ..actors.coordinator import Coordinator
 from ..actors.host import ProtocolHost
 from ..actors.resources import ResourceActor
 from ..protocols.protocol import ProtocolLike, resolve
-from ..supervisors.ports import Actor, Journal, Role, Timer, World
+from ..supervisors.ports import Actor, Journal, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
 from .store.reading import FileReader
 from .store.sqlite import SqliteJournal
@@ -53,7 +53,7 @@ class LoopWorld:
         self._threads: ThreadPoolExecutor | None = None
         self._journals: list[SqliteJournal] = []
         self.crashed = False
-        self._memory_used: float | None = None
+        self._load: Load | None = None
         self.epoch = 0
         """Of the journal that this actor opened; what it spawns is fenced by it."""
 
@@ -66,14 +66,15 @@ class LoopWorld:
     def monotonic(self) -> float:
         return self.loop.time()
 
-    def memory_used(self) -> float:
-        if self._memory_used is None:
-            self._sample_memory()
-        return self._memory_used or 0.0
+    def load(self) -> Load:
+        if self._load is None:
+            self._sample()
+        return self._load or Load(0.0, 0.0)
 
-    def _sample_memory(self) -> None:
-        self._memory_used = psutil.virtual_memory().percent / 100
-        self.loop.call_later(SAMPLE_S, self._sample_memory)
+    def _sample(self) -> None:
+        """The CPU since the last sample; the first knows nothing of it."""
+        self._load = Load(psutil.cpu_percent() / 100, psutil.virtual_memory().percent / 100)
+        self.loop.call_later(SAMPLE_S, self._sample)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         return self.loop.call_later(delay_s, callback)

@@ -116,7 +116,7 @@ class Intake:
             return new
         users = Counter(each.record.user for each in outside)
         world = self._world
-        refusal = self._gate.refusal(users, str(outside[0].source), world.memory_used(), world.monotonic())
+        refusal = self._gate.refusal(users, str(outside[0].source), world.load().memory, world.monotonic())
         if refusal is None:
             return new
         for each in outside:

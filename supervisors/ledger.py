@@ -64,6 +64,7 @@ class Ledger:
         """
         self._written = dict(limits)
         self._limits = _by_quota(limits)
+        self._lowered: dict[str, int] = {}
         self._held: Counter[Pool] = Counter()
         self._meters: dict[Pool, float] = {}
         """Of a rate: when it will have come back to its full burst (GCRA's theoretical arrival time)."""
@@ -184,6 +185,15 @@ class Ledger:
             self._count(request, 1)
         self._waiting.unpark_all()
 
+    def lower(self, amounts: Mapping[str, int]) -> None:
+        """Until the next call, fewer permits of some limits than there are. What needs more than that goes alone."""
+        self._lowered = dict(amounts)
+        self._waiting.unpark_all()
+
+    @property
+    def lowered(self) -> dict[str, int]:
+        return dict(self._lowered)
+
     def decide(self, now: float) -> list[Request]:
         """Grant what can be granted now, in order. `now`: monotonic seconds."""
         self._wake(now)
@@ -227,9 +237,13 @@ class Ledger:
                 until = self._meter(pool, limit, now) + (count - limit.amount) * limit.interval_s
                 if until > now:
                     return _Lack(pool, until)
-            elif self._held[pool] + count > limit.amount:
+            elif self._held[pool] + count > limit.amount or self._is_lowered_below(pool, count):
                 return _Lack(pool, math.inf)
         return None
+
+    def _is_lowered_below(self, pool: Pool, count: int) -> bool:
+        held = self._held[pool]
+        return held > 0 and held + count > self._lowered.get(pool[0], math.inf)
 
     def _grant(self, request: Request, now: float) -> None:
         self._waiting.take(request)

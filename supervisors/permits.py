@@ -211,8 +211,9 @@ class Permits:
                 self._take_books(loan)
             case ["recall"] if self._books is not None and self._line is not None:
                 self._join()
-            case ["limits", limits] if self._books is not None:
+            case ["limits", limits, lowered] if self._books is not None:
                 self._books.set_limits(limits)
+                self._books.lower(lowered)
                 self._decide_soon()
             case ["report"] if self._line is not None:
                 self._line.send("report", self._report(), _ignore)
@@ -220,6 +221,7 @@ class Permits:
     def _take_books(self, loan: dict[str, Any]) -> None:
         now = self._world.monotonic()
         self._books = Ledger(loan["limits"], self._settings.age_s, self._settings.weights)
+        self._books.lower(loan["lowered"])
         self._books.set_meters(loan["meters"], now)
         self._books.set_places(self._places)
         self._trusted_until = max(self._trusted_until, now + self._lease_s)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ..protocols.errors import PodiumError
 from ..protocols.outcomes import TaskRecord
@@ -18,6 +18,13 @@ from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value
 
 Role = Literal["coordinator", "resources", "supervisor", "host"]
+
+
+class Load(NamedTuple):
+    """Shares of the machine in use, 0 to 1."""
+
+    cpu: float
+    memory: float
 
 
 @dataclass(slots=True)
@@ -125,8 +132,8 @@ class World(Protocol):
     async def all(self, works: Iterable[Awaitable[Any]]) -> list[Any]:
         """Await all at once; raise the first error, after all have ended."""
 
-    def memory_used(self) -> float:
-        """Share of the machine's memory in use, as of a moment ago: asking costs nothing."""
+    def load(self) -> Load:
+        """Of the machine, as of a moment ago: asking costs nothing."""
 
     def background(self, work: Awaitable[Any], name: str) -> None:
         """Run it beside everything else; if it raises, the actor crashes."""

@@ -20,6 +20,8 @@ class Governance:
     """Share of the machine's memory above which new tasks are refused."""
     rates: Mapping[str, str] = field(default_factory=dict)
     """New tasks per time for each user, by source."""
+    throttle: bool = False
+    """Whether the limits follow the load of the machine."""
     max_losses: int = 5
     """Hosts that one attempt may lose before its step fails as `host_lost`."""
     max_value_bytes: int = MAX_VALUE_BYTES

@@ -182,6 +182,21 @@ def test_a_limit_that_cannot_be_read_is_named(name, amount, problem):
         Ledger({name: amount}, age_s=30)
 
 
+def test_a_lowered_limit_holds_back_all_but_who_needs_more_than_that_and_goes_alone():
+    ledger = Ledger({"llm": 5}, age_s=30)
+    ledger.lower({"llm": 3})
+    for number in range(4):
+        ledger.add(asked(f"a{number}", llm=1))
+    ledger.add(asked("big", llm=4))
+    assert granted(ledger) == ["a0", "a1", "a2"]
+    for number in range(4):
+        ledger.remove(f"a{number}")
+    assert granted(ledger) == ["big"]
+    ledger.lower({})
+    ledger.add(asked("last", llm=1))
+    assert granted(ledger) == ["last"]
+
+
 def served(ledger, starts, now=0.0, step_s=0.0):
     """Who gets the one permit, `starts` times; it is given back at once."""
     order = []
