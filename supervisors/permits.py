@@ -19,6 +19,7 @@ from ..protocols.values import Value
 from .ledger import Ledger
 from .ports import Line, Reply, Timer, World
 from .settings import Governance
+from .tally import Histogram
 from .waiting import Holder, Request, Who
 
 TRUST_LEASES = 2
@@ -31,6 +32,7 @@ class _Wish:
 
     request: Request
     then: Callable[[PodiumError | None], None]
+    since: float
     number: int | None = None
 
 
@@ -48,6 +50,8 @@ class Permits:
         """By ticket: the key of the job."""
         self._places: dict[str, int] = {}
         self._changes = self._joins = 0
+        self.waits = Histogram()
+        """From the wish to the permits."""
         self._tickets = itertools.count(1)
         self._books: Ledger | None = None
         """The ledger, while it is on loan here."""
@@ -64,7 +68,7 @@ class Permits:
         protocol = wish.who.protocol
         who = Who(self._shard.partition(".")[0], protocol, wish.who.user, self._place(protocol))
         request = wish._replace(id=ticket, holder=Holder(self._shard, self._epoch), who=who)
-        self._wishes[wish.id] = _Wish(request, then)
+        self._wishes[wish.id] = _Wish(request, then, self._world.monotonic())
         self._keys[ticket] = wish.id
         if self._books is not None:
             self._enter(wish.id)
@@ -176,6 +180,7 @@ class Permits:
         del self._wishes[id]
         if error is None:
             self._held[id] = wish
+            self.waits.observe(self._world.monotonic() - wish.since)
         else:
             del self._keys[wish.request.id]
         wish.then(error)

@@ -44,6 +44,7 @@ from .ports import Ask, Change, Closing, Entry, Forget, Journal, NewTask, Note, 
 from .retention import Retention
 from .settings import Governance
 from .state import Alarm, Effect, Halt, Place, Run, TaskState
+from .tally import Tally
 from .watchers import Watchers, done_chunk, live_event
 
 LAST_WORDS_S = 0.2
@@ -59,6 +60,7 @@ class Supervisor:
         self._code: dict[str, bytes] = {}
         self._tasks: dict[str, TaskState] = {}
         self._orders: dict[str, int] = {}
+        self._tally = Tally()
         self._accepted = 0
         self._watchers = Watchers()
         self._abandoned: str | None = None
@@ -209,6 +211,7 @@ class Supervisor:
             "open": len(self._tasks),
             "versions": [{"hash": plan.hash, "version": plan.version} for plan in self._plans.values()],
             **self._dispatcher.describe(),
+            "counts": {**self._tally.to_wire(), "permit_s": self._permits.waits.to_wire()},
         }
 
     # tasks in
@@ -260,6 +263,7 @@ class Supervisor:
     def _take(self, task: TaskState, event: Event, attempt: int = 1) -> None:
         """Event in: fold it, make it durable, then carry out what follows."""
         effects = apply(task, event)
+        self._tally.happened(event)
         entry = self._entry(task, [event])
         self._journal.write([entry], partial(self._committed, task, event, effects, attempt, entry.n))
 
@@ -297,6 +301,7 @@ class Supervisor:
             del self._orders[task.record.task_id]
             self._dispatcher.clear_alarms(task)
             self._gate.ended(task.record)
+            self._tally.ended(task.record)
             self._retention.finished += 1
             self._watchers.ended(task.record)
 

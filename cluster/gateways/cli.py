@@ -40,6 +40,7 @@ from .doctor import doctor
 from .inputs import read_input
 from .limits import limits, use_table
 from .live import follow
+from .top import metrics, top
 from .view import StepTree, error_console, local_time, seconds, task_table, to_json
 
 app = typer.Typer(
@@ -52,6 +53,8 @@ app = typer.Typer(
 
 app.command()(doctor)
 app.add_typer(limits, name="limits")
+app.command()(top)
+app.command()(metrics)
 
 Source = Annotated[str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, or a name.")]
 TaskId = Annotated[str, typer.Argument(metavar="ID")]

@@ -1,0 +1,70 @@
+"""The figures of a running cluster in the text format of Prometheus, version 0.0.4.
+
+Labels are names of workflows, protocols and limits, never of tasks, so there are few of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ...supervisors.tally import BOUNDS_S
+
+
+def exposition(status: dict[str, Any]) -> list[str]:
+    """status: as `engine.status()` gives it, with "machine": {"cpu", "memory"}."""
+    lines: list[str] = []
+    for family, kind, help_text, samples in _families(status):
+        name = f"podium_{family}"
+        lines += [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
+        lines += [f"{name}{suffix}{_labels(labels)} {value:g}" for suffix, labels, value in samples]
+    return lines
+
+
+Sample = tuple[str, dict[str, str], float]
+
+
+def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Sample]]]:
+    flows = {name: facts for name, facts in status["workflows"].items() if "counts" in facts}
+    up: list[Sample] = [("", {"workflow": n}, float(f["state"] == "up")) for n, f in status["workflows"].items()]
+    yield "workflow_up", "gauge", "1 if the workflow's supervisor runs.", up
+    still: list[Sample] = [("", {"workflow": name}, facts["open"]) for name, facts in flows.items()]
+    yield "tasks_open", "gauge", "Tasks accepted and not ended.", still
+    for family, key in (("tasks_ended_total", "tasks"), ("steps_total", "steps")):
+        samples: list[Sample] = [
+            ("", {"workflow": name, "outcome": outcome}, count)
+            for name, facts in flows.items()
+            for outcome, count in facts["counts"][key].items()
+        ]
+        yield family, "counter", "By outcome, since the supervisor started.", samples
+    for family, key in (("task_seconds", "task_s"), ("permit_wait_seconds", "permit_s")):
+        samples = [each for name, facts in flows.items() for each in _buckets(name, facts["counts"][key])]
+        yield family, "histogram", "Seconds, since the supervisor started.", samples
+    for key in ("up", "running", "queued"):
+        samples = [
+            ("", {"workflow": name, "protocol": pool["protocol"]}, pool[key])
+            for name, facts in flows.items()
+            for pool in facts["pools"]
+        ]
+        yield f"hosts_{key}" if key == "up" else f"jobs_{key}", "gauge", "By protocol.", samples
+    for key in ("held", "waiting"):
+        samples = [("", {"limit": name}, use[key]) for name, use in status["quotas"].items()]
+        yield f"permits_{key}", "gauge", "By limit.", samples
+    for key, value in status["machine"].items():
+        yield f"machine_{key}_ratio", "gauge", "Share in use.", [("", {}, value)]
+
+
+def _buckets(workflow: str, histogram: dict[str, Any]) -> list[Sample]:
+    total, samples = 0, []
+    for bound, count in zip([*map(str, BOUNDS_S), "+Inf"], histogram["counts"], strict=True):
+        total += count
+        samples.append(("_bucket", {"workflow": workflow, "le": bound}, float(total)))
+    labels = {"workflow": workflow}
+    return [*samples, ("_sum", labels, histogram["sum_s"]), ("_count", labels, float(total))]
+
+
+def _labels(labels: dict[str, str]) -> str:
+    if not labels:
+        return ""
+    escaped = {k: v.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for k, v in labels.items()}
+    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"

@@ -1,0 +1,107 @@
+"""`podium top`: what runs and what waits, live; `podium metrics`: the same figures for Prometheus."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import psutil
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ...protocols.errors import EngineClosed
+from ...supervisors.tally import quantile_s
+from ..client import connect
+from ..cluster_file import running_cluster
+from ..config import load_settings
+from .limits import use_table
+from .metrics import exposition
+
+Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
+Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
+Every = Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")]
+Times = Annotated[int | None, typer.Option("-n", "--times", min=1, help="Looks before it ends; without, for ever.")]
+
+
+def top(data: Data = None, every: Every = 2.0, times: Times = None, output: Output = "table") -> None:
+    """Watch workflows, queues and limits live. With -o json a line per look."""
+    try:
+        if output == "json":
+            for status in _looks(data, every, times):
+                print(json.dumps(status), flush=True)
+        else:
+            _show(_looks(data, every, times))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def metrics(data: Data = None) -> None:
+    """Print the figures of the running cluster once, in the text format of Prometheus."""
+    (status,) = _looks(data, 0.2, 1)
+    print("\n".join(exposition(status)))
+
+
+def _looks(data: Path | None, every_s: float, times: int | None) -> Iterator[dict[str, Any]]:
+    cluster = running_cluster(load_settings(data=data, source="cli").data)
+    if cluster is None or cluster["kind"] != "ray":
+        raise EngineClosed(reason="no cluster is running: `podium up` starts one")
+    psutil.cpu_percent()
+    with connect(data=data, source="cli") as engine:
+        while True:
+            machine = {"cpu": psutil.cpu_percent() / 100, "memory": psutil.virtual_memory().percent / 100}
+            yield {**engine.status(), "machine": machine, "at": time.time()}
+            times = None if times is None else times - 1
+            if times == 0:
+                return
+            time.sleep(every_s)
+
+
+def _show(looks: Iterator[dict[str, Any]]) -> None:
+    console = Console(highlight=False)
+    before: dict[str, Any] | None = None
+    with Live(console=console, auto_refresh=False) as live:
+        for status in looks:
+            live.update(picture(status, before), refresh=True)
+            before = status
+
+
+def picture(status: dict[str, Any], before: dict[str, Any] | None) -> Group:
+    machine = status["machine"]
+    head = Text(f"CPU {machine['cpu']:.0%}   memory {machine['memory']:.0%}", style="bold")
+    return Group(head, "", _workflows(status, before), "", use_table(status["quotas"]))
+
+
+def _workflows(status: dict[str, Any], before: dict[str, Any] | None) -> Table:
+    columns = ("workflow", "state", "open", "running", "queued", "hosts up", "ended/s", "p50 s", "p99 s", "restarts")
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for name, facts in status["workflows"].items():
+        pools = facts.get("pools", [])
+        row = [str(facts.get("open", ""))]
+        row += [str(sum(pool[key] for pool in pools)) if pools else "" for key in ("running", "queued")]
+        row.append(f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else "")
+        row += [_per_s(name, status, before), *_quantiles(facts), str(facts.get("restarts", ""))]
+        reason = f": {facts['reason']}" if facts.get("reason") else ""
+        table.add_row(name, facts["state"] + reason, *row)
+    return table
+
+
+def _ended(status: dict[str, Any], name: str) -> int:
+    return sum(status["workflows"].get(name, {}).get("counts", {}).get("tasks", {}).values())
+
+
+def _per_s(name: str, status: dict[str, Any], before: dict[str, Any] | None) -> str:
+    if before is None:
+        return ""
+    return f"{max(0, _ended(status, name) - _ended(before, name)) / (status['at'] - before['at']):.1f}"
+
+
+def _quantiles(facts: dict[str, Any]) -> list[str]:
+    histogram = facts.get("counts", {}).get("task_s")
+    bounds = [quantile_s(histogram, share) if histogram else None for share in (0.5, 0.99)]
+    return ["" if bound is None else f"≤ {bound:g}" for bound in bounds]

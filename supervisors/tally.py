@@ -1,0 +1,64 @@
+"""What one incarnation of a supervisor has counted since it started, for `podium top` and metrics. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from typing import Any
+
+from ..protocols.outcomes import TaskRecord
+from .events import Event, StepFailed, StepFinished, StepLost, TimedOut
+
+BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+"""Upper bounds of the buckets, in seconds; a last one has no bound."""
+
+
+class Histogram:
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"counts": list(self.counts), "sum_s": self.sum_s}
+
+
+def quantile_s(histogram: dict[str, Any], share: float) -> float | None:
+    """Upper bound of the bucket that holds the quantile; None if nothing was observed or the bucket has none."""
+    wanted, seen = share * sum(histogram["counts"]), 0
+    for bound, count in zip(BOUNDS_S, histogram["counts"], strict=False):
+        seen += count
+        if seen and seen >= wanted:
+            return bound
+    return None
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.tasks: Counter[str] = Counter()
+        self.steps: Counter[str] = Counter()
+        self.task_s = Histogram()
+        """From acceptance to the end."""
+
+    def happened(self, event: Event) -> None:
+        match event:
+            case StepFinished():
+                self.steps["finished"] += 1
+            case StepFailed(retry_at=None):
+                self.steps["failed"] += 1
+            case StepFailed():
+                self.steps["retried"] += 1
+            case StepLost():
+                self.steps["lost"] += 1
+            case TimedOut():
+                self.steps["timed_out"] += 1
+
+    def ended(self, record: TaskRecord) -> None:
+        self.tasks[record.status] += 1
+        self.task_s.observe(max(0.0, (record.finished_at or record.accepted_at) - record.accepted_at))
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"tasks": dict(self.tasks), "steps": dict(self.steps), "task_s": self.task_s.to_wire()}

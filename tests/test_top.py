@@ -1,0 +1,89 @@
+"""What `podium top` shows and `podium metrics` prints."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+
+import pytest
+from rich.console import Console
+
+from podium import Retry, Sequence, Step, Workflow
+from podium.cluster.gateways.metrics import exposition
+from podium.cluster.gateways.top import picture
+from podium.supervisors.tally import BOUNDS_S, Histogram, quantile_s
+from podium.testing import Simulation
+from tests import sample
+
+
+@pytest.fixture(scope="module")
+def looks():
+    """Two, ten seconds apart."""
+    simulation = Simulation(limits={"llm": 1})
+
+    async def look(engine):
+        at = asyncio.get_running_loop().time()
+        return {**await engine.status(), "machine": {"cpu": 0.25, "memory": 0.5}, "at": at}
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.slow, Step(sample.model, retry=Retry(attempts=2))))
+        await engine.submit_many(workflow, [{"s": 1, "n": 1}] * 4)
+        await asyncio.sleep(2)
+        before = await look(engine)
+        await asyncio.sleep(10)
+        await engine.submit(workflow, {"s": 100, "n": 1})
+        await asyncio.sleep(1)
+        return before, await look(engine)
+
+    return simulation.run(work)
+
+
+def shown(status, before):
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(picture(status, before))
+    return console.export_text()
+
+
+def test_top_shows_workflows_rates_latencies_and_limits(looks):
+    before, after = looks
+    text = shown(after, before)
+    assert "CPU 25%   memory 50%" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("w ")]
+    assert re.search(r"w +up +1 +1 +0 +2/2 +\d\.\d +≤ [\d.]+ +≤ [\d.]+ +0", row), row
+    assert re.search(r"llm +1 +0 +0", text)
+    assert "ended/s" in shown(before, None)
+
+
+SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})? ([-+.e\d]+)')
+
+
+def test_metrics_are_in_the_format_of_prometheus(looks):
+    lines = exposition(looks[1])
+    families = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
+    values = defaultdict(dict)
+    for line in lines:
+        if not line.startswith("#"):
+            name, labels, value = SAMPLE.fullmatch(line).groups()
+            assert re.sub("_(bucket|sum|count)$", "", name) in families or name in families
+            values[name][labels or ""] = float(value)
+    assert values["podium_tasks_ended_total"]['{workflow="w",outcome="completed"}'] == 4
+    assert values["podium_tasks_open"]['{workflow="w"}'] == 1
+    buckets = list(values["podium_task_seconds_bucket"].values())
+    assert buckets == sorted(buckets)
+    assert len(buckets) == len(BOUNDS_S) + 1
+    assert buckets[-1] == values["podium_task_seconds_count"]['{workflow="w"}'] == 4
+    assert not any("t-0" in line for line in lines), "no task ids as labels"
+
+
+def test_names_are_escaped_as_the_format_wants():
+    status = {"workflows": {'a"b\\c': {"state": "down"}}, "quotas": {}, "machine": {}}
+    assert 'podium_workflow_up{workflow="a\\"b\\\\c"} 0' in exposition(status)
+
+
+def test_a_quantile_is_the_bound_of_its_bucket():
+    histogram = Histogram()
+    assert quantile_s(histogram.to_wire(), 0.5) is None
+    for seconds in [0.004] * 98 + [0.3, 5000.0]:
+        histogram.observe(seconds)
+    assert [quantile_s(histogram.to_wire(), share) for share in (0.5, 0.99, 1.0)] == [0.005, 0.5, None]
