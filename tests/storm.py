@@ -49,10 +49,16 @@ class Witness:
         if quota:
             process = PROCESS.get()
             alive = [other for other in self.running[quota] if not other[1].dead]
-            self.running[quota] = [*alive, (place, process)]
-            limit = self.simulation.settings.limits[quota]
-            if len(self.running[quota]) > limit:
-                self.problems.append(f"I3: {len(self.running[quota])} hold '{quota}', the limit is {limit}")
+            self.running[quota] = [*alive, (place, process, ctx.user)]
+            self.check_limits(quota, ctx.user)
+
+    def check_limits(self, quota, user):
+        holders = self.running[quota]
+        limits = self.simulation.settings.limits
+        of_user = sum(holder[2] == user for holder in holders)
+        for name, used in ((quota, len(holders)), (f"{quota} per user", of_user)):
+            if used > limits.get(name, used):
+                self.problems.append(f"I3: {used} hold '{name}', the limit is {limits[name]}")
 
     def ended(self, ctx, quota=None):
         if quota:
@@ -168,9 +174,14 @@ class Storm:
         self.workflow = workflow(rng)
         limits = {"llm": rng.choice([1, 2, 5])}
         restarts = {"restart_intensity": 1000, "top_restart_intensity": 1000}
-        self.simulation = Simulation(seed, limits, self.faults, **restarts)
         self.keyed = rng.random() < 0.5
         """Whether all tasks have a key, or only the first."""
+        self.users = rng.choice([["ada"], ["ada", "bob"]])
+        if rng.random() < 0.5:
+            limits["llm per user"] = 1
+        throttle = rng.random() < 0.3
+        self.simulation = Simulation(seed, limits, self.faults, throttle=throttle, **restarts)
+        self.simulation.cpu_used = rng.choice([0.2, 1.0])
         self.ended: dict[str, tuple] = {}
         """Status and result of each task when its client heard of them."""
         self.events: list[tuple] = []
@@ -199,12 +210,15 @@ class Storm:
         return await engine.status()
 
     async def _submit(self, engine):
-        inputs = [{"n": n} for n in range(self.count)]
-        keys = [f"k{n}" for n in range(self.count)]
-        if self.keyed:
-            return await engine.submit_many(self.workflow, inputs, keys=keys)
-        first = await engine.submit(self.workflow, inputs[0], key=keys[0])
-        return [first, *await engine.submit_many(self.workflow, inputs[1:])]
+        """All tasks by number; they belong to the users in turn."""
+        tasks = {0: await engine.submit(self.workflow, {"n": 0}, key="k0", user=self.users[0])}
+        for place, user in enumerate(self.users):
+            numbers = [n for n in range(1, self.count) if n % len(self.users) == place]
+            keys = [f"k{n}" for n in numbers] if self.keyed else None
+            inputs = [{"n": n} for n in numbers]
+            new = await engine.submit_many(self.workflow, inputs, keys=keys, user=user)
+            tasks |= dict(zip(numbers, new, strict=True))
+        return [tasks[n] for n in range(self.count)]
 
     async def _end_of(self, n, task):
         try:
@@ -220,10 +234,10 @@ class Storm:
         assert await task.cancel() in ("cancelled", "completed")
 
     async def _submit_again(self, engine, first):
-        again = await engine.submit(self.workflow, {"n": 0}, key="k0")
+        again = await engine.submit(self.workflow, {"n": 0}, key="k0", user=self.users[0])
         assert again.id == first.id, "I7: the same key gave another task"
         try:
-            await engine.submit(self.workflow, {"n": 1}, key="k0")
+            await engine.submit(self.workflow, {"n": 1}, key="k0", user=self.users[0])
         except KeyConflict:
             return
         raise AssertionError("I7: another payload under the same key was taken")
