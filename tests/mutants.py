@@ -29,10 +29,11 @@ from podium.cluster.simulated import _SimulatedWorld
 from podium.cluster.store.memory import MemoryJournal
 from podium.cluster.store.sqlite import SqliteJournal
 from podium.protocols.outcomes import OPEN
-from podium.supervisors import intake
+from podium.supervisors import intake, ledger
 from podium.supervisors.events import StepFinished
 from podium.supervisors.family import Family
 from podium.supervisors.ledger import Ledger
+from podium.supervisors.permits import Permits
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import OpenTask
 from podium.supervisors.supervisor import Supervisor
@@ -185,6 +186,33 @@ def carry_effects_out_before_the_commit() -> Any:
     return patch.object(Supervisor, "_take", take)
 
 
+def keep_the_books_after_their_recall() -> Any:
+    def join(permits: Any) -> None:
+        books = permits._books
+        inner(permits)
+        permits._books = books
+
+    inner = Permits._join
+    return patch.object(Permits, "_join", join)
+
+
+def borrow_the_books_without_what_is_held() -> Any:
+    def take(permits: Any, loan: Any) -> None:
+        held, permits._held = permits._held, {}
+        inner(permits, loan)
+        permits._held = {**held, **permits._held}
+
+    inner = Permits._take_books
+    return patch.object(Permits, "_take_books", take)
+
+
+def forget_the_limits_of_users() -> Any:
+    inner = ledger.read_limits
+    return patch.object(
+        ledger, "read_limits", lambda written: {n: limit for n, limit in inner(written).items() if "user" not in n}
+    )
+
+
 MUTANTS: list[Callable[[], Any]] = [
     acknowledge_before_commit,
     skip_the_epoch_check,
@@ -200,6 +228,9 @@ MUTANTS: list[Callable[[], Any]] = [
     never_look_at_a_lease,
     start_children_without_asking_the_journal,
     carry_effects_out_before_the_commit,
+    keep_the_books_after_their_recall,
+    borrow_the_books_without_what_is_held,
+    forget_the_limits_of_users,
 ]
 
 
