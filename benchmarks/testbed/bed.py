@@ -42,7 +42,8 @@ _SHARD_FILES = {".db", ".lock", ".mark"}
 _POLL_S = 0.02
 
 
-ENDED_BY_RAY = b"Failed to get the system config from raylet because it is dead. Worker will terminate."
+ENDED_BY_RAY = b"core_worker_process.cc"
+"""The last that is heard of a process which Ray's core ends while it registers with a raylet that is just dying."""
 
 
 class Hang(Exception):
@@ -145,7 +146,7 @@ class Bed:
 
     def was_ended_by_ray(self) -> bool:
         """Whether the driver is gone because Ray's core ended its process while it registered with a raylet."""
-        return self.driver.poll() is not None and ENDED_BY_RAY in (self.folder / "driver.log").read_bytes()[-4096:]
+        return self.driver.poll() is not None and ENDED_BY_RAY in (self.folder / "driver.log").read_bytes()[-1024:]
 
     def processes(self) -> list[psutil.Process]:
         """Everything that runs for this bed, the driver first."""
