@@ -92,6 +92,10 @@ class FunctionProtocol:
         self.__module__, self.__qualname__ = function.__module__, function.__qualname__
         self.__wrapped__ = function
         inputs_of(function, reference(self))
+        known = _KNOWN.get(reference(self))
+        if isinstance(known, FunctionProtocol) and known.function is function and known.settings != self.settings:
+            problem = "its function is a protocol with other settings already; give each a function of its own"
+            raise InvalidDefinition(problem=problem, path=f"protocol {reference(self)}")
         _KNOWN[reference(self)] = self
         declaration_of(self)
 

@@ -156,3 +156,15 @@ def test_the_published_schema_covers_every_kind_of_node():
     schema = Workflow.model_json_schema(by_alias=True)
     assert {"Step", "Sequence", "Parallel", "Hierarchy", "Adaptive", "Rule", "Retry"} <= set(schema["$defs"])
     assert "with" in schema["$defs"]["Step"]["properties"]
+
+
+def test_one_function_is_one_protocol():
+    """The second declaration would count for both: they have one name."""
+
+    async def step(input):
+        return input
+
+    podium.protocol(concurrency=2)(step)
+    podium.protocol(concurrency=2)(step)
+    with pytest.raises(InvalidDefinition, match="step: its function is a protocol with other settings already"):
+        podium.protocol(quotas={"llm": 1})(step)
