@@ -5,8 +5,14 @@ actor's loop; a plain one is called in a thread. A time-out counts from the mome
 async work is cancelled, plain work is told by `ctx.cancelled`. Work that does not end within `grace_s` is
 reported as stuck, and the supervisor replaces the whole host, because a running thread cannot be stopped.
 
-Messages: `run` [task id, path, attempt, user, input, timeout_s], answered by
-["ok", output, seconds] or ["fail", failure, seconds, stuck]; chunks are ["chunk", value] or ["log", level, text].
+What needs permits waits in a *lane* until one of the lane's permits is free: an attempt that ends passes its own on
+to the next in its lane, or gives it back with the answer.
+
+Messages:
+    run [task id, path, attempt, user, input, timeout_s, lane, permit]; without permits both are None, and an attempt
+    with a lane may come with a permit or follow others. Answered by ["ok" | "fail", output or failure, seconds,
+    whether it is stuck, permit that comes back]; chunks are ["chunk", value] or ["log", level, text].
+    permit [lane, permit]: for whoever waits in the lane; answered by the permit if nobody does.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -38,6 +44,8 @@ class ProtocolHost:
         self._max_bytes = MAX_VALUE_BYTES
         self._log = logging.getLogger("podium.protocol")
         self._waiting: deque[_Attempt] = deque()
+        self._lanes: defaultdict[int, deque[_Attempt]] = defaultdict(deque)
+        """Who waits for permits."""
         self._active: set[_Attempt] = set()
 
     async def start(self, setup: Mapping[str, Any]) -> None:
@@ -55,15 +63,42 @@ class ProtocolHost:
             await self._binding.live.stop()
 
     def receive(self, ask: Ask) -> None:
-        if ask.kind == "ping":
-            ask.reply()
-            return
-        if ask.kind != "run":
-            raise NotFound(what="message kind", name=ask.kind)
-        attempt = _Attempt(self, ask)
-        ask.on_cancel = attempt.cancel
-        self._waiting.append(attempt)
+        match ask.kind:
+            case "run":
+                self._take_in(_Attempt(self, ask), *ask.payload[6:])
+            case "permit":
+                ask.reply(self._pass_on(*ask.payload))
+                self._next()
+            case "ping":
+                ask.reply()
+            case _:
+                raise NotFound(what="message kind", name=ask.kind)
+
+    def _take_in(self, attempt: _Attempt, lane: int | None, permit: str | None) -> None:
+        if lane is None:
+            self._waiting.append(attempt)
+        else:
+            self._lanes[lane].append(attempt)
+            if permit is not None:
+                self._pass_on(lane, permit)
         self._next()
+
+    def _pass_on(self, lane: int, permit: str) -> str | None:
+        """Give a permit to the next of its lane; returns it if there is none."""
+        queue = self._lanes[lane]
+        while queue:
+            attempt = queue.popleft()
+            if not attempt.ended:
+                attempt.permit = permit
+                self._waiting.append(attempt)
+                return None
+        del self._lanes[lane]
+        return permit
+
+    def free_permit(self, attempt: _Attempt) -> str | None:
+        """The permit of an attempt whose code has ended, if nobody here wants it."""
+        permit, attempt.permit = attempt.permit, None
+        return None if permit is None else self._pass_on(attempt.lane, permit)
 
     def _next(self) -> None:
         while self._waiting and len(self._active) < self._concurrency:
@@ -109,7 +144,9 @@ class _Attempt:
 
     def __init__(self, host: ProtocolHost, ask: Ask) -> None:
         self._host, self._ask = host, ask
-        self.task_id, self.path, self.number, self.user, self.input, self._timeout_s = ask.payload
+        self.task_id, self.path, self.number, self.user, self.input, self._timeout_s, self.lane, _ = ask.payload
+        self.permit: str | None = None
+        ask.on_cancel = self.cancel
         self.ended = False
         """Whether the answer is out. The code may still be running: see ProtocolHost.released."""
         self._stopping: Failure | None = None
@@ -141,7 +178,7 @@ class _Attempt:
             return
         self._stopping = why
         if self._work is None:
-            self._answer(["fail", why.to_wire(), 0.0, False])
+            self._answer(["fail", why.to_wire(), 0.0, False, self._host.free_permit(self)])
             return
         if self._host.binding.is_async:
             self._work.cancel()
@@ -149,7 +186,7 @@ class _Attempt:
 
     def _stuck(self) -> None:
         assert self._stopping is not None
-        self._answer(["fail", self._stopping.to_wire(), self._seconds(), True])
+        self._answer(["fail", self._stopping.to_wire(), self._seconds(), True, None])
 
     async def _run(self) -> Value:
         binding = self._host.binding
@@ -166,26 +203,18 @@ class _Attempt:
     def _finished(self, work: asyncio.Task[Value]) -> None:
         self._set_timer(None, None)
         if not self.ended:
-            self._answer(self._result(work))
+            self._answer([*self._result(work), self._seconds(), False, self._host.free_permit(self)])
         elif not work.cancelled():
             work.exception()  # looked at, so that asyncio does not report it as never retrieved
         self._host.released(self)
 
     def _result(self, work: asyncio.Task[Value]) -> list[Value]:
-        seconds = self._seconds()
         if self._stopping is not None:
-            return ["fail", self._stopping.to_wire(), seconds, False]
+            return ["fail", self._stopping.to_wire()]
         if work.cancelled():
-            return [
-                "fail",
-                Failure("error", "the step cancelled itself", "CancelledError").to_wire(),
-                seconds,
-                False,
-            ]
+            return ["fail", Failure("error", "the step cancelled itself", "CancelledError").to_wire()]
         error = work.exception()
-        if error is None:
-            return ["ok", work.result(), seconds]
-        return ["fail", _failure(error).to_wire(), seconds, False]
+        return ["ok", work.result()] if error is None else ["fail", _failure(error).to_wire()]
 
     def _answer(self, result: list[Value]) -> None:
         self.ended = True

@@ -20,7 +20,7 @@ from .settings import Governance
 from .waiting import Holder, Request, Waiting, Who
 
 if TYPE_CHECKING:
-    from .pool import Host
+    from .pool import Host, Lane
 
 _NOBODY = Holder("", 0)
 
@@ -41,7 +41,10 @@ class Job:
     needs: Mapping[str, int]
     losses: int = 0
     """Hosts that died while it ran."""
+    ticket: str | None = None
+    """The permits that it has, until it takes them to a host."""
     host: Host | None = None
+    lane: Lane | None = None
     number: int | None = None
     dropped: bool = False
 
@@ -62,7 +65,7 @@ class Backlog:
         self._waiting = Waiting(settings.age_s, lambda user: weights.get(user, 1.0))
         self._jobs: dict[str, Job] = {}
         """Of `_waiting`, by the text of their `id()`."""
-        self._wishing: set[Job] = set()
+        self._wishing: dict[str, Job] = {}
         self._ready: deque[Job] = deque()
         self._head: Request | None = None
 
@@ -72,7 +75,7 @@ class Backlog:
     def add(self, job: Job) -> None:
         key = str(id(job))
         if job.needs:
-            self._wishing.add(job)
+            self._wishing[key] = job
             self._permits.acquire(self._request(job, key), partial(self._permitted, job))
         else:
             self._jobs[key] = job
@@ -82,13 +85,25 @@ class Backlog:
         who = Who("", self._protocol, job.user)
         return Request(key, _NOBODY, job.needs, job.priority, job.accepted_at, job.order, who)
 
-    def _permitted(self, job: Job, error: PodiumError | None) -> None:
-        self._wishing.discard(job)
-        if error is not None:
-            self._on_refused(job, error)
+    def _permitted(self, job: Job, answer: str | PodiumError) -> None:
+        del self._wishing[str(id(job))]
+        if isinstance(answer, PodiumError):
+            self._on_refused(job, answer)
         else:
+            job.ticket = answer
             self._ready.append(job)
             self._on_ready()
+
+    def heir(self, ticket: str) -> Job | None:
+        """Who is next for just those permits."""
+        key = self._permits.heir(ticket)
+        return None if key is None else self._wishing[key]
+
+    def inherit(self, heir: Job) -> None:
+        """It leaves, to be served with the permits of others."""
+        key = str(id(heir))
+        self._permits.inherit(key)
+        del self._wishing[key]
 
     def first(self) -> Job | None:
         """Who is next, if a host is free for it."""
@@ -107,11 +122,12 @@ class Backlog:
         return self._jobs.pop(self._head.id)
 
     def withdraw(self, job: Job) -> None:
-        """The job is not wanted any more; what it holds is still to be released."""
+        """The job is not wanted any more."""
         key = str(id(job))
         if self._jobs.pop(key, None) is not None:
             self._waiting.remove(key)
-        elif job in self._wishing:
-            self._wishing.discard(job)
-        elif job in self._ready:
+        elif self._wishing.pop(key, None) is not None:
+            self._permits.withdraw(key)
+        elif job.ticket is not None:
             self._ready.remove(job)
+            self._permits.release(job.ticket)

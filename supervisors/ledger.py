@@ -106,23 +106,33 @@ class Ledger:
         return id in self._grants
 
     def check(self, needs: Mapping[str, int]) -> None:
-        """Raise InvalidInput if `needs` can never be granted: unknown quota, or more than a limit."""
+        """Raise InvalidInput if `needs` can never be granted: unknown quota, or more than a limit.
+
+        A limit of 0 is a pause, not for ever.
+        """
+        self._check_names(needs)
         for quota, count in needs.items():
-            if quota not in self._limits:
-                known = ", ".join(self._limits) or "none"
-                raise InvalidInput(problem=f"no limit is set for quota '{quota}' (set: {known})", path="quotas")
             for limit in self._limits[quota]:
-                if count > limit.amount:
+                if count > limit.amount > 0:
                     problem = f"{count} permits of '{quota}', its limit is {limit.amount:g}"
                     where = "" if limit.scope == "cluster" else f" ('{limit.name}')"
                     raise InvalidInput(problem=problem + where, path="quotas")
 
     def add(self, request: Request) -> None:
-        """Put a request in the queue; `decide` grants it. One that is known already is left as it is."""
+        """Put a request in the queue; `decide` grants it. One that is known already is left as it is.
+
+        Raises InvalidInput for a quota that nobody has set. What needs more than a limit waits until that is raised.
+        """
         if request.id not in self._grants and request.id not in self._waiting:
-            self.check(request.needs)
+            self._check_names(request.needs)
             self._waiting.add(request)
             self._shards[request.holder.shard] += 1
+
+    def _check_names(self, needs: Mapping[str, int]) -> None:
+        for quota in needs:
+            if quota not in self._limits:
+                known = ", ".join(self._limits) or "none"
+                raise InvalidInput(problem=f"no limit is set for quota '{quota}' (set: {known})", path="quotas")
 
     def claim(self, request: Request) -> None:
         """Enter permits that are held already, as known from before a restart of the ledger."""
@@ -141,6 +151,37 @@ class Ledger:
             self._count(request, -1)
             for pool, _, _ in self._pools(request):
                 self._waiting.unpark(pool)
+
+    def pools_of(self, request: Request) -> tuple[tuple[Pool, int], ...]:
+        """What it takes of which pools."""
+        return tuple((pool, count) for pool, _, count in self._pools(request))
+
+    def heir(self, id: str, now: float) -> Request | None:
+        """Who would get exactly what `id` holds, if that were released now.
+
+        None if nobody would, or somebody with other needs, or if what `id` holds is not to be used again.
+        """
+        pools = list(self._pools(self._grants[id]))
+        if any(limit.interval_s is not None or self._is_overdrawn(pool, limit, count) for pool, limit, count in pools):
+            return None
+        taken = {pool for pool, _, _ in pools}
+        heads = [head for signature in self._waiting.signatures() if (head := self._waiting.head(signature))]
+        for _, _, request in sorted(heads):
+            wanted = list(self._pools(request))
+            if wanted == pools:
+                return None if self._lack(request, now, set()) is None else request
+            if not taken.isdisjoint(pool for pool, _, _ in wanted):
+                return None
+        return None
+
+    def _is_overdrawn(self, pool: Pool, limit: Limit, count: int) -> bool:
+        held = self._held[pool]
+        return held > limit.amount or held > max(count, self._lowered.get(pool[0], math.inf))
+
+    def inherit(self, request: Request) -> None:
+        """A waiting request leaves: it will be served, in its turn, with what another holds."""
+        self._waiting.take(request)
+        self._shards[request.holder.shard] -= 1
 
     @property
     def shards(self) -> set[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,16 +28,16 @@ _RECONNECT_S = 0.2
 
 @dataclass(slots=True)
 class _Wish:
-    """Permits wished for or held. The request's id is their ticket at the ResourceActor, never used twice."""
+    """Permits wished for. The request's id is their ticket at the ResourceActor, never used twice."""
 
     request: Request
-    then: Callable[[PodiumError | None], None]
+    then: Callable[[str | PodiumError], None]
     since: float
     number: int | None = None
 
 
 class Permits:
-    """Permits of one incarnation of one supervisor, by the key of the job that holds them."""
+    """Permits of one incarnation of one supervisor: wishes by the key of the job, held ones by their ticket."""
 
     def __init__(self, world: World, address: str, shard: str, epoch: int, settings: Governance) -> None:
         self._world, self._address, self._settings = world, address, settings
@@ -45,9 +45,9 @@ class Permits:
         self._line: Line | None = None
         self._joined = False
         self._wishes: dict[str, _Wish] = {}
-        self._held: dict[str, _Wish] = {}
+        self._held: dict[str, Request] = {}
         self._keys: dict[str, str] = {}
-        """By ticket: the key of the job."""
+        """By ticket: the key of the job that wishes."""
         self._places: dict[str, int] = {}
         self._changes = self._joins = 0
         self.waits = Histogram()
@@ -59,10 +59,10 @@ class Permits:
         self._timer: Timer | None = None
         self._deciding = False
 
-    def acquire(self, wish: Request, then: Callable[[PodiumError | None], None]) -> None:
+    def acquire(self, wish: Request, then: Callable[[str | PodiumError], None]) -> None:
         """Ask for all that `wish` needs, and a place at its protocol's hosts.
 
-        `wish.id` is the caller's key for it; `then` gets None when all is held, or why it never can be.
+        `wish.id` is the caller's key for it; `then` gets the ticket when all is held, or why it never can be.
         """
         ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
         protocol = wish.who.protocol
@@ -77,21 +77,46 @@ class Permits:
         else:
             self.connect()
 
-    def release(self, id: str) -> None:
-        """Give back what `id` holds, or withdraw its wish."""
-        wish, held = self._wishes.pop(id, None), self._held.pop(id, None)
-        gone = wish or held
-        if gone is None:
-            return
-        ticket = gone.request.id
-        del self._keys[ticket]
+    def withdraw(self, id: str) -> None:
+        """The job with this key wishes nothing any more."""
+        wish = self._wishes.pop(id)
+        del self._keys[wish.request.id]
+        if self._books is not None:
+            self._books.remove(wish.request.id)
+            self._decide_soon()
+        elif wish.number is not None and self._line is not None:
+            self._line.cancel(wish.number)
+
+    def release(self, ticket: str) -> None:
+        del self._held[ticket]
         if self._books is not None:
             self._books.remove(ticket)
             self._decide()  # at once: the next is to be on its way before the result is committed
-        elif wish is not None and wish.number is not None and self._line is not None:
-            self._line.cancel(wish.number)
-        elif held is not None and self._joined and self._line is not None:
+        elif self._joined and self._line is not None:
             self._line.send("release", [ticket], _ignore)
+
+    def pools(self, ticket: str) -> Hashable:
+        """What one holds with this ticket: equal for those that could take each other's place, as far as known."""
+        return ticket if self._books is None else self._books.pools_of(self._held[ticket])
+
+    def heir(self, ticket: str) -> str | None:
+        """The key of the job that would get just what the ticket holds, if that were released now.
+
+        None as well if others decide about that.
+        """
+        now = self._world.monotonic()
+        if self._books is None or now > self._trusted_until:
+            return None
+        request = self._books.heir(ticket, now)
+        return None if request is None else self._keys[request.id]
+
+    def inherit(self, heir: str) -> None:
+        """The job wishes nothing any more: it follows one that holds all it needs."""
+        assert self._books is not None
+        wish = self._wishes.pop(heir)
+        del self._keys[wish.request.id]
+        self._books.inherit(wish.request)
+        self.waits.observe(self._world.monotonic() - wish.since)
 
     def set_places(self, protocol: str, count: int) -> None:
         """How many runs of a protocol its hosts can have at once."""
@@ -127,7 +152,7 @@ class Permits:
         books, self._books = self._books, None
         self._joined = False
         self._joins += 1
-        claims: list[list[Value]] = [held.request.to_wire() for held in self._held.values()]
+        claims: list[list[Value]] = [request.to_wire() for request in self._held.values()]
         joining = {
             "shard": self._shard,
             "epoch": self._epoch,
@@ -147,8 +172,7 @@ class Permits:
         if line is None or join != self._joins:
             return
         self._joined = True
-        held = {wish.request.id for wish in self._held.values()}
-        line.send("release", [ticket for ticket in claimed if ticket not in held], _ignore)
+        line.send("release", [ticket for ticket in claimed if ticket not in self._held], _ignore)
         for id in list(self._wishes):
             self._send(id)
         line.send("books", [self._shard, self._epoch, join], _ignore, self._on_books)
@@ -173,17 +197,16 @@ class Permits:
         if self._wishes.get(id) is wish:
             if self._books is None:
                 self._end_wish(id, wish, None)
-        elif self._held.get(id) is not wish and self._line is not None:
+        elif wish.request.id not in self._held and self._line is not None:
             self._line.send("release", [wish.request.id], _ignore)  # granted as it was withdrawn
 
     def _end_wish(self, id: str, wish: _Wish, error: PodiumError | None) -> None:
-        del self._wishes[id]
+        ticket = wish.request.id
+        del self._wishes[id], self._keys[ticket]
         if error is None:
-            self._held[id] = wish
+            self._held[ticket] = wish.request
             self.waits.observe(self._world.monotonic() - wish.since)
-        else:
-            del self._keys[wish.request.id]
-        wish.then(error)
+        wish.then(ticket if error is None else error)
 
     def _lapsed(self, reply: Reply) -> None:
         """This supervisor was silent for so long that its permits went to others: it ends, and its hosts with it."""
@@ -233,8 +256,8 @@ class Permits:
         for id, wish in list(self._wishes.items()):
             if wish.request.id in loan["granted"]:
                 self._end_wish(id, wish, None)
-        for wish in self._held.values():
-            self._books.claim(wish.request)
+        for request in self._held.values():
+            self._books.claim(request)
         for id in list(self._wishes):
             self._enter(id)
 

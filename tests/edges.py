@@ -14,6 +14,7 @@ from typing import Any
 from podium.actors.coordinator import Coordinator
 from podium.actors.exchange import Near
 from podium.actors.far_side import _Session
+from podium.actors.host import ProtocolHost
 from podium.actors.resources import ResourceActor
 from podium.cluster.link import Link
 from podium.cluster.store.memory import MemoryJournal
@@ -135,9 +136,9 @@ def _change(_journal: MemoryJournal, change: Any) -> str | None:
 
 def _children() -> None:
     around(Pool, "_lost", ["host lost idle", "host lost at work"], _host_lost)
-    where(Pool, "_requeue", "job queued again", lambda _p, job, _e: not job.dropped)
-    where(Pool, "_requeue", "dropped job lost", lambda _p, job, _e: job.dropped)
-    where(Pool, "_capacity", "suspect runs beside fewer", lambda _p, host, job: bool(job.losses or host.suspects))
+    always(Pool, "_requeue", "job queued again")
+    where(Pool, "end_host", "dropped job lost", lambda _p, host, _e: any(job.dropped for job in host.jobs))
+    where(Pool, "_room", "suspect runs beside fewer", lambda _p, host, job: bool(job.losses or host.suspects))
     where(Pool, "end_host", "host stopped with others", lambda _p, host, _e: host.line is not None)
     where(Family, "failed", "restart excused", lambda _f, _c, _e, counted=True: not counted)
     where(Family, "failed", "failed during a restart", lambda f, c, _e, counted=True: f._restart_of(c) in f._under_way)
@@ -153,13 +154,23 @@ def _host_lost(_pool: Pool, host: Any, _error: PodiumError) -> str:
 
 def _permits() -> None:
     always(Permits, "_lost", "ResourceActor lost")
-    where(Permits, "release", "wish withdrawn", lambda p, id: id in p._wishes and p._wishes[id].number is not None)
+    where(Permits, "withdraw", "wish withdrawn", lambda permits, id: permits._wishes[id].number is not None)
+    always(Permits, "inherit", "waits in a lane")
+    around(ProtocolHost, "free_permit", ["permit passed on", "permit goes back"], _freed)
+    where(Pool, "_permit_back", "permit sent again", lambda _p, _h, lane, _t: lane.jobs >= len(lane.tickets))
+    where(Pool, "_permit_unused", "permit sent in vain", lambda _p, _h, _l, reply: reply.value is not None)
     where(ResourceActor, "_join", "joined with claims", lambda _r, **joining: bool(joining["claims"]))
     where(ResourceActor, "_join", "books returned", lambda _r, **joining: joining["meters"] is not None)
     where(ResourceActor, "_end_loan", "books lost", lambda r, shard, meters: r._lent_to == shard and meters is None)
     always(Permits, "_take_books", "books lent")
     where(ResourceActor, "_grant", "grants held back", lambda resources: bool(resources._expected))
     where(ResourceActor, "_forget", "silent holder forgotten", lambda resources, shard: shard in resources._renewed_at)
+
+
+def _freed(host: ProtocolHost, attempt: Any) -> str | None:
+    if attempt.permit is None:
+        return None
+    return "permit passed on" if host._lanes.get(attempt.lane) else "permit goes back"
 
 
 def _above() -> None:

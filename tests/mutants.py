@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import signal
 import sys
 import tempfile
 import warnings
@@ -24,6 +25,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from podium.actors.exchange import Near
 from podium.actors.far_side import _Session
+from podium.actors.host import ProtocolHost
 from podium.cluster.link import Link
 from podium.cluster.simulated import _SimulatedWorld
 from podium.cluster.store.memory import MemoryJournal
@@ -41,6 +43,8 @@ from tests import test_engine, test_exchange, test_journal, test_supervision
 from tests.storm import run_storm
 from tests.test_ledger import LedgerMachine
 
+PATIENCE_S = 20
+"""Real seconds for one test; without a bug it needs one at the most."""
 SEEDS = 150
 """Storms that a mutant must survive to pass for unnoticed."""
 
@@ -108,6 +112,7 @@ def read_unknown_as_did_not_run() -> Any:
         host.turn += 1
         host.line = None
         for job in list(host.jobs):
+            pool._leave(job, host)
             pool._requeue(job, error)
 
     return patch.object(Pool, "end_host", end_host)
@@ -213,6 +218,20 @@ def forget_the_limits_of_users() -> Any:
     )
 
 
+def give_back_what_was_passed_on() -> Any:
+    def free_permit(host: Any, attempt: Any) -> Any:
+        permit = attempt.permit
+        inner(host, attempt)
+        return permit
+
+    inner = ProtocolHost.free_permit
+    return patch.object(ProtocolHost, "free_permit", free_permit)
+
+
+def keep_a_permit_that_came_back() -> Any:
+    return patch.object(Pool, "_permit_unused", lambda _pool, _host, _lane, _reply: None)
+
+
 MUTANTS: list[Callable[[], Any]] = [
     acknowledge_before_commit,
     skip_the_epoch_check,
@@ -231,6 +250,8 @@ MUTANTS: list[Callable[[], Any]] = [
     keep_the_books_after_their_recall,
     borrow_the_books_without_what_is_held,
     forget_the_limits_of_users,
+    give_back_what_was_passed_on,
+    keep_a_permit_that_came_back,
 ]
 
 
@@ -287,12 +308,28 @@ def noticed_by(mutant: Callable[[], Any], layer: str) -> str | None:
     """The first test of the layer that fails under the mutant, None if none does."""
     for name, test in LAYERS[layer]():
         test_supervision.LOG.clear()
-        with mutant():
+        with mutant(), _within(PATIENCE_S):
             try:
                 test()
             except BaseException:
                 return name
     return None
+
+
+@contextlib.contextmanager
+def _within(seconds: int) -> Iterator[None]:
+    """A test that does not end under a mutant has noticed it, too."""
+
+    def ring(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt  # nothing else gets through an event loop
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def quiet() -> None:

@@ -180,7 +180,8 @@ class Storm:
         if rng.random() < 0.5:
             limits["llm per user"] = 1
         throttle = rng.random() < 0.3
-        self.simulation = Simulation(seed, limits, self.faults, throttle=throttle, **restarts)
+        lookahead_s = rng.choice([0.05, 1.0])
+        self.simulation = Simulation(seed, limits, self.faults, throttle=throttle, lookahead_s=lookahead_s, **restarts)
         self.simulation.cpu_used = rng.choice([0.2, 1.0])
         self.ended: dict[str, tuple] = {}
         """Status and result of each task when its client heard of them."""

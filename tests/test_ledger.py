@@ -91,9 +91,38 @@ def test_permits_of_a_holder_come_back_and_others_stay():
 def test_what_can_never_be_granted_is_refused_with_the_limit():
     ledger = Ledger({"llm": 2}, age_s=30)
     with pytest.raises(InvalidInput, match="3 permits of 'llm', its limit is 2"):
-        ledger.add(request("a", llm=3))
+        ledger.check({"llm": 3})
     with pytest.raises(InvalidInput, match="no limit is set for quota 'gpu'"):
         ledger.add(request("a", gpu=1))
+
+
+def test_a_limit_that_is_too_low_now_makes_wait_and_0_is_a_pause():
+    ledger = Ledger({"llm": 0}, age_s=30)
+    ledger.check({"llm": 3})
+    ledger.add(request("a", llm=3))
+    ledger.set_limits({"llm": 2})
+    assert granted(ledger) == []
+    ledger.set_limits({"llm": 3})
+    assert granted(ledger) == ["a"]
+
+
+def test_the_heir_is_who_would_be_next_for_just_those_permits():
+    ledger = Ledger({"llm": 2, "tool": 1, "tokens": "10/s"}, age_s=30)
+    for id, needs in {"a": {"llm": 1}, "b": {"llm": 1}, "c": {"tool": 1}, "d": {"tokens": 1}}.items():
+        ledger.add(request(id, **needs))
+    assert ledger.decide(0.0) and ledger.heir("a", 0.0) is None, "nobody waits"
+    ledger.add(request("e", llm=1))
+    assert ledger.heir("a", 0.0).id == "e" and ledger.heir("c", 0.0) is None
+    ledger.lower({"llm": 1})
+    assert ledger.heir("a", 0.0) is None, "there is one too many"
+    ledger.lower({})
+    ledger.add(request("both", llm=1, tool=1, priority=9))
+    assert ledger.heir("a", 0.0) is None, "who needs both waits longest"
+    ledger.remove("both")
+    ledger.add(request("f", tokens=1))
+    assert ledger.heir("d", 0.0) is None, "of a rate, nothing is free when the step ends"
+    ledger.inherit(ledger.heir("a", 0.0))
+    assert ledger.heir("a", 0.0) is None and ledger.held["llm"] == 2
 
 
 def asked(id, user="", priority=0, at=0.0, workflow="w", **needs):
@@ -146,7 +175,7 @@ def test_a_rate_is_used_up_and_comes_back_with_time():
     assert ledger.wake_at == 104.0
     assert [each.id for each in ledger.decide(104.0)] == ["next"]
     with pytest.raises(InvalidInput, match="11 permits of 'tokens', its limit is 10"):
-        ledger.add(asked("large", tokens=11))
+        ledger.check({"tokens": 11})
 
 
 def test_a_rate_whose_past_is_unknown_counts_as_used_up():

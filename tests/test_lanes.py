@@ -1,0 +1,103 @@
+"""Permits that pass on at the host (supervisors/pool.py): as fast as if they did not count, and never one too many."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from random import Random
+
+import pytest
+
+import podium
+from podium import Sequence, Workflow
+from podium.errors import TaskCancelled
+from podium.testing import Faults, Simulation
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.running: Counter[str] = Counter()
+        self.most = 0
+        self.most_of_one = 0
+        self.order: list[str] = []
+
+    def begin(self, user: str) -> None:
+        self.running[user] += 1
+        self.order.append(user)
+        self.most = max(self.most, self.running.total())
+        self.most_of_one = max(self.most_of_one, self.running[user])
+
+    def workflow(self, took_s: float, **options: object) -> Workflow:
+        @podium.protocol(quotas={"llm": 1}, **options)
+        async def model(ctx, _input):
+            self.begin(ctx.user)
+            try:
+                await asyncio.sleep(took_s)
+            finally:
+                self.running[ctx.user] -= 1
+
+        return Workflow("w", Sequence(model))
+
+
+def test_a_scarce_quota_costs_no_way_to_the_host_and_back():
+    seen = Seen()
+
+    async def work(engine):
+        began = asyncio.get_running_loop().time()
+        tasks = await engine.submit_many(seen.workflow(0.001, concurrency=20), [None] * 300)
+        for task in tasks:
+            await task.result()
+        return asyncio.get_running_loop().time() - began
+
+    took_s = Simulation(1, {"llm": 2}, Faults(delay_s=0.2)).run(work, 100)
+    assert seen.most == 2
+    assert took_s < 6, "150 ways to the host and back take 30 s"
+
+
+def test_long_steps_stay_in_order():
+    """What would wait long at a host waits here, where others may still go before it."""
+    seen = Seen()
+
+    async def work(engine):
+        workflow = seen.workflow(1.0, concurrency=20)
+        many = await engine.submit_many(workflow, [None] * 10, user="many")
+        await asyncio.sleep(2.5)
+        urgent = await engine.submit(workflow, None, user="urgent", priority=9)
+        for task in [*many, urgent]:
+            await task.result()
+
+    Simulation(1, {"llm": 1}).run(work, 100)
+    assert seen.order.index("urgent") == 3
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_never_one_too_many_whatever_is_late_cancelled_or_changed(seed):
+    rng = Random(seed)
+    seen = Seen()
+    limit, per_user = rng.choice([1, 2, 5]), rng.choice([None, 1, 2])
+    limits = {"llm": limit} | ({"llm per user": per_user} if per_user else {})
+    faults = Faults(delay_s=rng.choice([0, 0.01, 0.2]), repeat=0.05, commit_s=0.01)
+
+    async def cancel(task):
+        await asyncio.sleep(rng.uniform(0, 1))
+        await task.cancel()
+
+    async def work(engine):
+        workflow = seen.workflow(rng.choice([0.001, 0.01]), concurrency=3, replicas=rng.choice([1, 2]))
+        tasks = []
+        for user in ("ada", "bob", "cyn"):
+            tasks += await engine.submit_many(workflow, [None] * 40, user=user)
+        cancelling = [asyncio.ensure_future(cancel(task)) for task in rng.sample(tasks, 20)]
+        await engine.set_limits(llm=rng.randint(0, limit))
+        await asyncio.sleep(rng.uniform(0, 1))
+        await engine.set_limits(llm=limit)
+        for task in tasks:
+            with contextlib.suppress(TaskCancelled):
+                await task.result()
+        await asyncio.gather(*cancelling)
+        return (await engine.status())["quotas"]["llm"]
+
+    at_rest = Simulation(seed, limits, faults).run(work, 1_000)
+    assert (at_rest["held"], at_rest["waiting"]) == (0, 0)
+    assert seen.most <= limit and (per_user is None or seen.most_of_one <= per_user)
