@@ -11,7 +11,8 @@ to the next in its lane, or gives it back with the answer.
 Messages:
     run [task id, path, attempt, user, input, timeout_s, lane, permit]; without permits both are None, and an attempt
     with a lane may come with a permit or follow others. Answered by ["ok" | "fail", output or failure, seconds,
-    whether it is stuck, permit that comes back]; chunks are ["chunk", value] or ["log", level, text].
+    whether it is stuck, permit that comes back, amounts really used by quota]; chunks are ["chunk", value] or
+    ["log", level, text].
     permit [lane, permit]: for whoever waits in the lane; answered by the permit if nobody does.
 """
 
@@ -153,6 +154,7 @@ class _Attempt:
         self._work: asyncio.Task[Value] | None = None
         self._timer: Timer | None = None
         self._began_at = 0.0
+        self._used: dict[str, float] = {}
 
     def begin(self) -> None:
         world = self._host.world
@@ -203,7 +205,7 @@ class _Attempt:
     def _finished(self, work: asyncio.Task[Value]) -> None:
         self._set_timer(None, None)
         if not self.ended:
-            self._answer([*self._result(work), self._seconds(), False, self._host.free_permit(self)])
+            self._answer([*self._result(work), self._seconds(), False, self._host.free_permit(self), self._used])
         elif not work.cancelled():
             work.exception()  # looked at, so that asyncio does not report it as never retrieved
         self._host.released(self)
@@ -243,6 +245,7 @@ class _Attempt:
             log=log,
             _emit=lambda value: self._chunk(["chunk", value]),
             _cancelled=lambda: self._stopping is not None,
+            _used=self._used,
         )
 
     def _chunk(self, chunk: list[Value]) -> None:

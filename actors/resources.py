@@ -18,7 +18,7 @@ from typing import Any
 
 from ..protocols.errors import Fenced, NotFound, PodiumError
 from ..protocols.limits import Amount
-from ..supervisors.ledger import Ledger, Request
+from ..supervisors.ledger import Ledger, Request, Who
 from ..supervisors.ports import Ask, Journal, Note, Timer, World
 from ..supervisors.throttle import Thresholds, Throttle
 
@@ -99,6 +99,9 @@ class ResourceActor:
             case "release":
                 for id in ask.payload:
                     self._ledger.remove(id)
+            case "charge":
+                who, amounts = ask.payload
+                self._ledger.charge(Who(*who), amounts, self._world.monotonic())
             case "places":
                 self._set_places(*ask.payload)
             case "join":

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
-from ..protocols.outcomes import TaskEvent, TaskRecord, TaskStatus
+from ..protocols.outcomes import Criticality, TaskEvent, TaskRecord, TaskStatus
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
 from .config import Settings, load_settings
@@ -159,10 +159,12 @@ class AsyncEngine:
         key: str | None = None,
         priority: int = 0,
         user: str | None = None,
+        criticality: Criticality = "critical",
     ) -> AsyncTask:
         """As `Engine.submit`."""
+        keys = None if key is None else [key]
         tasks = await self.submit_many(
-            workflow, [input], keys=None if key is None else [key], priority=priority, user=user
+            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality
         )
         return tasks[0]
 
@@ -174,9 +176,10 @@ class AsyncEngine:
         keys: Sequence[str] | None = None,
         priority: int = 0,
         user: str | None = None,
+        criticality: Criticality = "critical",
     ) -> list[AsyncTask]:
         """As `Engine.submit_many`."""
-        wires = self._core.wires(workflow, list(inputs), _checked_keys(keys, inputs), priority, user)
+        wires = self._core.wires(workflow, list(inputs), _checked_keys(keys, inputs), priority, user, criticality)
         await self._core.deploy(workflow)
         acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
         ids = await asyncio.gather(*(asyncio.wrap_future(ack) for ack in acks))
@@ -266,19 +269,22 @@ class Engine:
         key: str | None = None,
         priority: int = 0,
         user: str | None = None,
+        criticality: Criticality = "critical",
     ) -> Task:
         """Submit one task. When this returns, it is durable.
 
         Args:
             key: makes it idempotent: the same key, user and workflow with the same input give the same task.
-            priority: higher goes first.
+            priority: higher goes first; `podium.BACKGROUND` is for what nobody waits for.
+            criticality: when queues fill up, what is sheddable is refused first; see docs/limits.md.
 
         Raises:
             InvalidInput: does not fit the workflow; nothing was accepted.
             KeyConflict: the key belongs to a task with another input.
             Overloaded: come back later; nothing was accepted.
         """
-        return self.submit_many(workflow, [input], keys=None if key is None else [key], priority=priority, user=user)[0]
+        keys = None if key is None else [key]
+        return self.submit_many(workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality)[0]
 
     def submit_many(
         self,
@@ -288,13 +294,14 @@ class Engine:
         keys: Sequence[str] | None = None,
         priority: int = 0,
         user: str | None = None,
+        criticality: Criticality = "critical",
     ) -> list[Task]:
         """Submit many tasks with one wait for their durable acknowledgements; tasks in the order of inputs.
 
         All inputs are checked before any is sent. If one key conflicts, that error is raised, and the other
         tasks are accepted all the same: submit again with the same keys to get them.
         """
-        wires = self._core.wires(workflow, list(inputs), _checked_keys(keys, inputs), priority, user)
+        wires = self._core.wires(workflow, list(inputs), _checked_keys(keys, inputs), priority, user, criticality)
         self.deploy(workflow)
         acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
         ids = [ack.result() for ack in acks]

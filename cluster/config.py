@@ -52,7 +52,7 @@ class Settings(BaseModel):
     user: str = Field(default_factory=lambda: _login())
     """Who submits, unless a call says otherwise."""
     limits: Mapping[str, Amount] = DEFAULT_LIMITS
-    """Permits per quota, for the cluster or "per user", "per workflow", "per protocol"; or rates such as
+    """Permits per quota, for the cluster or "per user", "per workflow", "per protocol", "per key"; or rates such as
     "90000/min burst 20000". What is given is merged over the defaults."""
     weights: Mapping[str, Annotated[float, Field(gt=0)]] = {}
     """Shares of users in what is scarce; 1.0 for those not named."""

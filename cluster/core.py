@@ -8,11 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from ..protocols.errors import (
     EngineClosed,
     FixTheCall,
+    InvalidInput,
     NotFound,
     PeerLost,
     PodiumError,
@@ -21,7 +22,7 @@ from ..protocols.errors import (
     Unknown,
     from_wire,
 )
-from ..protocols.outcomes import TaskRecord, TaskStatus
+from ..protocols.outcomes import Criticality, TaskRecord, TaskStatus
 from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
@@ -168,7 +169,7 @@ class Core:
     def submit(
         self, workflow: str, hash: str, tasks: list[list[Value]]
     ) -> tuple[list[Future[str]], list[Future[Ended]]]:
-        """Send tasks ([id, input, user, priority, key, again, source]); from any thread.
+        """Send tasks ([id, input, user, priority, key, again, source, criticality]); from any thread.
 
         Returns:
             For each task a future of its id once it is durable (with a key, perhaps an older task's), and
@@ -287,12 +288,21 @@ class Core:
         return self._session.reader
 
     def wires(
-        self, workflow: Workflow, inputs: list[Value], keys: list[str] | None, priority: int, user: str | None
+        self,
+        workflow: Workflow,
+        inputs: list[Value],
+        keys: list[str] | None,
+        priority: int,
+        user: str | None,
+        criticality: Criticality,
     ) -> list[list[Value]]:
         """New tasks as the supervisor takes them. Raises InvalidInput, naming the input if there are several."""
         if not isinstance(workflow, Workflow):
             example = "engine.submit(podium.Workflow('name', protocol), input)"
             raise FixTheCall(f"submit takes a Workflow, not {type(workflow).__name__}: {example}")
+        if criticality not in get_args(Criticality):
+            known = ", ".join(get_args(Criticality))
+            raise InvalidInput(problem=f"'{criticality}' is none of {known}", path="criticality")
         wires = []
         for index, input in enumerate(inputs):
             name = "input" if len(inputs) == 1 else f"inputs[{index}]"
@@ -300,7 +310,7 @@ class Core:
             workflow.check_input(plain)
             key = keys[index] if keys is not None else None
             id, whose = new_task_id(self._session.world), user or self.settings.user
-            wires.append([id, plain, whose, priority, key, False, self.settings.source])
+            wires.append([id, plain, whose, priority, key, False, self.settings.source, criticality])
         return wires
 
 

@@ -26,7 +26,7 @@ _RECORDED = ("accepted", "finished", "retrying", "lost", "failed")
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Tasks sent together: [id, input, user, priority, key, again, source] each."""
+    """Tasks sent together: [id, input, user, priority, key, again, source, criticality] each."""
 
     hash: str
     tasks: list[list[Value]]

@@ -21,7 +21,7 @@ from .cluster.config import Settings
 from .cluster.loading import load_workflow
 from .protocols.context import Context
 from .protocols.errors import PodiumError
-from .protocols.outcomes import Failure, TaskEvent, TaskRecord
+from .protocols.outcomes import BACKGROUND, Failure, TaskEvent, TaskRecord
 from .protocols.policy import Retry, Supervision
 from .protocols.protocol import Protocol, protocol
 from .protocols.reading import read_workflow
@@ -32,6 +32,7 @@ from .protocols.workflow import Workflow
 __version__ = "0.1.0"
 
 __all__ = [
+    "BACKGROUND",
     "Adaptive",
     "AsyncEngine",
     "AsyncTask",

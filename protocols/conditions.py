@@ -18,6 +18,9 @@ from .values import Value
 MAX_SOURCE_BYTES = 2048
 """Longest expression. Nobody writes a longer one by hand, and parsers suffer from generated ones."""
 
+MAX_KEY_CHARS = 200
+"""What is longer counts by its beginning."""
+
 _DYN, _STRING, _INT = cel.Type.DYN, cel.Type.STRING, cel.Type.INT
 _ENVIRONMENTS = {
     "with": {"input": _DYN, "task": _DYN, "outputs": cel.Type.Map(_STRING, _DYN)},
@@ -29,6 +32,7 @@ _ENVIRONMENTS = {
         "visits": cel.Type.Map(_STRING, _INT),
         "error": _DYN,
     },
+    "key": {"input": _DYN},
 }
 
 
@@ -37,7 +41,7 @@ class ExpressionFailed(Exception):
 
 
 def check_expression(source: str, place: str) -> None:
-    """Compile `source` for a place ("with" or "when").
+    """Compile `source` for a place ("with", "when" or "key").
 
     Raises:
         ValueError: too long, a syntax error, an unknown name, wrong types, or a `when` that cannot be a bool.
@@ -60,7 +64,7 @@ def _compile(source: str, place: str) -> Any:
         raise ValueError(f"`{source}`: {text}; known names: {', '.join(variables)}") from error
 
 
-@lru_cache(maxsize=2)
+@lru_cache
 def _environment(place: str) -> Any:
     return cel.NewEnv(variables=_ENVIRONMENTS[place])
 
@@ -88,6 +92,14 @@ def holds(source: str, names: Mapping[str, Value]) -> bool:
     if not isinstance(value, bool):
         raise ExpressionFailed(f"`{source}` gave {type(value).__name__}, a condition must give bool")
     return value
+
+
+def key_of(source: str, input: Value) -> str:
+    """What a `limit_key` gives for an input: a text, number or bool, as text."""
+    value = evaluate(source, "key", {"input": input})
+    if not isinstance(value, str | int | float):
+        raise ExpressionFailed(f"`{source}` gave {type(value).__name__}, a key must be a text, a number or a bool")
+    return str(value)[:MAX_KEY_CHARS]
 
 
 @lru_cache(maxsize=4096)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .errors import InvalidInput
 from .values import Value
 
 
@@ -36,6 +37,7 @@ class Context:
     """Goes to the actor's log and, live, to `task.events()`."""
     _emit: Callable[[Value], None] = _drop
     _cancelled: Callable[[], bool] = _never
+    _used: dict[str, float] = field(default_factory=dict)
 
     @property
     def idempotency_key(self) -> str:
@@ -47,6 +49,17 @@ class Context:
         """Whether this attempt was cancelled or timed out. Plain functions look here and return early;
         async ones get an asyncio.CancelledError instead."""
         return self._cancelled()
+
+    def used(self, **amounts: float) -> None:
+        """What this run has really used of its rates: `ctx.used(tokens=812)`. Amounts of several calls add up.
+
+        It takes the place of what the step declared, and the difference is charged, or given back, when the run ends.
+        Raises InvalidInput for a negative amount.
+        """
+        for quota, amount in amounts.items():
+            if not amount >= 0:
+                raise InvalidInput(problem=f"an amount used is 0 or more, not {amount!r}", path=f"used {quota}")
+            self._used[quota] = self._used.get(quota, 0.0) + amount
 
     def emit(self, chunk: Value) -> None:
         """Send a partial result to whoever watches the task. Live only: not stored, not replayed."""

@@ -2,7 +2,8 @@
 
     {"llm": 5, "llm per user": 2, "tokens": "90000/min burst 20000"}
 
-The name is that of the quota, and says for whom it counts apart; the value is a number of permits, held while a step
+The name is that of the quota, and says for whom it counts apart; the key of "per key" is what a protocol's `limit_key`
+gives (the model, the host name of a service). The value is a number of permits, held while a step
 runs, or an amount per s, min, h or day, which is used up.
 """
 
@@ -15,12 +16,12 @@ from typing import Literal, TypeAlias, get_args
 
 from .errors import InvalidInput
 
-Scope: TypeAlias = Literal["cluster", "workflow", "protocol", "user"]
+Scope: TypeAlias = Literal["cluster", "workflow", "protocol", "user", "key"]
 Amount: TypeAlias = int | str
 """As written: 5, or "90000/min burst 20000"."""
 _PERIODS_S = {"s": 1.0, "min": 60.0, "h": 3_600.0, "day": 86_400.0}
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|min|h|day)\s*(?:burst\s+(\d+))?\s*")
-_NAME = re.compile(r"([A-Za-z_][\w.:-]*)(?: per (workflow|protocol|user))?")
+_NAME = re.compile(r"([A-Za-z_][\w.:-]*)(?: per (workflow|protocol|user|key))?")
 
 
 @dataclass(frozen=True, slots=True)

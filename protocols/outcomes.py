@@ -8,6 +8,10 @@ from typing import Any, Literal
 from .values import Value
 
 TaskStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
+Criticality = Literal["critical_plus", "critical", "sheddable_plus", "sheddable"]
+"""What a new task matters when not all can come in, the most first."""
+BACKGROUND = -10
+"""Priority for what nobody waits for: it gives way to everything that came up to ten times `age_s` after it."""
 OPEN: frozenset[str] = frozenset({"pending", "running"})
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 

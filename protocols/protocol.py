@@ -14,8 +14,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, TypeAlias, overload
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .conditions import check_expression
 from .context import Context
 from .errors import InvalidDefinition
 from .policy import Retry
@@ -39,7 +40,9 @@ class Declaration(BaseModel):
     replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Actors of it per deployed workflow."""
     quotas: Mapping[str, Annotated[int, Field(ge=1)]] = {}
-    """Permits that each run holds, cluster-wide, by quota name."""
+    """Permits that each run holds, cluster-wide, by quota name; of a rate, what it is expected to use."""
+    limit_key: str | None = None
+    """What limits "per key" count apart, as CEL over `input`: `input.model`."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Longest time of one attempt, from the moment it begins to run."""
     retry: Retry | None = None
@@ -47,6 +50,13 @@ class Declaration(BaseModel):
     num_gpus: Annotated[float, Field(ge=0)] = 0
     resources: Mapping[str, Annotated[float, Field(gt=0)]] = {}
     """Ray's custom resources."""
+
+    @field_validator("limit_key")
+    @classmethod
+    def _compiles(cls, source: str | None) -> str | None:
+        if source is not None:
+            check_expression(source, "key")
+        return source
 
 
 class Protocol:
@@ -61,6 +71,7 @@ class Protocol:
     concurrency: ClassVar[int] = 1
     replicas: ClassVar[int] = 1
     quotas: ClassVar[Mapping[str, int]] = {}
+    limit_key: ClassVar[str | None] = None
     timeout_s: ClassVar[float | None] = None
     retry: ClassVar[Retry | None] = None
     num_cpus: ClassVar[float] = 0
@@ -120,6 +131,7 @@ def protocol(
     concurrency: int = 1,
     replicas: int = 1,
     quotas: Mapping[str, int] | None = None,
+    limit_key: str | None = None,
     timeout_s: float | None = None,
     retry: Retry | None = None,
     num_cpus: float = 0,

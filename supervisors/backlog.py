@@ -20,7 +20,8 @@ from .settings import Governance
 from .waiting import Holder, Request, Waiting, Who
 
 if TYPE_CHECKING:
-    from .pool import Host, Lane
+    from .lanes import Lane
+    from .pool import Host
 
 _NOBODY = Holder("", 0)
 
@@ -37,6 +38,8 @@ class Job:
     """Of tasks accepted in the same instant."""
     priority: int
     user: str
+    key: str
+    """What limits "per key" count apart."""
     payload: list[Value]
     needs: Mapping[str, int]
     losses: int = 0
@@ -82,7 +85,7 @@ class Backlog:
             self._waiting.add(self._request(job, key))
 
     def _request(self, job: Job, key: str) -> Request:
-        who = Who("", self._protocol, job.user)
+        who = Who("", self._protocol, job.user, "", job.key)
         return Request(key, _NOBODY, job.needs, job.priority, job.accepted_at, job.order, who)
 
     def _permitted(self, job: Job, answer: str | PodiumError) -> None:

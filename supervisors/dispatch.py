@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from ..protocols.conditions import ExpressionFailed, key_of
 from ..protocols.errors import PodiumError
+from ..protocols.outcomes import Failure
 from ..protocols.tree import Hierarchy, Parallel, Step
 from ..protocols.values import Value
 from .backlog import Job
@@ -104,7 +106,11 @@ class Dispatcher:
         key = (task.record.task_id, place.path)
         self._waits.pop(key, None)
         if isinstance(place.node, Step):
-            job = self._job(plan, task, place, place.node, order)
+            try:
+                job = self._job(plan, task, place, place.node, order)
+            except ExpressionFailed as error:
+                self._report(task, place, ["fail", Failure("invalid_input", f"limit_key: {error}").to_wire()])
+                return
             self._jobs[key] = job
             self._pools[place.node.step].submit(job)
         else:
@@ -120,6 +126,7 @@ class Dispatcher:
             order=order,
             priority=record.priority,
             user=record.user,
+            key=key_of(settings.limit_key, place.input) if settings.limit_key else "",
             payload=[task_id, place.path, place.attempt, record.user, place.input, settings.timeout_s],
             needs=settings.quotas,
             losses=place.losses,
@@ -147,7 +154,7 @@ class Dispatcher:
         tier = self._tiers[plan.name]
         self._errands[record.task_id, place.path] = tier
         errand = Errand(
-            task=[id, place.input, record.user, record.priority, None, recovered, None],
+            task=[id, place.input, record.user, record.priority, None, recovered, None, "critical"],
             hash=str(plan.definition["hash"]),
             on_result=lambda result: self._ended(task, place, result),
         )

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from ..protocols.errors import InvalidInput, KeyConflict, PodiumError
-from ..protocols.outcomes import OPEN, TaskRecord
+from ..protocols.outcomes import OPEN, Criticality, TaskRecord
 from ..protocols.values import Value, digest
 from .gate import Gate
 from .plan import Plan
@@ -32,6 +32,7 @@ class Submission:
     """Whether the sender may have sent it before."""
     source: str | None
     """Who speaks: driver, cli, mcp; None if it belongs to a task that was accepted above."""
+    criticality: Criticality
     error: PodiumError | None = None
     known: Found | None = None
     effects: list[Effect] = field(default_factory=list)
@@ -63,9 +64,12 @@ class Intake:
             self._admit(plan, submissions, then)
 
     def _read(self, plan: Plan, wire: list[Value]) -> Submission:
-        id, input, user, priority, key, again, source = wire
+        id, input, user, priority, key, again, source, criticality = wire
         if not (isinstance(id, str) and isinstance(user, str) and isinstance(priority, int)):
-            raise InvalidInput(problem="a task is [id, input, user, priority, key, again, source]", path="tasks")
+            shape = "[id, input, user, priority, key, again, source, criticality]"
+            raise InvalidInput(problem=f"a task is {shape}", path="tasks")
+        if criticality not in get_args(Criticality):
+            raise InvalidInput(problem=f"'{criticality}' is none of {', '.join(get_args(Criticality))}", path="tasks")
         record = TaskRecord(
             task_id=id,
             workflow=plan.name,
@@ -78,7 +82,7 @@ class Intake:
             status="running",
             accepted_at=self._world.now(),
         )
-        return Submission(record, digest(input) if key is not None else "", again, source)
+        return Submission(record, digest(input) if key is not None else "", again, source, criticality)
 
     def _sort_out(
         self,
@@ -110,13 +114,14 @@ class Intake:
         self._journal.write(changes, partial(self._durable, submissions, new, then))
 
     def _let_in(self, new: list[Submission]) -> list[Submission]:
-        """All of those that come from outside, or none."""
+        """All of those that come from outside, or none. They were sent together, so they are of one kind."""
         outside = [each for each in new if each.source is not None]
         if not outside:
             return new
         users = Counter(each.record.user for each in outside)
-        world = self._world
-        refusal = self._gate.refusal(users, str(outside[0].source), world.load().memory, world.monotonic())
+        world, first = self._world, outside[0]
+        load, now = world.load(), world.monotonic()
+        refusal = self._gate.refusal(users, str(first.source), first.criticality, load.memory, now)
         if refusal is None:
             return new
         for each in outside:

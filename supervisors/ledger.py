@@ -196,6 +196,15 @@ class Ledger:
         """[limit, whose pool, seconds until it is full again] of every rate that is in use."""
         return [[*pool, full_at - now] for pool, full_at in self._meters.items() if full_at > now]
 
+    def charge(self, who: Who, amounts: Mapping[str, float], now: float) -> None:
+        """Count what was used of some rates beyond what was granted, or give back what was not."""
+        for quota, amount in amounts.items():
+            for limit in self._limits.get(quota, ()):
+                if limit.interval_s is not None:
+                    pool = limit.name, _whose(limit, who)
+                    self._meters[pool] = self._meter(pool, limit, now) + amount * limit.interval_s
+                    self._waiting.unpark(pool)
+
     def set_meters(self, meters: list[list[Any]] | None, now: float) -> None:
         """What rates were used meanwhile; None if nobody knows, and they count as used up."""
         if meters is None:
@@ -326,8 +335,11 @@ class Ledger:
             yield (_PLACE, place), Limit(_PLACE, _PLACE, "protocol", self._places.get(place, 0)), 1
         for quota, count in request.needs.items():
             for limit in self._limits.get(quota, ()):
-                whose = "" if limit.scope == "cluster" else getattr(request.who, limit.scope) or "?"
-                yield (limit.name, whose), limit, count
+                yield (limit.name, _whose(limit, request.who)), limit, count
+
+
+def _whose(limit: Limit, who: Who) -> str:
+    return "" if limit.scope == "cluster" else getattr(who, limit.scope) or "?"
 
 
 def _by_quota(written: Mapping[str, Amount]) -> dict[str, list[Limit]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ class Permits:
     def __init__(self, world: World, address: str, shard: str, epoch: int, settings: Governance) -> None:
         self._world, self._address, self._settings = world, address, settings
         self._shard, self._epoch, self._lease_s = shard, epoch, settings.lease_s
+        self._workflow = shard.partition(".")[0]
         self._line: Line | None = None
         self._joined = False
         self._wishes: dict[str, _Wish] = {}
@@ -65,8 +66,7 @@ class Permits:
         `wish.id` is the caller's key for it; `then` gets the ticket when all is held, or why it never can be.
         """
         ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
-        protocol = wish.who.protocol
-        who = Who(self._shard.partition(".")[0], protocol, wish.who.user, self._place(protocol))
+        who = wish.who._replace(workflow=self._workflow, place=self._place(wish.who.protocol))
         request = wish._replace(id=ticket, holder=Holder(self._shard, self._epoch), who=who)
         self._wishes[wish.id] = _Wish(request, then, self._world.monotonic())
         self._keys[ticket] = wish.id
@@ -94,6 +94,15 @@ class Permits:
             self._decide()  # at once: the next is to be on its way before the result is committed
         elif self._joined and self._line is not None:
             self._line.send("release", [ticket], _ignore)
+
+    def charge(self, who: Who, amounts: Mapping[str, float]) -> None:
+        """More, or less, of some rates was used than was asked for."""
+        whom = who._replace(workflow=self._workflow)
+        if self._books is not None:
+            self._books.charge(whom, amounts, self._world.monotonic())
+            self._decide_soon()
+        elif self._line is not None:
+            self._line.send("charge", [list(whom), dict(amounts)], _ignore)
 
     def pools(self, ticket: str) -> Hashable:
         """What one holds with this ticket: equal for those that could take each other's place, as far as known."""

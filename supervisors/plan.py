@@ -22,6 +22,7 @@ class StepSettings:
     timeout_s: float | None
     retry: Retry
     quotas: Mapping[str, int]
+    limit_key: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ def _settings(step: Step, declared: Declaration) -> StepSettings:
         timeout_s=step.timeout_s if step.timeout_s is not None else declared.timeout_s,
         retry=step.retry or declared.retry or NO_RETRY,
         quotas=step.quotas if step.quotas is not None else declared.quotas,
+        limit_key=declared.limit_key,
     )
 
 

@@ -1,8 +1,7 @@
 """The protocol hosts of one protocol: fed in order of priority, and what becomes of the jobs of one that dies.
 
 A job waits in the backlog, not at the host: a host gets as much ahead of its turn as it works off in `lookahead_s`.
-Jobs that need permits share *lanes* there: a job without permits follows those that hold just what it needs, and begins
-at the host when one of them ends, so that the permits pass on without a way to the supervisor and back.
+What needs permits goes ahead of its turn only in a lane (`supervisors/lanes.py`).
 
 A job whose host died is queued again, its attempts uncharged. But the death may be the job's own doing: it is
 counted as a loss of each job that ran, and a job with losses runs beside fewer and fewer others, at last alone,
@@ -12,11 +11,9 @@ the host, so they do not use up the restart intensity.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,28 +23,14 @@ from ..protocols.protocol import Declaration
 from ..protocols.values import Value
 from .backlog import Backlog, Job
 from .family import Family
+from .lanes import Lane, Lanes, running
 from .permits import Permits
 from .ports import Line, Needs, Reply, World
 from .settings import Governance
+from .waiting import Who
 
 MAX_AHEAD = 1_000
 """Most jobs sent to one host ahead of their turn."""
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """Jobs at one host that need the same permits: as many run at once as it has permits, in the order of sending."""
-
-    number: int
-    pools: Hashable
-    """What each of its permits is taken from."""
-    tickets: dict[str, None] = field(default_factory=dict)
-    jobs: int = 0
-
-    @property
-    def ahead(self) -> int:
-        """Jobs that wait for one of its permits."""
-        return max(0, self.jobs - len(self.tickets))
 
 
 class Host:
@@ -108,13 +91,13 @@ class Pool:
         self._permits, self._family = means.permits, means.family
         self._declared, self._listener = declared, listener
         self._backlog = Backlog(declared.name, self._permits, self._settings, self._feed, self._refused)
+        lookahead_s = means.settings.lookahead_s
+        self._lanes = Lanes(self._world, self._permits, self._backlog, lookahead_s, self._has_room_ahead, self._send)
         self.hosts = [
             Host(self, f"{self._world.address}/{declared.name}-{index}") for index in range(declared.replicas)
         ]
         self._code: bytes | None = None
         self._search_path: list[str] = []
-        self._lanes = itertools.count(1)
-        self._looking_ahead = False
         self._code_from = 0
         """Number of the deployment that `_code` came with."""
         self._succeeded_at = -math.inf
@@ -146,7 +129,7 @@ class Pool:
         else:
             self._backlog.add(job)
             self._feed()
-            self._look_ahead_soon()
+            self._lanes.look_ahead_soon(self.hosts)
 
     def cancel(self, job: Job) -> None:
         """Stop the job. Its result is not reported; its permits come back when its code has ended."""
@@ -194,11 +177,7 @@ class Pool:
         """Send it to a host, with the permits that it has."""
         ticket, job.ticket = job.ticket, None
         if ticket is not None:
-            pools = self._permits.pools(ticket)
-            if pools not in host.lanes:
-                host.lanes[pools] = Lane(next(self._lanes), pools)
-            job.lane = host.lanes[pools]
-            job.lane.tickets[ticket] = None
+            job.lane = self._lanes.enter(host, ticket)
         self._send(host, job, ticket)
 
     def _send(self, host: Host, job: Job, ticket: str | None) -> None:
@@ -215,49 +194,9 @@ class Pool:
         job.number = host.line.send("run", [*job.payload, lane, ticket], answered, chunk)
         listener.started(job)
 
-    def _look_ahead_soon(self) -> None:
-        """Once for all that happens in this turn of the loop."""
-        if not self._looking_ahead and any(host.lanes for host in self.hosts):
-            self._looking_ahead = True
-            self._world.call_later(0.0, self._look_ahead)
-
-    def _look_ahead(self) -> None:
-        self._looking_ahead = False
-        for host in self.hosts:
-            for lane in host.lanes.values():
-                self._fill(host, lane)
-
-    def _fill(self, host: Host, lane: Lane) -> None:
-        """Send those who are next for the permits of a lane to wait in it."""
-        ticket = next(iter(lane.tickets))
-        if self._permits.pools(ticket) != lane.pools:
-            return  # the limits have changed
-        ahead = math.floor(len(lane.tickets) * self._settings.lookahead_s / host.mean_s)
-        while lane.jobs < len(lane.tickets) + ahead and self._has_room_ahead(host):
-            heir = self._backlog.heir(ticket)
-            if heir is None or heir.losses:
-                return
-            self._backlog.inherit(heir)
-            heir.lane = lane
-            self._send(host, heir, None)
-
     def _has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
         return is_sound and len(host.jobs) < self._declared.concurrency + host.ahead
-
-    def _permit_back(self, host: Host, lane: Lane, ticket: str) -> None:
-        """No job was waiting in the lane when one with these permits ended. One may have been sent meanwhile."""
-        if lane.jobs >= len(lane.tickets) and host.line is not None:
-            host.line.send("permit", [lane.number, ticket], partial(self._permit_unused, host, lane))
-            return
-        del lane.tickets[ticket]
-        if not lane.tickets:
-            del host.lanes[lane.pools]
-        self._permits.release(ticket)
-
-    def _permit_unused(self, host: Host, lane: Lane, reply: Reply) -> None:
-        if reply.error is None and reply.value is not None and host.lanes.get(lane.pools) is lane:
-            self._permit_back(host, lane, reply.value)
 
     def _refused(self, job: Job, error: PodiumError) -> None:
         self._listener.result(job, ["fail", Failure("quota", str(error)).to_wire()])
@@ -278,11 +217,18 @@ class Pool:
             host.is_stuck = True
             self._world.background(self._world.kill(host.address), f"replace {host.address}")
         elif lane is not None and result[4] is not None:
-            self._permit_back(host, lane, result[4])
+            self._lanes.permit_back(host, lane, result[4])
+        if len(result) > 5 and result[5]:
+            self._settle(job, result[5])
         if not job.dropped:
             self._listener.result(job, result)
         self._feed()
-        self._look_ahead_soon()
+        self._lanes.look_ahead_soon(self.hosts)
+
+    def _settle(self, job: Job, used: Mapping[str, float]) -> None:
+        """What a run really used of its rates, against what it was granted."""
+        who = Who("", self._declared.name, job.user, "", job.key)
+        self._permits.charge(who, {quota: amount - job.needs.get(quota, 0) for quota, amount in used.items()})
 
     def _leave(self, job: Job, host: Host) -> None:
         """The job is at this host no more."""
@@ -345,25 +291,15 @@ class Pool:
 
         The cause is likely among them if one had losses before, or if the protocol has worked on others of late.
         """
-        running = self._running(host)
+        ran = running(host)[: self._declared.concurrency]
         is_usual = self._world.monotonic() - self._succeeded_at < self._settings.restart_period_s
-        likely = bool(running) and (is_usual or any(job.losses for job in running))
-        for job in running:
+        likely = bool(ran) and (is_usual or any(job.losses for job in ran))
+        for job in ran:
             host.suspects += job.losses == 0
             job.losses += 1
             if not job.dropped:
                 self._listener.lost(job)
         return likely
-
-    def _running(self, host: Host) -> list[Job]:
-        """A host works in order, so those that run are the oldest that it got; of each lane, one for each permit."""
-        begun: Counter[Lane | None] = Counter()
-        running = []
-        for job in host.jobs:
-            begun[job.lane] += 1
-            if job.lane is None or begun[job.lane] <= len(job.lane.tickets):
-                running.append(job)
-        return running[: self._declared.concurrency]
 
     async def end_host(self, host: Host, error: PodiumError) -> None:
         """Only when the host is certainly dead are its jobs free to run elsewhere, and its permits free."""
@@ -375,11 +311,7 @@ class Pool:
             await self._world.stop(host.address)
         else:
             await self._world.kill(host.address)
-        lanes = list(host.lanes.values())
-        host.lanes.clear()
-        for lane in lanes:
-            for ticket in lane.tickets:
-                self._permits.release(ticket)
+        self._lanes.end(host)
         for job in list(host.jobs):
             self._leave(job, host)
             if not job.dropped:

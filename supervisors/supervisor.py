@@ -217,7 +217,7 @@ class Supervisor:
     # tasks in
 
     def _submit(self, ask: Ask) -> None:
-        """submit {"hash", "follow", "tasks": [[id, input, user, priority, key, again], …]}.
+        """submit {"hash", "follow", "tasks": [[id, input, user, priority, key, again, source, criticality], …]}.
 
         One durable acknowledgement for all: [[id, null] or [null, error], …], as the answer, or with "follow"
         as a chunk ["ack", …], and then a chunk "done" for each task as it ends.

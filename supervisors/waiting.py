@@ -46,6 +46,8 @@ class Who(NamedTuple):
     user: str = ""
     place: str = ""
     """The hosts that it can run on, if their places are counted."""
+    key: str = ""
+    """What the `limit_key` of its protocol gave."""
 
 
 class Request(NamedTuple):
@@ -64,8 +66,7 @@ class Request(NamedTuple):
     def to_wire(self) -> list[Any]:
         holder, who = self.holder, self.who
         by = [holder.shard, holder.epoch]
-        whom = [who.workflow, who.protocol, who.user, who.place]
-        return [self.id, by, dict(self.needs), self.priority, self.arrived_at, self.order, whom]
+        return [self.id, by, dict(self.needs), self.priority, self.arrived_at, self.order, list(who)]
 
     @classmethod
     def from_wire(cls, wire: list[Any]) -> Request:

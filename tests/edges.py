@@ -22,6 +22,7 @@ from podium.errors import PodiumError
 from podium.protocols.errors import Fenced, PeerUnreachable
 from podium.supervisors import supervisor as supervisor_module
 from podium.supervisors.family import Family
+from podium.supervisors.lanes import Lanes
 from podium.supervisors.permits import Permits
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import Entry, NewTask, Running
@@ -157,8 +158,8 @@ def _permits() -> None:
     where(Permits, "withdraw", "wish withdrawn", lambda permits, id: permits._wishes[id].number is not None)
     always(Permits, "inherit", "waits in a lane")
     around(ProtocolHost, "free_permit", ["permit passed on", "permit goes back"], _freed)
-    where(Pool, "_permit_back", "permit sent again", lambda _p, _h, lane, _t: lane.jobs >= len(lane.tickets))
-    where(Pool, "_permit_unused", "permit sent in vain", lambda _p, _h, _l, reply: reply.value is not None)
+    where(Lanes, "permit_back", "permit sent again", lambda _l, _h, lane, _t: lane.jobs >= len(lane.tickets))
+    where(Lanes, "_permit_unused", "permit sent in vain", lambda _l, _h, _lane, reply: reply.value is not None)
     where(ResourceActor, "_join", "joined with claims", lambda _r, **joining: bool(joining["claims"]))
     where(ResourceActor, "_join", "books returned", lambda _r, **joining: joining["meters"] is not None)
     where(ResourceActor, "_end_loan", "books lost", lambda r, shard, meters: r._lent_to == shard and meters is None)

@@ -34,12 +34,13 @@ from podium.protocols.outcomes import OPEN
 from podium.supervisors import intake, ledger
 from podium.supervisors.events import StepFinished
 from podium.supervisors.family import Family
+from podium.supervisors.lanes import Lanes
 from podium.supervisors.ledger import Ledger
 from podium.supervisors.permits import Permits
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import OpenTask
 from podium.supervisors.supervisor import Supervisor
-from tests import test_engine, test_exchange, test_journal, test_supervision
+from tests import test_engine, test_exchange, test_journal, test_lanes, test_supervision
 from tests.storm import run_storm
 from tests.test_ledger import LedgerMachine
 
@@ -229,7 +230,7 @@ def give_back_what_was_passed_on() -> Any:
 
 
 def keep_a_permit_that_came_back() -> Any:
-    return patch.object(Pool, "_permit_unused", lambda _pool, _host, _lane, _reply: None)
+    return patch.object(Lanes, "_permit_unused", lambda _lanes, _host, _lane, _reply: None)
 
 
 MUTANTS: list[Callable[[], Any]] = [
@@ -282,6 +283,9 @@ def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
                 continue
             if not inspect.signature(test).parameters:
                 yield name, test
+    for seed in range(40):
+        test = test_lanes.test_never_one_too_many_whatever_is_late_cancelled_or_changed
+        yield f"lanes, seed {seed}", partial(test, seed)
     for victim in ("supervisor/w/wide-0", "supervisor/w"):
         test = test_supervision.test_an_actor_that_is_stopped_is_replaced_within_its_lease
         yield f"stopped {victim}", partial(test, victim, False)

@@ -27,7 +27,7 @@ from ...protocols.errors import (
     TaskFailed,
     WaitTimedOut,
 )
-from ...protocols.outcomes import OPEN, TERMINAL, TaskRecord
+from ...protocols.outcomes import OPEN, TERMINAL, Criticality, TaskRecord
 from ...protocols.workflow import Workflow
 from ...supervisors.history import step_rows
 from ..client import Engine, Task, connect
@@ -65,7 +65,8 @@ Input = Annotated[
     typer.Option("-i", "--input", help="k=v (repeatable), @file.json, or - for standard input."),
 ]
 Key = Annotated[str | None, typer.Option("--key", help="Submission key: the same key gives the same task.")]
-Priority = Annotated[int, typer.Option("--priority", help="Higher goes first.")]
+Priority = Annotated[int, typer.Option("--priority", help="Higher goes first; below 0 is background.")]
+Important = Annotated[Criticality, typer.Option("--criticality", help="What is sheddable is refused first.")]
 User = Annotated[str | None, typer.Option("--user", help="Who submits (default: the login name).")]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait; the task goes on.")]
 Limits = Annotated[str | None, typer.Option("--limits", help="Permits per quota: llm=5,tool=10.")]
@@ -81,6 +82,7 @@ def run(
     output: Output = "table",
     key: Key = None,
     priority: Priority = 0,
+    criticality: Important = "critical",
     user: User = None,
     timeout: Timeout = None,
     limits: Limits = None,
@@ -91,7 +93,7 @@ def run(
     workflow = load_workflow(source)
     value = read_input(input or [], sys.stdin.read)
     with _engine(data, user, limits, in_process) as engine:
-        task = engine.submit(workflow, value, key=key, priority=priority)
+        task = engine.submit(workflow, value, key=key, priority=priority, criticality=criticality)
         try:
             follow(task, workflow.name, timeout, quiet)
             result = task.result(timeout_s=timeout)
@@ -109,13 +111,14 @@ def submit(
     output: Output = "table",
     key: Key = None,
     priority: Priority = 0,
+    criticality: Important = "critical",
     user: User = None,
 ) -> None:
     """Submit a task and print its id; when this returns, the task is durable."""
     workflow = load_workflow(source)
     value = read_input(input or [], sys.stdin.read)
     with _engine(data, user) as engine:
-        task = engine.submit(workflow, value, key=key, priority=priority)
+        task = engine.submit(workflow, value, key=key, priority=priority, criticality=criticality)
         print(to_json({"task_id": task.id}) if output == "json" else task.id)
         if not engine.joined:
             error_console().print("Saved. No cluster is running: `podium up` starts one, and the task with it.")

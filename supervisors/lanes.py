@@ -1,0 +1,126 @@
+"""Lanes: permits that pass on from job to job at the host itself, without a way to the supervisor and back.
+
+A permit travels to a host with the job that got it. Jobs that would be next for just what it holds follow, without
+permits, and wait there: when a job ends, the host gives its permit to the next of its lane, or sends it back with the
+answer. A permit is always in one place; a host that has none left for jobs on their way to it gets it sent once more.
+As many are sent ahead as the lane works off in `lookahead_s`, so none where steps are long.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .backlog import Backlog, Job
+from .permits import Permits
+from .ports import Reply, World
+
+if TYPE_CHECKING:
+    from .pool import Host
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """Jobs at one host that need the same permits: as many run at once as it has permits, in the order of sending."""
+
+    number: int
+    pools: Hashable
+    """What each of its permits is taken from."""
+    tickets: dict[str, None] = field(default_factory=dict)
+    jobs: int = 0
+
+    @property
+    def ahead(self) -> int:
+        """Jobs that wait for one of its permits."""
+        return max(0, self.jobs - len(self.tickets))
+
+
+class Lanes:
+    """Of the hosts of one pool."""
+
+    def __init__(
+        self,
+        world: World,
+        permits: Permits,
+        backlog: Backlog,
+        lookahead_s: float,
+        has_room: Callable[[Host], bool],
+        send: Callable[[Host, Job, str | None], None],
+    ) -> None:
+        """`has_room`: whether a host may get one more ahead of its turn; `send` it a job with a permit or without."""
+        self._world, self._permits, self._backlog = world, permits, backlog
+        self._lookahead_s, self._has_room, self._send = lookahead_s, has_room, send
+        self._numbers = itertools.count(1)
+        self._looking = False
+
+    def enter(self, host: Host, ticket: str) -> Lane:
+        """The lane at a host for which the permits of a ticket are good; they are there from now on."""
+        pools = self._permits.pools(ticket)
+        if pools not in host.lanes:
+            host.lanes[pools] = Lane(next(self._numbers), pools)
+        host.lanes[pools].tickets[ticket] = None
+        return host.lanes[pools]
+
+    def look_ahead_soon(self, hosts: Iterable[Host]) -> None:
+        """Send those who are next after them; once for all that happens in this turn of the loop."""
+        if not self._looking and any(host.lanes for host in hosts):
+            self._looking = True
+            self._world.call_later(0.0, partial(self._look_ahead, hosts))
+
+    def _look_ahead(self, hosts: Iterable[Host]) -> None:
+        self._looking = False
+        for host in hosts:
+            for lane in host.lanes.values():
+                self._fill(host, lane)
+
+    def _fill(self, host: Host, lane: Lane) -> None:
+        """Send those who are next for the permits of a lane to wait in it."""
+        ticket = next(iter(lane.tickets))
+        if self._permits.pools(ticket) != lane.pools:
+            return  # the limits have changed
+        ahead = math.floor(len(lane.tickets) * self._lookahead_s / host.mean_s)
+        while lane.jobs < len(lane.tickets) + ahead and self._has_room(host):
+            heir = self._backlog.heir(ticket)
+            if heir is None or heir.losses:
+                return
+            self._backlog.inherit(heir)
+            heir.lane = lane
+            self._send(host, heir, None)
+
+    def permit_back(self, host: Host, lane: Lane, ticket: str) -> None:
+        """No job was waiting in the lane when one with these permits ended. One may have been sent meanwhile."""
+        if lane.jobs >= len(lane.tickets) and host.line is not None:
+            host.line.send("permit", [lane.number, ticket], partial(self._permit_unused, host, lane))
+            return
+        del lane.tickets[ticket]
+        if not lane.tickets:
+            del host.lanes[lane.pools]
+        self._permits.release(ticket)
+
+    def _permit_unused(self, host: Host, lane: Lane, reply: Reply) -> None:
+        if reply.error is None and reply.value is not None and host.lanes.get(lane.pools) is lane:
+            self.permit_back(host, lane, reply.value)
+
+    def end(self, host: Host) -> None:
+        """The host is certainly gone: its permits are free."""
+        lanes = list(host.lanes.values())
+        host.lanes.clear()
+        for lane in lanes:
+            for ticket in lane.tickets:
+                self._permits.release(ticket)
+
+
+def running(host: Host) -> list[Job]:
+    """A host works in order, so those that run are the oldest that it got; of each lane, one for each permit."""
+    begun: Counter[Lane | None] = Counter()
+    jobs = []
+    for job in host.jobs:
+        begun[job.lane] += 1
+        if job.lane is None or begun[job.lane] <= len(job.lane.tickets):
+            jobs.append(job)
+    return jobs

@@ -1,0 +1,133 @@
+"""What limits can say beyond so many at once: keys, amounts known afterwards, who is shed first."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+
+import pytest
+
+import podium
+from podium import Sequence, Workflow
+from podium.errors import InvalidInput, Overloaded, TaskFailed
+from podium.testing import Simulation
+from tests import sample
+
+
+def run(work, **options):
+    return Simulation(**options).run(work)
+
+
+def test_what_a_run_really_used_takes_the_place_of_what_it_asked_for():
+    began = []
+
+    @podium.protocol(quotas={"tokens": 100})
+    async def model(ctx, used):
+        began.append(asyncio.get_running_loop().time())
+        ctx.used(tokens=used)
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(model))
+        for used in (0, 0, 0, 400, 100):
+            await (await engine.submit(workflow, used)).result()
+
+    run(work, limits={"tokens": "10/s burst 100"})
+    waits = [round(later - sooner, 1) for sooner, later in itertools.pairwise(began)]
+    assert waits == [0, 0, 0, 40]
+
+
+def test_negative_use_is_refused():
+    @podium.protocol
+    async def model(ctx, _input):
+        ctx.used(tokens=-1)
+
+    async def work(engine):
+        with pytest.raises(TaskFailed, match="an amount used is 0 or more, not -1"):
+            await (await engine.submit(Workflow("w", Sequence(model)), None)).result()
+
+    run(work)
+
+
+def test_limits_per_key_count_apart_by_what_the_input_says():
+    running, most = Counter(), Counter()
+
+    @podium.protocol(quotas={"llm": 1}, limit_key="input.model", concurrency=50)
+    async def model(input):
+        running[input["model"]] += 1
+        most[input["model"]] = max(most[input["model"]], running[input["model"]])
+        await asyncio.sleep(1)
+        running[input["model"]] -= 1
+
+    async def work(engine):
+        inputs = [{"model": name} for name in ("large", "small") for _ in range(9)]
+        workflow = Workflow("w", Sequence(model))
+        for task in await engine.submit_many(workflow, inputs):
+            await task.result()
+        with pytest.raises(TaskFailed, match=r"limit_key: `input\.model`: .*Key not found"):
+            await (await engine.submit(workflow, {})).result()
+        with pytest.raises(TaskFailed, match="a key must be a text"):
+            await (await engine.submit(workflow, {"model": [1]})).result()
+
+    run(work, limits={"llm": 5, "llm per key": 2})
+    assert most == {"large": 2, "small": 2}
+
+
+def test_a_limit_key_that_does_not_compile_names_the_protocol():
+    with pytest.raises(podium.errors.InvalidDefinition, match=r"limit_key: .*undeclared reference to 'output.model'"):
+
+        @podium.protocol(limit_key="output.model")
+        async def model(_input):
+            return None
+
+
+def test_what_matters_least_is_refused_first():
+    order = ("sheddable", "sheddable_plus", "critical", "critical_plus")
+
+    @podium.protocol
+    async def slow(_input):
+        await asyncio.sleep(1)
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(slow))
+        room = Counter()
+        for criticality in order:
+            with pytest.raises(Overloaded) as refused:
+                while True:
+                    await engine.submit(workflow, None, criticality=criticality)
+                    room[criticality] += 1
+            assert ("of which" in str(refused.value)) == (criticality != "critical")
+        return list(itertools.accumulate(room[criticality] for criticality in order))
+
+    assert run(work, max_open_tasks=20) == [10, 16, 20, 22]
+    assert run(work, max_open_per_user=10) == [5, 8, 10, 11]
+
+
+def test_an_unknown_criticality_is_refused():
+    async def work(engine):
+        with pytest.raises(InvalidInput, match="'high' is none of critical_plus, critical, sheddable_plus, sheddable"):
+            await engine.submit(Workflow("w", Sequence(sample.echo)), 1, criticality="high")
+
+    run(work)
+
+
+def test_background_work_gives_way_to_what_came_later_and_is_not_forgotten():
+    order = []
+
+    @podium.protocol
+    async def slow(input):
+        order.append(input)
+        await asyncio.sleep(1)
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(slow))
+        tasks = await engine.submit_many(workflow, ["background"] * 3, priority=podium.BACKGROUND)
+        for _ in range(90):
+            tasks.append(await engine.submit(workflow, "interactive"))
+            await asyncio.sleep(1)
+        for task in tasks:
+            await task.result()
+
+    run(work, lookahead_s=0, age_s=5.0)
+    background = [place for place, each in enumerate(order) if each == "background"]
+    assert background[0] == 0 and 50 <= background[1] <= 55
