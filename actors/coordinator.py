@@ -30,6 +30,7 @@ from ..supervisors.plan import all_quotas
 from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
+from .alerting import Alerting
 
 RESOURCES = "resources"
 _MAY_PASS = ("JournalFailed", "DataInUse")
@@ -65,6 +66,7 @@ class Coordinator:
         self._catalogue: dict[str, dict[str, Value]] = {}
         self._code: dict[str, bytes] = {}
         self._resources: _Child
+        self._alerting: Alerting
         self._cold = True
 
     async def start(self, setup: Mapping[str, Any]) -> None:
@@ -79,7 +81,9 @@ class Coordinator:
         for name, entry in notes.items():
             if name.startswith(_WORKFLOW):
                 self._know(name.removeprefix(_WORKFLOW), entry)
+        self._alerting = Alerting(self._world, self._settings, self._status)
         self._world.background(self._resume(), "resume")
+        self._world.background(self._alerting.keep_looking(), "alerts")
 
     async def _recall_limits(self, changed: Any) -> None:
         """Limits that were changed while the cluster ran hold until it ends."""
@@ -191,14 +195,21 @@ class Coordinator:
         self._limits.update(limits)
         await durable(self._journal, [Note(_LIMITS, self._limits)])
         line = await self._resources_line()
-        return await line.ask("limits", dict(limits))
+        return (await line.ask("limits", dict(limits)))["limits"]
 
     async def _status(self) -> dict[str, Value]:
         workflows = {name: await self._describe(name, child) for name, child in self._workflows.items()}
-        quotas: Value = {quota: {"limit": limit, "held": 0, "waiting": 0} for quota, limit in self._limits.items()}
+        limits: Value = {name: {"limit": limit, "held": 0, "waiting": 0} for name, limit in self._limits.items()}
+        uses: Value = {"limits": limits, "throttle": {"factor": 1.0, "changes": []}}
         if self._resources.line is not None:
-            quotas = await self._resources.line.ask("status")
-        return {"workflows": workflows, "quotas": quotas}
+            uses = await self._resources.line.ask("status")
+        return {
+            "workflows": workflows,
+            "quotas": uses["limits"],
+            "throttle": uses["throttle"],
+            "load": self._world.load()._asdict(),
+            "alerts": self._alerting.to_wire(),
+        }
 
     async def _describe(self, name: str, child: _Child) -> dict[str, Value]:
         entry = dict(self._catalogue[name])

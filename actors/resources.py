@@ -210,11 +210,9 @@ class ResourceActor:
             self._books[self._lent_to].chunk(["limits", limits, self._ledger.lowered])
 
     def _look_at_load(self) -> None:
-        load = self._world.load().cpu
-        if self._throttle.look(load):
-            LOG.warning(
-                "the CPU is used by %.0f %%: limits are at %.0f %% now", load * 100, self._throttle.factor * 100
-            )
+        if self._throttle.look(self._world.load(), self._world.now()):
+            change = self._throttle.changes[-1]
+            LOG.warning("%s: limits are at %.0f %% now", change.reason, change.factor * 100)
             self._change_limits({})
             self._grant()
         self._world.call_later(LOOK_S, self._look_at_load)
@@ -284,9 +282,10 @@ class ResourceActor:
     def _reported(self, uses: Mapping[str, Any]) -> None:
         curious, self._curious = self._curious, []
         status = self._status()
+        limits = status["limits"]
         for name, use in uses.items():
-            if name in status:
-                status[name] |= {"held": use["held"], "waiting": use["waiting"] + status[name]["waiting"]}
+            if name in limits:
+                limits[name] |= use | {"waiting": use["waiting"] + limits[name]["waiting"]}
         for ask in curious:
             ask.reply(status)
 
@@ -297,13 +296,13 @@ class ResourceActor:
         self._timer = None if at == math.inf else self._world.call_later(at - now, self._grant)
 
     def _status(self) -> dict[str, Any]:
-        """By limit: `limit` as it was set, `now` if it is lowered because of the load, `held` and `waiting`."""
-        held, waiting, lowered = self._ledger.held, self._ledger.waiting, self._ledger.lowered
-        return {
-            name: {"limit": limit, "held": held[name], "waiting": waiting[name]}
-            | ({"now": lowered[name]} if name in lowered else {})
+        """limits: by name, `limit` as it was set, `now` if it is lowered because of the load, and its use."""
+        uses, lowered = self._ledger.uses(self._world.monotonic()), self._ledger.lowered
+        limits = {
+            name: {"limit": limit} | uses[name] | ({"now": lowered[name]} if name in lowered else {})
             for name, limit in self._ledger.limits.items()
         }
+        return {"limits": limits, "throttle": self._throttle.to_wire(), "load": self._world.load()._asdict()}
 
 
 def _is_within(shard: str, parent: str) -> bool:

@@ -9,6 +9,7 @@ import getpass
 import json
 import os
 import secrets
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ..protocols.conditions import check_expression
 from ..protocols.errors import InvalidInput, InvalidSetting
 from ..protocols.limits import Amount, Limit, read_limits
 from ..protocols.values import MAX_VALUE_BYTES
@@ -63,7 +65,15 @@ class Settings(BaseModel):
     max_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of the machine's memory in use above which new tasks are refused as Overloaded; accepted ones go on."""
     throttle: bool = False
-    """Whether limits go down, to 60 % at least, while the CPU is used by more than 80 %, and up again below 30 %."""
+    """Whether limits go down, to 60 % at least, while more than 80 % of the CPU or the memory is used or the event loop
+    is 0.4 s late, and up again when the CPU is used by less than 30 %."""
+    alerts: Mapping[str, str] = {}
+    """By name, CEL over `workflows`, `quotas`, `load` and `throttle` as `podium status -o json` shows them:
+    `quotas.llm.waiting > 100`. Logged when it begins and when it is over."""
+    on_alert: str | None = None
+    """Command that gets each alert as JSON on its standard input, within 30 s."""
+    alert_every_s: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds between two looks at the figures of `alerts`."""
     source: Literal["driver", "cli", "mcp"] = "driver"
     """Who speaks: `rates` may differ."""
     rates: Mapping[str, str] = {"cli": "50/s burst 500", "mcp": "10/s burst 50"}
@@ -104,6 +114,23 @@ class Settings(BaseModel):
             return limits
         _readable(limits)
         return {**DEFAULT_LIMITS, **limits}
+
+    @field_validator("alerts")
+    @classmethod
+    def _are_conditions(cls, alerts: Mapping[str, str]) -> Mapping[str, str]:
+        for name, rule in alerts.items():
+            try:
+                check_expression(rule, "alert")
+            except ValueError as error:
+                raise ValueError(f"'{name}': {error}") from error
+        return alerts
+
+    @field_validator("on_alert")
+    @classmethod
+    def _is_command(cls, command: str | None) -> str | None:
+        if command is not None and not shlex.split(command):
+            raise ValueError("no command")
+        return command
 
     @field_validator("rates")
     @classmethod

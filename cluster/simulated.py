@@ -84,6 +84,8 @@ class Simulation:
         """Addresses of the actors that died by a fault, in order."""
         self.clock_offset_s = 0.0
         self.cpu_used = self.memory_used = 0.0
+        self.told: list[tuple[str, str]] = []
+        """Commands that were run, and what they got."""
         """Shares of the machine in use."""
         self.frozen: list[str] = []
         """Addresses of the actors that were stopped, in order."""
@@ -249,6 +251,9 @@ class _SimulatedWorld(CellWorld):
 
     def load(self) -> Load:
         return Load(self._simulation.cpu_used, self._simulation.memory_used)
+
+    async def run_command(self, command: str, text: str) -> None:
+        self._simulation.told.append((command, text))
 
     def now(self) -> float:
         return self._simulation.now()

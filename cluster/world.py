@@ -6,8 +6,10 @@ import asyncio
 import importlib
 import logging
 import secrets
+import shlex
 import sys
 import time
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ import psutil
 from ..actors.coordinator import Coordinator
 from ..actors.host import ProtocolHost
 from ..actors.resources import ResourceActor
+from ..protocols.errors import HookFailed
 from ..protocols.protocol import ProtocolLike, resolve
 from ..supervisors.ports import Actor, Journal, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
@@ -26,6 +29,8 @@ from .store.reading import FileReader
 from .store.sqlite import SqliteJournal
 
 LOG = logging.getLogger("podium")
+HOOK_S = 30.0
+"""Seconds that a hook may take."""
 SAMPLE_S = 1.0
 """Seconds between two looks at the machine."""
 
@@ -54,6 +59,7 @@ class LoopWorld:
         self._journals: list[SqliteJournal] = []
         self.crashed = False
         self._load: Load | None = None
+        self._sample_due_at = 0.0
         self.epoch = 0
         """Of the journal that this actor opened; what it spawns is fenced by it."""
 
@@ -72,8 +78,11 @@ class LoopWorld:
         return self._load or Load(0.0, 0.0)
 
     def _sample(self) -> None:
-        """The CPU since the last sample; the first knows nothing of it."""
-        self._load = Load(psutil.cpu_percent() / 100, psutil.virtual_memory().percent / 100)
+        """The CPU since the last sample; the first knows nothing of it, and nothing of a lag."""
+        now = self.loop.time()
+        lag_s = 0.0 if self._load is None else max(0.0, now - self._sample_due_at)
+        self._load = Load(psutil.cpu_percent() / 100, psutil.virtual_memory().percent / 100, lag_s)
+        self._sample_due_at = now + SAMPLE_S
         self.loop.call_later(SAMPLE_S, self._sample)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
@@ -121,6 +130,9 @@ class LoopWorld:
         """Import it; what is pickled is for clusters that have other processes."""
         return load_from_path(ref, search_path)
 
+    async def run_command(self, command: str, text: str) -> None:
+        await run_command(command, text)
+
     def from_thread(self, callback: Callable[[], None]) -> None:
         self.loop.call_soon_threadsafe(callback)
 
@@ -151,6 +163,23 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 async def _awaited(work: Awaitable[Any]) -> Any:
     return await work
+
+
+async def run_command(command: str, text: str) -> None:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *shlex.split(command), stdin=PIPE, stdout=DEVNULL, stderr=PIPE, start_new_session=True
+        )
+    except (OSError, ValueError) as error:
+        raise HookFailed(command=command, problem=str(error)) from error
+    try:
+        _, said = await asyncio.wait_for(process.communicate(text.encode()), HOOK_S)
+    except TimeoutError as error:
+        process.kill()
+        raise HookFailed(command=command, problem=f"still running after {HOOK_S:g} s, and ended") from error
+    if process.returncode != 0:
+        last = said.decode(errors="replace").strip()[-500:]
+        raise HookFailed(command=command, problem=f"ended with {process.returncode}: {last}")
 
 
 def load_from_path(ref: str, search_path: list[str]) -> ProtocolLike:

@@ -33,6 +33,7 @@ _ENVIRONMENTS = {
         "error": _DYN,
     },
     "key": {"input": _DYN},
+    "alert": {"workflows": _DYN, "quotas": _DYN, "load": _DYN, "throttle": _DYN},
 }
 
 
@@ -41,7 +42,7 @@ class ExpressionFailed(Exception):
 
 
 def check_expression(source: str, place: str) -> None:
-    """Compile `source` for a place ("with", "when" or "key").
+    """Compile `source` for a place ("with", "when", "key" or "alert").
 
     Raises:
         ValueError: too long, a syntax error, an unknown name, wrong types, or a `when` that cannot be a bool.
@@ -49,7 +50,7 @@ def check_expression(source: str, place: str) -> None:
     if len(source.encode()) > MAX_SOURCE_BYTES:
         raise ValueError(f"expression of {len(source.encode())} bytes, the limit is {MAX_SOURCE_BYTES}")
     program = _compile(source, place)
-    if place == "when" and program.return_type() not in (cel.Type.BOOL, _DYN):
+    if place in ("when", "alert") and program.return_type() not in (cel.Type.BOOL, _DYN):
         raise ValueError(f"`{source}` gives {program.return_type().name().lower()}, a condition must give bool")
 
 
@@ -86,9 +87,9 @@ def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
     return _plain(result.plain_value())
 
 
-def holds(source: str, names: Mapping[str, Value]) -> bool:
-    """Whether a `when` is true over `names`."""
-    value = evaluate(source, "when", names)
+def holds(source: str, names: Mapping[str, Value], place: str = "when") -> bool:
+    """Whether a condition is true over `names`."""
+    value = evaluate(source, place, names)
     if not isinstance(value, bool):
         raise ExpressionFailed(f"`{source}` gave {type(value).__name__}, a condition must give bool")
     return value

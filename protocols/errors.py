@@ -86,6 +86,16 @@ class InvalidSetting(FixTheCall):
         self.name, self.source, self.problem = name, source, problem
 
 
+class HookFailed(PodiumError):
+    """A command that was to be told of something did not take it."""
+
+    code = "hook_failed"
+
+    def __init__(self, *, command: str, problem: str) -> None:
+        super().__init__(f"`{command}`: {problem}")
+        self.command, self.problem = command, problem
+
+
 class KeyConflict(FixTheCall):
     """The submission key was already used for another payload."""
 

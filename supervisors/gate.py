@@ -20,6 +20,7 @@ from .settings import Governance
 FULL_RETRY_S = 5.0
 """When to come back to a queue that is full, or a machine without memory: nobody knows, so not soon."""
 KEEP_METERS = 10_000
+SHOW_USERS = 10
 SHARES: Mapping[Criticality, float] = {"critical_plus": 1.1, "critical": 1.0, "sheddable_plus": 0.8, "sheddable": 0.5}
 """How full the queues may be, as a share of their bounds, for tasks of each criticality to come in."""
 
@@ -40,6 +41,11 @@ class Gate:
         self._open[record.user] -= 1
         if self._open[record.user] <= 0:
             del self._open[record.user]
+
+    @property
+    def busiest(self) -> dict[str, int]:
+        """Open tasks of the users who have the most."""
+        return dict(self._open.most_common(SHOW_USERS))
 
     def refusal(
         self, new: Counter[str], source: str, criticality: Criticality, memory_used: float, now: float

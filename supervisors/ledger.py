@@ -98,6 +98,18 @@ class Ledger:
         counts = self._waiting.counts
         return {limit.name: counts[quota] for quota, limits in self._limits.items() for limit in limits}
 
+    def uses(self, now: float) -> dict[str, dict[str, Any]]:
+        """By limit: permits held, or what is left of a rate of the whole cluster, and requests that wait."""
+        held, waiting = self.held, self.waiting
+        uses: dict[str, dict[str, Any]] = {
+            name: {"held": held[name], "waiting": waiting[name]} for name in self._written
+        }
+        for limit in (each for limits in self._limits.values() for each in limits):
+            if limit.interval_s is not None and limit.scope == "cluster":
+                behind_s = self._meter((limit.name, ""), limit, now) - now
+                uses[limit.name]["left"] = math.floor(limit.amount - behind_s / limit.interval_s + 1e-6)
+        return uses
+
     def pools(self, name: str) -> dict[str, int]:
         """Permits held of one limit, by user, workflow or protocol; "" for the cluster's."""
         return {whose: count for (known, whose), count in self._held.items() if known == name}

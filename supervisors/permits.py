@@ -304,10 +304,7 @@ class Permits:
         self._timer = None if wake_at == math.inf else self._world.call_later(wake_at - now, self._decide_soon)
 
     def _report(self) -> dict[str, Any]:
-        if self._books is None:
-            return {}
-        held, waiting = self._books.held, self._books.waiting
-        return {name: {"held": held[name], "waiting": waiting[name]} for name in held}
+        return {} if self._books is None else self._books.uses(self._world.monotonic())
 
 
 def _ignore(_reply: Reply) -> None:

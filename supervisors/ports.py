@@ -21,10 +21,14 @@ Role = Literal["coordinator", "resources", "supervisor", "host"]
 
 
 class Load(NamedTuple):
-    """Shares of the machine in use, 0 to 1."""
+    """What the machine and this actor's process are busy with."""
 
     cpu: float
+    """Share in use, 0 to 1."""
     memory: float
+    """Share in use, 0 to 1."""
+    lag_s: float = 0.0
+    """How late the event loop was, in seconds, when the last sample was due."""
 
 
 @dataclass(slots=True)
@@ -165,6 +169,9 @@ class World(Protocol):
 
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         """The protocol, imported from `search_path` or unpickled. Raises LookupError."""
+
+    async def run_command(self, command: str, text: str) -> None:
+        """Run a command, split as a shell would, with `text` on its standard input. Raises HookFailed."""
 
     def from_thread(self, callback: Callable[[], None]) -> None:
         """Call back on the actor's loop, from any thread."""

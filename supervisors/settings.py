@@ -39,6 +39,11 @@ class Governance:
     """Seconds of waiting that weigh as much as one level of priority."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Shares of users; 1.0 for those not named."""
+    alerts: Mapping[str, str] = field(default_factory=dict)
+    """By name: a rule over the figures of the cluster."""
+    on_alert: str | None = None
+    """Command that gets each alert."""
+    alert_every_s: float = 10.0
     restart_intensity: int = 10
     top_restart_intensity: int = 3
     restart_period_s: float = 60.0

@@ -209,6 +209,8 @@ class Supervisor:
         return {
             "epoch": self._journal.epoch,
             "open": len(self._tasks),
+            "users": self._gate.busiest,
+            "load": self._world.load()._asdict(),
             "versions": [{"hash": plan.hash, "version": plan.version} for plan in self._plans.values()],
             **self._dispatcher.describe(),
             "counts": {**self._tally.to_wire(), "permit_s": self._permits.waits.to_wire()},

@@ -1,20 +1,27 @@
 """Fewer permits while the machine is overloaded: by how much, decided from samples of its load. Pure.
 
-Limits go down by a step when the load has been above `high` for `patience` samples in a row, as far as `floor`, and up
-again when it has been below `low` for as long; in between they stay as they are, so they do not swing.
+The load is the highest of three: the share of the CPU in use, that of the memory, and the lag of the event loop as a
+share of `FULL_LAG_S`. Limits go down by a step when it has been above `high` for `PATIENCE` samples in a row, as far as
+`floor`, and up again when CPU and lag have been below `low` for as long; in between they stay, so they do not swing.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..protocols.limits import Amount, read_limits
+from .ports import Load
 
 STEP = 0.1
 PATIENCE = 5
 """Samples."""
+FULL_LAG_S = 0.5
+"""Lag of the event loop that counts as a load of 1."""
+KEEP_CHANGES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +31,42 @@ class Thresholds:
     floor: float = 0.6
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    at: float
+    """UTC seconds."""
+    factor: float
+    reason: str
+
+
 class Throttle:
     def __init__(self, thresholds: Thresholds) -> None:
         self._thresholds = thresholds
         self._over = self._under = 0
         self.factor = 1.0
         """What is left of the limits."""
+        self.changes: deque[Change] = deque(maxlen=KEEP_CHANGES)
+        """The last ones, the newest last."""
 
-    def look(self, load: float) -> bool:
-        """Take a sample in, 0 to 1; returns whether `factor` has changed."""
-        self._over = self._over + 1 if load > self._thresholds.high else 0
-        self._under = self._under + 1 if load < self._thresholds.low else 0
-        if self._over >= PATIENCE:
-            return self._change(-STEP)
-        if self._under >= PATIENCE:
-            return self._change(STEP)
-        return False
-
-    def _change(self, by: float) -> bool:
-        before = self.factor
-        self.factor = round(min(1.0, max(self._thresholds.floor, before + by)), 3)
+    def look(self, load: Load, now: float) -> bool:
+        """Take a sample in; returns whether `factor` has changed. `now`: UTC seconds."""
+        share, reason = _pressure(load)
+        self._over = self._over + 1 if share > self._thresholds.high else 0
+        is_calm = max(load.cpu, load.lag_s / FULL_LAG_S) < self._thresholds.low and not self._over
+        self._under = self._under + 1 if is_calm else 0
+        if max(self._over, self._under) < PATIENCE:
+            return False
+        step = -STEP if self._over else STEP
         self._over = self._under = 0
-        return self.factor != before
+        factor = round(min(1.0, max(self._thresholds.floor, self.factor + step)), 3)
+        if factor == self.factor:
+            return False
+        self.factor = factor
+        self.changes.append(Change(now, factor, reason))
+        return True
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"factor": self.factor, "changes": [asdict(change) for change in self.changes]}
 
     def lowered(self, limits: Mapping[str, Amount]) -> dict[str, int]:
         """What the permits of the whole cluster are to be now, where that is fewer; rates and the rest stay."""
@@ -56,3 +77,12 @@ class Throttle:
         }
         now = {name: max(1, math.floor(amount * self.factor + 1e-9)) for name, amount in permits.items()}
         return {name: amount for name, amount in now.items() if amount < permits[name]}
+
+
+def _pressure(load: Load) -> tuple[float, str]:
+    """The highest share, and what it is of."""
+    return max(
+        (load.cpu, f"{load.cpu:.0%} of the CPU is used"),
+        (load.memory, f"{load.memory:.0%} of the memory is used"),
+        (load.lag_s / FULL_LAG_S, f"the event loop was {load.lag_s:.2f} s late"),
+    )

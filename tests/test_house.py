@@ -84,6 +84,7 @@ EXAMPLES = [
     errors.InvalidDefinition(problem="p", path="a.b", where="f:1:2"),
     errors.InvalidInput(problem="p", path="x"),
     errors.InvalidSetting(name="n", source="s", problem="p"),
+    errors.HookFailed(command="c", problem="p"),
     errors.KeyConflict(key="k", task_id="t"),
     errors.NotFound(what="task", name="t", hint="h"),
     errors.Overloaded(reason="r", retry_after_s=2.0),

@@ -7,6 +7,7 @@ from collections import Counter
 
 import podium
 from podium import Sequence, Workflow
+from podium.supervisors.ports import Load
 from podium.supervisors.throttle import PATIENCE, Thresholds, Throttle
 from podium.testing import Simulation
 
@@ -16,7 +17,7 @@ LIMITS = {"request": 50, "llm": 5, "one": 1, "none": 0, "llm per user": 4, "toke
 def after(loads):
     throttle = Throttle(Thresholds())
     for load in loads:
-        throttle.look(load)
+        throttle.look(load if isinstance(load, Load) else Load(load, 0.5), 0.0)
     return throttle
 
 
@@ -35,6 +36,14 @@ def test_a_load_between_the_thresholds_changes_nothing_and_idling_restores():
     restored = after([*lowered, *[0.1] * 100])
     assert restored.factor == 1.0
     assert restored.lowered(LIMITS) == {}
+
+
+def test_memory_and_a_late_event_loop_count_too_and_each_change_says_why():
+    throttle = after([Load(0.1, 0.85)] * PATIENCE + [Load(0.1, 0.5, lag_s=0.45)] * PATIENCE)
+    assert throttle.factor == 0.8
+    reasons = [(change.factor, change.reason) for change in throttle.changes]
+    assert reasons == [(0.9, "85% of the memory is used"), (0.8, "the event loop was 0.45 s late")]
+    assert after([*[0.9] * 100, *[Load(0.1, 0.85)] * 100]).factor == 0.6, "not restored while memory is short"
 
 
 def test_one_calm_sample_starts_the_count_again():

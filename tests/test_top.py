@@ -78,7 +78,27 @@ def test_metrics_are_in_the_format_of_prometheus(looks):
 
 def test_names_are_escaped_as_the_format_wants():
     status = {"workflows": {'a"b\\c': {"state": "down"}}, "quotas": {}, "machine": {}}
+    status |= {"throttle": {"factor": 1.0}, "alerts": []}
     assert 'podium_workflow_up{workflow="a\\"b\\\\c"} 0' in exposition(status)
+
+
+def test_top_names_what_somebody_should_look_at():
+    simulation = Simulation(limits={"llm": 1}, throttle=True, alerts={"busy": "load.cpu > 0.9"}, alert_every_s=1)
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.model))
+        for user in ("ada", "bob"):
+            await engine.submit_many(workflow, [{"n": 1}] * 4000, user=user)
+        simulation.cpu_used = 0.95
+        await asyncio.sleep(10)
+        return {**await engine.status(), "machine": {"cpu": 0.95, "memory": 0.5}, "at": 0.0}
+
+    status = simulation.run(work)
+    text = shown(status, None)
+    assert "alert 'busy': load.cpu > 0.9" in text
+    assert "limits are at 90%: 95% of the CPU is used" in text or "limits are at 80%" in text
+    assert re.search(r"ada +\d+", text) and re.search(r"bob +\d+", text)
+    assert 'podium_alert_firing{alert="busy"} 1' in exposition(status)
 
 
 def test_a_quantile_is_the_bound_of_its_bucket():

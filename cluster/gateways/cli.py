@@ -40,7 +40,7 @@ from .doctor import doctor
 from .inputs import read_input
 from .limits import limits, use_table
 from .live import follow
-from .top import metrics, top
+from .top import metrics, top, warnings
 from .view import StepTree, error_console, local_time, seconds, task_table, to_json
 
 app = typer.Typer(
@@ -298,6 +298,8 @@ def _print_running(console: Console, cluster: dict[str, Any] | None, running: di
     console.print(f"Cluster: {cluster['kind']}, process {cluster.get('pid', '?')}")
     if running is None:
         return
+    for warning in warnings(running):
+        console.print(warning)
     workflows = Table("workflow", "state", "open", "hosts up", box=None, pad_edge=False, header_style="bold")
     for name, facts in running["workflows"].items():
         pools = facts.get("pools", [])

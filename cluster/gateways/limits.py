@@ -70,6 +70,6 @@ def use_table(uses: dict[str, Any]) -> Table:
     table = Table("limit", "amount", "held", "waiting", box=None, pad_edge=False, header_style="bold")
     for name, use in uses.items():
         numbers = ["" if use[key] is None else str(use[key]) for key in ("held", "waiting")]
-        lowered = f" (now {use['now']})" if "now" in use else ""
-        table.add_row(name, f"{use['limit']}{lowered}", *numbers)
+        now = f" (now {use['now']})" if "now" in use else f" ({use['left']} left)" if "left" in use else ""
+        table.add_row(name, f"{use['limit']}{now}", *numbers)
     return table

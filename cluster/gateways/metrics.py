@@ -50,6 +50,11 @@ def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Samp
     for key in ("held", "waiting"):
         samples = [("", {"limit": name}, use[key]) for name, use in status["quotas"].items()]
         yield f"permits_{key}", "gauge", "By limit.", samples
+    lags: list[Sample] = [("", {"workflow": name}, facts["load"]["lag_s"]) for name, facts in flows.items()]
+    yield "loop_lag_seconds", "gauge", "How late the supervisor's event loop was.", lags
+    yield "throttle_ratio", "gauge", "What is left of the limits.", [("", {}, status["throttle"]["factor"])]
+    alerts: list[Sample] = [("", {"alert": each["name"]}, 1.0) for each in status["alerts"]]
+    yield "alert_firing", "gauge", "Alerts whose rule holds.", alerts
     for key, value in status["machine"].items():
         yield f"machine_{key}_ratio", "gauge", "Share in use.", [("", {}, value)]
 

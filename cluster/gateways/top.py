@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...protocols.errors import EngineClosed
+from ...supervisors.gate import SHOW_USERS
 from ...supervisors.tally import quantile_s
 from ..client import connect
 from ..cluster_file import running_cluster
@@ -74,18 +76,54 @@ def _show(looks: Iterator[dict[str, Any]]) -> None:
 def picture(status: dict[str, Any], before: dict[str, Any] | None) -> Group:
     machine = status["machine"]
     head = Text(f"CPU {machine['cpu']:.0%}   memory {machine['memory']:.0%}", style="bold")
-    return Group(head, "", _workflows(status, before), "", use_table(status["quotas"]))
+    tables = [_workflows(status, before), use_table(status["quotas"]), *_users(status)]
+    return Group(head, *warnings(status), *(part for table in tables for part in ("", table)))
+
+
+def warnings(status: dict[str, Any]) -> list[Text]:
+    """What somebody should look at: limits that are lowered, and alerts."""
+    lines = [Text(f"alert '{each['name']}': {each['rule']}", style="bold red") for each in status["alerts"]]
+    throttle = status["throttle"]
+    if throttle["factor"] < 1:
+        reason = throttle["changes"][-1]["reason"]
+        lines.append(Text(f"limits are at {throttle['factor']:.0%}: {reason}", style="yellow"))
+    return lines
+
+
+def _users(status: dict[str, Any]) -> list[Table]:
+    """Who has the most open, if there are several."""
+    open_tasks: Counter[str] = Counter()
+    for facts in status["workflows"].values():
+        open_tasks.update(facts.get("users", {}))
+    if len(open_tasks) < 2:
+        return []
+    table = Table("user", "open", box=None, pad_edge=False, header_style="bold")
+    for user, count in open_tasks.most_common(SHOW_USERS):
+        table.add_row(user, str(count))
+    return [table]
 
 
 def _workflows(status: dict[str, Any], before: dict[str, Any] | None) -> Table:
-    columns = ("workflow", "state", "open", "running", "queued", "hosts up", "ended/s", "p50 s", "p99 s", "restarts")
+    columns = (
+        "workflow",
+        "state",
+        "open",
+        "running",
+        "queued",
+        "hosts up",
+        "ended/s",
+        "p50 s",
+        "p99 s",
+        "lag ms",
+        "restarts",
+    )
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for name, facts in status["workflows"].items():
         pools = facts.get("pools", [])
         row = [str(facts.get("open", ""))]
         row += [str(sum(pool[key] for pool in pools)) if pools else "" for key in ("running", "queued")]
         row.append(f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else "")
-        row += [_per_s(name, status, before), *_quantiles(facts), str(facts.get("restarts", ""))]
+        row += [_per_s(name, status, before), *_quantiles(facts), _lag(facts), str(facts.get("restarts", ""))]
         reason = f": {facts['reason']}" if facts.get("reason") else ""
         table.add_row(name, facts["state"] + reason, *row)
     return table
@@ -99,6 +137,10 @@ def _per_s(name: str, status: dict[str, Any], before: dict[str, Any] | None) -> 
     if before is None:
         return ""
     return f"{max(0, _ended(status, name) - _ended(before, name)) / (status['at'] - before['at']):.1f}"
+
+
+def _lag(facts: dict[str, Any]) -> str:
+    return f"{facts['load']['lag_s'] * 1000:.0f}" if "load" in facts else ""
 
 
 def _quantiles(facts: dict[str, Any]) -> list[str]:

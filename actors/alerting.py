@@ -1,0 +1,44 @@
+"""Looks at the figures of the cluster now and then, logs the alerts that begin or end, and calls the hook."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..protocols.errors import PodiumError
+from ..supervisors.alerts import Alert, Alerts
+from ..supervisors.ports import World
+from ..supervisors.settings import Governance
+
+LOG = logging.getLogger("podium")
+
+
+class Alerting:
+    def __init__(self, world: World, settings: Governance, status: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        self._world, self._settings, self._status = world, settings, status
+        self._alerts = Alerts(settings.alerts)
+
+    def to_wire(self) -> list[dict[str, Any]]:
+        """Those that fire."""
+        return [alert.to_wire() for alert in self._alerts.firing]
+
+    async def keep_looking(self) -> None:
+        while self._settings.alerts:
+            await self._world.sleep(self._settings.alert_every_s)
+            try:
+                status = await self._status()
+            except PodiumError:
+                continue  # somebody is just being replaced
+            for alert in self._alerts.look(status, self._world.now()):
+                await self._tell(alert)
+
+    async def _tell(self, alert: Alert) -> None:
+        LOG.warning("alert '%s' %s: %s", alert.name, "fires" if alert.firing else "is over", alert.rule)
+        if self._settings.on_alert is None:
+            return
+        try:
+            await self._world.run_command(self._settings.on_alert, json.dumps(alert.to_wire()))
+        except PodiumError as error:
+            LOG.error("alert '%s': %s", alert.name, error)
