@@ -10,9 +10,9 @@ to the next in its lane, or gives it back with the answer.
 
 Messages:
     run [task id, path, attempt, user, input, timeout_s, lane, permit]; without permits both are None, and an attempt
-    with a lane may come with a permit or follow others. Answered by ["ok" | "fail", output or failure, seconds,
-    whether it is stuck, permit that comes back, amounts really used by quota]; chunks are ["chunk", value] or
-    ["log", level, text].
+    with a lane may come with a permit or follow others. Answered by ["ok" | "fail", output or failure, seconds (None
+    if it never began), whether it is stuck, permit that comes back, amounts really used by quota]; chunks are
+    ["chunk", value] or ["log", level, text].
     permit [lane, permit]: for whoever waits in the lane; answered by the permit if nobody does.
 """
 
@@ -180,7 +180,7 @@ class _Attempt:
             return
         self._stopping = why
         if self._work is None:
-            self._answer(["fail", why.to_wire(), 0.0, False, self._host.free_permit(self)])
+            self._answer(["fail", why.to_wire(), None, False, self._host.free_permit(self)])
             return
         if self._host.binding.is_async:
             self._work.cancel()

@@ -219,7 +219,8 @@ def parse_limits(text: str, source: str) -> dict[str, Amount]:
 def prepare_ray(token: Path) -> bool:
     """Set what Ray reads when it is imported: loopback only, token authentication, quiet.
 
-    What the user has set stays. `token` is created, readable by its owner alone, if it is not there.
+    What the user has set stays; a token of another data directory, known by its file's name, does not. `token` is
+    created, readable by its owner alone, if it is not there.
 
     Returns:
         Whether a cluster started now is to listen on loopback only.
@@ -230,7 +231,7 @@ def prepare_ray(token: Path) -> bool:
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")  # else leaving a broken cluster takes 5 s more
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if "RAY_AUTH_MODE" not in os.environ:
+    if "RAY_AUTH_MODE" not in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "")).name == token.name:
         if not token.exists():
             token.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import ray
 from ray import cloudpickle
 from ray._private import ray_constants, worker
-from ray._raylet import Config  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from ..actors.exchange import Near, Transport
@@ -279,10 +279,12 @@ def take_environment_in(loopback: bool) -> None:
     """Make Ray see the variables that config.py set, even if it was imported before they were.
 
     Ray reads them at import; without this a driver that imports ray first would listen on the machine's own
-    address, and could not show the token that its cluster asks for. Ray refreshes its settings the same way.
+    address, and could not show the token that its cluster asks for, nor the token of a second one. Ray refreshes its
+    settings the same way.
     """
     ray_constants.ENABLE_RAY_CLUSTER = not loopback
     Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def keep_quiet() -> None:

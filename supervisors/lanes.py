@@ -83,7 +83,7 @@ class Lanes:
         ticket = next(iter(lane.tickets))
         if self._permits.pools(ticket) != lane.pools:
             return  # the limits have changed
-        ahead = math.floor(len(lane.tickets) * self._lookahead_s / host.mean_s)
+        ahead = math.floor(host.works_off(len(lane.tickets), self._lookahead_s))
         while lane.jobs < len(lane.tickets) + ahead and self._has_room(host):
             heir = self._backlog.heir(ticket)
             if heir is None or heir.losses:

@@ -47,14 +47,20 @@ class Host:
         """By their `pools`."""
         self.suspects = 0
         """How many of `jobs` have losses."""
-        self.mean_s = 0.001
-        """Moving average of the time of one run."""
-        self.ahead = 0
-        """Jobs that it may have ahead of their turn."""
+        self.mean_s: float | None = None
+        """Moving average of the time of one run; None until the first has ended."""
         self.is_stuck = False
         """Whether it is being replaced because its code does not end."""
         self.turn = 0
         """Counts starts and ends: a start that was overtaken by an end changes nothing."""
+
+    def measure(self, seconds: float) -> None:
+        seconds = max(seconds, 1e-6)
+        self.mean_s = seconds if self.mean_s is None else self.mean_s + 0.1 * (seconds - self.mean_s)
+
+    def works_off(self, at_once: int, within_s: float) -> float:
+        """Jobs that it ends in a time if it runs so many at once; none, as long as nobody knows how long they take."""
+        return 0.0 if self.mean_s is None else at_once * within_s / self.mean_s
 
     async def start(self) -> None:
         await self._pool.start_host(self)
@@ -166,12 +172,13 @@ class Pool:
             return max(1, math.floor(math.pow(self._declared.concurrency, share))) - len(host.jobs)
         if job.needs:
             return self._declared.concurrency - len(host.jobs) + sum(lane.ahead for lane in host.lanes.values())
-        return self._declared.concurrency + host.ahead - len(host.jobs)
+        return self._most(host) - len(host.jobs)
 
-    def _measure(self, host: Host, seconds: float) -> None:
-        host.mean_s += 0.1 * (max(seconds, 1e-6) - host.mean_s)
-        ahead = self._declared.concurrency * self._settings.lookahead_s / host.mean_s
-        host.ahead = min(MAX_AHEAD, math.ceil(ahead))
+    def _most(self, host: Host) -> int:
+        """Jobs that a host may have, those ahead of their turn included: one at least, unless none are wanted."""
+        at_once, lookahead_s = self._declared.concurrency, self._settings.lookahead_s
+        ahead = max(host.works_off(at_once, lookahead_s), float(lookahead_s > 0))
+        return at_once + min(MAX_AHEAD, math.ceil(ahead))
 
     def _give(self, host: Host, job: Job) -> None:
         """Send it to a host, with the permits that it has."""
@@ -196,7 +203,7 @@ class Pool:
 
     def _has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
-        return is_sound and len(host.jobs) < self._declared.concurrency + host.ahead
+        return is_sound and len(host.jobs) < self._most(host)
 
     def _refused(self, job: Job, error: PodiumError) -> None:
         self._listener.result(job, ["fail", Failure("quota", str(error)).to_wire()])
@@ -208,11 +215,12 @@ class Pool:
         lane = job.lane
         self._leave(job, host)
         if reply.error is not None:
-            result: list[Any] = ["fail", Failure("internal", str(reply.error)).to_wire(), 0.0, True, None]
+            result: list[Any] = ["fail", Failure("internal", str(reply.error)).to_wire(), None, True, None]
         else:
             result = reply.value
             self._succeeded_at = self._world.monotonic()
-        self._measure(host, result[2])
+        if result[2] is not None:
+            host.measure(result[2])
         if result[3]:
             host.is_stuck = True
             self._world.background(self._world.kill(host.address), f"replace {host.address}")
@@ -271,7 +279,6 @@ class Pool:
 
     def _connect(self, host: Host) -> None:
         host.line, host.is_stuck = self._world.line(host.address), False
-        self._measure(host, host.mean_s)
         host.line.watch(partial(self._lost, host), self._settings.lease_s)
         self._count_places()
         self._feed()

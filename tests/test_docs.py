@@ -93,13 +93,15 @@ def test_every_setting_is_documented():
 
 
 @pytest.mark.ray
-def test_ray_may_be_imported_first_and_stays_on_loopback(tmp_path):
+def test_ray_may_be_imported_first_and_stays_on_loopback_also_in_a_second_data_directory(tmp_path):
     code = (
-        "import ray, podium\n"
+        "import ray, podium, shutil\n"
         "from tests.sample import add\n"
-        "with podium.connect(data='data', num_cpus=1) as engine:\n"
-        "    assert engine.submit(podium.Workflow('w', add), {'n': 1}).result(timeout_s=60) == {'n': 2}\n"
-        "    assert ray.get_runtime_context().gcs_address.startswith('127.0.0.1:')\n"
+        "for data in ('data', 'other'):\n"
+        "    with podium.connect(data=data, num_cpus=1) as engine:\n"
+        "        assert engine.submit(podium.Workflow('w', add), {'n': 1}).result(timeout_s=60) == {'n': 2}\n"
+        "        assert ray.get_runtime_context().gcs_address.startswith('127.0.0.1:')\n"
+        "    shutil.rmtree(data)\n"
     )
     run(code, tmp_path, PYTHONPATH=str(ROOT))
 
