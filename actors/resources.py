@@ -99,6 +99,8 @@ class ResourceActor:
             case "release":
                 for id in ask.payload:
                     self._ledger.remove(id)
+            case "served":
+                self._served(ask.payload)
             case "charge":
                 who, amounts = ask.payload
                 self._ledger.charge(Who(*who), amounts, self._world.monotonic())
@@ -119,7 +121,10 @@ class ResourceActor:
                 pass
             case _:
                 raise NotFound(what="message kind", name=ask.kind)
-        ask.reply(self._status() if ask.kind in ("status", "limits") else None)
+        if ask.kind == "join":
+            ask.reply({"limits": self._ledger.limits, "lowered": self._ledger.lowered})
+        else:
+            ask.reply(self._status() if ask.kind in ("status", "limits") else None)
         self._grant()
 
     def _acquire(self, ask: Ask, request: Request) -> None:
@@ -138,6 +143,13 @@ class ResourceActor:
         self._asks[id] = ask
         ask.on_cancel = lambda: self._withdraw(id, ask)
         self._grant()
+
+    def _served(self, ids: list[str]) -> None:
+        """served [ticket, …]: these wishes were served with other permits of their holder."""
+        for id in ids:
+            self._ledger.served(id)
+            if ask := self._asks.pop(id, None):
+                ask.reply(LENT)
 
     def _withdraw(self, id: str, ask: Ask) -> None:
         if self._asks.get(id) is ask:
@@ -206,8 +218,8 @@ class ResourceActor:
     def _change_limits(self, limits: Mapping[str, Amount]) -> None:
         self._ledger.set_limits(limits)
         self._ledger.lower(self._throttle.lowered(self._ledger.limits))
-        if self._lent_to is not None:
-            self._books[self._lent_to].chunk(["limits", limits, self._ledger.lowered])
+        for ask in self._books.values():
+            ask.chunk(["limits", limits, self._ledger.lowered])
 
     def _look_at_load(self) -> None:
         if self._throttle.look(self._world.load(), self._world.now()):

@@ -111,10 +111,17 @@ class InProcessCluster:
         cell = self._cells.get(address)
         if cell is not None and cell.dead is None:
             try:
-                await asyncio.wait_for(self.run_in(cell, cell.actor.stop()), STOP_S)
+                await asyncio.wait_for(self.run_in(cell, self._end(cell)), STOP_S)
             except Exception as error:
                 LOG.warning("%s did not stop in order: %r", address, error)
         self.kill(address)
+
+    async def _end(self, cell: Cell) -> None:
+        """In order, and then for certain: whoever asked for it may be gone before it can kill."""
+        try:
+            await cell.actor.stop()
+        finally:
+            asyncio.get_running_loop().call_soon(self.crashed, cell)
 
     def alive(self, address: str) -> Cell | None:
         cell = self._cells.get(address)

@@ -168,10 +168,11 @@ class Ledger:
         """What it takes of which pools."""
         return tuple((pool, count) for pool, _, count in self._pools(request))
 
-    def heir(self, id: str, now: float) -> Request | None:
+    def heir(self, id: str, now: float | None) -> Request | None:
         """Who would get exactly what `id` holds, if that were released now.
 
-        None if nobody would, or somebody with other needs, or if what `id` holds is not to be used again.
+        None if nobody would, or somebody with other needs, or if what `id` holds is not to be used again, or who would
+        get it anyhow. That nobody knows whose books are not the only ones: `now` is None.
         """
         pools = list(self._pools(self._grants[id]))
         if any(limit.interval_s is not None or self._is_overdrawn(pool, limit, count) for pool, limit, count in pools):
@@ -181,7 +182,7 @@ class Ledger:
         for _, _, request in sorted(heads):
             wanted = list(self._pools(request))
             if wanted == pools:
-                return None if self._lack(request, now, set()) is None else request
+                return None if now is not None and self._lack(request, now, set()) is None else request
             if not taken.isdisjoint(pool for pool, _, _ in wanted):
                 return None
         return None
@@ -194,6 +195,14 @@ class Ledger:
         """A waiting request leaves: it will be served, in its turn, with what another holds."""
         self._waiting.take(request)
         self._shards[request.holder.shard] -= 1
+
+    def served(self, id: str) -> None:
+        """A waiting request was served with permits that its holder had; if it was granted by now, that is undone."""
+        request = self._waiting.served(id)
+        if request is None:
+            self.remove(id)
+        else:
+            self._shards[request.holder.shard] -= 1
 
     @property
     def shards(self) -> set[str]:

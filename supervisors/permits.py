@@ -1,9 +1,13 @@
 """A supervisor's side of the ResourceActor: wishes, held permits, and both again after it restarted.
 
-A supervisor that alone wants permits gets the books on loan: it decides with a ledger of its own, under the same limits
-and rules, and pays no round trip. When another wants some, too, the books are recalled: it joins again with what it
-holds, and wishes as usual. A loan lasts no longer than the ResourceActor is known to count on it: without an answer
-for `TRUST_LEASES` leases nothing more is granted here.
+Each supervisor keeps books of its own wishes and permits, with a ledger under the same limits and rules. One that
+alone wants permits gets *the* books on loan: its ledger then decides, and there is no round trip. When another wants
+some, too, the books are recalled: it joins again with what it holds, and wishes as usual. A loan lasts no longer than
+the ResourceActor is known to count on it: without an answer for `TRUST_LEASES` leases nothing more is granted here.
+
+Without the loan the ResourceActor grants, and its permits may serve a *stint*: for `lookahead_s` they pass on to the
+next of this supervisor that need just the same, so that many supervisors over a scarce quota do not pay a round trip
+for each short step.
 """
 
 from __future__ import annotations
@@ -55,8 +59,14 @@ class Permits:
         """From the wish to the permits."""
         self._tickets = itertools.count(1)
         self._books: Ledger | None = None
-        """The ledger, while it is on loan here."""
+        """None until it has joined."""
+        self._lent = False
+        """Whether the books are the only ones."""
+        self._stints: dict[str, float] = {}
+        """By ticket that the ResourceActor granted: until when it may pass on."""
         self._trusted_until = -math.inf
+        self._served: list[str] = []
+        """Tickets of wishes that were served during a stint, not told yet."""
         self._timer: Timer | None = None
         self._deciding = False
 
@@ -72,7 +82,9 @@ class Permits:
         self._keys[ticket] = wish.id
         if self._books is not None:
             self._enter(wish.id)
-        elif self._joined:
+        if self._lent or wish.id not in self._wishes:
+            return
+        if self._joined:
             self._send(wish.id)
         else:
             self.connect()
@@ -83,14 +95,17 @@ class Permits:
         del self._keys[wish.request.id]
         if self._books is not None:
             self._books.remove(wish.request.id)
+        if self._lent:
             self._decide_soon()
         elif wish.number is not None and self._line is not None:
             self._line.cancel(wish.number)
 
     def release(self, ticket: str) -> None:
         del self._held[ticket]
+        self._stints.pop(ticket, None)
         if self._books is not None:
             self._books.remove(ticket)
+        if self._lent:
             self._decide()  # at once: the next is to be on its way before the result is committed
         elif self._joined and self._line is not None:
             self._line.send("release", [ticket], _ignore)
@@ -98,7 +113,7 @@ class Permits:
     def charge(self, who: Who, amounts: Mapping[str, float]) -> None:
         """More, or less, of some rates was used than was asked for."""
         whom = who._replace(workflow=self._workflow)
-        if self._books is not None:
+        if self._books is not None and self._lent:
             self._books.charge(whom, amounts, self._world.monotonic())
             self._decide_soon()
         elif self._line is not None:
@@ -114,9 +129,10 @@ class Permits:
         None as well if others decide about that.
         """
         now = self._world.monotonic()
-        if self._books is None or now > self._trusted_until:
+        until = self._trusted_until if self._lent else self._stints.get(ticket, -math.inf)
+        if self._books is None or now > until:
             return None
-        request = self._books.heir(ticket, now)
+        request = self._books.heir(ticket, now if self._lent else None)
         return None if request is None else self._keys[request.id]
 
     def inherit(self, heir: str) -> None:
@@ -125,6 +141,10 @@ class Permits:
         wish = self._wishes.pop(heir)
         del self._keys[wish.request.id]
         self._books.inherit(wish.request)
+        if not self._lent:
+            if not self._served:
+                self._world.call_later(0.0, self._tell_served)
+            self._served.append(wish.request.id)
         self.waits.observe(self._world.monotonic() - wish.since)
 
     def set_places(self, protocol: str, count: int) -> None:
@@ -147,6 +167,11 @@ class Permits:
     def _place(self, protocol: str) -> str:
         return f"{self._shard}/{protocol}"
 
+    def _tell_served(self) -> None:
+        served, self._served = self._served, []
+        if self._joined and self._line is not None:
+            self._line.send("served", served, _ignore)
+
     # joining
 
     def connect(self) -> None:
@@ -158,8 +183,8 @@ class Permits:
 
     def _join(self) -> None:
         assert self._line is not None
-        books, self._books = self._books, None
-        self._joined = False
+        books, lent = self._books, self._lent
+        self._books, self._joined, self._lent = None, False, False
         self._joins += 1
         claims: list[list[Value]] = [request.to_wire() for request in self._held.values()]
         joining = {
@@ -168,7 +193,7 @@ class Permits:
             "join": self._joins,
             "claims": claims,
             "places": self._all_places(),
-            "meters": None if books is None else books.meters(self._world.monotonic()),
+            "meters": books.meters(self._world.monotonic()) if books is not None and lent else None,
         }
         join, claimed = self._joins, [claim[0] for claim in claims]
         self._line.send("join", joining, lambda reply: self._on_joined(join, claimed, reply))
@@ -181,7 +206,10 @@ class Permits:
         if line is None or join != self._joins:
             return
         self._joined = True
+        self._open_books(**reply.value)
         line.send("release", [ticket for ticket in claimed if ticket not in self._held], _ignore)
+        for id in list(self._wishes):
+            self._enter(id)
         for id in list(self._wishes):
             self._send(id)
         line.send("books", [self._shard, self._epoch, join], _ignore, self._on_books)
@@ -199,12 +227,13 @@ class Permits:
             return  # decided by the books on loan, or asked again when the line is there again
         elif isinstance(reply.error, NotFound) and reply.error.what == "permit holder":
             self._lapsed(reply)
-        elif self._books is None:
+        elif not self._lent:
             self._end_wish(id, wish, reply.error)
 
     def _is_granted(self, id: str, wish: _Wish) -> None:
         if self._wishes.get(id) is wish:
-            if self._books is None:
+            if not self._lent:
+                self._stints[wish.request.id] = self._world.monotonic() + self._settings.lookahead_s
                 self._end_wish(id, wish, None)
         elif wish.request.id not in self._held and self._line is not None:
             self._line.send("release", [wish.request.id], _ignore)  # granted as it was withdrawn
@@ -212,8 +241,12 @@ class Permits:
     def _end_wish(self, id: str, wish: _Wish, error: PodiumError | None) -> None:
         ticket = wish.request.id
         del self._wishes[id], self._keys[ticket]
+        if self._books is not None and not self._books.is_granted(ticket):
+            self._books.remove(ticket)
         if error is None:
             self._held[ticket] = wish.request
+            if self._books is not None:
+                self._books.claim(wish.request)
             self.waits.observe(self._world.monotonic() - wish.since)
         wish.then(ticket if error is None else error)
 
@@ -232,21 +265,27 @@ class Permits:
         self._lapsed(reply)
         if reply.error is None:
             self._trusted_until = asked_at + TRUST_LEASES * self._lease_s
-            if self._books is not None:
-                self._decide_soon()
+            self._decide_soon()
 
     def _lost(self, _error: PodiumError) -> None:
         """The books stay, and are returned to the next incarnation."""
         self._line, self._joined = None, False
         self._world.call_later(_RECONNECT_S, self.connect)
 
-    # the books on loan
+    # the books
+
+    def _open_books(self, limits: dict[str, Any], lowered: dict[str, int]) -> None:
+        self._books = Ledger(limits, self._settings.age_s, self._settings.weights)
+        self._books.lower(lowered)
+        self._books.set_places(self._places)
+        for request in self._held.values():
+            self._books.claim(request)
 
     def _on_books(self, told: list[Any]) -> None:
         match told:
             case ["lend", loan]:
                 self._take_books(loan)
-            case ["recall"] if self._books is not None and self._line is not None:
+            case ["recall"] if self._lent and self._line is not None:
                 self._join()
             case ["limits", limits, lowered] if self._books is not None:
                 self._books.set_limits(limits)
@@ -257,16 +296,15 @@ class Permits:
 
     def _take_books(self, loan: dict[str, Any]) -> None:
         now = self._world.monotonic()
-        self._books = Ledger(loan["limits"], self._settings.age_s, self._settings.weights)
-        self._books.lower(loan["lowered"])
+        self._open_books(loan["limits"], loan["lowered"])
+        assert self._books is not None
         self._books.set_meters(loan["meters"], now)
-        self._books.set_places(self._places)
+        self._lent = True
+        self._stints.clear()
         self._trusted_until = max(self._trusted_until, now + self._lease_s)
         for id, wish in list(self._wishes.items()):
             if wish.request.id in loan["granted"]:
                 self._end_wish(id, wish, None)
-        for request in self._held.values():
-            self._books.claim(request)
         for id in list(self._wishes):
             self._enter(id)
 
@@ -292,7 +330,7 @@ class Permits:
 
     def _decide(self) -> None:
         now = self._world.monotonic()
-        if self._books is None or now > self._trusted_until:
+        if self._books is None or not self._lent or now > self._trusted_until:
             return
         for request in self._books.decide(now):
             id = self._keys.get(request.id)
@@ -304,7 +342,7 @@ class Permits:
         self._timer = None if wake_at == math.inf else self._world.call_later(wake_at - now, self._decide_soon)
 
     def _report(self) -> dict[str, Any]:
-        return {} if self._books is None else self._books.uses(self._world.monotonic())
+        return self._books.uses(self._world.monotonic()) if self._books is not None and self._lent else {}
 
 
 def _ignore(_reply: Reply) -> None:

@@ -185,6 +185,7 @@ class Pool:
         ticket, job.ticket = job.ticket, None
         if ticket is not None:
             job.lane = self._lanes.enter(host, ticket)
+            self._lanes.look_ahead_soon(self.hosts)
         self._send(host, job, ticket)
 
     def _send(self, host: Host, job: Job, ticket: str | None) -> None:

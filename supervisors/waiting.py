@@ -131,6 +131,14 @@ class Waiting:
         level.take(request.who)
         self._gone(request, level)
 
+    def served(self, id: str) -> Request | None:
+        """A request leaves, because it was served out of turn; it counts as its user's share all the same."""
+        request = self.remove(id)
+        level = None if request is None else self._groups.get(request.signature, {}).get(request.priority)
+        if request is not None and level is not None:
+            level.charge(request.who.user)
+        return request
+
     def _gone(self, request: Request, level: _Level) -> None:
         self.counts.subtract(request.needs.keys())
         if not level:
@@ -203,13 +211,17 @@ class _Level:
 
     def take(self, who: Who) -> None:
         flow = self._flows[who]
-        start = max(self._time, self._served.get(who.user, 0.0))
-        self._time = start
-        self._served[who.user] = start + 1 / self._weight(who.user)
+        self._time = self.charge(who.user)
         heapq.heappop(flow)
         self._next(who, flow)
         if len(self._served) > 2 * len(self._flows) + KEEP_SHARES:
             self._served = {user: due for user, due in self._served.items() if due > self._time}
+
+    def charge(self, user: str) -> float:
+        """Count a start; returns its virtual time."""
+        start = max(self._time, self._served.get(user, 0.0))
+        self._served[user] = start + 1 / self._weight(user)
+        return start
 
     def _next(self, who: Who, flow: Flow) -> None:
         while flow and flow[0][3].withdrawn:

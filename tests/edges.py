@@ -156,7 +156,8 @@ def _host_lost(_pool: Pool, host: Any, _error: PodiumError) -> str:
 def _permits() -> None:
     always(Permits, "_lost", "ResourceActor lost")
     where(Permits, "withdraw", "wish withdrawn", lambda permits, id: permits._wishes[id].number is not None)
-    always(Permits, "inherit", "waits in a lane")
+    where(Permits, "inherit", "waits in a lane", lambda permits, _heir: permits._lent)
+    where(Permits, "inherit", "waits in a lane during a stint", lambda permits, _heir: not permits._lent)
     around(ProtocolHost, "free_permit", ["permit passed on", "permit goes back"], _freed)
     where(Lanes, "permit_back", "permit sent again", lambda _l, _h, lane, _t: lane.jobs >= len(lane.tickets))
     where(Lanes, "_permit_unused", "permit sent in vain", lambda _l, _h, _lane, reply: reply.value is not None)

@@ -194,9 +194,9 @@ def carry_effects_out_before_the_commit() -> Any:
 
 def keep_the_books_after_their_recall() -> Any:
     def join(permits: Any) -> None:
-        books = permits._books
+        books, lent = permits._books, permits._lent
         inner(permits)
-        permits._books = books
+        permits._books, permits._lent = books, lent
 
     inner = Permits._join
     return patch.object(Permits, "_join", join)

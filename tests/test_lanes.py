@@ -29,6 +29,9 @@ class Seen:
         self.most_of_one = max(self.most_of_one, self.running[user])
 
     def workflow(self, took_s: float, **options: object) -> Workflow:
+        return self.workflows(1, took_s, **options)[0]
+
+    def workflows(self, count: int, took_s: float, **options: object) -> list[Workflow]:
         @podium.protocol(quotas={"llm": 1}, **options)
         async def model(ctx, _input):
             self.begin(ctx.user)
@@ -37,7 +40,7 @@ class Seen:
             finally:
                 self.running[ctx.user] -= 1
 
-        return Workflow("w", Sequence(model))
+        return [Workflow(f"w{n}", Sequence(model)) for n in range(count)]
 
 
 def test_a_scarce_quota_costs_no_way_to_the_host_and_back():
@@ -53,6 +56,27 @@ def test_a_scarce_quota_costs_no_way_to_the_host_and_back():
     took_s = Simulation(1, {"llm": 2}, Faults(delay_s=0.2)).run(work, 100)
     assert seen.most == 2
     assert took_s < 6, "150 ways to the host and back take 30 s"
+
+
+def test_two_workflows_over_one_quota_pay_a_round_trip_per_stint_and_get_equal_shares():
+    seen = Seen()
+
+    async def work(engine):
+        began = asyncio.get_running_loop().time()
+        await engine.set_limits(llm=0)
+        tasks = []
+        for n, workflow in enumerate(seen.workflows(2, 0.001, concurrency=20)):
+            tasks += await engine.submit_many(workflow, [None] * 500, user=f"u{n}")
+        await engine.set_limits(llm=2)
+        for task in tasks:
+            await task.result()
+        return asyncio.get_running_loop().time() - began
+
+    took_s = Simulation(1, {"llm": 2}, Faults(delay_s=0.05)).run(work, 100)
+    assert seen.most == 2
+    assert took_s < 10, "500 ways to the host and back, and to the ResourceActor, take 50 s"
+    first_half = Counter(seen.order[:500])
+    assert min(first_half.values()) > 150, first_half
 
 
 def test_long_steps_stay_in_order():
@@ -84,10 +108,11 @@ def test_never_one_too_many_whatever_is_late_cancelled_or_changed(seed):
         await task.cancel()
 
     async def work(engine):
-        workflow = seen.workflow(rng.choice([0.001, 0.01]), concurrency=3, replicas=rng.choice([1, 2]))
+        took_s, count = rng.choice([0.001, 0.01]), rng.choice([1, 2])
+        workflows = seen.workflows(count, took_s, concurrency=3, replicas=rng.choice([1, 2]))
         tasks = []
-        for user in ("ada", "bob", "cyn"):
-            tasks += await engine.submit_many(workflow, [None] * 40, user=user)
+        for n, user in enumerate(("ada", "bob", "cyn")):
+            tasks += await engine.submit_many(workflows[n % count], [None] * 40, user=user)
         cancelling = [asyncio.ensure_future(cancel(task)) for task in rng.sample(tasks, 20)]
         await engine.set_limits(llm=rng.randint(0, limit))
         await asyncio.sleep(rng.uniform(0, 1))

@@ -354,6 +354,15 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.inherit(heir)
             del self.waiting[heir.id]
 
+    @precondition(lambda self: self.held or self.waiting)
+    @rule(data=st.data())
+    def serve_elsewhere(self, data):
+        id = data.draw(st.sampled_from(sorted([*self.held, *self.waiting])))
+        self.ledger.served(id)
+        self.held.pop(id, None)
+        self.waiting.pop(id, None)
+        self.decide()
+
     @rule(user=st.sampled_from("stu"), amount=st.integers(-2, 3))
     def charge(self, user, amount):
         self.ledger.charge(Who("v", "p", user), {"r": amount, "a": amount}, self.now)

@@ -581,3 +581,21 @@ def test_stopped_actors_come_back_under_faults_too():
 
     simulation = Simulation(3, faults=Faults(lose_reply=0.1, lose_request=0.1, repeat=0.1, delay_s=0.1))
     simulation.run(work)
+
+
+@pytest.mark.parametrize("address", ["supervisor/w/wide-0", "supervisor/w"])
+def test_an_actor_that_was_asked_to_end_does_so_although_whoever_asked_is_gone(address):
+    """A storm found a supervisor that lived on with its children stopped, because a zombie had asked (seed 900952)."""
+    simulation = Simulation(1)
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(sample.wide)), {"s": 50, "n": 1})
+        await asyncio.sleep(5)
+        asked = simulation.cluster.alive(address)
+        asking = asyncio.ensure_future(simulation.cluster.stop(address))
+        await asyncio.sleep(0)
+        asking.cancel()
+        assert await task.result() == {"n": 2}
+        assert asked.dead
+
+    simulation.run(work, 200)
