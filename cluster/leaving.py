@@ -16,6 +16,13 @@ from typing import Any
 import ray
 from ray._private import worker
 
+_COUNTING = ("add_object_ref_reference", "remove_object_ref_reference")
+"""What every reference calls as it comes and goes; Ray prints an error of the first."""
+
+
+def _nothing(*_: Any) -> None:
+    """Nobody counts references any more."""
+
 
 class _HiddenCore:
     """Ray's core, for the thread that made this."""
@@ -25,6 +32,8 @@ class _HiddenCore:
 
     def __getattr__(self, name: str) -> Any:
         if threading.get_ident() != self._thread:
+            if name in _COUNTING:
+                return _nothing
             raise AttributeError(f"'{name}' of Ray's core: Ray is being left")
         return getattr(self._core, name)
 
