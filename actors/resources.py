@@ -296,8 +296,8 @@ class ResourceActor:
         status = self._status()
         limits = status["limits"]
         for name, use in uses.items():
-            if name in limits:
-                limits[name] |= use | {"waiting": use["waiting"] + limits[name]["waiting"]}
+            here = limits.setdefault(name, {"limit": None, "waiting": 0})
+            here |= use | {"waiting": use["waiting"] + here["waiting"]}
         for ask in curious:
             ask.reply(status)
 
@@ -308,11 +308,13 @@ class ResourceActor:
         self._timer = None if at == math.inf else self._world.call_later(at - now, self._grant)
 
     def _status(self) -> dict[str, Any]:
-        """limits: by name, `limit` as it was set, `now` if it is lowered because of the load, and its use."""
+        """limits: by name, `limit` as it was set (None if it is not, and waited for), `now` if it is lowered because of
+        the load, and its use."""
+        written = self._ledger.limits
         uses, lowered = self._ledger.uses(self._world.monotonic()), self._ledger.lowered
         limits = {
-            name: {"limit": limit} | uses[name] | ({"now": lowered[name]} if name in lowered else {})
-            for name, limit in self._ledger.limits.items()
+            name: {"limit": written.get(name)} | use | ({"now": lowered[name]} if name in lowered else {})
+            for name, use in uses.items()
         }
         return {"limits": limits, "throttle": self._throttle.to_wire(), "load": self._world.load()._asdict()}
 

@@ -84,9 +84,9 @@ class Simulation:
         """Addresses of the actors that died by a fault, in order."""
         self.clock_offset_s = 0.0
         self.cpu_used = self.memory_used = 0.0
+        """Shares of the machine in use."""
         self.told: list[tuple[str, str]] = []
         """Commands that were run, and what they got."""
-        """Shares of the machine in use."""
         self.frozen: list[str] = []
         """Addresses of the actors that were stopped, in order."""
         self.cluster: SimulatedCluster

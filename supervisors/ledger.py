@@ -94,15 +94,16 @@ class Ledger:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """Requests that wait, by limit."""
+        """Requests that wait, by limit, and by quota where none is set."""
         counts = self._waiting.counts
-        return {limit.name: counts[quota] for quota, limits in self._limits.items() for limit in limits}
+        unset = {quota: count for quota, count in counts.items() if quota not in self._limits and count}
+        return {limit.name: counts[quota] for quota, limits in self._limits.items() for limit in limits} | unset
 
     def uses(self, now: float) -> dict[str, dict[str, Any]]:
         """By limit: permits held, or what is left of a rate of the whole cluster, and requests that wait."""
         held, waiting = self.held, self.waiting
         uses: dict[str, dict[str, Any]] = {
-            name: {"held": held[name], "waiting": waiting[name]} for name in self._written
+            name: {"held": held.get(name, 0), "waiting": count} for name, count in waiting.items()
         }
         for limit in (each for limits in self._limits.values() for each in limits):
             if limit.interval_s is not None and limit.scope == "cluster":
@@ -122,8 +123,10 @@ class Ledger:
 
         A limit of 0 is a pause, not for ever.
         """
-        self._check_names(needs)
         for quota, count in needs.items():
+            if quota not in self._limits:
+                known = ", ".join(self._limits) or "none"
+                raise InvalidInput(problem=f"no limit is set for quota '{quota}' (set: {known})", path="quotas")
             for limit in self._limits[quota]:
                 if count > limit.amount > 0:
                     problem = f"{count} permits of '{quota}', its limit is {limit.amount:g}"
@@ -133,18 +136,12 @@ class Ledger:
     def add(self, request: Request) -> None:
         """Put a request in the queue; `decide` grants it. One that is known already is left as it is.
 
-        Raises InvalidInput for a quota that nobody has set. What needs more than a limit waits until that is raised.
+        What needs more than a limit waits until that is raised, and what needs a quota without one until it is set:
+        tasks that were accepted under other limits are not to fail.
         """
         if request.id not in self._grants and request.id not in self._waiting:
-            self._check_names(request.needs)
             self._waiting.add(request)
             self._shards[request.holder.shard] += 1
-
-    def _check_names(self, needs: Mapping[str, int]) -> None:
-        for quota in needs:
-            if quota not in self._limits:
-                known = ", ".join(self._limits) or "none"
-                raise InvalidInput(problem=f"no limit is set for quota '{quota}' (set: {known})", path="quotas")
 
     def claim(self, request: Request) -> None:
         """Enter permits that are held already, as known from before a restart of the ledger."""
@@ -355,7 +352,7 @@ class Ledger:
         if place := request.who.place:
             yield (_PLACE, place), Limit(_PLACE, _PLACE, "protocol", self._places.get(place, 0)), 1
         for quota, count in request.needs.items():
-            for limit in self._limits.get(quota, ()):
+            for limit in self._limits.get(quota) or [Limit(quota, quota, "cluster", 0)]:
                 yield (limit.name, _whose(limit, request.who)), limit, count
 
 

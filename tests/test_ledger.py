@@ -93,7 +93,16 @@ def test_what_can_never_be_granted_is_refused_with_the_limit():
     with pytest.raises(InvalidInput, match="3 permits of 'llm', its limit is 2"):
         ledger.check({"llm": 3})
     with pytest.raises(InvalidInput, match="no limit is set for quota 'gpu'"):
-        ledger.add(request("a", gpu=1))
+        ledger.check({"gpu": 1})
+
+
+def test_what_needs_a_quota_that_is_not_set_waits_for_it():
+    ledger = Ledger({"llm": 2}, age_s=30)
+    ledger.add(request("a", gpu=1))
+    assert granted(ledger) == [] and ledger.waiting == {"llm": 0, "gpu": 1}
+    ledger.set_limits({"gpu": 1})
+    assert granted(ledger) == ["a"]
+    assert ledger.held == {"llm": 0, "gpu": 1}
 
 
 def test_a_limit_that_is_too_low_now_makes_wait_and_0_is_a_pause():

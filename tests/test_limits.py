@@ -131,3 +131,27 @@ def test_background_work_gives_way_to_what_came_later_and_is_not_forgotten():
     run(work, lookahead_s=0, age_s=5.0)
     background = [place for place, each in enumerate(order) if each == "background"]
     assert background[0] == 0 and 50 <= background[1] <= 55
+
+
+def test_tasks_that_were_accepted_under_a_limit_wait_for_it_in_a_cluster_without():
+    before = Simulation(1, limits={"gpu": 1})
+
+    @podium.protocol(quotas={"gpu": 1})
+    async def render(input):
+        await asyncio.sleep(100)
+        return input
+
+    async def first(engine):
+        return await engine.submit(Workflow("w", Sequence(render)), 7)
+
+    async def second(engine):
+        await asyncio.sleep(500)
+        assert (await engine.status())["quotas"]["gpu"] == {"limit": None, "held": 0, "waiting": 1}
+        assert engine.task(task.id).status in ("pending", "running")
+        await engine.set_limits(gpu=1)
+        return await engine.task(task.id).result()
+
+    task = before.run(first)
+    after = Simulation(2)
+    after.disk = before.disk
+    assert after.run(second) == 7

@@ -71,5 +71,6 @@ def use_table(uses: dict[str, Any]) -> Table:
     for name, use in uses.items():
         numbers = ["" if use[key] is None else str(use[key]) for key in ("held", "waiting")]
         now = f" (now {use['now']})" if "now" in use else f" ({use['left']} left)" if "left" in use else ""
-        table.add_row(name, f"{use['limit']}{now}", *numbers)
+        amount = "not set" if use["limit"] is None else f"{use['limit']}{now}"
+        table.add_row(name, amount, *numbers)
     return table
