@@ -135,6 +135,23 @@ def test_work_goes_on_after_kill_9(engine, victim):
     assert engine.submit(workflow, {"n": 1, "s": 0}).result(timeout_s=60) == {"n": 4}
 
 
+def test_the_permits_of_a_dead_supervisor_are_soon_free_for_others(engine):
+    """Measured 0.6 s, the most of it the start of the successor's process; a busy machine takes longer."""
+    step = Step(sample.wide, quotas={"llm": 1})
+    holder, waiter = (Workflow(name, Sequence(step)) for name in ("holder", "waiter"))
+    engine.deploy(waiter)
+    holding = engine.submit_many(holder, [{"n": n, "s": 20} for n in range(2)])
+    while engine.status()["quotas"]["llm"]["held"] < 2:
+        time.sleep(0.05)
+    waiting = engine.submit(waiter, {"n": 1, "s": 0})
+    kill(engine, "supervisor/holder")
+    began = time.monotonic()
+    assert waiting.result(timeout_s=15) == {"n": 2}
+    assert time.monotonic() - began < 10
+    for task in holding:
+        task.cancel()
+
+
 WITNESSED = textwrap.dedent(
     """
     import asyncio, os, podium
