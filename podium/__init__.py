@@ -25,7 +25,7 @@ from .protocols.outcomes import BACKGROUND, Failure, TaskEvent, TaskRecord
 from .protocols.policy import Retry, Supervision
 from .protocols.protocol import Protocol, protocol
 from .protocols.reading import read_workflow
-from .protocols.tree import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, quorum
+from .protocols.tree import Adaptive, Constant, Hierarchy, Parallel, Rule, Sequence, Step, quorum
 from .protocols.verdicts import Goto
 from .protocols.workflow import Workflow
 
@@ -36,6 +36,7 @@ __all__ = [
     "Adaptive",
     "AsyncEngine",
     "AsyncTask",
+    "Constant",
     "Context",
     "Engine",
     "Failure",

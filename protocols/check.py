@@ -65,6 +65,15 @@ def walk(node: Node, loc: Loc, depth: int = 1) -> Iterator[tuple[Loc, Node]]:
 
 def children(node: Node) -> list[tuple[Loc, Node]]:
     """The nodes directly below, each with its location relative to `node`."""
+    return own_children(node) + fallbacks(node)
+
+
+def fallbacks(node: Node) -> list[tuple[Loc, Node]]:
+    return [(("fallback", index), child) for index, child in enumerate(node.fallback)]
+
+
+def own_children(node: Node) -> list[tuple[Loc, Node]]:
+    """Those that the node itself runs, without what stands in for it."""
     match node:
         case Sequence():
             return [(("sequence", index), child) for index, child in enumerate(node.sequence)]
@@ -97,10 +106,11 @@ def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
 
 
 def _input_flaws(loc: Loc, node: Node) -> Iterator[Flaw]:
+    where = "fallback" if loc[-2:-1] == ("fallback",) else "with"
     if isinstance(node.with_, str):
-        yield from _expression_flaws((*loc, "with"), node.with_, "with")
+        yield from _expression_flaws((*loc, "with"), node.with_, where)
     for key, source in node.with_.items() if node.with_ and not isinstance(node.with_, str) else ():
-        yield from _expression_flaws((*loc, "with", key), source, "with")
+        yield from _expression_flaws((*loc, "with", key), source, where)
 
 
 def _expression_flaws(loc: Loc, source: str, where: str) -> Iterator[Flaw]:

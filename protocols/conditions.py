@@ -32,6 +32,7 @@ _ENVIRONMENTS = {
         "visits": cel.Type.Map(_STRING, _INT),
         "error": _DYN,
     },
+    "fallback": {"input": _DYN, "task": _DYN, "outputs": cel.Type.Map(_STRING, _DYN), "error": _DYN},
     "key": {"input": _DYN},
     "alert": {"workflows": _DYN, "quotas": _DYN, "load": _DYN, "throttle": _DYN},
 }
@@ -42,7 +43,7 @@ class ExpressionFailed(Exception):
 
 
 def check_expression(source: str, place: str) -> None:
-    """Compile `source` for a place ("with", "when", "key" or "alert").
+    """Compile `source` for a place ("with", "when", "fallback", "key" or "alert").
 
     Raises:
         ValueError: too long, a syntax error, an unknown name, wrong types, or a `when` that cannot be a bool.

@@ -54,11 +54,27 @@ class Definition(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
+class Constant(Definition):
+    """An output that is known beforehand."""
+
+    value: Any = None
+
+
 class _Node(Definition):
     name: Annotated[str, Field(pattern=f"^{NODE_NAME.pattern}$")] | None = None
     """Name among its siblings; in a sequence, unless given, the protocol's name."""
     with_: Annotated[Expression | Mapping[str, Expression] | None, Field(alias="with")] = None
-    """Where the input comes from: CEL over `input` (what it would be otherwise), `outputs`, `task`."""
+    """Where the input comes from: CEL over `input` (what it would be otherwise), `outputs`, `task`; in a fallback also
+    `error`, what it stands in for: {"code", "message", "kind", "step", "attempt", …}."""
+    fallback: tuple[Node, ...] = ()
+    """What runs instead, one after the other and with the same input, when this node has failed for good."""
+    otherwise: Constant | None = None
+    """The output when all of that has failed, too."""
+
+    @field_validator("fallback", mode="before")
+    @classmethod
+    def _several(cls, fallback: Any) -> Any:
+        return fallback if isinstance(fallback, list | tuple) else (fallback,)
 
 
 class Step(_Node):
@@ -342,5 +358,5 @@ def _checked_names(nodes: Mapping[str, Node]) -> Mapping[str, Node]:
     return {name: node.model_copy(update={"name": None}) if node.name else node for name, node in nodes.items()}
 
 
-for _model in (Sequence, Parallel, Hierarchy, Adaptive):
+for _model in (Step, Sequence, Parallel, Hierarchy, Adaptive):
     _model.model_rebuild()

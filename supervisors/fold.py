@@ -109,7 +109,10 @@ def _fail(folding: _Folding, event: StepFailed) -> None:
 
 def _checked(place: Place, output: Value) -> Outcome:
     """A goto counts only from a node of an Adaptive; anywhere else it is a mistake worth hearing of."""
-    if as_goto(output) and not (place.parent and isinstance(place.parent.node, Adaptive)):
+    node = place
+    while node.stands_in_for is not None and node.parent is not None:
+        node = node.parent
+    if as_goto(output) and not (node.parent and isinstance(node.parent.node, Adaptive)):
         failure = Failure("bad_goto", "returned a goto, but is not directly a node of an Adaptive")
         return Outcome(failure=failure.at(place.path, place.attempt))
     return Outcome(output)
@@ -128,13 +131,32 @@ class _Folding:
             place, outcome = self.ended.pop()
             if place.outcome is not None:
                 continue
-            place.outcome = outcome
             self.task.timed.pop(place.path, None)
+            if outcome.failure is not None and self.stand_in(place, outcome.failure):
+                continue
+            place.outcome = outcome
             parent = place.parent
             if parent is None:
                 self.task.outcome = outcome
+            elif parent.outcome is None and place.stands_in_for is not None:
+                self.ended.append((parent, outcome))
             elif parent.outcome is None:
                 self.perform(parent, _FOLLOWING[type(parent.node)](parent, place))
+
+    def stand_in(self, place: Place, failure: Failure) -> bool:
+        """What follows the failure of a node that has fallbacks left; False if it stands."""
+        if place.fallbacks < len(place.node.fallback):
+            node = place.node.fallback[place.fallbacks]
+            place.fallbacks += 1
+            label = f"fallback:{place.fallbacks}"
+            child = Place(_join(place.path, label), place.name, node, place, stands_in_for=failure)
+            place.children[label] = child
+            self.open(child, place.input)
+            return True
+        if place.node.otherwise is not None:
+            self.ended.append((place, Outcome(place.node.otherwise.value)))
+            return True
+        return False
 
     def perform(self, place: Place, moves: list[Move]) -> None:
         for move in moves:
@@ -149,7 +171,7 @@ class _Folding:
                     self.ended.append((place, move.outcome))
 
     def open(self, place: Place, input: Value) -> None:
-        place.opened_at = self.at
+        place.opened_at, place.input = self.at, input
         try:
             place.input = _mapped_input(self.task, place, input)
         except ExpressionFailed as error:
@@ -186,6 +208,9 @@ def _mapped_input(task: TaskState, place: Place, input: Value) -> Value:
         "task": task.record.input,
         "outputs": place.parent.scope() if place.parent else {},
     }
+    where = "with"
+    if place.stands_in_for is not None:
+        where, names["error"] = "fallback", place.stands_in_for.to_wire()
     if isinstance(with_, str):
-        return evaluate(with_, "with", names)
-    return {key: evaluate(source, "with", names) for key, source in with_.items()}
+        return evaluate(with_, where, names)
+    return {key: evaluate(source, where, names) for key, source in with_.items()}

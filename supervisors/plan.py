@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..protocols.check import children, walk
+from ..protocols.check import children, fallbacks, own_children, walk
 from ..protocols.policy import NO_RETRY, Retry, Supervision
 from ..protocols.protocol import Declaration
 from ..protocols.tree import Hierarchy, Node, Step
@@ -89,7 +89,9 @@ class Plan:
 
     def _tier_definition(self, node: Hierarchy) -> dict[str, Any]:
         root = node.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"with": None}
-        used = {child.step for _, child in walk(node, ()) if isinstance(child, Step)}
+        root = {key: value for key, value in root.items() if key not in ("fallback", "otherwise")}
+        below = [each for _, own in own_children(node) for _, each in walk(own, ())]
+        used = {child.step for child in below if isinstance(child, Step)}
         protocols = {ref: self.definition["protocols"][ref] for ref in sorted(used)}
         return {**self.definition, "root": root, "protocols": protocols, "hash": digest(root), "supervision": None}
 
@@ -122,10 +124,9 @@ def all_quotas(definition: Mapping[str, Any]) -> list[Mapping[str, int]]:
 
 
 def _governed(node: Node, place: str) -> Iterator[tuple[str, Node]]:
-    """The nodes of this tier, with their static places; a nested Hierarchy is one, what is below is not."""
+    """The nodes of this tier, with their static places; of a nested Hierarchy only itself and what stands in for it."""
     yield place, node
-    if isinstance(node, Hierarchy) and place:
-        return
-    for loc, child in children(node):
-        name = child.name or str(loc[-1])
+    below = fallbacks(node) if isinstance(node, Hierarchy) and place else children(node)
+    for loc, child in below:
+        name = f"fallback:{int(loc[1]) + 1}" if loc[0] == "fallback" else child.name or str(loc[-1])
         yield from _governed(child, f"{place}-{name}" if place else name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ..protocols.outcomes import Outcome, TaskRecord
+from ..protocols.outcomes import Failure, Outcome, TaskRecord
 from ..protocols.tree import Hierarchy, Node, Step
 from ..protocols.values import Value
 
@@ -28,6 +28,10 @@ class Place:
     """The mode's own."""
     outputs: dict[str, Value] = field(default_factory=dict)
     """What `outputs` means in expressions below this place: finished siblings by name."""
+    fallbacks: int = 0
+    """How many of the node's fallbacks have been opened."""
+    stands_in_for: Failure | None = None
+    """Of a fallback: the failure of its parent."""
     attempt: int = 1
     losses: int = 0
     """Hosts that died while this attempt ran."""

@@ -106,6 +106,12 @@ async def flaky(ctx, input):
 
 
 @podium.protocol
+async def broken(ctx, _input):
+    WITNESS.began(ctx)
+    raise RuntimeError("always")
+
+
+@podium.protocol
 async def lead(ctx, brief):
     WITNESS.began(ctx)
     if not brief["outcomes"]:
@@ -126,7 +132,7 @@ def workflow(rng: Random) -> Workflow:
         "storm",
         Sequence(
             *rng.choice([(work, limited), (limited, work)]),
-            Parallel({"p": work, "q": limited, "r": flaky}),
+            Parallel({"p": work, "q": limited, "r": Step(broken, fallback=[broken, flaky])}),
             Step(work, with_="input.q"),
             Hierarchy(lead, team={"x": work, "y": Sequence(limited, work)}, name="team", supervision=supervision()),
             Adaptive(
