@@ -279,7 +279,23 @@ def _failure(error: BaseException) -> Failure:
         return Failure("invalid_output", str(error), kind)
     code = error.code if isinstance(error, PodiumError) else "error"
     text = "".join(traceback.format_exception(type(error), error, _own_frames_dropped(error)))
-    return Failure(code, str(error) or kind, kind, text[-MAX_TRACEBACK_CHARS:])
+    above = (base.__name__ for base in type(error).__mro__[1:] if issubclass(base, Exception))
+    bases = tuple(name for name in above if name != "Exception")
+    trace, retry_after_s = text[-MAX_TRACEBACK_CHARS:], _retry_after_s(error)
+    return Failure(code, str(error) or kind, kind, trace, bases=bases, retry_after_s=retry_after_s)
+
+
+def _retry_after_s(error: BaseException) -> float | None:
+    """When a service says to come back: in our own terms, or in those of the usual HTTP clients; a date is not read."""
+    said = getattr(error, "retry_after_s", getattr(error, "retry_after", None))
+    if said is None:
+        headers = getattr(getattr(error, "response", None), "headers", None)
+        said = headers.get("retry-after") if isinstance(headers, Mapping) else None
+    try:
+        seconds = float(said or "")
+    except (TypeError, ValueError):
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
 
 
 def _own_frames_dropped(error: BaseException) -> Any:

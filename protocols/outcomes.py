@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from .values import Value
@@ -34,19 +34,23 @@ class Failure:
     step: str = ""
     """Path of the step in the tree."""
     attempt: int = 1
+    bases: tuple[str, ...] = ()
+    """Names of the classes that `kind` derives from, below Exception: `OSError` of a ConnectionError."""
+    retry_after_s: float | None = None
+    """When the exception said to come back: its `retry_after_s` or `retry_after`, or its response's Retry-After."""
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> Failure:
-        return cls(**wire)
+        return cls(**wire | {"bases": tuple(wire.get("bases", ()))})
 
     def at(self, step: str, attempt: int) -> Failure:
         """The same failure, placed in the tree, unless it already has a place."""
         if self.step:
             return self
-        return Failure(self.code, self.message, self.kind, self.traceback, step, attempt)
+        return replace(self, step=step, attempt=attempt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import tenacity
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .outcomes import Failure
 
@@ -31,7 +32,9 @@ class Retry(BaseModel):
     jitter: bool = True
     """Draw each wait uniformly between 0 and its bound; without it, wait exactly the bound."""
     only: tuple[str, ...] = ()
-    """Names of the exception classes (or failure codes) worth another attempt; empty means all."""
+    """Names of the exception classes (subclasses included) or failure codes worth another attempt; empty means all."""
+    max_retry_after_s: Annotated[float, Field(ge=0)] = 300.0
+    """A service may say when to come back, later than the policy would; if it is longer than this, the step fails."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Retry:
@@ -43,13 +46,35 @@ class Retry(BaseModel):
 
 
 NO_RETRY = Retry(attempts=1)
+PRESETS: Mapping[str, Retry] = {
+    "llm": Retry(attempts=3, initial_delay_s=1.0, max_delay_s=5.0, only=("ConnectionError", "TimeoutError", "timeout")),
+    "tool": Retry(attempts=2, initial_delay_s=2.0, max_delay_s=2.0, only=("TemporaryError", "ConnectionError")),
+    "storage": Retry(attempts=5, initial_delay_s=0.5, max_delay_s=2.0, only=("ConnectionError", "TimeoutError")),
+}
+"""By kind of operation; figures from the project's first design document, waits with full jitter."""
+
+
+def _named(policy: Any) -> Any:
+    if not isinstance(policy, str):
+        return policy
+    if policy not in PRESETS:
+        raise ValueError(f"'{policy}' is no preset; there are {', '.join(PRESETS)}")
+    return PRESETS[policy]
+
+
+RetryPolicy: TypeAlias = Annotated[
+    Retry, BeforeValidator(_named, json_schema_input_type=Retry | Literal["llm", "tool", "storage"])
+]
+"""A policy, or the name of a preset."""
 
 
 def may_retry(policy: Retry, failure: Failure, attempt: int) -> bool:
     """Whether attempt number `attempt`, which ended in `failure`, is followed by another."""
     if attempt >= policy.attempts or failure.code in NEVER_RETRIED:
         return False
-    return not policy.only or failure.kind in policy.only or failure.code in policy.only
+    if (failure.retry_after_s or 0.0) > policy.max_retry_after_s:
+        return False
+    return not policy.only or not {failure.code, failure.kind, *failure.bases}.isdisjoint(policy.only)
 
 
 def delay_before_retry(policy: Retry, failures: int, rng: Random) -> float:

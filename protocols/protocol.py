@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .conditions import check_expression
 from .context import Context
 from .errors import InvalidDefinition
-from .policy import Retry
+from .policy import Retry, RetryPolicy
 from .values import Value
 
 _KNOWN: dict[str, ProtocolClass | FunctionProtocol] = {}
@@ -45,7 +45,8 @@ class Declaration(BaseModel):
     """What limits "per key" count apart, as CEL over `input`: `input.model`."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Longest time of one attempt, from the moment it begins to run."""
-    retry: Retry | None = None
+    retry: RetryPolicy | None = None
+    """How often a failed run is repeated; or a preset: llm, tool, storage."""
     num_cpus: Annotated[float, Field(ge=0)] = 0
     num_gpus: Annotated[float, Field(ge=0)] = 0
     resources: Mapping[str, Annotated[float, Field(gt=0)]] = {}
@@ -73,7 +74,7 @@ class Protocol:
     quotas: ClassVar[Mapping[str, int]] = {}
     limit_key: ClassVar[str | None] = None
     timeout_s: ClassVar[float | None] = None
-    retry: ClassVar[Retry | None] = None
+    retry: ClassVar[Retry | str | None] = None
     num_cpus: ClassVar[float] = 0
     num_gpus: ClassVar[float] = 0
     resources: ClassVar[Mapping[str, float]] = {}
@@ -133,7 +134,7 @@ def protocol(
     quotas: Mapping[str, int] | None = None,
     limit_key: str | None = None,
     timeout_s: float | None = None,
-    retry: Retry | None = None,
+    retry: Retry | str | None = None,
     num_cpus: float = 0,
     num_gpus: float = 0,
     resources: Mapping[str, float] | None = None,

@@ -27,7 +27,7 @@ from pydantic import (
 
 from .binding import place
 from .errors import InvalidDefinition
-from .policy import Retry, Supervision
+from .policy import RetryPolicy, Supervision
 from .protocol import is_protocol, reference
 
 END = "end"
@@ -65,7 +65,7 @@ class _Node(Definition):
     """Name among its siblings; in a sequence, unless given, the protocol's name."""
     with_: Annotated[Expression | Mapping[str, Expression] | None, Field(alias="with")] = None
     """Where the input comes from: CEL over `input` (what it would be otherwise), `outputs`, `task`; in a fallback also
-    `error`, what it stands in for: {"code", "message", "kind", "step", "attempt", …}."""
+    `error`, what it stands in for: {"code", "message", "kind", "step"}."""
     fallback: tuple[Node, ...] = ()
     """What runs instead, one after the other and with the same input, when this node has failed for good."""
     otherwise: Constant | None = None
@@ -84,7 +84,8 @@ class Step(_Node):
     """`module:name` of the protocol."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Longest time of one attempt, from the moment it begins to run."""
-    retry: Retry | None = None
+    retry: RetryPolicy | None = None
+    """How often it runs again; or a preset: llm, tool, storage."""
     quotas: Mapping[str, Annotated[int, Field(ge=1)]] | None = None
 
     def __init__(self, step: Any = None, **settings: Any) -> None:

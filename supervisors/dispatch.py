@@ -93,7 +93,7 @@ class Dispatcher:
 
     def run(self, plan: Plan, task: TaskState, place: Place, order: int, recovered: bool = False) -> None:
         """Have the attempt at `place` run, not before its time."""
-        delay_s = min(place.not_before - self._world.now(), _longest_wait_s(plan, place))
+        delay_s = min(place.not_before - self._world.now(), place.wait_s)
         if delay_s > 0:
             key = (task.record.task_id, place.path)
             self._waits[key] = self._world.call_later(
@@ -216,8 +216,3 @@ class Dispatcher:
 def job_ref(place: Place) -> str:
     assert isinstance(place.node, Step)
     return place.node.step
-
-
-def _longest_wait_s(plan: Plan, place: Place) -> float:
-    """A wall clock that was set back must not make a retry wait longer than its policy ever would."""
-    return plan.settings(place.node).retry.max_delay_s if isinstance(place.node, Step) else 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..protocols.conditions import ExpressionFailed, evaluate
-from ..protocols.outcomes import Failure, Outcome, TaskRecord
+from ..protocols.outcomes import Failure, Outcome, TaskRecord, error_for_rules
 from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, default_name
 from ..protocols.values import Value
 from ..protocols.verdicts import as_goto
@@ -103,7 +103,7 @@ def _fail(folding: _Folding, event: StepFailed) -> None:
     else:
         place.attempt += 1
         place.losses = 0
-        place.not_before = event.retry_at
+        place.not_before, place.wait_s = event.retry_at, event.retry_at - event.at
         folding.effects.append(Run(place))
 
 
@@ -210,7 +210,7 @@ def _mapped_input(task: TaskState, place: Place, input: Value) -> Value:
     }
     where = "with"
     if place.stands_in_for is not None:
-        where, names["error"] = "fallback", place.stands_in_for.to_wire()
+        where, names["error"] = "fallback", error_for_rules(place.stands_in_for)
     if isinstance(with_, str):
         return evaluate(with_, where, names)
     return {key: evaluate(source, where, names) for key, source in with_.items()}

@@ -39,6 +39,8 @@ class Place:
     """UTC seconds at which it became due: the time of the event that led here."""
     not_before: float = 0.0
     """UTC seconds at which the next attempt may start."""
+    wait_s: float = 0.0
+    """How long that was from the failure: a clock that was set back makes nobody wait longer."""
 
     def is_leaf(self) -> bool:
         """Whether something outside runs it: a protocol host, or the supervisor of a nested Hierarchy."""

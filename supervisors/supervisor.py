@@ -328,7 +328,8 @@ class Supervisor:
         if isinstance(place.node, Step):
             policy = self._plans[task.record.hash].settings(place.node).retry
             if may_retry(policy, failure, place.attempt):
-                retry_at = now + delay_before_retry(policy, place.attempt, self._world.random)
+                delay_s = delay_before_retry(policy, place.attempt, self._world.random)
+                retry_at = now + max(delay_s, failure.retry_after_s or 0.0)
         self._take(task, StepFailed(place.path, failure, retry_at, now), place.attempt)
 
     def _folded(self, found: OpenTask) -> TaskState:
