@@ -58,6 +58,8 @@ class ResourceActor:
         self._lent_to: str | None = None
         self._recalled = False
         self._lend_after = 0.0
+        self._wanted = False
+        """Whether somebody waits: nobody is to keep what it does not use."""
         self._curious: list[Ask] = []
         """Who asked for the status while the books are lent."""
 
@@ -241,6 +243,10 @@ class ResourceActor:
             if ask is not None:
                 ask.reply()
         self._wake_at(self._ledger.wake_at, now)
+        if self._wanted != bool(self._asks):
+            self._wanted = not self._wanted
+            for books in self._books.values():
+                books.chunk(["wanted", self._wanted])
         self._lend(now)
 
     # the books on loan
@@ -249,6 +255,7 @@ class ResourceActor:
         """books [shard, epoch, join]: answered when it counts no more; on loan as chunks."""
         if (self._epochs.get(shard), self._joins.get(shard)) == (epoch, join):
             self._books[shard] = ask
+            ask.chunk(["wanted", self._wanted])
             self._grant()
         else:
             ask.reply()

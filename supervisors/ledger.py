@@ -171,9 +171,9 @@ class Ledger:
         None if nobody would, or somebody with other needs, or if what `id` holds is not to be used again, or who would
         get it anyhow. That nobody knows whose books are not the only ones: `now` is None.
         """
-        pools = list(self._pools(self._grants[id]))
-        if any(limit.interval_s is not None or self._is_overdrawn(pool, limit, count) for pool, limit, count in pools):
+        if not self.may_serve_again(id):
             return None
+        pools = list(self._pools(self._grants[id]))
         taken = {pool for pool, _, _ in pools}
         heads = [head for signature in self._waiting.signatures() if (head := self._waiting.head(signature))]
         for _, _, request in sorted(heads):
@@ -183,6 +183,13 @@ class Ledger:
             if not taken.isdisjoint(pool for pool, _, _ in wanted):
                 return None
         return None
+
+    def may_serve_again(self, id: str) -> bool:
+        """Whether what `id` holds is free again when it ends: nothing of it is used up, or one too many by now."""
+        return not any(
+            limit.interval_s is not None or self._is_overdrawn(pool, limit, count)
+            for pool, limit, count in self._pools(self._grants[id])
+        )
 
     def _is_overdrawn(self, pool: Pool, limit: Limit, count: int) -> bool:
         held = self._held[pool]

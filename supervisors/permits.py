@@ -7,7 +7,8 @@ the ResourceActor is known to count on it: without an answer for `TRUST_LEASES` 
 
 Without the loan the ResourceActor grants, and its permits may serve a *stint*: for `lookahead_s` they pass on to the
 next of this supervisor that need just the same, so that many supervisors over a scarce quota do not pay a round trip
-for each short step.
+for each short step. And while nobody waits at the ResourceActor, permits that come back are kept for `KEEP_IDLE_S`, so
+that a step over a plentiful quota pays none either.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import itertools
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..protocols.errors import NotFound, PodiumError, Unknown
@@ -27,6 +29,8 @@ from .tally import Histogram
 from .waiting import Holder, Request, Who
 
 TRUST_LEASES = 2
+KEEP_IDLE_S = 1.0
+"""How long a permit that nobody waits for stays with the supervisor that had it last."""
 _RECONNECT_S = 0.2
 
 
@@ -65,6 +69,10 @@ class Permits:
         self._stints: dict[str, float] = {}
         """By ticket that the ResourceActor granted: until when it may pass on."""
         self._trusted_until = -math.inf
+        self._wanted = False
+        """Whether somebody waits at the ResourceActor."""
+        self._idle: dict[str, tuple[Hashable, Timer]] = {}
+        """Held, and used by nobody: by ticket, the pools."""
         self._served: list[str] = []
         """Tickets of wishes that were served during a stint, not told yet."""
         self._timer: Timer | None = None
@@ -78,6 +86,10 @@ class Permits:
         ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
         who = wish.who._replace(workflow=self._workflow, place=self._place(wish.who.protocol))
         request = wish._replace(id=ticket, holder=Holder(self._shard, self._epoch), who=who)
+        if (kept := self._kept_for(request)) is not None:
+            self.waits.observe(0.0)
+            then(kept)
+            return
         self._wishes[wish.id] = _Wish(request, then, self._world.monotonic())
         self._keys[ticket] = wish.id
         if self._books is not None:
@@ -100,7 +112,37 @@ class Permits:
         elif wish.number is not None and self._line is not None:
             self._line.cancel(wish.number)
 
+    def _kept_for(self, request: Request) -> str | None:
+        """The ticket of idle permits that are just what is needed."""
+        if not self._idle or self._books is None:
+            return None
+        wanted = self._books.pools_of(request)
+        ticket = next((ticket for ticket, (pools, _) in self._idle.items() if pools == wanted), None)
+        if ticket is not None:
+            self._idle.pop(ticket)[1].cancel()
+        return ticket
+
     def release(self, ticket: str) -> None:
+        """Nobody here needs what the ticket holds; it is kept for a moment if nobody elsewhere waits for it."""
+        if self._may_keep(ticket):
+            timer = self._world.call_later(KEEP_IDLE_S, partial(self._drop, ticket))
+            self._idle[ticket] = self.pools(ticket), timer
+        else:
+            self._give_back(ticket)
+
+    def _may_keep(self, ticket: str) -> bool:
+        is_calm = self._joined and not self._lent and not self._wanted and not self._wishes
+        return is_calm and self._books is not None and self._books.may_serve_again(ticket)
+
+    def _drop(self, ticket: str) -> None:
+        self._idle.pop(ticket)[1].cancel()
+        self._give_back(ticket)
+
+    def _drop_idle(self) -> None:
+        for ticket in list(self._idle):
+            self._drop(ticket)
+
+    def _give_back(self, ticket: str) -> None:
         del self._held[ticket]
         self._stints.pop(ticket, None)
         if self._books is not None:
@@ -154,6 +196,7 @@ class Permits:
             return
         self._places[place] = count
         self._changes += 1
+        self._drop_idle()
         if self._books is not None:
             self._books.set_places({place: count})
             self._decide_soon()
@@ -183,6 +226,7 @@ class Permits:
 
     def _join(self) -> None:
         assert self._line is not None
+        self._drop_idle()
         books, lent = self._books, self._lent
         self._books, self._joined, self._lent = None, False, False
         self._joins += 1
@@ -287,7 +331,12 @@ class Permits:
                 self._take_books(loan)
             case ["recall"] if self._lent and self._line is not None:
                 self._join()
+            case ["wanted", wanted]:
+                self._wanted = wanted
+                if wanted:
+                    self._drop_idle()
             case ["limits", limits, lowered] if self._books is not None:
+                self._drop_idle()
                 self._books.set_limits(limits)
                 self._books.lower(lowered)
                 self._decide_soon()
@@ -295,6 +344,7 @@ class Permits:
                 self._line.send("report", self._report(), _ignore)
 
     def _take_books(self, loan: dict[str, Any]) -> None:
+        self._drop_idle()
         now = self._world.monotonic()
         self._open_books(loan["limits"], loan["lowered"])
         assert self._books is not None

@@ -156,6 +156,8 @@ def _host_lost(_pool: Pool, host: Any, _error: PodiumError) -> str:
 def _permits() -> None:
     always(Permits, "_lost", "ResourceActor lost")
     where(Permits, "withdraw", "wish withdrawn", lambda permits, id: permits._wishes[id].number is not None)
+    where(Permits, "_kept_for", "idle permits are there", lambda permits, _request: bool(permits._idle))
+    where(Permits, "_drop", "idle permits dropped", lambda permits, ticket: ticket in permits._idle)
     where(Permits, "inherit", "waits in a lane", lambda permits, _heir: permits._lent)
     where(Permits, "inherit", "waits in a lane during a stint", lambda permits, _heir: not permits._lent)
     around(ProtocolHost, "free_permit", ["permit passed on", "permit goes back"], _freed)

@@ -11,7 +11,9 @@ import pytest
 
 import podium
 from podium import Sequence, Workflow
+from podium.actors.resources import ResourceActor
 from podium.errors import TaskCancelled
+from podium.supervisors.permits import KEEP_IDLE_S
 from podium.testing import Faults, Simulation
 
 
@@ -79,6 +81,26 @@ def test_two_workflows_over_one_quota_pay_a_round_trip_per_stint_and_get_equal_s
     assert min(first_half.values()) > 150, first_half
 
 
+def test_two_workflows_over_a_plentiful_quota_ask_once_and_keep_what_nobody_waits_for(monkeypatch):
+    seen, asked = Seen(), []
+    acquire = ResourceActor._acquire
+    monkeypatch.setattr(ResourceActor, "_acquire", lambda *args: (asked.append(args), acquire(*args)))
+
+    async def work(engine):
+        workflows = seen.workflows(2, 0.1, concurrency=20)
+        for workflow in workflows * 20:
+            await (await engine.submit(workflow, None)).result()
+        often = len(asked)
+        for task in await engine.submit_many(workflows[0], [None] * 10):
+            await task.result()
+        await asyncio.sleep(2 * KEEP_IDLE_S)
+        return often, (await engine.status())["quotas"]["llm"]["held"]
+
+    often, held = Simulation(1, {"llm": 2}).run(work, 100)
+    assert often <= 8 and held == 0
+    assert seen.most == 2, "what one keeps is given to whoever waits for it"
+
+
 def test_long_steps_stay_in_order():
     """What would wait long at a host waits here, where others may still go before it."""
     seen = Seen()
@@ -121,6 +143,7 @@ def test_never_one_too_many_whatever_is_late_cancelled_or_changed(seed):
             with contextlib.suppress(TaskCancelled):
                 await task.result()
         await asyncio.gather(*cancelling)
+        await asyncio.sleep(2 * KEEP_IDLE_S)
         return (await engine.status())["quotas"]["llm"]
 
     at_rest = Simulation(seed, limits, faults).run(work, 1_000)
