@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..protocols.errors import PodiumError
 from ..protocols.values import Value
 from .permits import Permits
 from .settings import Governance
@@ -59,11 +58,10 @@ class Backlog:
         permits: Permits,
         settings: Governance,
         on_ready: Callable[[], None],
-        on_refused: Callable[[Job, PodiumError], None],
     ) -> None:
-        """`on_ready`: a job has got its permits; `on_refused`: it can never have them."""
+        """`on_ready`: a job has got its permits."""
         self._protocol, self._permits = protocol, permits
-        self._on_ready, self._on_refused = on_ready, on_refused
+        self._on_ready = on_ready
         weights = settings.weights
         self._waiting = Waiting(settings.age_s, lambda user: weights.get(user, 1.0))
         self._jobs: dict[str, Job] = {}
@@ -88,14 +86,11 @@ class Backlog:
         who = Who("", self._protocol, job.user, "", job.key)
         return Request(key, _NOBODY, job.needs, job.priority, job.accepted_at, job.order, who)
 
-    def _permitted(self, job: Job, answer: str | PodiumError) -> None:
+    def _permitted(self, job: Job, ticket: str) -> None:
         del self._wishing[str(id(job))]
-        if isinstance(answer, PodiumError):
-            self._on_refused(job, answer)
-        else:
-            job.ticket = answer
-            self._ready.append(job)
-            self._on_ready()
+        job.ticket = ticket
+        self._ready.append(job)
+        self._on_ready()
 
     def heir(self, ticket: str) -> Job | None:
         """Who is next for just those permits."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..protocols.errors import NotFound, PodiumError, Unknown
+from ..protocols.errors import PodiumError, Unknown
 from ..protocols.values import Value
 from .ledger import Ledger
 from .ports import Line, Reply, Timer, World
@@ -39,7 +39,7 @@ class _Wish:
     """Permits wished for. The request's id is their ticket at the ResourceActor, never used twice."""
 
     request: Request
-    then: Callable[[str | PodiumError], None]
+    then: Callable[[str], None]
     since: float
     number: int | None = None
 
@@ -78,10 +78,10 @@ class Permits:
         self._timer: Timer | None = None
         self._deciding = False
 
-    def acquire(self, wish: Request, then: Callable[[str | PodiumError], None]) -> None:
+    def acquire(self, wish: Request, then: Callable[[str], None]) -> None:
         """Ask for all that `wish` needs, and a place at its protocol's hosts.
 
-        `wish.id` is the caller's key for it; `then` gets the ticket when all is held, or why it never can be.
+        `wish.id` is the caller's key for it; `then` gets the ticket when all is held.
         """
         ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
         who = wish.who._replace(workflow=self._workflow, place=self._place(wish.who.protocol))
@@ -94,11 +94,9 @@ class Permits:
         self._keys[ticket] = wish.id
         if self._books is not None:
             self._enter(wish.id)
-        if self._lent or wish.id not in self._wishes:
-            return
-        if self._joined:
+        if self._joined and not self._lent:
             self._send(wish.id)
-        else:
+        elif not self._lent:
             self.connect()
 
     def withdraw(self, id: str) -> None:
@@ -269,30 +267,26 @@ class Permits:
             self._is_granted(id, wish)
         elif reply.error is None or isinstance(reply.error, Unknown) or self._wishes.get(id) is not wish:
             return  # decided by the books on loan, or asked again when the line is there again
-        elif isinstance(reply.error, NotFound) and reply.error.what == "permit holder":
+        else:
             self._lapsed(reply)
-        elif not self._lent:
-            self._end_wish(id, wish, reply.error)
 
     def _is_granted(self, id: str, wish: _Wish) -> None:
         if self._wishes.get(id) is wish:
             if not self._lent:
                 self._stints[wish.request.id] = self._world.monotonic() + self._settings.lookahead_s
-                self._end_wish(id, wish, None)
+                self._end_wish(id, wish)
         elif wish.request.id not in self._held and self._line is not None:
             self._line.send("release", [wish.request.id], _ignore)  # granted as it was withdrawn
 
-    def _end_wish(self, id: str, wish: _Wish, error: PodiumError | None) -> None:
+    def _end_wish(self, id: str, wish: _Wish) -> None:
         ticket = wish.request.id
         del self._wishes[id], self._keys[ticket]
+        self._held[ticket] = wish.request
         if self._books is not None and not self._books.is_granted(ticket):
             self._books.remove(ticket)
-        if error is None:
-            self._held[ticket] = wish.request
-            if self._books is not None:
-                self._books.claim(wish.request)
-            self.waits.observe(self._world.monotonic() - wish.since)
-        wish.then(ticket if error is None else error)
+            self._books.claim(wish.request)
+        self.waits.observe(self._world.monotonic() - wish.since)
+        wish.then(ticket)
 
     def _lapsed(self, reply: Reply) -> None:
         """This supervisor was silent for so long that its permits went to others: it ends, and its hosts with it."""
@@ -354,19 +348,14 @@ class Permits:
         self._trusted_until = max(self._trusted_until, now + self._lease_s)
         for id, wish in list(self._wishes.items()):
             if wish.request.id in loan["granted"]:
-                self._end_wish(id, wish, None)
+                self._end_wish(id, wish)
         for id in list(self._wishes):
             self._enter(id)
 
     def _enter(self, id: str) -> None:
         assert self._books is not None
-        wish = self._wishes[id]
-        try:
-            self._books.add(wish.request)
-        except PodiumError as error:
-            self._end_wish(id, wish, error)
-        else:
-            self._decide_soon()
+        self._books.add(self._wishes[id].request)
+        self._decide_soon()
 
     def _decide_soon(self) -> None:
         """Once for all that happens in this turn of the loop."""
@@ -385,7 +374,7 @@ class Permits:
         for request in self._books.decide(now):
             id = self._keys.get(request.id)
             if id is not None and (wish := self._wishes.get(id)) is not None:
-                self._end_wish(id, wish, None)
+                self._end_wish(id, wish)
         if self._timer is not None:
             self._timer.cancel()
         wake_at = math.inf if self._books is None else self._books.wake_at

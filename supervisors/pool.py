@@ -96,7 +96,7 @@ class Pool:
         self._world, self._settings = means.world, means.settings
         self._permits, self._family = means.permits, means.family
         self._declared, self._listener = declared, listener
-        self._backlog = Backlog(declared.name, self._permits, self._settings, self._feed, self._refused)
+        self._backlog = Backlog(declared.name, self._permits, self._settings, self._feed)
         lookahead_s = means.settings.lookahead_s
         self._lanes = Lanes(self._world, self._permits, self._backlog, lookahead_s, self._has_room_ahead, self._send)
         self.hosts = [
@@ -205,9 +205,6 @@ class Pool:
     def _has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
         return is_sound and len(host.jobs) < self._most(host)
-
-    def _refused(self, job: Job, error: PodiumError) -> None:
-        self._listener.result(job, ["fail", Failure("quota", str(error)).to_wire()])
 
     def _answered(self, job: Job, reply: Reply) -> None:
         host = job.host
