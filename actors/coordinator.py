@@ -81,6 +81,7 @@ class Coordinator:
         for name, entry in notes.items():
             if name.startswith(_WORKFLOW):
                 self._know(name.removeprefix(_WORKFLOW), entry)
+        self._world.load()  # from now on it is sampled
         self._alerting = Alerting(self._world, self._settings, self._status)
         self._world.background(self._resume(), "resume")
         self._world.background(self._alerting.keep_looking(), "alerts")

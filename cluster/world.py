@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 import secrets
 import shlex
+import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -166,6 +169,7 @@ async def _awaited(work: Awaitable[Any]) -> Any:
 
 
 async def run_command(command: str, text: str) -> None:
+    """See `World.run_command`. What still runs after `HOOK_S` is killed, with all that it has started."""
     try:
         process = await asyncio.create_subprocess_exec(
             *shlex.split(command), stdin=PIPE, stdout=DEVNULL, stderr=PIPE, start_new_session=True
@@ -175,7 +179,9 @@ async def run_command(command: str, text: str) -> None:
     try:
         _, said = await asyncio.wait_for(process.communicate(text.encode()), HOOK_S)
     except TimeoutError as error:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
         raise HookFailed(command=command, problem=f"still running after {HOOK_S:g} s, and ended") from error
     if process.returncode != 0:
         last = said.decode(errors="replace").strip()[-500:]

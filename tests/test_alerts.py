@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 
+import psutil
 import pytest
 
 from podium import Sequence, Workflow
+from podium.cluster import world
 from podium.cluster.config import load_settings
 from podium.cluster.world import run_command
 from podium.errors import InvalidSetting
@@ -73,3 +76,14 @@ def test_a_command_gets_the_text_and_its_failure_is_told(tmp_path):
     for wrong in ("/nowhere/hook", "an 'open quote"):
         with pytest.raises(HookFailed, match=f"`{wrong}`: "):
             asyncio.run(run_command(wrong, ""))
+
+
+def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(world, "HOOK_S", 0.5)
+    there = tmp_path / "pid"
+    start = "child = subprocess.Popen(['sleep', '600'])"
+    hang = f"import subprocess; {start}; open({str(there)!r}, 'w').write(str(child.pid)); child.wait()"
+    with pytest.raises(HookFailed, match=r"still running after 0\.5 s, and ended"):
+        asyncio.run(run_command(f'{sys.executable} -c "{hang}"', ""))
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(there.read_text())).wait(10)

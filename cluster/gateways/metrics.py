@@ -12,7 +12,7 @@ from ...supervisors.tally import BOUNDS_S
 
 
 def exposition(status: dict[str, Any]) -> list[str]:
-    """status: as `engine.status()` gives it, with "machine": {"cpu", "memory"}."""
+    """status: as `engine.status()` gives it."""
     lines: list[str] = []
     for family, kind, help_text, samples in _families(status):
         name = f"podium_{family}"
@@ -55,8 +55,8 @@ def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Samp
     yield "throttle_ratio", "gauge", "What is left of the limits.", [("", {}, status["throttle"]["factor"])]
     alerts: list[Sample] = [("", {"alert": each["name"]}, 1.0) for each in status["alerts"]]
     yield "alert_firing", "gauge", "Alerts whose rule holds.", alerts
-    for key, value in status["machine"].items():
-        yield f"machine_{key}_ratio", "gauge", "Share in use.", [("", {}, value)]
+    for key in ("cpu", "memory"):
+        yield f"machine_{key}_ratio", "gauge", "Share in use.", [("", {}, status["load"][key])]
 
 
 def _buckets(workflow: str, histogram: dict[str, Any]) -> list[Sample]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import psutil
 import typer
 from rich.console import Console, Group
 from rich.live import Live
@@ -53,11 +52,9 @@ def _looks(data: Path | None, every_s: float, times: int | None) -> Iterator[dic
     cluster = running_cluster(load_settings(data=data, source="cli").data)
     if cluster is None or cluster["kind"] != "ray":
         raise EngineClosed(reason="no cluster is running: `podium up` starts one")
-    psutil.cpu_percent()
     with connect(data=data, source="cli") as engine:
         while True:
-            machine = {"cpu": psutil.cpu_percent() / 100, "memory": psutil.virtual_memory().percent / 100}
-            yield {**engine.status(), "machine": machine, "at": time.time()}
+            yield {**engine.status(), "at": time.time()}
             times = None if times is None else times - 1
             if times == 0:
                 return
@@ -74,8 +71,8 @@ def _show(looks: Iterator[dict[str, Any]]) -> None:
 
 
 def picture(status: dict[str, Any], before: dict[str, Any] | None) -> Group:
-    machine = status["machine"]
-    head = Text(f"CPU {machine['cpu']:.0%}   memory {machine['memory']:.0%}", style="bold")
+    load = status["load"]
+    head = Text(f"CPU {load['cpu']:.0%}   memory {load['memory']:.0%}", style="bold")
     tables = [_workflows(status, before), use_table(status["quotas"]), *_users(status)]
     return Group(head, *warnings(status), *(part for table in tables for part in ("", table)))
 
