@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from ..protocols.errors import Overloaded
 from ..protocols.limits import read_limits
 from ..protocols.outcomes import Criticality, TaskRecord
+from .meters import Meters
 from .settings import Governance
 
 FULL_RETRY_S = 5.0
 """When to come back to a queue that is full, or a machine without memory: nobody knows, so not soon."""
-KEEP_METERS = 10_000
 SHOW_USERS = 10
 SHARES: Mapping[Criticality, float] = {"critical_plus": 1.1, "critical": 1.0, "sheddable_plus": 0.8, "sheddable": 0.5}
 """How full the queues may be, as a share of their bounds, for tasks of each criticality to come in."""
@@ -29,8 +29,8 @@ class Gate:
     def __init__(self, settings: Governance) -> None:
         self._settings = settings
         self._rates = read_limits(settings.rates)
-        self._meters: dict[tuple[str, str], float] = {}
-        """By source and user: when the rate will be back at its full burst, in monotonic seconds."""
+        self._meters = Meters()
+        """By source and user."""
         self._open: Counter[str] = Counter()
         """Open tasks by user."""
 
@@ -86,17 +86,13 @@ class Gate:
 
     def _wait_s(self, source: str, user: str, count: int, now: float) -> float:
         rate = self._rates.get(source)
-        if rate is None or rate.interval_s is None:
+        if rate is None:
             return 0.0
         if count > rate.amount:
             return FULL_RETRY_S  # never, in one go
-        full_at = max(now, self._meters.get((source, user), now))
-        return full_at + (count - rate.amount) * rate.interval_s - now
+        return self._meters.free_at((source, user), rate, count, now) - now
 
     def _use(self, source: str, user: str, count: int, now: float) -> None:
         rate = self._rates.get(source)
-        if rate is not None and rate.interval_s is not None:
-            full_at = max(now, self._meters.get((source, user), now))
-            self._meters[source, user] = full_at + count * rate.interval_s
-            if len(self._meters) > KEEP_METERS:
-                self._meters = {whose: full_at for whose, full_at in self._meters.items() if full_at > now}
+        if rate is not None:
+            self._meters.use((source, user), rate, count, now)

@@ -2,7 +2,7 @@
 
 A request gets all it needs in one decision, or nothing: there are no partial holds and no deadlock. A limit of the
 cluster has one pool, one "per user" a pool per user, and a request needs of every pool that its quotas have. Permits
-are held until they are released; of a rate, what is used up comes back with time (GCRA, the leaky bucket as a meter).
+are held until they are released; of a rate, what is used up comes back with time (`supervisors/meters.py`).
 
 A request also needs one of the *places* of the hosts that it can run on, so that nothing is held by what cannot run.
 
@@ -13,8 +13,6 @@ up reserves nothing, and neither does one that no pool could ever serve as the l
 Invariant (tested as a property): for every pool, held <= limit at every grant, and held equals the sum over the
 holders; a rate never gives more than burst + time / interval. A limit may be lowered under running holders; then held
 falls back to it as they release.
-
-Source: ITU-T I.371 (GCRA).
 """
 
 from __future__ import annotations
@@ -28,12 +26,11 @@ from typing import Any
 
 from ..protocols.errors import InvalidInput
 from ..protocols.limits import Amount, Limit, read_limits
+from .meters import Meters
 from .waiting import Holder, Pool, Request, Waiting, Who
 
 __all__ = ["Holder", "Ledger", "Request", "Who"]
 _PLACE = "!place"
-KEEP_METERS = 10_000
-"""Meters of rates that are full again, and kept nevertheless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +63,7 @@ class Ledger:
         self._limits = _by_quota(limits)
         self._lowered: dict[str, int] = {}
         self._held: Counter[Pool] = Counter()
-        self._meters: dict[Pool, float] = {}
-        """Of a rate: when it will have come back to its full burst (GCRA's theoretical arrival time)."""
-        self._empty_at = empty_at
+        self._meters = Meters(empty_at)
         self._grants: dict[str, Request] = {}
         self._shards: Counter[str] = Counter()
         shares = weights or {}
@@ -107,8 +102,7 @@ class Ledger:
         }
         for limit in (each for limits in self._limits.values() for each in limits):
             if limit.interval_s is not None and limit.scope == "cluster":
-                behind_s = self._meter((limit.name, ""), limit, now) - now
-                uses[limit.name]["left"] = math.floor(limit.amount - behind_s / limit.interval_s + 1e-6)
+                uses[limit.name]["left"] = self._meters.left((limit.name, ""), limit, now)
         return uses
 
     def pools(self, name: str) -> dict[str, int]:
@@ -217,9 +211,9 @@ class Ledger:
         """Of all that is granted."""
         return list(self._grants)
 
-    def meters(self, now: float) -> list[list[Any]]:
-        """[limit, whose pool, seconds until it is full again] of every rate that is in use."""
-        return [[*pool, full_at - now] for pool, full_at in self._meters.items() if full_at > now]
+    def meters(self, now: float) -> list[Any]:
+        """What rates were used, for `set_meters` of another ledger."""
+        return self._meters.to_wire(now)
 
     def charge(self, who: Who, amounts: Mapping[str, float], now: float) -> None:
         """Count what was used of some rates beyond what was granted, or give back what was not."""
@@ -227,15 +221,12 @@ class Ledger:
             for limit in self._limits.get(quota, ()):
                 if limit.interval_s is not None:
                     pool = limit.name, _whose(limit, who)
-                    self._meters[pool] = self._meter(pool, limit, now) + amount * limit.interval_s
+                    self._meters.use(pool, limit, amount, now)
                     self._waiting.unpark(pool)
 
-    def set_meters(self, meters: list[list[Any]] | None, now: float) -> None:
+    def set_meters(self, meters: list[Any] | None, now: float) -> None:
         """What rates were used meanwhile; None if nobody knows, and they count as used up."""
-        if meters is None:
-            self._empty_at, self._meters = now, {}
-        else:
-            self._meters = {(name, whose): now + full_in_s for name, whose, full_in_s in meters}
+        self._meters = Meters.from_wire(meters, now)
         self._waiting.unpark_all()
 
     def remove_holders(self, shard: str) -> None:
@@ -309,7 +300,7 @@ class Ledger:
             if pool in reserved:
                 return _Lack(pool, math.inf)
             if limit.interval_s is not None:
-                until = self._meter(pool, limit, now) + (count - limit.amount) * limit.interval_s
+                until = self._meters.free_at(pool, limit, count, now)
                 if until > now:
                     return _Lack(pool, until)
             elif self._held[pool] + count > limit.amount or self._is_lowered_below(pool, count):
@@ -326,14 +317,7 @@ class Ledger:
         self._count(request, 1)
         for pool, limit, count in self._pools(request):
             if limit.interval_s is not None:
-                self._meters[pool] = self._meter(pool, limit, now) + count * limit.interval_s
-        if len(self._meters) > KEEP_METERS:
-            self._meters = {pool: full_at for pool, full_at in self._meters.items() if full_at > now}
-
-    def _meter(self, pool: Pool, limit: Limit, now: float) -> float:
-        assert limit.interval_s is not None
-        unknown = self._empty_at + limit.amount * limit.interval_s
-        return max(now, self._meters.get(pool, unknown))
+                self._meters.use(pool, limit, count, now)
 
     def _wake_later(self, lack: _Lack) -> None:
         if lack.until < self._due_at.get(lack.pool, math.inf):

@@ -96,6 +96,17 @@ def test_what_can_never_be_granted_is_refused_with_the_limit():
         ledger.check({"gpu": 1})
 
 
+def test_the_unknown_past_of_a_rate_goes_with_the_books():
+    lender = Ledger({"tokens": "1/s burst 10"}, age_s=30, empty_at=100.0)
+    borrower = Ledger({"tokens": "1/s burst 10"}, age_s=30)
+    borrower.set_meters(lender.meters(104.0), 1_004.0)  # another clock
+    borrower.add(request("a", tokens=5))
+    assert borrower.decide(1_004.9) == []
+    assert [each.id for each in borrower.decide(1_005.1)] == ["a"]
+    lender.set_meters(borrower.meters(1_005.1), 105.1)
+    assert lender.uses(105.1)["tokens"]["left"] == 0
+
+
 def test_what_needs_a_quota_that_is_not_set_waits_for_it():
     ledger = Ledger({"llm": 2}, age_s=30)
     ledger.add(request("a", gpu=1))
