@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 
@@ -10,6 +11,7 @@ import pytest
 
 import podium
 from podium import Sequence, Workflow
+from podium.actors.host import _Attempt
 from podium.errors import InvalidInput, Overloaded, TaskFailed
 from podium.testing import Simulation
 from tests import sample
@@ -155,3 +157,27 @@ def test_tasks_that_were_accepted_under_a_limit_wait_for_it_in_a_cluster_without
     after = Simulation(2)
     after.disk = before.disk
     assert after.run(second) == 7
+
+
+def test_the_answer_of_code_that_does_not_stop_gives_no_permit_back(monkeypatch):
+    """It is free only when the host is certainly dead; here a kill takes no time, so the answer itself is looked at."""
+    answers = []
+    answer = _Attempt._answer
+    monkeypatch.setattr(_Attempt, "_answer", lambda self, result: (answers.append(result), answer(self, result)))
+
+    @podium.protocol(quotas={"llm": 1}, replicas=2, timeout_s=1)
+    async def stubborn(input):
+        while input == "stubborn":
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(10)
+
+    async def work(engine):
+        tasks = await engine.submit_many(Workflow("w", Sequence(stubborn)), ["stubborn", "good"])
+        with pytest.raises(TaskFailed, match="ran out of time"):
+            await tasks[0].result()
+        await tasks[1].result()
+
+    run(work, limits={"llm": 1})
+    (stuck, permit), (ended, came_back) = [(result[3], result[4]) for result in answers]
+    assert (stuck, permit) == (True, None)
+    assert not ended and came_back is not None
