@@ -147,7 +147,9 @@ def test_the_permits_of_a_dead_supervisor_are_soon_free_for_others(engine):
     kill(engine, "supervisor/holder")
     began = time.monotonic()
     assert waiting.result(timeout_s=15) == {"n": 2}
-    assert time.monotonic() - began < 10
+    took_s = time.monotonic() - began
+    print(f"free for others after {took_s:.2f} s")
+    assert took_s < 10
     for task in holding:
         task.cancel()
 
