@@ -9,10 +9,10 @@ What needs permits waits in a *lane* until one of the lane's permits is free: an
 to the next in its lane, or gives it back with the answer.
 
 Messages:
-    run [task id, path, attempt, user, input, timeout_s, lane, permit]; without permits both are None, and an attempt
-    with a lane may come with a permit or follow others. Answered by ["ok" | "fail", output or failure, seconds (None
-    if it never began), whether it is stuck, permit that comes back, amounts really used by quota]; chunks are
-    ["chunk", value] or ["log", level, text].
+    run [task id, path, attempt, user, input, [timeout_s, idle_timeout_s, deadline], lane, permit]; without permits the
+    last two are None, and an attempt with a lane may come with a permit or follow others. Answered by ["ok" | "fail",
+    output or failure, seconds (None if it never began), whether it is stuck, permit that comes back, amounts really
+    used by quota]; chunks are ["chunk", value] or ["log", level, text].
     permit [lane, permit]: for whoever waits in the lane; answered by the permit if nobody does.
 """
 
@@ -145,7 +145,8 @@ class _Attempt:
 
     def __init__(self, host: ProtocolHost, ask: Ask) -> None:
         self._host, self._ask = host, ask
-        self.task_id, self.path, self.number, self.user, self.input, self._timeout_s, self.lane, _ = ask.payload
+        self.task_id, self.path, self.number, self.user, self.input, times, self.lane, _ = ask.payload
+        self._timeout_s, self._idle_timeout_s, self._deadline = times
         self.permit: str | None = None
         ask.on_cancel = self.cancel
         self.ended = False
@@ -153,14 +154,17 @@ class _Attempt:
         self._stopping: Failure | None = None
         self._work: asyncio.Task[Value] | None = None
         self._timer: Timer | None = None
-        self._began_at = 0.0
+        self._idle_timer: Timer | None = None
+        self._began_at = self._heard_at = 0.0
         self._used: dict[str, float] = {}
 
     def begin(self) -> None:
         world = self._host.world
-        self._began_at = world.monotonic()
+        self._began_at = self._heard_at = world.monotonic()
         if self._timeout_s is not None:
             self._timer = world.call_later(self._timeout_s, self._time_out)
+        if self._idle_timeout_s is not None:
+            self._idle_timer = world.call_later(self._idle_timeout_s, self._look_if_idle)
         self._work = asyncio.get_running_loop().create_task(self._run())
         self._work.add_done_callback(self._finished)
 
@@ -172,6 +176,23 @@ class _Attempt:
         message = (
             f"step '{self.path}' of task {self.task_id} ran out of time: "
             f"{self._timeout_s:g} s allowed, {used_s:.1f} s used"
+        )
+        self._stop(Failure("timeout", message))
+
+    def heard(self) -> None:
+        """The code gave a sign of life; from any thread."""
+        self._heard_at = self._host.world.monotonic()
+
+    def _look_if_idle(self) -> None:
+        assert self._idle_timeout_s is not None
+        world = self._host.world
+        silent_s = world.monotonic() - self._heard_at
+        if silent_s < self._idle_timeout_s:
+            self._idle_timer = world.call_later(self._idle_timeout_s - silent_s, self._look_if_idle)
+            return
+        message = (
+            f"step '{self.path}' of task {self.task_id} gave no sign of life for {self._idle_timeout_s:g} s "
+            f"(ctx.heartbeat, ctx.emit or ctx.log)"
         )
         self._stop(Failure("timeout", message))
 
@@ -226,14 +247,17 @@ class _Attempt:
         return self._host.world.monotonic() - self._began_at
 
     def _set_timer(self, delay_s: float | None, callback: Callable[[], None] | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
+        """In the place of those of the time-outs."""
+        for timer in (self._timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._idle_timer = None
         if delay_s is not None and callback is not None:
             self._timer = self._host.world.call_later(delay_s, callback)
 
     def _context(self) -> Context:
-        deadline = None if self._timeout_s is None else self._host.world.now() + self._timeout_s
+        own = None if self._timeout_s is None else self._host.world.now() + self._timeout_s
+        deadline = min((at for at in (own, self._deadline) if at is not None), default=None)
         log = _StepLog(self._host.log, {"task": self.task_id, "step": self.path})
         log.tell = lambda level, text: self._chunk(["log", level, text])
         return Context(
@@ -244,11 +268,13 @@ class _Attempt:
             deadline=deadline,
             log=log,
             _emit=lambda value: self._chunk(["chunk", value]),
+            _heartbeat=self.heard,
             _cancelled=lambda: self._stopping is not None,
             _used=self._used,
         )
 
     def _chunk(self, chunk: list[Value]) -> None:
+        self.heard()
         pack(chunk)  # raises in the user's own call, not later on the wire
         if self._host.binding.is_async:
             self._ask.chunk(chunk)

@@ -160,11 +160,12 @@ class AsyncEngine:
         priority: int = 0,
         user: str | None = None,
         criticality: Criticality = "critical",
+        timeout_s: float | None = None,
     ) -> AsyncTask:
         """As `Engine.submit`."""
         keys = None if key is None else [key]
         tasks = await self.submit_many(
-            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality
+            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality, timeout_s=timeout_s
         )
         return tasks[0]
 
@@ -177,9 +178,11 @@ class AsyncEngine:
         priority: int = 0,
         user: str | None = None,
         criticality: Criticality = "critical",
+        timeout_s: float | None = None,
     ) -> list[AsyncTask]:
         """As `Engine.submit_many`."""
-        wires = self._core.wires(workflow, list(inputs), _checked_keys(keys, inputs), priority, user, criticality)
+        known = _checked_keys(keys, inputs)
+        wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         await self._core.deploy(workflow)
         acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
         ids = await asyncio.gather(*(asyncio.wrap_future(ack) for ack in acks))
@@ -270,6 +273,7 @@ class Engine:
         priority: int = 0,
         user: str | None = None,
         criticality: Criticality = "critical",
+        timeout_s: float | None = None,
     ) -> Task:
         """Submit one task. When this returns, it is durable.
 
@@ -277,6 +281,7 @@ class Engine:
             key: makes it idempotent: the same key, user and workflow with the same input give the same task.
             priority: higher goes first; `podium.BACKGROUND` is for what nobody waits for.
             criticality: when queues fill up, what is sheddable is refused first; see docs/limits.md.
+            timeout_s: seconds from acceptance in which the task has to end, instead of the workflow's.
 
         Raises:
             InvalidInput: does not fit the workflow; nothing was accepted.
@@ -284,7 +289,10 @@ class Engine:
             Overloaded: come back later; nothing was accepted.
         """
         keys = None if key is None else [key]
-        return self.submit_many(workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality)[0]
+        tasks = self.submit_many(
+            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality, timeout_s=timeout_s
+        )
+        return tasks[0]
 
     def submit_many(
         self,
@@ -295,13 +303,15 @@ class Engine:
         priority: int = 0,
         user: str | None = None,
         criticality: Criticality = "critical",
+        timeout_s: float | None = None,
     ) -> list[Task]:
         """Submit many tasks with one wait for their durable acknowledgements; tasks in the order of inputs.
 
         All inputs are checked before any is sent. If one key conflicts, that error is raised, and the other
         tasks are accepted all the same: submit again with the same keys to get them.
         """
-        wires = self._core.wires(workflow, list(inputs), _checked_keys(keys, inputs), priority, user, criticality)
+        known = _checked_keys(keys, inputs)
+        wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         self.deploy(workflow)
         acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
         ids = [ack.result() for ack in acks]

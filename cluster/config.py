@@ -83,6 +83,9 @@ class Settings(BaseModel):
     """Largest input or output of a step, packed, in bytes."""
     max_losses: Annotated[int, Field(ge=0)] = 5
     """Hosts that one attempt may lose before its step fails as `host_lost`."""
+    retry_reserve: Annotated[float, Field(ge=0)] = 30.0
+    """Retries of each protocol in each workflow, beside the share of its first attempts that a step's `retry` has as
+    `budget`. What is used of them comes back within some minutes."""
     grace_s: Annotated[float, Field(gt=0)] = 2.0
     """Seconds that cancelled or timed-out work may take to end before its host is replaced."""
     lookahead_s: Annotated[float, Field(ge=0)] = 0.05

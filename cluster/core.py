@@ -169,7 +169,7 @@ class Core:
     def submit(
         self, workflow: str, hash: str, tasks: list[list[Value]]
     ) -> tuple[list[Future[str]], list[Future[Ended]]]:
-        """Send tasks ([id, input, user, priority, key, again, source, criticality]); from any thread.
+        """Send tasks as `wires` gives them; from any thread.
 
         Returns:
             For each task a future of its id once it is durable (with a key, perhaps an older task's), and
@@ -295,6 +295,7 @@ class Core:
         priority: int,
         user: str | None,
         criticality: Criticality,
+        timeout_s: float | None,
     ) -> list[list[Value]]:
         """New tasks as the supervisor takes them. Raises InvalidInput, naming the input if there are several."""
         if not isinstance(workflow, Workflow):
@@ -303,6 +304,8 @@ class Core:
         if criticality not in get_args(Criticality):
             known = ", ".join(get_args(Criticality))
             raise InvalidInput(problem=f"'{criticality}' is none of {known}", path="criticality")
+        if timeout_s is not None and not timeout_s > 0:
+            raise InvalidInput(problem=f"seconds are more than 0, not {timeout_s!r}", path="timeout_s")
         wires = []
         for index, input in enumerate(inputs):
             name = "input" if len(inputs) == 1 else f"inputs[{index}]"
@@ -310,7 +313,7 @@ class Core:
             workflow.check_input(plain)
             key = keys[index] if keys is not None else None
             id, whose = new_task_id(self._session.world), user or self.settings.user
-            wires.append([id, plain, whose, priority, key, False, self.settings.source, criticality])
+            wires.append([id, plain, whose, priority, key, False, self.settings.source, criticality, timeout_s])
         return wires
 
 

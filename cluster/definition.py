@@ -25,6 +25,7 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "root": tree["root"],
         "input": tree.get("input"),
         "supervision": tree.get("supervision"),
+        "timeout_s": workflow.timeout_s,
         "when_down": workflow.when_down,
         "protocols": {ref: declaration_of(target).model_dump(mode="json") for ref, target in targets.items()},
         "search_path": sorted({root for ref in targets if (root := import_root(ref))}),

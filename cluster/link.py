@@ -26,7 +26,7 @@ _RECORDED = ("accepted", "finished", "retrying", "lost", "failed")
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Tasks sent together: [id, input, user, priority, key, again, source, criticality] each."""
+    """Tasks sent together, as `Intake` reads them."""
 
     hash: str
     tasks: list[list[Value]]

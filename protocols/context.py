@@ -15,6 +15,10 @@ def _drop(_chunk: Value) -> None:
     """Nobody listens: a protocol called directly, in a unit test."""
 
 
+def _nothing() -> None:
+    """No time is running."""
+
+
 def _never() -> bool:
     return False
 
@@ -30,12 +34,13 @@ class Context:
     """Counted from 1. A run that was lost with its host is repeated under the same number."""
     user: str = ""
     deadline: float | None = None
-    """UTC seconds since 1970 at which this attempt times out, or None."""
+    """UTC seconds since 1970 at which this attempt, its step, a node around it or the task times out first, or None."""
     log: logging.Logger | logging.LoggerAdapter[Any] = field(
         default_factory=lambda: logging.getLogger("podium.protocol")
     )
     """Goes to the actor's log and, live, to `task.events()`."""
     _emit: Callable[[Value], None] = _drop
+    _heartbeat: Callable[[], None] = _nothing
     _cancelled: Callable[[], bool] = _never
     _used: dict[str, float] = field(default_factory=dict)
 
@@ -64,3 +69,7 @@ class Context:
     def emit(self, chunk: Value) -> None:
         """Send a partial result to whoever watches the task. Live only: not stored, not replayed."""
         self._emit(chunk)
+
+    def heartbeat(self) -> None:
+        """Say that the run goes on: its idle time-out begins anew. Cheap; `emit` and the log do so, too."""
+        self._heartbeat()

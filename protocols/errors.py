@@ -214,6 +214,7 @@ class TaskFailed(GiveUp):
         super().__init__(
             f"task {task_id} of workflow '{workflow}' failed in {place}: "
             f"{failure.get('kind') or failure['code']}: {failure['message']}"
+            + (f" (not tried again: {failure['note']})" if failure.get("note") else "")
         )
         self.task_id, self.workflow, self.step, self.attempt = task_id, workflow, step, attempt
         self.cause_code, self.cause_kind = failure["code"], failure.get("kind", "")

@@ -39,6 +39,9 @@ class Failure:
     retry_after_s: float | None = None
     """When the exception said to come back: its `retry_after_s` or `retry_after`, or its response's Retry-After."""
 
+    note: str = ""
+    """Why it was not tried again although the policy would have had another attempt."""
+
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -36,6 +36,14 @@ class Retry(BaseModel):
     max_retry_after_s: Annotated[float, Field(ge=0)] = 300.0
     """A service may say when to come back, later than the policy would; if it is longer than this, the step fails."""
 
+    budget: Annotated[float, Field(ge=0, le=1)] | None = 0.1
+    """Retries of a protocol as a share of its first attempts, beside a reserve (setting `retry_reserve`); when they are
+    used up, failures stand. Retries that led to success are not counted. None is no bound."""
+    under_pressure: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Attempts instead of `attempts` while CPU, memory or event loop are overloaded (more than 80 %)."""
+    for_priority: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Attempts instead of `attempts`, under pressure or not, for tasks with a priority above 0."""
+
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Retry:
         if self.initial_delay_s > self.max_delay_s:
@@ -47,11 +55,33 @@ class Retry(BaseModel):
 
 NO_RETRY = Retry(attempts=1)
 PRESETS: Mapping[str, Retry] = {
-    "llm": Retry(attempts=3, initial_delay_s=1.0, max_delay_s=5.0, only=("ConnectionError", "TimeoutError", "timeout")),
-    "tool": Retry(attempts=2, initial_delay_s=2.0, max_delay_s=2.0, only=("TemporaryError", "ConnectionError")),
-    "storage": Retry(attempts=5, initial_delay_s=0.5, max_delay_s=2.0, only=("ConnectionError", "TimeoutError")),
+    "llm": Retry(
+        attempts=3,
+        initial_delay_s=1.0,
+        max_delay_s=5.0,
+        only=("ConnectionError", "TimeoutError", "timeout"),
+        under_pressure=1,
+        for_priority=5,
+    ),
+    "tool": Retry(
+        attempts=2,
+        initial_delay_s=2.0,
+        max_delay_s=2.0,
+        only=("TemporaryError", "ConnectionError"),
+        under_pressure=1,
+        for_priority=5,
+    ),
+    "storage": Retry(
+        attempts=5,
+        initial_delay_s=0.5,
+        max_delay_s=2.0,
+        only=("ConnectionError", "TimeoutError"),
+        under_pressure=1,
+        for_priority=5,
+    ),
 }
-"""By kind of operation; figures from the project's first design document, waits with full jitter."""
+"""By kind of operation; figures from the project's first design document, waits with full jitter. Under pressure there
+is one attempt, for tasks of priority there are five."""
 
 
 def _named(policy: Any) -> Any:
@@ -68,9 +98,17 @@ RetryPolicy: TypeAlias = Annotated[
 """A policy, or the name of a preset."""
 
 
-def may_retry(policy: Retry, failure: Failure, attempt: int) -> bool:
-    """Whether attempt number `attempt`, which ended in `failure`, is followed by another."""
-    if attempt >= policy.attempts or failure.code in NEVER_RETRIED:
+def attempts_of(policy: Retry, priority: int, pressed: bool) -> int:
+    """How many attempts a step of a task has, the machine being under pressure or not. One that has no retries gets
+    none for its priority."""
+    if policy.attempts > 1 and priority > 0 and policy.for_priority is not None:
+        return policy.for_priority
+    return min(policy.attempts, policy.under_pressure or policy.attempts) if pressed else policy.attempts
+
+
+def may_retry(policy: Retry, failure: Failure, attempt: int, attempts: int) -> bool:
+    """Whether attempt number `attempt` of `attempts`, which ended in `failure`, is followed by another."""
+    if attempt >= attempts or failure.code in NEVER_RETRIED:
         return False
     if (failure.retry_after_s or 0.0) > policy.max_retry_after_s:
         return False

@@ -45,6 +45,8 @@ class Declaration(BaseModel):
     """What limits "per key" count apart, as CEL over `input`: `input.model`."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Longest time of one attempt, from the moment it begins to run."""
+    idle_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Longest time in which an attempt neither emits, nor logs, nor calls `ctx.heartbeat()`."""
     retry: RetryPolicy | None = None
     """How often a failed run is repeated; or a preset: llm, tool, storage."""
     num_cpus: Annotated[float, Field(ge=0)] = 0
@@ -74,6 +76,7 @@ class Protocol:
     quotas: ClassVar[Mapping[str, int]] = {}
     limit_key: ClassVar[str | None] = None
     timeout_s: ClassVar[float | None] = None
+    idle_timeout_s: ClassVar[float | None] = None
     retry: ClassVar[Retry | str | None] = None
     num_cpus: ClassVar[float] = 0
     num_gpus: ClassVar[float] = 0
@@ -134,6 +137,7 @@ def protocol(
     quotas: Mapping[str, int] | None = None,
     limit_key: str | None = None,
     timeout_s: float | None = None,
+    idle_timeout_s: float | None = None,
     retry: Retry | str | None = None,
     num_cpus: float = 0,
     num_gpus: float = 0,

@@ -84,6 +84,10 @@ class Step(_Node):
     """`module:name` of the protocol."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Longest time of one attempt, from the moment it begins to run."""
+    idle_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Longest time in which an attempt neither emits, nor logs, nor calls `ctx.heartbeat()`."""
+    total_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds from when the step is due until it has to have its outcome, all attempts and waits included."""
     retry: RetryPolicy | None = None
     """How often it runs again; or a preset: llm, tool, storage."""
     quotas: Mapping[str, Annotated[int, Field(ge=1)]] | None = None
@@ -112,7 +116,12 @@ class Step(_Node):
         return ref
 
 
-class Sequence(_Node):
+class _Group(_Node):
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds from its start until it has to have its outcome; None is no bound."""
+
+
+class Sequence(_Group):
     """One after another; the output of each is the input of the next."""
 
     sequence: Annotated[tuple[Node, ...], Field(min_length=1)]
@@ -139,7 +148,7 @@ class Sequence(_Node):
         return self
 
 
-class Parallel(_Node):
+class Parallel(_Group):
     """At once: named branches on the same input, or one node over each item of a list.
 
     The output is a mapping by branch name, or a list in the order of the items. A join of `any` gives the
@@ -155,10 +164,8 @@ class Parallel(_Node):
     join: Annotated[str, Field(pattern=r"^(all|any|settled|quorum\([1-9][0-9]*\))$")] = "all"
     rest: Literal["cancel", "wait"] = "cancel"
     """What becomes of the branches that run when the join is decided: cancelled, or waited for."""
-    timeout_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds from the start of the branches until the node has to have its outcome; None is no bound."""
     on_timeout: Literal["fail", "partial"] = "fail"
-    """What then comes out: a failure, or what is there by then.
+    """What comes out after `timeout_s`: a failure, or what is there by then.
 
     With "partial" the output is always {"outputs": …, "missing": […]}, the missing by name or by index (their places in
     a list of outputs are null); under `settled` it is as usual, and the missing have an error with the code "timeout".
@@ -192,7 +199,7 @@ class Parallel(_Node):
         return int(self.join[7:-1]) if self.join.startswith("quorum") else None
 
 
-class Hierarchy(_Node):
+class Hierarchy(_Group):
     """A supervising protocol and its team.
 
     Each round the supervising protocol gets {"input", "round", "outcomes", "feedback"} and returns a verdict
@@ -231,7 +238,7 @@ class Rule(Definition):
     to: str
 
 
-class Adaptive(_Node):
+class Adaptive(_Group):
     """Named nodes; after each, the first rule that matches says what follows, until one leads to `end`."""
 
     adaptive: Annotated[Mapping[str, Node], Field(min_length=1)]
@@ -286,6 +293,11 @@ Node: TypeAlias = Annotated[
 def quorum(n: int) -> str:
     """The join that is met by `n` successes."""
     return f"quorum({n})"
+
+
+def time_limit_s(node: Node) -> float | None:
+    """Seconds that a node has for everything in it, from when it is due."""
+    return node.total_timeout_s if isinstance(node, Step) else node.timeout_s
 
 
 def default_name(node: _Node) -> str:

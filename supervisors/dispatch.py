@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from ..protocols.conditions import ExpressionFailed, key_of
 from ..protocols.errors import PodiumError
 from ..protocols.outcomes import Failure
-from ..protocols.tree import Hierarchy, Parallel, Step
+from ..protocols.tree import Hierarchy, Step
 from ..protocols.values import Value
 from .backlog import Job
 from .family import Child
@@ -43,7 +42,6 @@ class Dispatcher:
         self._jobs: dict[tuple[str, str], Job] = {}
         self._errands: dict[tuple[str, str], Tier] = {}
         self._waits: dict[tuple[str, str], Timer] = {}
-        self._alarms: dict[str, list[Timer]] = defaultdict(list)
         self._code: dict[str, bytes] = {}
 
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
@@ -119,6 +117,7 @@ class Dispatcher:
 
     def _job(self, plan: Plan, task: TaskState, place: Place, step: Step, order: int) -> Job:
         settings, record = plan.settings(step), task.record
+        times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, task.due_at(place)]
         task_id = record.task_id.partition("/")[0]
         return Job(
             what=(task, place),
@@ -127,7 +126,7 @@ class Dispatcher:
             priority=record.priority,
             user=record.user,
             key=key_of(settings.limit_key, place.input) if settings.limit_key else "",
-            payload=[task_id, place.path, place.attempt, record.user, place.input, settings.timeout_s],
+            payload=[task_id, place.path, place.attempt, record.user, place.input, times],
             needs=settings.quotas,
             losses=place.losses,
         )
@@ -154,7 +153,7 @@ class Dispatcher:
         tier = self._tiers[plan.name]
         self._errands[record.task_id, place.path] = tier
         errand = Errand(
-            task=[id, place.input, record.user, record.priority, None, recovered, None, "critical"],
+            task=[id, place.input, record.user, record.priority, None, recovered, None, "critical", None],
             hash=str(plan.definition["hash"]),
             on_result=lambda result: self._ended(task, place, result),
         )
@@ -179,17 +178,6 @@ class Dispatcher:
         tier = self._errands.pop(key, None)
         if tier is not None:
             tier.cancel(f"{key[0].partition('/')[0]}/{place.path}")
-
-    def set_alarm(self, task: TaskState, place: Place, ring: Callable[[], None]) -> None:
-        """Call back when the node at `place` has had its time; a clock that was set back gives it no more."""
-        assert isinstance(place.node, Parallel) and place.node.timeout_s is not None
-        left_s = place.opened_at + place.node.timeout_s - self._world.now()
-        timer = self._world.call_later(max(0.0, min(left_s, place.node.timeout_s)), ring)
-        self._alarms[task.record.task_id].append(timer)
-
-    def clear_alarms(self, task: TaskState) -> None:
-        for timer in self._alarms.pop(task.record.task_id, ()):
-            timer.cancel()
 
     def is_started(self, task: TaskState, place: Place) -> bool:
         """Whether the step has been sent to a host or to its tier."""

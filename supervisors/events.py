@@ -55,13 +55,28 @@ class Abandoned:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """A node of several steps did not have its outcome in time."""
+    """A node did not have its outcome in time."""
 
     path: str
     at: float
 
 
-Event: TypeAlias = StepFinished | StepFailed | Cancelled | StepLost | Abandoned | TimedOut
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The task has to end within `timeout_s` of `at`."""
+
+    timeout_s: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The task did not end in time."""
+
+    at: float
+
+
+Event: TypeAlias = StepFinished | StepFailed | Cancelled | StepLost | Abandoned | TimedOut | Due | Overdue
 
 
 def pack_events(events: list[Event]) -> bytes:
@@ -86,6 +101,10 @@ def _to_wire(event: Event) -> list[Value]:
             return ["a", event.reason, event.at]
         case TimedOut():
             return ["t", event.path, event.at]
+        case Due():
+            return ["d", event.timeout_s, event.at]
+        case Overdue():
+            return ["o", event.at]
 
 
 def _from_wire(wire: list[Value]) -> Event:
@@ -102,4 +121,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return Abandoned(reason, at)
         case ["t", path, at]:
             return TimedOut(path, at)
+        case ["d", timeout_s, at]:
+            return Due(timeout_s, at)
+        case ["o", at]:
+            return Overdue(at)
     raise ValueError(f"unknown event {str(wire)[:80]}")

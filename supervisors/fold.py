@@ -14,9 +14,9 @@ from ..protocols.outcomes import Failure, Outcome, TaskRecord, error_for_rules
 from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, default_name
 from ..protocols.values import Value
 from ..protocols.verdicts import as_goto
-from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost, TimedOut
+from .events import Abandoned, Cancelled, Due, Event, Overdue, StepFailed, StepFinished, StepLost, TimedOut
 from .modes import adaptive, hierarchical, parallel, sequential
-from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState
+from .state import Alarm, Calm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time
 
 _OPENING: dict[type, Callable[[Place], list[Move]]] = {
     Sequence: sequential.opening,
@@ -73,7 +73,12 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
         case TimedOut():
             place = task.timed.get(event.path)
             if place is not None:
-                folding.perform(place, parallel.timed_out(place))
+                folding.time_out(place)
+        case Due():
+            task.time = Time(event.at, event.timeout_s)
+            folding.effects.append(Alarm(None))
+        case Overdue() if task.time is not None:
+            _stop(folding, Failure("timeout", f"the task had not ended after {task.time.limit_s:g} s"))
         case Abandoned():
             _stop(folding, Failure("workflow_down", event.reason))
     folding.settle()
@@ -131,7 +136,7 @@ class _Folding:
             place, outcome = self.ended.pop()
             if place.outcome is not None:
                 continue
-            self.task.timed.pop(place.path, None)
+            self.calm(place)
             if outcome.failure is not None and self.stand_in(place, outcome.failure):
                 continue
             place.outcome = outcome
@@ -158,6 +163,25 @@ class _Folding:
             return True
         return False
 
+    def time_out(self, place: Place) -> None:
+        """The node has had its time."""
+        if isinstance(place.node, Parallel):
+            self.perform(place, parallel.timed_out(place))
+            return
+        for child in place.children.values():
+            if child.outcome is None:
+                self.halt(child)
+        if self.task.running.pop(place.path, None) is not None:
+            self.effects.append(Halt(place))
+        assert place.time is not None
+        what = place.path or place.name
+        failure = Failure("timeout", f"{what} had not ended after {place.time.limit_s:g} s")
+        self.ended.append((place, Outcome(failure=failure.at(what, place.attempt))))
+
+    def calm(self, place: Place) -> None:
+        if self.task.timed.pop(place.path, None) is not None:
+            self.effects.append(Calm(place))
+
     def perform(self, place: Place, moves: list[Move]) -> None:
         for move in moves:
             match move:
@@ -177,21 +201,21 @@ class _Folding:
         except ExpressionFailed as error:
             self.ended.append((place, Outcome(failure=Failure("expression", str(error)).at(place.path, 1))))
             return
+        if place.time is not None:
+            self.task.timed[place.path] = place
+            self.effects.append(Alarm(place))
         if place.is_leaf():
             self.task.running[place.path] = place
             self.effects.append(Run(place))
         else:
-            if isinstance(place.node, Parallel) and place.node.timeout_s is not None:
-                self.task.timed[place.path] = place
-                self.effects.append(Alarm(place))
             self.perform(place, _OPENING[type(place.node)](place))
 
     def halt(self, place: Place) -> None:
         for leaf in list(place.open_leaves()):
             if self.task.running.pop(leaf.path, None) is not None:
                 self.effects.append(Halt(leaf))
-        for path in [path for path, timed in self.task.timed.items() if timed.is_within(place)]:
-            del self.task.timed[path]
+        for timed in [timed for timed in self.task.timed.values() if timed.is_within(place)]:
+            self.calm(timed)
         place.outcome = _STOPPED
 
 

@@ -33,6 +33,8 @@ class Submission:
     source: str | None
     """Who speaks: driver, cli, mcp; None if it belongs to a task that was accepted above."""
     criticality: Criticality
+    timeout_s: float | None
+    """What the task has from its acceptance to its end."""
     error: PodiumError | None = None
     known: Found | None = None
     effects: list[Effect] = field(default_factory=list)
@@ -64,10 +66,10 @@ class Intake:
             self._admit(plan, submissions, then)
 
     def _read(self, plan: Plan, wire: list[Value]) -> Submission:
-        id, input, user, priority, key, again, source, criticality = wire
+        """[id, input, user, priority, key, again, source, criticality, timeout_s]."""
+        id, input, user, priority, key, again, source, criticality, timeout_s = wire
         if not (isinstance(id, str) and isinstance(user, str) and isinstance(priority, int)):
-            shape = "[id, input, user, priority, key, again, source, criticality]"
-            raise InvalidInput(problem=f"a task is {shape}", path="tasks")
+            raise InvalidInput(problem="id and user are texts, priority is a whole number", path="tasks")
         if criticality not in get_args(Criticality):
             raise InvalidInput(problem=f"'{criticality}' is none of {', '.join(get_args(Criticality))}", path="tasks")
         record = TaskRecord(
@@ -82,7 +84,8 @@ class Intake:
             status="running",
             accepted_at=self._world.now(),
         )
-        return Submission(record, digest(input) if key is not None else "", again, source, criticality)
+        payload_digest = digest(input) if key is not None else ""
+        return Submission(record, payload_digest, again, source, criticality, timeout_s or plan.timeout_s)
 
     def _sort_out(
         self,

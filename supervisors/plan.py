@@ -20,6 +20,7 @@ class StepSettings:
 
     ref: str
     timeout_s: float | None
+    idle_timeout_s: float | None
     retry: Retry
     quotas: Mapping[str, int]
     limit_key: str | None
@@ -45,6 +46,7 @@ class Plan:
         self.definition = dict(definition)
         self.name, self.version = str(definition["name"]), str(definition["version"])
         self.hash = str(definition["hash"])
+        self.timeout_s: float | None = definition.get("timeout_s")
         self.root: Node = Workflow.from_trusted({"name": self.name, "root": definition["root"]}).root
         self.declarations = {
             ref: Declaration.model_validate(declared) for ref, declared in definition["protocols"].items()
@@ -89,11 +91,12 @@ class Plan:
 
     def _tier_definition(self, node: Hierarchy) -> dict[str, Any]:
         root = node.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"with": None}
-        root = {key: value for key, value in root.items() if key not in ("fallback", "otherwise")}
+        root = {key: value for key, value in root.items() if key not in ("fallback", "otherwise", "timeout_s")}
         below = [each for _, own in own_children(node) for _, each in walk(own, ())]
         used = {child.step for child in below if isinstance(child, Step)}
         protocols = {ref: self.definition["protocols"][ref] for ref in sorted(used)}
-        return {**self.definition, "root": root, "protocols": protocols, "hash": digest(root), "supervision": None}
+        own = {"root": root, "protocols": protocols, "hash": digest(root), "supervision": None, "timeout_s": None}
+        return {**self.definition, **own}
 
 
 def _supervision(definition: Mapping[str, Any], root: Node) -> Supervision:
@@ -105,7 +108,8 @@ def _supervision(definition: Mapping[str, Any], root: Node) -> Supervision:
 def _settings(step: Step, declared: Declaration) -> StepSettings:
     return StepSettings(
         ref=step.step,
-        timeout_s=step.timeout_s if step.timeout_s is not None else declared.timeout_s,
+        timeout_s=step.timeout_s or declared.timeout_s,
+        idle_timeout_s=step.idle_timeout_s or declared.idle_timeout_s,
         retry=step.retry or declared.retry or NO_RETRY,
         quotas=step.quotas if step.quotas is not None else declared.quotas,
         limit_key=declared.limit_key,

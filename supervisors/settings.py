@@ -25,6 +25,8 @@ class Governance:
     max_losses: int = 5
     """Hosts that one attempt may lose before its step fails as `host_lost`."""
     max_value_bytes: int = MAX_VALUE_BYTES
+    retry_reserve: float = 30.0
+    """Retries that a protocol has beside its share."""
     grace_s: float = 2.0
     """Seconds that cancelled work may take to end before its host is replaced."""
     lookahead_s: float = 0.05

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..protocols.outcomes import Failure, Outcome, TaskRecord
-from ..protocols.tree import Hierarchy, Node, Step
+from ..protocols.tree import Hierarchy, Node, Step, time_limit_s
 from ..protocols.values import Value
+
+
+class Time(NamedTuple):
+    """A time that runs out."""
+
+    since: float
+    """UTC seconds."""
+    limit_s: float
+
+    @property
+    def until(self) -> float:
+        return self.since + self.limit_s
+
+    def left_s(self, now: float) -> float:
+        """Seconds from now; a clock that was set back gives no more than there were."""
+        return max(0.0, min(self.until - now, self.limit_s))
 
 
 @dataclass(slots=True)
@@ -41,6 +57,12 @@ class Place:
     """UTC seconds at which the next attempt may start."""
     wait_s: float = 0.0
     """How long that was from the failure: a clock that was set back makes nobody wait longer."""
+
+    @property
+    def time(self) -> Time | None:
+        """What it has for everything in it."""
+        limit_s = time_limit_s(self.node)
+        return None if limit_s is None else Time(self.opened_at, limit_s)
 
     def is_leaf(self) -> bool:
         """Whether something outside runs it: a protocol host, or the supervisor of a nested Hierarchy."""
@@ -88,8 +110,20 @@ class TaskState:
     """Open nodes that have to end in time, by path."""
     outcome: Outcome | None = None
     cancelled: bool = False
+    time: Time | None = None
+    """What it has from its acceptance to its end."""
     entries: int = 0
     """Journal entries so far."""
+
+    def due_at(self, place: Place) -> float | None:
+        """When the step at this place, a node around it, or the task runs out of time, in UTC seconds."""
+        times = [self.time]
+        node: Place | None = place
+        while node is not None:
+            if node.path in self.timed:
+                times.append(node.time)
+            node = node.parent
+        return min((time.until for time in times if time is not None), default=None)
 
     @property
     def status(self) -> str:
@@ -141,9 +175,16 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Effect: the node at this place is to have its outcome `timeout_s` after it was opened."""
+    """Effect: the time of the node at this place has begun; of the task, without a place."""
+
+    place: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calm:
+    """Effect: the time of the node at this place does not matter any more."""
 
     place: Place
 
 
-Effect: TypeAlias = Run | Halt | Alarm
+Effect: TypeAlias = Run | Halt | Alarm | Calm

@@ -17,19 +17,19 @@ from typing import Any
 
 from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
 from ..protocols.outcomes import Failure, TaskRecord, TaskStatus
-from ..protocols.policy import delay_before_retry, may_retry
 from ..protocols.tree import Step
 from ..protocols.values import Value, pack
+from .alarms import Alarms
 from .desk import Desk
 from .dispatch import Dispatcher
 from .events import (
     Abandoned,
     Cancelled,
+    Due,
     Event,
     StepFailed,
     StepFinished,
     StepLost,
-    TimedOut,
     pack_events,
     unpack_events,
 )
@@ -42,8 +42,9 @@ from .plan import Plan, TierPlan
 from .pool import Means
 from .ports import Ask, Change, Closing, Entry, Forget, Journal, NewTask, Note, OpenTask, Running, World, durable
 from .retention import Retention
+from .retries import Retries
 from .settings import Governance
-from .state import Alarm, Effect, Halt, Place, Run, TaskState
+from .state import Alarm, Calm, Effect, Halt, Place, Run, TaskState
 from .tally import Tally
 from .watchers import Watchers, done_chunk, live_event
 
@@ -74,7 +75,9 @@ class Supervisor:
         self._gate: Gate
         self._intake: Intake
         self._desk: Desk
+        self._alarms = Alarms(world, self._take)
         self._retention: Retention
+        self._retries: Retries
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
         """setup: shard, settings, resources (address), definitions, code, keep, abandon.
@@ -118,6 +121,7 @@ class Supervisor:
         self._dispatcher = Dispatcher(means, self._step_ended, self._tell, tier_setup)
         self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget)
+        self._retries = Retries(world, settings)
         self._gate = Gate(settings)
         self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
 
@@ -219,7 +223,7 @@ class Supervisor:
     # tasks in
 
     def _submit(self, ask: Ask) -> None:
-        """submit {"hash", "follow", "tasks": [[id, input, user, priority, key, again, source, criticality], …]}.
+        """submit {"hash", "follow", "tasks": […]}, each as `Intake` reads it.
 
         One durable acknowledgement for all: [[id, null] or [null, error], …], as the answer, or with "follow"
         as a chunk ["ack", …], and then a chunk "done" for each task as it ends.
@@ -252,7 +256,11 @@ class Supervisor:
                 task.record = record = replace(record, status="pending")
             self._keep(task)
             changes.append(NewTask(record, submission.payload_digest))
-            if task.outcome is not None:
+            if submission.timeout_s is not None:
+                due = Due(submission.timeout_s, record.accepted_at)
+                effects += apply(task, due)
+                changes.append(self._entry(task, [due]))
+            elif task.outcome is not None:
                 changes.append(self._entry(task, []))
             submission.effects = effects
         return changes
@@ -296,40 +304,33 @@ class Supervisor:
             if isinstance(effect, Halt):
                 self._dispatcher.halt(task, effect.place)
             elif isinstance(effect, Alarm):
-                self._set_alarm(task, effect.place)
+                self._alarms.set(task, effect.place)
+            elif isinstance(effect, Calm):
+                self._alarms.calm(task, effect.place)
             elif task.running.get(effect.place.path) is effect.place:
                 self._dispatcher.run(plan, task, effect.place, order)
         if task.outcome is not None and self._tasks.pop(task.record.task_id, None) is not None:
             del self._orders[task.record.task_id]
-            self._dispatcher.clear_alarms(task)
+            self._alarms.clear(task)
             self._gate.ended(task.record)
             self._tally.ended(task.record)
             self._retention.finished += 1
             self._watchers.ended(task.record)
-
-    def _set_alarm(self, task: TaskState, place: Place) -> None:
-        if task.timed.get(place.path) is place:
-            self._dispatcher.set_alarm(task, place, partial(self._ring, task, place))
-
-    def _ring(self, task: TaskState, place: Place) -> None:
-        if task.timed.get(place.path) is place:
-            self._take(task, TimedOut(place.path, self._world.now()))
 
     def _step_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
         """A host or a tier answered."""
         if task.running.get(place.path) is not place:
             return
         now = self._world.now()
+        step = self._plans[task.record.hash].settings(place.node) if isinstance(place.node, Step) else None
         if result[0] == "ok":
+            if step is not None:
+                self._retries.succeeded(step, place.attempt)
             self._take(task, StepFinished(place.path, result[1], now), place.attempt)
             return
-        failure = Failure.from_wire(result[1]).at(place.path, place.attempt)
-        retry_at = None
-        if isinstance(place.node, Step):
-            policy = self._plans[task.record.hash].settings(place.node).retry
-            if may_retry(policy, failure, place.attempt):
-                delay_s = delay_before_retry(policy, place.attempt, self._world.random)
-                retry_at = now + max(delay_s, failure.retry_after_s or 0.0)
+        failure, retry_at = Failure.from_wire(result[1]).at(place.path, place.attempt), None
+        if step is not None:
+            failure, retry_at = self._retries.after(step, task, place, failure)
         self._take(task, StepFailed(place.path, failure, retry_at, now), place.attempt)
 
     def _folded(self, found: OpenTask) -> TaskState:
@@ -360,8 +361,7 @@ class Supervisor:
             plan, order = self._plans[task.record.hash], self._orders[task.record.task_id]
             for place in task.running.values():
                 self._dispatcher.run(plan, task, place, order, recovered=True)
-            for place in task.timed.values():
-                self._set_alarm(task, place)
+            self._alarms.resume(task)
 
     async def _wake_tiers(self, shard: str) -> None:
         """A tier with open runs is needed, if only to cancel them: the task above may have ended as we died."""

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from ..protocols.outcomes import TaskRecord
-from .events import Event, StepFailed, StepFinished, StepLost, TimedOut
+from .events import Event, Overdue, StepFailed, StepFinished, StepLost, TimedOut
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Upper bounds of the buckets, in seconds; a last one has no bound."""
@@ -49,11 +49,12 @@ class Tally:
                 self.steps["finished"] += 1
             case StepFailed(retry_at=None):
                 self.steps["failed"] += 1
+                self.steps["not_retried"] += bool(event.failure.note)
             case StepFailed():
                 self.steps["retried"] += 1
             case StepLost():
                 self.steps["lost"] += 1
-            case TimedOut():
+            case TimedOut() | Overdue():
                 self.steps["timed_out"] += 1
 
     def ended(self, record: TaskRecord) -> None:

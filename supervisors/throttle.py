@@ -16,6 +16,8 @@ from typing import Any
 from ..protocols.limits import Amount, read_limits
 from .ports import Load
 
+HIGH = 0.8
+"""Load above which the machine is under pressure."""
 STEP = 0.1
 PATIENCE = 5
 """Samples."""
@@ -26,7 +28,7 @@ KEEP_CHANGES = 20
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    high: float = 0.8
+    high: float = HIGH
     low: float = 0.3
     floor: float = 0.6
 
@@ -77,6 +79,10 @@ class Throttle:
         }
         now = {name: max(1, math.floor(amount * self.factor + 1e-9)) for name, amount in permits.items()}
         return {name: amount for name, amount in now.items() if amount < permits[name]}
+
+
+def is_pressed(load: Load) -> bool:
+    return _pressure(load)[0] > HIGH
 
 
 def _pressure(load: Load) -> tuple[float, str]:

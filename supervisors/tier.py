@@ -23,7 +23,7 @@ class Errand:
     """One run of the nested Hierarchy for one task above."""
 
     task: list[Value]
-    """As in a `submit` message: [id, input, user, priority, key, again, source]."""
+    """As `Intake` reads it."""
     hash: str
     on_result: Callable[[list[Value]], None]
     """Gets ["ok", output, 0.0] or ["fail", failure, 0.0, False]."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
-from .events import Abandoned, Cancelled, Event, StepFailed, StepFinished, StepLost, TimedOut
+from .events import Abandoned, Cancelled, Due, Event, Overdue, StepFailed, StepFinished, StepLost, TimedOut
 from .ports import Ask
 
 
@@ -128,7 +128,9 @@ def live_event(event: Event, attempt: int) -> list[Value] | None:
             return ["lost", event.at, event.path, attempt, None]
         case TimedOut():
             return ["timed_out", event.at, event.path, attempt, None]
-        case Cancelled() | Abandoned():
+        case Overdue():
+            return ["timed_out", event.at, "", 1, None]
+        case Cancelled() | Abandoned() | Due():
             return None
 
 
@@ -137,7 +139,7 @@ def past_events(record: TaskRecord, events: list[Event]) -> list[list[Value]]:
     told: list[list[Value]] = [["accepted", record.accepted_at, "", 1, None]]
     attempts: dict[str, int] = defaultdict(lambda: 1)
     for event in events:
-        path = "" if isinstance(event, Cancelled | Abandoned) else event.path
+        path = "" if isinstance(event, Cancelled | Abandoned | Due | Overdue) else event.path
         seen = live_event(event, attempts[path])
         if seen is not None:
             told.append(seen)

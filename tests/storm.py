@@ -15,7 +15,7 @@ from random import Random
 import podium
 from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Supervision, Workflow
 from podium.cluster.virtual import PROCESS
-from podium.errors import KeyConflict, TaskCancelled
+from podium.errors import KeyConflict, TaskCancelled, TaskFailed
 from podium.protocols.outcomes import TERMINAL
 from podium.protocols.values import unpack
 from podium.supervisors.events import StepFinished, unpack_events
@@ -111,6 +111,12 @@ async def broken(ctx, _input):
     raise RuntimeError("always")
 
 
+@podium.protocol(concurrency=10)
+async def stall(ctx, _input):
+    WITNESS.began(ctx)
+    await asyncio.sleep(1_000_000)
+
+
 @podium.protocol
 async def lead(ctx, brief):
     WITNESS.began(ctx)
@@ -132,7 +138,14 @@ def workflow(rng: Random) -> Workflow:
         "storm",
         Sequence(
             *rng.choice([(work, limited), (limited, work)]),
-            Parallel({"p": work, "q": limited, "r": Step(broken, fallback=[broken, flaky])}),
+            Parallel(
+                {
+                    "p": work,
+                    "q": limited,
+                    "r": Step(broken, fallback=[broken, flaky]),
+                    "s": Sequence(Step(stall, total_timeout_s=2, fallback=work), timeout_s=5, otherwise={"value": 0}),
+                }
+            ),
             Step(work, with_="input.q"),
             Hierarchy(lead, team={"x": work, "y": Sequence(limited, work)}, name="team", supervision=supervision()),
             Adaptive(
@@ -179,7 +192,7 @@ class Storm:
         """When tasks are cancelled, in virtual seconds, by their number."""
         self.workflow = workflow(rng)
         limits = {"llm": rng.choice([1, 2, 5])}
-        restarts = {"restart_intensity": 1000, "top_restart_intensity": 1000}
+        restarts = {"restart_intensity": 1000, "top_restart_intensity": 1000, "retry_reserve": 1000}
         self.keyed = rng.random() < 0.5
         """Whether all tasks have a key, or only the first."""
         self.users = rng.choice([["ada"], ["ada", "bob"]])
@@ -189,6 +202,8 @@ class Storm:
         lookahead_s = rng.choice([0.05, 1.0])
         self.simulation = Simulation(seed, limits, self.faults, throttle=throttle, lookahead_s=lookahead_s, **restarts)
         self.simulation.cpu_used = rng.choice([0.2, 1.0])
+        self.times = {n: rng.uniform(1, 30) for n in range(1, self.count) if rng.random() < 0.1}
+        """Seconds that tasks have, by their number."""
         self.ended: dict[str, tuple] = {}
         """Status and result of each task when its client heard of them."""
         self.events: list[tuple] = []
@@ -220,11 +235,13 @@ class Storm:
         """All tasks by number; they belong to the users in turn."""
         tasks = {0: await engine.submit(self.workflow, {"n": 0}, key="k0", user=self.users[0])}
         for place, user in enumerate(self.users):
-            numbers = [n for n in range(1, self.count) if n % len(self.users) == place]
-            keys = [f"k{n}" for n in numbers] if self.keyed else None
-            inputs = [{"n": n} for n in numbers]
-            new = await engine.submit_many(self.workflow, inputs, keys=keys, user=user)
-            tasks |= dict(zip(numbers, new, strict=True))
+            mine = [n for n in range(1, self.count) if n % len(self.users) == place]
+            for timeout_s in [None, *(self.times[n] for n in mine if n in self.times)]:
+                numbers = [n for n in mine if self.times.get(n) == timeout_s]
+                keys = [f"k{n}" for n in numbers] if self.keyed else None
+                inputs = [{"n": n} for n in numbers]
+                new = await engine.submit_many(self.workflow, inputs, keys=keys, user=user, timeout_s=timeout_s)
+                tasks |= dict(zip(numbers, new, strict=True))
         return [tasks[n] for n in range(self.count)]
 
     async def _end_of(self, n, task):
@@ -233,12 +250,16 @@ class Storm:
         except TaskCancelled:
             assert n in self.cancels, f"task {n} was cancelled by nobody"
             return "cancelled", None
+        except TaskFailed as failed:
+            is_late = failed.cause_code == "timeout" or "its time would be up" in str(failed)
+            assert n in self.times and is_late, f"task {n} failed: {failed}"
+            return "failed", None
         assert result == expected(n), f"task {n} gave {result}"
         return "completed", result
 
     async def _cancel(self, task, at):
         await asyncio.sleep(at)
-        assert await task.cancel() in ("cancelled", "completed")
+        assert await task.cancel() in ("cancelled", "completed", "failed")
 
     async def _submit_again(self, engine, first):
         again = await engine.submit(self.workflow, {"n": 0}, key="k0", user=self.users[0])

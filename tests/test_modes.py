@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, verdict
 from podium.errors import InvalidDefinition
 from podium.protocols.outcomes import Failure, TaskRecord
-from podium.supervisors.events import Cancelled, StepFailed, StepFinished, TimedOut, pack_events, unpack_events
+from podium.supervisors.events import (
+    Cancelled,
+    Due,
+    Overdue,
+    StepFailed,
+    StepFinished,
+    TimedOut,
+    pack_events,
+    unpack_events,
+)
 from podium.supervisors.fold import apply, begin
 from podium.supervisors.state import Halt, Run
 from tests import sample
@@ -31,7 +40,7 @@ class Play:
 
     def _apply(self, event):
         self.events.append(event)
-        effects = apply(self.task, event)
+        self.effects = effects = apply(self.task, event)
         self.started = [effect.place.path for effect in effects if isinstance(effect, Run)]
         self.halted = [effect.place.path for effect in effects if isinstance(effect, Halt)]
         return self
@@ -44,6 +53,12 @@ class Play:
 
     def cancel(self):
         return self._apply(Cancelled(101.0))
+
+    def due(self):
+        return self._apply(Due(1.0, 100.0))
+
+    def overdue(self):
+        return self._apply(Overdue(101.0))
 
     def timed_out(self, path=""):
         return self._apply(TimedOut(path, 101.0))
@@ -373,12 +388,14 @@ def test_events_survive_their_journal_form():
         StepFinished("a", {"x": [1]}, 1.0),
         StepFailed("b", Failure("error", "m", "K", "tb", "b", 2), 3.0, 2.0),
         Cancelled(4.0),
+        Due(60.0, 5.0),
+        Overdue(65.0),
     ]
     assert unpack_events(pack_events(events)) == events
 
 
 TREES = st.recursive(
-    st.just(Step(sample.echo)),
+    st.sampled_from([Step(sample.echo), Step(sample.echo, total_timeout_s=3, fallback=[sample.add])]),
     lambda nodes: st.one_of(
         st.lists(nodes, min_size=1, max_size=3).map(lambda parts: Sequence(*parts)),
         st.builds(
@@ -389,6 +406,7 @@ TREES = st.recursive(
             limit=st.none() | st.integers(1, 2),
             timeout_s=st.none() | st.just(3),
         ),
+        st.lists(nodes, min_size=1, max_size=2).map(lambda parts: Sequence(*parts, timeout_s=3)),
         st.builds(lambda node: Parallel(each="[1, 2, 3]", do=node, limit=2, timeout_s=3, on_timeout="partial"), nodes),
         st.builds(
             lambda one, two: Adaptive(
@@ -406,7 +424,7 @@ TREES = st.recursive(
 
 def snapshot(task):
     places = {path: (place.input, place.attempt, place.not_before) for path, place in task.running.items()}
-    return places, sorted(task.timed), task.outcome, task.status
+    return places, sorted(task.timed), task.time, task.outcome, task.status
 
 
 @settings(max_examples=300, deadline=None)
@@ -417,7 +435,7 @@ def test_replay_equals_live(root, data):
     live = [snapshot(play.task)]
     while play.task.outcome is None and len(play.events) < 60:
         path = data.draw(st.sampled_from(sorted(play.task.running)))
-        kinds = ["done", "done", "done", "retry", "fail", *["late"] * bool(play.task.timed)]
+        kinds = ["done", "done", "done", "retry", "fail", "due", "overdue", *["late", "late"] * bool(play.task.timed)]
         kind = data.draw(st.sampled_from(kinds))
         match kind:
             case "done":
@@ -426,6 +444,10 @@ def test_replay_equals_live(root, data):
                 play.failed(path, retry_at=150.0)
             case "fail":
                 play.failed(path)
+            case "due":
+                play.due()
+            case "overdue":
+                play.overdue()
             case "late":
                 play.timed_out(data.draw(st.sampled_from(sorted(play.task.timed))))
         live.append(snapshot(play.task))

@@ -68,6 +68,9 @@ Key = Annotated[str | None, typer.Option("--key", help="Submission key: the same
 Priority = Annotated[int, typer.Option("--priority", help="Higher goes first; below 0 is background.")]
 Important = Annotated[Criticality, typer.Option("--criticality", help="What is sheddable is refused first.")]
 User = Annotated[str | None, typer.Option("--user", help="Who submits (default: the login name).")]
+TaskTimeout = Annotated[
+    float | None, typer.Option("--task-timeout", help="Seconds in which the task has to end, or it fails.")
+]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait; the task goes on.")]
 Limits = Annotated[str | None, typer.Option("--limits", help="Permits per quota: llm=5,tool=10.")]
 InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process instead of on Ray.")]
@@ -83,6 +86,7 @@ def run(
     key: Key = None,
     priority: Priority = 0,
     criticality: Important = "critical",
+    task_timeout: TaskTimeout = None,
     user: User = None,
     timeout: Timeout = None,
     limits: Limits = None,
@@ -93,7 +97,9 @@ def run(
     workflow = load_workflow(source)
     value = read_input(input or [], sys.stdin.read)
     with _engine(data, user, limits, in_process) as engine:
-        task = engine.submit(workflow, value, key=key, priority=priority, criticality=criticality)
+        task = engine.submit(
+            workflow, value, key=key, priority=priority, criticality=criticality, timeout_s=task_timeout
+        )
         try:
             follow(task, workflow.name, timeout, quiet)
             result = task.result(timeout_s=timeout)
@@ -112,13 +118,16 @@ def submit(
     key: Key = None,
     priority: Priority = 0,
     criticality: Important = "critical",
+    task_timeout: TaskTimeout = None,
     user: User = None,
 ) -> None:
     """Submit a task and print its id; when this returns, the task is durable."""
     workflow = load_workflow(source)
     value = read_input(input or [], sys.stdin.read)
     with _engine(data, user) as engine:
-        task = engine.submit(workflow, value, key=key, priority=priority, criticality=criticality)
+        task = engine.submit(
+            workflow, value, key=key, priority=priority, criticality=criticality, timeout_s=task_timeout
+        )
         print(to_json({"task_id": task.id}) if output == "json" else task.id)
         if not engine.joined:
             error_console().print("Saved. No cluster is running: `podium up` starts one, and the task with it.")

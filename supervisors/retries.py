@@ -1,0 +1,86 @@
+"""What follows a failed attempt: whether the step runs again, and when.
+
+The step's policy decides, within three bounds: the time that is left to it, how its attempts change under pressure and
+for tasks of priority, and the *retry budget* of its protocol. The budget is what keeps retries from making a bad hour
+worse: they may be a share of the first attempts, plus a reserve. What was spent on retries that led to success comes
+back, so that only those which did not help are counted.
+
+Source: "Addressing Cascading Failures", Site Reliability Engineering, 2016; RetryBudget of Twitter's Finagle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import replace
+
+from ..protocols.outcomes import Failure
+from ..protocols.policy import attempts_of, delay_before_retry, may_retry
+from .plan import StepSettings
+from .ports import World
+from .settings import Governance
+from .state import Place, TaskState
+from .throttle import is_pressed
+
+PERIOD_S = 60.0
+"""How fast a budget forgets: what is left of its distance to the reserve falls to 1/e in that time."""
+
+
+class Budget:
+    """Retries that one protocol may have; starts with the reserve, and drifts back to it. Pure."""
+
+    def __init__(self, reserve: float, now: float) -> None:
+        self._reserve, self._left, self._at = reserve, reserve, now
+
+    def left(self, now: float) -> float:
+        """`now`: monotonic seconds."""
+        faded = math.exp(-max(0.0, now - self._at) / PERIOD_S)
+        self._left = self._reserve + (self._left - self._reserve) * faded
+        self._at = now
+        return self._left
+
+    def add(self, amount: float, now: float) -> None:
+        self._left = self.left(now) + amount
+
+    def spend(self, now: float) -> bool:
+        """Take one retry, if there is one."""
+        if self.left(now) < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+class Retries:
+    """The retries of one supervisor. Budgets are in memory: after a restart they begin with their reserve."""
+
+    def __init__(self, world: World, settings: Governance) -> None:
+        self._world = world
+        now = world.monotonic()
+        self._budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.retry_reserve, now))
+
+    def succeeded(self, step: StepSettings, attempt: int) -> None:
+        """Count an attempt that brought the output."""
+        if step.retry.attempts > 1 and step.retry.budget is not None:
+            earned = step.retry.budget if attempt == 1 else attempt - 1.0
+            self._budgets[step.ref].add(earned, self._world.monotonic())
+
+    def after(
+        self, step: StepSettings, task: TaskState, place: Place, failure: Failure
+    ) -> tuple[Failure, float | None]:
+        """The failure, with a note on why it stands if the policy would have had another attempt; and when (UTC
+        seconds) that follows, or None."""
+        policy, attempt, now = step.retry, place.attempt, self._world.monotonic()
+        budget = None if policy.budget is None or policy.attempts == 1 else self._budgets[step.ref]
+        if budget is not None and attempt == 1:
+            budget.add(policy.budget or 0.0, now)
+        attempts = attempts_of(policy, task.record.priority, is_pressed(self._world.load()))
+        if not may_retry(policy, failure, attempt, attempts):
+            note = "the machine is under pressure" if attempts <= attempt < policy.attempts else ""
+            return replace(failure, note=note), None
+        delay_s = max(delay_before_retry(policy, attempt, self._world.random), failure.retry_after_s or 0.0)
+        retry_at, due_at = self._world.now() + delay_s, task.due_at(place)
+        if due_at is not None and retry_at >= due_at:
+            return replace(failure, note="its time would be up before the next attempt"), None
+        if budget is not None and not budget.spend(now):
+            return replace(failure, note=f"the retry budget of '{step.ref}' is used up"), None
+        return failure, retry_at
