@@ -26,7 +26,7 @@ from ..protocols.errors import (
 )
 from ..protocols.limits import Amount, read_limits
 from ..protocols.values import Value
-from ..supervisors.plan import all_quotas
+from ..supervisors.plan import all_quotas, has_breakers
 from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
@@ -137,6 +137,8 @@ class Coordinator:
                 self._answer(ask, self._where(str(ask.payload)))
             case "limits":
                 self._answer(ask, self._change_limits(ask.payload))
+            case "breaker":
+                self._answer(ask, self._set_breaker(ask.payload))
             case "status":
                 self._answer(ask, self._status())
             case _:
@@ -172,13 +174,13 @@ class Coordinator:
             return {"address": child.address, "hash": definition["hash"]}
 
     async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:
-        """Whether the workflow needs the ResourceActor, started then. A quota without a limit is refused."""
+        """Whether the workflow needs the ResourceActor. A quota without a limit is refused."""
         needs = all_quotas(definition)
         if needs:
             line = await self._resources_line()
             for quotas in needs:
                 await line.ask("check", dict(quotas))
-        return bool(needs)
+        return bool(needs) or has_breakers(definition)
 
     async def _where(self, workflow: str) -> dict[str, Value]:
         """where name: {"address", "hash"} of the workflow's supervisor, once it runs."""
@@ -198,15 +200,20 @@ class Coordinator:
         line = await self._resources_line()
         return (await line.ask("limits", dict(limits)))["limits"]
 
+    async def _set_breaker(self, change: Value) -> Value:
+        """breaker [name, "open" | "reset"]: returns all breakers."""
+        return await (await self._resources_line()).ask("breaker", change)
+
     async def _status(self) -> dict[str, Value]:
         workflows = {name: await self._describe(name, child) for name, child in self._workflows.items()}
         limits: Value = {name: {"limit": limit, "held": 0, "waiting": 0} for name, limit in self._limits.items()}
-        uses: Value = {"limits": limits, "throttle": {"factor": 1.0, "changes": []}}
+        uses: Value = {"limits": limits, "throttle": {"factor": 1.0, "changes": []}, "breakers": {}}
         if self._resources.line is not None:
             uses = await self._resources.line.ask("status")
         return {
             "workflows": workflows,
             "quotas": uses["limits"],
+            "breakers": uses["breakers"],
             "throttle": uses["throttle"],
             "load": self._world.load()._asdict(),
             "alerts": self._alerting.to_wire(),

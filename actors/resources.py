@@ -1,4 +1,4 @@
-"""The ResourceActor: every limit of the cluster in one ledger. It never waits inside a call.
+"""The ResourceActor: every limit of the cluster in one ledger, all breakers on one board. It never waits inside a call.
 
 Permits are leases. Their holders are incarnations of supervisors, which join and renew. A supervisor that starts
 again joins under a higher epoch only after its old protocol hosts are certainly gone; that voids the permits of the
@@ -21,6 +21,7 @@ from ..protocols.limits import Amount
 from ..supervisors.ledger import Ledger, Request, Who
 from ..supervisors.ports import Ask, Journal, Note, Timer, World
 from ..supervisors.throttle import Thresholds, Throttle
+from .board import Board
 
 REPLACED_WITHIN = 5
 """Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
@@ -51,6 +52,7 @@ class ResourceActor:
         self._expected: set[str] = set()
         """Holders from before a crash that have not joined again: nothing is granted while there are any."""
         self._throttle = Throttle(Thresholds())
+        self._board = Board(world)
         self._asks: dict[str, Ask] = {}
         self._timer: Timer | None = None
         self._books: dict[str, Ask] = {}
@@ -77,6 +79,7 @@ class ResourceActor:
         else:
             self._expected = set(known)
             self._renewed_at = dict.fromkeys(known, self._world.monotonic())
+        self._board.open(self._journal, notes, setup["cold"])
         self._tick()
         if setup["throttle"]:
             self._look_at_load()
@@ -92,6 +95,9 @@ class ResourceActor:
                 return
             case "books":
                 self._may_lend(ask, *ask.payload)
+                return
+            case "breakers" | "calls" | "probe" | "breaker":
+                self._board.receive(ask)
                 return
             case "report":
                 self._reported(ask.payload)
@@ -197,6 +203,7 @@ class ResourceActor:
 
     def _forget(self, shard: str) -> None:
         self._end_loan(shard, None)
+        self._board.forget(shard)
         if ask := self._books.pop(shard, None):
             ask.reply()
         self._ledger.remove_holders(shard)
@@ -214,6 +221,7 @@ class ResourceActor:
         for shard, renewed_at in list(self._renewed_at.items()):
             if now - renewed_at > REPLACED_WITHIN * self._lease_s:
                 self._forget(shard)
+        self._board.tidy()
         self._grant()
         self._world.call_later(self._lease_s / 4, self._tick)
 
@@ -323,7 +331,12 @@ class ResourceActor:
             name: {"limit": written.get(name)} | use | ({"now": lowered[name]} if name in lowered else {})
             for name, use in uses.items()
         }
-        return {"limits": limits, "throttle": self._throttle.to_wire(), "load": self._world.load()._asdict()}
+        return {
+            "limits": limits,
+            "breakers": self._board.to_wire(),
+            "throttle": self._throttle.to_wire(),
+            "load": self._world.load()._asdict(),
+        }
 
 
 def _is_within(shard: str, parent: str) -> bool:

@@ -1,4 +1,4 @@
-"""What drivers use: `connect` and `connect_async`, engines and tasks.
+"""What drivers use: `connect`, its engine and tasks; `client_async.py` has the same for async code.
 
     with podium.connect(data=".podium", limits={"llm": 5}) as engine:
         task = engine.submit(workflow, {"path": "."}, key="k1")
@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
@@ -27,11 +27,11 @@ from ..protocols.values import Value
 from ..protocols.workflow import Workflow
 from .config import Settings, load_settings
 from .core import Core, Ended, result_of
-from .session import Session, new_session
+from .session import new_session
 from .world import new_event_loop
 
 
-class _BaseTask:
+class BaseTask:
     """What both kinds of task have: an id, and what is stored under it."""
 
     def __init__(self, core: Core, task_id: str, workflow: str, end: Future[Ended] | None = None) -> None:
@@ -63,7 +63,7 @@ class _BaseTask:
         return TaskEvent(kind, self.id, at, step, attempt, value)
 
 
-class Task(_BaseTask):
+class Task(BaseTask):
     """A submitted task."""
 
     def result(self, timeout_s: float | None = None) -> Value:
@@ -97,124 +97,6 @@ class Task(_BaseTask):
     def cancel(self) -> TaskStatus:
         """Cancel the task; it is durably cancelled when this returns. One that has ended stays as it is."""
         return self._core.cancel(self.record).result()
-
-
-class AsyncTask(_BaseTask):
-    """A submitted task, for async code."""
-
-    async def result(self, timeout_s: float | None = None) -> Value:
-        """As `Task.result`."""
-        end = asyncio.wrap_future(self._ended())
-        done, _ = await asyncio.wait([end], timeout=timeout_s)
-        if not done:
-            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status)
-        return result_of(end.result(), self.id, self.workflow)
-
-    async def events(self) -> AsyncIterator[TaskEvent]:
-        """As `Task.events`."""
-        queue: asyncio.Queue[list[Value] | PodiumError | None] = asyncio.Queue()
-        stop = self._core.watch(self.record, queue.put_nowait, queue.put_nowait)
-        try:
-            while (item := await queue.get()) is not None:
-                if isinstance(item, PodiumError):
-                    raise item
-                yield self._event(item)
-        finally:
-            stop()
-
-    async def cancel(self) -> TaskStatus:
-        """As `Task.cancel`."""
-        return await asyncio.wrap_future(self._core.cancel(self.record))
-
-
-class AsyncEngine:
-    """A client on the caller's own event loop; `async with podium.connect_async(...) as engine`."""
-
-    def __init__(self, settings: Settings, session: Session | None = None) -> None:
-        self.settings = settings
-        self._core = Core(settings, session)
-
-    async def __aenter__(self) -> AsyncEngine:
-        await self._core.open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Leave the cluster; one that this engine started is stopped in order, its open tasks stay durable."""
-        await self._core.close()
-
-    async def deploy(self, workflow: Workflow) -> None:
-        """Start the workflow's actors now, instead of with its first task."""
-        await self._core.deploy(workflow)
-
-    async def submit(
-        self,
-        workflow: Workflow,
-        input: Value = None,
-        *,
-        key: str | None = None,
-        priority: int = 0,
-        user: str | None = None,
-        criticality: Criticality = "critical",
-        timeout_s: float | None = None,
-    ) -> AsyncTask:
-        """As `Engine.submit`."""
-        keys = None if key is None else [key]
-        tasks = await self.submit_many(
-            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality, timeout_s=timeout_s
-        )
-        return tasks[0]
-
-    async def submit_many(
-        self,
-        workflow: Workflow,
-        inputs: Sequence[Value],
-        *,
-        keys: Sequence[str] | None = None,
-        priority: int = 0,
-        user: str | None = None,
-        criticality: Criticality = "critical",
-        timeout_s: float | None = None,
-    ) -> list[AsyncTask]:
-        """As `Engine.submit_many`."""
-        known = _checked_keys(keys, inputs)
-        wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
-        await self._core.deploy(workflow)
-        acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
-        ids = await asyncio.gather(*(asyncio.wrap_future(ack) for ack in acks))
-        return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
-
-    def task(self, task_id: str) -> AsyncTask:
-        """A task by its id. Raises NotFound."""
-        return AsyncTask(self._core, task_id, self._core.record(task_id).workflow)
-
-    def tasks(
-        self,
-        status: TaskStatus | None = None,
-        workflow: str | None = None,
-        user: str | None = None,
-        limit: int = 50,
-    ) -> list[AsyncTask]:
-        """The newest tasks first."""
-        records = self._core.reader.list_tasks(status, workflow, user, limit)
-        return [AsyncTask(self._core, record.task_id, record.workflow) for record in records]
-
-    async def set_limits(self, **limits: Amount) -> dict[str, Any]:
-        """As `Engine.set_limits`."""
-        return await self._core.ask_coordinator("limits", limits)  # type: ignore[no-any-return]
-
-    async def status(self) -> dict[str, Any]:
-        """As `Engine.status`."""
-        return await self._core.ask_coordinator("status")  # type: ignore[no-any-return]
-
-    @property
-    def joined(self) -> bool:
-        """Whether the cluster was there before; then work goes on when this engine closes."""
-        return self._core.joined
 
 
 class Engine:
@@ -310,7 +192,7 @@ class Engine:
         All inputs are checked before any is sent. If one key conflicts, that error is raised, and the other
         tasks are accepted all the same: submit again with the same keys to get them.
         """
-        known = _checked_keys(keys, inputs)
+        known = checked_keys(keys, inputs)
         wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         self.deploy(workflow)
         acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
@@ -340,8 +222,13 @@ class Engine:
         self._check_open()
         return self._wait(self._core.ask_coordinator("limits", limits))  # type: ignore[no-any-return]
 
+    def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, Any]:
+        """Open a breaker until it is reset, or close it with nothing counted; returns all of them. Raises NotFound."""
+        self._check_open()
+        return self._wait(self._core.ask_coordinator("breaker", [name, action]))  # type: ignore[no-any-return]
+
     def status(self) -> dict[str, Any]:
-        """What runs: workflows with their supervisors and hosts, quotas with their use."""
+        """What runs: workflows with their supervisors and hosts, quotas with their use, breakers."""
         self._check_open()
         return self._wait(self._core.ask_coordinator("status"))  # type: ignore[no-any-return]
 
@@ -383,12 +270,8 @@ def connect(**settings: Any) -> Engine:
     return Engine(load_settings(**settings))
 
 
-def connect_async(**settings: Any) -> AsyncEngine:
-    """The same for async code: `async with podium.connect_async(...) as engine`."""
-    return AsyncEngine(load_settings(**settings))
-
-
-def _checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:
+def checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:
+    """One key for each input. Raises ValueError."""
     if keys is None:
         return None
     if len(keys) != len(inputs):

@@ -19,7 +19,7 @@ from ..actors.host import ProtocolHost
 from ..protocols.errors import PeerUnreachable, PodiumError
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Journal, Line, Load
-from .client import AsyncEngine
+from .client_async import AsyncEngine
 from .config import Settings
 from .inprocess import Cell, CellWorld, InProcessCluster
 from .session import COORDINATOR, coordinator_setup

@@ -16,13 +16,14 @@ in `podium.verdict`, the simulated cluster in `podium.testing`.
 """
 
 from . import errors, verdict
-from .cluster.client import AsyncEngine, AsyncTask, Engine, Task, connect, connect_async
+from .cluster.client import Engine, Task, connect
+from .cluster.client_async import AsyncEngine, AsyncTask, connect_async
 from .cluster.config import Settings
 from .cluster.loading import load_workflow
 from .protocols.context import Context
 from .protocols.errors import PodiumError
 from .protocols.outcomes import BACKGROUND, Failure, TaskEvent, TaskRecord
-from .protocols.policy import Retry, Supervision
+from .protocols.policy import Breaker, Retry, Supervision
 from .protocols.protocol import Protocol, protocol
 from .protocols.reading import read_workflow
 from .protocols.tree import Adaptive, Constant, Hierarchy, Parallel, Rule, Sequence, Step, quorum
@@ -36,6 +37,7 @@ __all__ = [
     "Adaptive",
     "AsyncEngine",
     "AsyncTask",
+    "Breaker",
     "Constant",
     "Context",
     "Engine",

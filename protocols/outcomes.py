@@ -23,7 +23,8 @@ class Failure:
     Codes: `error` (user code raised), `timeout`, `invalid_input`, `invalid_output`, `cancelled`, `host_lost`,
     `expression` (a CEL expression failed), `no_rule`, `too_many_visits`, `too_many_rounds`, `rejected` (a
     supervising protocol's verdict), `escalated`, `bad_verdict`, `bad_goto`, `too_few` (a quorum missed),
-    `workflow_down` (its supervisor gave up, and `when_down` is `fail`).
+    `breaker_open` (the protocol's breaker refuses calls), `workflow_down` (its supervisor gave up, and `when_down` is
+    `fail`).
     """
 
     code: str

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from .outcomes import Failure
 
-NEVER_RETRIED = frozenset({"invalid_input", "invalid_output", "cancelled", "escalated", "rejected"})
+NEVER_RETRIED = frozenset({"invalid_input", "invalid_output", "cancelled", "escalated", "rejected", "breaker_open"})
 """Failure codes that another attempt cannot mend."""
 
 
@@ -134,6 +134,47 @@ def delay_before_retry(policy: Retry, failures: int, rng: Random) -> float:
     call.attempt_number = failures
     cap = float(wait(call))
     return rng.uniform(0.0, cap) if policy.jitter else cap
+
+
+class Breaker(BaseModel):
+    """When calls of a protocol are refused, because too many failed or were slow: resilience4j's terms and meanings.
+
+    One breaker for the whole cluster, or one for each key that the protocol's `limit_key` gives.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of failed calls at which it opens."""
+    slow_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds above which a call is slow, whether it fails or not; None counts none."""
+    slow_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of slow calls at which it opens."""
+    window: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """The last so many calls count."""
+    window_s: Annotated[int, Field(ge=1, le=3600)] | None = None
+    """Instead, the calls of the last so many seconds count."""
+    min_calls: Annotated[int, Field(ge=1, le=100_000)] = 10
+    """Nothing is decided about fewer calls."""
+    open_s: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds for which it refuses calls, before it tries some."""
+    probes: Annotated[int, Field(ge=1, le=10_000)] = 3
+    """Calls that it tries then; when they have ended, their rates decide."""
+    half_open_s: Annotated[float, Field(gt=0)] | None = 300.0
+    """Seconds in which these have to end, or it opens again. None is no bound."""
+    counts: tuple[str, ...] = ()
+    """Names of the exception classes (subclasses included) or failure codes that count as failed; others count as
+    successes then. Empty means all. What is invalid or cancelled is not counted: it says nothing about a service."""
+
+
+_IGNORED = frozenset({"invalid_input", "invalid_output", "cancelled", "host_lost"})
+
+
+def counts_as_failed(policy: Breaker, failure: Failure) -> bool | None:
+    """Whether a call that failed so counts as failed for its breaker, or None if it does not count at all."""
+    if not {failure.code, failure.kind, *failure.bases}.isdisjoint(policy.counts):
+        return True
+    return None if failure.code in _IGNORED else not policy.counts
 
 
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .conditions import check_expression
 from .context import Context
 from .errors import InvalidDefinition
-from .policy import Retry, RetryPolicy
+from .policy import Breaker, Retry, RetryPolicy
 from .values import Value
 
 _KNOWN: dict[str, ProtocolClass | FunctionProtocol] = {}
@@ -49,6 +49,8 @@ class Declaration(BaseModel):
     """Longest time in which an attempt neither emits, nor logs, nor calls `ctx.heartbeat()`."""
     retry: RetryPolicy | None = None
     """How often a failed run is repeated; or a preset: llm, tool, storage."""
+    breaker: Breaker | None = None
+    """When its calls are refused because too many failed or were slow; see docs/workflows.md."""
     num_cpus: Annotated[float, Field(ge=0)] = 0
     num_gpus: Annotated[float, Field(ge=0)] = 0
     resources: Mapping[str, Annotated[float, Field(gt=0)]] = {}
@@ -78,6 +80,7 @@ class Protocol:
     timeout_s: ClassVar[float | None] = None
     idle_timeout_s: ClassVar[float | None] = None
     retry: ClassVar[Retry | str | None] = None
+    breaker: ClassVar[Breaker | None] = None
     num_cpus: ClassVar[float] = 0
     num_gpus: ClassVar[float] = 0
     resources: ClassVar[Mapping[str, float]] = {}
@@ -139,6 +142,7 @@ def protocol(
     timeout_s: float | None = None,
     idle_timeout_s: float | None = None,
     retry: Retry | str | None = None,
+    breaker: Breaker | None = None,
     num_cpus: float = 0,
     num_gpus: float = 0,
     resources: Mapping[str, float] | None = None,

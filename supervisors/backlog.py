@@ -8,12 +8,13 @@ with ageing, and fair shares between users.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..protocols.values import Value
+from .breaker import Call
 from .permits import Permits
 from .settings import Governance
 from .waiting import Holder, Request, Waiting, Who
@@ -48,6 +49,8 @@ class Job:
     host: Host | None = None
     lane: Lane | None = None
     number: int | None = None
+    call: Call | None = None
+    """How its protocol's breaker let it through."""
     dropped: bool = False
 
 
@@ -72,6 +75,9 @@ class Backlog:
 
     def __len__(self) -> int:
         return len(self._jobs) + len(self._wishing) + len(self._ready)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter([*self._ready, *self._wishing.values(), *self._jobs.values()])
 
     def add(self, job: Job) -> None:
         key = str(id(job))

@@ -116,6 +116,10 @@ def _settings(step: Step, declared: Declaration) -> StepSettings:
     )
 
 
+def has_breakers(definition: Mapping[str, Any]) -> bool:
+    return any(declared.get("breaker") for declared in definition["protocols"].values())
+
+
 def all_quotas(definition: Mapping[str, Any]) -> list[Mapping[str, int]]:
     """The needs of every step in the whole definition, nested tiers included."""
     plan_root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root

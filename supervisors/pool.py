@@ -23,6 +23,7 @@ from ..protocols.protocol import Declaration
 from ..protocols.values import Value
 from .backlog import Backlog, Job
 from .family import Family
+from .guard import Guard
 from .lanes import Lane, Lanes, running
 from .permits import Permits
 from .ports import Line, Needs, Reply, World
@@ -88,13 +89,14 @@ class Means:
     world: World
     settings: Governance
     permits: Permits
+    guard: Guard
     family: Family
 
 
 class Pool:
     def __init__(self, means: Means, declared: Declaration, listener: Listener) -> None:
         self._world, self._settings = means.world, means.settings
-        self._permits, self._family = means.permits, means.family
+        self._permits, self._family, self._guard = means.permits, means.family, means.guard
         self._declared, self._listener = declared, listener
         self._backlog = Backlog(declared.name, self._permits, self._settings, self._feed)
         lookahead_s = means.settings.lookahead_s
@@ -107,6 +109,8 @@ class Pool:
         self._code_from = 0
         """Number of the deployment that `_code` came with."""
         self._succeeded_at = -math.inf
+        if declared.breaker is not None:
+            self._guard.declare(declared.name, declared.breaker, self._breaker_opened)
         self.blocked: str | None = None
         """Why no host can start until the workflow is deployed again, or None."""
 
@@ -127,21 +131,46 @@ class Pool:
         self.blocked = None
 
     def submit(self, job: Job) -> None:
+        self._admit(job, self._enqueue)
+
+    def _admit(self, job: Job, go: Callable[[Job], None]) -> None:
+        """Let it go on if the protocol's breaker lets it through."""
+        if self._declared.breaker is None:
+            go(job)
+        else:
+            self._guard.admit(self._declared.name, job, partial(go, job), partial(self._refuse, job))
+
+    def _refuse(self, job: Job, failure: Failure) -> None:
+        self._listener.result(job, ["fail", failure.to_wire(), None, False, None])
+
+    def _breaker_opened(self, name: str) -> None:
+        for job, failure in self._guard.refused(self._declared.name, name, self._backlog):
+            self._backlog.withdraw(job)
+            self._guard.gone(job)
+            self._refuse(job, failure)
+
+    def _enqueue(self, job: Job) -> None:
         if self.blocked is None:
             self._family.start_soon(self.hosts)
         host = None if job.needs or len(self._backlog) else self._free_host(job)
         if host is not None:
             self._give(host, job)  # nobody waits, so there is no order to keep
         else:
-            self._backlog.add(job)
-            self._feed()
-            self._lanes.look_ahead_soon(self.hosts)
+            self._wait(job)
+
+    def _wait(self, job: Job) -> None:
+        self._backlog.add(job)
+        self._feed()
+        self._lanes.look_ahead_soon(self.hosts)
 
     def cancel(self, job: Job) -> None:
         """Stop the job. Its result is not reported; its permits come back when its code has ended."""
         job.dropped = True
+        if self._guard.withdraw(job):
+            return
         if job.host is None:
             self._backlog.withdraw(job)
+            self._guard.gone(job)
         elif job.number is not None and job.host.line is not None:
             job.host.line.cancel(job.number)
 
@@ -217,6 +246,7 @@ class Pool:
         else:
             result = reply.value
             self._succeeded_at = self._world.monotonic()
+        self._guard.ended(self._declared.name, job, result)
         if result[2] is not None:
             host.measure(result[2])
         if result[3]:
@@ -319,6 +349,7 @@ class Pool:
         self._lanes.end(host)
         for job in list(host.jobs):
             self._leave(job, host)
+            self._guard.gone(job)
             if not job.dropped:
                 self._requeue(job, error)
 
@@ -327,4 +358,4 @@ class Pool:
             message = f"lost {job.losses} hosts of '{self._declared.name}' while it ran; the last: {error}"
             self._listener.result(job, ["fail", Failure("host_lost", message).to_wire()])
         else:
-            self._backlog.add(job)
+            self._admit(job, self._wait)

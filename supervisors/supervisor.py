@@ -36,7 +36,9 @@ from .events import (
 from .family import Family
 from .fold import apply, begin
 from .gate import Gate
+from .guard import Guard
 from .intake import Intake, Submission
+from .last_words import LastWords
 from .permits import Permits
 from .plan import Plan, TierPlan
 from .pool import Means
@@ -48,8 +50,6 @@ from .state import Alarm, Calm, Effect, Halt, Place, Run, TaskState
 from .tally import Tally
 from .watchers import Watchers, done_chunk, live_event
 
-LAST_WORDS_S = 0.2
-"""Time for the reason to reach the level above, before this supervisor ends itself."""
 _DEFINITION, _CURRENT, _CHILDREN = "definition:", "current", "children"
 
 
@@ -66,9 +66,7 @@ class Supervisor:
         self._watchers = Watchers()
         self._abandoned: str | None = None
         """Why the workflow is down and its tasks fail, or None."""
-        self._giving_up: str | None = None
-        self._mourners: list[Ask] = []
-        """Who wants to know why, if this supervisor gives up."""
+        self._last_words = LastWords(world)
         self._journal: Journal
         self._permits: Permits
         self._dispatcher: Dispatcher
@@ -116,7 +114,8 @@ class Supervisor:
         world, settings, journal = self._world, self._settings, self._journal
         self._permits = Permits(world, resources, shard, journal.epoch, settings)
         family = Family(world, settings.restarts, partial(durable, journal), self._give_up)
-        means = Means(world, settings, self._permits, family)
+        guard = Guard(world, resources, shard, journal.epoch, settings.lease_s)
+        means = Means(world, settings, self._permits, guard, family)
         tier_setup = partial(self._tier_setup, shard, resources)
         self._dispatcher = Dispatcher(means, self._step_ended, self._tell, tier_setup)
         self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take)
@@ -135,30 +134,12 @@ class Supervisor:
             "code": self._code,
         }
 
+    def _give_up(self, error: PodiumError) -> None:
+        self._last_words.give_up(self._dispatcher.close, error)
+
     async def stop(self) -> None:
         await self._dispatcher.close(EngineClosed(reason=f"{self._world.address} is stopped"))
         await self._journal.close()
-
-    def _give_up(self, error: PodiumError) -> None:
-        """Children died too often: stop them, then this supervisor; the level above decides."""
-        if self._giving_up is None:
-            self._giving_up = str(error)
-            for mourner in self._mourners:
-                mourner.reply(self._giving_up)
-            self._world.background(self._end(error), "give up")
-
-    async def _end(self, error: PodiumError) -> None:
-        await self._dispatcher.close(error)
-        await self._world.sleep(LAST_WORDS_S)
-        self._world.crash(error)
-
-    def _last_words(self, ask: Ask) -> None:
-        """last_words: answered with the reason if this supervisor ever gives up."""
-        if self._giving_up is not None:
-            ask.reply(self._giving_up)
-        else:
-            self._mourners.append(ask)
-            ask.on_cancel = lambda: self._mourners.remove(ask)
 
     def receive(self, ask: Ask) -> None:
         match ask.kind:
@@ -175,7 +156,7 @@ class Supervisor:
             case "status":
                 ask.reply(self._status())
             case "last_words":
-                self._last_words(ask)
+                self._last_words.promise(ask)
             case "forget":
                 self._journal.write([Forget(id) for id in ask.payload], lambda: ask.reply(True))
             case _:

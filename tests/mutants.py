@@ -23,6 +23,7 @@ from unittest.mock import patch
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from podium.actors.board import Board
 from podium.actors.exchange import Near
 from podium.actors.far_side import _Session
 from podium.actors.host import ProtocolHost
@@ -32,6 +33,7 @@ from podium.cluster.store.memory import MemoryJournal
 from podium.cluster.store.sqlite import SqliteJournal
 from podium.protocols.outcomes import OPEN
 from podium.supervisors import intake, ledger
+from podium.supervisors.breaker import Breaker
 from podium.supervisors.events import StepFinished
 from podium.supervisors.family import Family
 from podium.supervisors.lanes import Lanes
@@ -40,7 +42,7 @@ from podium.supervisors.permits import Permits
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import OpenTask
 from podium.supervisors.supervisor import Supervisor
-from tests import test_engine, test_exchange, test_journal, test_lanes, test_supervision
+from tests import test_breaker, test_engine, test_exchange, test_journal, test_lanes, test_supervision
 from tests.storm import run_storm
 from tests.test_ledger import LedgerMachine
 
@@ -71,6 +73,20 @@ def skip_the_epoch_check() -> Any:
     stack.enter_context(patch.object(MemoryJournal, "_commit", commit))
     stack.enter_context(patch.object(SqliteJournal, "_count", lambda _journal, _db: None))
     return stack
+
+
+def believe_in_probes_of_the_dead() -> Any:
+    return patch.object(Board, "_void", lambda _board, _shard, _held: None)
+
+
+def count_outcomes_of_older_states() -> Any:
+    inner = Breaker.record
+
+    def record(breaker: Any, call: Any, outcomes: Any, now: float) -> None:
+        lease = next(iter(breaker.leases), call.lease)
+        inner(breaker, call._replace(generation=breaker.generation, lease=lease), outcomes, now)
+
+    return patch.object(Breaker, "record", record)
 
 
 def release_a_permit_twice() -> Any:
@@ -253,6 +269,8 @@ MUTANTS: list[Callable[[], Any]] = [
     forget_the_limits_of_users,
     give_back_what_was_passed_on,
     keep_a_permit_that_came_back,
+    believe_in_probes_of_the_dead,
+    count_outcomes_of_older_states,
 ]
 
 
@@ -277,7 +295,7 @@ def _in_a_folder(test: Callable[[Path], Any]) -> None:
 
 def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
     """The tests of the engine on the simulated cluster and of the exchange, as they stand."""
-    for module in (test_supervision, test_engine, test_exchange):
+    for module in (test_supervision, test_engine, test_exchange, test_breaker):
         for name, test in inspect.getmembers(module, inspect.isfunction):
             if not name.startswith("test_"):
                 continue
@@ -289,6 +307,8 @@ def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
     for victim in ("supervisor/w/wide-0", "supervisor/w"):
         test = test_supervision.test_an_actor_that_is_stopped_is_replaced_within_its_lease
         yield f"stopped {victim}", partial(test, victim, False)
+    for victim in ("supervisor/w", "resources"):
+        yield f"prober and {victim}", partial(test_breaker.test_a_prober_that_dies_wedges_nothing, victim)
 
 
 WITHIN_S = 1_000

@@ -105,9 +105,10 @@ async def flaky(ctx, input):
     return {"n": input["n"] + 1}
 
 
-@podium.protocol
+@podium.protocol(breaker=podium.Breaker(min_calls=2, open_s=0.5, probes=1, half_open_s=None))
 async def broken(ctx, _input):
     WITNESS.began(ctx)
+    await asyncio.sleep(2)
     raise RuntimeError("always")
 
 
@@ -146,7 +147,7 @@ def workflow(rng: Random) -> Workflow:
                     "s": Sequence(Step(stall, total_timeout_s=2, fallback=work), timeout_s=5, otherwise={"value": 0}),
                 }
             ),
-            Step(work, with_="input.q"),
+            Step(broken, with_="input.q", fallback=Step(work, with_="input")),
             Hierarchy(lead, team={"x": work, "y": Sequence(limited, work)}, name="team", supervision=supervision()),
             Adaptive(
                 {"a": work, "b": limited},
@@ -214,7 +215,8 @@ class Storm:
         WITNESS = Witness()
         WITNESS.simulation = self.simulation
         names = [node.name for node in self.workflow.root.sequence]
-        WITNESS.comes_before = {name: before for before, name in itertools.pairwise(names) if before != "parallel"}
+        unnamed = ("parallel", "broken")
+        WITNESS.comes_before = {name: before for before, name in itertools.pairwise(names) if before not in unnamed}
         status = self.simulation.run(self._drive, within_s)
         check_invariants(self, status)
 
@@ -291,6 +293,8 @@ def check_invariants(storm, status):
     assert all(use["held"] == 0 and use["waiting"] == 0 for use in status["quotas"].values()), (
         "I4: permits held at rest"
     )
+    for name, breaker in status["breakers"].items():
+        assert breaker["probing"] == 0, f"I9: the breaker of '{name}' waits for a probe that nobody runs"
     for name, shard in simulation.disk.shards.items():
         for task_id, entries in shard.entries.items():
             epochs = [epoch for epoch, _ in entries]

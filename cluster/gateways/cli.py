@@ -36,6 +36,7 @@ from ..config import Settings, load_settings, parse_limits
 from ..loading import load_workflow
 from ..store.reading import FileReader
 from . import daemon
+from .breakers import breakers
 from .doctor import doctor
 from .inputs import read_input
 from .limits import limits, use_table
@@ -53,6 +54,7 @@ app = typer.Typer(
 
 app.command()(doctor)
 app.add_typer(limits, name="limits")
+app.add_typer(breakers, name="breakers")
 app.command()(top)
 app.command()(metrics)
 

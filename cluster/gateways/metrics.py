@@ -50,6 +50,10 @@ def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Samp
     for key in ("held", "waiting"):
         samples = [("", {"limit": name}, use[key]) for name, use in status["quotas"].items()]
         yield f"permits_{key}", "gauge", "By limit.", samples
+    states: list[Sample] = [
+        ("", {"breaker": name}, float(facts["state"] != "closed")) for name, facts in status["breakers"].items()
+    ]
+    yield "breaker_open", "gauge", "1 if the breaker does not let all calls through.", states
     lags: list[Sample] = [("", {"workflow": name}, facts["load"]["lag_s"]) for name, facts in flows.items()]
     yield "loop_lag_seconds", "gauge", "How late the supervisor's event loop was.", lags
     yield "throttle_ratio", "gauge", "What is left of the limits.", [("", {}, status["throttle"]["factor"])]

@@ -21,6 +21,7 @@ from ...supervisors.tally import quantile_s
 from ..client import connect
 from ..cluster_file import running_cluster
 from ..config import load_settings
+from .breakers import breaker_table
 from .limits import use_table
 from .metrics import exposition
 
@@ -73,7 +74,9 @@ def _show(looks: Iterator[dict[str, Any]]) -> None:
 def picture(status: dict[str, Any], before: dict[str, Any] | None) -> Group:
     load = status["load"]
     head = Text(f"CPU {load['cpu']:.0%}   memory {load['memory']:.0%}", style="bold")
-    tables = [_workflows(status, before), use_table(status["quotas"]), *_users(status)]
+    moved = {name: facts for name, facts in status["breakers"].items() if facts["state"] != "closed"}
+    shown = [breaker_table(moved)] if moved else []
+    tables = [_workflows(status, before), use_table(status["quotas"]), *shown, *_users(status)]
     return Group(head, *warnings(status), *(part for table in tables for part in ("", table)))
 
 

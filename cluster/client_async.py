@@ -1,0 +1,145 @@
+"""The client for async code: `async with podium.connect_async(...) as engine`. It runs on the caller's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+from ..protocols.errors import PodiumError, WaitTimedOut
+from ..protocols.limits import Amount
+from ..protocols.outcomes import Criticality, TaskEvent, TaskStatus
+from ..protocols.values import Value
+from ..protocols.workflow import Workflow
+from .client import BaseTask, checked_keys
+from .config import Settings, load_settings
+from .core import Core, result_of
+from .session import Session
+
+
+class AsyncTask(BaseTask):
+    """A submitted task, for async code."""
+
+    async def result(self, timeout_s: float | None = None) -> Value:
+        """As `Task.result`."""
+        end = asyncio.wrap_future(self._ended())
+        done, _ = await asyncio.wait([end], timeout=timeout_s)
+        if not done:
+            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status)
+        return result_of(end.result(), self.id, self.workflow)
+
+    async def events(self) -> AsyncIterator[TaskEvent]:
+        """As `Task.events`."""
+        queue: asyncio.Queue[list[Value] | PodiumError | None] = asyncio.Queue()
+        stop = self._core.watch(self.record, queue.put_nowait, queue.put_nowait)
+        try:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, PodiumError):
+                    raise item
+                yield self._event(item)
+        finally:
+            stop()
+
+    async def cancel(self) -> TaskStatus:
+        """As `Task.cancel`."""
+        return await asyncio.wrap_future(self._core.cancel(self.record))
+
+
+class AsyncEngine:
+    """A client on the caller's own event loop."""
+
+    def __init__(self, settings: Settings, session: Session | None = None) -> None:
+        self.settings = settings
+        self._core = Core(settings, session)
+
+    async def __aenter__(self) -> AsyncEngine:
+        await self._core.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave the cluster; one that this engine started is stopped in order, its open tasks stay durable."""
+        await self._core.close()
+
+    async def deploy(self, workflow: Workflow) -> None:
+        """Start the workflow's actors now, instead of with its first task."""
+        await self._core.deploy(workflow)
+
+    async def submit(
+        self,
+        workflow: Workflow,
+        input: Value = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        criticality: Criticality = "critical",
+        timeout_s: float | None = None,
+    ) -> AsyncTask:
+        """As `Engine.submit`."""
+        keys = None if key is None else [key]
+        tasks = await self.submit_many(
+            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality, timeout_s=timeout_s
+        )
+        return tasks[0]
+
+    async def submit_many(
+        self,
+        workflow: Workflow,
+        inputs: Sequence[Value],
+        *,
+        keys: Sequence[str] | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        criticality: Criticality = "critical",
+        timeout_s: float | None = None,
+    ) -> list[AsyncTask]:
+        """As `Engine.submit_many`."""
+        known = checked_keys(keys, inputs)
+        wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        await self._core.deploy(workflow)
+        acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
+        ids = await asyncio.gather(*(asyncio.wrap_future(ack) for ack in acks))
+        return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
+
+    def task(self, task_id: str) -> AsyncTask:
+        """A task by its id. Raises NotFound."""
+        return AsyncTask(self._core, task_id, self._core.record(task_id).workflow)
+
+    def tasks(
+        self,
+        status: TaskStatus | None = None,
+        workflow: str | None = None,
+        user: str | None = None,
+        limit: int = 50,
+    ) -> list[AsyncTask]:
+        """The newest tasks first."""
+        records = self._core.reader.list_tasks(status, workflow, user, limit)
+        return [AsyncTask(self._core, record.task_id, record.workflow) for record in records]
+
+    async def set_limits(self, **limits: Amount) -> dict[str, Any]:
+        """As `Engine.set_limits`."""
+        return await self._core.ask_coordinator("limits", limits)  # type: ignore[no-any-return]
+
+    async def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, Any]:
+        """As `Engine.set_breaker`."""
+        return await self._core.ask_coordinator("breaker", [name, action])  # type: ignore[no-any-return]
+
+    async def status(self) -> dict[str, Any]:
+        """As `Engine.status`."""
+        return await self._core.ask_coordinator("status")  # type: ignore[no-any-return]
+
+    @property
+    def joined(self) -> bool:
+        """Whether the cluster was there before; then work goes on when this engine closes."""
+        return self._core.joined
+
+
+def connect_async(**settings: Any) -> AsyncEngine:
+    """The same for async code: `async with podium.connect_async(...) as engine`."""
+    return AsyncEngine(load_settings(**settings))

@@ -1,0 +1,79 @@
+"""`podium breakers`: which calls are refused, why and until when; and opening or closing one by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ...protocols.errors import EngineClosed
+from ..client import connect
+from ..cluster_file import running_cluster
+from ..config import load_settings
+from .view import to_json
+
+breakers = typer.Typer(help="Show the circuit breakers; `podium breakers open|reset NAME` moves one by hand.")
+
+Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
+Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The protocol's name, or with a key: 'model[large]'.")]
+
+_STYLES = {"open": "red", "forced_open": "red", "half_open": "yellow"}
+
+
+@breakers.callback(invoke_without_command=True)
+def show(context: typer.Context, data: Data = None, output: Output = "table") -> None:
+    """Show the breakers of the running cluster: those whose protocols were called, or that were moved by hand."""
+    if context.invoked_subcommand is None:
+        _check_runs(data)
+        with connect(data=data, source="cli") as engine:
+            found = engine.status()["breakers"]
+        _print(found, output)
+
+
+@breakers.command("open")
+def open_by_hand(name: Name, data: Data = None, output: Output = "table") -> None:
+    """Refuse all calls until the breaker is reset, or the cluster ends."""
+    _change(name, "open", data, output)
+
+
+@breakers.command("reset")
+def reset(name: Name, data: Data = None, output: Output = "table") -> None:
+    """Let calls through again, with nothing counted."""
+    _change(name, "reset", data, output)
+
+
+def _change(name: str, action: Literal["open", "reset"], data: Path | None, output: str) -> None:
+    _check_runs(data)
+    with connect(data=data, source="cli") as engine:
+        found = engine.set_breaker(name, action)
+    _print(found, output)
+
+
+def _check_runs(data: Path | None) -> None:
+    cluster = running_cluster(load_settings(data=data, source="cli").data)
+    if cluster is None or cluster["kind"] != "ray":
+        raise EngineClosed(reason="no cluster is running: `podium up` starts one")
+
+
+def _print(found: dict[str, Any], output: str) -> None:
+    if output == "json":
+        print(to_json(found))
+    elif found:
+        Console(highlight=False).print(breaker_table(found))
+    else:
+        print("No breakers yet: none of the protocols that were called has one.")
+
+
+def breaker_table(found: dict[str, Any]) -> Table:
+    table = Table("breaker", "state", "calls", "failed", "slow", "why", box=None, pad_edge=False, header_style="bold")
+    for name, facts in found.items():
+        state = facts["state"].replace("_", "-")
+        left = "" if facts["left_s"] is None else f", tries again in {facts['left_s']:.0f} s"
+        counts = [str(facts[key]) for key in ("calls", "failed", "slow")]
+        table.add_row(Text(name), Text(state, style=_STYLES.get(facts["state"], "")), *counts, facts["why"] + left)
+    return table

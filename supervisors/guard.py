@@ -1,0 +1,237 @@
+"""A supervisor's side of the circuit breakers: what may go to a host, and telling how it ended.
+
+The breakers themselves are kept by the ResourceActor (`actors/board.py`), for all supervisors. While one is closed,
+jobs pass by what is known here, without a round trip, and what became of them is told soon after. While it is open they
+are refused here, and those that wait already are refused when it opens. When it may be tried again each job asks there,
+and is told whether it is a probe.
+
+While the ResourceActor is away, what was known last goes on to hold, and jobs that ask wait for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import NamedTuple
+
+from ..protocols.errors import PodiumError
+from ..protocols.outcomes import Failure
+from ..protocols.policy import Breaker, counts_as_failed
+from ..protocols.values import Value
+from .backlog import Job
+from .breaker import Call
+from .ports import Line, Reply, World
+
+TELL_WITHIN_S = 0.1
+"""Until outcomes that open nothing are told."""
+_RECONNECT_S = 0.2
+
+
+class _View(NamedTuple):
+    state: str
+    generation: int
+    until: float
+    """Monotonic seconds, of one that is open."""
+    why: str
+
+
+class _Wish(NamedTuple):
+    protocol: str
+    go: Callable[[], None]
+    refuse: Callable[[Failure], None]
+
+
+class Guard:
+    def __init__(self, world: World, address: str, shard: str, epoch: int, lease_s: float) -> None:
+        self._world, self._address = world, address
+        self._shard, self._epoch, self._lease_s = shard, epoch, lease_s
+        self._policies: dict[str, Breaker] = {}
+        self._on_open: list[Callable[[str], None]] = []
+        self._line: Line | None = None
+        self._base: int | None = None
+        """The generation of breakers that are not in `_views`; None until everything is known."""
+        self._views: dict[str, _View] = {}
+        self._asking: dict[Job, _Wish] = {}
+        """Who waits to be let through."""
+        self._numbers = itertools.count(1)
+        self._joins = 0
+        self._leases: set[str] = set()
+        """Asked for or held: the ResourceActor believes in no others."""
+        self._ended: Counter[tuple[str, int, str | None, bool, bool]] = Counter()
+        """Outcomes that are not told yet."""
+        self._tells_in_s: float | None = None
+
+    def declare(self, protocol: str, policy: Breaker, on_open: Callable[[str], None]) -> None:
+        """Have the protocol's calls guarded; `on_open` gets the name of a breaker that has opened."""
+        if self._policies.get(protocol) != policy:
+            self._policies[protocol] = policy
+            if self._line is None:
+                self._world.call_later(0.0, self._connect)
+            else:
+                self._join(self._line)
+        self._on_open.append(on_open)
+
+    def admit(self, protocol: str, job: Job, go: Callable[[], None], refuse: Callable[[Failure], None]) -> None:
+        """Let a job through, or not: now, or when the ResourceActor has said so."""
+        name, now = _name(protocol, job), self._world.monotonic()
+        view = self._view(name)
+        if view is not None and view.state == "closed":
+            job.call = Call(name, view.generation)
+            go()
+        elif view is not None and view.state in ("open", "forced_open") and now < view.until:
+            refuse(self._refusal(name, view))
+        else:
+            self._asking[job] = _Wish(protocol, go, refuse)
+            self._ask(name, job)
+
+    def withdraw(self, job: Job) -> bool:
+        """The job is not wanted any more; returns whether it was waiting here."""
+        return self._asking.pop(job, None) is not None
+
+    def ended(self, protocol: str, job: Job, result: list[Value]) -> None:
+        """The job's attempt has ended, as its host said."""
+        call, job.call = job.call, None
+        if call is None:
+            return
+        policy = self._policies[protocol]
+        failed = result[0] != "ok" and counts_as_failed(policy, Failure.from_wire(result[1]))
+        if failed is None or job.dropped:
+            self._release(call)
+            return
+        if call.lease is not None:
+            self._leases.discard(call.lease)
+        slow = policy.slow_s is not None and (result[2] or 0.0) > policy.slow_s
+        self._ended[*call, failed, slow] += 1
+        self._tell_within(0.0 if failed or slow or call.lease else TELL_WITHIN_S)
+
+    def gone(self, job: Job) -> None:
+        """The job will not run, or nobody knows how it ended."""
+        call, job.call = job.call, None
+        if call is not None:
+            self._release(call)
+
+    def _release(self, call: Call) -> None:
+        if call.lease is not None:
+            self._leases.discard(call.lease)
+            self._send("calls", [[*call, False, False, 0]])
+
+    def _view(self, name: str) -> _View | None:
+        if self._base is None:
+            return None
+        return self._views.get(name) or _View("closed", self._base, 0.0, "")
+
+    def _refusal(self, name: str, view: _View) -> Failure:
+        left_s = view.until - self._world.monotonic()
+        when = f"; it lets some through in {max(left_s, 0.0):.0f} s" if view.state == "open" else ""
+        return Failure("breaker_open", f"the breaker of '{name}' refuses calls: {view.why}{when}")
+
+    # asking
+
+    def _ask(self, name: str, job: Job) -> None:
+        if self._line is None or self._base is None:
+            return  # asked when it is there, and everything is known
+        lease = f"{self._shard}@{self._epoch}/{next(self._numbers)}"
+        self._leases.add(lease)
+        self._line.send("probe", [name, lease], partial(self._answered, name, job, lease))
+
+    def _answered(self, name: str, job: Job, lease: str, reply: Reply) -> None:
+        call = Call(name, *reply.value) if reply.value is not None else None
+        if call is None or call.lease is None:
+            self._leases.discard(lease)
+        if reply.error is not None:
+            return  # asked again when the line is there again
+        waiting = self._asking.pop(job, None)
+        if waiting is None:
+            if call is not None:
+                self._release(call)
+            return
+        if call is not None:
+            job.call = call
+            waiting.go()
+        else:
+            view = self._view(name)
+            assert view is not None
+            waiting.refuse(self._refusal(name, view))
+
+    # what the board says
+
+    def _connect(self) -> None:
+        if self._line is None:
+            self._line = self._world.line(self._address)
+            self._line.watch(self._lost, self._lease_s)
+            self._join(self._line)
+
+    def _join(self, line: Line) -> None:
+        policies = {protocol: policy.model_dump(mode="json") for protocol, policy in self._policies.items()}
+        self._joins += 1
+        joining = {
+            "shard": self._shard,
+            "version": [self._epoch, self._joins],
+            "policies": policies,
+            "leases": sorted(self._leases),
+        }
+        line.send("breakers", joining, _ignore, self._hear)
+
+    def _lost(self, _error: PodiumError) -> None:
+        self._line = None
+        self._world.call_later(_RECONNECT_S, self._connect)
+
+    def _hear(self, told: list[Value]) -> None:
+        match told:
+            case ["all", base, states]:
+                self._base = base
+                self._views = {state[0]: self._read(state) for state in states}
+                for job, wish in list(self._asking.items()):
+                    del self._asking[job]
+                    self.admit(wish.protocol, job, wish.go, wish.refuse)
+                for name in self._views:
+                    self._look(name)
+            case ["state", state]:
+                self._views[state[0]] = view = self._read(state)
+                if (view.state, view.generation) == ("closed", self._base):
+                    del self._views[state[0]]
+                self._look(state[0])
+
+    def _read(self, state: list[Value]) -> _View:
+        _, kind, generation, left_s, why = state
+        now = self._world.monotonic()
+        until = float("inf") if kind == "forced_open" else now + (left_s or 0.0)
+        return _View(kind, generation, until, why)
+
+    def _look(self, name: str) -> None:
+        view = self._views.get(name)
+        if view is not None and view.state in ("open", "forced_open"):
+            for on_open in self._on_open:
+                on_open(name)
+
+    def refused(self, protocol: str, name: str, jobs: Iterable[Job]) -> list[tuple[Job, Failure]]:
+        """Which of a pool's waiting jobs are refused, because the breaker `name` has opened."""
+        failure = self._refusal(name, self._views[name])
+        return [(job, failure) for job in jobs if _name(protocol, job) == name]
+
+    # telling
+
+    def _tell_within(self, delay_s: float) -> None:
+        if self._tells_in_s is None or delay_s < self._tells_in_s:
+            self._tells_in_s = delay_s
+            self._world.call_later(delay_s, self._tell)
+
+    def _tell(self) -> None:
+        self._tells_in_s = None
+        ended, self._ended = self._ended, Counter()
+        if ended:
+            self._send("calls", [[*outcome, count] for outcome, count in ended.items()])
+
+    def _send(self, kind: str, payload: Value) -> None:
+        if self._line is not None:
+            self._line.send(kind, payload, _ignore)
+
+
+def _name(protocol: str, job: Job) -> str:
+    return f"{protocol}[{job.key}]" if job.key else protocol
+
+
+def _ignore(_reply: Reply) -> None:
+    """The answer carries nothing; if the other side is lost, `_lost` hears of it."""
