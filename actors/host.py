@@ -154,47 +154,42 @@ class _Attempt:
         self._stopping: Failure | None = None
         self._work: asyncio.Task[Value] | None = None
         self._timer: Timer | None = None
-        self._idle_timer: Timer | None = None
         self._began_at = self._heard_at = 0.0
         self._used: dict[str, float] = {}
 
     def begin(self) -> None:
         world = self._host.world
         self._began_at = self._heard_at = world.monotonic()
-        if self._timeout_s is not None:
-            self._timer = world.call_later(self._timeout_s, self._time_out)
-        if self._idle_timeout_s is not None:
-            self._idle_timer = world.call_later(self._idle_timeout_s, self._look_if_idle)
+        self._wind()
         self._work = asyncio.get_running_loop().create_task(self._run())
         self._work.add_done_callback(self._finished)
 
     def cancel(self) -> None:
         self._stop(Failure("cancelled", "the step was cancelled"))
 
-    def _time_out(self) -> None:
-        used_s = self._host.world.monotonic() - self._began_at
-        message = (
-            f"step '{self.path}' of task {self.task_id} ran out of time: "
-            f"{self._timeout_s:g} s allowed, {used_s:.1f} s used"
-        )
-        self._stop(Failure("timeout", message))
+    def _wind(self) -> None:
+        """Look again when its time, or that of its silence, may be up."""
+        times = (self._began_at, self._timeout_s), (self._heard_at, self._idle_timeout_s)
+        ends = [since + limit_s for since, limit_s in times if limit_s is not None]
+        if ends:
+            self._set_timer(max(0.0, min(ends) - self._host.world.monotonic()), self._look_at_times)
+
+    def _look_at_times(self) -> None:
+        now = self._host.world.monotonic()
+        used_s, silent_s = now - self._began_at, now - self._heard_at
+        what = f"step '{self.path}' of task {self.task_id}"
+        if self._timeout_s is not None and used_s >= self._timeout_s:
+            message = f"{what} ran out of time: {self._timeout_s:g} s allowed, {used_s:.1f} s used"
+            self._stop(Failure("timeout", message))
+        elif self._idle_timeout_s is not None and silent_s >= self._idle_timeout_s:
+            message = f"{what} gave no sign of life for {silent_s:.1f} s (ctx.heartbeat, ctx.emit or ctx.log)"
+            self._stop(Failure("timeout", message))
+        else:
+            self._wind()
 
     def heard(self) -> None:
         """The code gave a sign of life; from any thread."""
         self._heard_at = self._host.world.monotonic()
-
-    def _look_if_idle(self) -> None:
-        assert self._idle_timeout_s is not None
-        world = self._host.world
-        silent_s = world.monotonic() - self._heard_at
-        if silent_s < self._idle_timeout_s:
-            self._idle_timer = world.call_later(self._idle_timeout_s - silent_s, self._look_if_idle)
-            return
-        message = (
-            f"step '{self.path}' of task {self.task_id} gave no sign of life for {self._idle_timeout_s:g} s "
-            f"(ctx.heartbeat, ctx.emit or ctx.log)"
-        )
-        self._stop(Failure("timeout", message))
 
     def _stop(self, why: Failure) -> None:
         if self.ended or self._stopping is not None:
@@ -247,11 +242,9 @@ class _Attempt:
         return self._host.world.monotonic() - self._began_at
 
     def _set_timer(self, delay_s: float | None, callback: Callable[[], None] | None) -> None:
-        """In the place of those of the time-outs."""
-        for timer in (self._timer, self._idle_timer):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._idle_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
         if delay_s is not None and callback is not None:
             self._timer = self._host.world.call_later(delay_s, callback)
 

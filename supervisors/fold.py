@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from ..protocols.conditions import ExpressionFailed, evaluate
 from ..protocols.outcomes import Failure, Outcome, TaskRecord, error_for_rules
-from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, default_name
+from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, default_name, time_limit_s
 from ..protocols.values import Value
 from ..protocols.verdicts import as_goto
 from .events import Abandoned, Cancelled, Due, Event, Overdue, StepFailed, StepFinished, StepLost, TimedOut
 from .modes import adaptive, hierarchical, parallel, sequential
-from .state import Alarm, Calm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time
+from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time
 
 _OPENING: dict[type, Callable[[Place], list[Move]]] = {
     Sequence: sequential.opening,
@@ -136,7 +136,7 @@ class _Folding:
             place, outcome = self.ended.pop()
             if place.outcome is not None:
                 continue
-            self.calm(place)
+            self.task.timed.pop(place.path, None)
             if outcome.failure is not None and self.stand_in(place, outcome.failure):
                 continue
             place.outcome = outcome
@@ -178,10 +178,6 @@ class _Folding:
         failure = Failure("timeout", f"{what} had not ended after {place.time.limit_s:g} s")
         self.ended.append((place, Outcome(failure=failure.at(what, place.attempt))))
 
-    def calm(self, place: Place) -> None:
-        if self.task.timed.pop(place.path, None) is not None:
-            self.effects.append(Calm(place))
-
     def perform(self, place: Place, moves: list[Move]) -> None:
         for move in moves:
             match move:
@@ -201,7 +197,9 @@ class _Folding:
         except ExpressionFailed as error:
             self.ended.append((place, Outcome(failure=Failure("expression", str(error)).at(place.path, 1))))
             return
-        if place.time is not None:
+        limit_s = time_limit_s(place.node)
+        if limit_s is not None:
+            place.time = Time(self.at, limit_s)
             self.task.timed[place.path] = place
             self.effects.append(Alarm(place))
         if place.is_leaf():
@@ -214,8 +212,8 @@ class _Folding:
         for leaf in list(place.open_leaves()):
             if self.task.running.pop(leaf.path, None) is not None:
                 self.effects.append(Halt(leaf))
-        for timed in [timed for timed in self.task.timed.values() if timed.is_within(place)]:
-            self.calm(timed)
+        for path in [path for path, timed in self.task.timed.items() if timed.is_within(place)]:
+            del self.task.timed[path]
         place.outcome = _STOPPED
 
 

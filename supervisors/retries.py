@@ -25,6 +25,8 @@ from .throttle import is_pressed
 PERIOD_S = 60.0
 """How fast a budget forgets: what is left of its distance to the reserve falls to 1/e in that time."""
 
+NOTHING_S = 0.1
+
 
 class Budget:
     """Retries that one protocol may have; starts with the reserve, and drifts back to it. Pure."""
@@ -34,6 +36,8 @@ class Budget:
 
     def left(self, now: float) -> float:
         """`now`: monotonic seconds."""
+        if now - self._at < NOTHING_S:
+            return self._left
         faded = math.exp(-max(0.0, now - self._at) / PERIOD_S)
         self._left = self._reserve + (self._left - self._reserve) * faded
         self._at = now

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from ..protocols.outcomes import Failure, Outcome, TaskRecord
-from ..protocols.tree import Hierarchy, Node, Step, time_limit_s
+from ..protocols.tree import Hierarchy, Node, Step
 from ..protocols.values import Value
 
 
@@ -53,16 +54,12 @@ class Place:
     """Hosts that died while this attempt ran."""
     opened_at: float = 0.0
     """UTC seconds at which it became due: the time of the event that led here."""
+    time: Time | None = None
+    """What it has for everything in it."""
     not_before: float = 0.0
     """UTC seconds at which the next attempt may start."""
     wait_s: float = 0.0
     """How long that was from the failure: a clock that was set back makes nobody wait longer."""
-
-    @property
-    def time(self) -> Time | None:
-        """What it has for everything in it."""
-        limit_s = time_limit_s(self.node)
-        return None if limit_s is None else Time(self.opened_at, limit_s)
 
     def is_leaf(self) -> bool:
         """Whether something outside runs it: a protocol host, or the supervisor of a nested Hierarchy."""
@@ -117,13 +114,13 @@ class TaskState:
 
     def due_at(self, place: Place) -> float | None:
         """When the step at this place, a node around it, or the task runs out of time, in UTC seconds."""
-        times = [self.time]
+        until = math.inf if self.time is None else self.time.until
         node: Place | None = place
         while node is not None:
-            if node.path in self.timed:
-                times.append(node.time)
+            if node.time is not None and node.path in self.timed:
+                until = min(until, node.time.until)
             node = node.parent
-        return min((time.until for time in times if time is not None), default=None)
+        return None if until == math.inf else until
 
     @property
     def status(self) -> str:
@@ -180,11 +177,4 @@ class Alarm:
     place: Place | None
 
 
-@dataclass(frozen=True, slots=True)
-class Calm:
-    """Effect: the time of the node at this place does not matter any more."""
-
-    place: Place
-
-
-Effect: TypeAlias = Run | Halt | Alarm | Calm
+Effect: TypeAlias = Run | Halt | Alarm

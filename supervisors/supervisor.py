@@ -46,7 +46,7 @@ from .ports import Ask, Change, Closing, Entry, Forget, Journal, NewTask, Note, 
 from .retention import Retention
 from .retries import Retries
 from .settings import Governance
-from .state import Alarm, Calm, Effect, Halt, Place, Run, TaskState
+from .state import Alarm, Effect, Halt, Place, Run, TaskState
 from .tally import Tally
 from .watchers import Watchers, done_chunk, live_event
 
@@ -286,13 +286,10 @@ class Supervisor:
                 self._dispatcher.halt(task, effect.place)
             elif isinstance(effect, Alarm):
                 self._alarms.set(task, effect.place)
-            elif isinstance(effect, Calm):
-                self._alarms.calm(task, effect.place)
             elif task.running.get(effect.place.path) is effect.place:
                 self._dispatcher.run(plan, task, effect.place, order)
         if task.outcome is not None and self._tasks.pop(task.record.task_id, None) is not None:
             del self._orders[task.record.task_id]
-            self._alarms.clear(task)
             self._gate.ended(task.record)
             self._tally.ended(task.record)
             self._retention.finished += 1

@@ -9,7 +9,7 @@ import pytest
 import podium
 from podium import Constant, Hierarchy, Parallel, Retry, Sequence, Step, Workflow
 from podium.errors import InvalidInput, TaskFailed
-from podium.supervisors.state import Calm
+from podium.supervisors.alarms import FEW, Alarms
 from podium.testing import Simulation
 from tests import sample
 from tests.test_modes import Play, step
@@ -87,9 +87,21 @@ def test_a_nested_hierarchy_that_is_late_is_cancelled_in_its_tier():
     assert run(Sequence(team), {"s": 100}) == (("timeout", "team"), 7)
 
 
-def test_the_time_of_a_node_that_has_ended_is_forgotten():
-    play = Play(Sequence(step("a", total_timeout_s=5), step("b")))
-    assert [type(effect) for effect in play.done("a").effects if isinstance(effect, Calm)] == [Calm]
+def test_times_that_were_not_needed_are_thrown_out():
+    rung = []
+    tasks = [Play(step("a", total_timeout_s=50)).task for _ in range(3 * FEW)]
+
+    async def work(engine):
+        alarms = Alarms(engine._core._session.world, lambda task, event: rung.append(task))
+        for task in tasks:
+            alarms.set(task, task.root)
+            if task is not tasks[7]:
+                task.timed.clear()
+        assert len(alarms) < 2 * FEW
+        await asyncio.sleep(60)
+        return rung
+
+    assert Simulation().run(work) == [tasks[7]]
 
 
 # a task
