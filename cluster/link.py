@@ -21,7 +21,8 @@ PATIENCE = 1.2
 """Leases of silence before a client looks for another supervisor: the coordinator is to notice first."""
 BATCH = 1_000
 """Tasks per submit message; more are sent as several, all under way at once."""
-_RECORDED = ("accepted", "finished", "retrying", "lost", "failed")
+_OF_TASK = ("accepted", "timed_out", "redriven", "dropped")
+_RECORDED = (*_OF_TASK, "finished", "retrying", "lost", "failed")
 
 
 @dataclass(slots=True, eq=False)
@@ -213,7 +214,7 @@ class Link:
 
 
 def _on_event(watching: Watching, event: list[Value]) -> None:
-    if event[0] in _RECORDED and (event[2] or event[0] == "accepted"):
+    if event[0] in _RECORDED and (event[2] or event[0] in _OF_TASK):
         kind, at, step, attempt, _value = event
         if (kind, at, step, attempt) in watching.seen:
             return

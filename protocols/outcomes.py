@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from .values import Value
 
-TaskStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
+TaskStatus = Literal["pending", "running", "parked", "completed", "failed", "cancelled"]
 Criticality = Literal["critical_plus", "critical", "sheddable_plus", "sheddable"]
 """What a new task matters when not all can come in, the most first."""
 BACKGROUND = -10
 """Priority for what nobody waits for: it gives way to everything that came up to ten times `age_s` after it."""
-OPEN: frozenset[str] = frozenset({"pending", "running"})
+OPEN: frozenset[str] = frozenset({"pending", "running", "parked"})
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -23,7 +23,8 @@ class Failure:
     Codes: `error` (user code raised), `timeout`, `invalid_input`, `invalid_output`, `cancelled`, `host_lost`,
     `expression` (a CEL expression failed), `no_rule`, `too_many_visits`, `too_many_rounds`, `rejected` (a
     supervising protocol's verdict), `escalated`, `bad_verdict`, `bad_goto`, `too_few` (a quorum missed),
-    `breaker_open` (the protocol's breaker refuses calls), `workflow_down` (its supervisor gave up, and `when_down` is
+    `breaker_open` (the protocol's breaker refuses calls), `uncertain` (nobody knows what a run of an at-most-once step
+    has done), `workflow_down` (its supervisor gave up, and `when_down` is
     `fail`).
     """
 
@@ -106,9 +107,10 @@ class TaskEvent:
     """Something that happened to a task, as `task.events()` gives it.
 
     Kinds: `accepted`; `started`, `finished` (value: output), `retrying` (value: failure and retry_at), `lost`
-    (its host died, it runs again) and `failed` (value: failure) of a step; `timed_out` of a Parallel; `chunk`
-    (value: what `ctx.emit` was given) and `log` (value: [level, text]) of a running step; last `completed` (value:
-    result), `failed` (value: failure; no step) or `cancelled`. `started`, `chunk` and `log` are live only.
+    (its host died, it runs again) and `failed` (value: failure) of a step; `timed_out` of a node or the task;
+    `redriven` and `dropped` of a task with parked steps; `chunk` (value: what `ctx.emit` was given) and `log` (value:
+    [level, text]) of a running step; last `completed` (value: result), `failed` (value: failure; no step) or
+    `cancelled`. `started`, `chunk` and `log` are live only.
     """
 
     kind: str

@@ -11,7 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from .outcomes import Failure
 
-NEVER_RETRIED = frozenset({"invalid_input", "invalid_output", "cancelled", "escalated", "rejected", "breaker_open"})
+NEVER_RETRIED = frozenset(
+    {"invalid_input", "invalid_output", "cancelled", "escalated", "rejected", "breaker_open", "uncertain"}
+)
 """Failure codes that another attempt cannot mend."""
 
 

@@ -20,6 +20,7 @@ from .conditions import check_expression
 from .context import Context
 from .errors import InvalidDefinition
 from .policy import Breaker, Retry, RetryPolicy
+from .recovery import OnError
 from .values import Value
 
 _KNOWN: dict[str, ProtocolClass | FunctionProtocol] = {}
@@ -49,6 +50,10 @@ class Declaration(BaseModel):
     """Longest time in which an attempt neither emits, nor logs, nor calls `ctx.heartbeat()`."""
     retry: RetryPolicy | None = None
     """How often a failed run is repeated; or a preset: llm, tool, storage."""
+    on_error: OnError = {}
+    """What follows a failure, by its category; see recovery.py."""
+    at_most_once: bool = False
+    """Never run it again when nobody knows what a run has done: its failure is `uncertain`, and it is parked."""
     breaker: Breaker | None = None
     """When its calls are refused because too many failed or were slow; see docs/workflows.md."""
     num_cpus: Annotated[float, Field(ge=0)] = 0
@@ -81,6 +86,8 @@ class Protocol:
     idle_timeout_s: ClassVar[float | None] = None
     retry: ClassVar[Retry | str | None] = None
     breaker: ClassVar[Breaker | None] = None
+    on_error: ClassVar[Mapping[str, Any]] = {}
+    at_most_once: ClassVar[bool] = False
     num_cpus: ClassVar[float] = 0
     num_gpus: ClassVar[float] = 0
     resources: ClassVar[Mapping[str, float]] = {}
@@ -143,6 +150,8 @@ def protocol(
     idle_timeout_s: float | None = None,
     retry: Retry | str | None = None,
     breaker: Breaker | None = None,
+    on_error: Mapping[str, Any] | None = None,
+    at_most_once: bool = False,
     num_cpus: float = 0,
     num_gpus: float = 0,
     resources: Mapping[str, float] | None = None,

@@ -29,6 +29,7 @@ from .binding import place
 from .errors import InvalidDefinition
 from .policy import RetryPolicy, Supervision
 from .protocol import is_protocol, reference
+from .recovery import OnError
 
 END = "end"
 """Where the rules of an Adaptive lead when it is done; no node may have this name."""
@@ -91,6 +92,10 @@ class Step(_Node):
     retry: RetryPolicy | None = None
     """How often it runs again; or a preset: llm, tool, storage."""
     quotas: Mapping[str, Annotated[int, Field(ge=1)]] | None = None
+    on_error: OnError = {}
+    """What follows a failure, by its category; over what the protocol declares. See recovery.py."""
+    at_most_once: bool | None = None
+    """Never run it again when nobody knows what a run has done: its failure is `uncertain`, and it is parked."""
 
     def __init__(self, step: Any = None, **settings: Any) -> None:
         super().__init__(**{"step": step, **settings})

@@ -42,6 +42,8 @@ class Job:
     """What limits "per key" count apart."""
     payload: list[Value]
     needs: Mapping[str, int]
+    once: bool = False
+    """Whether it must not run again when nobody knows what it has done."""
     losses: int = 0
     """Hosts that died while it ran."""
     ticket: str | None = None

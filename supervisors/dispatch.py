@@ -31,9 +31,14 @@ class Dispatcher:
         means: Means,
         report: Callable[[TaskState, Place, list[Value]], None],
         tell: Callable[[TaskState, Place, list[Value]], None],
+        note_beginning: Callable[[TaskState, Place, Callable[[], None]], None],
         tier_setup: Callable[[TierPlan], Mapping[str, Any]],
     ) -> None:
-        """`report` gets results, `tell` what else happened to a step: ["started"], ["lost"], ["chunk", …]."""
+        """`report` gets results, `tell` what else happened to a step: ["started"], ["lost"], ["chunk", …].
+
+        `note_beginning` calls back when it is durable that an at-most-once step may have run.
+        """
+        self._note_beginning = note_beginning
         self._means = means
         self._world, self._settings, self._family = means.world, means.settings, means.family
         self._report, self._tell, self._tier_setup = report, tell, tier_setup
@@ -50,7 +55,9 @@ class Dispatcher:
         self._family.govern(self._settings.restarts.declared(plan.supervision))
         for ref in plan.refs:
             if ref not in self._pools:
-                listener = Listener(self._job_started, self._job_said, self._job_ended, self._job_lost)
+                listener = Listener(
+                    self._job_begins, self._job_started, self._job_said, self._job_ended, self._job_lost
+                )
                 self._pools[ref] = Pool(self._means, plan.declarations[ref], listener)
             self._pools[ref].use_code(self._code.get(ref), list(plan.definition.get("search_path") or []))
         for tier in plan.tiers:
@@ -128,8 +135,13 @@ class Dispatcher:
             key=key_of(settings.limit_key, place.input) if settings.limit_key else "",
             payload=[task_id, place.path, place.attempt, record.user, place.input, times],
             needs=settings.quotas,
+            once=settings.at_most_once,
             losses=place.losses,
         )
+
+    def _job_begins(self, job: Job, go: Callable[[], None]) -> None:
+        task, place = job.what
+        self._note_beginning(task, place, go)
 
     def _job_started(self, job: Job) -> None:
         task, place = job.what

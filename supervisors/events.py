@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..protocols.outcomes import Failure
+from ..protocols.recovery import USUAL, Actions
 from ..protocols.values import Value, pack, unpack
 
 
@@ -22,11 +23,38 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """An attempt failed. With `retry_at` (UTC seconds) another follows then; without, the step has failed."""
+    """An attempt failed. With `retry_at` (UTC seconds) another follows then; without, the step has failed.
+
+    `actions` are those that its category has; of no interest as long as it is tried again.
+    """
 
     path: str
     failure: Failure
     retry_at: float | None
+    at: float
+    actions: Actions = USUAL
+
+
+@dataclass(frozen=True, slots=True)
+class StepBegan:
+    """An attempt of an at-most-once step is about to be sent to its host."""
+
+    path: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What is parked, or failed the task that this one continues (`of`), is to be tried again from the beginning."""
+
+    of: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Somebody gave up what is parked: its failures stand."""
+
     at: float
 
 
@@ -76,7 +104,21 @@ class Overdue:
     at: float
 
 
-Event: TypeAlias = StepFinished | StepFailed | Cancelled | StepLost | Abandoned | TimedOut | Due | Overdue
+Event: TypeAlias = (
+    StepFinished
+    | StepFailed
+    | StepBegan
+    | StepLost
+    | TimedOut
+    | Due
+    | Overdue
+    | Cancelled
+    | Abandoned
+    | Redriven
+    | Dropped
+)
+OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped)
+"""Those that have no path."""
 
 
 def pack_events(events: list[Event]) -> bytes:
@@ -92,7 +134,14 @@ def _to_wire(event: Event) -> list[Value]:
         case StepFinished():
             return ["f", event.path, event.output, event.at]
         case StepFailed():
-            return ["x", event.path, event.failure.to_wire(), event.retry_at, event.at]
+            told = ["x", event.path, event.failure.to_wire(), event.retry_at, event.at]
+            return told if event.actions == USUAL else [*told, list(event.actions)]
+        case StepBegan():
+            return ["b", event.path, event.at]
+        case Redriven():
+            return ["r", event.of, event.at]
+        case Dropped():
+            return ["g", event.at]
         case Cancelled():
             return ["c", event.at]
         case StepLost():
@@ -111,8 +160,14 @@ def _from_wire(wire: list[Value]) -> Event:
     match wire:
         case ["f", path, output, at]:
             return StepFinished(path, output, at)
-        case ["x", path, failure, retry_at, at]:
-            return StepFailed(path, Failure.from_wire(failure), retry_at, at)
+        case ["x", path, failure, retry_at, at, *actions]:
+            return StepFailed(path, Failure.from_wire(failure), retry_at, at, tuple(actions[0]) if actions else USUAL)
+        case ["b", path, at]:
+            return StepBegan(path, at)
+        case ["r", of, at]:
+            return Redriven(of, at)
+        case ["g", at]:
+            return Dropped(at)
         case ["c", at]:
             return Cancelled(at)
         case ["l", path, at]:

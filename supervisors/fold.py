@@ -11,10 +11,24 @@ from collections.abc import Callable
 
 from ..protocols.conditions import ExpressionFailed, evaluate
 from ..protocols.outcomes import Failure, Outcome, TaskRecord, error_for_rules
+from ..protocols.recovery import USUAL
 from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, default_name, time_limit_s
 from ..protocols.values import Value
 from ..protocols.verdicts import as_goto
-from .events import Abandoned, Cancelled, Due, Event, Overdue, StepFailed, StepFinished, StepLost, TimedOut
+from .events import (
+    Abandoned,
+    Cancelled,
+    Dropped,
+    Due,
+    Event,
+    Overdue,
+    Redriven,
+    StepBegan,
+    StepFailed,
+    StepFinished,
+    StepLost,
+    TimedOut,
+)
 from .modes import adaptive, hierarchical, parallel, sequential
 from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time
 
@@ -79,6 +93,16 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
             folding.effects.append(Alarm(None))
         case Overdue() if task.time is not None:
             _stop(folding, Failure("timeout", f"the task had not ended after {task.time.limit_s:g} s"))
+        case StepBegan():
+            if event.path in task.running:
+                task.running[event.path].began = True
+        case Redriven():
+            _redrive(folding, event)
+        case Dropped():
+            for place in _unparked(task):
+                assert place.parked is not None
+                folding.ended.append((place, Outcome(failure=place.parked)))
+                place.actions = ()
         case Abandoned():
             _stop(folding, Failure("workflow_down", event.reason))
     folding.settle()
@@ -93,6 +117,7 @@ def _stop(folding: _Folding, why: Failure) -> bool:
     folding.effects += [Halt(place) for place in task.running.values()]
     task.running.clear()
     task.timed.clear()
+    task.parked.clear()
     task.outcome = Outcome(failure=why)
     return True
 
@@ -104,12 +129,37 @@ def _fail(folding: _Folding, event: StepFailed) -> None:
         return
     if event.retry_at is None:
         del task.running[event.path]
+        place.actions = event.actions
         folding.ended.append((place, Outcome(failure=event.failure.at(place.path, place.attempt))))
     else:
         place.attempt += 1
-        place.losses = 0
+        place.losses, place.began = 0, False
         place.not_before, place.wait_s = event.retry_at, event.retry_at - event.at
         folding.effects.append(Run(place))
+
+
+def _redrive(folding: _Folding, event: Redriven) -> None:
+    """Everything that waits, runs or has a time begins again; a step that failed is among them by now."""
+    task = folding.task
+    if event.of is not None:
+        task.origin, task.continues = task.origin or event.of, event.of
+    again = [*_unparked(task), *task.running.values()]
+    if task.time is not None:
+        task.time = task.time._replace(since=event.at)
+        folding.effects.append(Alarm(None))
+    for place in task.timed.values():
+        folding.give_time(place)
+    for place in again:
+        place.attempt, place.losses, place.began, place.not_before = 1, 0, False, 0.0
+        place.fallbacks, place.actions, place.parked = 0, USUAL, None
+        place.children.clear()
+        folding.run(place)
+
+
+def _unparked(task: TaskState) -> list[Place]:
+    places = list(task.parked.values())
+    task.parked.clear()
+    return places
 
 
 def _checked(place: Place, output: Value) -> Outcome:
@@ -149,8 +199,8 @@ class _Folding:
                 self.perform(parent, _FOLLOWING[type(parent.node)](parent, place))
 
     def stand_in(self, place: Place, failure: Failure) -> bool:
-        """What follows the failure of a node that has fallbacks left; False if it stands."""
-        if place.fallbacks < len(place.node.fallback):
+        """What follows the failure of a node by its actions; False if it stands."""
+        if "fallback" in place.actions and place.fallbacks < len(place.node.fallback):
             node = place.node.fallback[place.fallbacks]
             place.fallbacks += 1
             label = f"fallback:{place.fallbacks}"
@@ -158,8 +208,12 @@ class _Folding:
             place.children[label] = child
             self.open(child, place.input)
             return True
-        if place.node.otherwise is not None:
+        if "degrade" in place.actions and place.node.otherwise is not None:
             self.ended.append((place, Outcome(place.node.otherwise.value)))
+            return True
+        if "park" in place.actions:
+            place.parked = failure
+            self.task.parked[place.path] = place
             return True
         return False
 
@@ -197,23 +251,33 @@ class _Folding:
         except ExpressionFailed as error:
             self.ended.append((place, Outcome(failure=Failure("expression", str(error)).at(place.path, 1))))
             return
+        if place.is_leaf():
+            self.run(place)
+        else:
+            self.give_time(place)
+            self.perform(place, _OPENING[type(place.node)](place))
+
+    def run(self, place: Place) -> None:
+        place.opened_at = self.at
+        self.give_time(place)
+        self.task.running[place.path] = place
+        self.effects.append(Run(place))
+
+    def give_time(self, place: Place) -> None:
+        """Its time begins now, if it has any."""
         limit_s = time_limit_s(place.node)
         if limit_s is not None:
             place.time = Time(self.at, limit_s)
             self.task.timed[place.path] = place
             self.effects.append(Alarm(place))
-        if place.is_leaf():
-            self.task.running[place.path] = place
-            self.effects.append(Run(place))
-        else:
-            self.perform(place, _OPENING[type(place.node)](place))
 
     def halt(self, place: Place) -> None:
         for leaf in list(place.open_leaves()):
             if self.task.running.pop(leaf.path, None) is not None:
                 self.effects.append(Halt(leaf))
-        for path in [path for path, timed in self.task.timed.items() if timed.is_within(place)]:
-            del self.task.timed[path]
+        for waiting in (self.task.timed, self.task.parked):
+            for path in [path for path, other in waiting.items() if other.is_within(place)]:
+                del waiting[path]
         place.outcome = _STOPPED
 
 

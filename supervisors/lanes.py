@@ -86,7 +86,7 @@ class Lanes:
         ahead = math.floor(host.works_off(len(lane.tickets), self._lookahead_s))
         while lane.jobs < len(lane.tickets) + ahead and self._has_room(host):
             heir = self._backlog.heir(ticket)
-            if heir is None or heir.losses:
+            if heir is None or heir.losses or heir.once:
                 return
             self._backlog.inherit(heir)
             heir.lane = lane

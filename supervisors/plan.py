@@ -9,6 +9,7 @@ from typing import Any
 from ..protocols.check import children, fallbacks, own_children, walk
 from ..protocols.policy import NO_RETRY, Retry, Supervision
 from ..protocols.protocol import Declaration
+from ..protocols.recovery import Actions, Category
 from ..protocols.tree import Hierarchy, Node, Step
 from ..protocols.values import digest
 from ..protocols.workflow import Workflow
@@ -23,6 +24,8 @@ class StepSettings:
     idle_timeout_s: float | None
     retry: Retry
     quotas: Mapping[str, int]
+    on_error: Mapping[Category, Actions]
+    at_most_once: bool
     limit_key: str | None
 
 
@@ -106,12 +109,15 @@ def _supervision(definition: Mapping[str, Any], root: Node) -> Supervision:
 
 
 def _settings(step: Step, declared: Declaration) -> StepSettings:
+    at_most_once = declared.at_most_once if step.at_most_once is None else step.at_most_once
     return StepSettings(
         ref=step.step,
         timeout_s=step.timeout_s or declared.timeout_s,
         idle_timeout_s=step.idle_timeout_s or declared.idle_timeout_s,
-        retry=step.retry or declared.retry or NO_RETRY,
+        retry=NO_RETRY if at_most_once else step.retry or declared.retry or NO_RETRY,
         quotas=step.quotas if step.quotas is not None else declared.quotas,
+        on_error={**declared.on_error, **step.on_error},
+        at_most_once=at_most_once,
         limit_key=declared.limit_key,
     )
 

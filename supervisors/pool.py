@@ -74,6 +74,8 @@ class Host:
 class Listener:
     """Who wants to know what becomes of the jobs of a pool."""
 
+    begins: Callable[[Job, Callable[[], None]], None]
+    """A job that must not run twice is about to be sent; to call back when that is durable."""
     started: Callable[[Job], None]
     chunk: Callable[[Job, Value], None]
     result: Callable[[Job, list[Value]], None]
@@ -171,7 +173,9 @@ class Pool:
         if job.host is None:
             self._backlog.withdraw(job)
             self._guard.gone(job)
-        elif job.number is not None and job.host.line is not None:
+        elif job.number is None:
+            self._drop_unsent(job, job.host)
+        elif job.host.line is not None:
             job.host.line.cancel(job.number)
 
     # jobs
@@ -199,6 +203,8 @@ class Pool:
             losses = max(other.losses for other in (job, *host.jobs))
             share = 1 - losses / max(losses, self._settings.max_losses)
             return max(1, math.floor(math.pow(self._declared.concurrency, share))) - len(host.jobs)
+        if job.once:
+            return self._declared.concurrency - len(host.jobs)
         if job.needs:
             return self._declared.concurrency - len(host.jobs) + sum(lane.ahead for lane in host.lanes.values())
         return self._most(host) - len(host.jobs)
@@ -221,10 +227,32 @@ class Pool:
         host.jobs[job] = None
         host.suspects += job.losses > 0
         job.host = host
-        lane = None
         if job.lane is not None:
             job.lane.jobs += 1
-            lane = job.lane.number
+        if job.once:
+            job.ticket = ticket
+            self._listener.begins(job, partial(self._send_once, host, job, host.turn))
+        else:
+            self._send_now(host, job, ticket)
+
+    def _send_once(self, host: Host, job: Job, turn: int) -> None:
+        """It is durable that the job may have run: now it may."""
+        if job.host is host and host.turn == turn and host.line is not None:
+            ticket, job.ticket = job.ticket, None
+            self._send_now(host, job, ticket)
+
+    def _drop_unsent(self, job: Job, host: Host) -> None:
+        """It waits until it is durable that it may run, and is not wanted any more."""
+        ticket, job.ticket = job.ticket, None
+        lane = job.lane
+        self._leave(job, host)
+        self._guard.gone(job)
+        if lane is not None and ticket is not None:
+            self._lanes.permit_back(host, lane, ticket)
+        self._feed()
+
+    def _send_now(self, host: Host, job: Job, ticket: str | None) -> None:
+        lane = None if job.lane is None else job.lane.number
         assert host.line is not None
         listener = self._listener
         answered, chunk = partial(self._answered, job), partial(listener.chunk, job)
@@ -348,13 +376,17 @@ class Pool:
             await self._world.kill(host.address)
         self._lanes.end(host)
         for job in list(host.jobs):
+            was_sent, job.ticket = job.number is not None, None
             self._leave(job, host)
             self._guard.gone(job)
             if not job.dropped:
-                self._requeue(job, error)
+                self._requeue(job, error, was_sent)
 
-    def _requeue(self, job: Job, error: PodiumError) -> None:
-        if job.losses > self._settings.max_losses:
+    def _requeue(self, job: Job, error: PodiumError, was_sent: bool) -> None:
+        if job.once and was_sent:
+            message = f"its host was lost while it ran, and it is to run at most once: {error}"
+            self._listener.result(job, ["fail", Failure("uncertain", message).to_wire()])
+        elif job.losses > self._settings.max_losses:
             message = f"lost {job.losses} hosts of '{self._declared.name}' while it ran; the last: {error}"
             self._listener.result(job, ["fail", Failure("host_lost", message).to_wire()])
         else:

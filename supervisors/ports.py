@@ -217,10 +217,11 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A task that waited for permits has begun."""
+class Standing:
+    """The status of an open task has changed."""
 
     task_id: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,7 @@ class Forget:
     task_id: str
 
 
-Change = NewTask | Entry | Running | Note | Forget
+Change = NewTask | Entry | Standing | Note | Forget
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ from dataclasses import replace
 
 from ..protocols.outcomes import Failure
 from ..protocols.policy import attempts_of, delay_before_retry, may_retry
+from ..protocols.recovery import actions_for
+from ..protocols.values import Value
+from .events import Event, StepFailed, StepFinished
 from .plan import StepSettings
 from .ports import World
 from .settings import Governance
@@ -26,6 +29,9 @@ PERIOD_S = 60.0
 """How fast a budget forgets: what is left of its distance to the reserve falls to 1/e in that time."""
 
 NOTHING_S = 0.1
+
+_UNCERTAIN = frozenset({"timeout", "host_lost", "internal"})
+"""Failures after which nobody knows what a run has done."""
 
 
 class Budget:
@@ -62,17 +68,33 @@ class Retries:
         now = world.monotonic()
         self._budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.retry_reserve, now))
 
-    def succeeded(self, step: StepSettings, attempt: int) -> None:
-        """Count an attempt that brought the output."""
+    def event_of(self, step: StepSettings | None, task: TaskState, place: Place, result: list[Value]) -> Event:
+        """What the end of an attempt, as a host or a tier (`step` is None) tells it, means for the task."""
+        now = self._world.now()
+        if result[0] == "ok":
+            if step is not None:
+                self._count_success(step, place.attempt)
+            return StepFinished(place.path, result[1], now)
+        failure = Failure.from_wire(result[1]).at(place.path, place.attempt)
+        if step is None:
+            return StepFailed(place.path, failure, None, now)
+        if step.at_most_once and failure.code in _UNCERTAIN:
+            failure = replace(failure, code="uncertain")
+        failure, retry_at = self._retry(step, task, place, failure)
+        return StepFailed(place.path, failure, retry_at, now, actions_for(failure, step.on_error))
+
+    def _count_success(self, step: StepSettings, attempt: int) -> None:
         if step.retry.attempts > 1 and step.retry.budget is not None:
             earned = step.retry.budget if attempt == 1 else attempt - 1.0
             self._budgets[step.ref].add(earned, self._world.monotonic())
 
-    def after(
+    def _retry(
         self, step: StepSettings, task: TaskState, place: Place, failure: Failure
     ) -> tuple[Failure, float | None]:
         """The failure, with a note on why it stands if the policy would have had another attempt; and when (UTC
         seconds) that follows, or None."""
+        if "retry" not in actions_for(failure, step.on_error):
+            return failure, None
         policy, attempt, now = step.retry, place.attempt, self._world.monotonic()
         budget = None if policy.budget is None or policy.attempts == 1 else self._budgets[step.ref]
         if budget is not None and attempt == 1:

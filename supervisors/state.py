@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from ..protocols.outcomes import Failure, Outcome, TaskRecord
+from ..protocols.recovery import USUAL, Actions
 from ..protocols.tree import Hierarchy, Node, Step
 from ..protocols.values import Value
 
@@ -47,6 +48,12 @@ class Place:
     """What `outputs` means in expressions below this place: finished siblings by name."""
     fallbacks: int = 0
     """How many of the node's fallbacks have been opened."""
+    actions: Actions = USUAL
+    """What follows its failure."""
+    parked: Failure | None = None
+    """Why it waits for somebody to decide."""
+    began: bool = False
+    """Of an at-most-once step: whether it may have been sent to its host."""
     stands_in_for: Failure | None = None
     """Of a fallback: the failure of its parent."""
     attempt: int = 1
@@ -105,8 +112,14 @@ class TaskState:
     """Steps to be run or running, by path, in the order in which they were started."""
     timed: dict[str, Place] = field(default_factory=dict)
     """Open nodes that have to end in time, by path."""
+    parked: dict[str, Place] = field(default_factory=dict)
+    """Steps that wait for somebody to decide, by path."""
     outcome: Outcome | None = None
     cancelled: bool = False
+    origin: str | None = None
+    """The first of the tasks that this one continues."""
+    continues: str | None = None
+    """The task whose failure it was started from."""
     time: Time | None = None
     """What it has from its acceptance to its end."""
     entries: int = 0
@@ -125,7 +138,7 @@ class TaskState:
     @property
     def status(self) -> str:
         if self.outcome is None:
-            return "running"
+            return "parked" if self.parked and not self.running else "running"
         if self.cancelled:
             return "cancelled"
         return "failed" if self.outcome.failure else "completed"

@@ -10,7 +10,7 @@ Messages: submit, deploy, cancel, follow, watch, status, last_words, forget (see
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -27,8 +27,7 @@ from .events import (
     Cancelled,
     Due,
     Event,
-    StepFailed,
-    StepFinished,
+    StepBegan,
     StepLost,
     pack_events,
     unpack_events,
@@ -42,7 +41,7 @@ from .last_words import LastWords
 from .permits import Permits
 from .plan import Plan, TierPlan
 from .pool import Means
-from .ports import Ask, Change, Closing, Entry, Forget, Journal, NewTask, Note, OpenTask, Running, World, durable
+from .ports import Ask, Change, Closing, Entry, Forget, Journal, NewTask, Note, OpenTask, Standing, World, durable
 from .retention import Retention
 from .retries import Retries
 from .settings import Governance
@@ -117,7 +116,7 @@ class Supervisor:
         guard = Guard(world, resources, shard, journal.epoch, settings.lease_s)
         means = Means(world, settings, self._permits, guard, family)
         tier_setup = partial(self._tier_setup, shard, resources)
-        self._dispatcher = Dispatcher(means, self._step_ended, self._tell, tier_setup)
+        self._dispatcher = Dispatcher(means, self._step_ended, self._tell, self._note_beginning, tier_setup)
         self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget)
         self._retries = Retries(world, settings)
@@ -256,7 +255,16 @@ class Supervisor:
         effects = apply(task, event)
         self._tally.happened(event)
         entry = self._entry(task, [event])
-        self._journal.write([entry], partial(self._committed, task, event, effects, attempt, entry.n))
+        changes = [entry, *self._standing(task)]
+        self._journal.write(changes, partial(self._committed, task, event, effects, attempt, entry.n))
+
+    def _standing(self, task: TaskState) -> list[Change]:
+        """The task's status, if it is parked now, or not any more."""
+        before = task.record.status
+        if task.outcome is not None or "parked" not in (before, task.status) or task.status == before:
+            return []
+        task.record = replace(task.record, status=task.status)  # type: ignore[arg-type]
+        return [Standing(task.record.task_id, task.status)]
 
     def _entry(self, task: TaskState, events: list[Event]) -> Entry:
         task.entries += 1
@@ -295,21 +303,19 @@ class Supervisor:
             self._retention.finished += 1
             self._watchers.ended(task.record)
 
+    def _note_beginning(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
+        """An at-most-once step is about to be sent to a host: go on when that is durable."""
+        if task.running.get(place.path) is place:
+            began = StepBegan(place.path, self._world.now())
+            apply(task, began)
+            self._journal.write([self._entry(task, [began])], go)
+
     def _step_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
         """A host or a tier answered."""
         if task.running.get(place.path) is not place:
             return
-        now = self._world.now()
         step = self._plans[task.record.hash].settings(place.node) if isinstance(place.node, Step) else None
-        if result[0] == "ok":
-            if step is not None:
-                self._retries.succeeded(step, place.attempt)
-            self._take(task, StepFinished(place.path, result[1], now), place.attempt)
-            return
-        failure, retry_at = Failure.from_wire(result[1]).at(place.path, place.attempt), None
-        if step is not None:
-            failure, retry_at = self._retries.after(step, task, place, failure)
-        self._take(task, StepFailed(place.path, failure, retry_at, now), place.attempt)
+        self._take(task, self._retries.event_of(step, task, place, result), place.attempt)
 
     def _folded(self, found: OpenTask) -> TaskState:
         """The state of an open task, folded again and kept."""
@@ -337,8 +343,12 @@ class Supervisor:
             if task.outcome is not None:
                 self._journal.write([self._entry(task, [])], partial(self._carry_out, task, []))
             plan, order = self._plans[task.record.hash], self._orders[task.record.task_id]
-            for place in task.running.values():
-                self._dispatcher.run(plan, task, place, order, recovered=True)
+            for place in list(task.running.values()):
+                if place.began:
+                    message = "its supervisor died while it ran, and it is to run at most once"
+                    self._step_ended(task, place, ["fail", Failure("uncertain", message).to_wire(), None, False, None])
+                else:
+                    self._dispatcher.run(plan, task, place, order, recovered=True)
             self._alarms.resume(task)
 
     async def _wake_tiers(self, shard: str) -> None:
@@ -371,7 +381,7 @@ class Supervisor:
     def _mark_running(self, task: TaskState) -> None:
         if task.record.status == "pending":
             task.record = replace(task.record, status="running")
-            self._journal.write([Running(task.record.task_id)])
+            self._journal.write([Standing(task.record.task_id, "running")])
 
 
 def _tier_shard(shard: str, tier: str) -> str:

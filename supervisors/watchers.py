@@ -11,7 +11,21 @@ from dataclasses import dataclass, field
 
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
-from .events import Abandoned, Cancelled, Due, Event, Overdue, StepFailed, StepFinished, StepLost, TimedOut
+from .events import (
+    OF_THE_TASK,
+    Abandoned,
+    Cancelled,
+    Dropped,
+    Due,
+    Event,
+    Overdue,
+    Redriven,
+    StepBegan,
+    StepFailed,
+    StepFinished,
+    StepLost,
+    TimedOut,
+)
 from .ports import Ask
 
 
@@ -130,7 +144,11 @@ def live_event(event: Event, attempt: int) -> list[Value] | None:
             return ["timed_out", event.at, event.path, attempt, None]
         case Overdue():
             return ["timed_out", event.at, "", 1, None]
-        case Cancelled() | Abandoned() | Due():
+        case Redriven():
+            return ["redriven", event.at, "", 1, event.of]
+        case Dropped():
+            return ["dropped", event.at, "", 1, None]
+        case Cancelled() | Abandoned() | Due() | StepBegan():
             return None
 
 
@@ -139,7 +157,7 @@ def past_events(record: TaskRecord, events: list[Event]) -> list[list[Value]]:
     told: list[list[Value]] = [["accepted", record.accepted_at, "", 1, None]]
     attempts: dict[str, int] = defaultdict(lambda: 1)
     for event in events:
-        path = "" if isinstance(event, Cancelled | Abandoned | Due | Overdue) else event.path
+        path = "" if isinstance(event, OF_THE_TASK) else event.path
         seen = live_event(event, attempts[path])
         if seen is not None:
             told.append(seen)

@@ -25,7 +25,7 @@ from podium.supervisors.family import Family
 from podium.supervisors.lanes import Lanes
 from podium.supervisors.permits import Permits
 from podium.supervisors.pool import Pool
-from podium.supervisors.ports import Entry, NewTask, Running
+from podium.supervisors.ports import Entry, NewTask, Standing
 from podium.supervisors.supervisor import Supervisor
 from podium.supervisors.tier import Tier
 from podium.testing import Simulation
@@ -128,7 +128,7 @@ def _change(_journal: MemoryJournal, change: Any) -> str | None:
     match change:
         case NewTask():
             return "task accepted pending" if change.record.status == "pending" else "task accepted"
-        case Running():
+        case Standing():
             return "task running"
         case Entry(closing=end) if end is not None:
             return f"task {end.status}"

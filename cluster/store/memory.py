@@ -15,7 +15,7 @@ from typing import Any
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Change, Entry, Forget, Found, NewTask, Note, OpenTask, Running
+from ...supervisors.ports import Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
 from .reading import StoredTask
 
 
@@ -189,10 +189,11 @@ class MemoryJournal:
                     raise ValueError(f"entry {change.n} of {change.task_id} after {len(entries)}")
                 entries.append((self.epoch, change.body))
                 self._close(change)
-            case Running():
+            case Standing():
                 found = disk.tasks[change.task_id]
-                if found.record.status == "pending":
-                    disk.tasks[change.task_id] = replace(found, record=replace(found.record, status="running"))
+                if found.record.status in OPEN:
+                    record = replace(found.record, status=change.status)  # type: ignore[arg-type]
+                    disk.tasks[change.task_id] = replace(found, record=record)
             case Note():
                 disk.notes.pop(change.name, None)
                 if change.value is not None:

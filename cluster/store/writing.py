@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, Running
+from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, Standing
 from .rows import TASK_COLUMNS, Row, closing_row, entry_row, note_row, task_row
 
 GIVEN_BACK_PAGES = 512
@@ -48,9 +48,9 @@ def _write_rows(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> No
     if entries:
         rows = [entry_row(entry, epoch) for entry in entries]
         _in_groups(db, "INSERT INTO entries (task_id, n, epoch, body, seal) VALUES {rows}", rows)
-    running = [(change.task_id,) for change in changes if isinstance(change, Running)]
-    if running:
-        db.executemany("UPDATE tasks SET status = 'running' WHERE id = ? AND status = 'pending'", running)
+    standings = [(change.status, change.task_id) for change in changes if isinstance(change, Standing)]
+    if standings:
+        db.executemany("UPDATE tasks SET status = ? WHERE id = ? AND finished_at IS NULL", standings)
     closings = [closing_row(entry.task_id, entry.closing) for entry in entries if entry.closing is not None]
     if closings:
         _in_groups(db, _CLOSE, closings)
