@@ -9,8 +9,9 @@ What needs permits waits in a *lane* until one of the lane's permits is free: an
 to the next in its lane, or gives it back with the answer.
 
 Messages:
-    run [task id, path, attempt, user, input, [timeout_s, idle_timeout_s, deadline], lane, permit]; without permits the
-    last two are None, and an attempt with a lane may come with a permit or follow others. Answered by ["ok" | "fail",
+    run [task id, path, attempt, user, input, [timeout_s, idle_timeout_s, deadline], origin, lane, permit]: origin is
+    the first of the tasks that this one continues, or itself; without permits the last two are None, and an attempt
+    with a lane may come with a permit or follow others. Answered by ["ok" | "fail",
     output or failure, seconds (None if it never began), whether it is stuck, permit that comes back, amounts really
     used by quota]; chunks are ["chunk", value] or ["log", level, text].
     permit [lane, permit]: for whoever waits in the lane; answered by the permit if nobody does.
@@ -66,7 +67,7 @@ class ProtocolHost:
     def receive(self, ask: Ask) -> None:
         match ask.kind:
             case "run":
-                self._take_in(_Attempt(self, ask), *ask.payload[6:])
+                self._take_in(_Attempt(self, ask), *ask.payload[7:])
             case "permit":
                 ask.reply(self._pass_on(*ask.payload))
                 self._next()
@@ -145,7 +146,7 @@ class _Attempt:
 
     def __init__(self, host: ProtocolHost, ask: Ask) -> None:
         self._host, self._ask = host, ask
-        self.task_id, self.path, self.number, self.user, self.input, times, self.lane, _ = ask.payload
+        self.task_id, self.path, self.number, self.user, self.input, times, self._origin, self.lane, _ = ask.payload
         self._timeout_s, self._idle_timeout_s, self._deadline = times
         self.permit: str | None = None
         ask.on_cancel = self.cancel
@@ -260,6 +261,7 @@ class _Attempt:
             user=self.user,
             deadline=deadline,
             log=log,
+            origin=self._origin,
             _emit=lambda value: self._chunk(["chunk", value]),
             _heartbeat=self.heard,
             _cancelled=lambda: self._stopping is not None,

@@ -15,7 +15,7 @@ import asyncio
 import atexit
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal
@@ -23,10 +23,12 @@ from typing import Any, Literal
 from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
 from ..protocols.outcomes import Criticality, TaskEvent, TaskRecord, TaskStatus
+from ..protocols.recovery import Category
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
 from .config import Settings, load_settings
 from .core import Core, Ended, result_of
+from .dead import DeadLetter, dead_letters
 from .session import new_session
 from .world import new_event_loop
 
@@ -214,6 +216,33 @@ class Engine:
         records = self._core.reader.list_tasks(status, workflow, user, limit)
         return [Task(self._core, record.task_id, record.workflow) for record in records]
 
+    def dead_letters(
+        self,
+        workflow: str | None = None,
+        user: str | None = None,
+        category: Category | None = None,
+        limit: int | None = 50,
+    ) -> list[DeadLetter]:
+        """Failed tasks and parked steps that nobody drove again or dropped, the newest first."""
+        return dead_letters(self._core.reader, workflow, user, category, limit)
+
+    def redrive(self, ids: Sequence[str]) -> list[Task]:
+        """Go on from where these dead letters failed; returns the tasks that run now, in the order of the ids.
+
+        What is parked runs again in its own task. A failed task stays as it is, and another continues it: with its
+        input, user, priority and all outputs that were recorded. Doing this twice gives the same task. All are tried
+        before the first error is raised: NotFound, or FixTheCall for what is no dead letter.
+        """
+        self._check_open()
+        now = [future.result() for future in _settled(self._core.redrive(list(ids)))]
+        return [self.task(id) for id in now]
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Give dead letters up: failed tasks are not listed any more, parked steps fail. Errors as of `redrive`."""
+        self._check_open()
+        for future in _settled(self._core.drop(list(ids))):
+            future.result()
+
     def set_limits(self, **limits: Amount) -> dict[str, Any]:
         """Change limits while the cluster runs, until it ends; returns {name: {limit, held, waiting}}.
 
@@ -268,6 +297,11 @@ async def _cancel_others() -> None:
 def connect(**settings: Any) -> Engine:
     """An engine; settings as keywords (see docs/settings.md), over PODIUM_* variables and podium.toml."""
     return Engine(load_settings(**settings))
+
+
+def _settled(futures: list[Future[str]]) -> list[Future[str]]:
+    wait(futures)
+    return futures
 
 
 def checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:

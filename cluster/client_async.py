@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal
 
 from ..protocols.errors import PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
 from ..protocols.outcomes import Criticality, TaskEvent, TaskStatus
+from ..protocols.recovery import Category
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
 from .client import BaseTask, checked_keys
 from .config import Settings, load_settings
 from .core import Core, result_of
+from .dead import DeadLetter, dead_letters
 from .session import Session
 
 
@@ -122,6 +125,24 @@ class AsyncEngine:
         records = self._core.reader.list_tasks(status, workflow, user, limit)
         return [AsyncTask(self._core, record.task_id, record.workflow) for record in records]
 
+    def dead_letters(
+        self,
+        workflow: str | None = None,
+        user: str | None = None,
+        category: Category | None = None,
+        limit: int | None = 50,
+    ) -> list[DeadLetter]:
+        """As `Engine.dead_letters`."""
+        return dead_letters(self._core.reader, workflow, user, category, limit)
+
+    async def redrive(self, ids: Sequence[str]) -> list[AsyncTask]:
+        """As `Engine.redrive`."""
+        return [self.task(id) for id in await _all(self._core.redrive(list(ids)))]
+
+    async def drop(self, ids: Sequence[str]) -> None:
+        """As `Engine.drop`."""
+        await _all(self._core.drop(list(ids)))
+
     async def set_limits(self, **limits: Amount) -> dict[str, Any]:
         """As `Engine.set_limits`."""
         return await self._core.ask_coordinator("limits", limits)  # type: ignore[no-any-return]
@@ -138,6 +159,15 @@ class AsyncEngine:
     def joined(self) -> bool:
         """Whether the cluster was there before; then work goes on when this engine closes."""
         return self._core.joined
+
+
+async def _all(futures: list[Future[str]]) -> list[str]:
+    """Their results, when all have one; the first error is raised then."""
+    found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return found  # type: ignore[return-value]
 
 
 def connect_async(**settings: Any) -> AsyncEngine:

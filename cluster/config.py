@@ -86,7 +86,7 @@ class Settings(BaseModel):
     retry_reserve: Annotated[float, Field(ge=0)] = 30.0
     """Retries of each protocol in each workflow, beside the share of its first attempts that a step's `retry` has as
     `budget`. What is used of them comes back within some minutes."""
-    grace_s: Annotated[float, Field(gt=0)] = 2.0
+    grace_s: Annotated[float, Field(gt=0)] = 1.5
     """Seconds that cancelled or timed-out work may take to end before its host is replaced."""
     lookahead_s: Annotated[float, Field(ge=0)] = 0.05
     """Work, in seconds, that a host gets ahead of its turn."""

@@ -276,6 +276,28 @@ class Core:
         self._loop.call_soon_threadsafe(lambda: self.link(record.workflow).ask("cancel", record.task_id, answered))
         return status
 
+    def redrive(self, ids: list[str]) -> list[Future[str]]:
+        """Have dead letters driven again; for each a future of the id of the task that runs now. From any thread."""
+        return self._send_letters("redrive", ids, lambda id: [id, new_task_id(self._session.world)])
+
+    def drop(self, ids: list[str]) -> list[Future[str]]:
+        """Have dead letters given up. From any thread."""
+        return self._send_letters("drop", ids, lambda id: id)
+
+    def _send_letters(self, kind: str, ids: list[str], letter: Callable[[str], Value]) -> list[Future[str]]:
+        futures: dict[str, Future[str]] = {id: Future() for id in ids}
+        by_workflow: dict[str, list[str]] = defaultdict(list)
+        for id in futures:
+            by_workflow[self.record(id).workflow].append(id)
+        for workflow, theirs in by_workflow.items():
+            answered = partial(_delivered, [futures[id] for id in theirs])
+            send = partial(self._ask_link, workflow, kind, [letter(id) for id in theirs], answered)
+            self._loop.call_soon_threadsafe(send)
+        return [futures[id] for id in ids]
+
+    def _ask_link(self, workflow: str, kind: str, payload: Value, answered: Callable[[Reply], None]) -> None:
+        self.link(workflow).ask(kind, payload, answered)
+
     def record(self, task_id: str) -> TaskRecord:
         """What is stored of a task; from any thread. Raises NotFound."""
         stored = self._session.reader.find_task(task_id)
@@ -324,6 +346,16 @@ def result_of(ended: Ended, task_id: str, workflow: str) -> Value:
     if ended.status == "cancelled" or ended.failure is None:
         raise TaskCancelled(task_id=task_id, workflow=workflow)
     raise TaskFailed(task_id=task_id, workflow=workflow, failure=ended.failure)
+
+
+def _delivered(futures: list[Future[str]], reply: Reply) -> None:
+    for future, (id, error) in zip(futures, reply.value or [[None, None]] * len(futures), strict=True):
+        if reply.error is not None:
+            _fail(future, reply.error)
+        elif error is not None:
+            _fail(future, from_wire(error))
+        else:
+            future.set_result(id)
 
 
 def _fail(future: Future[Any], error: BaseException) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..protocols.errors import PodiumError, Unknown
 from ..protocols.values import Value
@@ -45,6 +44,13 @@ class Watching:
     number: int | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Asked:
+    kind: str
+    payload: Value
+    on_reply: Callable[[Reply], None]
+
+
 class Link:
     def __init__(
         self,
@@ -62,7 +68,7 @@ class Link:
         self._batches: dict[Batch, None] = {}
         self._followed: dict[str, None] = {}
         self._watched: dict[Watching, None] = {}
-        self._asked: dict[tuple[str, Any, Callable[[Reply], None]], None] = {}
+        self._asked: dict[Asked, None] = {}
 
     def submit(self, batch: Batch) -> None:
         self._batches[batch] = None
@@ -83,7 +89,7 @@ class Link:
 
     def ask(self, kind: str, payload: Value, on_reply: Callable[[Reply], None]) -> None:
         """A message that may safely be sent twice; asked again when the supervisor is lost."""
-        asked = (kind, payload, on_reply)
+        asked = Asked(kind, payload, on_reply)
         self._asked[asked] = None
         self._when_up(lambda: self._send_asked(asked))
 
@@ -140,8 +146,8 @@ class Link:
         for watching in watched:
             watching.on_end(error)
         asked, self._asked = self._asked, {}
-        for _, _, on_reply in asked:
-            on_reply(Reply(error=error))
+        for each in asked:
+            each.on_reply(Reply(error=error))
         self._followed.clear()
         self._on_dead(error)
 
@@ -203,14 +209,13 @@ class Link:
         if not isinstance(reply.error, Unknown) and self._watched.pop(watching, 0) is None:
             watching.on_end(reply.error)
 
-    def _send_asked(self, asked: tuple[str, Any, Callable[[Reply], None]]) -> None:
+    def _send_asked(self, asked: Asked) -> None:
         assert self._line is not None
-        kind, payload, _ = asked
-        self._line.send(kind, payload, lambda reply: self._answered(asked, reply))
+        self._line.send(asked.kind, asked.payload, lambda reply: self._answered(asked, reply))
 
-    def _answered(self, asked: tuple[str, Any, Callable[[Reply], None]], reply: Reply) -> None:
+    def _answered(self, asked: Asked, reply: Reply) -> None:
         if not isinstance(reply.error, Unknown) and self._asked.pop(asked, 0) is None:
-            asked[2](reply)
+            asked.on_reply(reply)
 
 
 def _on_event(watching: Watching, event: list[Value]) -> None:

@@ -98,13 +98,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         context = copy_context() if context is None else context
-        return super().call_soon(_guarded, context.get(PROCESS), callback, args, context=context)
+        call = _Call(context.get(PROCESS), callback, args)
+        call.handle = handle = super().call_soon(call, context=context)
+        return handle
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         context = copy_context() if context is None else context
-        return super().call_at(when, _guarded, context.get(PROCESS), callback, args, context=context)
+        call = _Call(context.get(PROCESS), callback, args)
+        call.handle = handle = super().call_at(when, call, context=context)
+        return handle
 
     def _new_task(
         self, _loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **kwargs: Any
@@ -118,16 +122,31 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return task
 
 
-def _guarded(process: Process | None, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    if process is None:
-        callback(*args)
-        return
-    if not (process.dead or process.is_frozen):
-        process.enter()
-    if process.is_frozen and not process.dead:
-        process.hold(partial(copy_context().run, callback, *args))
-    elif not process.dead:
-        callback(*args)
+class _Call:
+    """A callback that belongs to a process, or to none."""
+
+    __slots__ = ("_args", "_callback", "_process", "handle")
+
+    def __init__(self, process: Process | None, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._process, self._callback, self._args = process, callback, args
+        self.handle: asyncio.Handle
+
+    def __call__(self) -> None:
+        process = self._process
+        if process is None:
+            self._callback(*self._args)
+            return
+        if not (process.dead or process.is_frozen):
+            process.enter()
+        if process.is_frozen and not process.dead:
+            process.hold(partial(copy_context().run, self._late))
+        elif not process.dead:
+            self._callback(*self._args)
+
+    def _late(self) -> None:
+        """After a thaw, unless something that came before it has cancelled it."""
+        if not self.handle.cancelled():
+            self._callback(*self._args)
 
 
 def in_process(process: Process | None, call: Callable[[], Any]) -> Any:

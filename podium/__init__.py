@@ -19,6 +19,7 @@ from . import errors, verdict
 from .cluster.client import Engine, Task, connect
 from .cluster.client_async import AsyncEngine, AsyncTask, connect_async
 from .cluster.config import Settings
+from .cluster.dead import DeadLetter
 from .cluster.loading import load_workflow
 from .protocols.context import Context
 from .protocols.errors import PodiumError
@@ -40,6 +41,7 @@ __all__ = [
     "Breaker",
     "Constant",
     "Context",
+    "DeadLetter",
     "Engine",
     "Failure",
     "Goto",

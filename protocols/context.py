@@ -35,6 +35,8 @@ class Context:
     user: str = ""
     deadline: float | None = None
     """UTC seconds since 1970 at which this attempt, its step, a node around it or the task times out first, or None."""
+    origin: str = ""
+    """The first task of a chain in which each continues a failed one; else the task itself."""
     log: logging.Logger | logging.LoggerAdapter[Any] = field(
         default_factory=lambda: logging.getLogger("podium.protocol")
     )
@@ -46,8 +48,9 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this step of this task: hand it to services that deduplicate."""
-        return f"{self.task_id}:{self.step}"
+        """The same for every attempt of this step of this task, and of a task that continues it after a failure: hand
+        it to services that deduplicate."""
+        return f"{self.origin or self.task_id}:{self.step}"
 
     @property
     def cancelled(self) -> bool:

@@ -125,7 +125,7 @@ class Dispatcher:
     def _job(self, plan: Plan, task: TaskState, place: Place, step: Step, order: int) -> Job:
         settings, record = plan.settings(step), task.record
         times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, task.due_at(place)]
-        task_id = record.task_id.partition("/")[0]
+        task_id, origin = record.task_id.partition("/")[0], (task.origin or record.task_id).partition("/")[0]
         return Job(
             what=(task, place),
             accepted_at=record.accepted_at,
@@ -133,7 +133,7 @@ class Dispatcher:
             priority=record.priority,
             user=record.user,
             key=key_of(settings.limit_key, place.input) if settings.limit_key else "",
-            payload=[task_id, place.path, place.attempt, record.user, place.input, times],
+            payload=[task_id, place.path, place.attempt, record.user, place.input, times, origin],
             needs=settings.quotas,
             once=settings.at_most_once,
             losses=place.losses,
@@ -168,6 +168,7 @@ class Dispatcher:
             task=[id, place.input, record.user, record.priority, None, recovered, None, "critical", None],
             hash=str(plan.definition["hash"]),
             on_result=lambda result: self._ended(task, place, result),
+            continues=f"{task.continues.partition('/')[0]}/{place.path}" if task.continues else None,
         )
         tier.submit(errand)
         self._tell(task, place, _STARTED)
@@ -203,6 +204,13 @@ class Dispatcher:
             tier = self._errands.get((task.record.task_id, path))
             if tier is not None:
                 tier.watch(f"{task.record.task_id.partition('/')[0]}/{path}", watcher)
+
+    def tier_of(self, id: str) -> Tier | None:
+        """The tier that a run "<task>/<path>", or a node above it, was delegated to."""
+        for (task_id, path), tier in self._errands.items():
+            if f"{id}/".startswith(f"{task_id.partition('/')[0]}/{path}/"):
+                return tier
+        return None
 
     async def forget(self, ids: list[str]) -> bool:
         """Have the tiers delete what they recorded of tasks that have ended; False if one cannot now."""

@@ -48,6 +48,8 @@ class Redriven:
     """What is parked, or failed the task that this one continues (`of`), is to be tried again from the beginning."""
 
     of: str | None
+    by: str
+    """The request that asked for it: the same one that comes again is not to do it again."""
     at: float
 
 
@@ -139,7 +141,7 @@ def _to_wire(event: Event) -> list[Value]:
         case StepBegan():
             return ["b", event.path, event.at]
         case Redriven():
-            return ["r", event.of, event.at]
+            return ["r", event.of, event.by, event.at]
         case Dropped():
             return ["g", event.at]
         case Cancelled():
@@ -164,8 +166,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return StepFailed(path, Failure.from_wire(failure), retry_at, at, tuple(actions[0]) if actions else USUAL)
         case ["b", path, at]:
             return StepBegan(path, at)
-        case ["r", of, at]:
-            return Redriven(of, at)
+        case ["r", of, by, at]:
+            return Redriven(of, by, at)
         case ["g", at]:
             return Dropped(at)
         case ["c", at]:

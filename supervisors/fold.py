@@ -141,6 +141,7 @@ def _fail(folding: _Folding, event: StepFailed) -> None:
 def _redrive(folding: _Folding, event: Redriven) -> None:
     """Everything that waits, runs or has a time begins again; a step that failed is among them by now."""
     task = folding.task
+    task.redriven_by = event.by
     if event.of is not None:
         task.origin, task.continues = task.origin or event.of, event.of
     again = [*_unparked(task), *task.running.values()]

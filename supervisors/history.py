@@ -12,7 +12,7 @@ from .events import Event, StepFailed, StepFinished, unpack_events
 from .fold import apply, begin
 from .state import Place, TaskState
 
-StepStatus = Literal["open", "waiting", "running", "completed", "failed", "cancelled"]
+StepStatus = Literal["open", "waiting", "running", "parked", "completed", "failed", "cancelled"]
 
 
 @dataclass(slots=True)
@@ -47,12 +47,16 @@ def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterabl
     for body in bodies:
         for event in unpack_events(body):
             _note(rows, task, event)
-            before = dict(task.running)
+            before = {**task.parked, **task.running}
             apply(task, event)
             _note_stopped(rows, before, task, event)
+            _note_parked(rows, task)
     if record.status in OPEN:
         for place in task.running.values():
-            rows.setdefault(place.path, _row(place, "open")).attempt = place.attempt
+            row = rows.setdefault(place.path, _row(place, "open"))
+            row.attempt = place.attempt
+            if row.status in ("parked", "failed"):
+                row.status, row.ended_at = "open", None
     return list(rows.values())
 
 
@@ -72,10 +76,16 @@ def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:
         row.status = "failed" if event.retry_at is None else "waiting"
 
 
+def _note_parked(rows: dict[str, StepRow], task: TaskState) -> None:
+    for path, place in task.parked.items():
+        row = rows.setdefault(path, _row(place, "parked"))
+        row.status, row.failure = "parked", place.parked
+
+
 def _note_stopped(rows: dict[str, StepRow], before: dict[str, Place], task: TaskState, event: Event) -> None:
-    """Steps that ran before the event and do not after it, without having ended by it: they were stopped."""
+    """Steps that ran or were parked before the event and are not after it, without having ended by it."""
     ended = event.path if isinstance(event, StepFinished | StepFailed) else None
     for path, place in before.items():
-        if path not in task.running and path != ended:
+        if path not in task.running and path not in task.parked and path != ended:
             row = rows.setdefault(path, _row(place, "cancelled"))
             row.status, row.ended_at = "cancelled", event.at

@@ -17,6 +17,8 @@ from ..protocols.outcomes import TaskRecord
 from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value
 
+DISMISSED = "dismissed:"
+"""Note of a failed task that is no dead letter any more: the id of its successor, or "" if it was dropped."""
 Role = Literal["coordinator", "resources", "supervisor", "host"]
 
 

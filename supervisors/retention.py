@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 
-from .ports import Forget, Journal, World, durable
+from .ports import Change, Forget, Journal, World, durable
 from .settings import Governance
 
 SWEEP_S = 60.0
@@ -25,8 +25,10 @@ class Retention:
         settings: Governance,
         journal: Journal,
         forget_below: Callable[[list[str]], Awaitable[bool]],
+        with_them: Callable[[list[str]], list[Change]],
     ) -> None:
-        """`forget_below` has the tiers forget first; False if they cannot now."""
+        """`forget_below` has the tiers forget first; False if they cannot now. `with_them` is what else goes."""
+        self._with_them = with_them
         self._world, self._settings, self._journal = world, settings, journal
         self._forget_below = forget_below
         self.finished = 0
@@ -49,6 +51,6 @@ class Retention:
             ids = await self._journal.forgettable(math.inf, min(BATCH, surplus))
         if not ids or not await self._forget_below(ids):
             return 0
-        await durable(self._journal, [Forget(id) for id in ids])
+        await durable(self._journal, [*(Forget(id) for id in ids), *self._with_them(ids)])
         self.finished -= len(ids)
         return len(ids)

@@ -27,7 +27,7 @@ class Governance:
     max_value_bytes: int = MAX_VALUE_BYTES
     retry_reserve: float = 30.0
     """Retries that a protocol has beside its share."""
-    grace_s: float = 2.0
+    grace_s: float = 1.5
     """Seconds that cancelled work may take to end before its host is replaced."""
     lookahead_s: float = 0.05
     """Work, in seconds, that is sent to a host ahead of its turn, so that it never waits for the next frame."""

@@ -120,6 +120,8 @@ class TaskState:
     """The first of the tasks that this one continues."""
     continues: str | None = None
     """The task whose failure it was started from."""
+    redriven_by: str | None = None
+    """The last request that had parked steps run again."""
     time: Time | None = None
     """What it has from its acceptance to its end."""
     entries: int = 0

@@ -5,7 +5,7 @@ its own. What the shard holds is authoritative; memory is its fold. Nothing is a
 depends on an event starts, before the event is durable. When a commit fails it crashes, and its successor
 folds the shard again under the next epoch.
 
-Messages: submit, deploy, cancel, follow, watch, status, last_words, forget (see the methods).
+Messages: submit, deploy, cancel, redrive, drop, follow, watch, status, last_words, forget (see the methods).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from .gate import Gate
 from .guard import Guard
 from .intake import Intake, Submission
 from .last_words import LastWords
+from .letters import Engine, Letters
 from .permits import Permits
 from .plan import Plan, TierPlan
 from .pool import Means
@@ -73,6 +74,7 @@ class Supervisor:
         self._intake: Intake
         self._desk: Desk
         self._alarms = Alarms(world, self._take)
+        self._letters: Letters
         self._retention: Retention
         self._retries: Retries
 
@@ -90,7 +92,7 @@ class Supervisor:
         self._journal.on_failure = self._world.crash
         notes = await self._journal.notes()
         await self._world.all([self._world.kill(address) for address in notes.get(_CHILDREN) or []])
-        self._open_doors(setup["shard"], setup["resources"])
+        self._open_doors(setup["shard"], setup["resources"], notes)
         stored = [value for name, value in notes.items() if name.startswith(_DEFINITION)]
         stored.sort(key=lambda definition: bool(definition["hash"] == notes.get(_CURRENT)))
         for definition in [*stored, *setup["definitions"]]:
@@ -109,7 +111,7 @@ class Supervisor:
             self._world.background(self._retention.keep_sweeping(), "retention")
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 
-    def _open_doors(self, shard: str, resources: str) -> None:
+    def _open_doors(self, shard: str, resources: str, notes: Mapping[str, Value]) -> None:
         world, settings, journal = self._world, self._settings, self._journal
         self._permits = Permits(world, resources, shard, journal.epoch, settings)
         family = Family(world, settings.restarts, partial(durable, journal), self._give_up)
@@ -118,7 +120,10 @@ class Supervisor:
         tier_setup = partial(self._tier_setup, shard, resources)
         self._dispatcher = Dispatcher(means, self._step_ended, self._tell, self._note_beginning, tier_setup)
         self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take)
-        self._retention = Retention(world, settings, journal, self._dispatcher.forget)
+        tier_of = self._dispatcher.tier_of
+        engine = Engine(self._tasks, self._plans, self._take, self._keep, self._entry, self._carry_out, tier_of)
+        self._letters = Letters(world, journal, engine, notes)
+        self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
         self._retries = Retries(world, settings)
         self._gate = Gate(settings)
         self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
@@ -150,6 +155,8 @@ class Supervisor:
                 self._desk.cancel(ask, str(ask.payload))
             case "follow":
                 self._desk.follow(ask, list(ask.payload))
+            case "redrive" | "drop":
+                self._letters.receive(ask)
             case "watch":
                 self._desk.watch(ask, str(ask.payload))
             case "status":
@@ -157,7 +164,8 @@ class Supervisor:
             case "last_words":
                 self._last_words.promise(ask)
             case "forget":
-                self._journal.write([Forget(id) for id in ask.payload], lambda: ask.reply(True))
+                changes = [*(Forget(id) for id in ask.payload), *self._letters.forgotten(ask.payload)]
+                self._journal.write(changes, lambda: ask.reply(True))
             case _:
                 raise NotFound(what="message kind", name=ask.kind)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..protocols.errors import PeerLost, PodiumError, SpawnFailed, Unknown
+from ..protocols.errors import PeerLost, PeerUnreachable, PodiumError, SpawnFailed, Unknown, from_wire
 from ..protocols.values import Value
 from .family import Family
 from .ports import Line, Needs, Reply, World
@@ -27,6 +27,8 @@ class Errand:
     hash: str
     on_result: Callable[[list[Value]], None]
     """Gets ["ok", output, 0.0] or ["fail", failure, 0.0, False]."""
+    continues: str | None = None
+    """The run that failed, or was cancelled, of the task that the task above continues."""
     watcher: Callable[[Value], None] | None = None
 
 
@@ -90,7 +92,30 @@ class Tier:
             return False
         return True
 
+    async def deliver(self, kind: str, letter: Value) -> str:
+        """Have a dead letter of the tier driven again, or dropped. Raises what it says."""
+        if self._line is None:
+            raise PeerUnreachable(address=self.address, reason="it starts again")
+        ((id, error),) = await self._line.ask(kind, [letter])
+        if error is not None:
+            raise from_wire(error)
+        return str(id)
+
     def _send(self, errand: Errand) -> None:
+        assert self._line is not None
+        if errand.continues is not None:
+            letters = [[errand.continues, errand.task[0]]]
+            self._line.send("redrive", letters, partial(self._continued, errand, self._line))
+        else:
+            self._send_task(errand)
+
+    def _continued(self, errand: Errand, line: Line, reply: Reply) -> None:
+        """The run is there by now, or there was nothing to continue, and it begins anew."""
+        if reply.error is None and self._line is line and self._errands.get(str(errand.task[0])) is errand:
+            errand.continues, errand.task[5] = None, True
+            self._send_task(errand)
+
+    def _send_task(self, errand: Errand) -> None:
         assert self._line is not None
         message = {"hash": errand.hash, "follow": True, "tasks": [errand.task]}
         self._line.send("submit", message, self._refused, self._on_chunk)

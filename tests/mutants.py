@@ -42,7 +42,15 @@ from podium.supervisors.permits import Permits
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import OpenTask
 from podium.supervisors.supervisor import Supervisor
-from tests import test_breaker, test_engine, test_exchange, test_journal, test_lanes, test_supervision
+from tests import (
+    test_breaker,
+    test_dead_letters,
+    test_engine,
+    test_exchange,
+    test_journal,
+    test_lanes,
+    test_supervision,
+)
 from tests.storm import run_storm
 from tests.test_ledger import LedgerMachine
 
@@ -87,6 +95,10 @@ def count_outcomes_of_older_states() -> Any:
         inner(breaker, call._replace(generation=breaker.generation, lease=lease), outcomes, now)
 
     return patch.object(Breaker, "record", record)
+
+
+def send_what_runs_once_before_that_is_durable() -> Any:
+    return patch.object(Supervisor, "_note_beginning", lambda _supervisor, _task, _place, go: go())
 
 
 def release_a_permit_twice() -> Any:
@@ -271,6 +283,7 @@ MUTANTS: list[Callable[[], Any]] = [
     keep_a_permit_that_came_back,
     believe_in_probes_of_the_dead,
     count_outcomes_of_older_states,
+    send_what_runs_once_before_that_is_durable,
 ]
 
 
@@ -295,7 +308,7 @@ def _in_a_folder(test: Callable[[Path], Any]) -> None:
 
 def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
     """The tests of the engine on the simulated cluster and of the exchange, as they stand."""
-    for module in (test_supervision, test_engine, test_exchange, test_breaker):
+    for module in (test_supervision, test_engine, test_exchange, test_breaker, test_dead_letters):
         for name, test in inspect.getmembers(module, inspect.isfunction):
             if not name.startswith("test_"):
                 continue

@@ -8,6 +8,7 @@ stop, and everything must finish. Used by test_simulation.py, by the mutants, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter, defaultdict
 from random import Random
@@ -15,7 +16,7 @@ from random import Random
 import podium
 from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Supervision, Workflow
 from podium.cluster.virtual import PROCESS
-from podium.errors import KeyConflict, TaskCancelled, TaskFailed
+from podium.errors import FixTheCall, KeyConflict, TaskCancelled, TaskFailed
 from podium.protocols.outcomes import TERMINAL
 from podium.protocols.values import unpack
 from podium.supervisors.events import StepFinished, unpack_events
@@ -112,6 +113,15 @@ async def broken(ctx, _input):
     raise RuntimeError("always")
 
 
+@podium.protocol(at_most_once=True, on_error={"internal": "park"}, concurrency=3)
+async def once(ctx, input):
+    WITNESS.began(ctx)
+    await asyncio.sleep(0.2)
+    if WITNESS.starts[ctx.task_id, ctx.step] == 1 and input["n"] % 2:
+        raise RuntimeError("the first time")
+    return {"n": input["n"] + 1}
+
+
 @podium.protocol(concurrency=10)
 async def stall(ctx, _input):
     WITNESS.began(ctx)
@@ -144,6 +154,7 @@ def workflow(rng: Random) -> Workflow:
                     "p": work,
                     "q": limited,
                     "r": Step(broken, fallback=[broken, flaky]),
+                    "o": once,
                     "s": Sequence(Step(stall, total_timeout_s=2, fallback=work), timeout_s=5, otherwise={"value": 0}),
                 }
             ),
@@ -207,6 +218,9 @@ class Storm:
         """Seconds that tasks have, by their number."""
         self.ended: dict[str, tuple] = {}
         """Status and result of each task when its client heard of them."""
+        self.redriven: Counter[str] = Counter()
+        """How often parked steps of a task were to run again."""
+        self.successors: list = []
         self.events: list[tuple] = []
 
     def run(self, within_s: float = WITHIN_S) -> None:
@@ -223,12 +237,17 @@ class Storm:
     async def _drive(self, engine):
         tasks = await self._submit(engine)
         self.ids = [task.id for task in tasks]
+        clerk = asyncio.ensure_future(self._redrive_what_is_parked(engine))
         watching = asyncio.ensure_future(self._watch(tasks[0]))
         await self._submit_again(engine, tasks[0])
         cancelling = [asyncio.ensure_future(self._cancel(tasks[n], at)) for n, at in self.cancels.items()]
         for n, task in enumerate(tasks):
             self.ended[task.id] = await self._end_of(n, task)
         await asyncio.gather(watching, *cancelling)
+        clerk.cancel()
+        for task in self.successors:
+            with contextlib.suppress(TaskFailed):
+                await task.result()
         # the faults have stopped, and what was stopped has thawed
         await asyncio.sleep(self.faults.kill_within_s + self.faults.freeze_s + 3 * self.simulation.settings.lease_s)
         return await engine.status()
@@ -259,6 +278,18 @@ class Storm:
         assert result == expected(n), f"task {n} gave {result}"
         return "completed", result
 
+    async def _redrive_what_is_parked(self, engine):
+        """Somebody who looks from time to time, and decides that it is to run again."""
+        while True:
+            await asyncio.sleep(3)
+            for letter in engine.dead_letters():
+                if letter.record.status == "parked":
+                    self.redriven[letter.id] += 1
+                    with contextlib.suppress(FixTheCall):  # it was cancelled, or went on, meanwhile
+                        (task,) = await engine.redrive([letter.id])
+                        if task.id != letter.id:  # it failed meanwhile, and another continues it
+                            self.successors.append(task)
+
     async def _cancel(self, task, at):
         await asyncio.sleep(at)
         assert await task.cancel() in ("cancelled", "completed", "failed")
@@ -273,7 +304,7 @@ class Storm:
         raise AssertionError("I7: another payload under the same key was taken")
 
     async def _watch(self, task):
-        self.events = [(event.kind, event.step, event.attempt) async for event in task.events()]
+        self.events = [(event.kind, event.step, event.attempt, event.at) async for event in task.events()]
 
 
 def run_storm(seed: int, within_s: float = WITHIN_S) -> Storm:
@@ -286,9 +317,10 @@ def check_invariants(storm, status):
     simulation = storm.simulation
     assert not WITNESS.problems, WITNESS.problems[0]
     records = {id: found.record for id, found in simulation.disk.shard("storm").tasks.items()}
-    assert set(records) == set(storm.ids), "I1: acknowledged tasks and durable tasks differ"
+    known = {*storm.ids, *(task.id for task in storm.successors)}
+    assert set(records) == known, "I1: acknowledged tasks and durable tasks differ"
     assert all(record.status in TERMINAL for record in records.values()), "I1: a task has not ended"
-    now = {id: (record.status, record.result) for id, record in records.items()}
+    now = {id: (records[id].status, records[id].result) for id in storm.ids}
     assert now == storm.ended, "I5: an end that was told has changed"
     assert all(use["held"] == 0 and use["waiting"] == 0 for use in status["quotas"].values()), (
         "I4: permits held at rest"
@@ -305,6 +337,9 @@ def check_invariants(storm, status):
     most = max(WITNESS.starts.values())
     unknown = len(simulation.killed) + len(simulation.frozen) + 1
     assert most <= 3 + unknown + group_restarts(storm), f"I2: a step ran {most} times after {unknown} losses"
+    for (task_id, step), times in WITNESS.starts.items():
+        if step == "parallel/o":
+            assert times <= 1 + storm.redriven[task_id], f"P3: an at-most-once step ran {times} times"
     check_events(storm)
     check_leftovers(simulation)
 
@@ -316,7 +351,7 @@ def group_restarts(storm):
 
 def check_events(storm):
     """What a client was told: each recorded event once, the end last, across the death of everybody else."""
-    kinds = [kind for kind, step, _ in storm.events if not step]
+    kinds = [kind for kind, step, *_ in storm.events if not step and kind != "redriven"]
     assert kinds == ["accepted", storm.ended[storm.ids[0]][0]], f"events of the task itself: {kinds}"
     recorded = Counter(event for event in storm.events if event[0] in ("finished", "retrying", "failed"))
     assert all(times == 1 for times in recorded.values()), f"told twice: {recorded.most_common(1)}"

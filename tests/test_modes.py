@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, verdict
 from podium.errors import InvalidDefinition
 from podium.protocols.outcomes import Failure, TaskRecord
+from podium.protocols.recovery import USUAL
 from podium.supervisors.events import (
     Cancelled,
+    Dropped,
     Due,
     Overdue,
+    Redriven,
+    StepBegan,
     StepFailed,
     StepFinished,
     TimedOut,
@@ -48,8 +52,14 @@ class Play:
     def done(self, path, output=None):
         return self._apply(StepFinished(path, output, 101.0))
 
-    def failed(self, path, message="broken", retry_at=None, code="error"):
-        return self._apply(StepFailed(path, Failure(code, message), retry_at, 101.0))
+    def failed(self, path, message="broken", retry_at=None, code="error", actions=USUAL):
+        return self._apply(StepFailed(path, Failure(code, message), retry_at, 101.0, actions))
+
+    def redriven(self, of=None):
+        return self._apply(Redriven(of, "r", 101.0))
+
+    def dropped(self):
+        return self._apply(Dropped(101.0))
 
     def cancel(self):
         return self._apply(Cancelled(101.0))
@@ -390,6 +400,11 @@ def test_events_survive_their_journal_form():
         Cancelled(4.0),
         Due(60.0, 5.0),
         Overdue(65.0),
+        StepFailed("b", Failure("uncertain", "m"), None, 2.0, ("park",)),
+        StepBegan("b", 6.0),
+        Redriven("t-1", "t-2", 7.0),
+        Redriven(None, "t-3", 8.0),
+        Dropped(9.0),
     ]
     assert unpack_events(pack_events(events)) == events
 
@@ -424,7 +439,7 @@ TREES = st.recursive(
 
 def snapshot(task):
     places = {path: (place.input, place.attempt, place.not_before) for path, place in task.running.items()}
-    return places, sorted(task.timed), task.time, task.outcome, task.status
+    return places, sorted(task.timed), sorted(task.parked), task.origin, task.time, task.outcome, task.status
 
 
 @settings(max_examples=300, deadline=None)
@@ -434,8 +449,9 @@ def test_replay_equals_live(root, data):
     play = Play(root, 1)
     live = [snapshot(play.task)]
     while play.task.outcome is None and len(play.events) < 60:
-        path = data.draw(st.sampled_from(sorted(play.task.running)))
-        kinds = ["done", "done", "done", "retry", "fail", "due", "overdue", *["late", "late"] * bool(play.task.timed)]
+        path = data.draw(st.sampled_from(sorted(play.task.running) or [""]))
+        kinds = ["done", "done", "done", "retry", "fail", "park", "due", "overdue", "redrive", "drop"]
+        kinds += ["late", "late"] * bool(play.task.timed)
         kind = data.draw(st.sampled_from(kinds))
         match kind:
             case "done":
@@ -444,6 +460,12 @@ def test_replay_equals_live(root, data):
                 play.failed(path, retry_at=150.0)
             case "fail":
                 play.failed(path)
+            case "park":
+                play.failed(path, actions=("fallback", "park"))
+            case "redrive":
+                play.redriven()
+            case "drop":
+                play.dropped()
             case "due":
                 play.due()
             case "overdue":

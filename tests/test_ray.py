@@ -245,3 +245,55 @@ def recorded_starts(data):
         for body in task.bodies
         for event in unpack_events(body)
     }
+
+
+@podium.protocol(concurrency=10)
+def sleepy(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def cli(engine, *arguments):
+    """What `podium …` prints, run by another process beside this driver."""
+    command = [sys.executable, "-m", "podium", *arguments, "--data", str(engine.settings.data)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_breakers_and_dead_letters_from_the_command_line(engine):
+    @podium.protocol(breaker=podium.Breaker(min_calls=1000))
+    def shaky(input):
+        if Path(input).exists():
+            raise ConnectionError("down")
+        return "up"
+
+    switch = engine.settings.data / "down"
+    switch.touch()
+    task = engine.submit(Workflow("shaky", Sequence(shaky)), str(switch))
+    with pytest.raises(TaskFailed, match="down"):
+        task.result(timeout_s=60)
+    switch.unlink()
+    assert "forced-open" in cli(engine, "breakers", "open", "shaky")
+    with pytest.raises(TaskFailed, match="the breaker of 'shaky' refuses calls: somebody opened it"):
+        engine.submit(Workflow("shaky", Sequence(shaky)), str(switch)).result(timeout_s=60)
+    assert "closed" in cli(engine, "breakers", "reset", "shaky")
+    listed = cli(engine, "dead", "ls", "--workflow", "shaky", "--category", "dependency")
+    assert task.id in listed and listed.count("dependency") == 2
+    ids = cli(engine, "dead", "redrive", "--all", "--workflow", "shaky").split()
+    assert [engine.task(id).result(timeout_s=60) for id in ids] == ["up", "up"]
+    assert engine.dead_letters(workflow="shaky") == []
+
+
+def test_a_plain_step_that_sleeps_for_an_hour_is_stopped_in_time_and_its_neighbours_are_unharmed(engine):
+    workflow = Workflow("hour", Sequence(Step(sleepy, timeout_s=2)))
+    engine.deploy(workflow)
+    neighbours = engine.submit_many(workflow, [1.5, 1.0, 0.5])
+    began = time.monotonic()
+    with pytest.raises(TaskFailed, match="ran out of time"):
+        engine.submit(workflow, 3600).result(timeout_s=30)
+    took_s = time.monotonic() - began
+    print(f"stopped after {took_s:.2f} s of 2 allowed")
+    assert [task.result(timeout_s=30) for task in neighbours] == [1.5, 1.0, 0.5]
+    assert engine.submit(workflow, 0).result(timeout_s=30) == 0
+    assert took_s < 2 + 2

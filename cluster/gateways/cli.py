@@ -37,6 +37,7 @@ from ..loading import load_workflow
 from ..store.reading import FileReader
 from . import daemon
 from .breakers import breakers
+from .dead import dead
 from .doctor import doctor
 from .inputs import read_input
 from .limits import limits, use_table
@@ -55,6 +56,7 @@ app = typer.Typer(
 app.command()(doctor)
 app.add_typer(limits, name="limits")
 app.add_typer(breakers, name="breakers")
+app.add_typer(dead, name="dead")
 app.command()(top)
 app.command()(metrics)
 

@@ -25,6 +25,7 @@ _MARKS = {
     "running": "[cyan]▶[/]",
     "open": "[cyan]▶[/]",
     "waiting": "[yellow]↻[/]",
+    "parked": "[yellow]‖[/]",
     "pending": "[dim]·[/]",
 }
 MAX_SIBLINGS = 12

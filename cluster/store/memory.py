@@ -15,7 +15,7 @@ from typing import Any
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
+from ...supervisors.ports import DISMISSED, Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
 from .reading import StoredTask
 
 
@@ -65,6 +65,20 @@ class DiskReader:
             if "." not in name and all(v in (None, getattr(found.record, k)) for k, v in wanted.items())
         ]
         return sorted(records, key=lambda record: record.accepted_at, reverse=True)[:limit]
+
+    def dead_letters(
+        self, workflow: str | None = None, user: str | None = None, limit: int | None = 50
+    ) -> list[StoredTask]:
+        found = [
+            _stored(shard, id)
+            for name, shard in self._disk.shards.items()
+            for id, task in shard.tasks.items()
+            if task.record.status == "parked"
+            or (task.record.status == "failed" and "." not in name and f"{DISMISSED}{id}" not in shard.notes)
+        ]
+        wanted = {"workflow": workflow, "user": user}
+        found = [s for s in found if all(v in (None, getattr(s.record, k)) for k, v in wanted.items())]
+        return sorted(found, key=lambda stored: stored.record.accepted_at, reverse=True)[:limit]
 
     def find_task(self, task_id: str) -> StoredTask | None:
         for shard in self._disk.shards.values():

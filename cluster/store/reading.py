@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
+from ...supervisors.ports import DISMISSED
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
@@ -44,6 +45,10 @@ class Reader(Protocol):
         user: str | None = None,
         limit: int = 50,
     ) -> list[TaskRecord]: ...
+
+    def dead_letters(
+        self, workflow: str | None = None, user: str | None = None, limit: int | None = 50
+    ) -> list[StoredTask]: ...
 
     def find_task(self, task_id: str) -> StoredTask | None: ...
 
@@ -77,6 +82,20 @@ class FileReader:
             if "." not in shard and workflow in (None, shard):
                 records += _list_shard(self._data, shard, filters, limit)
         return sorted(records, key=lambda record: record.accepted_at, reverse=True)[:limit]
+
+    def dead_letters(
+        self, workflow: str | None = None, user: str | None = None, limit: int | None = 50
+    ) -> list[StoredTask]:
+        """Parked tasks, those of nested Hierarchies too, and failed ones that nobody drove again or dropped."""
+        found: list[StoredTask] = []
+        for shard in shards(self._data):
+            if workflow in (None, shard.partition(".")[0]):
+                with _open(self._data, shard) as db:
+                    where, values = _dead_where(shard, user)
+                    query = f"{TASK_SELECT} WHERE {where} ORDER BY accepted_at DESC LIMIT ?"
+                    rows = db.execute(query, (*values, -1 if limit is None else limit)).fetchall()
+                    found += [_stored(shard, db, row) for row in rows]
+        return sorted(found, key=lambda stored: stored.record.accepted_at, reverse=True)[:limit]
 
     def find_task(self, task_id: str) -> StoredTask | None:
         """One task by its id, wherever it is; None if it is nowhere."""
@@ -112,6 +131,15 @@ def _list_shard(data: Path, shard: str, filters: dict[str, Any], limit: int) -> 
     query = f"{TASK_SELECT} WHERE {where} ORDER BY accepted_at DESC LIMIT ?"
     with _open(data, shard) as db:
         return [found_row(shard, row).record for row in db.execute(query, (*filters.values(), limit))]
+
+
+def _dead_where(shard: str, user: str | None) -> tuple[str, list[str]]:
+    of_user = ("1", []) if user is None else ("user = ?", [user])
+    parked = f"status = 'parked' AND {of_user[0]}"
+    if "." in shard:
+        return parked, of_user[1]
+    failed = f"status = 'failed' AND {of_user[0]} AND '{DISMISSED}' || id NOT IN (SELECT name FROM notes)"
+    return f"({parked}) OR ({failed})", of_user[1] * 2
 
 
 def _stored(shard: str, db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredTask:

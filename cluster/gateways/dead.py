@@ -1,0 +1,104 @@
+"""`podium dead`: what failed or waits for a decision; driven again, or dropped, singly and in bulk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ...protocols.recovery import Category
+from ..client import connect
+from ..config import load_settings
+from ..dead import DeadLetter, dead_letters
+from ..store.reading import FileReader
+from .view import error_console, local_time, to_json
+
+dead = typer.Typer(
+    help="Failed tasks and parked steps: list them, drive them again, or drop them.", no_args_is_help=True
+)
+
+Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
+Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
+Flow = Annotated[str | None, typer.Option("--workflow", help="Only of this workflow.")]
+User = Annotated[str | None, typer.Option("--user", help="Only of this user.")]
+Kind = Annotated[
+    str | None, typer.Option("--category", help=f"Only of this category: {', '.join(get_args(Category))}.")
+]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="As `podium dead ls` shows them.")]
+All = Annotated[bool, typer.Option("--all", help="All that `podium dead ls` would show with the same options.")]
+Most = Annotated[int, typer.Option("-n", "--limit", min=1, help="Most to show.")]
+
+
+@dead.command("ls")
+def list_letters(
+    data: Data = None, workflow: Flow = None, user: User = None, category: Kind = None, limit: Most = 50,
+    output: Output = "table",
+) -> None:  # fmt: skip
+    """List what failed or is parked, the newest first. No cluster is needed."""
+    letters = _letters(data, workflow, user, category, limit)
+    if output == "json":
+        print(to_json([letter.to_json() for letter in letters]))
+    elif letters:
+        Console(highlight=False).print(_table(letters))
+    else:
+        error_console().print("No dead letters.")
+
+
+@dead.command("redrive")
+def redrive(
+    ids: Ids = None, every: All = False, data: Data = None, workflow: Flow = None, user: User = None,
+    category: Kind = None, output: Output = "table",
+) -> None:  # fmt: skip
+    """Go on from where they failed, with everything that was recorded. Prints the ids of the tasks that run now."""
+    chosen = _chosen(ids, every, data, workflow, user, category)
+    with connect(data=data, source="cli") as engine:
+        tasks = engine.redrive(chosen)
+        joined = engine.joined
+    print(to_json([task.id for task in tasks]) if output == "json" else "\n".join(task.id for task in tasks))
+    if tasks and not joined:
+        error_console().print("Saved. No cluster is running: `podium up` starts one, and the tasks with it.")
+
+
+@dead.command("drop")
+def drop(
+    ids: Ids = None, every: All = False, data: Data = None, workflow: Flow = None, user: User = None,
+    category: Kind = None,
+) -> None:  # fmt: skip
+    """Give them up: failed tasks are not listed any more, parked steps fail."""
+    chosen = _chosen(ids, every, data, workflow, user, category)
+    with connect(data=data, source="cli") as engine:
+        engine.drop(chosen)
+    print(f"dropped {len(chosen)}")
+
+
+def _letters(
+    data: Path | None, workflow: str | None, user: str | None, category: str | None, limit: int | None
+) -> list[DeadLetter]:
+    if category not in (None, *get_args(Category)):
+        raise typer.BadParameter(f"'{category}' is none of {', '.join(get_args(Category))}", param_hint="--category")
+    reader = FileReader(load_settings(data=data, source="cli").data)
+    return dead_letters(reader, workflow, user, category, limit)  # type: ignore[arg-type]
+
+
+def _chosen(
+    ids: list[str] | None, every: bool, data: Path | None, workflow: str | None, user: str | None, category: str | None
+) -> list[str]:
+    if bool(ids) == every:
+        raise typer.BadParameter("give either ids or --all", param_hint="ID...")
+    return ids or [letter.id for letter in _letters(data, workflow, user, category, None)]
+
+
+def _table(letters: list[DeadLetter]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("id", "workflow", "status", "since", "category", "why"):
+        table.add_column(title, no_wrap=title != "why", overflow="fold")
+    for letter in letters:
+        record, failure = letter.record, letter.failure
+        why = f"{failure.step}: {failure.message}".partition("\n")[0][:200]
+        since = local_time(record.finished_at or record.accepted_at)
+        table.add_row(letter.id, record.workflow, record.status, since, letter.category, escape(why))
+    return table

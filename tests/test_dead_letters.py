@@ -1,0 +1,427 @@
+"""What follows a failure by its category, at-most-once steps, and dead letters driven again or dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import podium
+from podium import Constant, Hierarchy, Parallel, Retry, Sequence, Step, Workflow
+from podium.errors import FixTheCall, InvalidDefinition, NotFound, TaskFailed
+from podium.protocols.outcomes import Failure
+from podium.protocols.recovery import actions_for, category_of
+from podium.supervisors.events import StepFinished
+from podium.supervisors.fold import apply, begin
+from podium.supervisors.resuming import without_the_failure
+from podium.testing import Simulation
+from tests import sample
+from tests.test_modes import TREES, Play, record, step
+
+FAIL = "tests.sample:fail"
+
+# categories and what follows them
+
+
+@pytest.mark.parametrize(
+    ("failure", "category"),
+    [
+        (Failure("invalid_input", ""), "validation"),
+        (Failure("error", "", "ValidationError"), "validation"),
+        (Failure("timeout", ""), "timeout"),
+        (Failure("error", "", "ReadTimeout", bases=("TimeoutException",)), "timeout"),
+        (Failure("error", "", "ConnectionResetError", bases=("ConnectionError", "OSError")), "dependency"),
+        (Failure("breaker_open", ""), "dependency"),
+        (Failure("error", "", "MemoryError"), "resource"),
+        (Failure("error", "", "Busy", retry_after_s=3.0), "resource"),
+        (Failure("error", "", "KeyError"), "internal"),
+        (Failure("host_lost", ""), "internal"),
+        (Failure("cancelled", ""), "cancelled"),
+        (Failure("uncertain", ""), "uncertain"),
+    ],
+)
+def test_categories(failure, category):
+    assert category_of(failure) == category
+
+
+def test_what_follows_may_be_said_by_protocol_and_step():
+    failure = Failure("error", "", "ConnectionError")
+    assert actions_for(failure, {}) == ("retry", "fallback", "degrade", "fail")
+    assert actions_for(failure, {"dependency": ("park",)}) == ("park",)
+    node = Step(FAIL, on_error={"internal": "park", "dependency": ["retry", "park"]})
+    assert node.on_error == {"internal": ("park",), "dependency": ("retry", "park")}
+
+
+@pytest.mark.parametrize(
+    ("on_error", "problem"),
+    [
+        ({"internal": ["park", "fail"]}, "nothing follows 'park'"),
+        ({"internal": ["fallback", "retry"]}, "actions come in the order retry, fallback, degrade, park, fail"),
+        ({"internal": []}, "at least 1 item"),
+        ({"external": "fail"}, "Input should be 'validation', 'resource'"),
+        ({"internal": "pray"}, "Input should be 'retry', 'fallback'"),
+    ],
+)
+def test_what_is_wrong_in_on_error_is_named(on_error, problem):
+    with pytest.raises(InvalidDefinition, match=problem):
+        Step(FAIL, on_error=on_error)
+
+
+def attempts_with(on_error, **settings):
+    """How often the step ran, and what came out: a result, or the failure's message."""
+    ran = Counter()
+
+    @podium.protocol(retry=Retry(attempts=3, initial_delay_s=0, max_delay_s=0))
+    async def always(input):
+        ran["always"] += 1
+        raise ConnectionError("gone")
+
+    @podium.protocol
+    async def instead(input):
+        ran["instead"] += 1
+        return "instead"
+
+    node = Step(always, fallback=instead, otherwise=Constant(value="nothing"), on_error=on_error, **settings)
+
+    async def work(engine):
+        try:
+            return await (await engine.submit(Workflow("w", node), 1)).result(timeout_s=100)
+        except TaskFailed as failed:
+            return failed.cause_message
+
+    return Simulation().run(work), ran["always"], ran["instead"]
+
+
+@pytest.mark.parametrize(
+    ("actions", "outcome"),
+    [
+        (["retry", "fallback"], ("instead", 3, 1)),
+        ("fallback", ("instead", 1, 1)),
+        (["retry", "degrade"], ("nothing", 3, 0)),
+        ("degrade", ("nothing", 1, 0)),
+        (["retry", "fail"], ("gone", 3, 0)),
+        ("retry", ("gone", 3, 0)),
+        ("fail", ("gone", 1, 0)),
+    ],
+)
+def test_actions_are_taken_in_order(actions, outcome):
+    assert attempts_with({"dependency": actions}) == outcome
+    assert attempts_with({"internal": actions}) == ("instead", 3, 1)
+
+
+# parked
+
+
+class World:
+    """Steps that fail as long as they are told to, with a count of their runs."""
+
+    def __init__(self, **declared):
+        self.broken, self.runs, self.keys = {"b"}, Counter(), []
+
+        def named(name):
+            async def run(ctx, input):
+                self.runs[name] += 1
+                self.keys.append(ctx.idempotency_key.rpartition(":")[0])
+                await asyncio.sleep(1)
+                if name in self.broken:
+                    raise ConnectionError(f"{name} is broken")
+                return f"{input}{name}"
+
+            run.__name__ = run.__qualname__ = name
+            return podium.protocol(**declared)(run)
+
+        self.a, self.b, self.c = map(named, "abc")
+
+
+PARK = {"dependency": ["retry", "park"]}
+
+
+@pytest.mark.parametrize("killed", [None, "supervisor/w"])
+def test_a_parked_step_waits_until_it_is_driven_again_and_then_goes_on(killed):
+    world = World(on_error=PARK)
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(world.a, world.b, world.c)), "")
+        await asyncio.sleep(20)
+        if killed:
+            simulation.kill(killed)
+            await asyncio.sleep(20)
+        assert task.status == "parked"
+        (letter,) = engine.dead_letters()
+        assert (letter.id, letter.category, letter.failure.step) == (task.id, "dependency", "b")
+        world.broken.clear()
+        (again,) = await engine.redrive([task.id])
+        assert again.id == task.id and await task.result() == "abc"
+        assert engine.dead_letters() == []
+        return [(event.kind, event.step) async for event in task.events()]
+
+    simulation = Simulation()
+    events = simulation.run(work)
+    assert world.runs == {"a": 1, "b": 2, "c": 1}
+    assert events[1:4] == [("finished", "a"), ("failed", "b"), ("redriven", "")]
+
+
+def test_other_branches_go_on_while_one_is_parked_and_a_dropped_one_fails():
+    world = World(on_error=PARK)
+    root = Parallel({"x": Sequence(world.a, world.c), "y": Step(world.b)}, join="settled")
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", root), "")
+        await asyncio.sleep(1.5)
+        assert task.status == "running"
+        await asyncio.sleep(20)
+        assert task.status == "parked" and world.runs == {"a": 1, "b": 1, "c": 1}
+        await engine.drop([task.id])
+        result = await task.result()
+        assert result["x"] == {"output": "ac"} and result["y"]["error"]["message"] == "b is broken"
+
+    Simulation().run(work)
+
+
+def test_a_parked_step_that_is_not_wanted_any_more_is_no_dead_letter():
+    play = Play(Parallel({"a": step("a"), "b": step("b")}, join="any"))
+    play.failed("a", actions=("park",))
+    assert play.task.status == "running" and list(play.task.parked) == ["a"]
+    assert play.done("b", 1).result == 1
+    assert play.task.parked == {} and play.task.status == "completed"
+
+
+def test_a_time_that_is_up_ends_what_is_parked():
+    play = Play(Sequence(step("a"), timeout_s=3)).failed("a", actions=("park",)).timed_out()
+    assert play.failure.code == "timeout" and play.task.parked == {}
+    assert Play(Sequence(step("a"))).failed("a", actions=("park",)).cancel().task.parked == {}
+
+
+def test_what_is_parked_in_a_nested_hierarchy_is_listed_and_driven_again_there():
+    world = World(on_error=PARK)
+
+    async def work(engine):
+        root = Sequence(Hierarchy(sample.lead, team={"x": world.a, "y": world.b}, name="team"))
+        task = await engine.submit(Workflow("w", root), "")
+        await asyncio.sleep(20)
+        (letter,) = engine.dead_letters()
+        assert letter.id == f"{task.id}/team" and letter.failure.step == "team/y"
+        world.broken.clear()
+        await engine.redrive([letter.id])
+        assert await task.result() == {"x": "a", "y": "b"}
+        assert world.runs == {"a": 1, "b": 2}
+
+    Simulation().run(work)
+
+
+# failed tasks
+
+
+@pytest.mark.parametrize("killed", [None, "supervisor/w"])
+def test_a_failed_task_is_continued_by_another_with_everything_that_was_recorded(killed):
+    world = World()
+
+    async def work(engine):
+        task = await engine.submit(
+            Workflow("w", Sequence(world.a, world.b, world.c)), "", key="k", user="ada", priority=3
+        )
+        with pytest.raises(TaskFailed):
+            await task.result()
+        (letter,) = engine.dead_letters(user="ada")
+        assert (letter.id, letter.category) == (task.id, "dependency")
+        assert engine.dead_letters(user="bob") == engine.dead_letters(category="timeout") == []
+        world.broken.clear()
+        (new,) = await engine.redrive([task.id])
+        if killed:
+            simulation.kill(killed)
+        assert await new.result() == "abc"
+        assert new.id != task.id and (new.record.user, new.record.priority, new.record.key) == ("ada", 3, None)
+        assert task.status == "failed" and engine.dead_letters() == []
+        assert [again.id for again in await engine.redrive([task.id])] == [new.id]
+        assert set(world.keys) == {task.id}
+        return [event.step async for event in new.events() if event.kind == "finished"]
+
+    simulation = Simulation()
+    assert simulation.run(work) == ["a", "b", "c"]
+    assert world.runs["a"] == 1 and world.runs["b"] >= 2
+
+
+def test_in_bulk_after_an_outage():
+    world = World(retry=Retry(attempts=2, initial_delay_s=0), concurrency=50)
+
+    async def work(engine):
+        tasks = await engine.submit_many(Workflow("w", Sequence(world.a, world.b)), [""] * 200)
+        for task in tasks:
+            with pytest.raises(TaskFailed):
+                await task.result()
+        letters = engine.dead_letters(limit=None)
+        assert len(letters) == 200 and len(engine.dead_letters(limit=7)) == 7
+        world.broken.clear()
+        again = await engine.redrive([letter.id for letter in letters])
+        assert [await task.result() for task in again] == ["ab"] * 200
+        assert world.runs["a"] == 200
+
+    Simulation().run(work)
+
+
+def test_a_dropped_task_stays_failed_and_is_listed_no_more():
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(FAIL)), 1)
+        with pytest.raises(TaskFailed):
+            await task.result()
+        await engine.drop([task.id])
+        simulation.kill("supervisor/w")
+        await asyncio.sleep(10)
+        assert engine.dead_letters() == [] and task.status == "failed"
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
+def test_what_is_no_dead_letter_is_named():
+    async def work(engine):
+        done = await engine.submit(Workflow("w", Sequence(sample.add)), {"n": 1})
+        await done.result()
+        running = await engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 50})
+        for ids, problem in ([done.id], "is completed; only what failed"), ([running.id], "nothing of it is parked"):
+            with pytest.raises(FixTheCall, match=problem):
+                await engine.redrive(ids)
+            with pytest.raises(FixTheCall, match=problem):
+                await engine.drop(ids)
+        with pytest.raises(NotFound, match="no task 't-nowhere'"):
+            await engine.redrive(["t-nowhere"])
+
+    Simulation().run(work)
+
+
+def test_a_failed_hierarchy_is_continued_in_its_tier():
+    world = World()
+
+    @podium.protocol
+    async def strict(brief):
+        if not brief["outcomes"]:
+            return podium.verdict.assign()
+        failed = any("error" in outcome for outcome in brief["outcomes"].values())
+        return podium.verdict.fail("no") if failed and world.broken else podium.verdict.accept("done")
+
+    async def work(engine):
+        root = Sequence(world.c, Hierarchy(strict, team={"x": world.a, "y": world.b}, name="team"))
+        task = await engine.submit(Workflow("w", root), "")
+        with pytest.raises(TaskFailed):
+            await task.result()
+        world.broken.clear()
+        (new,) = await engine.redrive([task.id])
+        assert await new.result() == "done"
+        assert world.runs == {"a": 1, "b": 1, "c": 1}  # only the last verdict was asked for again
+
+    Simulation().run(work)
+
+
+def test_fallbacks_that_failed_too_begin_with_the_node_again():
+    play = Play(Sequence(step("a"), step("b", fallback=[step("f"), step("g")]), step("c")))
+    play.done("a", 1).failed("b").failed("b/fallback:1").failed("b/fallback:2")
+    assert play.failure is not None
+    kept = without_the_failure(record(), play.root, "", play.events)
+    assert [event.path for event in kept] == ["a"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(TREES, st.data())
+def test_what_stands_is_sound_and_leaves_something_to_do(root, data):
+    """Whatever failed the task: it is open again, and no recorded output is lost, but below fallbacks that failed."""
+    play = Play(root, 1)
+    while play.task.outcome is None and len(play.events) < 40:
+        path = data.draw(st.sampled_from(sorted(play.task.running)))
+        play.failed(path) if data.draw(st.booleans()) else play.done(path, 0)
+    if play.task.outcome is None or play.task.outcome.failure is None:
+        return
+    kept = without_the_failure(record(1), root, "", play.events)
+    task, _ = begin(record(1), root)
+    for event in kept:
+        apply(task, event)
+    assert task.outcome is None and task.running
+    lost = [event for event in play.events[:-1] if isinstance(event, StepFinished) and event not in kept]
+    assert all("/fallback:" in event.path for event in lost)
+
+
+# at most once
+
+
+def once(**settings):
+    began = []
+
+    @podium.protocol(at_most_once=True, retry=Retry(attempts=5), **settings)
+    async def pay(ctx, input):
+        began.append(ctx.attempt)
+        await asyncio.sleep(10)
+        if input == "broken":
+            raise ValueError("no money")
+        return "paid"
+
+    return pay, began
+
+
+@pytest.mark.parametrize("victim", ["supervisor/w", "supervisor/w/pay-0", "supervisor/w+supervisor/w/pay-0"])
+def test_a_run_that_nobody_knows_the_end_of_is_not_repeated_but_parked(victim):
+    pay, began = once()
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(sample.echo, pay)), 1)
+        await asyncio.sleep(5)
+        for address in victim.split("+"):
+            simulation.kill(address)
+        await asyncio.sleep(60)
+        assert task.status == "parked" and began == [1]
+        (letter,) = engine.dead_letters()
+        assert (letter.failure.code, letter.category) == ("uncertain", "uncertain")
+        await engine.redrive([letter.id])
+        assert await task.result() == "paid" and len(began) == 2
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
+def test_what_had_not_been_sent_yet_does_run():
+    pay, began = once()
+
+    async def work(engine):
+        tasks = await engine.submit_many(Workflow("w", Sequence(pay)), [1] * 5)
+        await asyncio.sleep(15)  # the second runs, three wait
+        simulation.kill("supervisor/w")
+        await asyncio.sleep(100)
+        assert sorted(task.status for task in tasks) == ["completed"] * 4 + ["parked"]
+        assert len(began) == 5
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
+def test_an_at_most_once_step_that_times_out_is_uncertain_and_one_that_raises_has_failed():
+    pay, began = once(timeout_s=3)
+    late = Workflow("w", Step(pay, on_error={"uncertain": "fail"}))
+
+    async def ends(engine, workflow, input):
+        task = await engine.submit(workflow, input)
+        with pytest.raises(TaskFailed) as failed:
+            await task.result()
+        return failed.value.cause_code, failed.value.attempt
+
+    async def work(engine):
+        assert await ends(engine, late, 1) == ("uncertain", 1)
+        raising, _ = once()
+        assert await ends(engine, Workflow("v", Sequence(raising)), "broken") == ("error", 1)
+
+    Simulation().run(work)
+    assert began == [1]
+
+
+def test_an_at_most_once_step_may_be_cancelled_at_any_moment():
+    for after in range(0, 60, 3):
+        pay, _ = once(quotas={"llm": 1})
+
+        async def work(engine, after=after, pay=pay):
+            tasks = await engine.submit_many(Workflow("w", Sequence(pay)), [1] * 3)
+            await asyncio.sleep(after / 1000)
+            await tasks[0].cancel()
+            assert [await task.result() for task in tasks[1:]] == ["paid"] * 2
+            assert (await engine.status())["quotas"]["llm"]["held"] == 0
+
+        Simulation(after, limits={"llm": 1}).run(work)
