@@ -65,7 +65,8 @@ def walk(node: Node, loc: Loc, depth: int = 1) -> Iterator[tuple[Loc, Node]]:
 
 def children(node: Node) -> list[tuple[Loc, Node]]:
     """The nodes directly below, each with its location relative to `node`."""
-    return own_children(node) + fallbacks(node)
+    undo: list[tuple[Loc, Node]] = [] if node.undo is None else [(("undo",), node.undo)]
+    return own_children(node) + fallbacks(node) + undo
 
 
 def fallbacks(node: Node) -> list[tuple[Loc, Node]]:
@@ -92,6 +93,17 @@ def own_children(node: Node) -> list[tuple[Loc, Node]]:
 
 def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
     yield from _input_flaws(loc, node)
+    if node.missing is not None and loc[-2:-1] != ("fallback",):
+        yield Flaw((*loc, "missing"), "only what stands in for another node (in a `fallback`) can lack something")
+    if node.undo is not None and "undo" in loc:
+        yield Flaw((*loc, "undo"), "what takes something back cannot be taken back")
+    if (
+        isinstance(node, Hierarchy)
+        and len(loc) > 1
+        and node.undo is None
+        and any(below.undo is not None for _, own in own_children(node) for _, below in walk(own, ()))
+    ):
+        yield Flaw(loc, "something in this nested Hierarchy has an `undo`, so it needs one itself, for when it is done")
     match node:
         case Step() if resolve_protocols:
             try:

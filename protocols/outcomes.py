@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
 from .values import Value
 
@@ -72,6 +72,10 @@ class Outcome:
         return {"error": error_for_rules(self.failure)}
 
 
+Missing: TypeAlias = dict[str, dict[str, Value]]
+"""What a result lacks, and why: by what is missing, {"step": path, "error": what failed}."""
+
+
 def error_for_rules(failure: Failure) -> dict[str, Value]:
     return {"code": failure.code, "message": failure.message, "kind": failure.kind, "step": failure.step}
 
@@ -95,6 +99,8 @@ class TaskRecord:
     finished_at: float | None = None
     result: Value = None
     failure: Failure | None = None
+    degraded: Missing = field(default_factory=dict)
+    """What the result lacks, because something stood in for it; of a completed task."""
 
     def to_json(self) -> dict[str, Any]:
         record = asdict(self)
@@ -108,9 +114,9 @@ class TaskEvent:
 
     Kinds: `accepted`; `started`, `finished` (value: output), `retrying` (value: failure and retry_at), `lost`
     (its host died, it runs again) and `failed` (value: failure) of a step; `timed_out` of a node or the task;
-    `redriven` and `dropped` of a task with parked steps; `chunk` (value: what `ctx.emit` was given) and `log` (value:
-    [level, text]) of a running step; last `completed` (value: result), `failed` (value: failure; no step) or
-    `cancelled`. `started`, `chunk` and `log` are live only.
+    `parked`, `redriven` and `dropped` of a task that waits for a decision; `chunk` (value: what `ctx.emit` was given)
+    and `log` (value: [level, text]) of a running step; last `completed` (value: result), `failed` (value: failure; no
+    step) or `cancelled`. `started`, `parked`, `chunk` and `log` are live only.
     """
 
     kind: str

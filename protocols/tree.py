@@ -59,6 +59,8 @@ class Constant(Definition):
     """An output that is known beforehand."""
 
     value: Any = None
+    missing: str | None = None
+    """What a result lacks that was made with it: it says `degraded`, and this. By default the name of the node."""
 
 
 class _Node(Definition):
@@ -70,7 +72,12 @@ class _Node(Definition):
     fallback: tuple[Node, ...] = ()
     """What runs instead, one after the other and with the same input, when this node has failed for good."""
     otherwise: Constant | None = None
-    """The output when all of that has failed, too."""
+    """The output when all of that has failed, too. The task is `degraded` then."""
+    missing: str | None = None
+    """Of a fallback: what a result lacks that was made with its output; the task is `degraded` then. None: nothing."""
+    undo: Step | None = None
+    """What takes this node back, once it has succeeded, when the task fails after all. Its input is this node's
+    {"input", "output"}. It stands for the `undo` of everything in this node."""
 
     @field_validator("fallback", mode="before")
     @classmethod

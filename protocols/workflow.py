@@ -32,6 +32,8 @@ class Workflow(Definition):
     """JSON Schema of the task's input; in Python a pydantic model may be given."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds from acceptance in which a task has to end; a submission may say otherwise. None is no bound."""
+    undo_on_cancel: bool = False
+    """Whether what has an `undo` is taken back when a task is cancelled, too, and not only when it fails."""
     supervision: Supervision | None = None
     """How its supervisor treats the hosts and tiers below it when they die; a root Hierarchy's own goes before."""
     when_down: Literal["wait", "fail"] = "wait"

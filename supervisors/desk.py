@@ -13,9 +13,10 @@ from ..protocols.outcomes import OPEN, TaskRecord
 from ..protocols.values import Value
 from .dispatch import Dispatcher
 from .events import Cancelled, Event, unpack_events
+from .plan import Plan
 from .ports import Ask, Found, Journal, World
 from .state import TaskState
-from .watchers import Watch, Watchers, done_chunk, end_event, past_events
+from .watchers import Watch, Watchers, done_chunk, end_event, parked_event, past_events
 
 
 class Desk:
@@ -27,8 +28,10 @@ class Desk:
         dispatcher: Dispatcher,
         watchers: Watchers,
         take: Callable[[TaskState, Event], None],
+        plans: Mapping[str, Plan],
     ) -> None:
-        """`tasks` are the open ones; `take` takes an event in."""
+        """`tasks` are the open ones; `take` takes an event in; `plans` are by hash."""
+        self._plans = plans
         self._world, self._journal, self._tasks = world, journal, tasks
         self._dispatcher, self._watchers, self._take = dispatcher, watchers, take
 
@@ -36,8 +39,10 @@ class Desk:
         """cancel id: answered with the task's status then; a task that has ended stays as it is."""
         task = self._tasks.get(task_id)
         if task is not None and task.outcome is None:
-            self._take(task, Cancelled(self._world.now()))
-            self._journal.write([], lambda: ask.reply("cancelled"))
+            undo = self._plans[task.record.hash].undo_on_cancel
+            self._take(task, Cancelled(self._world.now(), undo))
+            status = "cancelled" if task.cancelled else task.status  # it may be failing, and take back what it did
+            self._journal.write([], lambda: ask.reply(status))
             return
         self._journal.find([task_id], [], partial(self._reply_status, ask, task_id))
 
@@ -92,6 +97,8 @@ class Desk:
         for place in task.running.values():
             if self._dispatcher.is_started(task, place):
                 past.append(["started", self._world.now(), place.path, place.attempt, None])
+        if task.status == "parked":
+            past.append(parked_event(self._world.now()))
         self._watchers.caught_up(watch, past, len(bodies))
 
     def relay(self, task_id: str, event: list[Value]) -> None:

@@ -6,19 +6,22 @@ and this list.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ..protocols.outcomes import Failure
+from ..protocols.outcomes import Failure, Missing
 from ..protocols.recovery import USUAL, Actions
 from ..protocols.values import Value, pack, unpack
 
 
 @dataclass(frozen=True, slots=True)
 class StepFinished:
+    """`degraded` is what a nested Hierarchy said of its result."""
+
     path: str
     output: Value
     at: float
+    degraded: Missing = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,10 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Somebody cancelled the task."""
+    """Somebody cancelled the task; with `undo`, what it has done is taken back."""
 
     at: float
+    undo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,8 @@ def unpack_events(body: bytes) -> list[Event]:
 def _to_wire(event: Event) -> list[Value]:
     match event:
         case StepFinished():
-            return ["f", event.path, event.output, event.at]
+            ended = ["f", event.path, event.output, event.at]
+            return [*ended, event.degraded] if event.degraded else ended
         case StepFailed():
             told = ["x", event.path, event.failure.to_wire(), event.retry_at, event.at]
             return told if event.actions == USUAL else [*told, list(event.actions)]
@@ -145,7 +150,7 @@ def _to_wire(event: Event) -> list[Value]:
         case Dropped():
             return ["g", event.at]
         case Cancelled():
-            return ["c", event.at]
+            return ["c", event.at, event.undo]
         case StepLost():
             return ["l", event.path, event.at]
         case Abandoned():
@@ -160,8 +165,8 @@ def _to_wire(event: Event) -> list[Value]:
 
 def _from_wire(wire: list[Value]) -> Event:
     match wire:
-        case ["f", path, output, at]:
-            return StepFinished(path, output, at)
+        case ["f", path, output, at, *degraded]:
+            return StepFinished(path, output, at, *degraded)
         case ["x", path, failure, retry_at, at, *actions]:
             return StepFailed(path, Failure.from_wire(failure), retry_at, at, tuple(actions[0]) if actions else USUAL)
         case ["b", path, at]:
@@ -170,8 +175,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return Redriven(of, by, at)
         case ["g", at]:
             return Dropped(at)
-        case ["c", at]:
-            return Cancelled(at)
+        case ["c", at, undo]:
+            return Cancelled(at, undo)
         case ["l", path, at]:
             return StepLost(path, at)
         case ["a", reason, at]:

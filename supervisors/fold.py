@@ -30,7 +30,7 @@ from .events import (
     TimedOut,
 )
 from .modes import adaptive, hierarchical, parallel, sequential
-from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time
+from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time, missing
 
 _OPENING: dict[type, Callable[[Place], list[Move]]] = {
     Sequence: sequential.opening,
@@ -75,6 +75,7 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
         case StepFinished():
             place = task.running.pop(event.path, None)
             if place is not None:
+                place.degraded |= event.degraded
                 folding.ended.append((place, _checked(place, event.output)))
         case StepFailed():
             _fail(folding, event)
@@ -82,7 +83,7 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
             if event.path in task.running:
                 task.running[event.path].losses += 1
         case Cancelled():
-            if _stop(folding, Failure("cancelled", "the task was cancelled")):
+            if _stop(folding, Failure("cancelled", "the task was cancelled"), event.undo):
                 task.cancelled = True
         case TimedOut():
             place = task.timed.get(event.path)
@@ -92,7 +93,7 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
             task.time = Time(event.at, event.timeout_s)
             folding.effects.append(Alarm(None))
         case Overdue() if task.time is not None:
-            _stop(folding, Failure("timeout", f"the task had not ended after {task.time.limit_s:g} s"))
+            _stop(folding, Failure("timeout", f"the task had not ended after {task.time.limit_s:g} s"), undo=True)
         case StepBegan():
             if event.path in task.running:
                 task.running[event.path].began = True
@@ -104,21 +105,26 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
                 folding.ended.append((place, Outcome(failure=place.parked)))
                 place.actions = ()
         case Abandoned():
-            _stop(folding, Failure("workflow_down", event.reason))
+            task.ending = None
+            _stop(folding, Failure("workflow_down", event.reason), undo=False)
     folding.settle()
     return folding.effects
 
 
-def _stop(folding: _Folding, why: Failure) -> bool:
-    """End the task as it is, unless it has ended."""
+def _stop(folding: _Folding, why: Failure, undo: bool) -> bool:
+    """End the task as it is, unless it has ended, or is about to and takes back what it did."""
     task = folding.task
-    if task.outcome is not None:
+    if task.outcome is not None or task.ending is not None:
         return False
     folding.effects += [Halt(place) for place in task.running.values()]
     task.running.clear()
     task.timed.clear()
     task.parked.clear()
-    task.outcome = Outcome(failure=why)
+    folding.ended.clear()
+    if undo:
+        folding.end(Outcome(failure=why))
+    else:
+        task.outcome = Outcome(failure=why)
     return True
 
 
@@ -152,7 +158,7 @@ def _redrive(folding: _Folding, event: Redriven) -> None:
         folding.give_time(place)
     for place in again:
         place.attempt, place.losses, place.began, place.not_before = 1, 0, False, 0.0
-        place.fallbacks, place.actions, place.parked = 0, USUAL, None
+        place.fallbacks, place.failed, place.actions, place.parked = 0, False, USUAL, None
         place.children.clear()
         folding.run(place)
 
@@ -192,15 +198,43 @@ class _Folding:
                 continue
             place.outcome = outcome
             parent = place.parent
-            if parent is None:
-                self.task.outcome = outcome
+            if outcome.failure is None:
+                self.succeeded(place)
+            if place.undoes is not None:
+                self.undo_next()
+            elif parent is None:
+                self.end(outcome)
             elif parent.outcome is None and place.stands_in_for is not None:
                 self.ended.append((parent, outcome))
             elif parent.outcome is None:
                 self.perform(parent, _FOLLOWING[type(parent.node)](parent, place))
 
+    def succeeded(self, place: Place) -> None:
+        if place.parent is not None:
+            place.parent.degraded |= place.lacking()
+        if place.node.undo is not None and not place.failed:
+            done = self.task.done
+            self.task.done = [*(other for other in done if not other.is_within(place)), place]
+
+    def end(self, outcome: Outcome) -> None:
+        """The task ends; if it failed, when everything that can be is taken back, the last first."""
+        self.task.ending = outcome
+        if outcome.failure is None:
+            self.task.done.clear()
+        self.undo_next()
+
+    def undo_next(self) -> None:
+        if not self.task.done:
+            self.task.outcome = self.task.ending
+            return
+        place = self.task.done.pop()
+        assert place.node.undo is not None and place.outcome is not None
+        undo = Place(_join(place.path, "undo"), "undo", place.node.undo, None, undoes=place)
+        self.open(undo, {"input": place.input, "output": place.outcome.output})
+
     def stand_in(self, place: Place, failure: Failure) -> bool:
         """What follows the failure of a node by its actions; False if it stands."""
+        place.failed, place.degraded = True, {}
         if "fallback" in place.actions and place.fallbacks < len(place.node.fallback):
             node = place.node.fallback[place.fallbacks]
             place.fallbacks += 1
@@ -210,9 +244,11 @@ class _Folding:
             self.open(child, place.input)
             return True
         if "degrade" in place.actions and place.node.otherwise is not None:
-            self.ended.append((place, Outcome(place.node.otherwise.value)))
+            constant = place.node.otherwise
+            place.degraded = missing(constant.missing or place.name, place, failure)
+            self.ended.append((place, Outcome(constant.value)))
             return True
-        if "park" in place.actions:
+        if "park" in place.actions or (place.undoes is not None and place.actions):
             place.parked = failure
             self.task.parked[place.path] = place
             return True

@@ -90,7 +90,9 @@ class Letters:
             failed, task_id=id, key=None, status="running", accepted_at=now, finished_at=None, result=None, failure=None
         )
         prefix = id.partition("/")[2]
-        again = [*without_the_failure(record, root, prefix, events), Redriven(failed.task_id, id, now)]
+        again: list[Event] = []
+        if not any("/undo" in getattr(event, "path", "") for event in events):
+            again = [*without_the_failure(record, root, prefix, events), Redriven(failed.task_id, id, now)]
         task, effects = begin(record, root, prefix)
         for event in again:
             effects = apply(task, event)

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..protocols.check import children, fallbacks, own_children, walk
+from ..protocols.check import children, own_children, walk
 from ..protocols.policy import NO_RETRY, Retry, Supervision
 from ..protocols.protocol import Declaration
 from ..protocols.recovery import Actions, Category
 from ..protocols.tree import Hierarchy, Node, Step
 from ..protocols.values import digest
 from ..protocols.workflow import Workflow
+
+_OF_THE_LEAF = ("fallback", "otherwise", "missing", "undo", "timeout_s")
+"""Settings of a nested Hierarchy that its own supervisor has nothing to do with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Plan:
         self.name, self.version = str(definition["name"]), str(definition["version"])
         self.hash = str(definition["hash"])
         self.timeout_s: float | None = definition.get("timeout_s")
+        self.undo_on_cancel = bool(definition.get("undo_on_cancel"))
         self.root: Node = Workflow.from_trusted({"name": self.name, "root": definition["root"]}).root
         self.declarations = {
             ref: Declaration.model_validate(declared) for ref, declared in definition["protocols"].items()
@@ -94,12 +98,12 @@ class Plan:
 
     def _tier_definition(self, node: Hierarchy) -> dict[str, Any]:
         root = node.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"with": None}
-        root = {key: value for key, value in root.items() if key not in ("fallback", "otherwise", "timeout_s")}
+        root = {key: value for key, value in root.items() if key not in _OF_THE_LEAF}
         below = [each for _, own in own_children(node) for _, each in walk(own, ())]
         used = {child.step for child in below if isinstance(child, Step)}
         protocols = {ref: self.definition["protocols"][ref] for ref in sorted(used)}
         own = {"root": root, "protocols": protocols, "hash": digest(root), "supervision": None, "timeout_s": None}
-        return {**self.definition, **own}
+        return {**self.definition, **own, "undo_on_cancel": True}
 
 
 def _supervision(definition: Mapping[str, Any], root: Node) -> Supervision:
@@ -140,7 +144,7 @@ def all_quotas(definition: Mapping[str, Any]) -> list[Mapping[str, int]]:
 def _governed(node: Node, place: str) -> Iterator[tuple[str, Node]]:
     """The nodes of this tier, with their static places; of a nested Hierarchy only itself and what stands in for it."""
     yield place, node
-    below = fallbacks(node) if isinstance(node, Hierarchy) and place else children(node)
-    for loc, child in below:
+    own = own_children(node) if isinstance(node, Hierarchy) and place else []
+    for loc, child in [each for each in children(node) if each not in own]:
         name = f"fallback:{int(loc[1]) + 1}" if loc[0] == "fallback" else child.name or str(loc[-1])
         yield from _governed(child, f"{place}-{name}" if place else name)

@@ -215,7 +215,8 @@ class Closing:
     status: str
     finished_at: float
     result: bytes | None
-    failure: bytes | None
+    trouble: bytes | None
+    """Packed: why it failed, or what the result lacks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,8 +72,9 @@ class Retries:
         """What the end of an attempt, as a host or a tier (`step` is None) tells it, means for the task."""
         now = self._world.now()
         if result[0] == "ok":
-            if step is not None:
-                self._count_success(step, place.attempt)
+            if step is None:
+                return StepFinished(place.path, result[1], now, result[3])
+            self._count_success(step, place.attempt)
             return StepFinished(place.path, result[1], now)
         failure = Failure.from_wire(result[1]).at(place.path, place.attempt)
         if step is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from ..protocols.outcomes import Failure, Outcome, TaskRecord
+from ..protocols.outcomes import Failure, Missing, Outcome, TaskRecord, error_for_rules
 from ..protocols.recovery import USUAL, Actions
 from ..protocols.tree import Hierarchy, Node, Step
 from ..protocols.values import Value
@@ -29,6 +29,10 @@ class Time(NamedTuple):
         return max(0.0, min(self.until - now, self.limit_s))
 
 
+def missing(what: str, place: Place, why: Failure) -> Missing:
+    return {what: {"step": place.path or place.name, "error": error_for_rules(why)}}
+
+
 @dataclass(slots=True)
 class Place:
     """One run of one node in one task. `path` is unique in the task, loops and rounds included."""
@@ -48,8 +52,14 @@ class Place:
     """What `outputs` means in expressions below this place: finished siblings by name."""
     fallbacks: int = 0
     """How many of the node's fallbacks have been opened."""
+    failed: bool = False
+    """Whether it failed itself, so that its outcome is of what stood in for it."""
     actions: Actions = USUAL
     """What follows its failure."""
+    degraded: Missing = field(default_factory=dict)
+    """What its output lacks, as far as it goes."""
+    undoes: Place | None = None
+    """Of what takes a node back: that node."""
     parked: Failure | None = None
     """Why it waits for somebody to decide."""
     began: bool = False
@@ -67,6 +77,12 @@ class Place:
     """UTC seconds at which the next attempt may start."""
     wait_s: float = 0.0
     """How long that was from the failure: a clock that was set back makes nobody wait longer."""
+
+    def lacking(self) -> Missing:
+        """What an output made with this one's lacks."""
+        if self.stands_in_for is None or self.node.missing is None:
+            return self.degraded
+        return self.degraded | missing(self.node.missing, self, self.stands_in_for)
 
     def is_leaf(self) -> bool:
         """Whether something outside runs it: a protocol host, or the supervisor of a nested Hierarchy."""
@@ -114,6 +130,10 @@ class TaskState:
     """Open nodes that have to end in time, by path."""
     parked: dict[str, Place] = field(default_factory=dict)
     """Steps that wait for somebody to decide, by path."""
+    done: list[Place] = field(default_factory=list)
+    """What can be taken back, in the order in which it ended."""
+    ending: Outcome | None = None
+    """How it will end when everything is taken back; None as long as nothing is."""
     outcome: Outcome | None = None
     cancelled: bool = False
     origin: str | None = None
@@ -129,7 +149,7 @@ class TaskState:
 
     def due_at(self, place: Place) -> float | None:
         """When the step at this place, a node around it, or the task runs out of time, in UTC seconds."""
-        until = math.inf if self.time is None else self.time.until
+        until = math.inf if self.time is None or self.ending is not None else self.time.until
         node: Place | None = place
         while node is not None:
             if node.time is not None and node.path in self.timed:

@@ -48,7 +48,7 @@ from .retries import Retries
 from .settings import Governance
 from .state import Alarm, Effect, Halt, Place, Run, TaskState
 from .tally import Tally
-from .watchers import Watchers, done_chunk, live_event
+from .watchers import Watchers, done_chunk, live_event, parked_event
 
 _DEFINITION, _CURRENT, _CHILDREN = "definition:", "current", "children"
 
@@ -119,7 +119,7 @@ class Supervisor:
         means = Means(world, settings, self._permits, guard, family)
         tier_setup = partial(self._tier_setup, shard, resources)
         self._dispatcher = Dispatcher(means, self._step_ended, self._tell, self._note_beginning, tier_setup)
-        self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take)
+        self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take, self._plans)
         tier_of = self._dispatcher.tier_of
         engine = Engine(self._tasks, self._plans, self._take, self._keep, self._entry, self._carry_out, tier_of)
         self._letters = Letters(world, journal, engine, notes)
@@ -272,6 +272,8 @@ class Supervisor:
         if task.outcome is not None or "parked" not in (before, task.status) or task.status == before:
             return []
         task.record = replace(task.record, status=task.status)  # type: ignore[arg-type]
+        if task.status == "parked":
+            self._watchers.tell(task.record.task_id, parked_event(self._world.now()))
         return [Standing(task.record.task_id, task.status)]
 
     def _entry(self, task: TaskState, events: list[Event]) -> Entry:
@@ -281,11 +283,13 @@ class Supervisor:
             at = self._world.now()
             failure = task.outcome.failure
             status: TaskStatus = task.status  # type: ignore[assignment]
+            lacks = {} if failure else task.root.degraded
             task.record = replace(
-                task.record, status=status, finished_at=at, result=task.outcome.output, failure=failure
+                task.record, status=status, finished_at=at, result=task.outcome.output, failure=failure, degraded=lacks
             )
             result = None if failure else pack(task.outcome.output)
-            closing = Closing(status, at, result, pack(failure.to_wire()) if failure else None)
+            trouble = failure.to_wire() if failure else lacks
+            closing = Closing(status, at, result, pack(trouble) if trouble else None)
         return Entry(task.record.task_id, task.entries, pack_events(events), closing)
 
     def _committed(self, task: TaskState, event: Event, effects: list[Effect], attempt: int, n: int) -> None:
@@ -346,7 +350,7 @@ class Supervisor:
         """Have the unfinished steps of tasks that were taken over run."""
         for task in tasks:
             if keep is not None and task.record.task_id not in keep and task.outcome is None:
-                self._take(task, Cancelled(self._world.now()))
+                self._take(task, Cancelled(self._world.now(), self._plans[task.record.hash].undo_on_cancel))
                 continue
             if task.outcome is not None:
                 self._journal.write([self._entry(task, [])], partial(self._carry_out, task, []))

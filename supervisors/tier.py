@@ -26,7 +26,7 @@ class Errand:
     """As `Intake` reads it."""
     hash: str
     on_result: Callable[[list[Value]], None]
-    """Gets ["ok", output, 0.0] or ["fail", failure, 0.0, False]."""
+    """Gets ["ok", output, 0.0, what it lacks] or ["fail", failure, 0.0, False]."""
     continues: str | None = None
     """The run that failed, or was cancelled, of the task that the task above continues."""
     watcher: Callable[[Value], None] | None = None
@@ -129,10 +129,10 @@ class Tier:
     def _on_chunk(self, chunk: list[Value]) -> None:
         if chunk[0] != "done":
             return
-        _, id, status, result, failure, _at = chunk
+        _, id, status, result, failure, _at, degraded = chunk
         errand = self._errands.pop(id, None)
         if errand is not None:
-            ended = ["ok", result, 0.0] if status == "completed" else ["fail", failure, 0.0, False]
+            ended = ["ok", result, 0.0, degraded] if status == "completed" else ["fail", failure, 0.0, False]
             errand.on_result(ended)
 
     def _refused(self, reply: Reply) -> None:

@@ -1,6 +1,6 @@
 """Who waits for what of a task: followers for its end, watchers for everything that happens live.
 
-A follower gets one chunk ["done", id, status, result, failure, finished at] per task. A watcher gets chunks
+A follower gets one chunk ["done", id, status, result, failure, finished at, degraded] per task. A watcher gets chunks
 [kind, at, step, attempt, value] in the order of the journal, first what happened before it came.
 """
 
@@ -125,7 +125,7 @@ class Watchers:
 
 def done_chunk(record: TaskRecord) -> list[Value]:
     failure = record.failure.to_wire() if record.failure else None
-    return ["done", record.task_id, record.status, record.result, failure, record.finished_at]
+    return ["done", record.task_id, record.status, record.result, failure, record.finished_at, record.degraded]
 
 
 def live_event(event: Event, attempt: int) -> list[Value] | None:
@@ -150,6 +150,11 @@ def live_event(event: Event, attempt: int) -> list[Value] | None:
             return ["dropped", event.at, "", 1, None]
         case Cancelled() | Abandoned() | Due() | StepBegan():
             return None
+
+
+def parked_event(at: float) -> list[Value]:
+    """Nothing of the task goes on until somebody decides."""
+    return ["parked", at, "", 1, None]
 
 
 def past_events(record: TaskRecord, events: list[Event]) -> list[list[Value]]:

@@ -122,6 +122,12 @@ async def once(ctx, input):
     return {"n": input["n"] + 1}
 
 
+@podium.protocol
+async def unwork(ctx, _done):
+    WITNESS.began(ctx)
+    await asyncio.sleep(0.3)
+
+
 @podium.protocol(concurrency=10)
 async def stall(ctx, _input):
     WITNESS.began(ctx)
@@ -148,7 +154,7 @@ def workflow(rng: Random) -> Workflow:
     return Workflow(
         "storm",
         Sequence(
-            *rng.choice([(work, limited), (limited, work)]),
+            *(Step(protocol, undo=unwork) for protocol in rng.choice([(work, limited), (limited, work)])),
             Parallel(
                 {
                     "p": work,
@@ -167,6 +173,7 @@ def workflow(rng: Random) -> Workflow:
             ),
         ),
         supervision=supervision(),
+        undo_on_cancel=rng.random() < 0.5,
     )
 
 
@@ -292,7 +299,7 @@ class Storm:
 
     async def _cancel(self, task, at):
         await asyncio.sleep(at)
-        assert await task.cancel() in ("cancelled", "completed", "failed")
+        assert await task.cancel() in ("cancelled", "completed", "failed", "running")
 
     async def _submit_again(self, engine, first):
         again = await engine.submit(self.workflow, {"n": 0}, key="k0", user=self.users[0])
@@ -340,8 +347,19 @@ def check_invariants(storm, status):
     for (task_id, step), times in WITNESS.starts.items():
         if step == "parallel/o":
             assert times <= 1 + storm.redriven[task_id], f"P3: an at-most-once step ran {times} times"
+    check_undone(storm, records)
     check_events(storm)
     check_leftovers(simulation)
+
+
+def check_undone(storm, records):
+    """What was done is taken back exactly in those tasks that ended so."""
+    recorded = recorded_steps(storm.simulation)
+    undone = {"failed"} | ({"cancelled"} if storm.workflow.undo_on_cancel else set())
+    for id, record in records.items():
+        for step in ("work", "limited"):
+            expected = (id, step) in recorded and record.status in undone
+            assert ((id, f"{step}/undo") in recorded) == expected, f"undo of {step} in a task that was {record.status}"
 
 
 def group_restarts(storm):
@@ -351,7 +369,7 @@ def group_restarts(storm):
 
 def check_events(storm):
     """What a client was told: each recorded event once, the end last, across the death of everybody else."""
-    kinds = [kind for kind, step, *_ in storm.events if not step and kind != "redriven"]
+    kinds = [kind for kind, step, *_ in storm.events if not step and kind not in ("parked", "redriven")]
     assert kinds == ["accepted", storm.ended[storm.ids[0]][0]], f"events of the task itself: {kinds}"
     recorded = Counter(event for event in storm.events if event[0] in ("finished", "retrying", "failed"))
     assert all(times == 1 for times in recorded.values()), f"told twice: {recorded.most_common(1)}"

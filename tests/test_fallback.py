@@ -118,3 +118,51 @@ def test_errors_are_known_only_in_a_fallback():
         Workflow("w", Sequence(Step(FAIL, with_="error.kind")))
     with pytest.raises(InvalidDefinition, match=r"fallback\[0\]\.with.*undeclared reference to 'eror.kind'"):
         Workflow("w", Sequence(Step(FAIL, fallback=[Step(sample.echo, with_="eror.kind")])))
+
+
+# degraded
+
+
+def degraded(root, input=None, **options):
+    """What the record says is missing, with the step and the kind of error of each."""
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", root), input)
+        await task.result()
+        return {what: (why["step"], why["error"]["kind"]) for what, why in task.record.degraded.items()}
+
+    return Simulation(**options).run(work)
+
+
+def test_a_result_that_lacks_something_says_what_and_why():
+    tools = Step(FAIL, name="tools", otherwise=Constant(value=[]))
+    context = Step(FAIL, name="context", fallback=Step(sample.echo, missing="full context"))
+    assert degraded(Sequence(tools, context), 1) == {
+        "tools": ("tools", "ValueError"),
+        "full context": ("context/fallback:1", "ValueError"),
+    }
+    named = Step(FAIL, otherwise=Constant(value=1, missing="the weather"))
+    assert list(degraded(Sequence(named), 1)) == ["the weather"]
+    assert degraded(Step(FAIL, fallback=sample.echo), 1) == {}
+    assert degraded(sample.add, {"n": 1}) == {}
+
+
+def test_what_a_failed_node_lacked_does_not_matter_if_something_else_stood_in_for_it():
+    broken = Sequence(Step(FAIL, name="a", otherwise=Constant(value=1)), Step(FAIL, name="b"), fallback=sample.echo)
+    assert degraded(Sequence(broken), 1) == {}
+
+
+def test_what_a_branch_lacks_counts_when_it_is_used():
+    lesser = Step(FAIL, otherwise=Constant(value=0))
+    assert list(degraded(Parallel({"a": lesser, "b": sample.echo}), 1)) == ["a"]
+    assert degraded(Parallel({"a": Step(sample.echo), "b": sample.slow}, join="any"), {"s": 5}) == {}
+
+
+def test_a_nested_hierarchy_passes_on_what_it_lacks():
+    team = Hierarchy(sample.lead, team={"x": Step(FAIL, otherwise=Constant(value=0, missing="x's part"))}, name="team")
+    assert degraded(Sequence(team), 1) == {"x's part": ("team/x", "ValueError")}
+
+
+def test_only_what_stands_in_for_something_can_lack_it():
+    with pytest.raises(InvalidDefinition, match="only what stands in for another node"):
+        Workflow("w", Step(sample.echo, missing="all"))

@@ -62,7 +62,7 @@ class Play:
         return self._apply(Dropped(101.0))
 
     def cancel(self):
-        return self._apply(Cancelled(101.0))
+        return self._apply(Cancelled(101.0, undo=True))
 
     def due(self):
         return self._apply(Due(1.0, 100.0))
@@ -410,7 +410,13 @@ def test_events_survive_their_journal_form():
 
 
 TREES = st.recursive(
-    st.sampled_from([Step(sample.echo), Step(sample.echo, total_timeout_s=3, fallback=[sample.add])]),
+    st.sampled_from(
+        [
+            Step(sample.echo),
+            Step(sample.echo, undo=sample.echo),
+            Step(sample.echo, total_timeout_s=3, fallback=[sample.add]),
+        ]
+    ),
     lambda nodes: st.one_of(
         st.lists(nodes, min_size=1, max_size=3).map(lambda parts: Sequence(*parts)),
         st.builds(
@@ -439,7 +445,9 @@ TREES = st.recursive(
 
 def snapshot(task):
     places = {path: (place.input, place.attempt, place.not_before) for path, place in task.running.items()}
-    return places, sorted(task.timed), sorted(task.parked), task.origin, task.time, task.outcome, task.status
+    waits = sorted(task.timed), sorted(task.parked), [place.path for place in task.done]
+    ends = task.ending, task.root.degraded, task.outcome, task.status
+    return places, waits, ends, task.origin, task.time
 
 
 @settings(max_examples=300, deadline=None)
@@ -450,7 +458,7 @@ def test_replay_equals_live(root, data):
     live = [snapshot(play.task)]
     while play.task.outcome is None and len(play.events) < 60:
         path = data.draw(st.sampled_from(sorted(play.task.running) or [""]))
-        kinds = ["done", "done", "done", "retry", "fail", "park", "due", "overdue", "redrive", "drop"]
+        kinds = ["done", "done", "done", "retry", "fail", "park", "due", "overdue", "redrive", "drop", "cancel"]
         kinds += ["late", "late"] * bool(play.task.timed)
         kind = data.draw(st.sampled_from(kinds))
         match kind:
@@ -460,6 +468,8 @@ def test_replay_equals_live(root, data):
                 play.failed(path, retry_at=150.0)
             case "fail":
                 play.failed(path)
+            case "cancel" if len(play.events) > 10:
+                play.cancel()
             case "park":
                 play.failed(path, actions=("fallback", "park"))
             case "redrive":
@@ -472,6 +482,8 @@ def test_replay_equals_live(root, data):
                 play.overdue()
             case "late":
                 play.timed_out(data.draw(st.sampled_from(sorted(play.task.timed))))
+            case _:
+                continue
         live.append(snapshot(play.task))
     again, _ = begin(record(1), root)
     assert snapshot(again) == live[0]

@@ -43,7 +43,7 @@ from .inputs import read_input
 from .limits import limits, use_table
 from .live import follow
 from .top import metrics, top, warnings
-from .view import StepTree, error_console, local_time, seconds, task_table, to_json
+from .view import StepTree, error_console, lack, local_time, seconds, task_table, to_json
 
 app = typer.Typer(
     name="podium",
@@ -110,6 +110,7 @@ def run(
         except KeyboardInterrupt:
             _detached(task, engine)
             raise typer.Exit(130) from None
+        _print_degraded(error_console(), task.record)
     _print_result(result, output)
 
 
@@ -188,11 +189,17 @@ def _print_facts(console: Console, record: TaskRecord) -> None:
     if record.finished_at is not None:
         took = seconds(record.finished_at - record.accepted_at)
         console.print(f"{record.status} {local_time(record.finished_at)}, after {took}")
+    _print_degraded(console, record)
     if record.failure is not None:
         failure = record.failure
         console.print(f"{failure.kind or failure.code} in '{failure.step}': {failure.message}", markup=False)
         if failure.traceback:
             console.print(failure.traceback, markup=False, style="dim")
+
+
+def _print_degraded(console: Console, record: TaskRecord) -> None:
+    for what, why in record.degraded.items():
+        console.print(f"degraded, without {what}: {lack(why)}", markup=False)
 
 
 @app.command()
@@ -216,6 +223,7 @@ def watch(task_id: TaskId, data: Data = None, timeout: Timeout = None, output: O
         except KeyboardInterrupt:
             _detached(task, engine)
             raise typer.Exit(130) from None
+        _print_degraded(error_console(), task.record)
     _print_result(result, output)
 
 

@@ -7,8 +7,7 @@ from typing import Annotated, Literal, get_args
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from ...protocols.recovery import Category
 from ..client import connect
@@ -43,7 +42,7 @@ def list_letters(
     if output == "json":
         print(to_json([letter.to_json() for letter in letters]))
     elif letters:
-        Console(highlight=False).print(_table(letters))
+        _print(letters)
     else:
         error_console().print("No dead letters.")
 
@@ -92,13 +91,15 @@ def _chosen(
     return ids or [letter.id for letter in _letters(data, workflow, user, category, None)]
 
 
-def _table(letters: list[DeadLetter]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("id", "workflow", "status", "since", "category", "why"):
-        table.add_column(title, no_wrap=title != "why", overflow="fold")
+def _print(letters: list[DeadLetter]) -> None:
+    """Two lines for each: which, and why."""
+    console = Console(highlight=False)
+    width = max(len(letter.id) for letter in letters)
+    flow = max(len(letter.record.workflow) for letter in letters)
     for letter in letters:
         record, failure = letter.record, letter.failure
-        why = f"{failure.step}: {failure.message}".partition("\n")[0][:200]
         since = local_time(record.finished_at or record.accepted_at)
-        table.add_row(letter.id, record.workflow, record.status, since, letter.category, escape(why))
-    return table
+        head = f"{letter.id:<{width}}  {record.workflow:<{flow}}  {record.status:<6}  {letter.category:<10}  {since}"
+        why = f"{failure.step}: {failure.message}".partition("\n")[0]
+        console.print(head, markup=False, soft_wrap=True)
+        console.print(Text(f"  {why}", style="dim"), no_wrap=True, overflow="ellipsis")

@@ -81,6 +81,8 @@ class StepTree:
         if event.kind in ("chunk", "log"):
             self.notes = [*self.notes, f"{event.step}: {_said(event)}"][-3:]
             return
+        if event.kind == "parked":
+            self.notes = [_decide(event)]
         if not event.step:
             return
         row = self._rows.setdefault(event.step, StepRow(event.step, "running", event.attempt, event.at))
@@ -113,6 +115,10 @@ class StepTree:
             parent = self._branch(tree, branches, _parent(path))
             branches[path] = parent.add(f"[bold]{escape(_name(path))}[/]")
         return branches[path]
+
+
+def _decide(event: TaskEvent) -> str:
+    return f"parked: podium dead redrive {event.task_id}, or drop"
 
 
 def _said(event: TaskEvent) -> str:
@@ -163,10 +169,18 @@ def event_line(event: TaskEvent) -> str:
     place = f" {event.step}" if event.step else ""
     attempt = f" (attempt {event.attempt})" if event.attempt > 1 else ""
     said = f": {_said(event)}" if event.kind in ("chunk", "log") else ""
+    if event.kind == "parked":
+        said = f": podium dead redrive {event.task_id}, or drop"
     if event.kind in ("failed", "retrying"):
         failure = event.value.get("failure", event.value)
         said = f": {failure['kind'] or failure['code']}: {_short(failure['message'])}"
     return f"{at} {event.kind}{place}{attempt}{said}"
+
+
+def lack(why: dict[str, Any]) -> str:
+    """Why something is missing in a result."""
+    error = why["error"]
+    return f"{why['step']}: {error['kind'] or error['code']}: {_short(error['message'])}"
 
 
 def error_console() -> Console:

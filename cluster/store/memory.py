@@ -221,12 +221,14 @@ class MemoryJournal:
             return
         if found.record.status not in OPEN:
             raise ValueError(f"task {entry.task_id} has ended already")
+        completed = end.status == "completed"
         record = replace(
             found.record,
             status=end.status,  # type: ignore[arg-type]
             finished_at=end.finished_at,
             result=None if end.result is None else unpack(end.result),
-            failure=None if end.failure is None else Failure.from_wire(unpack(end.failure)),
+            failure=None if end.trouble is None or completed else Failure.from_wire(unpack(end.trouble)),
+            degraded=unpack(end.trouble) if end.trouble is not None and completed else {},
         )
         self._disk.tasks[entry.task_id] = replace(found, record=record)
 

@@ -72,8 +72,8 @@ def task_row(change: NewTask) -> Row:
 def closing_row(task_id: str, end: Closing) -> Row:
     """status, finished_at, finished_seal, result, failure, id."""
     finished_at = float(end.finished_at)
-    sealed = seal(task_id, end.status, finished_at, end.result, end.failure)
-    return end.status, finished_at, sealed, end.result, end.failure, task_id
+    sealed = seal(task_id, end.status, finished_at, end.result, end.trouble)
+    return end.status, finished_at, sealed, end.result, end.trouble, task_id
 
 
 def found_row(shard: str, row: Row) -> Found:
@@ -82,7 +82,7 @@ def found_row(shard: str, row: Row) -> Found:
     status, finished_at, _, packed, result, failure = row[10:]
     check_accepted(shard, row)
     _check_end(shard, f"task {id}", row)
-    failed = _value(failure)
+    trouble = _value(failure)
     record = TaskRecord(
         task_id=id,
         workflow=workflow,
@@ -96,7 +96,8 @@ def found_row(shard: str, row: Row) -> Found:
         accepted_at=accepted_at,
         finished_at=finished_at,
         result=_value(result),
-        failure=Failure.from_wire(failed) if failed else None,
+        failure=Failure.from_wire(trouble) if trouble and status != "completed" else None,
+        degraded=trouble if trouble and status == "completed" else {},
     )
     return Found(record, digest)
 

@@ -1,0 +1,185 @@
+"""What takes back the steps of a task that failed, or was cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+import podium
+from podium import Constant, Hierarchy, Parallel, Retry, Sequence, Step, Workflow, verdict
+from podium.errors import InvalidDefinition, TaskCancelled, TaskFailed
+from podium.testing import Simulation
+from tests import sample
+from tests.test_modes import Play, step
+
+FAIL = "tests.sample:fail"
+DONE: list[tuple[str, object]] = []
+
+
+@podium.protocol(concurrency=10)
+async def book(name):
+    await asyncio.sleep(1)
+    DONE.append(("book", name))
+    return name
+
+
+@podium.protocol(retry=Retry(attempts=3, initial_delay_s=1))
+async def unbook(ctx, booked):
+    await asyncio.sleep(1)
+    if booked["output"] == "hard" and ctx.attempt < 3:
+        raise ConnectionError("not yet")
+    if booked["output"] == "stuck" and len(DONE) < 5:
+        raise ValueError("not like that")
+    DONE.append(("unbook", booked["output"]))
+
+
+def booking(name, **settings):
+    return Step(book, with_=f"'{name}'", undo=unbook, **settings)
+
+
+def run(root, kill=None, after_s=None, simulation=None, cancel_after_s=None, **settings):
+    """How the task ended, and what was done and taken back."""
+    DONE.clear()
+    simulation = simulation or Simulation()
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", root, **settings), "x")
+        if kill is not None:
+            await asyncio.sleep(after_s)
+            simulation.kill(kill)
+        if cancel_after_s is not None:
+            await asyncio.sleep(cancel_after_s)
+            assert await task.cancel() == "cancelled"
+        with contextlib.suppress(TaskFailed, TaskCancelled):
+            await task.result()
+        return task.status
+
+    return simulation.run(work), list(DONE)
+
+
+def test_when_a_step_fails_for_good_what_was_done_is_taken_back_the_last_first():
+    status, done = run(Sequence(booking("a"), booking("hard"), booking("c"), FAIL))
+    assert status == "failed"
+    assert done[:3] == [("book", name) for name in ("a", "hard", "c")]
+    assert done[3:] == [("unbook", name) for name in ("c", "hard", "a")]
+
+
+def test_the_failure_is_the_first_one_and_a_task_that_succeeds_takes_nothing_back():
+    play = Play(Sequence(step("a", undo=sample.echo), step("b"))).done("a", 1).failed("b", "no")
+    assert play.started == ["a/undo"] and play.task.status == "running"
+    assert play.input_of("a/undo") == {"input": None, "output": 1}
+    assert play.done("a/undo").failure.message == "no" and play.task.status == "failed"
+    assert run(Sequence(booking("a"), booking("b"))) == ("completed", [("book", "a"), ("book", "b")])
+
+
+@pytest.mark.parametrize("killed", ["supervisor/w", "supervisor/w/unbook-0", "coordinator"])
+@pytest.mark.parametrize("after_s", [3.5, 4.5])
+def test_a_crash_in_the_middle_goes_on_where_it_was(killed, after_s):
+    status, done = run(Sequence(booking("a"), booking("b"), FAIL), killed, after_s)
+    assert status == "failed"
+    assert [name for what, name in dict.fromkeys(done) if what == "unbook"] == ["b", "a"]
+
+
+def test_what_was_cancelled_is_taken_back_only_if_the_workflow_says_so():
+    root = Sequence(booking("a"), booking("b"), "tests.sample:slow")
+    assert run(root, cancel_after_s=1.5) == ("cancelled", [("book", "a")])
+    status, done = run(root, cancel_after_s=1.5, undo_on_cancel=True)
+    assert (status, done) == ("cancelled", [("book", "a"), ("unbook", "a")])
+
+
+def test_a_task_that_is_late_takes_back_what_it_did_without_a_bound():
+    slow = Step("tests.sample:slow", with_={"s": "100"})
+    status, done = run(Sequence(booking("a"), booking("hard"), slow), timeout_s=5)
+    assert status == "failed" and done[-2:] == [("unbook", "hard"), ("unbook", "a")]
+
+
+def test_branches_that_were_done_are_taken_back_too():
+    branches = Parallel({"a": booking("a"), "b": Sequence(booking("b"), FAIL)})
+    _, done = run(Sequence(branches))
+    assert sorted(done[2:]) == [("unbook", "a"), ("unbook", "b")]
+
+
+def test_what_takes_a_group_back_stands_for_all_that_is_in_it():
+    group = Sequence(booking("a"), booking("b"), name="both", undo=Step(unbook, with_={"output": "'both'"}))
+    _, done = run(Sequence(group, booking("c"), FAIL))
+    assert done[3:] == [("unbook", "c"), ("unbook", "both")]
+    _, done = run(Sequence(Sequence(booking("a"), booking("b"), FAIL, undo=unbook)))
+    assert done[2:] == [("unbook", "b"), ("unbook", "a")]
+
+
+def test_a_nested_hierarchy_takes_itself_back_when_it_fails_and_its_undo_does_when_it_is_done():
+    @podium.protocol
+    async def strict(brief):
+        if not brief["outcomes"]:
+            return verdict.assign()
+        return (
+            verdict.fail("no")
+            if any("error" in outcome for outcome in brief["outcomes"].values())
+            else verdict.accept()
+        )
+
+    def team(**members):
+        undo = Step(unbook, with_={"output": "'team'"})
+        return Hierarchy(strict, team=members, name="team", undo=undo)
+
+    _, done = run(Sequence(team(x=booking("a")), FAIL))
+    assert done == [("book", "a"), ("unbook", "team")]
+    _, done = run(Sequence(booking("z"), team(x=booking("a"), y=FAIL)))
+    assert done == [("book", "z"), ("book", "a"), ("unbook", "a"), ("unbook", "z")]
+
+
+def test_an_undo_that_fails_is_parked_and_goes_on_when_it_is_driven_again_or_dropped():
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(booking("a"), booking("stuck"), FAIL)), "x")
+        await asyncio.sleep(60)
+        (letter,) = engine.dead_letters()
+        assert task.status == "parked" and letter.failure.step == "book_2/undo"
+        await engine.redrive([letter.id])
+        await asyncio.sleep(60)
+        assert task.status == "parked"
+        await engine.drop([letter.id])
+        with pytest.raises(TaskFailed, match="cannot do stuck"):
+            await task.result()
+
+    DONE.clear()
+    Simulation().run(work)
+    assert DONE == [("book", "a"), ("book", "stuck"), ("unbook", "a")]
+
+
+def test_a_task_that_was_taken_back_begins_anew_when_it_is_driven_again():
+    keys = []
+
+    @podium.protocol
+    async def charge(ctx, input):
+        keys.append(ctx.idempotency_key)
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(Step(charge, undo=sample.echo), FAIL)), "x")
+        with pytest.raises(TaskFailed):
+            await task.result()
+        (again,) = await engine.redrive([task.id])
+        with pytest.raises(TaskFailed):
+            await again.result()
+        assert keys == [f"{task.id}:charge", f"{again.id}:charge"]
+
+    Simulation().run(work)
+
+
+def test_what_stood_in_for_a_step_does_not_need_to_be_taken_back_by_its_undo():
+    play = Play(Sequence(step("a", undo=sample.echo, otherwise=Constant(value=0)), step("b")))
+    play.failed("a").failed("b")
+    assert play.task.status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("root", "problem"),
+    [
+        (Sequence(Step(book, undo=Step(unbook, undo=unbook))), "what takes something back cannot be taken back"),
+        (Sequence(Hierarchy(sample.lead, team={"x": booking("a")})), "has an `undo`, so it needs one itself"),
+    ],
+)
+def test_what_is_wrong_with_an_undo_is_named(root, problem):
+    with pytest.raises(InvalidDefinition, match=problem):
+        Workflow("w", root)
