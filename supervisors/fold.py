@@ -145,22 +145,28 @@ def _fail(folding: _Folding, event: StepFailed) -> None:
 
 
 def _redrive(folding: _Folding, event: Redriven) -> None:
-    """Everything that waits, runs or has a time begins again; a step that failed is among them by now."""
+    """What is parked begins again; in a task that continues another, everything that runs or has a time."""
     task = folding.task
     task.redriven_by = event.by
+    again = _unparked(task)
     if event.of is not None:
         task.origin, task.continues = task.origin or event.of, event.of
-    again = [*_unparked(task), *task.running.values()]
-    if task.time is not None:
-        task.time = task.time._replace(since=event.at)
-        folding.effects.append(Alarm(None))
-    for place in task.timed.values():
-        folding.give_time(place)
+        again += task.running.values()
+        _begin_times_anew(folding, event.at)
     for place in again:
         place.attempt, place.losses, place.began, place.not_before = 1, 0, False, 0.0
         place.fallbacks, place.failed, place.actions, place.parked = 0, False, USUAL, None
         place.children.clear()
         folding.run(place)
+
+
+def _begin_times_anew(folding: _Folding, now: float) -> None:
+    task = folding.task
+    if task.time is not None:
+        task.time = task.time._replace(since=now)
+        folding.effects.append(Alarm(None))
+    for place in task.timed.values():
+        folding.give_time(place)
 
 
 def _unparked(task: TaskState) -> list[Place]:

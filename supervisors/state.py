@@ -160,7 +160,7 @@ class TaskState:
     @property
     def status(self) -> str:
         if self.outcome is None:
-            return "parked" if self.parked and not self.running else "running"
+            return "parked" if self.parked else "running"
         if self.cancelled:
             return "cancelled"
         return "failed" if self.outcome.failure else "completed"

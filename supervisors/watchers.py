@@ -153,7 +153,7 @@ def live_event(event: Event, attempt: int) -> list[Value] | None:
 
 
 def parked_event(at: float) -> list[Value]:
-    """Nothing of the task goes on until somebody decides."""
+    """Something of the task waits until somebody decides."""
     return ["parked", at, "", 1, None]
 
 

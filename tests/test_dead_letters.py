@@ -170,8 +170,6 @@ def test_other_branches_go_on_while_one_is_parked_and_a_dropped_one_fails():
 
     async def work(engine):
         task = await engine.submit(Workflow("w", root), "")
-        await asyncio.sleep(1.5)
-        assert task.status == "running"
         await asyncio.sleep(20)
         assert task.status == "parked" and world.runs == {"a": 1, "b": 1, "c": 1}
         await engine.drop([task.id])
@@ -181,10 +179,27 @@ def test_other_branches_go_on_while_one_is_parked_and_a_dropped_one_fails():
     Simulation().run(work)
 
 
+def test_what_runs_beside_a_parked_step_is_not_disturbed_when_that_is_driven_again():
+    play = Play(Parallel({"a": step("a"), "b": step("b")})).failed("a", actions=("park",)).redriven()
+    assert play.started == ["a"] and sorted(play.task.running) == ["a", "b"]
+    world = World(on_error=PARK)
+
+    async def work(engine):
+        slow = Step(sample.slow, with_={"s": "50"})
+        task = await engine.submit(Workflow("w", Parallel({"x": world.b, "y": slow, "z": world.a})), "")
+        await asyncio.sleep(20)
+        world.broken.clear()
+        (letter,) = engine.dead_letters()
+        await engine.redrive([letter.id])
+        assert (await task.result())["x"] == "b" and world.runs == {"a": 1, "b": 2}
+
+    Simulation().run(work)
+
+
 def test_a_parked_step_that_is_not_wanted_any_more_is_no_dead_letter():
     play = Play(Parallel({"a": step("a"), "b": step("b")}, join="any"))
     play.failed("a", actions=("park",))
-    assert play.task.status == "running" and list(play.task.parked) == ["a"]
+    assert play.task.status == "parked" and list(play.task.parked) == ["a"]
     assert play.done("b", 1).result == 1
     assert play.task.parked == {} and play.task.status == "completed"
 
