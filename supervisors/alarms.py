@@ -1,7 +1,7 @@
 """The times that nodes and tasks have, and one timer for the next of them.
 
-What a time means when it is up is decided by the fold, from the journal. Most end long before that, so their entries
-are left where they are, and thrown out together when there are too many.
+What a time means when it is up is decided by the fold, from the journal. Most nodes end long before that, so a time that
+is not up soon costs next to nothing: it is put aside, and looked at again every second, if its node still runs.
 """
 
 from __future__ import annotations
@@ -14,30 +14,34 @@ from .events import Event, Overdue, TimedOut
 from .ports import Timer, World
 from .state import Place, TaskState
 
-FEW = 10_000
-"""Entries that are not worth throwing out."""
+SOON_S = 2.0
+LOOK_S = 1.0
 
 
 class Alarms:
     def __init__(self, world: World, take: Callable[[TaskState, Event], None]) -> None:
         self._world, self._take = world, take
-        self._heap: list[tuple[float, int, TaskState, Place | None]] = []
-        """By monotonic time; without a place, of the task itself."""
+        self._soon: list[tuple[float, int, TaskState, Place | None]] = []
+        """A heap by monotonic time; without a place, of the task itself."""
+        self._later: list[tuple[float, TaskState, Place | None]] = []
         self._numbers = itertools.count()
-        self._most = FEW
         self._timer: Timer | None = None
         self._rings_at = 0.0
+        self._looking = False
 
     def set(self, task: TaskState, place: Place | None) -> None:
         """Have the time of a node, or without one of the task, ring if it is still running then."""
         time = task.time if place is None else place.time
         if time is None or not _is_running(task, place):
             return
-        at = self._world.monotonic() + time.left_s(self._world.now())
-        heapq.heappush(self._heap, (at, next(self._numbers), task, place))
-        if len(self._heap) > self._most:
-            self._tidy()
-        self._wind()
+        left_s = time.left_s(self._world.now())
+        at = self._world.monotonic() + left_s
+        if left_s > SOON_S:
+            self._later.append((at, task, place))
+            self._look_later()
+        else:
+            heapq.heappush(self._soon, (at, next(self._numbers), task, place))
+            self._wind()
 
     def resume(self, task: TaskState) -> None:
         """Set all alarms of a task that was folded again."""
@@ -45,30 +49,52 @@ class Alarms:
             self.set(task, place)
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._soon) + len(self._later)
 
-    def _tidy(self) -> None:
-        self._heap = [entry for entry in self._heap if _is_running(entry[2], entry[3])]
-        heapq.heapify(self._heap)
-        self._most = 2 * len(self._heap) + FEW
+    def _look_later(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._world.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Forget what has ended, and have what is up soon ring."""
+        self._looking = False
+        soon = self._world.monotonic() + SOON_S
+        later, self._later = self._later, []
+        for at, task, place in later:
+            if not _is_running(task, place):
+                continue
+            if at > soon:
+                self._later.append((at, task, place))
+            else:
+                heapq.heappush(self._soon, (at, next(self._numbers), task, place))
+        self._wind()
+        if self._later:
+            self._look_later()
 
     def _wind(self) -> None:
-        if not self._heap or (self._timer is not None and self._rings_at <= self._heap[0][0]):
+        if not self._soon or (self._timer is not None and self._rings_at <= self._soon[0][0]):
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._rings_at = self._heap[0][0]
+        self._rings_at = self._soon[0][0]
         self._timer = self._world.call_later(max(0.0, self._rings_at - self._world.monotonic()), self._ring)
 
     def _ring(self) -> None:
         self._timer = None
         now = self._world.monotonic()
-        while self._heap and self._heap[0][0] <= now:
-            _, _, task, place = heapq.heappop(self._heap)
+        while self._soon and self._soon[0][0] <= now:
+            _, _, task, place = heapq.heappop(self._soon)
             if _is_running(task, place):
-                at = self._world.now()
-                self._take(task, Overdue(at) if place is None else TimedOut(place.path, at))
+                self._take(task, self._late(task, place))
         self._wind()
+
+    def _late(self, task: TaskState, place: Place | None) -> Event:
+        now = self._world.now()
+        if place is not None:
+            return TimedOut(place.path, now)
+        assert task.time is not None
+        return Overdue(task.time.limit_s, now)
 
 
 def _is_running(task: TaskState, place: Place | None) -> bool:

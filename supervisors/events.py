@@ -97,7 +97,7 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The task has to end within `timeout_s` of `at`."""
+    """The task has to end within `timeout_s` of `at`, whatever its workflow says."""
 
     timeout_s: float
     at: float
@@ -105,8 +105,9 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """The task did not end in time."""
+    """The task did not end within `limit_s`."""
 
+    limit_s: float
     at: float
 
 
@@ -160,7 +161,7 @@ def _to_wire(event: Event) -> list[Value]:
         case Due():
             return ["d", event.timeout_s, event.at]
         case Overdue():
-            return ["o", event.at]
+            return ["o", event.limit_s, event.at]
 
 
 def _from_wire(wire: list[Value]) -> Event:
@@ -185,6 +186,6 @@ def _from_wire(wire: list[Value]) -> Event:
             return TimedOut(path, at)
         case ["d", timeout_s, at]:
             return Due(timeout_s, at)
-        case ["o", at]:
-            return Overdue(at)
+        case ["o", limit_s, at]:
+            return Overdue(limit_s, at)
     raise ValueError(f"unknown event {str(wire)[:80]}")

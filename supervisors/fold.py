@@ -51,11 +51,14 @@ _FOLLOWING: dict[type, Callable[[Place, Place], list[Move]]] = {
 _STOPPED = Outcome(failure=Failure("cancelled", "no longer needed"))
 
 
-def begin(record: TaskRecord, root: Node, prefix: str = "") -> tuple[TaskState, list[Effect]]:
+def begin(
+    record: TaskRecord, root: Node, prefix: str = "", timeout_s: float | None = None
+) -> tuple[TaskState, list[Effect]]:
     """The state of a task that was just accepted, and its first effects.
 
     Args:
         prefix: path of the root within the whole task, for the tree of a nested Hierarchy.
+        timeout_s: what the workflow gives its tasks. It matters to who sets alarms; being late is an event.
     """
     name = root.name or default_name(root)
     place = Place(prefix, name, root, None)
@@ -63,6 +66,9 @@ def begin(record: TaskRecord, root: Node, prefix: str = "") -> tuple[TaskState, 
         place.path = prefix or name
     task = TaskState(record, place)
     folding = _Folding(task, record.accepted_at)
+    if timeout_s is not None:
+        task.time = Time(record.accepted_at, timeout_s)
+        folding.effects.append(Alarm(None))
     folding.open(place, record.input)
     folding.settle()
     return task, folding.effects
@@ -92,8 +98,8 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
         case Due():
             task.time = Time(event.at, event.timeout_s)
             folding.effects.append(Alarm(None))
-        case Overdue() if task.time is not None:
-            _stop(folding, Failure("timeout", f"the task had not ended after {task.time.limit_s:g} s"), undo=True)
+        case Overdue():
+            _stop(folding, Failure("timeout", f"the task had not ended after {event.limit_s:g} s"), undo=True)
         case StepBegan():
             if event.path in task.running:
                 task.running[event.path].began = True

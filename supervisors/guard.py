@@ -53,13 +53,15 @@ class Guard:
         self._base: int | None = None
         """The generation of breakers that are not in `_views`; None until everything is known."""
         self._views: dict[str, _View] = {}
+        self._passes: dict[str, Call] = {}
+        """What lets calls through, of breakers that are closed, as far as they were asked for."""
         self._asking: dict[Job, _Wish] = {}
         """Who waits to be let through."""
         self._numbers = itertools.count(1)
         self._joins = 0
         self._leases: set[str] = set()
         """Asked for or held: the ResourceActor believes in no others."""
-        self._ended: Counter[tuple[str, int, str | None, bool, bool]] = Counter()
+        self._ended: Counter[tuple[Call, bool, bool]] = Counter()
         """Outcomes that are not told yet."""
         self._tells_in_s: float | None = None
 
@@ -73,14 +75,26 @@ class Guard:
                 self._join(self._line)
         self._on_open.append(on_open)
 
+    def lets_through(self, protocol: str, job: Job) -> bool:
+        """Whether a job may go at once, because its breaker is closed. If not, `admit` decides."""
+        name = _name(protocol, job)
+        call = self._passes.get(name)
+        if call is None:
+            view = self._view(name)
+            if view is None or view.state != "closed":
+                return False
+            call = self._passes[name] = Call(name, view.generation)
+        job.call = call
+        return True
+
     def admit(self, protocol: str, job: Job, go: Callable[[], None], refuse: Callable[[Failure], None]) -> None:
         """Let a job through, or not: now, or when the ResourceActor has said so."""
+        if self.lets_through(protocol, job):
+            go()
+            return
         name, now = _name(protocol, job), self._world.monotonic()
         view = self._view(name)
-        if view is not None and view.state == "closed":
-            job.call = Call(name, view.generation)
-            go()
-        elif view is not None and view.state in ("open", "forced_open") and now < view.until:
+        if view is not None and view.state in ("open", "forced_open") and now < view.until:
             refuse(self._refusal(name, view))
         else:
             self._asking[job] = _Wish(protocol, go, refuse)
@@ -103,7 +117,7 @@ class Guard:
         if call.lease is not None:
             self._leases.discard(call.lease)
         slow = policy.slow_s is not None and (result[2] or 0.0) > policy.slow_s
-        self._ended[*call, failed, slow] += 1
+        self._ended[call, failed, slow] += 1
         self._tell_within(0.0 if failed or slow or call.lease else TELL_WITHIN_S)
 
     def gone(self, job: Job) -> None:
@@ -182,6 +196,7 @@ class Guard:
         match told:
             case ["all", base, states]:
                 self._base = base
+                self._passes.clear()
                 self._views = {state[0]: self._read(state) for state in states}
                 for job, wish in list(self._asking.items()):
                     del self._asking[job]
@@ -189,6 +204,7 @@ class Guard:
                 for name in self._views:
                     self._look(name)
             case ["state", state]:
+                self._passes.pop(state[0], None)
                 self._views[state[0]] = view = self._read(state)
                 if (view.state, view.generation) == ("closed", self._base):
                     del self._views[state[0]]
@@ -222,7 +238,7 @@ class Guard:
         self._tells_in_s = None
         ended, self._ended = self._ended, Counter()
         if ended:
-            self._send("calls", [[*outcome, count] for outcome, count in ended.items()])
+            self._send("calls", [[*call, *how, count] for (call, *how), count in ended.items()])
 
     def _send(self, kind: str, payload: Value) -> None:
         if self._line is not None:

@@ -34,7 +34,7 @@ class Submission:
     """Who speaks: driver, cli, mcp; None if it belongs to a task that was accepted above."""
     criticality: Criticality
     timeout_s: float | None
-    """What the task has from its acceptance to its end."""
+    """What the task has from its acceptance to its end, if not what its workflow says."""
     error: PodiumError | None = None
     known: Found | None = None
     effects: list[Effect] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Intake:
             accepted_at=self._world.now(),
         )
         payload_digest = digest(input) if key is not None else ""
-        return Submission(record, payload_digest, again, source, criticality, timeout_s or plan.timeout_s)
+        return Submission(record, payload_digest, again, source, criticality, timeout_s)
 
     def _sort_out(
         self,

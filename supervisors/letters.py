@@ -21,7 +21,7 @@ from ..protocols.errors import FixTheCall, NotFound, PodiumError
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
 from .events import Dropped, Event, Redriven, unpack_events
-from .fold import apply, begin
+from .fold import apply
 from .plan import Plan
 from .ports import DISMISSED, Ask, Change, Entry, Found, Journal, NewTask, Note, World
 from .resuming import without_the_failure
@@ -85,15 +85,17 @@ class Letters:
 
     def _continue(self, failed: TaskRecord, id: str, events: list[Event]) -> None:
         """Start a task with all that is recorded of a failed one but its failure."""
-        now, root = self._world.now(), self._engine.plans[failed.hash].root
+        now, plan = self._world.now(), self._engine.plans[failed.hash]
         record = replace(
             failed, task_id=id, key=None, status="running", accepted_at=now, finished_at=None, result=None, failure=None
         )
-        prefix = id.partition("/")[2]
         again: list[Event] = []
         if not any("/undo" in getattr(event, "path", "") for event in events):
-            again = [*without_the_failure(record, root, prefix, events), Redriven(failed.task_id, id, now)]
-        task, effects = begin(record, root, prefix)
+            again = [
+                *without_the_failure(record, plan.root, id.partition("/")[2], events),
+                Redriven(failed.task_id, id, now),
+            ]
+        task, effects = plan.begin(record)
         for event in again:
             effects = apply(task, event)
         self._engine.keep(task)

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..protocols.check import children, own_children, walk
+from ..protocols.outcomes import TaskRecord
 from ..protocols.policy import NO_RETRY, Retry, Supervision
 from ..protocols.protocol import Declaration
 from ..protocols.recovery import Actions, Category
 from ..protocols.tree import Hierarchy, Node, Step
 from ..protocols.values import digest
 from ..protocols.workflow import Workflow
+from .fold import begin
+from .state import Effect, TaskState
 
 _OF_THE_LEAF = ("fallback", "otherwise", "missing", "undo", "timeout_s")
 """Settings of a nested Hierarchy that its own supervisor has nothing to do with."""
@@ -66,6 +69,10 @@ class Plan:
                 self._steps[id(node)] = _settings(node, self.declarations[node.step])
             elif isinstance(node, Hierarchy) and node is not self.root:
                 self._tiers[id(node)] = TierPlan(place, self._tier_definition(node))
+
+    def begin(self, record: TaskRecord) -> tuple[TaskState, list[Effect]]:
+        """The state of a new task of this version, and its first effects."""
+        return begin(record, self.root, record.task_id.partition("/")[2], self.timeout_s)
 
     def settings(self, step: Step) -> StepSettings:
         return self._steps[id(step)]

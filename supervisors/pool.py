@@ -137,7 +137,7 @@ class Pool:
 
     def _admit(self, job: Job, go: Callable[[Job], None]) -> None:
         """Let it go on if the protocol's breaker lets it through."""
-        if self._declared.breaker is None:
+        if self._declared.breaker is None or self._guard.lets_through(self._declared.name, job):
             go(job)
         else:
             self._guard.admit(self._declared.name, job, partial(go, job), partial(self._refuse, job))

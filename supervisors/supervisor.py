@@ -33,7 +33,7 @@ from .events import (
     unpack_events,
 )
 from .family import Family
-from .fold import apply, begin
+from .fold import apply
 from .gate import Gate
 from .guard import Guard
 from .intake import Intake, Submission
@@ -238,7 +238,7 @@ class Supervisor:
         changes: list[Change] = []
         for submission in submissions:
             record = submission.record
-            task, effects = begin(record, plan.root, record.task_id.partition("/")[2])
+            task, effects = plan.begin(record)
             waits = any(isinstance(e, Run) and self._needs_permits(plan, e.place) for e in effects)
             if waits:
                 task.record = record = replace(record, status="pending")
@@ -332,7 +332,7 @@ class Supervisor:
     def _folded(self, found: OpenTask) -> TaskState:
         """The state of an open task, folded again and kept."""
         record = found.record
-        task, _ = begin(record, self._plans[record.hash].root, record.task_id.partition("/")[2])
+        task, _ = self._plans[record.hash].begin(record)
         for body in found.bodies:
             task.entries += 1
             for event in unpack_events(body):

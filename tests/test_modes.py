@@ -68,7 +68,7 @@ class Play:
         return self._apply(Due(1.0, 100.0))
 
     def overdue(self):
-        return self._apply(Overdue(101.0))
+        return self._apply(Overdue(1.0, 101.0))
 
     def timed_out(self, path=""):
         return self._apply(TimedOut(path, 101.0))
@@ -399,7 +399,7 @@ def test_events_survive_their_journal_form():
         StepFailed("b", Failure("error", "m", "K", "tb", "b", 2), 3.0, 2.0),
         Cancelled(4.0),
         Due(60.0, 5.0),
-        Overdue(65.0),
+        Overdue(60.0, 65.0),
         StepFailed("b", Failure("uncertain", "m"), None, 2.0, ("park",)),
         StepBegan("b", 6.0),
         Redriven("t-1", "t-2", 7.0),

@@ -297,3 +297,96 @@ def test_a_plain_step_that_sleeps_for_an_hour_is_stopped_in_time_and_its_neighbo
     assert [task.result(timeout_s=30) for task in neighbours] == [1.5, 1.0, 0.5]
     assert engine.submit(workflow, 0).result(timeout_s=30) == 0
     assert took_s < 2 + 2
+
+
+# kill -9 in the middle of what follows a failure; every run notes itself in a file
+
+
+def noted(path):
+    return Path(path).read_text().split() if Path(path).exists() else []
+
+
+def wait_until(holds, within_s=60):
+    give_up_at = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < give_up_at, "it never was"
+        time.sleep(0.05)
+
+
+def note(path, what):
+    with Path(path).open("a") as file:
+        file.write(f"{what}\n")
+
+
+@podium.protocol(retry=podium.Retry(attempts=2, initial_delay_s=6, max_delay_s=6, jitter=False))
+def fails_once(ctx, path: str) -> str:
+    note(path, f"attempt-{ctx.attempt}")
+    if ctx.attempt == 1:
+        raise ConnectionError("not yet")
+    return "done"
+
+
+@podium.protocol
+def fails(path: str) -> str:
+    note(path, "fails")
+    raise ValueError("never")
+
+
+@podium.protocol
+def takes_long(path: str) -> str:
+    note(path, "begins")
+    time.sleep(4)
+    note(path, "ends")
+    return path
+
+
+@podium.protocol
+def takes_back_long(done: dict) -> None:
+    note(done["output"], "begins")
+    time.sleep(4)
+    note(done["output"], "taken-back")
+
+
+@podium.protocol(breaker=podium.Breaker(min_calls=1, open_s=1, probes=1), retry=None)
+def recovers(path: str) -> str:
+    note(path, "begins")
+    if len(noted(path)) == 1:
+        raise ConnectionError("down")
+    time.sleep(4)
+    return "up"
+
+
+MIDDLES = {
+    "wait": (Sequence(fails_once), "attempt-1", "done"),
+    "fallback": (Sequence(Step(fails, fallback=takes_long)), "begins", None),
+    "undo": (Sequence(Step(sample.echo, undo=takes_back_long), fails), "begins", "failed"),
+    "probe": (Sequence(recovers), "begins", "up"),
+}
+
+
+@pytest.mark.parametrize("middle", MIDDLES)
+def test_a_supervisor_killed_in_the_middle_of_what_follows_a_failure_goes_on_with_it(engine, tmp_path, middle):
+    root, sign, result = MIDDLES[middle]
+    witness = str(tmp_path / "witness")
+    workflow = Workflow(f"middle-{middle}", root)
+    if middle == "probe":
+        with pytest.raises(TaskFailed):
+            engine.submit(workflow, witness).result(timeout_s=60)
+        time.sleep(1.2)
+    began, before = time.monotonic(), noted(witness)
+    task = engine.submit(workflow, witness)
+    wait_until(lambda: sign in noted(witness)[len(before) :])
+    time.sleep(0.5)
+    kill(engine, f"supervisor/middle-{middle}")
+    if result == "failed":
+        with pytest.raises(TaskFailed, match="never"):
+            task.result(timeout_s=60)
+    else:
+        assert task.result(timeout_s=60) == (result or witness)
+    runs = noted(witness)
+    if middle == "wait":
+        assert runs == ["attempt-1", "attempt-2"] and time.monotonic() - began >= 6
+    if middle in ("fallback", "undo"):
+        assert runs.count("fails") == 1 and runs[-1] in ("ends", "taken-back")
+    if middle == "probe":
+        wait_until(lambda: engine.status()["breakers"]["recovers"]["state"] == "closed")

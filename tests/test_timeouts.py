@@ -9,7 +9,8 @@ import pytest
 import podium
 from podium import Constant, Hierarchy, Parallel, Retry, Sequence, Step, Workflow
 from podium.errors import InvalidInput, TaskFailed
-from podium.supervisors.alarms import FEW, Alarms
+from podium.supervisors.alarms import Alarms
+from podium.supervisors.state import Time
 from podium.testing import Simulation
 from tests import sample
 from tests.test_modes import Play, step
@@ -87,21 +88,43 @@ def test_a_nested_hierarchy_that_is_late_is_cancelled_in_its_tier():
     assert run(Sequence(team), {"s": 100}) == (("timeout", "team"), 7)
 
 
-def test_times_that_were_not_needed_are_thrown_out():
+def test_times_that_were_not_needed_are_forgotten_and_the_others_ring_on_time():
     rung = []
-    tasks = [Play(step("a", total_timeout_s=50)).task for _ in range(3 * FEW)]
 
     async def work(engine):
-        alarms = Alarms(engine._core._session.world, lambda task, event: rung.append(task))
-        for task in tasks:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        alarms = Alarms(engine._core._session.world, lambda task, event: rung.append(round(loop.time() - began, 1)))
+        for limit_s in [0.5, 1.5, 2.5, 3.5, 50.1] * 100:
+            task = Play(step("a", total_timeout_s=limit_s)).task
+            task.root.time = Time(engine._core._session.world.now(), limit_s)
             alarms.set(task, task.root)
-            if task is not tasks[7]:
+            if len(alarms) % 100:
                 task.timed.clear()
-        assert len(alarms) < 2 * FEW
-        await asyncio.sleep(60)
-        return rung
+        await asyncio.sleep(2)
+        assert len(alarms) <= 5
+        await asyncio.sleep(100)
+        assert len(alarms) == 0
 
-    assert Simulation().run(work) == [tasks[7]]
+    Simulation().run(work)
+    assert rung == [50.1] * 5
+
+
+def test_alarms_ring_in_the_order_of_their_times():
+    rung = []
+
+    async def work(engine):
+        loop = asyncio.get_running_loop()
+        began, world = loop.time(), engine._core._session.world
+        alarms = Alarms(world, lambda task, event: rung.append(round(loop.time() - began, 2)))
+        for limit_s in (7.25, 0.5, 3.1, 2.05, 1.0):
+            task = Play(step("a", total_timeout_s=limit_s)).task
+            task.root.time = Time(world.now(), limit_s)
+            alarms.set(task, task.root)
+        await asyncio.sleep(20)
+
+    Simulation().run(work)
+    assert rung == [0.5, 1.0, 2.05, 3.1, 7.25]
 
 
 # a task

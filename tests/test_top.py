@@ -79,7 +79,7 @@ def test_metrics_are_in_the_format_of_prometheus(looks):
 
 def test_names_are_escaped_as_the_format_wants():
     status = {"workflows": {'a"b\\c': {"state": "down"}}, "quotas": {}, "load": {"cpu": 0.0, "memory": 0.0}}
-    status |= {"throttle": {"factor": 1.0}, "alerts": []}
+    status |= {"breakers": {}, "throttle": {"factor": 1.0}, "alerts": []}
     assert 'podium_workflow_up{workflow="a\\"b\\\\c"} 0' in exposition(status)
 
 
