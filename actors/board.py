@@ -29,7 +29,7 @@ from ..supervisors.breaker import Breaker, Call, Outcomes
 from ..supervisors.ports import Ask, Journal, Note, World
 
 KEEP_UNUSED_S = 600.0
-"""How long the calls of a closed breaker are remembered when no more come."""
+"""How long a breaker is remembered when no more calls come."""
 _BREAKER = "breaker:"
 _PER_EPOCH = 1 << 32
 
@@ -91,6 +91,11 @@ class Board:
         for name in [name for name in self._stored if _protocol(name) in policies]:
             self._restore(name, self._stored.pop(name))
         ask.chunk(["all", self._base, [self._state(name) for name in self._breakers]])
+
+    @property
+    def shards(self) -> list[str]:
+        """Whose supervisors are told of changes."""
+        return list(self._views)
 
     def forget(self, shard: str) -> None:
         """A shard whose supervisor is gone for good."""
@@ -168,12 +173,15 @@ class Board:
         return [name, breaker.state, breaker.generation, left_s, breaker.why]
 
     def tidy(self) -> None:
-        """Forget closed breakers that nobody uses: there may be one for each key."""
+        """Forget breakers that nobody uses, and that would let calls through: there may be one for each key."""
         now = self._world.monotonic()
         for name, breaker in list(self._breakers.items()):
             unused_s = now - max(breaker.since, breaker.last_call_at)
-            if breaker.state == "closed" and unused_s > KEEP_UNUSED_S:
+            waits_s = breaker.policy.open_s if breaker.state == "open" else 0.0
+            if breaker.state != "forced_open" and not breaker.leases and unused_s > KEEP_UNUSED_S + waits_s:
                 del self._breakers[name], self._told[name]
+                if breaker.state != "closed" and self._journal is not None:
+                    self._journal.write([Note(_BREAKER + name, None)])
                 for _, ask in self._views.values():
                     ask.chunk(["state", [name, "closed", self._base, None, ""]])
 

@@ -119,7 +119,8 @@ class ResourceActor:
             case "renew":
                 self._renew(ask.payload)
             case "forget":
-                for shard in [known for known in self._renewed_at if _is_within(known, ask.payload)]:
+                known = {*self._renewed_at, *self._board.shards}
+                for shard in [shard for shard in known if _is_within(shard, ask.payload)]:
                     self._forget(shard)
             case "check":
                 self._ledger.check(ask.payload)

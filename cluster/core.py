@@ -282,13 +282,16 @@ class Core:
 
     def drop(self, ids: list[str]) -> list[Future[str]]:
         """Have dead letters given up. From any thread."""
-        return self._send_letters("drop", ids, lambda id: id)
+        return self._send_letters("drop", ids, lambda id: [id, new_task_id(self._session.world)])
 
     def _send_letters(self, kind: str, ids: list[str], letter: Callable[[str], Value]) -> list[Future[str]]:
         futures: dict[str, Future[str]] = {id: Future() for id in ids}
         by_workflow: dict[str, list[str]] = defaultdict(list)
-        for id in futures:
-            by_workflow[self.record(id).workflow].append(id)
+        for id, future in futures.items():
+            try:
+                by_workflow[self.record(id).workflow].append(id)
+            except NotFound as error:
+                _fail(future, error)
         for workflow, theirs in by_workflow.items():
             answered = partial(_delivered, [futures[id] for id in theirs])
             send = partial(self._ask_link, workflow, kind, [letter(id) for id in theirs], answered)

@@ -17,7 +17,7 @@ from .plan import Plan, TierPlan
 from .pool import Listener, Means, Pool
 from .ports import Timer
 from .state import Place, TaskState
-from .tier import Errand, Tier
+from .tier import Errand, Tier, tier_shard
 
 _STARTED: list[Value] = ["started"]
 _LOST: list[Value] = ["lost"]
@@ -71,8 +71,11 @@ class Dispatcher:
         for tier in plan.tiers:
             await self._tiers[tier.name].deploy(tier.definition, self._code)
 
-    def wake(self, tier: str) -> None:
-        self._family.start_soon([self._tiers[tier]])
+    async def wake_busy_tiers(self, shard: str) -> None:
+        """A tier with open runs is needed, if only to cancel them: the task above may have ended as we died."""
+        for name in sorted(self._tiers):
+            if await self._world.open_count(tier_shard(shard, name)) > 0:
+                self._family.start_soon([self._tiers[name]])
 
     def _children(self, plan: Plan) -> list[Child]:
         children: list[Child] = []
@@ -205,16 +208,19 @@ class Dispatcher:
             if tier is not None:
                 tier.watch(f"{task.record.task_id.partition('/')[0]}/{path}", watcher)
 
-    def tier_of(self, id: str) -> Tier | None:
-        """The tier that a run "<task>/<path>", or a node above it, was delegated to."""
+    def tiers_of(self, id: str) -> list[Tier]:
+        """The tier that a run "<task>/<path>", or a node above it, was delegated to; all, if its task has ended."""
         for (task_id, path), tier in self._errands.items():
             if f"{id}/".startswith(f"{task_id.partition('/')[0]}/{path}/"):
-                return tier
-        return None
+                return [tier]
+        return list(self._tiers.values())
 
-    async def forget(self, ids: list[str]) -> bool:
-        """Have the tiers delete what they recorded of tasks that have ended; False if one cannot now."""
-        return all([await tier.forget(ids) for tier in self._tiers.values()])
+    async def forget(self, ids: list[str]) -> set[str]:
+        """Have the tiers delete what they recorded of ended tasks; returns those that they cannot forget now."""
+        busy: set[str] = set()
+        for tier in self._tiers.values():
+            busy |= await tier.forget([id for id in ids if id not in busy])
+        return busy
 
     async def close(self, why: PodiumError) -> None:
         """Stop all children, the last started first."""

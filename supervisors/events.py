@@ -60,6 +60,8 @@ class Redriven:
 class Dropped:
     """Somebody gave up what is parked: its failures stand."""
 
+    by: str
+    """As of Redriven."""
     at: float
 
 
@@ -89,10 +91,12 @@ class Abandoned:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """A node did not have its outcome in time."""
+    """A node did not have its outcome in time: a failure with that code, and of a step with the actions that it has."""
 
     path: str
     at: float
+    code: str = "timeout"
+    actions: Actions = USUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ def _to_wire(event: Event) -> list[Value]:
         case Redriven():
             return ["r", event.of, event.by, event.at]
         case Dropped():
-            return ["g", event.at]
+            return ["g", event.by, event.at]
         case Cancelled():
             return ["c", event.at, event.undo]
         case StepLost():
@@ -157,7 +161,7 @@ def _to_wire(event: Event) -> list[Value]:
         case Abandoned():
             return ["a", event.reason, event.at]
         case TimedOut():
-            return ["t", event.path, event.at]
+            return ["t", event.path, event.at, event.code, list(event.actions)]
         case Due():
             return ["d", event.timeout_s, event.at]
         case Overdue():
@@ -174,16 +178,16 @@ def _from_wire(wire: list[Value]) -> Event:
             return StepBegan(path, at)
         case ["r", of, by, at]:
             return Redriven(of, by, at)
-        case ["g", at]:
-            return Dropped(at)
+        case ["g", by, at]:
+            return Dropped(by, at)
         case ["c", at, undo]:
             return Cancelled(at, undo)
         case ["l", path, at]:
             return StepLost(path, at)
         case ["a", reason, at]:
             return Abandoned(reason, at)
-        case ["t", path, at]:
-            return TimedOut(path, at)
+        case ["t", path, at, code, actions]:
+            return TimedOut(path, at, code, tuple(actions))
         case ["d", timeout_s, at]:
             return Due(timeout_s, at)
         case ["o", limit_s, at]:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from ..protocols.conditions import ExpressionFailed, evaluate
 from ..protocols.outcomes import Failure, Outcome, TaskRecord, error_for_rules
-from ..protocols.recovery import USUAL
-from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, default_name, time_limit_s
+from ..protocols.recovery import USUAL, actions_for
+from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step, default_name, time_limit_s
 from ..protocols.values import Value
 from ..protocols.verdicts import as_goto
 from .events import (
@@ -48,6 +48,8 @@ _FOLLOWING: dict[type, Callable[[Place, Place], list[Move]]] = {
 }
 """What follows when a run below a node has its outcome."""
 
+UNDO = ":undo"
+"""Ends the path of what takes a node back."""
 _STOPPED = Outcome(failure=Failure("cancelled", "no longer needed"))
 
 
@@ -94,7 +96,7 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
         case TimedOut():
             place = task.timed.get(event.path)
             if place is not None:
-                folding.time_out(place)
+                folding.time_out(place, event)
         case Due():
             task.time = Time(event.at, event.timeout_s)
             folding.effects.append(Alarm(None))
@@ -106,10 +108,7 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
         case Redriven():
             _redrive(folding, event)
         case Dropped():
-            for place in _unparked(task):
-                assert place.parked is not None
-                folding.ended.append((place, Outcome(failure=place.parked)))
-                place.actions = ()
+            _drop(folding, event)
         case Abandoned():
             task.ending = None
             _stop(folding, Failure("workflow_down", event.reason), undo=False)
@@ -153,17 +152,38 @@ def _fail(folding: _Folding, event: StepFailed) -> None:
 def _redrive(folding: _Folding, event: Redriven) -> None:
     """What is parked begins again; in a task that continues another, everything that runs or has a time."""
     task = folding.task
-    task.redriven_by = event.by
+    task.requests.add(event.by)
     again = _unparked(task)
     if event.of is not None:
         task.origin, task.continues = task.origin or event.of, event.of
-        again += task.running.values()
         _begin_times_anew(folding, event.at)
+        again += _those_to_run(task)
     for place in again:
+        is_new = place.parked is not None and place.parked.code == "expression"
         place.attempt, place.losses, place.began, place.not_before = 1, 0, False, 0.0
         place.fallbacks, place.failed, place.actions, place.parked = 0, False, USUAL, None
         place.children.clear()
-        folding.run(place)
+        if is_new:
+            folding.open(place, place.input)
+        else:
+            folding.run(place)
+
+
+def _those_to_run(task: TaskState) -> list[Place]:
+    """Of a task that continues another, what ran when that failed; but at-most-once steps that had begun are parked."""
+    for path, place in [(path, place) for path, place in task.running.items() if place.began]:
+        del task.running[path]
+        place.parked = Failure("uncertain", "it was stopped while it ran, and it is to run at most once").at(path, 1)
+        task.parked[path] = place
+    return list(task.running.values())
+
+
+def _drop(folding: _Folding, event: Dropped) -> None:
+    folding.task.requests.add(event.by)
+    for place in _unparked(folding.task):
+        assert place.parked is not None
+        folding.ended.append((place, Outcome(failure=place.parked)))
+        place.actions = ()
 
 
 def _begin_times_anew(folding: _Folding, now: float) -> None:
@@ -203,7 +223,7 @@ class _Folding:
     def settle(self) -> None:
         while self.ended:
             place, outcome = self.ended.pop()
-            if place.outcome is not None:
+            if self.task.outcome is not None or place.is_over():
                 continue
             self.task.timed.pop(place.path, None)
             if outcome.failure is not None and self.stand_in(place, outcome.failure):
@@ -225,8 +245,9 @@ class _Folding:
         if place.parent is not None:
             place.parent.degraded |= place.lacking()
         if place.node.undo is not None and not place.failed:
-            done = self.task.done
-            self.task.done = [*(other for other in done if not other.is_within(place)), place]
+            if not place.is_leaf():
+                self.task.done = [other for other in self.task.done if not other.is_within(place)]
+            self.task.done.append(place)
 
     def end(self, outcome: Outcome) -> None:
         """The task ends; if it failed, when everything that can be is taken back, the last first."""
@@ -241,7 +262,7 @@ class _Folding:
             return
         place = self.task.done.pop()
         assert place.node.undo is not None and place.outcome is not None
-        undo = Place(_join(place.path, "undo"), "undo", place.node.undo, None, undoes=place)
+        undo = Place(f"{place.path}{UNDO}", "undo", place.node.undo, None, undoes=place)
         self.open(undo, {"input": place.input, "output": place.outcome.output})
 
     def stand_in(self, place: Place, failure: Failure) -> bool:
@@ -266,8 +287,9 @@ class _Folding:
             return True
         return False
 
-    def time_out(self, place: Place) -> None:
+    def time_out(self, place: Place, event: TimedOut) -> None:
         """The node has had its time."""
+        place.actions = event.actions
         if isinstance(place.node, Parallel):
             self.perform(place, parallel.timed_out(place))
             return
@@ -278,7 +300,7 @@ class _Folding:
             self.effects.append(Halt(place))
         assert place.time is not None
         what = place.path or place.name
-        failure = Failure("timeout", f"{what} had not ended after {place.time.limit_s:g} s")
+        failure = Failure(event.code, f"{what} had not ended after {place.time.limit_s:g} s")
         self.ended.append((place, Outcome(failure=failure.at(what, place.attempt))))
 
     def perform(self, place: Place, moves: list[Move]) -> None:
@@ -298,7 +320,9 @@ class _Folding:
         try:
             place.input = _mapped_input(self.task, place, input)
         except ExpressionFailed as error:
-            self.ended.append((place, Outcome(failure=Failure("expression", str(error)).at(place.path, 1))))
+            failure = Failure("expression", str(error)).at(place.path or place.name, 1)
+            place.actions = actions_for(failure, place.node.on_error if isinstance(place.node, Step) else {})
+            self.ended.append((place, Outcome(failure=failure)))
             return
         if place.is_leaf():
             self.run(place)

@@ -186,7 +186,12 @@ class Guard:
             "policies": policies,
             "leases": sorted(self._leases),
         }
-        line.send("breakers", joining, _ignore, self._hear)
+        line.send("breakers", joining, partial(self._not_told, line, self._joins), self._hear)
+
+    def _not_told(self, line: Line, join: int, reply: Reply) -> None:
+        """The board says no more about changes, and not because of a later join: it had given this supervisor up."""
+        if reply.error is None and self._line is line and self._joins == join:
+            self._join(line)
 
     def _lost(self, _error: PodiumError) -> None:
         self._line = None

@@ -7,12 +7,13 @@ most. What is parked in a nested Hierarchy, under the id "<task>/<path>", is pas
 Messages, both answered when it is durable with [[id, null] or [null, error], …]:
     redrive [[id, new id], …]: the new id is that of the successor, if there has to be one, and of the request in any
         case; those that come back are of the tasks that run now
-    drop [id, …]: parked steps fail for good; failed tasks are no dead letters any more
+    drop [[id, id of the request], …]: parked steps fail for good; failed tasks are no dead letters any more
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from ..protocols.errors import FixTheCall, NotFound, PodiumError
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
 from .events import Dropped, Event, Redriven, unpack_events
-from .fold import apply
+from .fold import UNDO, apply
 from .plan import Plan
 from .ports import DISMISSED, Ask, Change, Entry, Found, Journal, NewTask, Note, World
 from .resuming import without_the_failure
@@ -39,8 +40,8 @@ class Engine:
     keep: Callable[[TaskState], None]
     entry: Callable[[TaskState, list[Event]], Entry]
     carry_out: Callable[[TaskState, list[Effect]], None]
-    tier_of: Callable[[str], Tier | None]
-    """The tier that a run below an open task was delegated to."""
+    tiers_of: Callable[[str], list[Tier]]
+    """The tiers that may know a run "<task>/<path>"."""
 
 
 class Letters:
@@ -65,36 +66,38 @@ class Letters:
 
     async def _redrive(self, letter: list[str]) -> str:
         id, successor = letter
-        if (tier := self._engine.tier_of(id)) is not None:
-            return await tier.deliver("redrive", letter)
-        if (open_task := self._engine.tasks.get(id)) is not None and open_task.redriven_by == successor:
+        if tiers := self._tiers_of(id):
+            return await _delivered(tiers, "redrive", letter)
+        if self._is_done(id, successor):
             return id
         task = self._parked(id)
         if task is not None:
             self._engine.take(task, Redriven(None, successor, self._world.now()))
             return id
-        bodies: list[bytes] = await _called_back(lambda then: self._journal.entries(id, then))
-        events = [event for body in bodies for event in unpack_events(body)]
-        if any(isinstance(event, Redriven) and event.by == successor for event in events):
+        events = await self._events(id)
+        if _was_asked(events, successor):
             return id
         record = await self._failed(id)
         if not self.dismissed.get(id):
+            kept = self._what_stands(record, events)
             self.dismissed[id] = successor
-            self._continue(record, successor, events)
+            self._continue(record, successor, kept)
         return self.dismissed[id]
 
-    def _continue(self, failed: TaskRecord, id: str, events: list[Event]) -> None:
-        """Start a task with all that is recorded of a failed one but its failure."""
+    def _what_stands(self, failed: TaskRecord, events: list[Event]) -> list[Event] | None:
+        """All that is recorded of a failed task but its failure; None if it was taken back."""
+        if any(UNDO in getattr(event, "path", "") for event in events):
+            return None
+        root, prefix = self._engine.plans[failed.hash].root, failed.task_id.partition("/")[2]
+        return without_the_failure(failed, root, prefix, events)
+
+    def _continue(self, failed: TaskRecord, id: str, kept: list[Event] | None) -> None:
+        """Start a task with what stands of a failed one, or anew."""
         now, plan = self._world.now(), self._engine.plans[failed.hash]
         record = replace(
             failed, task_id=id, key=None, status="running", accepted_at=now, finished_at=None, result=None, failure=None
         )
-        again: list[Event] = []
-        if not any("/undo" in getattr(event, "path", "") for event in events):
-            again = [
-                *without_the_failure(record, plan.root, id.partition("/")[2], events),
-                Redriven(failed.task_id, id, now),
-            ]
+        again: list[Event] = [] if kept is None else [*kept, Redriven(failed.task_id, id, now)]
         task, effects = plan.begin(record)
         for event in again:
             effects = apply(task, event)
@@ -103,14 +106,19 @@ class Letters:
         changes.append(Note(DISMISSED + failed.task_id, id))
         self._journal.write(changes, lambda: self._engine.carry_out(task, effects))
 
-    async def _drop(self, id: str) -> str:
-        if (tier := self._engine.tier_of(id)) is not None:
-            return await tier.deliver("drop", id)
+    async def _drop(self, letter: list[str]) -> str:
+        id, request = letter
+        if tiers := self._tiers_of(id):
+            return await _delivered(tiers, "drop", letter)
+        if self._is_done(id, request):
+            return id
         task = self._parked(id)
         if task is not None:
-            self._engine.take(task, Dropped(self._world.now()))
+            self._engine.take(task, Dropped(request, self._world.now()))
             if task.outcome is None or task.outcome.failure is None:
                 return id
+        elif _was_asked(await self._events(id), request):
+            return id
         else:
             await self._failed(id)
         if id not in self.dismissed:
@@ -118,11 +126,22 @@ class Letters:
             self._journal.write([Note(DISMISSED + id, "")])
         return id
 
+    def _tiers_of(self, id: str) -> list[Tier]:
+        return [] if "/" not in id or id in self._engine.tasks else self._engine.tiers_of(id)
+
+    def _is_done(self, id: str, request: str) -> bool:
+        task = self._engine.tasks.get(id)
+        return task is not None and request in task.requests
+
+    async def _events(self, id: str) -> list[Event]:
+        bodies: list[bytes] = await _called_back(lambda then: self._journal.entries(id, then))
+        return [event for body in bodies for event in unpack_events(body)]
+
     def _parked(self, id: str) -> TaskState | None:
         """The open task of that id; None if there is none. Raises FixTheCall if nothing of it is parked."""
         task = self._engine.tasks.get(id)
         if task is not None and not task.parked and task.outcome is None:
-            raise FixTheCall(f"task {id} is {task.record.status}, and nothing of it is parked")
+            raise FixTheCall(f"task {id} is {task.record.status}, and nothing of it is parked", still_open=True)
         return task if task is not None and task.parked else None
 
     async def _failed(self, id: str) -> TaskRecord:
@@ -130,15 +149,30 @@ class Letters:
         if not found:
             raise NotFound(what="task", name=id)
         record = found[0].record
-        below_of_ended = "/" in id and record.status == "cancelled"
+        below_of_ended = "/" in id and record.status in ("cancelled", "completed")
         if record.status != "failed" and not below_of_ended:
             raise FixTheCall(f"task {id} is {record.status}; only what failed or is parked is driven again or dropped")
         return record
 
     def forgotten(self, ids: list[str]) -> list[Change]:
         """Notes that go with tasks that are forgotten."""
-        gone = [id for id in ids if self.dismissed.pop(id, None) is not None]
+        tasks = set(ids)
+        gone = [id for id in self.dismissed if id.partition("/")[0] in tasks]
+        for id in gone:
+            del self.dismissed[id]
         return [Note(DISMISSED + id, None) for id in gone]
+
+
+async def _delivered(tiers: list[Tier], kind: str, letter: list[str]) -> str:
+    """What the first tier says that knows it. Raises what that says, or NotFound."""
+    for tier in tiers:
+        with contextlib.suppress(NotFound):
+            return await tier.deliver(kind, letter)
+    raise NotFound(what="task", name=letter[0])
+
+
+def _was_asked(events: list[Event], request: str) -> bool:
+    return any(isinstance(event, Redriven | Dropped) and event.by == request for event in events)
 
 
 async def _called_back(start: Callable[[Callable[[Any], None]], None]) -> Any:

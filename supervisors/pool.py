@@ -354,7 +354,7 @@ class Pool:
 
         The cause is likely among them if one had losses before, or if the protocol has worked on others of late.
         """
-        ran = running(host)[: self._declared.concurrency]
+        ran = [job for job in running(host) if job.number is not None][: self._declared.concurrency]
         is_usual = self._world.monotonic() - self._succeeded_at < self._settings.restart_period_s
         likely = bool(ran) and (is_usual or any(job.losses for job in ran))
         for job in ran:

@@ -1,49 +1,119 @@
-"""What of a failed task's events stands if it is to go on from where it failed. Pure."""
+"""What of a failed task's events stands if it is to go on from where it failed. Pure.
+
+The failure names the step or node that it came from; of that, what made it fail is left out, and nothing else: neither
+recorded outputs, nor failures that something stood in for. If it came from a node whose fallbacks all failed, these
+are left out, too, and so the node begins again itself. A quorum that was missed came from all branches that failed.
+
+A task may also fail by a decision: a verdict, or an output that no rule fits. Then what decided is asked again.
+"""
 
 from __future__ import annotations
 
-from ..protocols.outcomes import TaskRecord
-from ..protocols.tree import Node
-from .events import OF_THE_TASK, Event, StepBegan
+from typing import NamedTuple
+
+from ..protocols.errors import FixTheCall
+from ..protocols.outcomes import Failure, TaskRecord
+from ..protocols.tree import Node, Parallel
+from .events import OF_THE_TASK, Abandoned, Cancelled, Event, Overdue, StepBegan, StepFailed, StepFinished, TimedOut
 from .fold import apply, begin
 from .state import Place, TaskState
 
+DECISIONS = frozenset({"rejected", "bad_verdict", "escalated", "no_rule", "bad_goto", "too_many_rounds"})
+"""Failures that lie in an output, or in what follows from it."""
+
 
 def without_the_failure(record: TaskRecord, root: Node, prefix: str, events: list[Event]) -> list[Event]:
-    """All events but those that led to the failure: the last one, and if a fallback failed for good, everything of the
-    fallbacks of that node, and what opened the first of them."""
-    if not events:
-        return []
-    kept, last = events[:-1], events[-1]
-    path = None if isinstance(last, OF_THE_TASK) else last.path
-    while path is not None and "/fallback:" in path:
-        node = path.rpartition("/fallback:")[0]
-        opened_by = _opened_by(record, root, prefix, kept, node)
-        if opened_by is None:
-            break
-        failed = kept[opened_by]
-        kept = [event for n, event in enumerate(kept) if n != opened_by and not _is_below(event, f"{node}/fallback:")]
-        path = None if isinstance(failed, OF_THE_TASK) else failed.path
-    return [event for event in kept if not isinstance(event, StepBegan)]
+    """The events that stand. `record` is that of the failed task.
+
+    Raises:
+        FixTheCall: it would fail again at once, whatever runs.
+    """
+    failure = record.failure
+    if failure is None:
+        return events
+    kept: list[Event] = [event for event in events if not isinstance(event, Overdue | Abandoned | Cancelled)]
+    kept = _Causes(record, root, prefix, kept).left_out(failure)
+    if not _is_open(record, root, prefix, kept) and failure.code in DECISIONS and _ends_with_output(kept):
+        kept.pop()
+    if not _is_open(record, root, prefix, kept):
+        problem = f"it would fail again at once with what is recorded ({failure.code}: {failure.message})"
+        raise FixTheCall(f"task {record.task_id} cannot go on from where it failed: {problem}")
+    return kept
 
 
-def _opened_by(record: TaskRecord, root: Node, prefix: str, events: list[Event], node: str) -> int | None:
-    """Which event opened the first fallback of the node at that path."""
+def _ends_with_output(events: list[Event]) -> bool:
+    return bool(events) and isinstance(events[-1], StepFinished)
+
+
+def _is_open(record: TaskRecord, root: Node, prefix: str, events: list[Event]) -> bool:
     task, _ = begin(record, root, prefix)
-    for number, event in enumerate(events):
+    for event in events:
         apply(task, event)
-        if _has_fallback(task, node):
-            return number
-    return None
+    return task.outcome is None and task.ending is None
 
 
-def _has_fallback(task: TaskState, node: str) -> bool:
-    return any(place.path == node and place.fallbacks for place in _places(task.root))
+class _Causes:
+    def __init__(self, record: TaskRecord, root: Node, prefix: str, events: list[Event]) -> None:
+        self._events = events
+        self._places: dict[str, Place] = {}
+        task, _ = begin(record, root, prefix)
+        self._root = task.root
+        self._note(task)
+        for event in events:
+            apply(task, event)
+            self._note(task)
+
+    def _note(self, task: TaskState) -> None:
+        """Every place that runs, has a time or is parked, and those around it."""
+        for start in [*task.running.values(), *task.timed.values(), *task.parked.values()]:
+            place: Place | None = start
+            while place is not None and self._places.get(place.path) is not place:
+                self._places[place.path] = place
+                place = place.parent
+
+    def left_out(self, failure: Failure) -> list[Event]:
+        """The events without what made this failure."""
+        gone = _Gone(set(), set(), set())
+        self._look(failure, gone)
+        return [event for event in self._events if not gone.has(event)]
+
+    def _look(self, failure: Failure, gone: _Gone) -> None:
+        place = self._places.get(failure.step)
+        if place is None and failure.step in ("", self._root.name):
+            place = self._root
+        if place is None or place.path in gone.steps:
+            return
+        gone.steps.add(place.path)
+        if failure.code == "too_few" and isinstance(place.node, Parallel):
+            for branch in place.children.values():
+                if branch.outcome is not None and branch.outcome.failure is not None:
+                    self._look(branch.outcome.failure, gone)
+        node: Place | None = place
+        while node is not None:
+            gone.nodes.add(node.path)
+            if node.stands_in_for is not None and node.parent is not None:
+                fallbacks = [child for child in node.parent.children.values() if child.stands_in_for is not None]
+                gone.trees.update(child.path for child in fallbacks)
+                self._look(fallbacks[0].stands_in_for, gone)  # type: ignore[arg-type]
+            node = node.parent
 
 
-def _places(place: Place) -> list[Place]:
-    return [place, *(below for child in place.children.values() for below in _places(child))]
+class _Gone(NamedTuple):
+    """Paths of what made the failure."""
 
+    steps: set[str]
+    """Whose failures are left out."""
+    nodes: set[str]
+    """Those and all around them, whose times were up."""
+    trees: set[str]
+    """Of which everything is left out."""
 
-def _is_below(event: Event, path: str) -> bool:
-    return not isinstance(event, OF_THE_TASK) and event.path.startswith(path)
+    def has(self, event: Event) -> bool:
+        match event:
+            case StepFailed() | StepBegan() if event.path in self.steps:
+                return True
+            case TimedOut() if event.path in self.nodes:
+                return True
+            case _ if isinstance(event, OF_THE_TASK):
+                return False
+        return any(event.path == tree or event.path.startswith((f"{tree}/", f"{tree}[")) for tree in self.trees)

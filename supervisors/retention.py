@@ -24,10 +24,10 @@ class Retention:
         world: World,
         settings: Governance,
         journal: Journal,
-        forget_below: Callable[[list[str]], Awaitable[bool]],
+        forget_below: Callable[[list[str]], Awaitable[set[str]]],
         with_them: Callable[[list[str]], list[Change]],
     ) -> None:
-        """`forget_below` has the tiers forget first; False if they cannot now. `with_them` is what else goes."""
+        """`forget_below` has the tiers forget first; returns what they cannot now. `with_them` is what else goes."""
         self._with_them = with_them
         self._world, self._settings, self._journal = world, settings, journal
         self._forget_below = forget_below
@@ -49,7 +49,10 @@ class Retention:
         surplus = self.finished - len(ids) - self._settings.keep_finished_tasks
         if surplus > 0 and not ids:
             ids = await self._journal.forgettable(math.inf, min(BATCH, surplus))
-        if not ids or not await self._forget_below(ids):
+        if ids:
+            busy = await self._forget_below(ids)
+            ids = [id for id in ids if id not in busy]
+        if not ids:
             return 0
         await durable(self._journal, [*(Forget(id) for id in ids), *self._with_them(ids)])
         self.finished -= len(ids)

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..protocols.outcomes import Failure
 from ..protocols.policy import attempts_of, delay_before_retry, may_retry
 from ..protocols.recovery import actions_for
+from ..protocols.tree import Step
 from ..protocols.values import Value
-from .events import Event, StepFailed, StepFinished
-from .plan import StepSettings
+from .events import Event, Overdue, StepFailed, StepFinished, TimedOut
+from .plan import Plan, StepSettings
 from .ports import World
 from .settings import Governance
 from .state import Place, TaskState
@@ -63,14 +65,15 @@ class Budget:
 class Retries:
     """The retries of one supervisor. Budgets are in memory: after a restart they begin with their reserve."""
 
-    def __init__(self, world: World, settings: Governance) -> None:
-        self._world = world
+    def __init__(self, world: World, settings: Governance, plans: Mapping[str, Plan]) -> None:
+        """`plans` are by hash."""
+        self._world, self._plans = world, plans
         now = world.monotonic()
         self._budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.retry_reserve, now))
 
-    def event_of(self, step: StepSettings | None, task: TaskState, place: Place, result: list[Value]) -> Event:
-        """What the end of an attempt, as a host or a tier (`step` is None) tells it, means for the task."""
-        now = self._world.now()
+    def event_of(self, task: TaskState, place: Place, result: list[Value]) -> Event:
+        """What the end of an attempt, as a host or a tier tells it, means for the task."""
+        now, step = self._world.now(), self._step(task, place)
         if result[0] == "ok":
             if step is None:
                 return StepFinished(place.path, result[1], now, result[3])
@@ -83,6 +86,21 @@ class Retries:
             failure = replace(failure, code="uncertain")
         failure, retry_at = self._retry(step, task, place, failure)
         return StepFailed(place.path, failure, retry_at, now, actions_for(failure, step.on_error))
+
+    def _step(self, task: TaskState, place: Place) -> StepSettings | None:
+        return self._plans[task.record.hash].settings(place.node) if isinstance(place.node, Step) else None
+
+    def late(self, task: TaskState, place: Place | None) -> Event:
+        """The event of a time that is up: of a step, another node, or without a place the task."""
+        now = self._world.now()
+        if place is None:
+            assert task.time is not None
+            return Overdue(task.time.limit_s, now)
+        step = self._step(task, place)
+        if step is None:
+            return TimedOut(place.path, now)
+        code = "uncertain" if place.began else "timeout"
+        return TimedOut(place.path, now, code, actions_for(Failure(code, ""), step.on_error))
 
     def _count_success(self, step: StepSettings, attempt: int) -> None:
         if step.retry.attempts > 1 and step.retry.budget is not None:

@@ -104,6 +104,15 @@ class Place:
             place = place.parent
         return place.input
 
+    def is_over(self) -> bool:
+        """Whether it, or a node around it, has its outcome."""
+        place: Place | None = self
+        while place is not None:
+            if place.outcome is not None:
+                return True
+            place = place.parent
+        return False
+
     def is_within(self, other: Place) -> bool:
         place: Place | None = self
         while place is not None and place is not other:
@@ -140,8 +149,8 @@ class TaskState:
     """The first of the tasks that this one continues."""
     continues: str | None = None
     """The task whose failure it was started from."""
-    redriven_by: str | None = None
-    """The last request that had parked steps run again."""
+    requests: set[str] = field(default_factory=set)
+    """Those that decided about parked steps."""
     time: Time | None = None
     """What it has from its acceptance to its end."""
     entries: int = 0

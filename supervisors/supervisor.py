@@ -48,6 +48,7 @@ from .retries import Retries
 from .settings import Governance
 from .state import Alarm, Effect, Halt, Place, Run, TaskState
 from .tally import Tally
+from .tier import tier_shard
 from .watchers import Watchers, done_chunk, live_event, parked_event
 
 _DEFINITION, _CURRENT, _CHILDREN = "definition:", "current", "children"
@@ -73,7 +74,7 @@ class Supervisor:
         self._gate: Gate
         self._intake: Intake
         self._desk: Desk
-        self._alarms = Alarms(world, self._take)
+        self._alarms: Alarms
         self._letters: Letters
         self._retention: Retention
         self._retries: Retries
@@ -103,7 +104,7 @@ class Supervisor:
             if any(plan.uses_quotas for plan in self._plans.values()):
                 self._permits.connect()
             self._resume([self._folded(task) for task in tasks], setup.get("keep"))
-            await self._wake_tiers(setup["shard"])
+            await self._dispatcher.wake_busy_tiers(setup["shard"])
         else:
             for task in tasks:
                 self._take(self._folded(task), Abandoned(self._abandoned, self._world.now()))
@@ -120,18 +121,19 @@ class Supervisor:
         tier_setup = partial(self._tier_setup, shard, resources)
         self._dispatcher = Dispatcher(means, self._step_ended, self._tell, self._note_beginning, tier_setup)
         self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take, self._plans)
-        tier_of = self._dispatcher.tier_of
-        engine = Engine(self._tasks, self._plans, self._take, self._keep, self._entry, self._carry_out, tier_of)
+        tiers_of = self._dispatcher.tiers_of
+        engine = Engine(self._tasks, self._plans, self._take, self._keep, self._entry, self._carry_out, tiers_of)
         self._letters = Letters(world, journal, engine, notes)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
-        self._retries = Retries(world, settings)
+        self._retries = Retries(world, settings, self._plans)
+        self._alarms = Alarms(world, self._take, self._retries.late)
         self._gate = Gate(settings)
         self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
 
     def _tier_setup(self, shard: str, resources: str, tier: TierPlan) -> dict[str, Any]:
         definitions = [t.definition for p in self._plans.values() for t in p.tiers if t.name == tier.name]
         return {
-            "shard": _tier_shard(shard, tier.name),
+            "shard": tier_shard(shard, tier.name),
             "settings": self._settings.to_wire(),
             "resources": resources,
             "definitions": definitions,
@@ -150,12 +152,14 @@ class Supervisor:
             case "submit":
                 self._submit(ask)
             case "deploy":
+                self._check_not_down()
                 self._world.background(self._deploy(ask), "deploy")
             case "cancel":
                 self._desk.cancel(ask, str(ask.payload))
             case "follow":
                 self._desk.follow(ask, list(ask.payload))
             case "redrive" | "drop":
+                self._check_not_down()
                 self._letters.receive(ask)
             case "watch":
                 self._desk.watch(ask, str(ask.payload))
@@ -164,8 +168,10 @@ class Supervisor:
             case "last_words":
                 self._last_words.promise(ask)
             case "forget":
-                changes = [*(Forget(id) for id in ask.payload), *self._letters.forgotten(ask.payload)]
-                self._journal.write(changes, lambda: ask.reply(True))
+                busy = {id.partition("/")[0] for id in self._tasks}
+                ids = [id for id in ask.payload if id not in busy]
+                changes = [*(Forget(id) for id in ids), *self._letters.forgotten(ids)]
+                self._journal.write(changes, lambda: ask.reply(sorted(busy.intersection(ask.payload))))
             case _:
                 raise NotFound(what="message kind", name=ask.kind)
 
@@ -185,9 +191,6 @@ class Supervisor:
 
     async def _deploy(self, ask: Ask) -> None:
         """deploy {"definition", "code"}: take a version in, durably, and start its actors; answered when they run."""
-        if self._abandoned is not None:
-            ask.refuse(WorkflowDown(workflow=str(ask.payload["definition"]["name"]), reason=self._abandoned))
-            return
         plan = self._define(ask.payload["definition"], ask.payload["code"])
         answer = {"hash": plan.hash, "epoch": self._journal.epoch}
         try:
@@ -219,9 +222,12 @@ class Supervisor:
         plan = self._plans.get(ask.payload["hash"])
         if plan is None:
             raise NotFound(what="workflow version", name=ask.payload["hash"][:12], hint="deploy it first")
-        if self._abandoned is not None:
-            raise WorkflowDown(workflow=plan.name, reason=self._abandoned)
+        self._check_not_down()
         self._intake.take(plan, ask.payload["tasks"], partial(self._acknowledge, ask, ask.payload["follow"]))
+
+    def _check_not_down(self) -> None:
+        if self._abandoned is not None:
+            raise WorkflowDown(workflow=self._world.address.partition("/")[2], reason=self._abandoned)
 
     def _acknowledge(self, ask: Ask, follow: bool, acks: list[list[Value]], ended: list[TaskRecord]) -> None:
         if not follow:
@@ -259,7 +265,9 @@ class Supervisor:
     # the loop
 
     def _take(self, task: TaskState, event: Event, attempt: int = 1) -> None:
-        """Event in: fold it, make it durable, then carry out what follows."""
+        """Event in: fold it, make it durable, then carry out what follows. Nothing happens to a task that has ended."""
+        if task.outcome is not None:
+            return
         effects = apply(task, event)
         self._tally.happened(event)
         entry = self._entry(task, [event])
@@ -326,8 +334,7 @@ class Supervisor:
         """A host or a tier answered."""
         if task.running.get(place.path) is not place:
             return
-        step = self._plans[task.record.hash].settings(place.node) if isinstance(place.node, Step) else None
-        self._take(task, self._retries.event_of(step, task, place, result), place.attempt)
+        self._take(task, self._retries.event_of(task, place, result), place.attempt)
 
     def _folded(self, found: OpenTask) -> TaskState:
         """The state of an open task, folded again and kept."""
@@ -349,7 +356,7 @@ class Supervisor:
     def _resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
         """Have the unfinished steps of tasks that were taken over run."""
         for task in tasks:
-            if keep is not None and task.record.task_id not in keep and task.outcome is None:
+            if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
                 self._take(task, Cancelled(self._world.now(), self._plans[task.record.hash].undo_on_cancel))
                 continue
             if task.outcome is not None:
@@ -362,12 +369,6 @@ class Supervisor:
                 else:
                     self._dispatcher.run(plan, task, place, order, recovered=True)
             self._alarms.resume(task)
-
-    async def _wake_tiers(self, shard: str) -> None:
-        """A tier with open runs is needed, if only to cancel them: the task above may have ended as we died."""
-        for name in sorted({tier.name for plan in self._plans.values() for tier in plan.tiers}):
-            if await self._world.open_count(_tier_shard(shard, name)) > 0:
-                self._dispatcher.wake(name)
 
     def _tell(self, task: TaskState, place: Place, told: list[Value]) -> None:
         """Something happened that is not journalled: a step was sent to a host, or said something."""
@@ -394,7 +395,3 @@ class Supervisor:
         if task.record.status == "pending":
             task.record = replace(task.record, status="running")
             self._journal.write([Standing(task.record.task_id, "running")])
-
-
-def _tier_shard(shard: str, tier: str) -> str:
-    return f"{shard}.{tier}"

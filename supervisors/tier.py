@@ -17,6 +17,14 @@ from ..protocols.values import Value
 from .family import Family
 from .ports import Line, Needs, Reply, World
 
+ASK_AGAIN_S = 1.0
+"""While a run that is to be continued still takes back what it did."""
+
+
+def tier_shard(shard: str, tier: str) -> str:
+    """The shard of a nested Hierarchy of the workflow, or of the Hierarchy, that has `shard`."""
+    return f"{shard}.{tier}"
+
 
 @dataclass(slots=True, eq=False)
 class Errand:
@@ -81,16 +89,15 @@ class Tier:
         if errand is not None and self._line is not None:
             self._line.send("cancel", id, lambda _reply: None)
 
-    async def forget(self, ids: list[str]) -> bool:
-        """Have what the tier recorded of these tasks deleted; False if it cannot be reached now."""
+    async def forget(self, ids: list[str]) -> set[str]:
+        """Have what the tier recorded of these tasks deleted; returns those that it cannot forget now."""
         if self._line is None:
             self._family.start_soon([self])
-            return False
+            return set(ids)
         try:
-            await self._line.ask("forget", ids)
+            return set(await self._line.ask("forget", ids))
         except Unknown:
-            return False
-        return True
+            return set(ids)
 
     async def deliver(self, kind: str, letter: Value) -> str:
         """Have a dead letter of the tier driven again, or dropped. Raises what it says."""
@@ -110,10 +117,19 @@ class Tier:
             self._send_task(errand)
 
     def _continued(self, errand: Errand, line: Line, reply: Reply) -> None:
-        """The run is there by now, or there was nothing to continue, and it begins anew."""
-        if reply.error is None and self._line is line and self._errands.get(str(errand.task[0])) is errand:
-            errand.continues, errand.task[5] = None, True
-            self._send_task(errand)
+        """The run is there by now, or there was nothing to continue, and it begins anew; or the old one is not over."""
+        if reply.error is not None or self._line is not line or self._errands.get(str(errand.task[0])) is not errand:
+            return
+        ((_, error),) = reply.value
+        if error is not None and error["fields"].get("still_open"):
+            self._world.call_later(ASK_AGAIN_S, partial(self._send_again, errand, line))
+            return
+        errand.continues, errand.task[5] = None, True
+        self._send_task(errand)
+
+    def _send_again(self, errand: Errand, line: Line) -> None:
+        if self._line is line and self._errands.get(str(errand.task[0])) is errand:
+            self._send(errand)
 
     def _send_task(self, errand: Errand) -> None:
         assert self._line is not None

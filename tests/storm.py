@@ -359,7 +359,7 @@ def check_undone(storm, records):
     for id, record in records.items():
         for step in ("work", "limited"):
             expected = (id, step) in recorded and record.status in undone
-            assert ((id, f"{step}/undo") in recorded) == expected, f"undo of {step} in a task that was {record.status}"
+            assert ((id, f"{step}:undo") in recorded) == expected, f"undo of {step} in a task that was {record.status}"
 
 
 def group_restarts(storm):

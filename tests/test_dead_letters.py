@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import podium
-from podium import Constant, Hierarchy, Parallel, Retry, Sequence, Step, Workflow
+from podium import Adaptive, Constant, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Workflow
 from podium.errors import FixTheCall, InvalidDefinition, NotFound, TaskFailed
 from podium.protocols.outcomes import Failure
 from podium.protocols.recovery import actions_for, category_of
-from podium.supervisors.events import StepFinished
+from podium.supervisors.events import Redriven, StepFinished
 from podium.supervisors.fold import apply, begin
 from podium.supervisors.resuming import without_the_failure
 from podium.testing import Simulation
@@ -334,28 +335,88 @@ def test_fallbacks_that_failed_too_begin_with_the_node_again():
     play = Play(Sequence(step("a"), step("b", fallback=[step("f"), step("g")]), step("c")))
     play.done("a", 1).failed("b").failed("b/fallback:1").failed("b/fallback:2")
     assert play.failure is not None
-    kept = without_the_failure(record(), play.root, "", play.events)
-    assert [event.path for event in kept] == ["a"]
+    assert [event.path for event in stands(play)] == ["a"]
+
+
+def stands(play):
+    """Which of its events stand, when the task has failed."""
+    failed = dataclasses.replace(record(play.input), status="failed", failure=play.task.outcome.failure)
+    return without_the_failure(failed, play.root, "", play.events)
+
+
+def running_again(play):
+    """What runs, when what stands is folded again."""
+    task, _ = begin(record(play.input), play.root)
+    for event in stands(play):
+        apply(task, event)
+    return sorted(task.running)
+
+
+def test_a_failure_before_others_had_ended_is_the_one_that_begins_again():
+    play = Play(Parallel({"a": step("a"), "b": step("b")}, rest="wait")).failed("a").done("b", 1)
+    assert running_again(play) == ["a"]
+
+
+def test_the_fallbacks_of_the_root_too():
+    play = Play(Sequence(step("a"), step("b"), fallback=[step("f")])).done("a", 1).failed("b").failed("fallback:1")
+    assert running_again(play) == ["b"]
+
+
+def test_of_a_missed_quorum_all_that_failed_begin_again():
+    play = Play(Parallel({name: step(name) for name in "abc"}, join="quorum(2)")).failed("a").done("b", 1).failed("c")
+    assert running_again(play) == ["a", "c"]
+
+
+def test_what_an_error_rule_handled_stays_handled():
+    rules = [Rule(after="a", when="has(error.code)", to="b"), Rule(after="b", to="end"), Rule(to="end")]
+    play = Play(Sequence(Adaptive({"a": step("a"), "b": step("b")}, start="a", rules=rules), step("c")))
+    play.failed("adaptive/a").done("adaptive/b", 1).failed("c")
+    assert running_again(play) == ["c"]
+
+
+def test_a_node_that_was_late_begins_again_with_what_had_not_ended():
+    play = Play(Sequence(Sequence(step("a"), step("b"), timeout_s=5), step("c"))).done("sequence/a", 1)
+    assert running_again(play.timed_out("sequence")) == ["sequence/b"]
+
+
+def test_what_decided_is_asked_again_and_what_cannot_end_otherwise_is_refused():
+    rules = [Rule(when="output == 1", to="end")]
+    play = Play(Sequence(step("x"), Adaptive({"a": step("a")}, start="a", rules=rules))).done("x").done("adaptive/a", 2)
+    assert (play.failure.code, running_again(play)) == ("no_rule", ["adaptive/a"])
+    play = Play(Sequence(step("a"), step("b", with_="input.nope"))).done("a", {})
+    with pytest.raises(FixTheCall, match="it would fail again at once with what is recorded"):
+        stands(play)
 
 
 @settings(max_examples=300, deadline=None)
 @given(TREES, st.data())
-def test_what_stands_is_sound_and_leaves_something_to_do(root, data):
-    """Whatever failed the task, if nothing is taken back: it is open again, and no recorded output is lost, but below
-    fallbacks that failed."""
+def test_what_stands_leaves_something_to_do_and_loses_no_output(root, data):
+    """Whatever failed the task, if nothing is taken back: it is open again, and every recorded output is kept, but for
+    those below fallbacks that failed."""
     play = Play(root, 1)
     while play.task.outcome is None and play.task.ending is None and len(play.events) < 40:
         path = data.draw(st.sampled_from(sorted(play.task.running)))
-        play.failed(path) if data.draw(st.booleans()) else play.done(path, 0)
+        kind = data.draw(st.sampled_from(["done", "fail", "late"]))
+        if kind == "late" and play.task.timed:
+            play.timed_out(data.draw(st.sampled_from(sorted(play.task.timed))))
+        else:
+            play.failed(path) if kind == "fail" else play.done(path, 0)
     if play.task.outcome is None or play.task.outcome.failure is None:
         return
-    kept = without_the_failure(record(1), root, "", play.events)
-    task, _ = begin(record(1), root)
-    for event in kept:
+    assert running_again(play)
+    kept = stands(play)
+    lost = [event for event in play.events if isinstance(event, StepFinished) and event not in kept]
+    assert all("fallback:" in event.path for event in lost)
+
+
+def test_what_was_stopped_at_most_once_is_parked_and_not_run_again():
+    play = Play(Parallel({"a": step("a"), "b": step("b")})).began("b").failed("a")
+    task, _ = begin(record(), play.root)
+    for event in stands(play):
         apply(task, event)
-    assert task.outcome is None and task.running
-    lost = [event for event in play.events[:-1] if isinstance(event, StepFinished) and event not in kept]
-    assert all("/fallback:" in event.path for event in lost)
+    apply(task, Redriven("t-0", "t-1", 200.0))
+    assert (sorted(task.running), sorted(task.parked)) == (["a"], ["b"])
+    assert task.parked["b"].parked.code == "uncertain"
 
 
 # at most once

@@ -59,10 +59,13 @@ class Play:
         return self._apply(Redriven(of, "r", 101.0))
 
     def dropped(self):
-        return self._apply(Dropped(101.0))
+        return self._apply(Dropped("d", 101.0))
 
     def cancel(self):
         return self._apply(Cancelled(101.0, undo=True))
+
+    def began(self, path):
+        return self._apply(StepBegan(path, 100.5))
 
     def due(self):
         return self._apply(Due(1.0, 100.0))
@@ -404,7 +407,7 @@ def test_events_survive_their_journal_form():
         StepBegan("b", 6.0),
         Redriven("t-1", "t-2", 7.0),
         Redriven(None, "t-3", 8.0),
-        Dropped(9.0),
+        Dropped("d", 9.0),
     ]
     assert unpack_events(pack_events(events)) == events
 

@@ -68,9 +68,9 @@ def test_when_a_step_fails_for_good_what_was_done_is_taken_back_the_last_first()
 
 def test_the_failure_is_the_first_one_and_a_task_that_succeeds_takes_nothing_back():
     play = Play(Sequence(step("a", undo=sample.echo), step("b"))).done("a", 1).failed("b", "no")
-    assert play.started == ["a/undo"] and play.task.status == "running"
-    assert play.input_of("a/undo") == {"input": None, "output": 1}
-    assert play.done("a/undo").failure.message == "no" and play.task.status == "failed"
+    assert play.started == ["a:undo"] and play.task.status == "running"
+    assert play.input_of("a:undo") == {"input": None, "output": 1}
+    assert play.done("a:undo").failure.message == "no" and play.task.status == "failed"
     assert run(Sequence(booking("a"), booking("b"))) == ("completed", [("book", "a"), ("book", "b")])
 
 
@@ -135,7 +135,7 @@ def test_an_undo_that_fails_is_parked_and_goes_on_when_it_is_driven_again_or_dro
         task = await engine.submit(Workflow("w", Sequence(booking("a"), booking("stuck"), FAIL)), "x")
         await asyncio.sleep(60)
         (letter,) = engine.dead_letters()
-        assert task.status == "parked" and letter.failure.step == "book_2/undo"
+        assert task.status == "parked" and letter.failure.step == "book_2:undo"
         await engine.redrive([letter.id])
         await asyncio.sleep(60)
         assert task.status == "parked"
