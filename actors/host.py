@@ -231,7 +231,7 @@ class _Attempt:
         if self._stopping is not None:
             return ["fail", self._stopping.to_wire()]
         if work.cancelled():
-            return ["fail", Failure("error", "the step cancelled itself", "CancelledError").to_wire()]
+            return ["fail", Failure("cancelled", "the step cancelled itself", "CancelledError").to_wire()]
         error = work.exception()
         return ["ok", work.result()] if error is None else ["fail", _failure(error).to_wire()]
 

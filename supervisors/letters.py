@@ -21,7 +21,7 @@ from typing import Any
 from ..protocols.errors import FixTheCall, NotFound, PodiumError
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
-from .events import Dropped, Event, Redriven, unpack_events
+from .events import Dropped, Due, Event, Redriven, unpack_events
 from .fold import UNDO, apply
 from .plan import Plan
 from .ports import DISMISSED, Ask, Change, Entry, Found, Journal, NewTask, Note, World
@@ -79,25 +79,24 @@ class Letters:
             return id
         record = await self._failed(id)
         if not self.dismissed.get(id):
-            kept = self._what_stands(record, events)
+            again = self._again(record, successor, events)
             self.dismissed[id] = successor
-            self._continue(record, successor, kept)
+            self._continue(record, successor, again)
         return self.dismissed[id]
 
-    def _what_stands(self, failed: TaskRecord, events: list[Event]) -> list[Event] | None:
-        """All that is recorded of a failed task but its failure; None if it was taken back."""
+    def _again(self, failed: TaskRecord, id: str, events: list[Event]) -> list[Event]:
+        """What the task that continues a failed one begins with: all that stands; nothing, if that was taken back."""
+        now = self._world.now()
         if any(UNDO in getattr(event, "path", "") for event in events):
-            return None
+            return [replace(event, at=now) for event in events if isinstance(event, Due)]
         root, prefix = self._engine.plans[failed.hash].root, failed.task_id.partition("/")[2]
-        return without_the_failure(failed, root, prefix, events)
+        return [*without_the_failure(failed, root, prefix, events), Redriven(failed.task_id, id, now)]
 
-    def _continue(self, failed: TaskRecord, id: str, kept: list[Event] | None) -> None:
-        """Start a task with what stands of a failed one, or anew."""
+    def _continue(self, failed: TaskRecord, id: str, again: list[Event]) -> None:
         now, plan = self._world.now(), self._engine.plans[failed.hash]
         record = replace(
             failed, task_id=id, key=None, status="running", accepted_at=now, finished_at=None, result=None, failure=None
         )
-        again: list[Event] = [] if kept is None else [*kept, Redriven(failed.task_id, id, now)]
         task, effects = plan.begin(record)
         for event in again:
             effects = apply(task, event)

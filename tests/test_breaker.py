@@ -459,6 +459,21 @@ def test_a_cancelled_probe_leaves_its_place_to_another():
     Simulation().run(work)
 
 
+def test_breakers_that_nobody_uses_are_forgotten():
+    service = Service(min_calls=1)
+
+    async def work(engine):
+        await engine.submit_many(service.workflow, [{"key": f"k{n}"} for n in range(50)])
+        await asyncio.sleep(60)
+        assert len((await engine.status())["breakers"]) == 50
+        await asyncio.sleep(1000)
+        assert (await engine.status())["breakers"] == {}
+        assert [name for name in simulation.disk.shard("resources").notes if name.startswith("breaker:")] == []
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
 def test_what_is_wrong_in_a_policy_is_named():
     async def guarded(input):
         return input

@@ -18,7 +18,7 @@ from podium.protocols.recovery import actions_for, category_of
 from podium.supervisors.events import Redriven, StepFinished
 from podium.supervisors.fold import apply, begin
 from podium.supervisors.resuming import without_the_failure
-from podium.testing import Simulation
+from podium.testing import Faults, Simulation
 from tests import sample
 from tests.test_modes import TREES, Play, record, step
 
@@ -417,6 +417,96 @@ def test_what_was_stopped_at_most_once_is_parked_and_not_run_again():
     apply(task, Redriven("t-0", "t-1", 200.0))
     assert (sorted(task.running), sorted(task.parked)) == (["a"], ["b"])
     assert task.parked["b"].parked.code == "uncertain"
+
+
+# requests that come twice, and what they find
+
+
+def test_a_drop_that_is_sent_again_decides_nothing_twice():
+    world = World(on_error=PARK)
+    world.broken = {"a", "b"}
+
+    async def work(engine):
+        root = Sequence(Parallel({"a": world.a}, join="settled"), Step(world.b, with_="1"))
+        task = await engine.submit(Workflow("w", root), "")
+        others = await engine.submit_many(Workflow("w", Sequence(FAIL)), [1] * 100)
+        await asyncio.sleep(20)
+        assert task.status == "parked" and world.runs == {"a": 1}
+        dropping = asyncio.ensure_future(engine.drop([task.id, *(other.id for other in others)]))
+        await asyncio.sleep(5)
+        assert not dropping.done() and world.runs["b"] == 1
+        simulation.kill("supervisor/w")
+        await dropping
+        await asyncio.sleep(30)
+        assert task.status == "parked"  # b is, and nobody decided about that
+
+    simulation = Simulation(faults=Faults(commit_s=0.1, delay_s=0.05))
+    simulation.run(work)
+
+
+def test_dropping_several_steps_starts_nothing_in_a_branch_that_is_over():
+    deep = Sequence(Sequence(step("a"), fallback=step("f"), name="in"), name="x")
+    play = Play(Parallel({"x": deep, "y": step("y")}))
+    play.failed("x/in/a", actions=("park",)).failed("y", actions=("park",)).dropped()
+    assert play.task.outcome is not None and play.task.running == {}
+
+
+def test_a_step_that_is_driven_again_has_all_its_time():
+    world = World(on_error=PARK)
+    slow = Step(world.b, total_timeout_s=100, with_="input")
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(slow, Step(sample.slow, with_={"s": "60"}))), "")
+        await asyncio.sleep(99.5)
+        world.broken.clear()
+        await engine.redrive([task.id])
+        await task.result()
+
+    Simulation().run(work)
+
+
+def test_ids_that_are_wrong_keep_no_others_from_being_driven_again():
+    world = World()
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(world.b)), "")
+        with pytest.raises(TaskFailed):
+            await task.result()
+        with pytest.raises(NotFound):
+            await engine.redrive(["t-nowhere", task.id])
+        assert engine.dead_letters() == []
+
+    Simulation().run(work)
+
+
+def test_what_follows_a_failed_expression_or_a_time_that_is_up_may_be_said_too():
+    play = Play(Sequence(step("a"), step("b", with_="input.nope", on_error={"validation": "park"}))).done("a", {})
+    assert list(play.task.parked) == ["b"]
+    late = Step("tests.sample:slow", total_timeout_s=3, on_error={"timeout": "park"}, fallback=sample.echo)
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", late), {"s": 50})
+        await asyncio.sleep(10)
+        return task.status
+
+    assert Simulation().run(work) == "parked"
+
+
+def test_a_step_that_cancels_itself_has_failed_and_nothing_stands_in_for_it():
+    ran = []
+
+    @podium.protocol(retry=Retry(attempts=3, initial_delay_s=0))
+    async def gives_up(input):
+        ran.append(1)
+        raise asyncio.CancelledError
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Step(gives_up, fallback=sample.echo)), 1)
+        with pytest.raises(TaskFailed, match="the step cancelled itself"):
+            await task.result()
+
+    Simulation().run(work)
+    assert ran == [1]
 
 
 # at most once

@@ -183,3 +183,130 @@ def test_what_stood_in_for_a_step_does_not_need_to_be_taken_back_by_its_undo():
 def test_what_is_wrong_with_an_undo_is_named(root, problem):
     with pytest.raises(InvalidDefinition, match=problem):
         Workflow("w", root)
+
+
+# what a nested Hierarchy takes back when it is stopped
+
+
+def stopped_in_its_undo(stuck=False, undo_s=30):
+    """A workflow whose nested Hierarchy takes something back when the task is cancelled; what happened; a switch."""
+    log, flags = [], {"stuck": stuck}
+
+    @podium.protocol
+    async def reserve(input):
+        log.append("reserved")
+        return "r"
+
+    @podium.protocol
+    async def release(input):
+        log.append("releasing")
+        await asyncio.sleep(undo_s)
+        if flags["stuck"]:
+            raise ValueError("not like that")
+        log.append("released")
+
+    work = Sequence(Step(reserve, undo=release), Step("tests.sample:slow", with_={"s": "9000"}))
+    return Sequence(Hierarchy(sample.lead, team={"m": work}, name="team", undo=sample.echo)), log, flags
+
+
+async def cancelled_while_it_runs(engine, root):
+    task = await engine.submit(Workflow("w", root), 1)
+    await asyncio.sleep(5)
+    await task.cancel()
+    return task
+
+
+@pytest.mark.parametrize("victim", ["supervisor/w/team", "supervisor/w"])
+def test_a_tier_goes_on_taking_back_after_a_crash(victim):
+    root, log, _ = stopped_in_its_undo()
+
+    async def work(engine):
+        await cancelled_while_it_runs(engine, root)
+        await asyncio.sleep(5)
+        assert log == ["reserved", "releasing"]
+        simulation.kill(victim)
+        await asyncio.sleep(200)
+        assert log[-1] == "released"
+
+    simulation = Simulation()
+    simulation.run(work)
+
+
+@pytest.mark.parametrize("decide", ["redrive", "drop"])
+def test_what_is_parked_in_a_tier_is_reached_when_its_task_has_ended(decide):
+    root, log, flags = stopped_in_its_undo(stuck=True)
+
+    async def work(engine):
+        task = await cancelled_while_it_runs(engine, root)
+        await asyncio.sleep(100)
+        (letter,) = engine.dead_letters()
+        assert letter.id == f"{task.id}/team" and task.status == "cancelled"
+        flags["stuck"] = False
+        await getattr(engine, decide)([letter.id])
+        await asyncio.sleep(100)
+        assert engine.dead_letters() == []
+        assert ("released" in log) == (decide == "redrive")
+
+    Simulation().run(work)
+
+
+def test_a_task_is_not_forgotten_while_its_tier_takes_back():
+    root, _, _ = stopped_in_its_undo(stuck=True)
+
+    async def work(engine):
+        task = await cancelled_while_it_runs(engine, root)
+        done = await engine.submit(
+            Workflow("w", root.model_copy(update={"sequence": (Step(sample.echo, name="e"),)})), 1
+        )
+        await done.result()
+        await asyncio.sleep(2000)
+        assert [left.id for left in engine.tasks()] == [task.id]
+        assert (await engine.status())["workflows"]["w"]["restarts"] == 0
+
+    Simulation(keep_finished_s=100).run(work)
+
+
+def test_a_task_that_continues_another_waits_until_that_has_taken_back():
+    root, log, _ = stopped_in_its_undo(undo_s=60)
+    switch = {"broken": True}
+
+    @podium.protocol
+    async def beside(input):
+        await asyncio.sleep(8)
+        if switch["broken"]:
+            raise ConnectionError("no")
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Parallel({"t": root, "b": beside})), 1)
+        with pytest.raises(TaskFailed):
+            await task.result()
+        switch["broken"] = False
+        await engine.redrive([task.id])
+        await asyncio.sleep(300)
+        assert log == ["reserved", "releasing", "released", "reserved"]
+
+    Simulation().run(work)
+
+
+def test_an_undo_whose_input_cannot_be_made_is_made_again():
+    undo = Step(sample.echo, with_="input.output.nope")
+    play = Play(Sequence(step("a", undo=undo), step("b"))).done("a", {"x": 1}).failed("b")
+    assert list(play.task.parked) == ["a:undo"]
+    play.redriven()
+    assert play.task.parked["a:undo"].parked.code == "expression" and not play.task.running
+
+
+def test_a_late_task_that_takes_back_is_late_only_once():
+    async def work(engine):
+        slow = Step("tests.sample:slow", with_={"s": "500"})
+        root = Sequence(Step(sample.echo, undo="tests.sample:fail"), slow)
+        task = await engine.submit(Workflow("w", root), 1, timeout_s=20)
+        await asyncio.sleep(60)
+        for _ in range(3):
+            simulation.kill("supervisor/w")
+            await asyncio.sleep(20)
+        await engine.drop([task.id])
+        return [event.kind async for event in task.events()].count("timed_out")
+
+    simulation = Simulation()
+    assert simulation.run(work) == 1
