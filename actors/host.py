@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, MutableMapping
@@ -170,10 +171,11 @@ class _Attempt:
 
     def _wind(self) -> None:
         """Look again when its time, or that of its silence, may be up."""
-        times = (self._began_at, self._timeout_s), (self._heard_at, self._idle_timeout_s)
-        ends = [since + limit_s for since, limit_s in times if limit_s is not None]
-        if ends:
-            self._set_timer(max(0.0, min(ends) - self._host.world.monotonic()), self._look_at_times)
+        end = math.inf if self._timeout_s is None else self._began_at + self._timeout_s
+        if self._idle_timeout_s is not None:
+            end = min(end, self._heard_at + self._idle_timeout_s)
+        if end < math.inf:
+            self._set_timer(max(0.0, end - self._host.world.monotonic()), self._look_at_times)
 
     def _look_at_times(self) -> None:
         now = self._host.world.monotonic()

@@ -2,13 +2,14 @@
 
 What a time means when it is up is decided by the fold, from the journal. Most nodes end long before that, so a time
 that is not up soon costs next to nothing: it is put aside, and looked at again every second, if its node still runs.
+Entries name tasks and places instead of holding them, so that these are free as soon as they have ended.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from .events import Event
 from .ports import Timer, World
@@ -22,14 +23,15 @@ class Alarms:
     def __init__(
         self,
         world: World,
+        tasks: Mapping[str, TaskState],
         take: Callable[[TaskState, Event], None],
         late: Callable[[TaskState, Place | None], Event],
     ) -> None:
-        """`late` makes the event of a time that is up, `take` takes it in."""
-        self._world, self._take, self._late = world, take, late
-        self._soon: list[tuple[float, int, TaskState, Place | None, Time]] = []
-        """A heap by monotonic time; without a place, of the task itself."""
-        self._later: list[tuple[float, TaskState, Place | None, Time]] = []
+        """`tasks` are the open ones; `late` makes the event of a time that is up, `take` takes it in."""
+        self._world, self._tasks, self._take, self._late = world, tasks, take, late
+        self._soon: list[tuple[float, int, str, str | None, Time]] = []
+        """A heap by monotonic time, of task ids and paths; without a path, of the task itself."""
+        self._later: list[tuple[float, str, str | None, Time]] = []
         self._numbers = itertools.count()
         self._timer: Timer | None = None
         self._rings_at = 0.0
@@ -37,16 +39,16 @@ class Alarms:
 
     def set(self, task: TaskState, place: Place | None) -> None:
         """Have the time of a node, or without one of the task, ring if it is still running then."""
-        time = task.time if place is None else place.time
-        if time is None or not _is_running(task, place, time):
+        path, time = (None, task.time) if place is None else (place.path, place.time)
+        if time is None or not _counts(task, path, time):
             return
         left_s = time.left_s(self._world.now())
         at = self._world.monotonic() + left_s
         if left_s > SOON_S:
-            self._later.append((at, task, place, time))
+            self._later.append((at, task.record.task_id, path, time))
             self._look_later()
         else:
-            heapq.heappush(self._soon, (at, next(self._numbers), task, place, time))
+            heapq.heappush(self._soon, (at, next(self._numbers), task.record.task_id, path, time))
             self._wind()
 
     def resume(self, task: TaskState) -> None:
@@ -67,13 +69,14 @@ class Alarms:
         self._looking = False
         soon = self._world.monotonic() + SOON_S
         later, self._later = self._later, []
-        for at, task, place, time in later:
-            if not _is_running(task, place, time):
+        for entry in later:
+            at, id, path, time = entry
+            if self._running(id, path, time) is None:
                 continue
             if at > soon:
-                self._later.append((at, task, place, time))
+                self._later.append(entry)
             else:
-                heapq.heappush(self._soon, (at, next(self._numbers), task, place, time))
+                heapq.heappush(self._soon, (at, next(self._numbers), id, path, time))
         self._wind()
         if self._later:
             self._look_later()
@@ -90,14 +93,21 @@ class Alarms:
         self._timer = None
         now = self._world.monotonic()
         while self._soon and self._soon[0][0] <= now:
-            _, _, task, place, time = heapq.heappop(self._soon)
-            if _is_running(task, place, time):
-                self._take(task, self._late(task, place))
+            _, _, id, path, time = heapq.heappop(self._soon)
+            task = self._running(id, path, time)
+            if task is not None:
+                self._take(task, self._late(task, None if path is None else task.timed[path]))
         self._wind()
 
+    def _running(self, id: str, path: str | None, time: Time) -> TaskState | None:
+        """The task, if this time of it still counts."""
+        task = self._tasks.get(id)
+        return task if task is not None and _counts(task, path, time) else None
 
-def _is_running(task: TaskState, place: Place | None, time: Time) -> bool:
-    """Whether this time still counts: a node that began anew has another."""
-    if place is None:
+
+def _counts(task: TaskState, path: str | None, time: Time) -> bool:
+    """Whether it still runs in this time: a node that began anew has another."""
+    if path is None:
         return task.outcome is None and task.ending is None and task.time is time
-    return task.timed.get(place.path) is place and place.time is time
+    place = task.timed.get(path)
+    return place is not None and place.time is time

@@ -126,7 +126,7 @@ class Supervisor:
         self._letters = Letters(world, journal, engine, notes)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
         self._retries = Retries(world, settings, self._plans)
-        self._alarms = Alarms(world, self._take, self._retries.late)
+        self._alarms = Alarms(world, self._tasks, self._take, self._retries.late)
         self._gate = Gate(settings)
         self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
 

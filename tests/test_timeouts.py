@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -95,9 +96,14 @@ def test_times_that_were_not_needed_are_forgotten_and_the_others_ring_on_time():
         loop = asyncio.get_running_loop()
         began = loop.time()
         world = engine._core._session.world
-        alarms = Alarms(world, lambda task, event: rung.append(round(loop.time() - began, 1)), lambda task, place: None)
+        tasks = {}
+        alarms = Alarms(
+            world, tasks, lambda task, event: rung.append(round(loop.time() - began, 1)), lambda task, place: None
+        )
         for limit_s in [0.5, 1.5, 2.5, 3.5, 50.1] * 100:
             task = Play(step("a", total_timeout_s=limit_s)).task
+            task.record = dataclasses.replace(task.record, task_id=f"t-{len(tasks)}")
+            tasks[task.record.task_id] = task
             task.root.time = Time(world.now(), limit_s)
             alarms.set(task, task.root)
             if len(alarms) % 100:
@@ -117,9 +123,14 @@ def test_alarms_ring_in_the_order_of_their_times():
     async def work(engine):
         loop = asyncio.get_running_loop()
         began, world = loop.time(), engine._core._session.world
-        alarms = Alarms(world, lambda task, event: rung.append(round(loop.time() - began, 2)), lambda task, place: None)
+        tasks = {}
+        alarms = Alarms(
+            world, tasks, lambda task, event: rung.append(round(loop.time() - began, 2)), lambda task, place: None
+        )
         for limit_s in (7.25, 0.5, 3.1, 2.05, 1.0):
             task = Play(step("a", total_timeout_s=limit_s)).task
+            task.record = dataclasses.replace(task.record, task_id=f"t-{len(tasks)}")
+            tasks[task.record.task_id] = task
             task.root.time = Time(world.now(), limit_s)
             alarms.set(task, task.root)
         await asyncio.sleep(20)
