@@ -27,6 +27,8 @@ from .ports import Line, Reply, World
 TELL_WITHIN_S = 0.1
 """Until outcomes that open nothing are told."""
 _RECONNECT_S = 0.2
+JOIN_AGAIN_S = 1.0
+"""Who was overtaken, and does not know it yet, is not to ask again and again."""
 
 
 class _View(NamedTuple):
@@ -190,7 +192,11 @@ class Guard:
 
     def _not_told(self, line: Line, join: int, reply: Reply) -> None:
         """The board says no more about changes, and not because of a later join: it had given this supervisor up."""
-        if reply.error is None and self._line is line and self._joins == join:
+        if reply.error is None:
+            self._world.call_later(JOIN_AGAIN_S, partial(self._join_again, line, join))
+
+    def _join_again(self, line: Line, join: int) -> None:
+        if self._line is line and self._joins == join:
             self._join(line)
 
     def _lost(self, _error: PodiumError) -> None:
