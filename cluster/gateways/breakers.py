@@ -10,16 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...protocols.errors import EngineClosed
 from ..client import connect
-from ..cluster_file import running_cluster
-from ..config import load_settings
+from .options import Data, Output, need_running
 from .view import to_json
 
 breakers = typer.Typer(help="Show the circuit breakers; `podium breakers open|reset NAME` moves one by hand.")
 
-Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
-Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The protocol's name, or with a key: 'model[large]'.")]
 
 _STYLES = {"open": "red", "forced_open": "red", "half_open": "yellow"}
@@ -29,7 +25,7 @@ _STYLES = {"open": "red", "forced_open": "red", "half_open": "yellow"}
 def show(context: typer.Context, data: Data = None, output: Output = "table") -> None:
     """Show the breakers of the running cluster: those whose protocols were called, or that were moved by hand."""
     if context.invoked_subcommand is None:
-        _check_runs(data)
+        need_running(data)
         with connect(data=data, source="cli") as engine:
             found = engine.status()["breakers"]
         _print(found, output)
@@ -48,16 +44,10 @@ def reset(name: Name, data: Data = None, output: Output = "table") -> None:
 
 
 def _change(name: str, action: Literal["open", "reset"], data: Path | None, output: str) -> None:
-    _check_runs(data)
+    need_running(data)
     with connect(data=data, source="cli") as engine:
         found = engine.set_breaker(name, action)
     _print(found, output)
-
-
-def _check_runs(data: Path | None) -> None:
-    cluster = running_cluster(load_settings(data=data, source="cli").data)
-    if cluster is None or cluster["kind"] != "ray":
-        raise EngineClosed(reason="no cluster is running: `podium up` starts one")
 
 
 def _print(found: dict[str, Any], output: str) -> None:

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -42,6 +42,7 @@ from .doctor import doctor
 from .inputs import read_input
 from .limits import limits, use_table
 from .live import follow
+from .options import Data, Output
 from .top import metrics, top, warnings
 from .view import StepTree, error_console, lack, local_time, seconds, task_table, to_json
 
@@ -62,8 +63,6 @@ app.command()(metrics)
 
 Source = Annotated[str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, or a name.")]
 TaskId = Annotated[str, typer.Argument(metavar="ID")]
-Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
-Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
 Input = Annotated[
     list[str] | None,
     typer.Option("-i", "--input", help="k=v (repeatable), @file.json, or - for standard input."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -14,14 +14,13 @@ from ..client import connect
 from ..config import load_settings
 from ..dead import DeadLetter, dead_letters
 from ..store.reading import FileReader
+from .options import Data, Output
 from .view import error_console, local_time, to_json
 
 dead = typer.Typer(
     help="Failed tasks and parked steps: list them, drive them again, or drop them.", no_args_is_help=True
 )
 
-Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
-Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
 Flow = Annotated[str | None, typer.Option("--workflow", help="Only of this workflow.")]
 User = Annotated[str | None, typer.Option("--user", help="Only of this user.")]
 Kind = Annotated[

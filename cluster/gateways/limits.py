@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ...protocols.errors import EngineClosed
 from ...protocols.limits import Amount
 from ..client import connect
-from ..cluster_file import running_cluster
-from ..config import Settings, load_settings, parse_limits
+from ..config import load_settings, parse_limits
+from .options import Data, Output, is_running, need_running
 from .view import to_json
 
 limits = typer.Typer(help="Show the limits and their use; `podium limits set llm=3` changes them.")
 
-Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
-Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
 Changes = Annotated[
     list[str],
     typer.Argument(metavar="NAME=AMOUNT", help="llm=3, 'llm per user=1', 'tokens=90000/min burst 20000'."),
@@ -31,32 +27,25 @@ def show(context: typer.Context, data: Data = None, output: Output = "table") ->
     """Show the limits and their use; without a running cluster, what the next one starts with."""
     if context.invoked_subcommand is not None:
         return
-    settings = load_settings(data=data, source="cli")
-    if _runs(settings):
+    if is_running(data):
         with connect(data=data, source="cli") as engine:
             uses = engine.status()["quotas"]
     else:
-        uses = {name: {"limit": amount, "held": None, "waiting": None} for name, amount in settings.limits.items()}
+        written = load_settings(data=data, source="cli").limits
+        uses = {name: {"limit": amount, "held": None, "waiting": None} for name, amount in written.items()}
     _print(uses, output)
 
 
 @limits.command("set")
 def change(changes: Changes, data: Data = None, output: Output = "table") -> None:
     """Change limits of the running cluster, until it ends; running steps keep what they hold."""
-    settings = load_settings(data=data, source="cli")
     wanted: dict[str, Amount] = {}
     for text in changes:
         wanted |= parse_limits(text, f"argument {text!r}")
-    if not _runs(settings):
-        raise EngineClosed(reason="no cluster is running: `podium up` starts one, or set limits in podium.toml")
+    need_running(data, "`podium up` starts one, or set limits in podium.toml")
     with connect(data=data, source="cli") as engine:
         uses = engine.set_limits(**wanted)
     _print(uses, output)
-
-
-def _runs(settings: Settings) -> bool:
-    cluster = running_cluster(settings.data)
-    return cluster is not None and cluster["kind"] == "ray"
 
 
 def _print(uses: dict[str, Any], output: str) -> None:

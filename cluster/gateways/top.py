@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -15,18 +15,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ...protocols.errors import EngineClosed
 from ...supervisors.gate import SHOW_USERS
 from ...supervisors.tally import quantile_s
 from ..client import connect
-from ..cluster_file import running_cluster
-from ..config import load_settings
 from .breakers import breaker_table
 from .limits import use_table
 from .metrics import exposition
+from .options import Data, Output, need_running
 
-Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
-Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
 Every = Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")]
 Times = Annotated[int | None, typer.Option("-n", "--times", min=1, help="Looks before it ends; without, for ever.")]
 
@@ -50,9 +46,7 @@ def metrics(data: Data = None) -> None:
 
 
 def _looks(data: Path | None, every_s: float, times: int | None) -> Iterator[dict[str, Any]]:
-    cluster = running_cluster(load_settings(data=data, source="cli").data)
-    if cluster is None or cluster["kind"] != "ray":
-        raise EngineClosed(reason="no cluster is running: `podium up` starts one")
+    need_running(data)
     with connect(data=data, source="cli") as engine:
         while True:
             yield {**engine.status(), "at": time.time()}
