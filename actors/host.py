@@ -11,9 +11,9 @@ to the next in its lane, or gives it back with the answer.
 Messages:
     run [task id, path, attempt, user, input, [timeout_s, idle_timeout_s, deadline], origin, lane, permit]: origin is
     the first of the tasks that this one continues, or itself; without permits the last two are None, and an attempt
-    with a lane may come with a permit or follow others. Answered by ["ok" | "fail",
-    output or failure, seconds (None if it never began), whether it is stuck, permit that comes back, amounts really
-    used by quota]; chunks are ["chunk", value] or ["log", level, text].
+    with a lane may come with a permit or follow others. Answered by ["ok" | "fail", output or failure, seconds (None
+    if it never began), whether it is stuck, permit that comes back, amounts really used by quota]; chunks are
+    ["chunk", value] or ["log", level, text].
     permit [lane, permit]: for whoever waits in the lane; answered by the permit if nobody does.
 """
 

@@ -47,7 +47,7 @@ class BaseTask:
 
     @property
     def status(self) -> TaskStatus:
-        """pending, running, completed, failed or cancelled, read now."""
+        """pending, running, parked, completed, failed or cancelled, read now."""
         if self._end is not None and self._end.done() and self._end.exception() is None:
             return self._end.result().status  # type: ignore[return-value]
         return self.record.status

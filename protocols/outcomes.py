@@ -24,8 +24,7 @@ class Failure:
     `expression` (a CEL expression failed), `no_rule`, `too_many_visits`, `too_many_rounds`, `rejected` (a
     supervising protocol's verdict), `escalated`, `bad_verdict`, `bad_goto`, `too_few` (a quorum missed),
     `breaker_open` (the protocol's breaker refuses calls), `uncertain` (nobody knows what a run of an at-most-once step
-    has done), `workflow_down` (its supervisor gave up, and `when_down` is
-    `fail`).
+    has done), `workflow_down` (its supervisor gave up, and `when_down` is `fail`).
     """
 
     code: str
@@ -40,7 +39,6 @@ class Failure:
     """Names of the classes that `kind` derives from, below Exception: `OSError` of a ConnectionError."""
     retry_after_s: float | None = None
     """When the exception said to come back: its `retry_after_s` or `retry_after`, or its response's Retry-After."""
-
     note: str = ""
     """Why it was not tried again although the policy would have had another attempt."""
 

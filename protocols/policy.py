@@ -37,7 +37,6 @@ class Retry(BaseModel):
     """Names of the exception classes (subclasses included) or failure codes worth another attempt; empty means all."""
     max_retry_after_s: Annotated[float, Field(ge=0)] = 300.0
     """A service may say when to come back, later than the policy would; if it is longer than this, the step fails."""
-
     budget: Annotated[float, Field(ge=0, le=1)] | None = 0.1
     """Retries of a protocol as a share of its first attempts, beside a reserve (setting `retry_reserve`); when they are
     used up, failures stand. Retries that led to success are not counted. None is no bound."""

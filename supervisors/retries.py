@@ -29,9 +29,8 @@ from .throttle import is_pressed
 
 PERIOD_S = 60.0
 """How fast a budget forgets: what is left of its distance to the reserve falls to 1/e in that time."""
-
 NOTHING_S = 0.1
-
+"""Too short a time to forget anything in."""
 _UNCERTAIN = frozenset({"timeout", "host_lost", "internal"})
 """Failures after which nobody knows what a run has done."""
 
@@ -84,8 +83,10 @@ class Retries:
             return StepFailed(place.path, failure, None, now)
         if step.at_most_once and failure.code in _UNCERTAIN:
             failure = replace(failure, code="uncertain")
-        failure, retry_at = self._retry(step, task, place, failure)
-        return StepFailed(place.path, failure, retry_at, now, actions_for(failure, step.on_error))
+        actions, retry_at = actions_for(failure, step.on_error), None
+        if "retry" in actions:
+            failure, retry_at = self._retry(step, task, place, failure)
+        return StepFailed(place.path, failure, retry_at, now, actions)
 
     def _step(self, task: TaskState, place: Place) -> StepSettings | None:
         return self._plans[task.record.hash].settings(place.node) if isinstance(place.node, Step) else None
@@ -112,8 +113,6 @@ class Retries:
     ) -> tuple[Failure, float | None]:
         """The failure, with a note on why it stands if the policy would have had another attempt; and when (UTC
         seconds) that follows, or None."""
-        if "retry" not in actions_for(failure, step.on_error):
-            return failure, None
         policy, attempt, now = step.retry, place.attempt, self._world.monotonic()
         budget = None if policy.budget is None or policy.attempts == 1 else self._budgets[step.ref]
         if budget is not None and attempt == 1:

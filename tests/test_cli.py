@@ -47,6 +47,27 @@ def test_run_prints_the_result_alone_on_standard_output(cli):
     assert "completed" in err
 
 
+def test_what_failed_is_a_dead_letter_without_a_cluster(cli):
+    (cli.folder / "bad.yaml").write_text("name: bad\nroot: {sequence: [tests.sample:add, tests.sample:fail]}\n")
+    assert cli("dead", "ls")[2] == "No dead letters.\n"
+    cli("run", "bad.yaml", "-i", "n=1", "-q")
+    code, out, _ = cli("dead", "ls", "-o", "json")
+    (letter,) = json.loads(out)
+    assert (code, letter["category"], letter["error"]["step"]) == (0, "internal", "fail")
+    assert cli("dead", "ls")[1].splitlines()[1] == "  fail: cannot do {'n': 2}"
+    assert "✗ fail" in cli("dead", "show", letter["id"])[1]
+    (new,) = cli("dead", "redrive", "--all")[1].split()
+    assert new != letter["id"] and cli("dead", "drop", new)[1] == "dropped 1\n"
+    assert cli("dead", "ls", "-o", "json")[1] == "[]\n"
+
+
+def test_commands_for_dead_letters_say_what_is_wrong(cli):
+    assert "give either ids or --all" in cli("dead", "redrive")[2]
+    assert "is none of validation" in cli("dead", "ls", "--category", "external")[2]
+    assert cli("dead", "drop", "t-nowhere")[0] == 3
+    assert "no cluster is running" in cli("breakers")[2]
+
+
 def test_quiet_prints_nothing_else(cli):
     assert cli("run", "flow.yaml", "-i", "n=1", "-q")[2] == ""
 

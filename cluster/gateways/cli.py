@@ -183,6 +183,9 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
     _print_facts(console, record)
 
 
+dead.command("show")(show)
+
+
 def _print_facts(console: Console, record: TaskRecord) -> None:
     console.print(f"accepted {local_time(record.accepted_at)}, user {record.user}, priority {record.priority}")
     if record.finished_at is not None:
