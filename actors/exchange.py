@@ -76,6 +76,10 @@ DEFAULT_LIMITS = ExchangeLimits()
 _sessions = itertools.count(1)
 
 
+def _nothing() -> None:
+    """A transport that is not bound to a connection."""
+
+
 @dataclass(slots=True)
 class _Open:
     on_reply: Callable[[Reply], None]
@@ -100,10 +104,12 @@ class Near:
         call: Transport,
         session: str,
         limits: ExchangeLimits = DEFAULT_LIMITS,
+        hang_up: Callable[[], None] = _nothing,
     ) -> None:
-        """`session` names this side; a number is added, so that each exchange has a session of its own."""
+        """`session` names this side; a number is added, so that each exchange has a session of its own. `hang_up`
+        is called when no call will follow."""
         self.address, self.counts = address, ExchangeCounts()
-        self._call, self._limits = call, limits
+        self._call, self._limits, self._hang_up = call, limits, hang_up
         self._session = f"{session}/{next(_sessions)}"
         self._loop = asyncio.get_running_loop()
         self._numbers, self._frame_numbers = itertools.count(1), itertools.count(1)
@@ -183,6 +189,7 @@ class Near:
         self._open.clear()
         self._queue.clear()
         self._forget_lease()
+        self._hang_up()
 
     def _forget_lease(self) -> None:
         if self._lease is not None:
@@ -282,6 +289,7 @@ class Near:
             return
         self._lost = error
         self._forget_lease()
+        self._hang_up()
         self._queue.clear()
         still_open, self._open = self._open, {}
         for message in still_open.values():

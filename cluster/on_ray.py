@@ -33,6 +33,7 @@ from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
 from .presence import announce, end
+from .wire import connect, listen
 from .world import LOG, LoopWorld, load_from_path, new_actor, new_event_loop
 
 T = TypeVar("T")
@@ -62,6 +63,8 @@ class Resident:
         self._starting: asyncio.Task[Value] | None = None
         self._actor: Actor
         self._far: Far
+        self._server: asyncio.AbstractServer
+        """Held as long as this lives, or the loop might let it go."""
 
     async def start(self) -> bytes:
         """Start the actor inside; the same answer for every caller. ["ok", value] or ["fail", kind, reason]."""
@@ -83,7 +86,15 @@ class Resident:
         setup = unpack(self._setup, max_bytes=_SETUP_BYTES)
         if ray.get_runtime_context().was_current_actor_reconstructed:
             setup["cold"] = False
-        return await self._actor.start(setup)
+        value = await self._actor.start(setup)
+        await self._listen()
+        return value
+
+    async def _listen(self) -> None:
+        try:
+            self._server = await listen(Path(self._data), self._address, self._far.take_in)
+        except OSError as error:
+            LOG.warning("%s is reached by Ray's calls only: no socket, %s", self._address, error)
 
     async def exchange(self, frame: bytes) -> bytes:
         if self._starting is None or not self._starting.done():
@@ -108,8 +119,8 @@ class Resident:
 class ThreadedResident:
     """The same around a protocol host: plain methods in front of an event loop in a thread of its own.
 
-    Ray calls them with 0.3 ms less than async methods (docs/performance.md). A call that waits holds a thread,
-    so this is for actors that one other talks to.
+    Code of users runs there, and does not keep Ray from ending the actor when it blocks that loop. Ray calls plain
+    methods with 0.3 ms less, too. A call that waits holds a thread, so this is for actors that one other talks to.
     """
 
     def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
@@ -149,8 +160,11 @@ class RayWorld(LoopWorld):
         self._handles.clear()
 
     def line(self, address: str) -> Line:
-        handle = self._handles.get(address) or self._find(address)
-        return Near(address, _call_to(address, handle), f"{self.address}@{os.getpid()}")
+        session = f"{self.address}@{os.getpid()}"
+        wire = connect(self.data, address)
+        if wire is not None:
+            return Near(address, wire, session, hang_up=wire.close)
+        return Near(address, _call_to(address, self._handles.get(address) or self._find(address)), session)
 
     async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
         await self.kill(address)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from ..protocols.errors import PodiumError
 from .store import lock
+from .wire import FOLDER
 
 _POLL_S = 0.005
 _held: dict[str, int] = {}
@@ -60,6 +61,8 @@ async def end_all(data: Path) -> None:
     """Kill whatever is left of an earlier cluster on `data`."""
     for path in sorted((data / "run").glob("*")):
         await _end(path)
+        path.unlink(missing_ok=True)
+    for path in (data / FOLDER).glob("*"):
         path.unlink(missing_ok=True)
 
 

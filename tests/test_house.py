@@ -26,7 +26,11 @@ OUTSIDE = {
     "signal",
     "psutil",
 }
-"""What only cluster/ may touch: Ray, clocks, processes, files, sockets."""
+"""What only cluster/ may touch, and user-land: Ray, clocks, processes, files, sockets."""
+
+
+def is_user_land(path: Path) -> bool:
+    return path.relative_to(ROOT).parts[:2] == ("protocols", "library")
 
 
 def room_of(path: Path) -> str:
@@ -55,8 +59,14 @@ def test_a_room_imports_only_rooms_above_it(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_engine_never_needs_a_ready_made_protocol(path):
+    if not is_user_land(path) and room_of(path) != "cluster":
+        assert not [name for name, _ in imported(path) if name.startswith("podium.protocols.library")]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_ray_clocks_files_and_sockets_stay_in_cluster(path):
-    if room_of(path) != "cluster":
+    if room_of(path) != "cluster" and not is_user_land(path):
         names = {name.split(".")[0] for name, _ in imported(path)}
         assert not names & OUTSIDE, f"{path} imports {names & OUTSIDE}"
 

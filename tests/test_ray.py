@@ -80,6 +80,20 @@ def test_many_tasks(engine):
     assert [task.result(timeout_s=60)["n"] for task in tasks] == [n + 3 for n in range(500)]
 
 
+def test_where_no_socket_can_be_the_same_goes_by_calls_of_ray(engine):
+    folder = engine.settings.data.resolve() / "sockets"
+    aside = folder.rename(folder.with_name("aside"))
+    folder.touch()
+    try:
+        tasks = engine.submit_many(Workflow("called", Sequence(sample.add, sample.add)), [{"n": n} for n in range(50)])
+        assert [task.result(timeout_s=60)["n"] for task in tasks] == [n + 2 for n in range(50)]
+        kill(engine, "supervisor/called")
+        assert engine.submit(Workflow("called", Sequence(sample.add, sample.add)), {"n": 1}).result(60) == {"n": 3}
+    finally:
+        folder.unlink()
+        aside.rename(folder)
+
+
 def test_a_failure_brings_the_traceback_across(engine):
     with pytest.raises(TaskFailed, match="ValueError: cannot do 3") as caught:
         engine.submit(Workflow("bad", Sequence(sample.fail)), 3).result(timeout_s=60)

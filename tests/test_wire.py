@@ -1,0 +1,155 @@
+"""Frames over Unix sockets: what arrives, and how the end of the other process is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from podium.actors.exchange import Near
+from podium.actors.far_side import Far
+from podium.cluster.wire import FOLDER, connect, listen
+from podium.protocols.errors import PeerLost
+
+ADDRESS = "host/flow/tests.sample:echo/0"
+FAR_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from podium.actors.far_side import Far
+from podium.cluster.wire import listen
+
+async def main():
+    def receive(ask):
+        if ask.kind == "echo":
+            ask.reply(ask.payload)
+    await listen(Path(sys.argv[1]), sys.argv[2], Far(receive, "far").take_in)
+    print("listening", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def echo(ask):
+    if ask.kind == "echo":
+        ask.reply(ask.payload)
+
+
+def near_to(data: Path) -> Near:
+    wire = connect(data, ADDRESS)
+    assert wire is not None
+    return Near(ADDRESS, wire, "near", hang_up=wire.close)
+
+
+def run(work):
+    return asyncio.run(asyncio.wait_for(work, 20))
+
+
+@pytest.fixture
+def far_process(tmp_path):
+    command = [sys.executable, "-c", FAR_PROCESS, str(tmp_path), ADDRESS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"listening\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 12_000_000])
+def test_frames_of_any_size_arrive(tmp_path, size):
+    async def work():
+        async with await listen(tmp_path, ADDRESS, Far(echo, "far").take_in):
+            near = near_to(tmp_path)
+            assert await asyncio.gather(*(near.ask("echo", bytes(size)) for _ in range(3))) == [bytes(size)] * 3
+            near.close()
+
+    run(work())
+
+
+def test_the_death_of_the_other_process_is_told_at_once(tmp_path, far_process):
+    async def work():
+        near = near_to(tmp_path)
+        assert await near.ask("echo", 7) == 7
+        never = asyncio.ensure_future(near.ask("silence"))
+        await near.ask("echo", 8)
+        os.kill(far_process.pid, signal.SIGKILL)
+        with pytest.raises(PeerLost):
+            await never
+        with pytest.raises(PeerLost):
+            await near.ask("echo", 9)
+
+    run(work())
+
+
+def test_a_wire_is_bound_to_the_process_that_it_was_opened_to(tmp_path, far_process):
+    async def work():
+        old = near_to(tmp_path)
+        await old.ask("echo", 1)
+        async with await listen(tmp_path, ADDRESS, Far(echo, "successor").take_in):
+            new = near_to(tmp_path)
+            assert await new.ask("echo", 2) == 2
+            assert await old.ask("echo", 3) == 3
+            far_process.kill()
+            with pytest.raises(PeerLost):
+                await old.ask("silence")
+            assert await new.ask("echo", 4) == 4
+            new.close()
+
+    run(work())
+
+
+def test_nobody_there_is_known_without_waiting(tmp_path):
+    async def work():
+        assert connect(tmp_path, ADDRESS) is None
+        server = await listen(tmp_path, ADDRESS, Far(echo, "far").take_in)
+        server.close()
+        await server.wait_closed()
+        assert connect(tmp_path, ADDRESS) is None
+
+    run(work())
+
+
+def test_a_deep_data_directory_is_no_problem(tmp_path):
+    data = tmp_path / ("d" * 120) / ("e" * 120)
+
+    async def work():
+        async with await listen(data, ADDRESS, Far(echo, "far").take_in):
+            near = near_to(data)
+            assert await near.ask("echo", "deep") == "deep"
+            near.close()
+
+    run(work())
+
+
+def test_only_the_owner_may_enter_the_folder(tmp_path):
+    async def work():
+        async with await listen(tmp_path, ADDRESS, Far(echo, "far").take_in):
+            assert (tmp_path / FOLDER).stat().st_mode & 0o777 == 0o700
+
+    run(work())
+
+
+@pytest.mark.parametrize("sent", [struct.pack("!QQ", 1 << 40, 1), struct.pack("!QQ", 3, 1) + b"\xc1\xc1\xc1"])
+def test_who_sends_what_is_no_frame_is_cut_off_and_others_are_not(tmp_path, monkeypatch, sent):
+    monkeypatch.chdir(tmp_path)
+
+    async def work():
+        loop = asyncio.get_running_loop()
+        async with await listen(tmp_path, ADDRESS, Far(echo, "far").take_in):
+            near = near_to(tmp_path)
+            (place,) = [f"sockets/{name}" for name in os.listdir("sockets")]
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.setblocking(False)
+                stranger.connect(place)
+                await loop.sock_sendall(stranger, sent)
+                assert await loop.sock_recv(stranger, 1) == b""
+            assert await near.ask("echo", 1) == 1
+            near.close()
+
+    run(work())
