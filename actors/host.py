@@ -45,6 +45,7 @@ class ProtocolHost:
         self._concurrency = 1
         self._grace_s = 1.0
         self._max_bytes = MAX_VALUE_BYTES
+        self.config: Mapping[str, Any] = {}
         self._log = logging.getLogger("podium.protocol")
         self._waiting: deque[_Attempt] = deque()
         self._lanes: defaultdict[int, deque[_Attempt]] = defaultdict(deque)
@@ -52,10 +53,11 @@ class ProtocolHost:
         self._active: set[_Attempt] = set()
 
     async def start(self, setup: Mapping[str, Any]) -> None:
-        """setup: ref, name, concurrency, grace_s, max_value_bytes, code (pickle or None), search_path."""
+        """setup: ref, name, concurrency, grace_s, max_value_bytes, config, code (pickle or None), search_path."""
         target = self._world.load_protocol(setup["ref"], setup.get("code"), setup.get("search_path") or [])
         self._concurrency = setup["concurrency"]
         self._grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
+        self.config = setup["config"]
         self._log = logging.getLogger(f"podium.protocol.{setup['name']}")
         self._binding = Binding(target)
         if isinstance(self._binding.live, Protocol):
@@ -131,6 +133,9 @@ class ProtocolHost:
     @property
     def log(self) -> logging.Logger:
         return self._log
+
+    def folder(self) -> str:
+        return self._world.folder(self.binding.ref)
 
     def check_size(self, output: Value) -> None:
         """Raise InvalidOutput if `output` cannot travel."""
@@ -264,10 +269,12 @@ class _Attempt:
             deadline=deadline,
             log=log,
             origin=self._origin,
+            config=self._host.config,
             _emit=lambda value: self._chunk(["chunk", value]),
             _heartbeat=self.heard,
             _cancelled=lambda: self._stopping is not None,
             _used=self._used,
+            _folder=self._host.folder,
         )
 
     def _chunk(self, chunk: list[Value]) -> None:

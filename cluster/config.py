@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..protocols.conditions import check_expression
 from ..protocols.errors import InvalidInput, InvalidSetting
 from ..protocols.limits import Amount, Limit, read_limits
-from ..protocols.values import MAX_VALUE_BYTES
+from ..protocols.values import MAX_VALUE_BYTES, check_value
 from ..supervisors.settings import Governance
 
 DEFAULT_LIMITS: dict[str, Amount] = {
@@ -106,6 +106,8 @@ class Settings(BaseModel):
     """Restarts of one workflow's supervisor within `restart_period_s`; one more, and the workflow is down."""
     restart_period_s: Annotated[float, Field(gt=0)] = 60.0
     """The window of `restart_intensity`, in seconds."""
+    config: Mapping[str, Any] = {}
+    """What protocols get as `ctx.config`, plain data; `requests` in it is for `podium ask` (docs/requests.md)."""
     reconnect_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that a client waits for a lost coordinator or supervisor to come back."""
     sources: Mapping[str, str] = {}
@@ -117,6 +119,14 @@ class Settings(BaseModel):
             return limits
         _readable(limits)
         return {**DEFAULT_LIMITS, **limits}
+
+    @field_validator("config")
+    @classmethod
+    def _is_plain(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return dict(check_value(dict(config), "config"))
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("alerts")
     @classmethod
@@ -200,8 +210,20 @@ def _from_environment() -> dict[str, tuple[Any, str]]:
     for variable, text in os.environ.items():
         if variable.startswith(_PREFIX):
             name = variable.removeprefix(_PREFIX).lower()
-            found[name] = (parse_limits(text, variable) if name == "limits" else text, variable)
+            found[name] = (_from_text(name, text, variable), variable)
     return found
+
+
+def _from_text(name: str, text: str, variable: str) -> Any:
+    """Mappings are JSON objects, and limits may be written shorter."""
+    if name == "limits":
+        return parse_limits(text, variable)
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidSetting(name=name, source=variable, problem=f"not JSON: {error}") from error
 
 
 def _from_keywords(keywords: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:

@@ -9,11 +9,13 @@ they must not block: use `await asyncio.sleep(...)` in place of waiting.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from ..actors.host import ProtocolHost
 from ..protocols.errors import PeerUnreachable, PodiumError
@@ -91,6 +93,7 @@ class Simulation:
         """Addresses of the actors that were stopped, in order."""
         self.cluster: SimulatedCluster
         self.loop = VirtualLoop()
+        self._folders: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self, work: Callable[[AsyncEngine], Awaitable[T]], within_s: float = 100_000.0) -> T:
         """Run to the end in virtual time; TimeoutError if that is not reached `within_s` virtual seconds."""
@@ -112,6 +115,14 @@ class Simulation:
     def now(self) -> float:
         """UTC seconds in the simulation."""
         return EPOCH_UTC + self.loop.time() + self.clock_offset_s
+
+    def folder(self, name: str) -> str:
+        """What `ctx.folder` is: real, and gone with the simulation."""
+        if self._folders is None:
+            self._folders = tempfile.TemporaryDirectory(prefix="podium-")
+        path = Path(self._folders.name) / quote(name, safe="")
+        path.mkdir(exist_ok=True)
+        return str(path)
 
     def kill(self, address: str) -> None:
         """Kill an actor, with what it owns, this instant."""
@@ -251,6 +262,9 @@ class _SimulatedWorld(CellWorld):
 
     def load(self) -> Load:
         return Load(self._simulation.cpu_used, self._simulation.memory_used)
+
+    def folder(self, name: str) -> str:
+        return self._simulation.folder(name)
 
     async def run_command(self, command: str, text: str) -> None:
         self._simulation.told.append((command, text))

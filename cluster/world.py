@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 
@@ -128,6 +129,11 @@ class LoopWorld:
 
     async def open_count(self, shard: str) -> int:
         return FileReader(self.data).open_count(shard)
+
+    def folder(self, name: str) -> str:
+        path = self.data.resolve() / "protocols" / quote(name, safe="")
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return str(path)
 
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         """Import it; what is pickled is for clusters that have other processes."""

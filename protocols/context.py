@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,10 @@ def _never() -> bool:
     return False
 
 
+def _no_folder() -> str:
+    raise InvalidInput(problem="a context made by hand has no folder; give one: Context(_folder=lambda: path)")
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """One attempt of one step. Everything is safe to use from the thread that `run` is called in."""
@@ -37,6 +41,8 @@ class Context:
     """UTC seconds since 1970 at which this attempt, its step, a node around it or the task times out first, or None."""
     origin: str = ""
     """The first task of a chain in which each continues a failed one; else the task itself."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What the cluster's setting `config` holds, the same for every protocol."""
     log: logging.Logger | logging.LoggerAdapter[Any] = field(
         default_factory=lambda: logging.getLogger("podium.protocol")
     )
@@ -45,6 +51,7 @@ class Context:
     _heartbeat: Callable[[], None] = _nothing
     _cancelled: Callable[[], bool] = _never
     _used: dict[str, float] = field(default_factory=dict)
+    _folder: Callable[[], str] = _no_folder
 
     @property
     def idempotency_key(self) -> str:
@@ -57,6 +64,12 @@ class Context:
         """Whether this attempt was cancelled or timed out. Plain functions look here and return early;
         async ones get an asyncio.CancelledError instead."""
         return self._cancelled()
+
+    @property
+    def folder(self) -> str:
+        """Path of a folder for this protocol's own files, below the data directory; made if it is not there, and kept.
+        Replicas, and other workflows with the same protocol, have the same one."""
+        return self._folder()
 
     def used(self, **amounts: float) -> None:
         """What this run has really used of its rates: `ctx.used(tokens=812)`. Amounts of several calls add up.

@@ -313,6 +313,7 @@ class Pool:
             "concurrency": declared.concurrency,
             "grace_s": self._settings.grace_s,
             "max_value_bytes": self._settings.max_value_bytes,
+            "config": self._settings.config,
             "code": self._code,
             "code_from": self._code_from,
             "search_path": self._search_path,

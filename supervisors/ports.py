@@ -169,6 +169,9 @@ class World(Protocol):
     async def open_count(self, shard: str) -> int:
         """Tasks of a shard that have not ended, read without taking it over."""
 
+    def folder(self, name: str) -> str:
+        """Path of a folder that lasts, for whoever names it; made if it is not there."""
+
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         """The protocol, imported from `search_path` or unpickled. Raises LookupError."""
 

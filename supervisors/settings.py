@@ -46,6 +46,8 @@ class Governance:
     on_alert: str | None = None
     """Command that gets each alert."""
     alert_every_s: float = 10.0
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What protocols get as `ctx.config`."""
     restart_intensity: int = 10
     top_restart_intensity: int = 3
     restart_period_s: float = 60.0

@@ -1,0 +1,213 @@
+"""A full-text index over the text files below a folder, asked with questions in a person's words.
+
+The files are authoritative; the index is a cache in one SQLite file (index_database.py) that is brought up to date
+by `refresh` (indexing.py) and never by itself. What is indexed is decided in files.py, how files are cut into
+passages in passages.py, how questions are read in words.py, and what comes first in ranking.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from .files import STANDARD_LIMITS, IndexLimits, Reason
+from .index_database import delete, is_damage, open_reading, open_writing, take_lock
+from .indexing import Counts, Pass
+from .ranking import Ranked, ranked
+
+__all__ = ["FileIndex", "IndexLimits", "Passage", "Refreshed", "Until"]
+
+Until: TypeAlias = float | Callable[[], bool] | None
+"""When to stop: a reading of `time.monotonic()` in seconds, or what says True once time is up; None is never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a file that has to do with a question."""
+
+    path: str
+    """Relative to the root, with slashes."""
+    line: int
+    end_line: int
+    """The last one that belongs to it; both count from 1."""
+    text: str
+    score: float
+    """Higher is better; comparable within one result only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a refresh did."""
+
+    complete: bool
+    """Everything was looked at since it was called: the index is as the files were then."""
+    locked_out: bool
+    """Another process writes this index; nothing was done."""
+    seen: int
+    """Files that were looked at, without those that a rule, their name, kind or size keeps out."""
+    read: int
+    """Files of these that were opened."""
+    indexed: int
+    unchanged: int
+    removed: int
+    """Files taken out because they are gone or are kept out now."""
+    skipped: Mapping[Reason, int]
+    """What is not indexed, by the reason; a folder that is not gone into counts once."""
+    took_s: float
+
+
+class FileIndex:
+    """The index of one root. Calls from several threads wait for each other."""
+
+    def __init__(self, root: Path, database: Path, limits: IndexLimits = STANDARD_LIMITS) -> None:
+        """Open the index, or make an empty one; `refresh` fills it.
+
+        Args:
+            root: the folder whose files are indexed, with all below.
+            database: the SQLite file of the index; `<database>.lock` is made beside it. Outside of the root, or in
+                a folder that is ignored there.
+
+        Raises:
+            NotADirectoryError: the root is no folder.
+            ValueError: `database` is an SQLite file of something else.
+            OSError, sqlite3.OperationalError: the file or its lock cannot be made.
+        """
+        if not root.is_dir():
+            raise NotADirectoryError(f"the root of a file index must be a folder: {root}")
+        self._root, self._database, self._limits = root.resolve(), database.absolute(), limits
+        self._origin = f"{self._root} {limits}"
+        self._turn = threading.Lock()
+        self._lock: int | None = None
+        self._db: sqlite3.Connection | None = None
+        self._pass: Pass | None = None
+        self._closed = False
+        self._open()
+
+    def refresh(self, until: Until = None) -> Refreshed:
+        """Bring the index up to date with the files, as far as time allows.
+
+        Stopped early, it goes on at the next call where it was, and then looks once more at what came before.
+
+        Raises:
+            ValueError: the index is closed.
+            sqlite3.OperationalError: the index cannot be written: the disk is full, say.
+        """
+        started_at, counts = time.monotonic(), Counts()
+        with self._turn:
+            db = self._open()
+            complete = db is not None and self._refresh(db, counts, _deadline(until))
+        skipped: Mapping[Reason, int] = dict(counts.skipped)
+        took_s = time.monotonic() - started_at
+        done = (counts.seen, counts.read, counts.indexed, counts.unchanged, counts.removed)
+        return Refreshed(complete, db is None, *done, skipped, took_s)
+
+    def search(self, question: str, limit: int = 20) -> list[Passage]:
+        """The passages that have most to do with a question, the best first; any text is a question.
+
+        Raises:
+            ValueError: the index is closed.
+        """
+        with self._turn:
+            db = self._open()
+            if limit < 1:
+                return []
+            if db is not None:
+                return self._search(db, question, limit)
+            beside = open_reading(self._database, self._origin)
+            if beside is None:
+                return []
+            with closing(beside):
+                return self._search(beside, question, limit)
+
+    def close(self) -> None:
+        """Close the file and let others write it. May be called again."""
+        with self._turn:
+            self._closed = True
+            self._let_go()
+
+    def _open(self) -> sqlite3.Connection | None:
+        """The connection that writes; None if another process holds the lock."""
+        if self._closed:
+            raise ValueError(f"the file index of {self._root} is closed")
+        if self._lock is None:
+            self._lock = take_lock(self._database)
+        if self._lock is None:
+            return None
+        if self._db is None:
+            try:
+                self._db = open_writing(self._database, self._origin)
+            except BaseException:
+                self._let_go()
+                raise
+        return self._db
+
+    def _let_go(self) -> None:
+        self._pass = None
+        if self._db is not None:
+            self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+        self._db = self._lock = None
+
+    def _refresh(self, db: sqlite3.Connection, counts: Counts, is_over: Callable[[], bool]) -> bool:
+        try:
+            return self._run_passes(db, counts, is_over)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+        anew = self._make_anew()
+        return anew is not None and self._run_passes(anew, counts, is_over)
+
+    def _run_passes(self, db: sqlite3.Connection, counts: Counts, is_over: Callable[[], bool]) -> bool:
+        """Finish the pass that was left, then make one of today."""
+        left, self._pass = self._pass, None
+        if left is not None and not left.run(counts, is_over):
+            self._pass = left
+            return False
+        if left is not None and is_over():
+            return False
+        whole = Pass(db, self._root, self._limits)
+        done = whole.run(counts, is_over)
+        self._pass = None if done else whole
+        return done
+
+    def _make_anew(self) -> sqlite3.Connection | None:
+        """Throw a damaged index away; the lock stays held."""
+        self._pass = None
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        delete(self._database)
+        return self._open()
+
+    def _search(self, db: sqlite3.Connection, question: str, limit: int) -> list[Passage]:
+        try:
+            return [_passage(db, found) for found in ranked(db, question, limit)]
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+        if db is self._db:
+            self._make_anew()
+        return []
+
+
+def _deadline(until: Until) -> Callable[[], bool]:
+    if until is None:
+        return lambda: False
+    if callable(until):
+        return until
+    end_s = until
+    return lambda: time.monotonic() >= end_s
+
+
+def _passage(db: sqlite3.Connection, found: Ranked) -> Passage:
+    query = "SELECT line, end_line, text FROM passages WHERE rowid = ?"
+    line, end_line, text = db.execute(query, (found.row,)).fetchone()
+    return Passage(found.path, line, end_line, text, found.score)

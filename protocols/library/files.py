@@ -1,0 +1,201 @@
+"""Finding the text files below a folder: what is worth reading, and why the rest is not.
+
+The walk judges by name, kind and size alone and opens nothing but files of rules; `read_text` then opens one file
+and judges its content. No symlink is followed: one that leads inside leads to what is found anyway, one that leads
+outside is not ours. What cannot be read is said with its reason, never raised.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from .ignoring import Rules, is_ignored, lines_of, rules_above
+
+Reason: TypeAlias = Literal[
+    "ignored", "tool folder", "symlink", "special", "secret", "too large", "too many", "binary", "unreadable", "name"
+]
+"""Why something is not indexed.
+
+`ignored` counts an ignored folder once; `tool folder` is .git, a virtual environment and the like; `special` is a
+socket, a pipe or a device; `name` is a name that is not UTF-8.
+"""
+
+TOOL_FOLDERS = frozenset({".git", ".hg", ".svn", "node_modules", "__pycache__"})
+SECRETS = (
+    *(".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk"),
+    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".htpasswd"),
+    *(".npmrc", ".pypirc", ".git-credentials", ".dockercfg", "credentials", "credentials.*", "secrets.*"),
+)
+"""Names of files that usually hold secrets, in lower case."""
+SECRET_FOLDERS = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker"})
+HARMLESS = ("*.example", "*.sample", "*.template", "*.pub")
+"""Names that look like secrets and are none."""
+BINARY_PROBE_BYTES = 8192
+"""A NUL within so many first bytes makes a file binary; it is also git's rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexLimits:
+    """What is indexed, and in what pieces. Other limits than an index was made with build it anew."""
+
+    max_file_bytes: int = 1_048_576
+    """Files larger than this are skipped."""
+    max_files: int = 200_000
+    """Files beyond so many are skipped; which ones is decided by the order of their paths."""
+    passage_lines: int = 40
+    """Longest passage, in lines."""
+    passage_chars: int = 4_000
+    """Longest passage, in characters; a longer line is cut."""
+    with_secrets: bool = False
+    """Index files that look like secrets, too."""
+
+    def __post_init__(self) -> None:
+        least = {"max_file_bytes": 1, "max_files": 1, "passage_lines": 4, "passage_chars": 200}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {minimum}")
+
+
+STANDARD_LIMITS = IndexLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something that the walk came upon: a file to index, or what is skipped and why."""
+
+    path: str
+    """Relative to the root, with slashes."""
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    skipped: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The content of one file as it was when it was opened."""
+
+    content: bytes
+    size_bytes: int
+    mtime_ns: int
+
+    @property
+    def is_binary(self) -> bool:
+        return b"\0" in self.content[:BINARY_PROBE_BYTES]
+
+
+def walk(root: Path, limits: IndexLimits) -> Iterator[Found]:
+    """Everything below the root that is a file to index or is skipped, folder by folder, each in order of names.
+
+    Holds no handle between two steps, so that it can be left and taken up again later.
+    """
+    room = limits.max_files
+    waiting: list[tuple[str, tuple[Rules, ...]]] = [("", rules_above(root))]
+    while waiting:
+        folder, chain = waiting.pop()
+        entries = _entries(root, folder)
+        if entries is None:
+            yield Found(folder.rstrip("/") or ".", skipped="unreadable")
+            continue
+        if folder and any(entry.name == "pyvenv.cfg" for entry in entries):
+            yield Found(folder.rstrip("/"), skipped="tool folder")
+            continue
+        chain = _with_own_rules(chain, root, folder, entries)
+        below = []
+        for entry in entries:
+            found = _judge(entry, folder + entry.name, chain, limits)
+            if found is None:
+                below.append((f"{folder}{entry.name}/", chain))
+                continue
+            if found.skipped is None:
+                room -= 1
+                found = found if room >= 0 else Found(found.path, skipped="too many")
+            yield found
+        waiting += reversed(below)
+
+
+def read_text(path: Path) -> Text | None:
+    """The content of a file; None if it cannot be read, is no regular file any more, or became a symlink.
+
+    Size and time are those of before reading: a change meanwhile makes them differ at the next look.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        with os.fdopen(handle, "rb") as file:
+            now = os.fstat(handle)
+            if not stat.S_ISREG(now.st_mode):
+                return None
+            return Text(file.read(now.st_size + 1), now.st_size, now.st_mtime_ns)
+    except OSError:
+        return None
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a file of this name usually holds keys or passwords."""
+    name = name.lower()
+    if any(fnmatchcase(name, pattern) for pattern in HARMLESS):
+        return False
+    return any(fnmatchcase(name, pattern) for pattern in SECRETS)
+
+
+def _entries(root: Path, folder: str) -> list[os.DirEntry[str]] | None:
+    try:
+        with os.scandir(root / folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return None
+
+
+def _with_own_rules(
+    chain: tuple[Rules, ...], root: Path, folder: str, entries: list[os.DirEntry[str]]
+) -> tuple[Rules, ...]:
+    if not any(entry.name in (".gitignore", ".git") for entry in entries):
+        return chain
+    own = Rules(lines_of(root / folder), below=len(folder))
+    return (*chain, own) if own else chain
+
+
+def _judge(entry: os.DirEntry[str], path: str, chain: tuple[Rules, ...], limits: IndexLimits) -> Found | None:
+    """What an entry is; None for a folder to go into."""
+    try:
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if not _is_utf8(entry.name):
+            return Found(path.encode(errors="replace").decode(), skipped="name")
+        if is_folder and entry.name in TOOL_FOLDERS:
+            return Found(path, skipped="tool folder")
+        if is_ignored(chain, path, is_folder):
+            return Found(path, skipped="ignored")
+        return _judge_folder(entry, path, limits) if is_folder else _judge_file(entry, path, limits)
+    except OSError:
+        return Found(path, skipped="unreadable")
+
+
+def _judge_folder(entry: os.DirEntry[str], path: str, limits: IndexLimits) -> Found | None:
+    is_secret = entry.name in SECRET_FOLDERS and not limits.with_secrets
+    return Found(path, skipped="secret") if is_secret else None
+
+
+def _judge_file(entry: os.DirEntry[str], path: str, limits: IndexLimits) -> Found:
+    now = entry.stat(follow_symlinks=False)
+    skipped: Reason | None = None
+    if stat.S_ISLNK(now.st_mode):
+        skipped = "symlink"
+    elif not stat.S_ISREG(now.st_mode):
+        skipped = "special"
+    elif not limits.with_secrets and looks_secret(entry.name):
+        skipped = "secret"
+    elif now.st_size > limits.max_file_bytes:
+        skipped = "too large"
+    return Found(path, now.st_size, now.st_mtime_ns, skipped)
+
+
+def _is_utf8(name: str) -> bool:
+    return name.isascii() or name.encode(errors="surrogateescape").decode(errors="replace") == name

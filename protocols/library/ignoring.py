@@ -1,0 +1,155 @@
+"""What git would ignore: `.gitignore` files, nested ones, and `.git/info/exclude`.
+
+`pathspec` translates each pattern; which pattern wins is decided here, one path at a time, as git does it: the last
+matching line of the deepest file decides, and what lies below an ignored folder is never asked about, because the
+walk does not go there. Asking pathspec about whole paths instead gets `a/**` with `!a/keep.txt` wrong.
+A pattern that pathspec cannot read is passed over, as git does. A person's global excludes are not read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+MAX_RULES_BYTES = 1_048_576
+"""Of one file of rules; the rest of a longer one is not read."""
+_ANYWHERE = re.compile(r"/?(?:\*\*/)+([^/]+)")
+"""`**/name`, which says no more than `name`."""
+_NAMED_GROUP = re.compile(r"\(\?P<\w+>")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One line."""
+
+    regex: re.Pattern[str]
+    ignores: bool
+    """False for a line with `!`."""
+    folders_only: bool
+    of_name: bool
+    """It is about the last part of a path alone: a pattern without a slash within."""
+    below: bool
+    """It is about all below a folder, not the folder: `a/**`."""
+
+    def matches(self, path: str, is_folder: bool) -> bool:
+        if self.folders_only and not is_folder:
+            return False
+        if self.of_name:
+            return self.regex.search(path.rpartition("/")[2]) is not None
+        return (self.regex.search(path) if self.below else self.regex.fullmatch(path)) is not None
+
+
+class Rules:
+    """The rules that one folder brings in, for paths that are relative to the root of the walk."""
+
+    def __init__(self, lines: Iterable[str], below: int = 0, above: str = "") -> None:
+        """Read the lines of a folder's files, the weaker file first.
+
+        Args:
+            below: characters that lead from the root of the walk to the folder, with the last slash.
+            above: what leads from the folder to the root of the walk, with the last slash, if it lies above.
+        """
+        self._rules = [rule for line in lines if (rule := _rule(line)) is not None]
+        self._below, self._above = below, above
+        union = "|".join(f"(?:{_NAMED_GROUP.sub('(?:', rule.regex.pattern)})" for rule in self._rules)
+        self._any = re.compile(union)
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def verdict(self, path: str, is_folder: bool) -> bool | None:
+        """True if a path is ignored, False if it is wanted, None if no rule here says anything."""
+        own = self._above + path[self._below :]
+        if self._any.search(own) is None:  # most paths; one search instead of one for each rule
+            return None
+        for rule in reversed(self._rules):
+            if rule.matches(own, is_folder):
+                return rule.ignores
+        return None
+
+
+def is_ignored(chain: Sequence[Rules], path: str, is_folder: bool) -> bool:
+    """Whether a path is ignored; `chain` has the rules of the folders above it, the outermost first."""
+    for rules in reversed(chain):
+        verdict = rules.verdict(path, is_folder)
+        if verdict is not None:
+            return verdict
+    return False
+
+
+def rules_above(root: Path) -> tuple[Rules, ...]:
+    """The rules of the folders above the root, up to the top of the repository that it is in, if it is in one."""
+    if (root / ".git").exists():
+        return ()
+    for top in root.parents:
+        if (top / ".git").exists():
+            inner = [folder for folder in reversed(root.parents) if folder.is_relative_to(top)]
+            return tuple(Rules(lines_of(folder), above=f"{root.relative_to(folder).as_posix()}/") for folder in inner)
+    return ()
+
+
+def lines_of(folder: Path) -> list[str]:
+    """The lines that a folder brings in: of its `.git/info/exclude`, then of its `.gitignore`."""
+    exclude = _git_folder(folder / ".git") / "info" / "exclude"
+    return [*_read(exclude), *_read(folder / ".gitignore")]
+
+
+def _git_folder(marker: Path) -> Path:
+    """Where a repository keeps what all its work trees share; a work tree has a file in place of the folder."""
+    if not marker.is_file():
+        return marker
+    own = marker.parent / "".join(_read(marker)[:1]).removeprefix("gitdir:").strip()
+    return own / "".join(_read(own / "commondir")[:1]).strip()
+
+
+def _read(path: Path) -> list[str]:
+    """The lines of a small file; none if it is missing, a symlink (git does not follow those), or unreadable."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        with os.fdopen(handle, "rb") as file:
+            text = file.read(MAX_RULES_BYTES).decode("utf-8-sig", errors="surrogateescape")
+    except OSError:
+        return []
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _rule(line: str) -> _Rule | None:
+    """What a line says; None for blank lines, comments, and what cannot be read."""
+    text = _without_trailing_spaces(line)
+    ignores = not text.startswith("!")
+    if text.startswith("#"):
+        return None
+    text = text if ignores else text[1:]
+    folders_only = text.endswith("/")
+    text = text[:-1] if folders_only else text
+    anywhere = _ANYWHERE.fullmatch(text)
+    text = anywhere[1] if anywhere else text
+    regex = _regex(text)
+    if regex is None:
+        return None
+    return _Rule(regex, ignores, folders_only, "/" not in text, text.endswith("/**"))
+
+
+def _regex(pattern: str) -> re.Pattern[str] | None:
+    if not pattern:
+        return None
+    if pattern[0] in "#!":  # the sign of the line is off already
+        pattern = f"\\{pattern}"
+    try:
+        return GitIgnoreSpecPattern(pattern).regex
+    except ValueError:
+        return None
+
+
+def _without_trailing_spaces(line: str) -> str:
+    bare = line.rstrip(" ")
+    escaped = bare.endswith("\\") and len(bare) < len(line)
+    return f"{bare} " if escaped else bare

@@ -1,0 +1,249 @@
+"""The states that a request goes through, and which may follow which.
+
+A request has no state of its own: it is the task that answers it, and its state is read off the task, by the names of
+the steps that run or have ended (`stage_of`). So it survives whatever the task survives. A pipeline is a workflow whose
+nodes have the names in STAGES; `check_pipeline` walks every way through it and refuses one that this table forbids, so
+an illegal transition cannot come up later.
+
+The table is the one of the project's first design document, with the edges that its own pipelines need: a plan may lead
+straight to processing or to tools, tools may come before the model and again after it, and what fails may go back to a
+stable state, from which work goes on otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, TypeAlias, get_args
+
+from ..errors import InvalidDefinition
+from ..tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step, default_name
+
+State: TypeAlias = Literal[
+    "received",
+    "validated",
+    "planned",
+    "context_gathering",
+    "processing",
+    "tool_execution",
+    "response_formatting",
+    "completed",
+    "failed",
+    "cancelled",
+]
+STATES: tuple[State, ...] = get_args(State)
+TERMINAL: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
+STABLE: frozenset[State] = frozenset({"validated", "planned"})
+"""What a failure may lead back to: everything that they stand on is on record."""
+STAGES: Mapping[str, State] = {
+    "validate": "validated",
+    "plan": "planned",
+    "context": "context_gathering",
+    "model": "processing",
+    "tools": "tool_execution",
+    "format": "response_formatting",
+}
+"""The state that the node of a pipeline with this name brings, from when it is due; `model_2` counts as `model`."""
+NEXT: Mapping[State, frozenset[State]] = {
+    "received": frozenset({"validated"}),
+    "validated": frozenset({"planned"}),
+    "planned": frozenset({"context_gathering", "processing", "tool_execution"}),
+    "context_gathering": frozenset({"processing", "tool_execution"}),
+    "processing": frozenset({"tool_execution", "response_formatting"}),
+    "tool_execution": frozenset({"processing", "response_formatting"}),
+    "response_formatting": frozenset({"completed"}),
+    "completed": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+
+
+_LABEL = re.compile(r"[#\[:]")
+"""What follows the name in a label: `draft#2`, `do[17]`, `model:undo`."""
+
+
+def may_follow(before: State, after: State) -> bool:
+    """Whether a request may go from one state to another: on, back to a stable one, or to a bad end."""
+    if before in TERMINAL:
+        return False
+    if after in ("failed", "cancelled"):
+        return True
+    return after in NEXT[before] or is_rollback(before, after)
+
+
+def is_rollback(before: State, after: State) -> bool:
+    """Whether it is a way back to a stable state."""
+    return after in STABLE and before not in TERMINAL and STATES.index(after) < STATES.index(before)
+
+
+def stage_named(name: str) -> State | None:
+    """The state that a node with this name brings, if it is one of a pipeline's stages."""
+    stem, _, number = name.partition("_")
+    return STAGES.get(stem) if not number or number.isdigit() else None
+
+
+def stage_of(path: str) -> State | None:
+    """The state that a place in the tree belongs to: that of the outermost stage around it."""
+    for part in path.split("/"):
+        state = stage_named(_LABEL.split(part, maxsplit=1)[0])
+        if state is not None:
+            return state
+    return None
+
+
+def state_among(paths: Iterable[str]) -> State:
+    """The state of a request of which these steps are due, running or parked: the one that is farthest on."""
+    states = [state for path in paths if (state := stage_of(path)) is not None]
+    return max(states, key=STATES.index, default="received")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ways:
+    """How one can come through a node: the states that it may begin and end with, and the transitions inside."""
+
+    firsts: frozenset[State]
+    lasts: frozenset[State]
+    steps: frozenset[tuple[State, State]]
+    may_be_silent: bool
+    """Whether one may come through without any state."""
+
+
+_NOTHING = _Ways(frozenset(), frozenset(), frozenset(), True)
+
+
+def check_pipeline(root: Node, name: str) -> None:
+    """Raise InvalidDefinition if a request could make a transition in this tree that the table forbids."""
+    ways = _through(root, root.name or default_name(root))
+    for state in ways.firsts - {"validated"}:
+        raise InvalidDefinition(problem=f"may begin with '{state}'; a pipeline begins with 'validate'", path=name)
+    if ways.may_be_silent or not ways.firsts:
+        raise InvalidDefinition(problem="may be passed without the node 'validate'", path=name)
+    for state in ways.lasts - {"response_formatting"}:
+        raise InvalidDefinition(problem=f"may end after '{state}'; a pipeline ends with 'format'", path=name)
+    for before, after in sorted(ways.steps):
+        if before != after and not may_follow(before, after):
+            allowed = ", ".join(sorted(NEXT[before]))
+            problem = f"may go from '{before}' to '{after}'; after '{before}' may come {allowed}"
+            raise InvalidDefinition(problem=problem, path=name)
+
+
+def _through(node: Node, name: str) -> _Ways:
+    state = stage_named(name)
+    if state is not None:
+        own = frozenset({state})
+        return _Ways(own, own, frozenset(), False)
+    ways = _inside(node)
+    for other in node.fallback:
+        ways = _either(ways, _then(_broken_off(ways), _through(other, other.name or default_name(other))))
+    return ways if node.otherwise is None else _either(ways, _broken_off(ways))
+
+
+def _broken_off(ways: _Ways) -> _Ways:
+    """What may have been gone through when a node fails."""
+    return _Ways(ways.firsts, _states(ways), ways.steps, True)
+
+
+def _inside(node: Node) -> _Ways:
+    match node:
+        case Step():
+            return _NOTHING
+        case Sequence():
+            ways = _NOTHING
+            for child in node.sequence:
+                ways = _then(ways, _through(child, child.name or default_name(child)))
+            return ways
+        case Parallel():
+            return _beside(node)
+        case Hierarchy():
+            ways = _NOTHING
+            for label, child in node.team.items():
+                ways = _either(ways, _through(child, label))
+            ways = _broken_off(ways)
+            return _then(ways, ways)
+        case Adaptive():
+            return _by_rules(node)
+
+
+def _beside(node: Parallel) -> _Ways:
+    """Branches at once: the stages in them may come in any order."""
+    branches = [_through(child, label) for label, child in (node.parallel or {}).items()]
+    if node.do is not None:
+        branches = [_through(node.do, node.do.name or default_name(node.do))] * 2
+    states = frozenset(state for way in branches for state in _states(way))
+    steps = frozenset(product(states, states)) if len(states) > 1 else frozenset()
+    silent = all(way.may_be_silent for way in branches)
+    return _Ways(states, states, steps, silent)
+
+
+def _states(way: _Ways) -> frozenset[State]:
+    return way.firsts | way.lasts | {state for step in way.steps for state in step}
+
+
+def _by_rules(node: Adaptive) -> _Ways:
+    """Every path along the rules: a closure over pairs of nodes that one can reach without a state between."""
+    ways = {label: _through(child, label) for label, child in node.adaptive.items()}
+    if any("error" in rule.when for rule in node.rules):
+        ways = {label: _either(way, _broken_off(way)) if way.steps else way for label, way in ways.items()}
+    follow = {label: set(_targets(node, label)) for label in ways}
+    beyond = {label: frozenset(_beyond(label, ways, follow)) for label in ways}
+    reached = _reached({node.start, *node.jumps}, follow)
+    starts = _at_once({node.start}, ways, follow)
+    steps: set[tuple[State, State]] = set()
+    lasts: set[State] = set()
+    for label in reached:
+        steps |= ways[label].steps
+        for after in beyond[label]:
+            if after == END:
+                lasts |= ways[label].lasts
+            else:
+                steps |= set(product(ways[label].lasts, ways[after].firsts))
+    firsts = frozenset(state for label in starts - {END} for state in ways[label].firsts)
+    return _Ways(firsts, frozenset(lasts), frozenset(steps), END in starts)
+
+
+def _targets(node: Adaptive, label: str) -> Iterator[str]:
+    """Where one may go after a node, whatever the conditions say; a goto may lead anywhere."""
+    for rule in node.rules:
+        if rule.after in (None, label):
+            yield rule.to
+    yield from node.jumps
+
+
+def _at_once(labels: set[str], ways: Mapping[str, _Ways], follow: Mapping[str, set[str]]) -> set[str]:
+    """These nodes, and those one comes to from them through nodes without a state."""
+    found, waiting = set(labels), list(labels)
+    while waiting:
+        label = waiting.pop()
+        if label != END and ways[label].may_be_silent:
+            new = follow[label] - found
+            found |= new
+            waiting += new
+    return found
+
+
+def _beyond(label: str, ways: Mapping[str, _Ways], follow: Mapping[str, set[str]]) -> set[str]:
+    return _at_once(follow[label], ways, follow)
+
+
+def _reached(starts: set[str], follow: Mapping[str, set[str]]) -> set[str]:
+    found, waiting = set(starts), list(starts)
+    while waiting:
+        new = follow[waiting.pop()] - found - {END}
+        found |= new
+        waiting += new
+    return found
+
+
+def _then(one: _Ways, two: _Ways) -> _Ways:
+    firsts = one.firsts | (two.firsts if one.may_be_silent else frozenset())
+    lasts = two.lasts | (one.lasts if two.may_be_silent else frozenset())
+    steps = one.steps | two.steps | frozenset(product(one.lasts, two.firsts))
+    return _Ways(firsts, lasts, steps, one.may_be_silent and two.may_be_silent)
+
+
+def _either(one: _Ways, two: _Ways) -> _Ways:
+    return _Ways(
+        one.firsts | two.firsts, one.lasts | two.lasts, one.steps | two.steps, one.may_be_silent or two.may_be_silent
+    )
