@@ -275,6 +275,7 @@ class _Attempt:
             _cancelled=lambda: self._stopping is not None,
             _used=self._used,
             _folder=self._host.folder,
+            _left=lambda: None if deadline is None else deadline - self._host.world.now(),
         )
 
     def _chunk(self, chunk: list[Value]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from types import TracebackType
@@ -24,6 +24,7 @@ from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
 from ..protocols.outcomes import Criticality, TaskEvent, TaskRecord, TaskStatus
 from ..protocols.recovery import Category
+from ..protocols.requests.request import Request
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
 from .config import Settings, load_settings
@@ -200,6 +201,30 @@ class Engine:
         acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
         ids = [ack.result() for ack in acks]
         return [Task(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
+
+    def ask(
+        self,
+        request: str | Request | Mapping[str, Any],
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        **fields: Any,
+    ) -> Task:
+        """Submit a request to the workflow `ask`; the task's result is an `Answer` as a dict (docs/requests.md).
+
+            engine.ask("how is the journal fenced?", root=".").result()["text"]
+
+        Args:
+            request: a text, or a whole request.
+            fields: of the request: root, session, type, tools, stream, attachments, answer_schema, limits.
+
+        Raises:
+            InvalidInput: names the field. What the user may not touch fails the task instead.
+        """
+        workflow, input = self._core.asked(request, fields)
+        return self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
 
     def task(self, task_id: str) -> Task:
         """A task by its id, whoever submitted it and when. Raises NotFound."""

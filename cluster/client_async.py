@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from ..protocols.errors import PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
 from ..protocols.outcomes import Criticality, TaskEvent, TaskStatus
 from ..protocols.recovery import Category
+from ..protocols.requests.request import Request
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
 from .client import BaseTask, checked_keys
@@ -109,6 +110,20 @@ class AsyncEngine:
         acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
         ids = await asyncio.gather(*(asyncio.wrap_future(ack) for ack in acks))
         return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
+
+    async def ask(
+        self,
+        request: str | Request | Mapping[str, Any],
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        **fields: Any,
+    ) -> AsyncTask:
+        """As `Engine.ask`."""
+        workflow, input = self._core.asked(request, fields)
+        return await self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
 
     def task(self, task_id: str) -> AsyncTask:
         """A task by its id. Raises NotFound."""

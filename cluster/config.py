@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..protocols.conditions import check_expression
 from ..protocols.errors import InvalidInput, InvalidSetting
 from ..protocols.limits import Amount, Limit, read_limits
+from ..protocols.requests.grants import requests_config
 from ..protocols.values import MAX_VALUE_BYTES, check_value
 from ..supervisors.settings import Governance
 
@@ -124,9 +125,11 @@ class Settings(BaseModel):
     @classmethod
     def _is_plain(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
-            return dict(check_value(dict(config), "config"))
-        except InvalidInput as error:
+            plain = dict(check_value(dict(config), "config"))
+            requests_config(plain)
+        except (InvalidInput, InvalidSetting) as error:
             raise ValueError(str(error)) from error
+        return plain
 
     @field_validator("alerts")
     @classmethod
@@ -154,7 +157,9 @@ class Settings(BaseModel):
         return rates
 
     def governance(self) -> Governance:
-        return Governance.from_wire(self.model_dump())
+        """With the owner of the requests' config, unless it names one: whoever starts the cluster."""
+        requests = {"owner": _login(), **self.config.get("requests", {})}
+        return Governance.from_wire(self.model_dump() | {"config": {**self.config, "requests": requests}})
 
 
 def _readable(limits: Mapping[str, Any]) -> dict[str, Limit]:

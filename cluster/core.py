@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from ..protocols.errors import (
     from_wire,
 )
 from ..protocols.outcomes import Criticality, TaskRecord, TaskStatus
+from ..protocols.requests.request import Request
 from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
@@ -62,6 +63,7 @@ class Core:
         self._coordinator: Line | None = None
         self._links: dict[str, Link] = {}
         self._deployed: set[str] = set()
+        self._ask_workflow: Workflow | None = None
         self._carried: dict[str, dict[str, Value]] = defaultdict(dict)
         """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
         self._located: set[str] = set()
@@ -142,6 +144,14 @@ class Core:
             self._deployed.add(workflow.hash)
             if message["code"]:
                 self._carried[workflow.name][workflow.hash] = message
+
+    def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
+        """The workflow that answers requests, and its input for this one. On any thread. Raises InvalidInput."""
+        from .asking import input_of, request_of, workflow_of  # noqa: PLC0415  (60 ms, and not all ask)
+
+        if self._ask_workflow is None:
+            self._ask_workflow = workflow_of(self.settings)
+        return self._ask_workflow, input_of(request_of(request, self.settings, fields))
 
     def is_deployed(self, workflow: Workflow) -> bool:
         return workflow.hash in self._deployed

@@ -27,6 +27,7 @@ from .protocols.outcomes import BACKGROUND, Failure, TaskEvent, TaskRecord
 from .protocols.policy import Breaker, Retry, Supervision
 from .protocols.protocol import Protocol, protocol
 from .protocols.reading import read_workflow
+from .protocols.requests.request import Request
 from .protocols.tree import Adaptive, Constant, Hierarchy, Parallel, Rule, Sequence, Step, quorum
 from .protocols.verdicts import Goto
 from .protocols.workflow import Workflow
@@ -49,6 +50,7 @@ __all__ = [
     "Parallel",
     "PodiumError",
     "Protocol",
+    "Request",
     "Retry",
     "Rule",
     "Sequence",

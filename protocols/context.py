@@ -23,6 +23,10 @@ def _never() -> bool:
     return False
 
 
+def _for_ever() -> None:
+    """No time is running out."""
+
+
 def _no_folder() -> str:
     raise InvalidInput(problem="a context made by hand has no folder; give one: Context(_folder=lambda: path)")
 
@@ -52,6 +56,7 @@ class Context:
     _cancelled: Callable[[], bool] = _never
     _used: dict[str, float] = field(default_factory=dict)
     _folder: Callable[[], str] = _no_folder
+    _left: Callable[[], float | None] = _for_ever
 
     @property
     def idempotency_key(self) -> str:
@@ -64,6 +69,12 @@ class Context:
         """Whether this attempt was cancelled or timed out. Plain functions look here and return early;
         async ones get an asyncio.CancelledError instead."""
         return self._cancelled()
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the deadline, below 0 when it has passed; None if there is none. Unlike the deadline it needs
+        no clock, and is right in simulated time, too."""
+        return self._left()
 
     @property
     def folder(self) -> str:

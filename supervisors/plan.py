@@ -11,6 +11,7 @@ from ..protocols.outcomes import TaskRecord
 from ..protocols.policy import NO_RETRY, Retry, Supervision
 from ..protocols.protocol import Declaration
 from ..protocols.recovery import Actions, Category
+from ..protocols.requests.machine import has_stages
 from ..protocols.tree import Hierarchy, Node, Step
 from ..protocols.values import digest
 from ..protocols.workflow import Workflow
@@ -64,6 +65,8 @@ class Plan:
         self._steps: dict[int, StepSettings] = {}
         self._tiers: dict[int, TierPlan] = {}
         self.supervision = _supervision(definition, self.root)
+        self.has_stages = has_stages(self.root)
+        """Whether its tasks are requests."""
         for place, node in _governed(self.root, ""):
             if isinstance(node, Step):
                 self._steps[id(node)] = _settings(node, self.declarations[node.step])

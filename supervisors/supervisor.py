@@ -39,6 +39,7 @@ from .guard import Guard
 from .intake import Intake, Submission
 from .last_words import LastWords
 from .letters import Engine, Letters
+from .lifecycle import Lifecycle
 from .permits import Permits
 from .plan import Plan, TierPlan
 from .pool import Means
@@ -63,6 +64,7 @@ class Supervisor:
         self._tasks: dict[str, TaskState] = {}
         self._orders: dict[str, int] = {}
         self._tally = Tally()
+        self._lifecycle = Lifecycle(self._tally)
         self._accepted = 0
         self._watchers = Watchers()
         self._abandoned: str | None = None
@@ -270,6 +272,7 @@ class Supervisor:
             return
         effects = apply(task, event)
         self._tally.happened(event)
+        self._lifecycle.happened(task, event.at)
         entry = self._entry(task, [event])
         changes = [entry, *self._standing(task)]
         self._journal.write(changes, partial(self._committed, task, event, effects, attempt, entry.n))
@@ -352,6 +355,7 @@ class Supervisor:
         self._accepted += 1
         self._orders[task.record.task_id] = self._accepted
         self._gate.opened(task.record)
+        self._lifecycle.opened(task, self._plans[task.record.hash].has_stages, self._world.now())
 
     def _resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
         """Have the unfinished steps of tasks that were taken over run."""
@@ -380,13 +384,8 @@ class Supervisor:
             self._mark_running(task)
         if self._watchers.is_watched(task_id):
             kind, value = told[0], told[1:]
-            event = [
-                kind,
-                self._world.now(),
-                place.path,
-                place.attempt,
-                value[0] if len(value) == 1 else value or None,
-            ]
+            said = value[0] if len(value) == 1 else value or None
+            event = [kind, self._world.now(), place.path, place.attempt, said]
             self._watchers.tell(task_id, event)
             if kind == "started" and not isinstance(place.node, Step):
                 self._dispatcher.watch(task, partial(self._desk.relay, task_id))

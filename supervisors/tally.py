@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from ..protocols.outcomes import TaskRecord
+from ..protocols.requests.machine import State
 from .events import Event, Overdue, StepFailed, StepFinished, StepLost, TimedOut
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -42,6 +43,15 @@ class Tally:
         self.steps: Counter[str] = Counter()
         self.task_s = Histogram()
         """From acceptance to the end."""
+        self.transitions: Counter[tuple[State, State]] = Counter()
+        """Of requests."""
+        self.state_s: defaultdict[State, Histogram] = defaultdict(Histogram)
+        """How long requests were in each state."""
+
+    def moved(self, before: State, after: State, seconds: float) -> None:
+        """A request has left one state for another."""
+        self.transitions[before, after] += 1
+        self.state_s[before].observe(max(0.0, seconds))
 
     def happened(self, event: Event) -> None:
         match event:
@@ -62,4 +72,10 @@ class Tally:
         self.task_s.observe(max(0.0, (record.finished_at or record.accepted_at) - record.accepted_at))
 
     def to_wire(self) -> dict[str, Any]:
-        return {"tasks": dict(self.tasks), "steps": dict(self.steps), "task_s": self.task_s.to_wire()}
+        return {
+            "tasks": dict(self.tasks),
+            "steps": dict(self.steps),
+            "task_s": self.task_s.to_wire(),
+            "transitions": [[before, after, count] for (before, after), count in self.transitions.items()],
+            "state_s": {state: histogram.to_wire() for state, histogram in self.state_s.items()},
+        }

@@ -36,6 +36,7 @@ from ..config import Settings, load_settings, parse_limits
 from ..loading import load_workflow
 from ..store.reading import FileReader
 from . import daemon
+from .ask import ask, plan
 from .breakers import breakers
 from .dead import dead
 from .doctor import doctor
@@ -43,6 +44,7 @@ from .inputs import read_input
 from .limits import limits, use_table
 from .live import follow
 from .options import Data, Output
+from .router import router
 from .top import metrics, top, warnings
 from .view import StepTree, error_console, lack, local_time, seconds, task_table, to_json
 
@@ -54,6 +56,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(ask)
+app.command()(plan)
+app.add_typer(router, name="router")
 app.command()(doctor)
 app.add_typer(limits, name="limits")
 app.add_typer(breakers, name="breakers")

@@ -38,8 +38,21 @@ def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Samp
         ]
         yield family, "counter", "By outcome, since the supervisor started.", samples
     for family, key in (("task_seconds", "task_s"), ("permit_wait_seconds", "permit_s")):
-        samples = [each for name, facts in flows.items() for each in _buckets(name, facts["counts"][key])]
+        samples = [each for name, facts in flows.items() for each in _buckets({"workflow": name}, facts["counts"][key])]
         yield family, "histogram", "Seconds, since the supervisor started.", samples
+    moves: list[Sample] = [
+        ("", {"workflow": name, "before": before, "after": after}, count)
+        for name, facts in flows.items()
+        for before, after, count in facts["counts"]["transitions"]
+    ]
+    yield "request_transitions_total", "counter", "Of requests, from state to state.", moves
+    samples = [
+        each
+        for name, facts in flows.items()
+        for state, histogram in facts["counts"]["state_s"].items()
+        for each in _buckets({"workflow": name, "state": state}, histogram)
+    ]
+    yield "request_state_seconds", "histogram", "Seconds that requests were in a state.", samples
     for key in ("up", "running", "queued"):
         samples = [
             ("", {"workflow": name, "protocol": pool["protocol"]}, pool[key])
@@ -63,12 +76,11 @@ def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Samp
         yield f"machine_{key}_ratio", "gauge", "Share in use.", [("", {}, status["load"][key])]
 
 
-def _buckets(workflow: str, histogram: dict[str, Any]) -> list[Sample]:
+def _buckets(labels: dict[str, str], histogram: dict[str, Any]) -> list[Sample]:
     total, samples = 0, []
     for bound, count in zip([*map(str, BOUNDS_S), "+Inf"], histogram["counts"], strict=True):
         total += count
-        samples.append(("_bucket", {"workflow": workflow, "le": bound}, float(total)))
-    labels = {"workflow": workflow}
+        samples.append(("_bucket", {**labels, "le": bound}, float(total)))
     return [*samples, ("_sum", labels, histogram["sum_s"]), ("_count", labels, float(total))]
 
 

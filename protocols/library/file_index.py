@@ -64,7 +64,7 @@ class Refreshed:
 
 
 class FileIndex:
-    """The index of one root. Calls from several threads wait for each other."""
+    """The index of one root, for calls from several threads: a search does not wait for a refresh."""
 
     def __init__(self, root: Path, database: Path, limits: IndexLimits = STANDARD_LIMITS) -> None:
         """Open the index, or make an empty one; `refresh` fills it.
@@ -114,17 +114,25 @@ class FileIndex:
         Raises:
             ValueError: the index is closed.
         """
-        with self._turn:
+        if limit < 1:
+            return []
+        if not self._turn.acquire(blocking=False):
+            return self._search_beside(question, limit)
+        try:
             db = self._open()
-            if limit < 1:
-                return []
-            if db is not None:
-                return self._search(db, question, limit)
-            beside = open_reading(self._database, self._origin)
-            if beside is None:
-                return []
-            with closing(beside):
-                return self._search(beside, question, limit)
+            return self._search_beside(question, limit) if db is None else self._search(db, question, limit)
+        finally:
+            self._turn.release()
+
+    def _search_beside(self, question: str, limit: int) -> list[Passage]:
+        """Search what is committed, while this or another process writes."""
+        if self._closed:
+            raise ValueError(f"the file index of {self._root} is closed")
+        beside = open_reading(self._database, self._origin)
+        if beside is None:
+            return []
+        with closing(beside):
+            return self._search(beside, question, limit)
 
     def close(self) -> None:
         """Close the file and let others write it. May be called again."""

@@ -26,7 +26,7 @@ Reason: TypeAlias = Literal[
 socket, a pipe or a device; `name` is a name that is not UTF-8.
 """
 
-TOOL_FOLDERS = frozenset({".git", ".hg", ".svn", "node_modules", "__pycache__"})
+TOOL_FOLDERS = frozenset({".git", ".hg", ".svn", "node_modules", "__pycache__", ".podium"})
 SECRETS = (
     *(".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk"),
     *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".htpasswd"),

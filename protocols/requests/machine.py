@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal, TypeAlias, get_args
 
+from ..check import walk
 from ..errors import InvalidDefinition
 from ..tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step, default_name
 
@@ -91,6 +92,12 @@ def stage_of(path: str) -> State | None:
         if state is not None:
             return state
     return None
+
+
+def has_stages(root: Node) -> bool:
+    """Whether a tree has all that a request goes through: it is checked, planned and formatted."""
+    states = {stage_named(node.name or str(loc[-1])) for loc, node in walk(root, ("",))}
+    return {"validated", "planned", "response_formatting"} <= states
 
 
 def state_among(paths: Iterable[str]) -> State:

@@ -183,6 +183,8 @@ class Router:
         if isinstance(self._scorer, Explaining):
             led = [repr(feature) for feature, amount in self._scorer.explain(request)[:6] if amount > 0][:3]
             why += f", mostly for {', '.join(led)}" if led else ""
+        if first == "simple_query" and request.root is not None:
+            return "context_query", "scorer", f"{why}; the request names a folder, so that is looked into"
         return first, "scorer", why
 
 

@@ -1,0 +1,69 @@
+"""Requests, as clients make them: what becomes the input of the workflow `ask`, and what is planned before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..protocols.binding import place
+from ..protocols.errors import InvalidInput
+from ..protocols.library.builtin import SHIPPED_TOOLS
+from ..protocols.library.front import cleaned, granted_folder, own_pipelines, pipeline_of, router_from
+from ..protocols.requests.grants import requests_config
+from ..protocols.requests.pipelines import NAME, ask_workflow
+from ..protocols.requests.planner import RequestPlan, make_plan
+from ..protocols.requests.request import Request
+from ..protocols.requests.router import Route
+from ..protocols.workflow import Workflow
+from .config import Settings
+from .store.reading import Reader
+
+RECORDED = 200
+"""Tasks on record that an estimate is made from, at most."""
+
+
+def workflow_of(settings: Settings) -> Workflow:
+    """The workflow that answers requests, with the pipelines of the setting `config.requests.pipelines`."""
+    config = requests_config(settings.config)
+    return ask_workflow({} if config.pipelines is None else own_pipelines(str(Path(config.pipelines).resolve())))
+
+
+def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:
+    """`asked` as a request: a text with further `fields`, or a whole one. Raises InvalidInput with the field."""
+    if isinstance(asked, Request):
+        return asked.model_copy(update=dict(fields))
+    given = {"text": asked} if isinstance(asked, str) else dict(asked)
+    try:
+        return Request.model_validate({"source": settings.source, "user": settings.user, **given, **fields})
+    except ValidationError as error:
+        row = error.errors(include_url=False)[0]
+        raise InvalidInput(problem=str(row["msg"]), path=place("request", row["loc"])) from error
+
+
+def input_of(request: Request) -> dict[str, Any]:
+    return {"request": request.model_dump(mode="json", exclude_defaults=True)}
+
+
+def plan_of(request: Request, user: str, settings: Settings, reader: Reader) -> tuple[Route, RequestPlan]:
+    """What would become of a request, without running any of it. Raises InvalidInput for what it may not touch."""
+    config = requests_config(settings.governance().config)
+    grants, request = config.grants_of(user), cleaned(request)
+    if request.root is not None:
+        request = request.model_copy(update={"root": granted_folder(request.root, grants, user)})
+    route = router_from(config.router).route(request)
+    tools = {**SHIPPED_TOOLS, **config.tools}
+    pipeline = pipeline_of(route.type, config).root
+    return route, make_plan(request, route.type, pipeline, tools, grants, recorded_s(reader, route.type))
+
+
+def recorded_s(reader: Reader, type: str) -> list[float]:
+    """How long finished tasks of this type took, in seconds, the newest first."""
+    records = reader.list_tasks("completed", NAME, None, RECORDED)
+    return [
+        (record.finished_at or record.accepted_at) - record.accepted_at
+        for record in records
+        if isinstance(record.result, Mapping) and record.result.get("type") == type
+    ]

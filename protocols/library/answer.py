@@ -1,0 +1,132 @@
+"""The answer as it goes out: its text, what it stands on, and what it lacks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema
+from pydantic import BaseModel
+
+from ..context import Context
+from ..errors import InvalidInput
+from ..protocol import protocol
+from .context import Assembled, assembled
+from .front import Planned
+
+MAX_SOURCES = 12
+
+
+class Source(BaseModel):
+    """Where something in the answer comes from."""
+
+    path: str
+    line: int
+    end_line: int
+
+
+class ToolRun(BaseModel):
+    """A tool that ran, or why it did not."""
+
+    tool: str
+    level: str | None = None
+    """Of the sandbox that it ran in."""
+    error: str | None = None
+
+
+class Answer(BaseModel):
+    """What a request comes to."""
+
+    text: str
+    """Markdown; JSON, if the request has a schema for the answer."""
+    value: Any = None
+    """The same as data, if the request has a schema."""
+    sources: list[Source] = []
+    type: str
+    """Of the request, as it was routed."""
+    model: str | None = None
+    """None: made of quotations, without a model."""
+    tools: list[ToolRun] = []
+    missing: dict[str, str] = {}
+    """What could not be used, and why."""
+    tokens: dict[str, int] = {}
+
+
+class ToFinish(BaseModel):
+    plan: Planned | None = None
+    context: dict[str, Any] | None = None
+    sources: dict[str, Any] | None = None
+    results: list[dict[str, Any]] = []
+    model: dict[str, Any] = {}
+    answer: dict[str, Any] | None = None
+    """A finished one, to be passed on as it is."""
+
+
+@protocol(concurrency=64)
+async def finish(ctx: Context, input: ToFinish) -> dict[str, Any]:
+    """Markdown, or JSON by the request's schema. Raises InvalidInput if the model's text does not fit that."""
+    if input.answer is not None:
+        return input.answer
+    if input.plan is None:
+        raise InvalidInput(problem="there is nothing to finish", path="input.plan")
+    context = context_of(input.plan, input.context, input.sources)
+    runs = [_run_of(outcome) for outcome in input.results]
+    missing = {**input.plan.plan.refused, **context.missing, **input.model.get("missing", {})}
+    missing |= {f"tool {run.tool}": run.error for run in runs if run.error is not None}
+    answer = Answer(
+        text=input.model.get("text", "").strip(),
+        sources=[Source.model_validate(each) for each in input.model.get("sources", [])][:MAX_SOURCES],
+        type=input.plan.route.type,
+        model=input.model.get("model"),
+        tools=runs,
+        missing=missing,
+        tokens=input.model.get("tokens", {}),
+    )
+    schema = input.plan.request.answer_schema
+    return (answer if schema is None else _as_data(answer, schema)).model_dump(mode="json")
+
+
+def context_of(plan: Planned, context: Mapping[str, Any] | None, sources: Mapping[str, Any] | None) -> Assembled:
+    """One context, whether it was assembled before, or is still as its sources gave it."""
+    if sources is not None:
+        return assembled(plan, sources)
+    known = {key: value for key, value in (context or {}).items() if key in Assembled.model_fields}
+    read = Assembled.model_validate(known)
+    return read if read.passages else assembled(plan, {}).model_copy(update=known)
+
+
+def json_in(text: str) -> Any:
+    """The JSON value of a text, with or without a code fence around it. Raises ValueError."""
+    fenced = re.search(r"```(?:json)?\s*\n(.*?)```", text, re.DOTALL)
+    return json.loads(fenced.group(1) if fenced else text)
+
+
+def misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
+    """Why a value does not fit a schema."""
+    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(value)), None)
+    return None if error is None else f"{error.json_path}: {error.message}"
+
+
+def _as_data(answer: Answer, schema: Mapping[str, Any]) -> Answer:
+    """Without a model the schema decides whether quotations will do: they come as {"answer", "sources"}."""
+    value: Any
+    if answer.model is None:
+        value = {"answer": answer.text, "sources": [source.model_dump() for source in answer.sources]}
+    else:
+        value = json_in(answer.text)
+    problem = misfit(value, schema)
+    if problem is not None:
+        how = "an answer of quotations" if answer.model is None else "the model's answer"
+        raise InvalidInput(problem=f"{how} does not fit the schema: {problem}", path="answer_schema")
+    return answer.model_copy(update={"value": value, "text": json.dumps(value, ensure_ascii=False)})
+
+
+def _run_of(outcome: Mapping[str, Any]) -> ToolRun:
+    if outcome.get("error"):
+        message = str(outcome["error"].get("message", ""))
+        name, _, why = message.partition(": ") if message.startswith("tool ") else ("a tool", "", message)
+        return ToolRun(tool=name.removeprefix("tool "), error=why)
+    output = outcome.get("output") or {}
+    return ToolRun(tool=str(output.get("tool", "")), level=output.get("level"))

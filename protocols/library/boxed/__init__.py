@@ -1,0 +1,1 @@
+"""Tools that come with Podium. They run in a sandbox, alone: nothing here imports Podium."""

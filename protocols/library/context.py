@@ -1,0 +1,263 @@
+"""Context for a question: what files, the conversation and earlier answers have to do with it.
+
+Sources run at once, under the pipeline's time limit; what has come in time is used, and what has not is named. The
+files' index and the conversations live in `ctx.folder`: the index is a cache, the conversations are authoritative.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel
+
+from ..context import Context
+from ..protocol import Protocol, protocol
+from .file_index import FileIndex, Refreshed
+from .front import Planned
+from .memory import Memory
+
+FRESH_S = 2.0
+"""An index that was brought up to date so recently is taken as it is."""
+MARGIN_S = 0.15
+"""Time that is kept for searching, of what there is until the deadline."""
+PASSAGES = 24
+TURNS = 6
+KEPT_SEARCHES = 256
+CHARS_PER_TOKEN = 4
+
+
+class Passage(BaseModel):
+    """A piece of a file."""
+
+    path: str
+    line: int
+    end_line: int
+    text: str
+    score: float
+
+
+class Turn(BaseModel):
+    question: str
+    answer: str
+
+
+class Found(BaseModel):
+    """What the files have to do with a question."""
+
+    question: str
+    passages: list[Passage] = []
+    missing: str | None = None
+    """What was not looked at, and why."""
+
+
+class Assembled(BaseModel):
+    """Context as the model gets it: cut to the budget of the request."""
+
+    passages: list[Passage] = []
+    turns: list[Turn] = []
+    earlier: list[Turn] = []
+    missing: dict[str, str] = {}
+    """By source: why it is not here, or not all of it."""
+
+
+class ToFind(BaseModel):
+    plan: Planned
+    task: Literal["index", "search"] = "search"
+    question: str | None = None
+    """Instead of the request's text."""
+
+
+class ToRecall(BaseModel):
+    plan: Planned
+    task: Literal["session", "earlier", "remember"]
+    answer: dict[str, Any] | None = None
+
+
+class ToAssemble(BaseModel):
+    plan: Planned
+    sources: dict[str, Any]
+    """By name: {"output": …} or {"error": …}."""
+
+
+class Files(Protocol):
+    """Searches the folder of a request, through an index of its own for each folder."""
+
+    concurrency = 8
+    quotas: ClassVar[Mapping[str, int]] = {"context": 1}
+
+    def __init__(self) -> None:
+        self._indexes: dict[str, _Indexed] = {}
+        self._opening = threading.Lock()
+
+    async def stop(self) -> None:
+        for indexed in self._indexes.values():
+            indexed.index.close()
+
+    def run(self, ctx: Context, input: ToFind) -> Found:
+        """`index` brings the index up to date as far as time allows; `search` does so, too, and asks it."""
+        root, question = input.plan.request.root, input.question or input.plan.request.text
+        if root is None:
+            return Found(question=question, missing="the request names no folder")
+        indexed = self._indexed(ctx, root)
+        missing = indexed.refresh(ctx)
+        if input.task == "index":
+            return Found(question=question, missing=missing)
+        passages = [Passage.model_validate(each, from_attributes=True) for each in indexed.search(question)]
+        return Found(question=question, passages=passages, missing=missing)
+
+    def _indexed(self, ctx: Context, root: str) -> _Indexed:
+        with self._opening:
+            if root not in self._indexes:
+                name = hashlib.sha256(root.encode()).hexdigest()[:24]
+                index = FileIndex(Path(root), Path(ctx.folder) / f"{name}.sqlite3")
+                self._indexes[root] = _Indexed(index)
+            return self._indexes[root]
+
+
+class _Indexed:
+    """The index of one folder, what was asked of it lately, and when it was last brought up to date."""
+
+    def __init__(self, index: FileIndex) -> None:
+        self.index = index
+        self._fresh_at = -FRESH_S
+        self._searches: OrderedDict[str, list[Any]] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def refresh(self, ctx: Context) -> str | None:
+        """Why the index is not as the files are, if it is not. Others wait for a refresh only as long as they may."""
+        left_s = None if ctx.left_s is None else max(0.0, ctx.left_s - MARGIN_S)
+        until = None if left_s is None else time.monotonic() + left_s
+        if not self._turn.acquire(timeout=-1.0 if left_s is None else left_s):
+            return "the index was still being made"
+        try:
+            if time.monotonic() - self._fresh_at < FRESH_S:
+                return None
+            done = self.index.refresh(lambda: ctx.cancelled or (until is not None and time.monotonic() >= until))
+            if done.indexed or done.removed or done.locked_out:
+                self._searches.clear()
+            if done.complete or done.locked_out:
+                self._fresh_at = time.monotonic()
+            return _why_not_all(done)
+        finally:
+            self._turn.release()
+
+    def search(self, question: str) -> list[Any]:
+        known = self._searches.get(question)
+        if known is None:
+            known = self._searches[question] = self.index.search(question, PASSAGES)
+            while len(self._searches) > KEPT_SEARCHES:
+                self._searches.popitem(last=False)
+        return known
+
+
+def _why_not_all(done: Refreshed) -> str | None:
+    if done.complete or done.locked_out:
+        return None
+    return f"time was up after {done.seen:,} files; the next request goes on from there"
+
+
+class Conversation(Protocol):
+    """What was said: earlier in this session, or in any of the user's; and remembers the answer."""
+
+    concurrency = 8
+
+    def __init__(self) -> None:
+        self._memory: Memory | None = None
+        self._opening = threading.Lock()
+
+    async def stop(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+
+    def run(self, ctx: Context, input: ToRecall) -> dict[str, Any]:
+        """`session` and `earlier` give {"turns"}; `remember` gives the answer back."""
+        memory, request = self._opened(ctx), input.plan.request
+        if input.task == "remember":
+            answer = input.answer or {}
+            session = request.session or f"task {ctx.task_id}"
+            memory.add(ctx.user, session, ctx.task_id, request.text, str(answer.get("text", "")), time.time())
+            return answer
+        if input.task == "session":
+            turns = [] if request.session is None else memory.recent(ctx.user, request.session, TURNS)
+        else:
+            found = memory.search(ctx.user, None, request.text, TURNS)
+            recent = (
+                set()
+                if request.session is None
+                else {turn.turn_id for turn in memory.recent(ctx.user, request.session, TURNS)}
+            )
+            turns = [turn for turn in found if turn.turn_id not in recent]
+        return {"turns": [{"question": turn.question, "answer": turn.answer} for turn in turns]}
+
+    def _opened(self, ctx: Context) -> Memory:
+        with self._opening:
+            if self._memory is None:
+                self._memory = Memory(Path(ctx.folder) / "conversations.sqlite3")
+            return self._memory
+
+
+@protocol(concurrency=64)
+async def assemble(ctx: Context, input: ToAssemble) -> Assembled:
+    """One context of all sources: the best first, cut to the request's budget."""
+    return assembled(input.plan, input.sources)
+
+
+def assembled(plan: Planned, sources: Mapping[str, Any]) -> Assembled:
+    """Args:
+    sources: by name {"output": …} or {"error": …}; files, conversation and earlier are known.
+    """
+    missing: dict[str, str] = {}
+    outputs: dict[str, Any] = {}
+    for name, outcome in sources.items():
+        if outcome.get("error"):
+            error = outcome["error"]
+            missing[name] = "it took too long" if error.get("code") == "timeout" else str(error.get("message", ""))
+        else:
+            outputs[name] = outcome.get("output") or {}
+    found = Found.model_validate({"question": "", **outputs.get("files", {})})
+    if found.missing and plan.request.root is not None:
+        missing["files"] = found.missing
+    context = Assembled(
+        passages=[*_attached(plan), *found.passages],
+        turns=[Turn.model_validate(turn) for turn in outputs.get("conversation", {}).get("turns", [])],
+        earlier=[Turn.model_validate(turn) for turn in outputs.get("earlier", {}).get("turns", [])],
+        missing=missing,
+    )
+    return cut_to(context, plan.request.limits.context_tokens)
+
+
+def cut_to(context: Assembled, tokens: int) -> Assembled:
+    """What fits the budget: the conversation may have a quarter of it, earlier answers an eighth, passages the rest."""
+    budget = tokens * CHARS_PER_TOKEN
+    turns = list(reversed(_first(list(reversed(context.turns)), budget // 4, _turn_chars)))
+    earlier = _first(context.earlier, budget // 8, _turn_chars)
+    used = sum(map(_turn_chars, [*turns, *earlier]))
+    passages = _first(context.passages, budget - used, lambda passage: len(passage.text))
+    return context.model_copy(update={"turns": turns, "earlier": earlier, "passages": passages})
+
+
+def _first(items: list[Any], budget: int, chars: Any) -> list[Any]:
+    """Of a list in order of worth, those that fit; after one that does not, smaller ones may stay."""
+    kept = []
+    for item in items:
+        if chars(item) <= budget:
+            budget -= chars(item)
+            kept.append(item)
+    return kept
+
+
+def _turn_chars(turn: Turn) -> int:
+    return len(turn.question) + len(turn.answer)
+
+
+def _attached(plan: Planned) -> list[Passage]:
+    return [
+        Passage(path=f"attachment:{each.name}", line=1, end_line=each.text.count("\n") + 1, text=each.text, score=1e6)
+        for each in plan.request.attachments
+    ]

@@ -1,0 +1,285 @@
+"""The sandbox in which Podium runs tools: foreign programs and functions, each in a box of its own.
+
+A tool gets a new session, a clean environment, a temporary folder as its working directory that is deleted
+afterwards, and its stdin. It ends when its main process does, at the wall-clock limit, or when whoever awaits it
+is cancelled; in each case all that it started is killed with SIGKILL, detached processes included, before
+`run_boxed` returns. The same happens when Podium's own process dies, or the thread of the event loop. Four levels,
+each with what comes before it:
+
+    process     that. It may do all that Podium's user may.
+    limits      processor time, memory, size of files, number of processes. No capabilities: of root, only the
+                ownership of root's files is left, and setuid programs gain nothing.
+    landlock    reading and writing outside the box's folders; any socket, if `network` is not given; signals to
+                other processes from Linux 6.12. Open stay: seeing whether a file exists, its size and mode, and
+                changing the mode, owner and times of the user's own files. Needs Linux 6.2.
+    bubblewrap  the rest of the machine is not there: own root folder (read-only), processes, network, IPC. Without
+                Landlock, which the namespaces make needless.
+
+Number of processes and memory of all together are watched by the box's keeper every 20 ms, because the kernel's
+own limit counts per user and spares root: a fork bomb gets beyond its number for that long, and is then killed
+as a whole. Nothing limits the disk space in the folder but `file_bytes` for each file and `wall_s`.
+
+What is in force is what `levels` found by trying; nothing is configured. A tool that must not run weaker says so
+by `Box.minimum`. At the first two levels, and with Landlock before Linux 6.12, a tool can kill its keeper; what it
+left is then found by its environment, which a hostile program can hide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInput
+from .sandbox_box import LEVELS, Box, Exceeded, Level, Ran, SandboxTooWeak, ToolFailed, ToolNotStarted
+from .sandbox_launch import Launch, levels, prepare
+
+__all__ = [
+    "LEVELS",
+    "Box",
+    "Exceeded",
+    "Level",
+    "Ran",
+    "SandboxTooWeak",
+    "ToolFailed",
+    "ToolNotStarted",
+    "levels",
+    "run_boxed",
+    "run_function",
+]
+
+_CALL = str(Path(__file__).with_name("sandbox_call.py"))
+_PLAIN = Box()
+_GRACE_S = 8.0
+"""How much longer than its own limits a keeper may take before it is taken for dead."""
+_DRAIN_S = 1.0
+"""How long after the keeper's end the rest of the output is awaited."""
+_LOOK_S = 0.003
+
+
+async def run_boxed(argv: Sequence[str], box: Box = _PLAIN, stdin: bytes = b"", level: Level | None = None) -> Ran:
+    """Run a program in a box, to its end. When this returns or raises, nothing of it is left.
+
+    Args:
+        argv: the program, by its path or by a name that is looked up in the system's folders, and its arguments.
+        level: to run at; None is the strongest available.
+
+    Raises:
+        SandboxTooWeak: the level is not available here, or below `box.minimum`.
+        ToolNotStarted: the program does not exist or must not be executed in this box.
+    """
+    chosen = _choose(await asyncio.to_thread(levels), box.minimum, level)
+    started = asyncio.get_running_loop().time()
+    launch = prepare(argv, box, chosen, stdin)
+    kept = _Kept(box.output_bytes), _Kept(box.output_bytes)
+    try:
+        process = await _spawn(launch, kept)
+        try:
+            with contextlib.suppress(TimeoutError):  # The keeper sees to the limits; this is for one that is stuck.
+                await asyncio.wait_for(process.wait(), box.wall_s + _GRACE_S)
+        finally:
+            await _end(process, launch)
+        await asyncio.wait([stream.ended for stream in kept], timeout=_DRAIN_S)
+        return _told(launch, argv[0], kept, asyncio.get_running_loop().time() - started)
+    finally:
+        for stream in kept:
+            stream.close()
+        launch.close()
+        cancelled = await _outlast(asyncio.get_running_loop().run_in_executor(None, launch.remove))
+        if cancelled:
+            raise cancelled
+
+
+async def run_function(
+    ref: str, value: Any, box: Box = _PLAIN, search_path: tuple[str, ...] = (), level: Level | None = None
+) -> Any:
+    """Call a Python function in a box, in a new interpreter of the same installation.
+
+    Args:
+        ref: `module:name`; an `async def` is awaited.
+        value: its only argument, of JSON.
+        box: `output_bytes` bounds the answer too.
+        search_path: folders to import from, before the installed packages; the box may read them.
+
+    Returns:
+        What it returned, of JSON.
+
+    Raises:
+        ToolFailed: it raised, did not answer, or was ended by a limit.
+        InvalidInput: `value` is not JSON.
+        SandboxTooWeak: as for `run_boxed`.
+    """
+    places = _absolute(search_path)
+    try:
+        order = json.dumps({"ref": ref, "value": value, "search_path": places}).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(problem=f"the input of '{ref}' is not JSON: {error}") from error
+    wider = box.model_copy(update={"read": (*box.read, *places, _CALL)})
+    return _answer(ref, box, await run_boxed([sys.executable, "-I", "-B", _CALL], wider, order, level))
+
+
+def _absolute(folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(os.path.abspath(folder) for folder in folders)
+
+
+def _answer(ref: str, box: Box, ran: Ran) -> Any:
+    if ran.timed_out:
+        message = f"'{ref}' ran out of time: {box.wall_s:g} s allowed, {ran.seconds:.1f} s used"
+        raise ToolFailed(message=message, kind="TimeoutError")
+    if ran.exceeded == "memory":
+        raise ToolFailed(message=f"'{ref}' used more than {box.memory_bytes} bytes", kind="MemoryError")
+    if ran.exceeded == "processes":
+        raise ToolFailed(message=f"'{ref}' had more than {box.processes} processes", kind="ProcessLimit")
+    if ran.exit_code != 0:
+        ended = f"signal {ran.signal}" if ran.exit_code is None else f"exit code {ran.exit_code}"
+        raise ToolFailed(message=f"'{ref}' ended with {ended}: {ran.stderr[-2000:]}", kind="ProcessDied")
+    try:
+        answer = json.loads(ran.stdout)
+    except ValueError:
+        message = f"the answer of '{ref}' is incomplete: at most {box.output_bytes} bytes are allowed"
+        raise ToolFailed(message=message, kind="InvalidAnswer") from None
+    match answer:
+        case {"value": value}:
+            return value
+        case {"kind": str(kind), "message": str(message), "traceback": str(traceback)}:
+            raise ToolFailed(message=message, kind=kind, traceback=traceback)
+        case _:
+            raise ToolFailed(message=f"'{ref}' wrote an answer of its own", kind="InvalidAnswer")
+
+
+def _choose(available: tuple[Level, ...], minimum: Level, level: Level | None) -> Level:
+    strongest = available[-1] if available else None
+    if level is not None and level not in available:
+        raise SandboxTooWeak(demanded=level, available=strongest)
+    chosen = level or strongest
+    if chosen is None or LEVELS.index(chosen) < LEVELS.index(minimum):
+        raise SandboxTooWeak(demanded=minimum, available=chosen)
+    return chosen
+
+
+class _Kept(asyncio.Protocol):
+    """The beginning of a stream. It reads to the end; what is over the limit is dropped, and nobody is held up.
+
+    The pipe is ours and not the subprocess's, because `Process.wait` awaits the end of the pipes it knows: whoever
+    holds one open would hold up the killing.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes, self.content, self.truncated = limit_bytes, bytearray(), False
+        read_fd, self.write_fd = os.pipe()
+        self.reader = open(read_fd, "rb", buffering=0)  # noqa: SIM115 - the transport closes it
+        self.transport: asyncio.BaseTransport | None = None
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def listen(self) -> None:
+        self.transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: self, self.reader)
+
+    def data_received(self, chunk: bytes) -> None:
+        space = self.limit_bytes - len(self.content)
+        self.content += chunk[:space]
+        self.truncated |= len(chunk) > space
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def close_writer(self) -> None:
+        if self.write_fd >= 0:
+            os.close(self.write_fd)
+            self.write_fd = -1
+
+    def close(self) -> None:
+        self.close_writer()
+        if self.transport is not None:
+            self.transport.close()
+        else:
+            self.reader.close()
+
+    def text(self) -> str:
+        return self.content.decode("utf-8", errors="replace")
+
+
+async def _spawn(launch: Launch, kept: tuple[_Kept, _Kept]) -> Process:
+    """Start the keeper. A cancellation meanwhile is obeyed only when there is something to be ended."""
+    for stream in kept:
+        await stream.listen()
+    starting = asyncio.create_subprocess_exec(
+        *launch.command,
+        stdin=launch.stdin_fd,
+        stdout=kept[0].write_fd,
+        stderr=kept[1].write_fd,
+        env=launch.env,
+        pass_fds=launch.fds,
+        start_new_session=True,
+    )
+    spawning = asyncio.ensure_future(starting)
+    cancelled = await _outlast(spawning)
+    for stream in kept:
+        stream.close_writer()
+    if cancelled:
+        if not spawning.cancelled() and not spawning.exception():
+            await _end(spawning.result(), launch)
+        raise cancelled
+    return spawning.result()
+
+
+async def _end(process: Process, launch: Launch) -> None:
+    """See to it that the keeper and all below it are gone."""
+    if process.returncode is None:
+        process.send_signal(signal.SIGINT)
+        await _gone(process)
+    if process.returncode is None:
+        process.kill()
+        await _gone(process)
+    if launch.report() is None:
+        launch.kill_strays()
+
+
+async def _gone(process: Process) -> None:
+    """Wait at most `_GRACE_S` for the end, whoever cancels us meanwhile: we are here because of that.
+
+    It looks again and again, because a task that waits would itself be cancelled when the loop shuts down.
+    """
+    deadline = asyncio.get_running_loop().time() + _GRACE_S
+    while process.returncode is None and asyncio.get_running_loop().time() < deadline:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(_LOOK_S)
+
+
+async def _outlast(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until it is done, and return the cancellation that came meanwhile: it is the caller's to raise."""
+    cancelled = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
+
+
+def _told(launch: Launch, program: str, kept: tuple[_Kept, _Kept], seconds: float) -> Ran:
+    """The keeper's report as a result. One that says nothing was killed, the tool with it; then `seconds` is ours."""
+    report = launch.report() or {"problem": "", "code": -signal.SIGKILL, "reason": "", "seconds": seconds}
+    if report["problem"]:
+        raise ToolNotStarted(program=program, problem=report["problem"])
+    code: int = report["code"] if report["code"] is not None else -signal.SIGKILL
+    if launch.level == "bubblewrap" and 128 < code <= 128 + signal.NSIG - 1:
+        code = 128 - code  # What bubblewrap makes of a signal, as shells do.
+    return Ran(
+        exit_code=code if code >= 0 else None,
+        signal=-code if code < 0 else None,
+        stdout=kept[0].text(),
+        stderr=kept[1].text(),
+        truncated=kept[0].truncated or kept[1].truncated,
+        timed_out=report["reason"] == "time",
+        exceeded=report["reason"] if report["reason"] in ("processes", "memory") else None,
+        seconds=report["seconds"],
+        level=launch.level,
+    )

@@ -1,0 +1,220 @@
+"""Starting a box: its folder, its keeper's command line and order, the keeper's report, and what really holds here.
+
+A launch owns one temporary folder and the memory files between it and its keeper. What is in the folder is gone
+after `remove`; the keeper removes it itself when Podium's process died in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import marshal
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .sandbox_box import LEVELS, Box, Level, ToolNotStarted
+from .sandbox_walls import bubblewrap, landlock_abi, landlock_rules, seccomp_program
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KEEPER = str(Path(__file__).with_name("sandbox_child.py"))
+_OPEN_FILES = 256
+_THREADS_PER_PROCESS = 16
+_OWN_OF_BUBBLEWRAP = 2
+"""Processes that bubblewrap adds to the tool's: one outside, and the first of its process namespace."""
+_PROBE_S = 10.0
+
+
+@dataclass(slots=True)
+class Launch:
+    """One box about to run, running or ended."""
+
+    level: Level
+    folder: str
+    command: Sequence[str]
+    """The keeper's command line."""
+    env: dict[str, str]
+    fds: tuple[int, ...]
+    """To be handed down under the same numbers. The first carries the order there and the report back."""
+    stdin_fd: int
+    """Holds the whole stdin, sealed. A file and not a pipe, so that nothing has to be fed while it runs."""
+
+    def report(self) -> dict[str, Any] | None:
+        """What the keeper says at its end; None if it was killed before."""
+        written: dict[str, Any] = marshal.loads(os.pread(self.fds[0], os.fstat(self.fds[0]).st_size, 0))
+        return written if written.get("ended") else None
+
+    def close(self) -> None:
+        for fd in (self.stdin_fd, *self.fds):
+            os.close(fd)
+
+    def remove(self) -> None:
+        """Delete the folder, folders that the tool made unreadable included. Blocks."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if os.path.exists(self.folder):
+            for place, folders, _ in os.walk(self.folder):
+                for each in (os.path.join(place, name) for name in folders):
+                    if not os.path.islink(each):
+                        os.chmod(each, 0o700)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def kill_strays(self) -> None:
+        """Kill what still runs with this box's folder as TMPDIR: what a keeper that was itself killed left behind."""
+        for process in psutil.process_iter(["environ"]):
+            if (process.info["environ"] or {}).get("TMPDIR") == self.folder:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+
+def prepare(argv: Sequence[str], box: Box, level: Level, stdin: bytes = b"") -> Launch:
+    """Everything ready to start the keeper. The caller closes and removes.
+
+    Raises:
+        ToolNotStarted: there is no such program.
+    """
+    folder = tempfile.mkdtemp(prefix="podium-box-")
+    env = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder}
+    order_fd = os.memfd_create("podium-box")
+    launch = Launch(
+        level, folder, [sys.executable, "-I", "-S", _KEEPER, str(order_fd)], env, (order_fd,), _sealed(stdin)
+    )
+    try:
+        program = shutil.which(argv[0], path=PATH)
+        if program is None:
+            raise ToolNotStarted(program=argv[0], problem="there is no such program")
+        order = _order([program, *argv[1:]], box, launch)
+        os.pwrite(order_fd, marshal.dumps(order), 0)
+    except BaseException:
+        launch.close()
+        launch.remove()
+        raise
+    return launch
+
+
+def _order(argv: list[str], box: Box, launch: Launch) -> dict[str, Any]:
+    strength = LEVELS.index(launch.level)
+    order = {
+        "argv": argv,
+        "env": launch.env,
+        "folder": launch.folder,
+        "parent": os.getpid(),
+        "wall_s": box.wall_s,
+        "limits": _limits(box) if strength >= 1 else [],
+        "tasks": box.processes * _THREADS_PER_PROCESS if launch.level in ("limits", "landlock") else 0,
+        "watch": _watched(box, launch.level) if strength >= 1 else None,
+        "unprivileged": launch.level in ("limits", "landlock"),  # Bubblewrap needs what it then drops itself.
+        "landlock": None,
+        "seccomp": None,
+    }
+    program = seccomp_program(box.network)
+    if launch.level == "landlock":
+        order["landlock"] = landlock_rules(box, launch.folder, landlock_abi())
+        order["seccomp"] = program
+    if launch.level == "bubblewrap":
+        launch.fds += (_sealed(program),) if program else ()
+        found = shutil.which("bwrap", path=PATH) or "bwrap"
+        order["argv"] = [*bubblewrap(found, box, launch.folder, launch.fds[1] if program else None), *argv]
+    return order
+
+
+def _sealed(content: bytes) -> int:
+    """A memory file that is to be read from its beginning, and that no tool can fill with more."""
+    fd = os.memfd_create("podium-box", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return fd
+
+
+def _limits(box: Box) -> list[tuple[int, int, int]]:
+    """Resource, soft and hard limit. Processor time has a second more for those that ignore SIGXCPU."""
+    alike = {
+        resource.RLIMIT_AS: box.memory_bytes,
+        resource.RLIMIT_FSIZE: box.file_bytes,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    return [(resource.RLIMIT_CPU, box.cpu_s, box.cpu_s + 1), *((kind, most, most) for kind, most in alike.items())]
+
+
+def _watched(box: Box, level: Level) -> dict[str, int]:
+    own = _OWN_OF_BUBBLEWRAP if level == "bubblewrap" else 0
+    return {
+        "processes": box.processes + own,
+        "threads": box.processes * _THREADS_PER_PROCESS + own,
+        "memory_bytes": box.memory_bytes,
+    }
+
+
+_PROBE = """
+import os, socket, sys
+port, secret, level = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+def denied(attempt, error):
+    try:
+        attempt()
+    except error:
+        return True
+    return False
+open("own", "w").write("own")
+held = level == "process" or denied(lambda: bytearray(1 << 30), MemoryError)
+if level in ("landlock", "bubblewrap"):
+    held &= denied(lambda: open(secret).read(), OSError)
+    held &= denied(lambda: open(secret, "a"), OSError)
+    held &= denied(lambda: os.truncate(secret, 0), OSError)
+    held &= denied(lambda: open(secret + ".new", "w"), OSError)
+    held &= denied(lambda: socket.create_connection(("127.0.0.1", port), 1), OSError)
+sys.stdout.write("held" if held else "open")
+"""
+
+
+@functools.cache
+def levels() -> tuple[Level, ...]:
+    """The levels that really hold on this machine, weakest first, found by a real attempt at each.
+
+    Once per process, and it blocks for about a quarter of a second; later calls cost nothing.
+    """
+    with _bait() as (port, secret):
+        return tuple(level for level in LEVELS if _holds(level, port, secret))
+
+
+@contextlib.contextmanager
+def _bait() -> Iterator[tuple[int, str]]:
+    """A listener's port and a file, neither of which a box may reach."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        tempfile.TemporaryDirectory(prefix="podium-bait-") as place,
+    ):
+        secret = os.path.join(place, "secret")
+        Path(secret).write_text("secret", encoding="utf-8")
+        yield listener.getsockname()[1], secret
+
+
+def _holds(level: Level, port: int, secret: str) -> bool:
+    if level == "landlock" and (landlock_rules(Box(), "/", landlock_abi()) is None or seccomp_program(False) is None):
+        return False
+    argv = [sys.executable, "-I", "-S", "-c", _PROBE, str(port), secret, level]
+    launch = prepare(argv, Box(wall_s=_PROBE_S), level)
+    try:
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        ran = subprocess.run(
+            launch.command, env=launch.env, pass_fds=launch.fds, stdin=launch.stdin_fd, stdout=pipe, stderr=null,
+            timeout=2 * _PROBE_S, start_new_session=True, check=False,
+        )  # fmt: skip
+        return ran.stdout == b"held"
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    finally:
+        launch.close()
+        launch.remove()

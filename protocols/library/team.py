@@ -1,0 +1,74 @@
+"""The lead of a team: takes a request apart, assigns the parts, and sends weak answers back.
+
+How it decides is plain: parts are what the request itself separates, and an answer is weak if it names no source or
+says next to nothing. It works the same with a model behind the members and without.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..context import Context
+from ..protocol import protocol
+from ..verdicts import accept, assign
+from .front import Planned
+
+MEMBERS = 3
+LAST_ROUND = 3
+"""Answers are taken as they are then."""
+SHORT_CHARS = 40
+_BETWEEN = re.compile(
+    r"(?:^|\n)\s*(?:[-*•]|\d+[.)])\s+|[;?!]\s+|\.\s+(?=[A-ZÄÖÜ])"
+    r"|,?\s+(?:and then|then|after that|and also|as well as)\s+",
+    re.IGNORECASE,
+)
+
+
+class Brief(BaseModel):
+    """What a supervising protocol is given."""
+
+    input: ForTeam
+    round: int
+    outcomes: dict[str, Any] = {}
+
+
+class ForTeam(BaseModel):
+    plan: Planned
+    context: dict[str, Any] | None = None
+
+
+Brief.model_rebuild()
+
+
+@protocol(concurrency=64)
+async def lead(ctx: Context, brief: Brief) -> dict[str, Any]:
+    """First assigns the parts; then accepts, or sends back what is weak with wider words."""
+    whole = brief.input.plan.request.text
+    if not brief.outcomes:
+        return assign({f"member_{n}": {"question": part} for n, part in enumerate(parts_of(whole), 1)})
+    weak = {name: brief.outcomes[name] for name in brief.outcomes if _is_weak(brief.outcomes[name])}
+    if not weak or brief.round >= LAST_ROUND:
+        return accept({"parts": [_part(outcome) for outcome in brief.outcomes.values() if outcome.get("output")]})
+    parts = parts_of(whole)
+    return assign({name: {"question": f"{parts[int(name[-1]) - 1]} ({whole})"} for name in weak})
+
+
+def parts_of(text: str) -> list[str]:
+    """What a request separates itself: items, sentences, steps; at most one for each member, the last has the rest."""
+    found = [part.strip(" .,\n") for part in _BETWEEN.split(text) if part and len(part.strip()) > 3]
+    if len(found) > MEMBERS:
+        found = [*found[: MEMBERS - 1], "; ".join(found[MEMBERS - 1 :])]
+    return found or [text]
+
+
+def _is_weak(outcome: dict[str, Any]) -> bool:
+    output = outcome.get("output")
+    return not output or not output.get("sources") or len(output.get("text", "")) < SHORT_CHARS
+
+
+def _part(outcome: dict[str, Any]) -> dict[str, Any]:
+    output = outcome["output"]
+    return {"question": output["question"], "text": output["text"], "sources": output["sources"]}

@@ -1,0 +1,129 @@
+"""Tools in a sandbox: one call at a time, permissions asked for again each time, and the sandbox's level on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jsonschema
+from pydantic import BaseModel
+
+from ..context import Context
+from ..errors import InvalidInput
+from ..policy import Retry
+from ..protocol import Protocol
+from ..requests.grants import Grants, RequestsConfig, ToolSpec, requests_config
+from ..requests.planner import Call
+from .builtin import SHIPPED_FROM, SHIPPED_TOOLS
+from .front import Planned
+from .sandbox import Box, run_boxed, run_function
+from .sandbox import ToolFailed as BoxFailed
+from .sandbox_launch import levels
+
+
+class ToCall(BaseModel):
+    """A call, of a request."""
+
+    call: Call
+    plan: Planned
+
+
+class ToolFailed(Exception):
+    """A tool was refused, could not run, or ended badly; the message begins with `tool <name>:`."""
+
+
+class Tools(Protocol):
+    """Runs one tool. The answer has its text, and the level of the sandbox that it ran in."""
+
+    concurrency = 8
+    quotas: ClassVar[Mapping[str, int]] = {"tool": 1}
+    retry = Retry(attempts=2, initial_delay_s=2.0, max_delay_s=2.0, only=("TemporaryError", "ConnectionError"))
+    on_error: ClassVar[Mapping[str, Any]] = {"validation": "fail"}
+
+    async def run(self, ctx: Context, input: ToCall) -> dict[str, Any]:
+        config, call = requests_config(ctx.config), input.call
+        grants, root = config.grants_of(ctx.user), input.plan.request.root
+        try:
+            spec = _granted(call, config, grants)
+            arguments = _checked(call, spec, grants, root)
+            text, facts = await _run(spec, arguments, _box(spec, grants, root))
+        except (InvalidInput, BoxFailed) as error:
+            raise ToolFailed(f"tool {call.tool}: {error}") from error
+        return {"tool": call.tool, "id": call.id, "arguments": arguments, "text": text, **facts}
+
+
+def _granted(call: Call, config: RequestsConfig, grants: Grants) -> ToolSpec:
+    tools = {**SHIPPED_TOOLS, **config.tools}
+    if call.tool not in tools:
+        raise InvalidInput(problem=f"there is no such tool; there are {', '.join(tools)}")
+    spec = tools[call.tool]
+    if not grants.allows_tool(call.tool):
+        raise InvalidInput(problem="not granted to this user")
+    if spec.network and not grants.allows_network:
+        raise InvalidInput(problem="it needs the network, which is not granted to this user")
+    return spec
+
+
+def _checked(call: Call, spec: ToolSpec, grants: Grants, root: str | None) -> dict[str, Any]:
+    """The arguments, with the request's own folder; whatever looks like a path has to be granted."""
+    arguments = dict(call.arguments)
+    if "root" in spec.arguments:
+        if root is None:
+            raise InvalidInput(problem="it works on a folder, and the request names none")
+        arguments["root"] = root
+    schema = {
+        "type": "object",
+        "properties": dict(spec.arguments),
+        "required": list(spec.required),
+        "additionalProperties": False,
+    }
+    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(arguments)), None)
+    if error is not None:
+        raise InvalidInput(
+            problem=error.message, path="arguments" + "".join(f".{part}" for part in error.absolute_path)
+        )
+    for name, value in arguments.items():
+        if isinstance(value, str) and (value.startswith(("/", "~")) or ".." in value.split("/")):
+            path = os.path.realpath(os.path.join(root or "/", os.path.expanduser(value)))
+            if not grants.allows_path(path):
+                raise InvalidInput(problem=f"'{value}' is not granted to this user", path=f"arguments.{name}")
+    return arguments
+
+
+def _box(spec: ToolSpec, grants: Grants, root: str | None) -> Box:
+    return Box(
+        wall_s=spec.wall_s,
+        cpu_s=max(1, round(spec.wall_s)),
+        memory_bytes=spec.memory_bytes,
+        output_bytes=spec.output_bytes,
+        read=() if root is None else (root,),
+        network=spec.network and grants.allows_network,
+        minimum=spec.minimum,
+    )
+
+
+async def _run(spec: ToolSpec, arguments: Mapping[str, Any], box: Box) -> tuple[str, dict[str, Any]]:
+    """What it said, and the facts of its run. Raises ToolFailed of the sandbox, or its refusals."""
+    if spec.function is not None:
+        places = (SHIPPED_FROM,) if spec.function.startswith("builtin_tools:") else ()
+        said = await run_function(spec.function, dict(arguments), box, places)
+        there = await asyncio.to_thread(levels)
+        return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False), {"level": there[-1]}
+    ran = await run_boxed([part.format_map(_Given(arguments)) for part in spec.command], box)
+    facts = {"level": ran.level, "exit_code": ran.exit_code, "truncated": ran.truncated}
+    if ran.timed_out:
+        raise BoxFailed(message=f"still running after {spec.wall_s:g} s, and ended", kind="TimeoutError")
+    if ran.exit_code != 0:
+        how = f"signal {ran.signal}" if ran.exit_code is None else f"exit code {ran.exit_code}"
+        raise BoxFailed(message=f"{how}: {(ran.stderr or ran.stdout).strip()[-500:]}", kind="ProcessDied")
+    return ran.stdout, facts
+
+
+class _Given(dict[str, Any]):
+    """Arguments that were not given are empty."""
+
+    def __missing__(self, name: str) -> str:
+        return ""

@@ -1,0 +1,143 @@
+"""What a user's requests may touch, and the tools there are: both come from the cluster's setting `config`.
+
+    [config.requests.grants.ada]
+    tools = ["grep", "read_file"]
+    paths = ["/srv/code"]
+
+    [config.requests.tools.count_lines]
+    about = "counts the lines of the files below a folder"
+    command = ["wc", "-l"]
+
+Permissions go by the user whom the engine knows the task to be of, and are asked for again by every step that touches
+something. No text that is read, no output of a tool and no answer of a model has a part in that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import InvalidSetting
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Grants(BaseModel):
+    """What one user may touch. Nothing, unless it is named."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tools: tuple[str, ...] = ()
+    """Names of tools; `*` is all."""
+    paths: tuple[str, ...] = ()
+    """Folders, absolute, that may be read with all below them."""
+    hosts: tuple[str, ...] = ()
+    """`*` lets tools use the network. Single hosts cannot be granted: no sandbox here can tell them apart."""
+
+    def allows_tool(self, name: str) -> bool:
+        return "*" in self.tools or name in self.tools
+
+    def allows_path(self, path: str) -> bool:
+        """`path` is absolute, without `..` and links resolved: that is for the caller to do, who can see the disk."""
+        wanted = PurePosixPath(path)
+        return any(wanted.is_relative_to(PurePosixPath(folder)) for folder in self.paths)
+
+    @property
+    def allows_network(self) -> bool:
+        return "*" in self.hosts
+
+
+EVERYTHING = Grants(tools=("*",), paths=("/",), hosts=("*",))
+
+
+class ToolSpec(BaseModel):
+    """A tool: a command, or a Python function in a process of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    about: Annotated[str, Field(min_length=1, max_length=1000)]
+    """What it does, in words that planner and model choose it by."""
+    command: tuple[str, ...] = ()
+    """Program and arguments; `{name}` in one stands for the argument of that name."""
+    function: str | None = None
+    """`module:name` of a function of one dict, instead of a command."""
+    arguments: Mapping[str, Any] = {}
+    """JSON Schema of its arguments, by name. `root` is filled in, if the tool has it, with the request's folder."""
+    required: tuple[str, ...] = ()
+    network: bool = False
+    """Whether it needs the network; then the user needs `hosts = ["*"]`."""
+    minimum: Literal["process", "limits", "landlock", "bubblewrap"] = "process"
+    """The weakest sandbox that it may run in."""
+    wall_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    memory_bytes: Annotated[int, Field(ge=16 * 1024 * 1024)] = 512 * 1024 * 1024
+    output_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
+
+
+class ModelSettings(BaseModel):
+    """The endpoint that answers: anything that speaks OpenAI's protocol."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    base_url: str | None = None
+    """None: there is none, and answers are made of quotations. `https://api.openai.com/v1` for OpenAI's own."""
+    name: str = "gpt-5-mini"
+    key_env: str | None = "OPENAI_API_KEY"
+    """Environment variable of the hosts that holds the key; it is read there and goes nowhere else."""
+    first_token_s: Annotated[float, Field(gt=0)] = 30.0
+    """Longest silence of the endpoint, in seconds, before the first token and between two."""
+    cents_per_1000_in: Annotated[float, Field(ge=0)] = 0.0
+    cents_per_1000_out: Annotated[float, Field(ge=0)] = 0.0
+    """What tokens cost, for a limit named `cents`."""
+
+
+class RouterSettings(BaseModel):
+    """How types are chosen; see router.py."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rules: tuple[Mapping[str, str], ...] = ()
+    """{"name", "when", "type"} each; they come before the shipped ones."""
+    trained: str | None = None
+    """Path of a scorer that `podium router train` has written."""
+    scorer: str | None = None
+    """`module:name` of a class of your own with `scores(request)`."""
+
+
+class RequestsConfig(BaseModel):
+    """The setting `config.requests`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grants: Mapping[str, Grants] = {}
+    """By user; `*` is everybody who is not named."""
+    owner: str | None = None
+    """The user who may touch everything that the cluster itself may, unless `grants` names them: who runs it."""
+    tools: Mapping[str, ToolSpec] = {}
+    model: ModelSettings = ModelSettings()
+    router: RouterSettings = RouterSettings()
+    pipelines: str | None = None
+    """Folder of pipelines that take the place of shipped ones with the same name."""
+
+    def grants_of(self, user: str) -> Grants:
+        if user in self.grants:
+            return self.grants[user]
+        if user and user == self.owner:
+            return EVERYTHING
+        return self.grants.get("*", Grants())
+
+
+def requests_config(config: Mapping[str, Any]) -> RequestsConfig:
+    """What `ctx.config`, or the setting, says about requests. Raises InvalidSetting with the field's path."""
+    return _read(RequestsConfig, config.get("requests") or {}, "config.requests")
+
+
+def _read(kind: type[M], value: Any, name: str) -> M:
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        row = error.errors(include_url=False)[0]
+        place = ".".join([name, *map(str, row["loc"])])
+        raise InvalidSetting(name=place, source="config", problem=str(row["msg"])) from error

@@ -1,0 +1,98 @@
+"""The pipelines: one workflow per type of request, and the workflow `ask` that routes a request to one of them.
+
+They are ordinary workflow YAML, shipped in `pipelines/` and checked against the machine when they are read. One of the
+user's with the same name takes the place of a shipped one; hooks are steps of the user's before a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from importlib.resources import files
+
+from ..errors import InvalidDefinition
+from ..reading import read_workflow
+from ..tree import END, Adaptive, Node, Rule, Step
+from ..tree import Sequence as InOrder
+from ..workflow import Workflow
+from .machine import STAGES, State, check_pipeline, stage_named
+from .request import REQUEST_TYPES, RequestType
+
+NAME = "ask"
+ROUTE = "podium.protocols.library.front:route"
+
+
+def read_pipeline(text: str, source: str) -> Workflow:
+    """A pipeline in YAML, checked. Raises InvalidDefinition with file:line:column, or the forbidden transition."""
+    workflow = read_workflow(text, source)
+    check_pipeline(workflow.root, f"pipeline {workflow.name} in {source}")
+    return workflow
+
+
+@lru_cache(maxsize=1)
+def shipped_pipelines() -> Mapping[RequestType, Workflow]:
+    found: dict[RequestType, Workflow] = {}
+    for type in REQUEST_TYPES:
+        file = files(__package__).joinpath("pipelines", f"{type}.yaml")
+        found[type] = read_pipeline(file.read_text(), f"{type}.yaml")
+    return found
+
+
+def ask_workflow(
+    own: Mapping[RequestType, Workflow] | None = None, hooks: Mapping[State, Step] | None = None
+) -> Workflow:
+    """The workflow that answers requests.
+
+    Args:
+        own: pipelines that take the place of shipped ones.
+        hooks: steps to run before a state is entered, in every pipeline. They get the stage's input and pass on what
+            they return; one that fails keeps the request from entering the state, as any failed step would.
+
+    Raises:
+        InvalidDefinition: a pipeline makes a transition that the machine forbids, or a hook is for a state that no node
+            brings.
+    """
+    for state in hooks or {}:
+        if state not in STAGES.values():
+            raise InvalidDefinition(
+                problem=f"no node brings '{state}'; there are {', '.join(STAGES.values())}", path="hooks"
+            )
+    pipelines = {**shipped_pipelines(), **(own or {})}
+    nodes: dict[str, Node] = {"route": Step(ROUTE)}
+    rules = []
+    for type, pipeline in pipelines.items():
+        check_pipeline(pipeline.root, f"pipeline {type}")
+        nodes[type] = _hooked(pipeline.root, hooks or {}).model_copy(update={"name": None})
+        rules.append(Rule(after="route", when=f"output.route.type == '{type}'", to=type))
+    adaptive = Adaptive(nodes, start="route", rules=(*rules, Rule(to=END)), max_visits=1)
+    return Workflow(NAME, adaptive, description="Answers requests: routed to the pipeline of their type.")
+
+
+def _hooked(root: Node, hooks: Mapping[State, Step]) -> Node:
+    """The tree with each stage that has a hook in a sequence behind it."""
+    if not hooks:
+        return root
+    match root:
+        case InOrder():
+            return root.model_copy(update={"sequence": tuple(_behind(root.sequence, hooks))})
+        case Adaptive():
+            nodes = {label: _with_hook(label, node, hooks) for label, node in root.adaptive.items()}
+            return root.model_copy(update={"adaptive": nodes})
+        case _:
+            raise InvalidDefinition(
+                problem="hooks need a sequence or an adaptive at the root of a pipeline", path="hooks"
+            )
+
+
+def _behind(nodes: tuple[Node, ...], hooks: Mapping[State, Step]) -> Iterator[Node]:
+    for node in nodes:
+        yield _with_hook(str(node.name), node, hooks).model_copy(update={"name": node.name})
+
+
+def _with_hook(name: str, node: Node, hooks: Mapping[State, Step]) -> Node:
+    state = stage_named(name)
+    hook = None if state is None else hooks.get(state)
+    if hook is None:
+        return node
+    inside = node.model_copy(update={"name": "entered", "with_": None})
+    return InOrder(hook.model_copy(update={"name": f"before_{name}"}), inside, with_=node.with_)

@@ -1,0 +1,71 @@
+"""The states that requests go through, read off their tasks: live, for the counts, and from the journal, for people.
+
+Only workflows that have the stages of a pipeline are looked at; for all others this costs one look at a dict per event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ..protocols.outcomes import TaskRecord
+from ..protocols.requests.machine import State, has_stages, state_among
+from ..protocols.workflow import Workflow
+from .events import unpack_events
+from .fold import apply, begin
+from .state import TaskState
+from .tally import Tally
+
+
+class Transition(NamedTuple):
+    before: State
+    after: State
+    at: float
+    """UTC seconds."""
+
+
+def state_of(task: TaskState) -> State:
+    if task.outcome is None:
+        return state_among([*task.running, *task.parked])
+    return task.status  # type: ignore[return-value]
+
+
+class Lifecycle:
+    """Counts the transitions of the open requests of one supervisor."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._states: dict[str, tuple[State, float]] = {}
+        """By task: its state and since when."""
+
+    def opened(self, task: TaskState, has_stages: bool, now: float) -> None:
+        if has_stages:
+            self._states[task.record.task_id] = (state_of(task), now)
+
+    def happened(self, task: TaskState, now: float) -> None:
+        """An event has been folded in."""
+        id = task.record.task_id
+        if id not in self._states:
+            return
+        (before, since), after = self._states[id], state_of(task)
+        if after != before:
+            self._tally.moved(before, after, now - since)
+            self._states[id] = (after, now)
+        if task.outcome is not None:
+            del self._states[id]
+
+
+def transitions(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterable[bytes]) -> Iterator[Transition]:
+    """What a request went through, from what its shard recorded; nothing for a task that is none."""
+    root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
+    if not has_stages(root):
+        return
+    task, _ = begin(record, root, record.task_id.partition("/")[2])
+    state = state_of(task)
+    for body in bodies:
+        for event in unpack_events(body):
+            apply(task, event)
+            after = state_of(task)
+            if after != state:
+                yield Transition(state, after, event.at)
+                state = after
