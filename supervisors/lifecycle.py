@@ -13,7 +13,7 @@ from ..protocols.requests.machine import State, has_stages, state_among
 from ..protocols.workflow import Workflow
 from .events import unpack_events
 from .fold import apply, begin
-from .state import TaskState
+from .state import Place, TaskState
 from .tally import Tally
 
 
@@ -24,10 +24,20 @@ class Transition(NamedTuple):
     """UTC seconds."""
 
 
-def state_of(task: TaskState) -> State:
-    if task.outcome is None:
-        return state_among([*task.running, *task.parked])
-    return task.status  # type: ignore[return-value]
+def state_of(task: TaskState, before: State | None = None) -> State:
+    """`before`: the state until now, which lasts while steps run that belong to none. If it is not known, that is the
+    farthest one that has been gone through."""
+    if task.outcome is not None:
+        return task.status  # type: ignore[return-value]
+    now = state_among([*task.running, *task.parked])
+    return now or before or state_among(_ended(task.root)) or "received"
+
+
+def _ended(place: Place) -> Iterator[str]:
+    for child in place.children.values():
+        if child.outcome is not None:
+            yield child.path
+        yield from _ended(child)
 
 
 class Lifecycle:
@@ -47,7 +57,8 @@ class Lifecycle:
         id = task.record.task_id
         if id not in self._states:
             return
-        (before, since), after = self._states[id], state_of(task)
+        before, since = self._states[id]
+        after = state_of(task, before)
         if after != before:
             self._tally.moved(before, after, now - since)
             self._states[id] = (after, now)
@@ -65,7 +76,7 @@ def transitions(record: TaskRecord, definition: Mapping[str, Any], bodies: Itera
     for body in bodies:
         for event in unpack_events(body):
             apply(task, event)
-            after = state_of(task)
+            after = state_of(task, state)
             if after != state:
                 yield Transition(state, after, event.at)
                 state = after

@@ -94,7 +94,7 @@ def context_of(plan: Planned, context: Mapping[str, Any] | None, sources: Mappin
         return assembled(plan, sources)
     known = {key: value for key, value in (context or {}).items() if key in Assembled.model_fields}
     read = Assembled.model_validate(known)
-    return read if read.passages else assembled(plan, {}).model_copy(update=known)
+    return read if read.passages else read.model_copy(update={"passages": assembled(plan, {}).passages})
 
 
 def json_in(text: str) -> Any:

@@ -27,6 +27,9 @@ _BETWEEN = re.compile(
 )
 
 
+_LEADING = re.compile(r"^(?:(?:and|then|finally|first|also|after that),?\s+)+", re.IGNORECASE)
+
+
 class Brief(BaseModel):
     """What a supervising protocol is given."""
 
@@ -58,7 +61,7 @@ async def lead(ctx: Context, brief: Brief) -> dict[str, Any]:
 
 def parts_of(text: str) -> list[str]:
     """What a request separates itself: items, sentences, steps; at most one for each member, the last has the rest."""
-    found = [part.strip(" .,\n") for part in _BETWEEN.split(text) if part and len(part.strip()) > 3]
+    found = [_LEADING.sub("", part.strip(" .,\n")) for part in _BETWEEN.split(text) if part and len(part.strip()) > 3]
     if len(found) > MEMBERS:
         found = [*found[: MEMBERS - 1], "; ".join(found[MEMBERS - 1 :])]
     return found or [text]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, TypeVar
 
 import jsonschema
 from pydantic import BaseModel
@@ -22,6 +23,11 @@ from .front import Planned
 from .sandbox import Box, run_boxed, run_function
 from .sandbox import ToolFailed as BoxFailed
 from .sandbox_launch import levels
+
+T = TypeVar("T")
+
+LOOK_S = 0.05
+"""How often a running tool is looked after, in seconds: whether its step was cancelled."""
 
 
 class ToCall(BaseModel):
@@ -43,7 +49,10 @@ class Tools(Protocol):
     retry = Retry(attempts=2, initial_delay_s=2.0, max_delay_s=2.0, only=("TemporaryError", "ConnectionError"))
     on_error: ClassVar[Mapping[str, Any]] = {"validation": "fail"}
 
-    async def run(self, ctx: Context, input: ToCall) -> dict[str, Any]:
+    def run(self, ctx: Context, input: ToCall) -> dict[str, Any]:
+        return _on_own_loop(ctx, self._call(ctx, input))
+
+    async def _call(self, ctx: Context, input: ToCall) -> dict[str, Any]:
         config, call = requests_config(ctx.config), input.call
         grants, root = config.grants_of(ctx.user), input.plan.request.root
         try:
@@ -53,6 +62,21 @@ class Tools(Protocol):
         except (InvalidInput, BoxFailed) as error:
             raise ToolFailed(f"tool {call.tool}: {error}") from error
         return {"tool": call.tool, "id": call.id, "arguments": arguments, "text": text, **facts}
+
+
+def _on_own_loop(ctx: Context, work: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end in real time, on a loop and in a thread of its own; it is cancelled when the attempt is."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="podium-tool") as thread:
+        return thread.submit(asyncio.run, _until_cancelled(ctx, work)).result()
+
+
+async def _until_cancelled(ctx: Context, work: Coroutine[Any, Any, T]) -> T:
+    task = asyncio.create_task(work)
+    while not task.done():
+        await asyncio.wait({task}, timeout=LOOK_S)
+        if ctx.cancelled:
+            task.cancel()
+    return task.result()
 
 
 def _granted(call: Call, config: RequestsConfig, grants: Grants) -> ToolSpec:

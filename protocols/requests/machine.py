@@ -61,6 +61,8 @@ NEXT: Mapping[State, frozenset[State]] = {
 }
 
 
+HOOK = "before_"
+"""Begins the name of what runs before a state is entered."""
 _LABEL = re.compile(r"[#\[:]")
 """What follows the name in a label: `draft#2`, `do[17]`, `model:undo`."""
 
@@ -86,11 +88,12 @@ def stage_named(name: str) -> State | None:
 
 
 def stage_of(path: str) -> State | None:
-    """The state that a place in the tree belongs to: that of the outermost stage around it."""
-    for part in path.split("/"):
+    """The state that a place in the tree belongs to: that of the outermost stage around it. A hook belongs to none."""
+    parts = path.split("/")
+    for part, below in zip(parts, [*parts[1:], ""], strict=True):
         state = stage_named(_LABEL.split(part, maxsplit=1)[0])
         if state is not None:
-            return state
+            return None if below.startswith(HOOK) else state
     return None
 
 
@@ -100,10 +103,11 @@ def has_stages(root: Node) -> bool:
     return {"validated", "planned", "response_formatting"} <= states
 
 
-def state_among(paths: Iterable[str]) -> State:
-    """The state of a request of which these steps are due, running or parked: the one that is farthest on."""
+def state_among(paths: Iterable[str]) -> State | None:
+    """The state of a request of which these steps are due, running or parked: the one that is farthest on. None if they
+    belong to no state: then it is as it was."""
     states = [state for path in paths if (state := stage_of(path)) is not None]
-    return max(states, key=STATES.index, default="received")
+    return max(states, key=STATES.index, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ..reading import read_workflow
 from ..tree import END, Adaptive, Node, Rule, Step
 from ..tree import Sequence as InOrder
 from ..workflow import Workflow
-from .machine import STAGES, State, check_pipeline, stage_named
+from .machine import HOOK, STAGES, State, check_pipeline, stage_named
 from .request import REQUEST_TYPES, RequestType
 
 NAME = "ask"
@@ -95,4 +95,4 @@ def _with_hook(name: str, node: Node, hooks: Mapping[State, Step]) -> Node:
     if hook is None:
         return node
     inside = node.model_copy(update={"name": "entered", "with_": None})
-    return InOrder(hook.model_copy(update={"name": f"before_{name}"}), inside, with_=node.with_)
+    return InOrder(hook.model_copy(update={"name": f"{HOOK}{name}"}), inside, with_=node.with_)
