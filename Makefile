@@ -11,6 +11,7 @@ MINUTES ?= 10
 
 demo: $(STAMP)
 	$(BIN)/podium run examples/repo_brief/brief.yaml --input path="$(CURDIR)"
+	$(BIN)/podium ask "how is the journal fenced?" --root "$(CURDIR)"
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

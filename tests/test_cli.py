@@ -68,6 +68,39 @@ def test_commands_for_dead_letters_say_what_is_wrong(cli):
     assert "no cluster is running" in cli("breakers")[2]
 
 
+def test_ask_prints_the_answer_with_its_sources_and_notes_beside_it(cli):
+    code, out, err = cli("ask", "how is the journal fenced?", "--root", str(ROOT), "--explain")
+    assert code == 0
+    assert "No model is configured" in out and out.index("Sources:") > 0
+    assert "context_query (scorer)" in err and "time: half are done within" in err
+    code, out, _ = cli("ask", "how is the journal fenced?", "--root", str(ROOT), "-o", "json")
+    assert (code, json.loads(out)["type"]) == (0, "context_query")
+
+
+def test_ask_says_what_is_wrong(cli):
+    assert "no such folder" in cli("ask", "hi", "--root", "nowhere")[2]
+    assert "is not one of simple_query" in cli("ask", "hi", "--type", "shopping")[2]
+    assert cli("ask", "hi", "--attach", "nowhere.txt")[0] == 2
+    assert "the request has no text" in cli("ask", " ")[2]
+
+
+def test_plan_shows_what_would_run_and_runs_nothing(cli):
+    code, out, _ = cli("plan", "count the lines of code", "--root", ".")
+    assert code == 0
+    assert "tool_execution" in out and "tool count_lines" in out and "nothing of this type is on record" in out
+    assert "No tasks." in cli("ps")[2]
+
+
+def test_the_router_is_trained_tested_and_explained(cli):
+    (cli.folder / "own.jsonl").write_text('{"text": "water the plants", "type": "tool_execution"}\n')
+    assert "Trained on" in cli("router", "train", "own.jsonl")[2]
+    assert (cli.folder / "router.json").exists()
+    (cli.folder / "bad.jsonl").write_text('{"text": "x"}\n')
+    assert "bad.jsonl:1" in cli("router", "train", "bad.jsonl")[2]
+    assert "held out: 9" in cli("router", "test")[1]
+    assert cli("router", "explain", "tail the log", "-o", "json")[1].startswith("{")
+
+
 def test_quiet_prints_nothing_else(cli):
     assert cli("run", "flow.yaml", "-i", "n=1", "-q")[2] == ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -714,3 +715,22 @@ def test_one_seed_gives_one_run():
 
     assert history(5) == history(5)
     assert history(5) != history(6)
+
+
+def test_protocols_get_the_clusters_config_a_folder_and_the_time_that_is_left():
+    @podium.protocol(timeout_s=5.0)
+    async def look(ctx: podium.Context) -> list:
+        mark = Path(ctx.folder) / "mark"
+        seen = mark.exists()
+        mark.touch()
+        await asyncio.sleep(2.0)
+        return [ctx.config["colour"], seen, ctx.left_s]
+
+    async def work(engine):
+        workflow = Workflow("look", Sequence(look))
+        first = await (await engine.submit(workflow)).result()
+        return first, await (await engine.submit(workflow)).result()
+
+    first, second = Simulation(config={"colour": "red"}).run(work)
+    assert first[:2] == ["red", False] and second[:2] == ["red", True]
+    assert first[2] == pytest.approx(3.0, abs=0.1)

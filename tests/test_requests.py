@@ -159,7 +159,7 @@ def test_text_in_a_file_that_asks_for_rights_changes_nothing(project):
     answer = answered(
         "grep for the fenced writers", simulation(grants), root=str(project), type="tool_execution", tools=["grep"]
     )
-    assert answer["tools"] == [] and answer["missing"]["grep"] == "not granted to this user"
+    assert answer["tools"] == [] and answer["missing"]["tool grep"] == "not granted to this user"
 
 
 def test_a_call_that_the_planner_would_not_make_is_refused_by_the_tool_itself(project):
@@ -230,7 +230,8 @@ def test_tools_that_all_fail_lead_back_to_the_plan_and_are_named(project):
     sim = simulation(requests={"tools": tools})
     answer, events = sim.run(work)
     assert ("finished", "tool_execution/plan#2") in events
-    assert set(answer["missing"]) == {"tool bang"} and "exit code 1" in answer["missing"]["tool bang"]
+    assert set(answer["missing"]) == {"tool boom", "tool bang"}
+    assert "exit code 1" in answer["missing"]["tool boom"]
 
 
 def test_a_json_answer_fits_its_schema_or_fails_the_request(project):

@@ -73,7 +73,8 @@ async def finish(ctx: Context, input: ToFinish) -> dict[str, Any]:
         raise InvalidInput(problem="there is nothing to finish", path="input.plan")
     context = context_of(input.plan, input.context, input.sources)
     runs = [_run_of(outcome) for outcome in input.results]
-    missing = {**input.plan.plan.refused, **context.missing, **input.model.get("missing", {})}
+    missing = {f"tool {name}": why for name, why in input.plan.plan.refused.items()}
+    missing |= {**context.missing, **input.model.get("missing", {})}
     missing |= {f"tool {run.tool}": run.error for run in runs if run.error is not None}
     answer = Answer(
         text=input.model.get("text", "").strip(),

@@ -88,7 +88,7 @@ async def plan(ctx: Context, input: ToPlan | Checked) -> Planned:
         pipeline_of(checked.route.type, config).root,
         {**SHIPPED_TOOLS, **config.tools},
         checked.grants,
-        without=[name for name in map(_tool_of, failed) if name],
+        failed=dict(filter(None, map(_tool_and_why, failed))),
     )
     return Planned(request=checked.request, route=checked.route, grants=checked.grants, plan=made)
 
@@ -157,7 +157,8 @@ def _plain_text(text: str) -> str:
     return "".join(c for c in composed if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs")).strip()
 
 
-def _tool_of(outcome: Any) -> str | None:
-    """Which tool a failed outcome is of: its message begins so."""
+def _tool_and_why(outcome: Any) -> tuple[str, str] | None:
+    """Which tool a failed outcome is of, and what it said: its message begins so."""
     message = str((outcome.get("error") or {}).get("message", "")) if isinstance(outcome, Mapping) else ""
-    return message.partition(":")[0].removeprefix("tool ") if message.startswith("tool ") else None
+    name, _, why = message.partition(": ")
+    return (name.removeprefix("tool "), why) if name.startswith("tool ") else None

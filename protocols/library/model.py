@@ -119,8 +119,7 @@ class Model(Protocol):
         return _outcome(input, settings, messages, heard)
 
     async def _stream(self, settings: ModelSettings, asked: Mapping[str, Any], heard: _Heard) -> AsyncIterator[str]:
-        import openai  # noqa: PLC0415  (0.5 s, an extra, and not needed without an endpoint)
-
+        openai = _library()
         try:
             stream = await self._client(settings).chat.completions.create(
                 model=settings.name, stream=True, stream_options={"include_usage": True}, **asked
@@ -135,16 +134,16 @@ class Model(Protocol):
             raise _of_status(settings, error) from error
         except openai.APIError as error:
             raise ModelUnreachable(f"{settings.name} at {settings.base_url}: {error}") from error
+        except json.JSONDecodeError as error:
+            raise ModelMalformed(f"{settings.name} sent what is no JSON in the middle: {error}") from error
         if heard.finish is None:
             raise ModelCutOff(f"{settings.name} stopped in the middle, after {len(heard.text)} characters")
 
     def _client(self, settings: ModelSettings) -> Any:
-        import openai  # noqa: PLC0415  (see above)
-
         key = os.environ.get(settings.key_env, "") if settings.key_env else ""
         place = (str(settings.base_url), key)
         if place not in self._clients:
-            self._clients[place] = openai.AsyncOpenAI(
+            self._clients[place] = _library().AsyncOpenAI(
                 base_url=settings.base_url, api_key=key or "none", max_retries=0, timeout=settings.first_token_s
             )
         return self._clients[place]
@@ -183,6 +182,14 @@ class _Heard:
         delta = choice.delta.content or ""
         self.text += delta
         return str(delta)
+
+
+def _library() -> Any:
+    try:
+        import openai  # noqa: PLC0415  (0.5 s, an extra, and not needed without an endpoint)
+    except ImportError as error:
+        raise ModelRefused("a model needs the OpenAI client: pip install 'podium[llm]'") from error
+    return openai
 
 
 async def _next(stream: Any, silence_s: float) -> Any:

@@ -13,7 +13,7 @@ import jsonschema
 from pydantic import BaseModel
 
 from ..context import Context
-from ..errors import InvalidInput
+from ..errors import FixTheCall, InvalidInput
 from ..policy import Retry
 from ..protocol import Protocol
 from ..requests.grants import Grants, RequestsConfig, ToolSpec, requests_config
@@ -59,7 +59,7 @@ class Tools(Protocol):
             spec = _granted(call, config, grants)
             arguments = _checked(call, spec, grants, root)
             text, facts = await _run(spec, arguments, _box(spec, grants, root))
-        except (InvalidInput, BoxFailed) as error:
+        except (FixTheCall, BoxFailed) as error:
             raise ToolFailed(f"tool {call.tool}: {error}") from error
         return {"tool": call.tool, "id": call.id, "arguments": arguments, "text": text, **facts}
 

@@ -7,7 +7,7 @@ recorded durations; where there are none, it says so instead of guessing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +19,7 @@ from .grants import Grants, ToolSpec
 from .machine import State, stage_of
 from .request import Request, RequestType
 
+EMPTY: Mapping[str, str] = {}
 MAX_TOOLS = 3
 """Tools that are chosen by their descriptions for one request."""
 _WORD = re.compile(r"[a-z][a-z0-9]{2,}")
@@ -82,7 +83,7 @@ class RequestPlan(BaseModel):
     tools: tuple[str, ...]
     """Everything that it may use."""
     refused: Mapping[str, str] = {}
-    """Tools that were asked for and are not used, and why."""
+    """Tools that were asked for, or tried, and are not used, and why."""
     quotas: Mapping[str, int]
     """Permits that it holds at most at once, by quota."""
     estimate: Estimate | None = None
@@ -95,18 +96,18 @@ def make_plan(
     tools: Mapping[str, ToolSpec],
     grants: Grants,
     durations_s: Sequence[float] = (),
-    without: Sequence[str] = (),
+    failed: Mapping[str, str] = EMPTY,
 ) -> RequestPlan:
     """Args:
     durations_s: of tasks on record that went through the same pipeline.
-    without: tools that have failed already.
+    failed: tools that were tried already, and why they are not tried again.
     """
     steps = tuple(_steps(pipeline, "", (), False))
     usable = {name: spec for name, spec in tools.items() if _refusal(name, spec, grants) is None}
-    wanted = [name for name in request.tools if name not in without]
+    wanted = [name for name in request.tools if name not in failed]
     refused = {name: why for name in wanted if (why := _why_not(name, tools, grants)) is not None}
     has_tools = any(step.state == "tool_execution" for step in steps)
-    chosen = [name for name in wanted if name in usable] or _fitting(request.text, usable, without)
+    chosen = [name for name in wanted if name in usable] or _fitting(request.text, usable, failed)
     calls = [Call(tool=name, arguments=arguments_for(usable[name], request)) for name in chosen]
     able = [call for call in calls if set(usable[call.tool].required) <= set(call.arguments)]
     return RequestPlan(
@@ -114,7 +115,7 @@ def make_plan(
         steps=steps,
         calls=tuple(able) if has_tools else (),
         tools=tuple(usable) if has_tools else (),
-        refused=refused,
+        refused={**failed, **refused},
         quotas=_most(steps),
         estimate=estimate(durations_s),
     )
@@ -157,7 +158,7 @@ def _refusal(name: str, spec: ToolSpec, grants: Grants) -> str | None:
     return None
 
 
-def _fitting(text: str, tools: Mapping[str, ToolSpec], without: Sequence[str]) -> list[str]:
+def _fitting(text: str, tools: Mapping[str, ToolSpec], without: Collection[str]) -> list[str]:
     """Tools whose name or description has most words in common with the request; none without a common word."""
     words = _words(text)
     scored = [
