@@ -7,6 +7,7 @@ library returns evaluation errors as values of type ERROR; here they become Expr
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -81,6 +82,9 @@ def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
     Raises:
         ExpressionFailed: with the expression and CEL's reason.
     """
+    found = _looked_up(source, names)
+    if found is not _ELSEWHERE:
+        return found
     program = _compile(source, place)
     try:
         result = program.eval(data=dict(names))
@@ -90,6 +94,34 @@ def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
     if result.type() == cel.Type.ERROR:
         raise ExpressionFailed(f"`{source}`: {result.value()}")
     return _plain(result.plain_value())
+
+
+_ELSEWHERE = object()
+_PATH = re.compile(r"[a-z_]\w*(?:\.[A-Za-z_]\w*)*")
+_TEXT = re.compile(r"\"[^\"\\\n]*\"|'[^'\\\n]*'")
+
+
+@lru_cache(maxsize=4096)
+def _path_of(source: str) -> tuple[str, ...] | str | None:
+    """The names of a path such as `outputs.plan.calls`, or the content of a plain text; None for all else."""
+    if _TEXT.fullmatch(source):
+        return source[1:-1]
+    is_path = _PATH.fullmatch(source) and source not in ("true", "false", "null")
+    return tuple(source.split(".")) if is_path else None
+
+
+def _looked_up(source: str, names: Mapping[str, Value]) -> Value | object:
+    """The value of a path or plain text, which is most of what `with` holds, without the way through CEL: that takes
+    a copy of the whole value. What is not there is for CEL to complain of."""
+    path = _path_of(source)
+    if path is None or isinstance(path, str):
+        return _ELSEWHERE if path is None else path
+    value: Any = names
+    for name in path:
+        if not isinstance(value, Mapping) or name not in value:
+            return _ELSEWHERE
+        value = value[name]
+    return value
 
 
 def holds(source: str, names: Mapping[str, Value], place: str = "when") -> bool:

@@ -6,11 +6,13 @@ import json
 import sys
 
 import pytest
+from cel_expr_python import cel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import podium
 from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Workflow, quorum, read_workflow
+from podium.protocols import conditions
 from podium.protocols.binding import Binding, InvalidOutput
 from podium.protocols.conditions import evaluate
 from podium.protocols.errors import InvalidDefinition, InvalidInput
@@ -180,3 +182,24 @@ def test_nulls_that_expressions_give_cost_no_references_of_none():
     for _ in range(3_000):
         assert evaluate("input", "with", names) == names["input"]
     assert sys.getrefcount(None) > before - 100
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-1, 1) | st.text("abc", max_size=3),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "c"]), below, max_size=3),
+    max_leaves=8,
+)
+paths = st.lists(st.sampled_from(["a", "b", "c"]), max_size=4).map(lambda names: ".".join(["input", *names]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(plain, paths | st.sampled_from(['"text"', "'text'", "true", "null"]))
+def test_what_is_looked_up_without_cel_is_what_cel_gives(value, source):
+    names = {"input": value, "task": 1, "outputs": {}}
+    program = conditions._compile(source, "with")
+    result = program.eval(data=names)
+    if result.type() == cel.Type.ERROR:
+        with pytest.raises(conditions.ExpressionFailed):
+            evaluate(source, "with", names)
+    else:
+        assert evaluate(source, "with", names) == conditions._plain(result.plain_value())

@@ -19,13 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ...protocols.errors import InvalidInput, PodiumError
+from ...protocols.library.front import pipeline_of
 from ...protocols.outcomes import TaskEvent
-from ...protocols.requests.planner import RequestPlan, estimate
+from ...protocols.requests.grants import requests_config
+from ...protocols.requests.planner import RequestPlan, estimate, steps_of
 from ...protocols.requests.request import REQUEST_TYPES
 from ...protocols.requests.router import Route
 from ..asking import plan_of, recorded_s, request_of
 from ..client import Task, connect
-from ..config import load_settings
+from ..config import Settings, load_settings
 from ..store.reading import FileReader
 from .options import is_running
 from .view import error_console, lack, seconds, to_json
@@ -90,7 +92,7 @@ def answer(
         _print_answer(said, speaker)
     _print_notes(said, degraded)
     if explain:
-        _print_explanation(speaker.seen, recorded)
+        _print_explanation(engine.settings, speaker.seen, recorded)
 
 
 def foresee(asked: Ask, data: Path | None, output: str, user: str | None) -> None:
@@ -172,10 +174,11 @@ def _print_notes(answer: dict[str, Any], degraded: dict[str, Any]) -> None:
             console.print(f"degraded, without {what}: {lack(why)}", markup=False, style="yellow")
 
 
-def _print_explanation(seen: dict[str, Any], recorded: list[float]) -> None:
-    console = error_console()
+def _print_explanation(settings: Settings, seen: dict[str, Any], recorded: list[float]) -> None:
     if "route" in seen and "plan" in seen:
-        _print_plan(console, Route.model_validate(seen["route"]), RequestPlan.model_validate(seen["plan"]), recorded)
+        route, made = Route.model_validate(seen["route"]), RequestPlan.model_validate(seen["plan"])
+        steps = steps_of(pipeline_of(route.type, requests_config(settings.config)).root)
+        _print_plan(error_console(), route, made.model_copy(update={"steps": steps}), recorded)
 
 
 def _print_plan(console: Console, route: Route, made: RequestPlan, recorded: list[float] | None = None) -> None:

@@ -26,7 +26,7 @@ FRESH_S = 2.0
 """An index that was brought up to date so recently is taken as it is."""
 MARGIN_S = 0.15
 """Time that is kept for searching, of what there is until the deadline."""
-PASSAGES = 24
+PASSAGES = 12
 TURNS = 6
 KEPT_SEARCHES = 256
 CHARS_PER_TOKEN = 4

@@ -90,7 +90,8 @@ async def plan(ctx: Context, input: ToPlan | Checked) -> Planned:
         checked.grants,
         failed=dict(filter(None, map(_tool_and_why, failed))),
     )
-    return Planned(request=checked.request, route=checked.route, grants=checked.grants, plan=made)
+    lean = made.model_copy(update={"steps": ()})  # it goes through every step; who wants to see them makes them again
+    return Planned(request=checked.request, route=checked.route, grants=checked.grants, plan=lean)
 
 
 def cleaned(request: Request) -> Request:

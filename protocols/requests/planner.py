@@ -102,7 +102,7 @@ def make_plan(
     durations_s: of tasks on record that went through the same pipeline.
     failed: tools that were tried already, and why they are not tried again.
     """
-    steps = tuple(_steps(pipeline, "", (), False))
+    steps = steps_of(pipeline)
     usable = {name: spec for name, spec in tools.items() if _refusal(name, spec, grants) is None}
     wanted = [name for name in request.tools if name not in failed]
     refused = {name: why for name in wanted if (why := _why_not(name, tools, grants)) is not None}
@@ -119,6 +119,11 @@ def make_plan(
         quotas=_most(steps),
         estimate=estimate(durations_s),
     )
+
+
+def steps_of(pipeline: Node) -> tuple[PlannedStep, ...]:
+    """The steps of a pipeline in the order in which they may begin."""
+    return tuple(_steps(pipeline, "", (), False))
 
 
 def estimate(durations_s: Sequence[float]) -> Estimate | None:
