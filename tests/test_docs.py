@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 import podium
-from podium.cluster.config import Settings
+from podium import Request
+from podium.cluster.config import Settings, load_settings
+from podium.protocols.library.front import router_from
+from podium.protocols.requests.grants import requests_config
 from podium.testing import simulate
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +70,24 @@ def test_the_example_of_limits_runs(capsys):
     (code,) = blocks((ROOT / "docs/limits.md").read_text(), "python")
     exec(compile(code, "limits.md", "exec"), {"__name__": "docs"})
     assert capsys.readouterr().out == "WHY?\n"
+
+
+def test_the_examples_of_requests_run(tmp_path):
+    text = (ROOT / "docs/requests.md").read_text()
+    asking, hooks = blocks(text, "python")
+    (tmp_path / "fence.py").write_text('"""How the journal is fenced."""\n')
+    assert "['fence.py:1']" in run(asking, tmp_path).stdout
+    exec(compile(hooks, "requests.md", "exec"), {"__name__": "docs"})
+
+
+def test_the_configuration_in_the_docs_is_one(tmp_path, monkeypatch):
+    (text,) = blocks((ROOT / "docs/requests.md").read_text(), "toml")
+    (tmp_path / "podium.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    config = requests_config(load_settings().config)
+    assert config.model.base_url and config.pipelines and config.tools["words"].minimum == "landlock"
+    assert config.grants_of("ada").allows_tool("grep") and not config.grants_of("bob").allows_tool("grep")
+    assert router_from(config.router).route(Request(text="see TICKET-7")).type == "tool_execution"
 
 
 def test_the_commands_in_the_docs_run_and_what_they_say_of_damage_is_true(tmp_path):
