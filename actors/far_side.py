@@ -136,6 +136,10 @@ class _Session:
             self._frames_beyond.discard(self._frames_to)
         return True
 
+    @property
+    def backlog(self) -> int:
+        return len(self._unsent)
+
     def push(self, result: list[Value]) -> None:
         self._unsent.append([next(self._results), *result])
         self._flush_soon()
@@ -223,6 +227,10 @@ class _Incoming:
         self.kind, self.payload = kind, payload
         self.cancelled = False
         self.on_cancel: Callable[[], None] | None = None
+
+    @property
+    def backlog(self) -> int:
+        return self._session.backlog
 
     def reply(self, value: Value = None) -> None:
         self._end([self._number, RESULT, value])

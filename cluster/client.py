@@ -31,6 +31,7 @@ from .config import Settings, load_settings
 from .core import Core, Ended, result_of
 from .dead import DeadLetter, dead_letters
 from .session import new_session
+from .stream import Reading
 from .world import new_event_loop
 
 
@@ -62,8 +63,8 @@ class BaseTask:
         return self._end
 
     def _event(self, wire: list[Value]) -> TaskEvent:
-        kind, at, step, attempt, value = wire
-        return TaskEvent(kind, self.id, at, step, attempt, value)
+        kind, at, step, attempt, value, offset = wire
+        return TaskEvent(kind, self.id, at, step, attempt, value, offset)
 
 
 class Task(BaseTask):
@@ -85,17 +86,22 @@ class Task(BaseTask):
             raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status) from None
         return result_of(ended, self.id, self.workflow)
 
-    def events(self) -> Iterator[TaskEvent]:
-        """What happened so far, then what happens, until the task ends (see TaskEvent)."""
+    def events(self, from_offset: int = 0) -> Iterator[TaskEvent]:
+        """What happened so far, from an offset on, then what happens, until the task ends (see TaskEvent).
+
+        Nothing that is recorded is lost or told twice, whatever dies meanwhile. To go on later, hand in the last offset
+        that was told, plus 1. Who reads slowly does not slow the task: events wait where they are recorded.
+        """
         queue: SimpleQueue[list[Value] | PodiumError | None] = SimpleQueue()
-        stop = self._core.watch(self.record, queue.put, queue.put)
+        reading = Reading(self._core, self.record, queue.put, queue.qsize, from_offset)
         try:
             while (item := queue.get()) is not None:
                 if isinstance(item, PodiumError):
                     raise item
                 yield self._event(item)
+                reading.caught_up(queue.qsize())
         finally:
-            stop()
+            reading.stop()
 
     def cancel(self) -> TaskStatus:
         """Cancel the task; it is durably cancelled when this returns. One that has ended stays as it is."""

@@ -20,6 +20,7 @@ from .config import Settings, load_settings
 from .core import Core, result_of
 from .dead import DeadLetter, dead_letters
 from .session import Session
+from .stream import Reading
 
 
 class AsyncTask(BaseTask):
@@ -33,17 +34,18 @@ class AsyncTask(BaseTask):
             raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status)
         return result_of(end.result(), self.id, self.workflow)
 
-    async def events(self) -> AsyncIterator[TaskEvent]:
+    async def events(self, from_offset: int = 0) -> AsyncIterator[TaskEvent]:
         """As `Task.events`."""
         queue: asyncio.Queue[list[Value] | PodiumError | None] = asyncio.Queue()
-        stop = self._core.watch(self.record, queue.put_nowait, queue.put_nowait)
+        reading = Reading(self._core, self.record, queue.put_nowait, queue.qsize, from_offset)
         try:
             while (item := await queue.get()) is not None:
                 if isinstance(item, PodiumError):
                     raise item
                 yield self._event(item)
+                reading.caught_up(queue.qsize())
         finally:
-            stop()
+            reading.stop()
 
     async def cancel(self) -> TaskStatus:
         """As `Task.cancel`."""

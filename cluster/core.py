@@ -266,9 +266,10 @@ class Core:
         record: TaskRecord,
         on_event: Callable[[list[Value]], None],
         on_end: Callable[[PodiumError | None], None],
+        offset: int = 0,
     ) -> Callable[[], None]:
-        """Get the events of a task, the past first; from any thread. Returns how to stop it."""
-        watching = Watching(record.task_id, on_event, on_end)
+        """Get the events of a task from an offset on, the past first; from any thread. Returns how to stop it."""
+        watching = Watching(record.task_id, on_event, on_end, offset)
         link = partial(self.link, record.workflow)
         self._loop.call_soon_threadsafe(lambda: link().watch(watching))
         return lambda: _quietly(self._loop, lambda: link().unwatch(watching))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from ..protocols.errors import PodiumError, Unknown
+from ..protocols.errors import Overloaded, PodiumError, Unknown
 from ..protocols.values import Value
 from ..supervisors.ports import Line, Reply
 from .world import LoopWorld
@@ -20,8 +20,7 @@ PATIENCE = 1.2
 """Leases of silence before a client looks for another supervisor: the coordinator is to notice first."""
 BATCH = 1_000
 """Tasks per submit message; more are sent as several, all under way at once."""
-_OF_TASK = ("accepted", "timed_out", "redriven", "dropped")
-_RECORDED = (*_OF_TASK, "finished", "retrying", "lost", "failed")
+_RECORDED = ("finished", "retrying", "lost", "failed", "timed_out")
 
 
 @dataclass(slots=True, eq=False)
@@ -39,8 +38,10 @@ class Watching:
     task_id: str
     on_event: Callable[[list[Value]], None]
     on_end: Callable[[PodiumError | None], None]
+    offset: int = 0
+    """Of the next recorded event that is wanted."""
     seen: set[tuple[Value, ...]] = field(default_factory=set)
-    """Recorded events delivered so far; a new supervisor, or a new one below it, tells them again."""
+    """Events of nested Hierarchies delivered so far: a new supervisor tells them again."""
     number: int | None = None
 
 
@@ -200,13 +201,15 @@ class Link:
         assert self._line is not None
         watching.number = self._line.send(
             "watch",
-            watching.task_id,
+            [watching.task_id, watching.offset],
             lambda reply: self._watch_ended(watching, reply),
             lambda e: _on_event(watching, e),
         )
 
     def _watch_ended(self, watching: Watching, reply: Reply) -> None:
-        if not isinstance(reply.error, Unknown) and self._watched.pop(watching, 0) is None:
+        if isinstance(reply.error, Overloaded) and watching in self._watched:
+            self._when_up(lambda: self._send_watch(watching))  # it was too far behind, and is not any more
+        elif not isinstance(reply.error, Unknown) and self._watched.pop(watching, 0) is None:
             watching.on_end(reply.error)
 
     def _send_asked(self, asked: Asked) -> None:
@@ -219,8 +222,13 @@ class Link:
 
 
 def _on_event(watching: Watching, event: list[Value]) -> None:
-    if event[0] in _RECORDED and (event[2] or event[0] in _OF_TASK):
-        kind, at, step, attempt, _value = event
+    offset = event[5]
+    if offset is not None:
+        if offset < watching.offset:
+            return
+        watching.offset = offset + 1
+    elif event[0] in _RECORDED:
+        kind, at, step, attempt = event[:4]
         if (kind, at, step, attempt) in watching.seen:
             return
         watching.seen.add((kind, at, step, attempt))

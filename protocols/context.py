@@ -94,7 +94,8 @@ class Context:
             self._used[quota] = self._used.get(quota, 0.0) + amount
 
     def emit(self, chunk: Value) -> None:
-        """Send a partial result to whoever watches the task. Live only: not stored, not replayed."""
+        """Send a partial result to whoever watches the task, now or later: it is recorded within some 20 ms, up to the
+        setting `max_emitted_bytes` of each task. Readers see which attempt it is of."""
         self._emit(chunk)
 
     def heartbeat(self) -> None:

@@ -113,8 +113,11 @@ class TaskEvent:
     Kinds: `accepted`; `started`, `finished` (value: output), `retrying` (value: failure and retry_at), `lost`
     (its host died, it runs again) and `failed` (value: failure) of a step; `timed_out` of a node or the task;
     `parked`, `redriven` and `dropped` of a task that waits for a decision; `chunk` (value: what `ctx.emit` was given)
-    and `log` (value: [level, text]) of a running step; last `completed` (value: result), `failed` (value: failure; no
-    step) or `cancelled`. `started`, `parked`, `chunk` and `log` are live only.
+    and `log` (value: [level, text]) of a running step; `cut` where chunks are not recorded any more, because the task
+    has emitted too much; last `completed` (value: result), `failed` (value: failure; no step) or `cancelled`.
+
+    After `retrying` or `lost` of a step, its chunks so far count no more: the next ones are of another run. `started`,
+    `parked` and `log` are live only, and so is what a nested Hierarchy tells.
     """
 
     kind: str
@@ -125,6 +128,8 @@ class TaskEvent:
     """Path of the step in the tree; empty for the task itself."""
     attempt: int
     value: Value
+    offset: int | None = None
+    """Its place among what is recorded of the task; None if it is told live only."""
 
     @property
     def is_last(self) -> bool:

@@ -70,41 +70,42 @@ class Desk:
             ask.chunk(done_chunk(record))
         self._watchers.follow(ask, [id for id in ids if id not in {record.task_id for record in over}])
 
-    def watch(self, ask: Ask, task_id: str) -> None:
-        """watch id: a chunk per event, the past first; answered when the task ends."""
+    def watch(self, ask: Ask, task_id: str, since: int) -> None:
+        """watch [id, offset]: a chunk per event, the past from that offset on first; answered when the task ends."""
         task = self._tasks.get(task_id)
         if task is None:
-            self._journal.find([task_id], [], partial(self._watch_found, ask, task_id))
+            self._journal.find([task_id], [], partial(self._watch_found, ask, task_id, since))
             return
-        watch = self._watchers.watch(ask, task_id)
+        watch = self._watchers.watch(ask, task_id, since)
         self._dispatcher.watch(task, partial(self.relay, task_id))
         self._journal.entries(task_id, lambda bodies: self._tell_past(watch, task, bodies))
 
-    def _watch_found(self, ask: Ask, task_id: str, found: list[Found]) -> None:
+    def _watch_found(self, ask: Ask, task_id: str, since: int, found: list[Found]) -> None:
         if not found:
             ask.refuse(NotFound(what="task", name=task_id))
             return
-        self._journal.entries(task_id, lambda bodies: self._tell_all(ask, found[0].record, bodies))
+        self._journal.entries(task_id, lambda bodies: self._tell_all(Watch(ask, since), found[0].record, bodies))
 
-    def _tell_all(self, ask: Ask, record: TaskRecord, bodies: list[bytes]) -> None:
-        for event in past_events(record, _unpacked(bodies)):
-            ask.chunk(event)
-        ask.chunk(end_event(record))
-        ask.reply()
+    def _tell_all(self, watch: Watch, record: TaskRecord, bodies: list[bytes]) -> None:
+        past = past_events(record, _unpacked(bodies))
+        for event in [*past, end_event(record, len(past))]:
+            watch.tell(event)
+        watch.ask.reply()
 
     def _tell_past(self, watch: Watch, task: TaskState, bodies: list[bytes]) -> None:
         past = past_events(task.record, _unpacked(bodies))
         for place in task.running.values():
             if self._dispatcher.is_started(task, place):
-                past.append(["started", self._world.now(), place.path, place.attempt, None])
+                past.append(["started", self._world.now(), place.path, place.attempt, None, None])
         if task.status == "parked":
             past.append(parked_event(self._world.now()))
         self._watchers.caught_up(watch, past, len(bodies))
 
     def relay(self, task_id: str, event: list[Value]) -> None:
-        """An event of a task in a tier below, for the watchers of the task above; its end is not theirs."""
+        """An event of a task in a tier below, for the watchers of the task above; its end is not theirs, and its
+        offsets are its own."""
         if event[2]:
-            self._watchers.tell(task_id, event)
+            self._watchers.tell(task_id, [*event[:5], None])
 
 
 def _unpacked(bodies: list[bytes]) -> list[Event]:

@@ -82,6 +82,26 @@ class StepLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Emitted:
+    """What a running attempt has said with `ctx.emit`. Changes nothing; it is there for readers."""
+
+    path: str
+    attempt: int
+    chunks: list[Value]
+    at: float
+    is_cut: bool = False
+    """Whether the task has said as much as is kept: what follows is told live only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """A successor of the supervisor runs the attempt again, which had emitted something: that counts no more."""
+
+    path: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Abandoned:
     """The workflow is down, and its tasks are not to wait: this one fails."""
 
@@ -127,6 +147,8 @@ Event: TypeAlias = (
     | Abandoned
     | Redriven
     | Dropped
+    | Emitted
+    | Restarted
 )
 OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped)
 """Those that have no path."""
@@ -158,6 +180,10 @@ def _to_wire(event: Event) -> list[Value]:
             return ["c", event.at, event.undo]
         case StepLost():
             return ["l", event.path, event.at]
+        case Emitted():
+            return ["e", event.path, event.attempt, event.chunks, event.at, event.is_cut]
+        case Restarted():
+            return ["s", event.path, event.at]
         case Abandoned():
             return ["a", event.reason, event.at]
         case TimedOut():
@@ -184,6 +210,10 @@ def _from_wire(wire: list[Value]) -> Event:
             return Cancelled(at, undo)
         case ["l", path, at]:
             return StepLost(path, at)
+        case ["e", path, attempt, chunks, at, is_cut]:
+            return Emitted(path, attempt, chunks, at, is_cut)
+        case ["s", path, at]:
+            return Restarted(path, at)
         case ["a", reason, at]:
             return Abandoned(reason, at)
         case ["t", path, at, code, actions]:

@@ -13,16 +13,18 @@ from ..protocols.conditions import ExpressionFailed, evaluate
 from ..protocols.outcomes import Failure, Outcome, TaskRecord, error_for_rules
 from ..protocols.recovery import USUAL, actions_for
 from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step, default_name, time_limit_s
-from ..protocols.values import Value
+from ..protocols.values import Value, pack
 from ..protocols.verdicts import as_goto
 from .events import (
     Abandoned,
     Cancelled,
     Dropped,
     Due,
+    Emitted,
     Event,
     Overdue,
     Redriven,
+    Restarted,
     StepBegan,
     StepFailed,
     StepFinished,
@@ -90,6 +92,15 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
         case StepLost():
             if event.path in task.running:
                 task.running[event.path].losses += 1
+                task.running[event.path].emitted = False
+        case Emitted():
+            task.emitted_bytes += sum(len(pack(chunk)) for chunk in event.chunks)
+            task.is_cut = task.is_cut or event.is_cut
+            if event.path in task.running:
+                task.running[event.path].emitted = True
+        case Restarted():
+            if event.path in task.running:
+                task.running[event.path].emitted = False
         case Cancelled():
             if _stop(folding, Failure("cancelled", "the task was cancelled"), event.undo):
                 task.cancelled = True
@@ -144,7 +155,7 @@ def _fail(folding: _Folding, event: StepFailed) -> None:
         folding.ended.append((place, Outcome(failure=event.failure.at(place.path, place.attempt))))
     else:
         place.attempt += 1
-        place.losses, place.began = 0, False
+        place.losses, place.began, place.emitted = 0, False, False
         place.not_before, place.wait_s = event.retry_at, event.retry_at - event.at
         folding.effects.append(Run(place))
 
@@ -160,7 +171,7 @@ def _redrive(folding: _Folding, event: Redriven) -> None:
         again += _those_to_run(task)
     for place in again:
         is_new = place.parked is not None and place.parked.code == "expression"
-        place.attempt, place.losses, place.began, place.not_before = 1, 0, False, 0.0
+        place.attempt, place.losses, place.began, place.emitted, place.not_before = 1, 0, False, False, 0.0
         place.fallbacks, place.failed, place.actions, place.parked = 0, False, USUAL, None
         place.children.clear()
         if is_new:

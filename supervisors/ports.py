@@ -96,6 +96,10 @@ class Ask(Protocol):
     on_cancel: Callable[[], None] | None
     """Set by the actor that works on it, called at most once."""
 
+    @property
+    def backlog(self) -> int:
+        """Answers and chunks, of all messages of the near side, that it has not fetched yet."""
+
     def reply(self, value: Value = None) -> None: ...
 
     def refuse(self, error: PodiumError) -> None: ...

@@ -46,6 +46,8 @@ class Governance:
     on_alert: str | None = None
     """Command that gets each alert."""
     alert_every_s: float = 10.0
+    max_emitted_bytes: int = 4 * 1024 * 1024
+    """Of what the steps of one task emit, kept for readers."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """What protocols get as `ctx.config`."""
     restart_intensity: int = 10

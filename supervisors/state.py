@@ -64,6 +64,8 @@ class Place:
     """Why it waits for somebody to decide."""
     began: bool = False
     """Of an at-most-once step: whether it may have been sent to its host."""
+    emitted: bool = False
+    """Whether something is recorded that the run under way has emitted."""
     stands_in_for: Failure | None = None
     """Of a fallback: the failure of its parent."""
     attempt: int = 1
@@ -155,6 +157,12 @@ class TaskState:
     """What it has from its acceptance to its end."""
     entries: int = 0
     """Journal entries so far."""
+    told: int = 1
+    """Events that are recorded for watchers: the next has this offset. The first is the acceptance."""
+    emitted_bytes: int = 0
+    """Of what is recorded of `ctx.emit`, packed."""
+    is_cut: bool = False
+    """Whether no more of it is recorded."""
 
     def due_at(self, place: Place) -> float | None:
         """When the step at this place, a node around it, or the task runs out of time, in UTC seconds."""

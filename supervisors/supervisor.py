@@ -16,22 +16,15 @@ from functools import partial
 from typing import Any
 
 from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
-from ..protocols.outcomes import Failure, TaskRecord, TaskStatus
+from ..protocols.outcomes import Failure, TaskRecord
 from ..protocols.tree import Step
-from ..protocols.values import Value, pack
+from ..protocols.values import Value
 from .alarms import Alarms
 from .desk import Desk
 from .dispatch import Dispatcher
-from .events import (
-    Abandoned,
-    Cancelled,
-    Due,
-    Event,
-    StepBegan,
-    StepLost,
-    pack_events,
-    unpack_events,
-)
+from .emissions import Emissions
+from .entries import entry_of
+from .events import Abandoned, Cancelled, Due, Event, Restarted, StepBegan, StepLost, unpack_events
 from .family import Family
 from .fold import apply
 from .gate import Gate
@@ -43,14 +36,14 @@ from .lifecycle import Lifecycle
 from .permits import Permits
 from .plan import Plan, TierPlan
 from .pool import Means
-from .ports import Ask, Change, Closing, Entry, Forget, Journal, NewTask, Note, OpenTask, Standing, World, durable
+from .ports import Ask, Change, Entry, Forget, Journal, NewTask, Note, OpenTask, Standing, World, durable
 from .retention import Retention
 from .retries import Retries
 from .settings import Governance
 from .state import Alarm, Effect, Halt, Place, Run, TaskState
 from .tally import Tally
 from .tier import tier_shard
-from .watchers import Watchers, done_chunk, live_event, parked_event
+from .watchers import Watchers, count_told, done_chunk, parked_event
 
 _DEFINITION, _CURRENT, _CHILDREN = "definition:", "current", "children"
 
@@ -128,6 +121,7 @@ class Supervisor:
         self._letters = Letters(world, journal, engine, notes)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
         self._retries = Retries(world, settings, self._plans)
+        self._emissions = Emissions(world, settings.max_emitted_bytes, self._record_emitted, self._watchers.tell)
         self._alarms = Alarms(world, self._tasks, self._take, self._retries.late)
         self._gate = Gate(settings)
         self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
@@ -164,7 +158,7 @@ class Supervisor:
                 self._check_not_down()
                 self._letters.receive(ask)
             case "watch":
-                self._desk.watch(ask, str(ask.payload))
+                self._desk.watch(ask, *ask.payload)
             case "status":
                 ask.reply(self._status())
             case "last_words":
@@ -270,12 +264,25 @@ class Supervisor:
         """Event in: fold it, make it durable, then carry out what follows. Nothing happens to a task that has ended."""
         if task.outcome is not None:
             return
-        effects = apply(task, event)
+        emitted = self._emissions.taken(task)
+        for each in (*emitted, event):
+            effects = apply(task, each)
         self._tally.happened(event)
         self._lifecycle.happened(task, event.at)
-        entry = self._entry(task, [event])
+        told = self._watchers.see(task, [*((each, each.attempt) for each in emitted), (event, attempt)])
+        entry = self._entry(task, [*emitted, event])
         changes = [entry, *self._standing(task)]
-        self._journal.write(changes, partial(self._committed, task, event, effects, attempt, entry.n))
+        self._journal.write(changes, partial(self._committed, task, told, effects, entry.n))
+
+    def _record_emitted(self, task: TaskState) -> None:
+        """Make what the task has emitted durable; its watchers hear of it then."""
+        emitted = self._emissions.taken(task)
+        if task.outcome is None and emitted:
+            for event in emitted:
+                apply(task, event)
+            told = self._watchers.see(task, [(event, event.attempt) for event in emitted])
+            entry = self._entry(task, list(emitted))
+            self._journal.write([entry], partial(self._committed, task, told, [], entry.n))
 
     def _standing(self, task: TaskState) -> list[Change]:
         """The task's status, if it is parked now, or not any more."""
@@ -288,26 +295,11 @@ class Supervisor:
         return [Standing(task.record.task_id, task.status)]
 
     def _entry(self, task: TaskState, events: list[Event]) -> Entry:
-        task.entries += 1
-        closing = None
-        if task.outcome is not None:
-            at = self._world.now()
-            failure = task.outcome.failure
-            status: TaskStatus = task.status  # type: ignore[assignment]
-            lacks = {} if failure else task.root.degraded
-            task.record = replace(
-                task.record, status=status, finished_at=at, result=task.outcome.output, failure=failure, degraded=lacks
-            )
-            result = None if failure else pack(task.outcome.output)
-            trouble = failure.to_wire() if failure else lacks
-            closing = Closing(status, at, result, pack(trouble) if trouble else None)
-        return Entry(task.record.task_id, task.entries, pack_events(events), closing)
+        return entry_of(task, events, self._world.now())
 
-    def _committed(self, task: TaskState, event: Event, effects: list[Effect], attempt: int, n: int) -> None:
-        if self._watchers.is_watched(task.record.task_id):
-            told = live_event(event, attempt)
-            if told is not None:
-                self._watchers.tell(task.record.task_id, told, n)
+    def _committed(self, task: TaskState, told: list[list[Value]], effects: list[Effect], n: int) -> None:
+        for event in told:
+            self._watchers.tell(task.record.task_id, event, n)
         self._carry_out(task, effects)
 
     def _carry_out(self, task: TaskState, effects: list[Effect]) -> None:
@@ -324,7 +316,7 @@ class Supervisor:
             self._gate.ended(task.record)
             self._tally.ended(task.record)
             self._retention.finished += 1
-            self._watchers.ended(task.record)
+            self._watchers.ended(task.record, task.told)
 
     def _note_beginning(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
         """An at-most-once step is about to be sent to a host: go on when that is durable."""
@@ -347,6 +339,7 @@ class Supervisor:
             task.entries += 1
             for event in unpack_events(body):
                 apply(task, event)
+                task.told += count_told(event)
         self._keep(task)
         return task
 
@@ -371,6 +364,8 @@ class Supervisor:
                     message = "its supervisor died while it ran, and it is to run at most once"
                     self._step_ended(task, place, ["fail", Failure("uncertain", message).to_wire(), None, False, None])
                 else:
+                    if place.emitted:
+                        self._take(task, Restarted(place.path, self._world.now()), place.attempt)
                     self._dispatcher.run(plan, task, place, order, recovered=True)
             self._alarms.resume(task)
 
@@ -380,12 +375,15 @@ class Supervisor:
         if told[0] == "lost":
             self._take(task, StepLost(place.path, self._world.now()), place.attempt)
             return
+        if told[0] == "chunk":
+            self._emissions.add(task, place, told[1])
+            return
         if told[0] == "started":
             self._mark_running(task)
         if self._watchers.is_watched(task_id):
             kind, value = told[0], told[1:]
             said = value[0] if len(value) == 1 else value or None
-            event = [kind, self._world.now(), place.path, place.attempt, said]
+            event = [kind, self._world.now(), place.path, place.attempt, said, None]
             self._watchers.tell(task_id, event)
             if kind == "started" and not isinstance(place.node, Step):
                 self._dispatcher.watch(task, partial(self._desk.relay, task_id))

@@ -140,7 +140,7 @@ class Tier:
 
     def _send_watch(self, errand: Errand) -> None:
         if self._line is not None and errand.watcher is not None:
-            self._line.send("watch", errand.task[0], lambda _reply: None, errand.watcher)
+            self._line.send("watch", [errand.task[0], 0], lambda _reply: None, errand.watcher)
 
     def _on_chunk(self, chunk: list[Value]) -> None:
         if chunk[0] != "done":

@@ -1,7 +1,9 @@
 """Who waits for what of a task: followers for its end, watchers for everything that happens live.
 
 A follower gets one chunk ["done", id, status, result, failure, finished at, degraded] per task. A watcher gets chunks
-[kind, at, step, attempt, value] in the order of the journal, first what happened before it came.
+[kind, at, step, attempt, value, offset] in the order of the journal, first what happened before it came, from an offset
+on. Offsets count what is recorded of the task, from 0, which is its acceptance; what is told live only has none. So a
+watcher may go away and come again without loss or repetition. One that reads too slowly is sent away, and comes again.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from ..protocols.errors import Overloaded, PodiumError
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
 from .events import (
@@ -17,9 +20,11 @@ from .events import (
     Cancelled,
     Dropped,
     Due,
+    Emitted,
     Event,
     Overdue,
     Redriven,
+    Restarted,
     StepBegan,
     StepFailed,
     StepFinished,
@@ -27,6 +32,10 @@ from .events import (
     TimedOut,
 )
 from .ports import Ask
+from .state import TaskState
+
+MAX_BACKLOG = 10_000
+"""Events that may wait for one reader."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,16 +47,22 @@ class Follow:
 @dataclass(slots=True, eq=False)
 class Watch:
     ask: Ask
+    since: int = 0
+    """Recorded events before this offset are not told."""
     behind: list[tuple[int, list[Value]]] | None = field(default_factory=list)
     """Live events that wait until the past is told; None when it is."""
     end: list[Value] | None = None
     """The last event, if the task ended before the past was told."""
 
+    def tell(self, event: list[Value]) -> None:
+        if event[5] is None or event[5] >= self.since:
+            self.ask.chunk(event)
+
     def finish(self, end: list[Value]) -> None:
         if self.behind is not None:
             self.end = end
         else:
-            self.ask.chunk(end)
+            self.tell(end)
             self.ask.reply()
 
 
@@ -65,8 +80,8 @@ class Watchers:
         if not ids:
             ask.reply()
 
-    def ended(self, record: TaskRecord) -> None:
-        """Tell everybody that the task ended; its records are durable by now."""
+    def ended(self, record: TaskRecord, offset: int) -> None:
+        """Tell everybody that the task ended; its records are durable by now. `offset` is that of its end."""
         if record.task_id not in self._follows and record.task_id not in self._watches:
             return
         chunk = done_chunk(record)
@@ -76,7 +91,7 @@ class Watchers:
             if not follow.left:
                 follow.ask.reply()
         for watch in self._watches.pop(record.task_id, ()):
-            watch.finish(end_event(record))
+            watch.finish(end_event(record, offset))
 
     def _unfollow(self, follow: Follow) -> None:
         for id in follow.left:
@@ -87,19 +102,22 @@ class Watchers:
                     del self._follows[id]
         follow.ask.reply()
 
-    def watch(self, ask: Ask, task_id: str) -> Watch:
-        watch = Watch(ask)
+    def watch(self, ask: Ask, task_id: str, since: int) -> Watch:
+        watch = Watch(ask, since)
         self._watches[task_id].append(watch)
         ask.on_cancel = lambda: self._unwatch(watch, task_id)
         return watch
 
-    def _unwatch(self, watch: Watch, task_id: str) -> None:
+    def _unwatch(self, watch: Watch, task_id: str, why: PodiumError | None = None) -> None:
         watches = self._watches.get(task_id, [])
         if watch in watches:
             watches.remove(watch)
             if not watches:
                 del self._watches[task_id]
-            watch.ask.reply()
+            if why is None:
+                watch.ask.reply()
+            else:
+                watch.ask.refuse(why)
 
     def caught_up(self, watch: Watch, past: list[list[Value]], entries: int) -> None:
         """The past up to journal entry `entries` has been read: tell it, then what came meanwhile."""
@@ -107,18 +125,25 @@ class Watchers:
         later = [event for n, event in behind if n == 0 or n > entries]
         live = {(event[0], event[2], event[3]) for event in later if event[0] == "started"}
         for event in [event for event in past if (event[0], event[2], event[3]) not in live] + later:
-            watch.ask.chunk(event)
+            watch.tell(event)
         if watch.end is not None:
             watch.finish(watch.end)
 
     def is_watched(self, task_id: str) -> bool:
         return task_id in self._watches
 
+    def see(self, task: TaskState, events: list[tuple[Event, int]]) -> list[list[Value]]:
+        """Events that are about to be recorded, with their attempts, as watchers see them, if there are any: who comes
+        later reads them in the journal."""
+        return told_events(events, task.told) if self.is_watched(task.record.task_id) else []
+
     def tell(self, task_id: str, event: list[Value], entry: int = 0) -> None:
         """A live event; `entry` is its number in the journal, 0 for one that is not journalled."""
-        for watch in self._watches.get(task_id, ()):
-            if watch.behind is None:
-                watch.ask.chunk(event)
+        for watch in list(self._watches.get(task_id, ())):
+            if watch.ask.backlog > MAX_BACKLOG or (watch.behind is not None and len(watch.behind) > MAX_BACKLOG):
+                self._unwatch(watch, task_id, Overloaded(reason="this reader is too far behind", retry_after_s=0.1))
+            elif watch.behind is None:
+                watch.tell(event)
             else:
                 watch.behind.append((entry, event))
 
@@ -128,7 +153,28 @@ def done_chunk(record: TaskRecord) -> list[Value]:
     return ["done", record.task_id, record.status, record.result, failure, record.finished_at, record.degraded]
 
 
-def live_event(event: Event, attempt: int) -> list[Value] | None:
+def told_events(events: list[tuple[Event, int]], first: int) -> list[list[Value]]:
+    """Journalled events, with their attempts, as watchers see them; `first` is the offset of the first."""
+    told: list[list[Value]] = []
+    for event, attempt in events:
+        if isinstance(event, Emitted):
+            told += [["chunk", event.at, event.path, event.attempt, chunk] for chunk in event.chunks]
+            if event.is_cut:
+                told.append(["cut", event.at, event.path, event.attempt, None])
+        else:
+            seen = _seen(event, attempt)
+            told += [] if seen is None else [seen]
+    return [[*event, first + n] for n, event in enumerate(told)]
+
+
+def count_told(event: Event) -> int:
+    """How many events watchers see of a journalled one."""
+    if isinstance(event, Emitted):
+        return len(event.chunks) + event.is_cut
+    return not isinstance(event, Cancelled | Abandoned | Due | StepBegan)
+
+
+def _seen(event: Event, attempt: int) -> list[Value] | None:
     """A journalled event as watchers see it."""
     match event:
         case StepFinished():
@@ -138,7 +184,7 @@ def live_event(event: Event, attempt: int) -> list[Value] | None:
         case StepFailed():
             value = {"failure": event.failure.to_wire(), "retry_at": event.retry_at}
             return ["retrying", event.at, event.path, attempt, value]
-        case StepLost():
+        case StepLost() | Restarted():
             return ["lost", event.at, event.path, attempt, None]
         case TimedOut():
             return ["timed_out", event.at, event.path, attempt, None]
@@ -148,29 +194,27 @@ def live_event(event: Event, attempt: int) -> list[Value] | None:
             return ["redriven", event.at, "", 1, event.of]
         case Dropped():
             return ["dropped", event.at, "", 1, None]
-        case Cancelled() | Abandoned() | Due() | StepBegan():
+        case Cancelled() | Abandoned() | Due() | StepBegan() | Emitted():
             return None
 
 
 def parked_event(at: float) -> list[Value]:
     """Something of the task waits until somebody decides."""
-    return ["parked", at, "", 1, None]
+    return ["parked", at, "", 1, None, None]
 
 
 def past_events(record: TaskRecord, events: list[Event]) -> list[list[Value]]:
     """Everything journalled so far as watchers see it, with attempts counted."""
-    told: list[list[Value]] = [["accepted", record.accepted_at, "", 1, None]]
     attempts: dict[str, int] = defaultdict(lambda: 1)
+    counted = []
     for event in events:
         path = "" if isinstance(event, OF_THE_TASK) else event.path
-        seen = live_event(event, attempts[path])
-        if seen is not None:
-            told.append(seen)
+        counted.append((event, attempts[path]))
         if isinstance(event, StepFailed):
             attempts[path] += 1
-    return told
+    return [["accepted", record.accepted_at, "", 1, None, 0], *told_events(counted, 1)]
 
 
-def end_event(record: TaskRecord) -> list[Value]:
+def end_event(record: TaskRecord, offset: int) -> list[Value]:
     value = record.failure.to_wire() if record.failure else record.result
-    return [record.status, record.finished_at, "", 1, value]
+    return [record.status, record.finished_at, "", 1, value, offset]

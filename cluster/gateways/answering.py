@@ -141,17 +141,25 @@ class _Speaker:
             self.seen["route"] = event.value["route"]
         elif event.kind == "finished" and re.search(r"/plan(#\d+)?$", event.step):
             self.seen["plan"] = event.value["plan"]
+        elif event.kind in ("retrying", "lost") and self._attempt is not None and event.step == self._attempt[0]:
+            self._broke_off()
         elif event.kind == "chunk" and _SPEAKING.search(event.step) and "/member_" not in event.step:
             self._say(event.step, event.attempt, str(event.value["text"]))
 
     def _say(self, step: str, attempt: int, text: str) -> None:
         if self._attempt != (step, attempt):
             if self.said and self._aloud:
-                print("\n\n(that broke off; once more)\n" if self._attempt and self._attempt[0] == step else "\n")
+                print("\n")
             self._attempt, self.said = (step, attempt), ""
         self.said += text
         if self._aloud:
             print(text, end="", flush=True)
+
+    def _broke_off(self) -> None:
+        """What was said counts no more."""
+        if self.said and self._aloud:
+            print("\n\n(that broke off; once more)\n")
+        self._attempt, self.said = None, ""
 
 
 def _print_answer(answer: dict[str, Any], speaker: _Speaker) -> None:

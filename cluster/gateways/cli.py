@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ...protocols.errors import (
     EngineClosed,
@@ -41,11 +40,12 @@ from .breakers import breakers
 from .dead import dead
 from .doctor import doctor
 from .inputs import read_input
-from .limits import limits, use_table
+from .limits import limits
 from .live import follow
 from .options import Data, Output
 from .router import router
-from .top import metrics, top, warnings
+from .status import status
+from .top import metrics, top
 from .view import StepTree, error_console, lack, local_time, seconds, task_table, to_json
 
 app = typer.Typer(
@@ -60,6 +60,7 @@ app.command()(ask)
 app.command()(plan)
 app.add_typer(router, name="router")
 app.command()(doctor)
+app.command()(status)
 app.add_typer(limits, name="limits")
 app.add_typer(breakers, name="breakers")
 app.add_typer(dead, name="dead")
@@ -210,7 +211,13 @@ def _print_degraded(console: Console, record: TaskRecord) -> None:
 
 
 @app.command()
-def watch(task_id: TaskId, data: Data = None, timeout: Timeout = None, output: Output = "table") -> None:
+def watch(
+    task_id: TaskId,
+    data: Data = None,
+    timeout: Timeout = None,
+    output: Output = "table",
+    from_offset: Annotated[int, typer.Option("--from", min=0, help="Offset of the first event to tell.")] = 0,
+) -> None:
     """Follow a task live until it ends, and print its result."""
     settings = _settings(data)
     stored = FileReader(settings.data).find_task(task_id)
@@ -225,7 +232,7 @@ def watch(task_id: TaskId, data: Data = None, timeout: Timeout = None, output: O
     with _engine(data) as engine:
         task = engine.task(task_id)
         try:
-            follow(task, stored.record.workflow, timeout, quiet=False)
+            follow(task, stored.record.workflow, timeout, False, from_offset)
             result = task.result(timeout_s=timeout)
         except KeyboardInterrupt:
             _detached(task, engine)
@@ -290,53 +297,6 @@ def down(data: Data = None, output: Output = "table") -> None:
     if output == "json":
         print(to_json({"ended": ended}))
     error_console().print("Ended. Open tasks are kept." if ended else "No cluster is running.")
-
-
-@app.command()
-def status(data: Data = None, output: Output = "table") -> None:
-    """Show the settings in force and where they came from, and what runs."""
-    settings = _settings(data)
-    cluster = running_cluster(settings.data)
-    running: dict[str, Any] | None = None
-    if cluster is not None and cluster["kind"] == "ray":
-        with _engine(data) as engine:
-            running = engine.status()
-    values = settings.model_dump(mode="json", exclude={"sources"})
-    if output == "json":
-        facts = {name: {"value": v, "source": settings.sources.get(name, "default")} for name, v in values.items()}
-        print(to_json({"settings": facts, "cluster": cluster, "running": running}))
-        return
-    console = Console(highlight=False)
-    table = Table("setting", "value", "from", box=None, pad_edge=False, header_style="bold")
-    for name, value in values.items():
-        table.add_row(
-            name,
-            json.dumps(value) if isinstance(value, dict) else str(value),
-            settings.sources.get(name, "default"),
-        )
-    console.print(table)
-    console.print()
-    _print_running(console, cluster, running)
-
-
-def _print_running(console: Console, cluster: dict[str, Any] | None, running: dict[str, Any] | None) -> None:
-    if cluster is None:
-        console.print("No cluster is running.")
-        return
-    console.print(f"Cluster: {cluster['kind']}, process {cluster.get('pid', '?')}")
-    if running is None:
-        return
-    for warning in warnings(running):
-        console.print(warning)
-    workflows = Table("workflow", "state", "open", "hosts up", box=None, pad_edge=False, header_style="bold")
-    for name, facts in running["workflows"].items():
-        pools = facts.get("pools", [])
-        hosts = f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else ""
-        blocked = "; ".join(p["blocked"] for p in pools if p["blocked"])
-        state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
-        workflows.add_row(name, state, str(facts.get("open", "")), hosts)
-    console.print(workflows)
-    console.print(use_table(running["quotas"]))
 
 
 def _settings(data: Path | None, user: str | None = None, limits: str | None = None) -> Settings:

@@ -16,8 +16,8 @@ from .view import StepTree, error_console, event_line
 REFRESH_HZ = 4
 
 
-def follow(task: Task, title: str, timeout_s: float | None, quiet: bool) -> None:
-    """Show what happens until the task ends.
+def follow(task: Task, title: str, timeout_s: float | None, quiet: bool, from_offset: int = 0) -> None:
+    """Show what happens from an offset on, until the task ends.
 
     Raises:
         WaitTimedOut: not ended within `timeout_s`.
@@ -28,11 +28,11 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool) -> None
     console = error_console()
     tree = StepTree(f"[bold]{title}[/] [dim]{task.id}[/]")
     if not console.is_terminal:
-        listener = _Listener(task, lambda event: console.print(event_line(event), markup=False))
+        listener = _Listener(task, from_offset, lambda event: console.print(event_line(event), markup=False))
         listener.start()
         listener.wait(timeout_s, lambda: None)
         return
-    listener = _Listener(task, tree.take)
+    listener = _Listener(task, from_offset, tree.take)
     listener.start()
     with Live(console=console, refresh_per_second=REFRESH_HZ, transient=False, auto_refresh=False) as live:
         listener.wait(timeout_s, lambda: live.update(tree.render(time.time()), refresh=True))
@@ -41,15 +41,15 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool) -> None
 class _Listener(threading.Thread):
     """Takes the task's events in a thread, so that the clock of the display ticks between them."""
 
-    def __init__(self, task: Task, on_event: Callable[[TaskEvent], None]) -> None:
+    def __init__(self, task: Task, from_offset: int, on_event: Callable[[TaskEvent], None]) -> None:
         super().__init__(daemon=True, name="podium-watch")
-        self._task, self._on_event = task, on_event
+        self._task, self._from_offset, self._on_event = task, from_offset, on_event
         self._ended = threading.Event()
         self._failure: PodiumError | None = None
 
     def run(self) -> None:
         try:
-            for event in self._task.events():
+            for event in self._task.events(self._from_offset):
                 self._on_event(event)
         except PodiumError as error:
             self._failure = error

@@ -1,0 +1,63 @@
+"""`podium status`: the settings in force with where they came from, and what runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..client import connect
+from ..cluster_file import running_cluster
+from ..config import load_settings
+from .limits import use_table
+from .options import Data, Output
+from .top import warnings
+from .view import to_json
+
+
+def status(data: Data = None, output: Output = "table") -> None:
+    """Show the settings in force and where they came from, and what runs."""
+    settings = load_settings(data=data, source="cli")
+    cluster = running_cluster(settings.data)
+    running: dict[str, Any] | None = None
+    if cluster is not None and cluster["kind"] == "ray":
+        with connect(data=data, source="cli") as engine:
+            running = engine.status()
+    values = settings.model_dump(mode="json", exclude={"sources"})
+    if output == "json":
+        facts = {name: {"value": v, "source": settings.sources.get(name, "default")} for name, v in values.items()}
+        print(to_json({"settings": facts, "cluster": cluster, "running": running}))
+        return
+    console = Console(highlight=False)
+    table = Table("setting", "value", "from", box=None, pad_edge=False, header_style="bold")
+    for name, value in values.items():
+        table.add_row(
+            name,
+            json.dumps(value) if isinstance(value, dict) else str(value),
+            settings.sources.get(name, "default"),
+        )
+    console.print(table)
+    console.print()
+    _print_running(console, cluster, running)
+
+
+def _print_running(console: Console, cluster: dict[str, Any] | None, running: dict[str, Any] | None) -> None:
+    if cluster is None:
+        console.print("No cluster is running.")
+        return
+    console.print(f"Cluster: {cluster['kind']}, process {cluster.get('pid', '?')}")
+    if running is None:
+        return
+    for warning in warnings(running):
+        console.print(warning)
+    workflows = Table("workflow", "state", "open", "hosts up", box=None, pad_edge=False, header_style="bold")
+    for name, facts in running["workflows"].items():
+        pools = facts.get("pools", [])
+        hosts = f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else ""
+        blocked = "; ".join(p["blocked"] for p in pools if p["blocked"])
+        state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
+        workflows.add_row(name, state, str(facts.get("open", "")), hosts)
+    console.print(workflows)
+    console.print(use_table(running["quotas"]))

@@ -1,0 +1,32 @@
+"""What has happened to a task, as an entry of its journal; with the last one the task ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..protocols.outcomes import TaskStatus
+from ..protocols.values import pack
+from .events import Event, pack_events
+from .ports import Closing, Entry
+from .state import TaskState
+from .watchers import count_told
+
+
+def entry_of(task: TaskState, events: list[Event], now: float) -> Entry:
+    """The next entry of a task that these events have been folded into. If it has ended, its record says so then."""
+    task.entries += 1
+    task.told += sum(map(count_told, events))
+    closing = _closed(task, now) if task.outcome is not None else None
+    return Entry(task.record.task_id, task.entries, pack_events(events), closing)
+
+
+def _closed(task: TaskState, now: float) -> Closing:
+    assert task.outcome is not None
+    failure = task.outcome.failure
+    status: TaskStatus = task.status  # type: ignore[assignment]
+    lacks = {} if failure else task.root.degraded
+    task.record = replace(
+        task.record, status=status, finished_at=now, result=task.outcome.output, failure=failure, degraded=lacks
+    )
+    trouble = failure.to_wire() if failure else lacks
+    return Closing(status, now, None if failure else pack(task.outcome.output), pack(trouble) if trouble else None)
