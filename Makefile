@@ -7,7 +7,7 @@ SEEDS ?= 20000
 KILLS ?= 200
 MINUTES ?= 10
 
-.PHONY: demo test check bench soak sweep mutants chaos steady clean
+.PHONY: demo test check bench soak sweep mutants chaos steady conformance clean
 
 demo: $(STAMP)
 	$(BIN)/podium run examples/repo_brief/brief.yaml --input path="$(CURDIR)"
@@ -41,6 +41,10 @@ chaos: $(STAMP)
 
 steady: $(STAMP)
 	$(BIN)/python -m benchmarks.steady --minutes $(MINUTES)
+
+conformance: $(STAMP)
+	mkdir -p build/conformance && cd build/conformance && npm install --silent --no-save node@22 @modelcontextprotocol/conformance@0.2.0-alpha.12
+	$(BIN)/python -m tests.conformance --suite build/conformance
 
 clean:
 	rm -rf $(VENV) build *.egg-info .podium

@@ -13,7 +13,7 @@ from ..protocols.limits import Amount
 from ..protocols.outcomes import Criticality, TaskEvent, TaskStatus
 from ..protocols.recovery import Category
 from ..protocols.requests.request import Request
-from ..protocols.values import Value
+from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
 from .client import BaseTask, checked_keys
 from .config import Settings, load_settings
@@ -46,6 +46,11 @@ class AsyncTask(BaseTask):
                 reading.caught_up(queue.qsize())
         finally:
             reading.stop()
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether it has ended, in whatever way, within the time."""
+        done, _ = await asyncio.wait([asyncio.wrap_future(self._ended())], timeout=timeout_s)
+        return bool(done)
 
     async def cancel(self) -> TaskStatus:
         """As `Task.cancel`."""
@@ -126,6 +131,31 @@ class AsyncEngine:
         """As `Engine.ask`."""
         workflow, input = self._core.asked(request, fields)
         return await self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
+
+    async def submit_to(
+        self, definition: Mapping[str, Any], input: Value, *, user: str, priority: int = 0, key: str | None = None
+    ) -> AsyncTask:
+        """Submit to a workflow that is deployed, by its definition: its protocols need not be here. For gateways.
+
+        The input is checked by the workflow's schema alone; what its first step does not take fails the task.
+        """
+        plain = check_value(input, "input", self.settings.max_value_bytes)
+        name, hash = str(definition["name"]), str(definition["hash"])
+        (ack,), (end,) = self._core.submit(name, hash, [self._core.wire(plain, key, priority, user)])
+        return AsyncTask(self._core, await asyncio.wrap_future(ack), name, end)
+
+    def definitions(self) -> list[dict[str, Any]]:
+        """The newest definition of each workflow that was deployed here (see supervisors/plan.py)."""
+        return self._core.reader.definitions()
+
+    def ask_workflow(self) -> Workflow:
+        """The workflow that answers requests."""
+        return self._core.ask_workflow()
+
+    @property
+    def core(self) -> Core:
+        """What gateways build on; not for drivers."""
+        return self._core
 
     def task(self, task_id: str) -> AsyncTask:
         """A task by its id. Raises NotFound."""

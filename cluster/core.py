@@ -147,11 +147,17 @@ class Core:
 
     def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
         """The workflow that answers requests, and its input for this one. On any thread. Raises InvalidInput."""
-        from .asking import input_of, request_of, workflow_of  # noqa: PLC0415  (60 ms, and not all ask)
+        from .asking import input_of, request_of  # noqa: PLC0415  (60 ms, and not all ask)
+
+        return self.ask_workflow(), input_of(request_of(request, self.settings, fields))
+
+    def ask_workflow(self) -> Workflow:
+        """The workflow that answers requests; read once."""
+        from .asking import workflow_of  # noqa: PLC0415  (see above)
 
         if self._ask_workflow is None:
             self._ask_workflow = workflow_of(self.settings)
-        return self._ask_workflow, input_of(request_of(request, self.settings, fields))
+        return self._ask_workflow
 
     def is_deployed(self, workflow: Workflow) -> bool:
         return workflow.hash in self._deployed
@@ -348,9 +354,21 @@ class Core:
             plain = check_value(input, name, self.settings.max_value_bytes)
             workflow.check_input(plain)
             key = keys[index] if keys is not None else None
-            id, whose = new_task_id(self._session.world), user or self.settings.user
-            wires.append([id, plain, whose, priority, key, False, self.settings.source, criticality, timeout_s])
+            wires.append(self.wire(plain, key, priority, user, criticality, timeout_s))
         return wires
+
+    def wire(
+        self,
+        input: Value,
+        key: str | None,
+        priority: int,
+        user: str | None,
+        criticality: Criticality = "critical",
+        timeout_s: float | None = None,
+    ) -> list[Value]:
+        """A new task, with checked input, as a supervisor takes it."""
+        id, whose = new_task_id(self._session.world), user or self.settings.user
+        return [id, input, whose, priority, key, False, self.settings.source, criticality, timeout_s]
 
 
 def result_of(ended: Ended, task_id: str, workflow: str) -> Value:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..protocols.binding import schemas_of
 from ..protocols.check import walk
 from ..protocols.errors import InvalidDefinition
 from ..protocols.protocol import ProtocolLike, declaration_of, resolve
-from ..protocols.tree import Step
+from ..protocols.tree import Node, Sequence, Step
 from ..protocols.workflow import Workflow
 
 
@@ -21,6 +22,10 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
     return {
         "name": workflow.name,
         "version": workflow.version,
+        "description": workflow.description,
+        "interface": interface_of(workflow),
+        "when_left": workflow.when_left,
+        "needs_tasks": workflow.needs_tasks,
         "hash": workflow.hash,
         "root": tree["root"],
         "input": tree.get("input"),
@@ -31,6 +36,23 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "protocols": {ref: declaration_of(target).model_dump(mode="json") for ref, target in targets.items()},
         "search_path": sorted({root for ref in targets if (root := import_root(ref))}),
     }
+
+
+def interface_of(workflow: Workflow) -> dict[str, Any]:
+    """JSON Schemas of what a task of it takes and gives, as far as the workflow says, and the type hints of its first
+    and last protocol; {} is anything."""
+    first: Node = workflow.root
+    while isinstance(first, Sequence) and first.with_ is None:
+        first = first.sequence[0]
+    last: Node = workflow.root
+    while isinstance(last, Sequence) and not last.fallback and last.otherwise is None:
+        last = last.sequence[-1]
+    takes = workflow.input
+    if takes is None and isinstance(first, Step) and first.with_ is None:
+        takes = schemas_of(resolve(first.step))[0]
+    is_plain = isinstance(last, Step) and not last.fallback and last.otherwise is None
+    gives = schemas_of(resolve(last.step))[1] if is_plain and isinstance(last, Step) else {}
+    return {"input": dict(takes or {}), "output": gives}
 
 
 def protocols_of(workflow: Workflow) -> dict[str, ProtocolLike]:

@@ -6,9 +6,9 @@ import inspect
 import typing
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticInvalidForJsonSchema, TypeAdapter, ValidationError
 
 from .context import Context
 from .errors import InvalidDefinition, InvalidInput
@@ -48,6 +48,19 @@ def check_input(target: ProtocolLike, value: Value) -> None:
     _edges_of(target).read_input(value)  # type: ignore[arg-type]  # mypy takes neither for hashable; both are
 
 
+def schemas_of(target: ProtocolLike) -> tuple[dict[str, Any], dict[str, Any]]:
+    """JSON Schemas of input and output, by the type hints of `run`; {} where they say nothing that a schema can."""
+    edges = _edges_of(target)  # type: ignore[arg-type]  # as above
+    return _schema(edges.input, "validation"), _schema(edges.output, "serialization")
+
+
+def _schema(adapter: TypeAdapter[Any] | None, mode: Literal["validation", "serialization"]) -> dict[str, Any]:
+    try:
+        return {} if adapter is None else adapter.json_schema(mode=mode)
+    except PydanticInvalidForJsonSchema:
+        return {}
+
+
 @lru_cache(maxsize=1024)
 def _edges_of(target: ProtocolLike) -> _Edges:
     run = target.function if isinstance(target, FunctionProtocol) else target.run
@@ -62,8 +75,8 @@ class _Edges:
         self.takes_input = name is not None
         self.input_name = name or "input"
         hints = _hints(run, ref)
-        self._input = _adapter(hints.get(self.input_name, Any))
-        self._output = _adapter(hints.get("return", Any))
+        self.input = _adapter(hints.get(self.input_name, Any))
+        self.output = _adapter(hints.get("return", Any))
 
     def caller(self, run: Callable[..., Any]) -> Callable[[Context, Any], Any]:
         """`run` as a function of (ctx, input), whatever it takes."""
@@ -78,22 +91,22 @@ class _Edges:
                 return lambda _ctx, _input: run()
 
     def read_input(self, value: Value) -> Any:
-        if self._input is None:
+        if self.input is None:
             return value
         try:
-            return self._input.validate_python(value)
+            return self.input.validate_python(value)
         except ValidationError as error:
             raise InvalidInput(problem=_problems(error, self.input_name)) from error
 
     def plain_output(self, output: Any) -> Value:
         if isinstance(output, Goto):
             return output.plain()
-        if self._output is None:
+        if self.output is None:
             return output.model_dump(mode="python") if isinstance(output, BaseModel) else output
         if as_goto(output):
             return output
         try:
-            return self._output.dump_python(self._output.validate_python(output))
+            return self.output.dump_python(self.output.validate_python(output))
         except ValidationError as error:
             raise InvalidOutput(_problems(error, "output")) from error
 

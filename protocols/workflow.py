@@ -34,6 +34,11 @@ class Workflow(Definition):
     """Seconds from acceptance in which a task has to end; a submission may say otherwise. None is no bound."""
     undo_on_cancel: bool = False
     """Whether what has an `undo` is taken back when a task is cancelled, too, and not only when it fails."""
+    when_left: Literal["go_on", "cancel"] = "go_on"
+    """What becomes of a task when the MCP client that called it cancels the call, or hangs up while it waits: it goes
+    on, or is cancelled."""
+    needs_tasks: bool = False
+    """Whether it is long, and only for MCP clients that know tasks; others are told so."""
     supervision: Supervision | None = None
     """How its supervisor treats the hosts and tiers below it when they die; a root Hierarchy's own goes before."""
     when_down: Literal["wait", "fail"] = "wait"

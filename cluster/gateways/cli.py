@@ -43,6 +43,7 @@ from .inputs import read_input
 from .limits import limits
 from .live import follow
 from .options import Data, Output
+from .outside import mcp, token
 from .router import router
 from .status import status
 from .top import metrics, top
@@ -59,6 +60,8 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(plan)
 app.add_typer(router, name="router")
+app.command()(mcp)
+app.add_typer(token, name="token")
 app.command()(doctor)
 app.command()(status)
 app.add_typer(limits, name="limits")

@@ -86,6 +86,14 @@ class DiskReader:
                 return _stored(shard, task_id)
         return None
 
+    def definitions(self) -> list[dict[str, Any]]:
+        found = [
+            shard.notes.get(f"definition:{shard.notes.get('current')}")
+            for name, shard in sorted(self._disk.shards.items())
+            if "." not in name
+        ]
+        return [definition for definition in found if definition]
+
     def subtasks(self, task_id: str) -> list[StoredTask]:
         shards = self._disk.shards.values()
         return [_stored(shard, id) for shard in shards for id in shard.tasks if id.startswith(f"{task_id}/")]

@@ -54,6 +54,8 @@ class Reader(Protocol):
 
     def subtasks(self, task_id: str) -> list[StoredTask]: ...
 
+    def definitions(self) -> list[dict[str, Any]]: ...
+
 
 def shards(data: Path) -> list[str]:
     """Names of the workflow shards in a data directory; shards of nested tiers have a dot in theirs."""
@@ -115,6 +117,18 @@ class FileReader:
                     query = f"{TASK_SELECT} WHERE id > ? AND id < ?"
                     rows = db.execute(query, (f"{task_id}/", f"{task_id}0")).fetchall()
                     found += [_stored(shard, db, row) for row in rows]
+        return found
+
+    def definitions(self) -> list[dict[str, Any]]:
+        """The newest definition of each workflow that was ever deployed here, by name."""
+        found = []
+        for shard in shards(self._data):
+            if "." not in shard:
+                with _open(self._data, shard) as db:
+                    current = db.execute(f"{NOTE_SELECT} WHERE name = 'current'").fetchone()
+                    hash = note_of(shard, current)[1] if current else None
+                    note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{hash}",)).fetchone()
+                    found += [note_of(shard, note)[1]] if note else []
         return found
 
     def open_count(self, shard: str) -> int:

@@ -1,0 +1,283 @@
+"""The MCP server: what a client may ask, and who answers it.
+
+It has no state of its own: tasks, results and streams are in the journal, and another process with the same data
+directory answers for them as well. Both generations of the protocol are served, 2025-11-25 and 2026-07-28.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from weakref import WeakSet
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.shared.exceptions import MCPError
+
+from ....protocols.errors import FixTheCall, NotFound, Overloaded, PodiumError
+from ....protocols.outcomes import TERMINAL, TaskRecord
+from ....protocols.requests.pipelines import NAME as ASK
+from ....supervisors.events import unpack_events
+from ....supervisors.watchers import end_event, past_events
+from ...client_async import AsyncEngine, AsyncTask
+from ...definition import definition_of
+from ...store.reading import StoredTask
+from .callers import Caller, own_task
+from .tasks import EXTENSION, ByTask, check_name, created, detailed, knows_tasks, need_tasks
+from .tools import TASK_TOOLS, Published, progress_of, result_of, said, task_tools
+
+CALL_S = 25.0
+"""How long a call waits for its task before the client gets an id to come back with: many give up after 30 s."""
+QUICK_S = 0.25
+"""The same for a client that knows tasks."""
+LOOK_S = 2.0
+"""Seconds between two looks whether other workflows are published."""
+OVERLOADED = -32050
+"""Code of the error that says when to come back: `data.retryAfterMs`."""
+MAX_EVENTS = 1_000
+"""Events in one answer."""
+Context = ServerRequestContext[Any, Any]
+
+
+class Gateway:
+    """Serves one engine."""
+
+    def __init__(self, engine: AsyncEngine, caller_of: Callable[[], Caller], call_s: float = CALL_S) -> None:
+        self._engine, self._caller_of, self._call_s = engine, caller_of, call_s
+        self._ask = definition_of(engine.ask_workflow())
+        self._bus = InMemorySubscriptionBus()
+        self._sessions: WeakSet[ServerSession] = WeakSet()
+        """Those that were told of the tools, by the older protocol."""
+
+    def server(self) -> Server[Any]:
+        server: Server[Any] = Server(
+            "podium",
+            version="0.1.0",
+            instructions="Workflows as tools; long ones become tasks that survive everything. `list_tasks` finds them.",
+            lifespan=self._lifespan,
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,  # type: ignore[arg-type]  # a created task is the extension's own result
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+            on_subscriptions_listen=ListenHandler(self._bus),
+        )
+        server.extensions[EXTENSION] = {}
+        for method, answer in (("get", self._get), ("cancel", self._cancel), ("update", self._update)):
+            server.add_request_handler(f"tasks/{method}", ByTask, answer)
+        return server
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _server: Server[Any]) -> AsyncIterator[dict[str, Any]]:
+        looking = asyncio.create_task(self._look_for_changes())
+        try:
+            yield {}
+        finally:
+            looking.cancel()
+
+    # tools
+
+    def _published(self) -> dict[str, Published]:
+        found = {str(each["name"]): Published(each) for each in self._engine.definitions() if each.get("interface")}
+        return {**found, ASK: Published(self._ask)}
+
+    async def _list_tools(self, ctx: Context, _params: Any) -> types.ListToolsResult:
+        self._sessions.add(ctx.session)
+        own = [published.tool() for _, published in sorted(self._published().items())]
+        return types.ListToolsResult(tools=[*own, *task_tools()])
+
+    async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
+        try:
+            if params.name in TASK_TOOLS:
+                return await self._task_tool(params.name, params.arguments or {})
+            return await self._start(ctx, params)
+        except Overloaded as error:
+            data = {"retryAfterMs": round(1000 * (error.retry_after_s or 1.0)), "reason": str(error)}
+            raise MCPError(OVERLOADED, str(error), data) from error
+        except NotFound as error:
+            return said(str(error), is_error=True)
+        except FixTheCall as error:
+            return said(str(error), is_error=True)
+        except PodiumError as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+
+    async def _start(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
+        caller, published = self._writing_caller(), self._published().get(params.name)
+        if published is None:
+            raise NotFound(what="tool", name=params.name[:64])
+        if published.definition.get("needs_tasks"):
+            need_tasks(ctx)
+        input = published.input_of(params.arguments or {})
+        meta: Any = ctx.meta or {}
+        priority = min(int(meta.get("podium/priority", 0)), caller.max_priority)
+        if published.name == ASK:
+            task = await self._engine.submit(self._engine.ask_workflow(), input, user=caller.user, priority=priority)
+        else:
+            task = await self._engine.submit_to(published.definition, input, user=caller.user, priority=priority)
+        if knows_tasks(ctx):
+            record = await self._ended(task, QUICK_S)
+            keep_s = self._engine.settings.keep_finished_s
+            return created(task.record, keep_s) if record is None else result_of(record)
+        return await self._waited_for(ctx, task, published)
+
+    async def _waited_for(self, ctx: Context, task: AsyncTask, published: Published) -> types.CallToolResult:
+        """The task's result, or how to come back; its progress meanwhile. If the client goes away, so may the task."""
+        telling = asyncio.create_task(self._tell_progress(ctx, task.id))
+        try:
+            record = await self._ended(task, self._call_s)
+        except asyncio.CancelledError:
+            if published.definition.get("when_left") == "cancel":
+                await asyncio.shield(task.cancel())
+            raise
+        finally:
+            telling.cancel()
+        if record is not None:
+            return result_of(record)
+        return self._unfinished(task.id)
+
+    def _unfinished(self, id: str) -> types.CallToolResult:
+        stored = own_task(self._engine.core, id, self._caller_of())
+        text = f"Task {id} goes on: {progress_of(stored)[2]}. Call wait_task with its id."
+        return said(text, {"task_id": id, "status": stored.record.status})
+
+    async def _tell_progress(self, ctx: Context, id: str) -> None:
+        async for event in self._engine.task(id).events():
+            if event.kind in ("finished", "started", "retrying") and event.step:
+                ended, steps, line = progress_of(own_task(self._engine.core, id, self._caller_of()))
+                await ctx.session.report_progress(ended, steps, line)
+
+    async def _ended(self, task: AsyncTask, within_s: float) -> TaskRecord | None:
+        """The record of the task when it has ended; None if that takes longer."""
+        ended = await task.wait(within_s)
+        return task.record if ended else None
+
+    async def _task_tool(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
+        if name == "list_tasks":
+            return self._listed(arguments)
+        caller = self._writing_caller() if name == "cancel_task" else self._caller_of()
+        id = str(arguments.get("task_id", ""))
+        stored = own_task(self._engine.core, id, caller)
+        if name == "cancel_task":
+            status = await self._engine.task(id).cancel()
+            return said(f"task {id}: {status}", {"task_id": id, "status": status})
+        if name == "wait_task" and stored.record.status not in TERMINAL:
+            await self._ended(self._engine.task(id), min(float(arguments.get("timeout_s", self._call_s)), self._call_s))
+            stored = own_task(self._engine.core, id, caller)
+        return result_of(stored.record) if stored.record.status in TERMINAL else self._unfinished(id)
+
+    def _listed(self, arguments: Mapping[str, Any]) -> types.CallToolResult:
+        user, limit = self._caller_of().user, min(int(arguments.get("limit", 50)), 200)
+        tasks = self._engine.tasks(arguments.get("status"), arguments.get("workflow"), user, limit)
+        rows = [{"task_id": task.id, "workflow": task.workflow, "status": task.record.status} for task in tasks]
+        return said(json.dumps(rows), {"tasks": rows})
+
+    # the tasks extension
+
+    async def _get(self, ctx: Context, params: ByTask) -> dict[str, Any]:
+        return detailed(self._mine(ctx, params), self._engine.settings.keep_finished_s)
+
+    async def _cancel(self, ctx: Context, params: ByTask) -> dict[str, Any]:
+        self._mine(ctx, params)
+        self._writing_caller()
+        await self._engine.task(params.task_id).cancel()
+        return {"resultType": "complete"}
+
+    async def _update(self, ctx: Context, params: ByTask) -> dict[str, Any]:
+        """No task of ours asks its client for input yet, so there is nothing to be given."""
+        self._mine(ctx, params)
+        return {"resultType": "complete"}
+
+    def _mine(self, ctx: Context, params: ByTask) -> StoredTask:
+        need_tasks(ctx)
+        check_name(ctx, params.task_id)
+        try:
+            return own_task(self._engine.core, params.task_id, self._caller_of())
+        except NotFound as error:
+            raise MCPError(types.INVALID_PARAMS, str(error)) from error
+
+    def _writing_caller(self) -> Caller:
+        caller = self._caller_of()
+        if not caller.may_call:
+            raise MCPError(types.INVALID_REQUEST, "this token may only read")
+        return caller
+
+    # resources
+
+    async def _list_resources(self, _ctx: Context, _params: Any) -> types.ListResourcesResult:
+        tasks = self._engine.tasks(user=self._caller_of().user)
+        found = [
+            types.Resource(uri=f"task://{task.id}", name=f"{task.workflow} {task.id}", mime_type="application/json")
+            for task in tasks
+        ]
+        found += [
+            types.Resource(uri=f"workflow://{name}", name=name, mime_type="application/json")
+            for name in sorted(self._published())
+        ]
+        return types.ListResourcesResult(resources=found)
+
+    async def _list_templates(self, _ctx: Context, _params: Any) -> types.ListResourceTemplatesResult:
+        about = {
+            "task://{id}": "a task: its status, result or error",
+            "task://{id}/events{?from}": "what has happened to a task, from an offset on",
+            "workflow://{name}": "a workflow as it is published",
+        }
+        return types.ListResourceTemplatesResult(
+            resource_templates=[
+                types.ResourceTemplate(uri_template=uri, name=uri, description=text, mime_type="application/json")
+                for uri, text in about.items()
+            ]
+        )
+
+    async def _read_resource(self, _ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        try:
+            found = self._resource(urlsplit(str(params.uri)))
+        except NotFound as error:
+            raise MCPError(types.INVALID_PARAMS, str(error), {"uri": str(params.uri)}) from error
+        text = json.dumps(found, default=str, ensure_ascii=False)
+        content = types.TextResourceContents(uri=params.uri, mime_type="application/json", text=text)
+        return types.ReadResourceResult(contents=[content])
+
+    def _resource(self, uri: Any) -> Any:
+        if uri.scheme == "workflow" and uri.netloc in (published := self._published()):
+            tool = published[uri.netloc].tool()
+            return {"definition": published[uri.netloc].definition, "tool": tool.model_dump(mode="json", by_alias=True)}
+        if uri.scheme != "task" or uri.path not in ("", "/", "/events"):
+            raise NotFound(what="resource", name=uri.geturl()[:128])
+        stored = own_task(self._engine.core, uri.netloc, self._caller_of())
+        if uri.path != "/events":
+            return {**stored.record.to_json(), "progress": progress_of(stored)[2]}
+        (since,) = parse_qs(uri.query).get("from", ["0"])
+        return _events(stored, int(since) if since.isdecimal() else 0)
+
+    # changes
+
+    async def _look_for_changes(self) -> None:
+        known = self._signature()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if (now := self._signature()) != known:
+                known = now
+                await self._bus.publish(ToolsListChanged())
+                for session in list(self._sessions):
+                    with contextlib.suppress(Exception):  # it has gone
+                        await session.send_tool_list_changed()
+
+    def _signature(self) -> dict[str, str]:
+        return {name: str(published.definition["hash"]) for name, published in self._published().items()}
+
+
+def _events(stored: StoredTask, since: int) -> dict[str, Any]:
+    """What is recorded from an offset on, and the offset to go on with."""
+    past = past_events(stored.record, [event for body in stored.bodies for event in unpack_events(body)])
+    if stored.record.status in TERMINAL:
+        past.append(end_event(stored.record, len(past)))
+    names = ("kind", "at", "step", "attempt", "value", "offset")
+    page = [dict(zip(names, event, strict=True)) for event in past[since : since + MAX_EVENTS]]
+    return {"events": page, "next": since + len(page), "ended": stored.record.status in TERMINAL}

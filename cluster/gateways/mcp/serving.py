@@ -1,0 +1,120 @@
+"""Serving MCP: on standard input and output, for the one user who started it; over HTTP, for those who have a token.
+
+HTTP listens on loopback unless told otherwise. Host and Origin are checked, so that no page in a browser can talk to
+it; who has no token of this data directory is let in nowhere; bodies are bounded in size and depth before they are
+parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.stdio import stdio_server
+from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ...client_async import AsyncEngine
+from ...tokens import Tokens
+from .callers import Caller, Verifier, caller_of_token
+from .server import Gateway
+
+PATH = "/mcp"
+MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_DEPTH = 64
+"""Nesting of a body's JSON."""
+MAX_SESSIONS = 1_000
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_TEXT = re.compile(rb'"(?:[^"\\\\]|\\\\.)*"')
+
+
+async def serve_stdio(engine: AsyncEngine) -> None:
+    """Until standard input ends. Everything is the engine's own user's."""
+    user = engine.settings.user
+    server = Gateway(engine, lambda: Caller(user)).server()
+    async with stdio_server() as (reads, writes):
+        await server.run(reads, writes, server.create_initialization_options())
+
+
+async def serve_http(engine: AsyncEngine, host: str, port: int, names: Sequence[str]) -> None:
+    """Until SIGINT or SIGTERM. `names` are further names that clients may call this host by."""
+    app = http_app(engine, [*_LOOPBACK, host, *names])
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="on", server_header=False)
+    await uvicorn.Server(config).serve()
+
+
+def http_app(engine: AsyncEngine, names: Sequence[str] = _LOOPBACK) -> ASGIApp:
+    security = TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=[each for name in names for each in (name, f"{name}:*")],
+        allowed_origins=[f"http://{name}{port}" for name in names for port in ("", ":*")],
+    )
+    server = Gateway(engine, caller_of_token).server()
+    app = server.streamable_http_app(
+        streamable_http_path=PATH,
+        transport_security=security,
+        max_request_body_size=MAX_BODY_BYTES,
+        max_sessions=MAX_SESSIONS,
+        auth=AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None),
+        token_verifier=Verifier(Tokens(engine.settings.data)),
+    )
+    return _Bounded(app)
+
+
+class _Bounded:
+    """Refuses bodies that are too large or too deep, before anybody parses them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body += message.get("body", b"")
+            if len(body) > MAX_BODY_BYTES:
+                await _refuse(413, f"a body has at most {MAX_BODY_BYTES} bytes", scope, receive, send)
+                return
+            if not message.get("more_body", False):
+                break
+        if depth_of(bytes(body)) > MAX_DEPTH:
+            await _refuse(400, f"a body is nested at most {MAX_DEPTH} levels deep", scope, receive, send)
+            return
+        await self._app(scope, _once(bytes(body), receive), send)
+
+
+def depth_of(body: bytes) -> int:
+    """The deepest nesting of brackets and braces outside texts."""
+    depth = deepest = 0
+    for byte in _TEXT.sub(b"", body):
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _once(body: bytes, receive: Receive) -> Receive:
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return first.pop() if first else await receive()
+
+    return next_message
+
+
+async def _refuse(status: int, problem: str, scope: Scope, receive: Receive, send: Send) -> None:
+    error: dict[str, Any] = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": problem}}
+    await JSONResponse(json.loads(json.dumps(error)), status_code=status)(scope, receive, send)

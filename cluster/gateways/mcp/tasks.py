@@ -1,0 +1,88 @@
+"""The tasks extension, `io.modelcontextprotocol/tasks` (SEP-2663): long calls as tasks that clients come back to.
+
+A task of MCP is a task of ours, under the same id. It is told of when its acceptance is durable, so whoever has the id
+finds it, in this process or in another one after this has died.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from pydantic import Field
+
+from ....protocols.outcomes import TERMINAL, TaskRecord
+from ...store.reading import StoredTask
+from .tools import progress_of, result_of
+
+EXTENSION = "io.modelcontextprotocol/tasks"
+POLL_MS = 500
+PROTOCOL_FAILURES = frozenset({"workflow_down", "host_lost", "internal"})
+"""Failures of the machinery: everything else is the tool's own, which has run then."""
+
+
+class ByTask(types.RequestParams):
+    """Parameters of `tasks/get`, `tasks/cancel` and `tasks/update`."""
+
+    task_id: str = Field(alias="taskId", max_length=256)
+    input_responses: dict[str, Any] = Field(alias="inputResponses", default_factory=dict)
+
+
+def knows_tasks(ctx: ServerRequestContext[Any, Any]) -> bool:
+    """Whether the client of this request has declared the extension, for the request or the session."""
+    meta: Any = ctx.meta or {}
+    own = meta.get(types.CLIENT_CAPABILITIES_META_KEY) or {}
+    if EXTENSION in (own.get("extensions") or {}):
+        return True
+    wanted = types.ClientCapabilities(extensions={EXTENSION: {}})
+    return ctx.protocol_version >= "2026-07-28" and ctx.session.check_client_capability(wanted)
+
+
+def need_tasks(ctx: ServerRequestContext[Any, Any]) -> None:
+    if not knows_tasks(ctx):
+        needs = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+        raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, f"needs the extension {EXTENSION}", needs)
+
+
+def check_name(ctx: ServerRequestContext[Any, Any], task_id: str) -> None:
+    """Over HTTP the header `Mcp-Name` says which task it is about, and has to agree (SEP-2243)."""
+    headers = getattr(ctx.request, "headers", None)
+    if headers is not None and headers.get("mcp-name") != task_id:
+        raise MCPError(types.HEADER_MISMATCH, "the header Mcp-Name is not params.taskId")
+
+
+def created(record: TaskRecord, keep_s: float) -> dict[str, Any]:
+    """What the call gets that started the task."""
+    return {"resultType": "task", **_facts(record, "working", keep_s)}
+
+
+def detailed(stored: StoredTask, keep_s: float) -> dict[str, Any]:
+    """What `tasks/get` gives."""
+    record = stored.record
+    if record.status not in TERMINAL:
+        return {"resultType": "complete", **_facts(record, "working", keep_s), "statusMessage": progress_of(stored)[2]}
+    if record.status == "cancelled":
+        return {"resultType": "complete", **_facts(record, "cancelled", keep_s)}
+    if record.failure is not None and record.failure.code in PROTOCOL_FAILURES:
+        error = {"code": types.INTERNAL_ERROR, "message": record.failure.message}
+        return {"resultType": "complete", **_facts(record, "failed", keep_s), "error": error}
+    result = result_of(record).model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"resultType": "complete", **_facts(record, "completed", keep_s), "result": result}
+
+
+def _facts(record: TaskRecord, status: str, keep_s: float) -> dict[str, Any]:
+    return {
+        "taskId": record.task_id,
+        "status": status,
+        "createdAt": _iso(record.accepted_at),
+        "lastUpdatedAt": _iso(record.finished_at or record.accepted_at),
+        "ttlMs": int(keep_s * 1000),
+        "pollIntervalMs": POLL_MS,
+    }
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,150 @@
+"""Workflows as tools: what clients see of them, and tasks as results of calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema
+from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+
+from ....protocols.check import walk
+from ....protocols.errors import InvalidInput
+from ....protocols.outcomes import TaskRecord
+from ....protocols.requests.pipelines import NAME as ASK
+from ....protocols.requests.request import Request
+from ....protocols.tree import Step
+from ....protocols.values import Value
+from ....protocols.workflow import Workflow
+from ....supervisors.history import step_rows
+from ...store.reading import StoredTask
+
+_ANYTHING: dict[str, Any] = {}
+_ID = {"type": "string", "description": "id of the task"}
+_TASK_FACTS = {
+    "type": "object",
+    "properties": {"task_id": {"type": "string"}, "status": {"type": "string"}, "result": {}},
+    "required": ["task_id", "status"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A workflow as a tool."""
+
+    definition: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.definition["name"])
+
+    @property
+    def takes_object(self) -> bool:
+        """Whether its input is an object; another is wrapped, because arguments of tools are always objects."""
+        return bool(self.schema.get("type") == "object") and self.name != ASK
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return dict((self.definition.get("interface") or {}).get("input") or self.definition.get("input") or {})
+
+    def tool(self) -> Tool:
+        gives = (self.definition.get("interface") or {}).get("output") or _ANYTHING
+        defs = {key: gives[key] for key in ("$defs",) if key in gives}
+        result = {key: value for key, value in gives.items() if key not in defs}
+        output = {**_TASK_FACTS, "properties": {**_TASK_FACTS["properties"], "result": result}, **defs}  # type: ignore[dict-item]
+        if self.name == ASK:
+            return Tool(name=ASK, description=_ABOUT_ASK, input_schema=_ask_schema(), output_schema=_TASK_FACTS)
+        wrapped = {"type": "object", "properties": {"input": self.schema}, "required": ["input"]}
+        if "$defs" in self.schema:
+            inner = {key: value for key, value in self.schema.items() if key != "$defs"}
+            wrapped |= {"properties": {"input": inner}, "$defs": self.schema["$defs"]}
+        return Tool(
+            name=self.name,
+            description=str(self.definition.get("description") or f"Runs the workflow '{self.name}', durably."),
+            input_schema=self.schema if self.takes_object else wrapped,
+            output_schema=output,
+        )
+
+    def input_of(self, arguments: Mapping[str, Any]) -> Value:
+        """What the task gets. Raises InvalidInput with the field."""
+        error = next(iter(jsonschema.Draft202012Validator(self.tool().input_schema).iter_errors(dict(arguments))), None)
+        if error is not None:
+            raise InvalidInput(problem=error.message, path=error.json_path.replace("$", "arguments", 1))
+        if self.name == ASK:
+            return {"request": {**arguments, "source": "mcp"}}
+        return dict(arguments) if self.takes_object else arguments["input"]
+
+
+_ABOUT_ASK = (
+    "Answers a question, with context from files below `root`, the conversation of `session`, tools and a model; "
+    "the answer names its sources."
+)
+
+
+def _ask_schema() -> dict[str, Any]:
+    schema = Request.model_json_schema()
+    for name in ("user", "source"):
+        del schema["properties"][name]
+    return schema
+
+
+def task_tools() -> list[Tool]:
+    """For clients that know no tasks."""
+    reads, changes = ToolAnnotations(read_only_hint=True), ToolAnnotations(destructive_hint=True)
+    by_id = {"type": "object", "properties": {"task_id": _ID}, "required": ["task_id"]}
+    waiting = {**by_id, "properties": {"task_id": _ID, "timeout_s": {"type": "number", "minimum": 0, "maximum": 25}}}
+    listing = {
+        "type": "object",
+        "properties": {
+            "status": {"type": "string"},
+            "workflow": {"type": "string"},
+            "limit": {"type": "integer", "minimum": 1, "maximum": 200},
+        },
+    }
+    return [
+        Tool(name="get_task", description="How far a task is, and its result.", input_schema=by_id, annotations=reads),
+        Tool(
+            name="wait_task",
+            description="Waits for a task, 25 s at most; then its result, or how far it is.",
+            input_schema=waiting,
+            annotations=reads,
+        ),
+        Tool(name="cancel_task", description="Cancels a task.", input_schema=by_id, annotations=changes),
+        Tool(name="list_tasks", description="Your tasks, the newest first.", input_schema=listing, annotations=reads),
+    ]
+
+
+TASK_TOOLS = frozenset(tool.name for tool in task_tools())
+
+
+def progress_of(stored: StoredTask) -> tuple[int, int, str]:
+    """Steps that have ended, steps of the tree (loops and rounds may make more), and a line that says so."""
+    rows = step_rows(stored.record, stored.definition, stored.bodies)
+    ended = sum(row.status not in ("open", "running", "waiting") for row in rows)
+    root = Workflow.from_trusted({"name": "w", "root": stored.definition["root"]}).root
+    steps = sum(isinstance(node, Step) for loc, node in walk(root, ()) if not {"fallback", "undo"} & set(loc))
+    running = [row.path.replace("/", ".") for row in rows if row.status == "open"]
+    what = f", running {', '.join(running[:3])}" if running else ""
+    if stored.record.status == "parked":
+        what = ", waiting for somebody to decide (podium dead)"
+    return ended, max(steps, ended), f"{ended}/{max(steps, ended)} steps{what}"
+
+
+def result_of(record: TaskRecord) -> CallToolResult:
+    """A task that has ended, as what a call gives. A task that failed is an error of the tool."""
+    facts = {"task_id": record.task_id, "status": record.status}
+    if record.status != "completed":
+        failure = record.failure
+        why = f"{failure.kind or failure.code} in step '{failure.step}': {failure.message}" if failure else "cancelled"
+        return said(why, facts, is_error=True)
+    result = record.result
+    text = result["text"] if record.workflow == ASK and isinstance(result, Mapping) else result
+    plain = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, default=str)
+    return said(plain, {**facts, "result": result})
+
+
+def said(text: str, facts: Mapping[str, Any] | None = None, is_error: bool = False) -> CallToolResult:
+    plain = None if facts is None else json.loads(json.dumps(facts, default=str))
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=plain, is_error=is_error)

@@ -1,0 +1,104 @@
+"""Tokens of those who come from outside: to which user each belongs, and what it allows.
+
+A token is shown once, when it is created. Kept is its HMAC-SHA-256 under a key of the data directory, so neither the
+file nor a copy of it lets anybody in. Comparing takes the same time whatever is compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..protocols.errors import InvalidInput, NotFound
+
+Scope = Literal["call", "read"]
+"""`read` lists and reads; `call` starts and cancels tasks, too."""
+PREFIX = "podium_"
+_FILE, _KEY = "tokens.json", "tokens.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is kept of a token."""
+
+    id: str
+    user: str
+    scope: Scope
+    max_priority: int
+    """Tasks that it starts have at most this priority."""
+    created_at: float
+    """UTC seconds."""
+    hash: str
+
+
+class Tokens:
+    def __init__(self, data: Path) -> None:
+        self._data = data
+
+    def create(self, user: str, scope: Scope = "call", max_priority: int = 0) -> tuple[str, Token]:
+        """A new token, and what is kept of it. Raises InvalidInput."""
+        if not user or len(user) > 128:
+            raise InvalidInput(problem="a user has a name of 1 to 128 characters", path="user")
+        secret = PREFIX + secrets.token_urlsafe(32)
+        token = Token(secrets.token_hex(4), user, scope, max_priority, time.time(), self._hash(secret))
+        self._write([*self.all(), token])
+        return secret, token
+
+    def revoke(self, id: str) -> Token:
+        """Raises NotFound."""
+        known = self.all()
+        found = next((token for token in known if token.id == id), None)
+        if found is None:
+            raise NotFound(what="token", name=id)
+        self._write([token for token in known if token.id != id])
+        return found
+
+    def all(self) -> list[Token]:
+        path = self._data / _FILE
+        return [Token(**each) for each in json.loads(path.read_text())] if path.exists() else []
+
+    def find(self, secret: str) -> Token | None:
+        """The token that this is; None if it is none, or was revoked. All are compared, each in constant time."""
+        hash, found = self._hash(secret), None
+        for token in self.all():
+            if hmac.compare_digest(token.hash, hash):
+                found = token
+        return found
+
+    def _hash(self, secret: str) -> str:
+        return hmac.new(self._key(), secret.encode(errors="replace"), hashlib.sha256).hexdigest()
+
+    def _key(self) -> bytes:
+        path = self._data / _KEY
+        if not path.exists():
+            self._data.mkdir(parents=True, exist_ok=True)
+            own = path.with_name(f"{_KEY}.{os.getpid()}")
+            _write_private(own, secrets.token_bytes(32))
+            try:
+                os.link(own, path)  # who comes second takes the first one's
+            except FileExistsError:
+                pass
+            finally:
+                own.unlink()
+        return path.read_bytes()
+
+    def _write(self, tokens: list[Token]) -> None:
+        new = self._data / f"{_FILE}.{os.getpid()}"
+        _write_private(new, json.dumps([asdict(token) for token in tokens], indent=1).encode())
+        new.replace(self._data / _FILE)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Readable by its owner alone."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
