@@ -40,6 +40,15 @@ async def slow(input: dict) -> dict:
     return input
 
 
+@podium.protocol
+async def slow_speech(ctx: podium.Context, input: dict) -> str:
+    """Emit `words` words, one every 0.1 s."""
+    for n in range(input["words"]):
+        ctx.emit(f"w{n}")
+        await asyncio.sleep(0.1)
+    return "said"
+
+
 @podium.protocol(concurrency=1000)
 async def wide(input: dict) -> dict:
     """Sleep `s` seconds, any number at once."""

@@ -346,7 +346,7 @@ def test_a_tier_hears_of_a_cancellation_that_its_supervisor_did_not_live_to_pass
         task = await engine.submit(Workflow("w", Sequence(team, One)), {"s": 1000})
         await asyncio.sleep(10)
         cancelling = asyncio.ensure_future(task.cancel())
-        while simulation.disk.shard("w").tasks[task.id].record.status != "cancelled":  # noqa: ASYNC110
+        while simulation.disk.shard("w").tasks[task.id].record.status != "cancelled":
             await asyncio.sleep(0.001)
         simulation.kill("supervisor/w")
         assert await cancelling == "cancelled"
@@ -363,7 +363,7 @@ def test_a_submission_whose_answer_was_lost_finds_its_task_although_that_has_end
         workflow = Workflow("w", Sequence(counted))
         await engine.deploy(workflow)
         submitting = asyncio.ensure_future(engine.submit(workflow, "a"))
-        while not simulation.disk.shard("w").tasks:  # noqa: ASYNC110
+        while not simulation.disk.shard("w").tasks:
             await asyncio.sleep(0.001)
         simulation.freeze("supervisor/w", for_s=100, out_of_reach=True)
         assert await (await submitting).result() == "a"

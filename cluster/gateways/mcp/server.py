@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
-from weakref import WeakSet
 
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
@@ -41,6 +41,9 @@ LOOK_S = 2.0
 """Seconds between two looks whether other workflows are published."""
 OVERLOADED = -32050
 """Code of the error that says when to come back: `data.retryAfterMs`."""
+NEWER = "2026-07-28"
+MAX_SESSIONS = 1_000
+"""Sessions of the older protocol that are told when the list of tools changes."""
 MAX_EVENTS = 1_000
 """Events in one answer."""
 Context = ServerRequestContext[Any, Any]
@@ -53,8 +56,9 @@ class Gateway:
         self._engine, self._caller_of, self._call_s = engine, caller_of, call_s
         self._ask = definition_of(engine.ask_workflow())
         self._bus = InMemorySubscriptionBus()
-        self._sessions: WeakSet[ServerSession] = WeakSet()
-        """Those that were told of the tools, by the older protocol."""
+        self._sessions: OrderedDict[int, ServerSession] = OrderedDict()
+        """Those that were told of the tools lately, by the older protocol; by what they said of themselves, which is one
+        object for each."""
 
     def server(self) -> Server[Any]:
         server: Server[Any] = Server(
@@ -89,7 +93,10 @@ class Gateway:
         return {**found, ASK: Published(self._ask)}
 
     async def _list_tools(self, ctx: Context, _params: Any) -> types.ListToolsResult:
-        self._sessions.add(ctx.session)
+        if ctx.protocol_version < NEWER:
+            self._sessions[id(ctx.session.client_params)] = ctx.session
+            while len(self._sessions) > MAX_SESSIONS:
+                self._sessions.popitem(last=False)
         own = [published.tool() for _, published in sorted(self._published().items())]
         return types.ListToolsResult(tools=[*own, *task_tools()])
 
@@ -265,9 +272,11 @@ class Gateway:
             if (now := self._signature()) != known:
                 known = now
                 await self._bus.publish(ToolsListChanged())
-                for session in list(self._sessions):
-                    with contextlib.suppress(Exception):  # it has gone
+                for key, session in list(self._sessions.items()):
+                    try:
                         await session.send_tool_list_changed()
+                    except Exception:  # whatever the transport says: it has gone
+                        self._sessions.pop(key, None)
 
     def _signature(self) -> dict[str, str]:
         return {name: str(published.definition["hash"]) for name, published in self._published().items()}

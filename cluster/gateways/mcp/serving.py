@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ...client_async import AsyncEngine
 from ...tokens import Tokens
 from .callers import Caller, Verifier, caller_of_token
-from .server import Gateway
+from .server import CALL_S, Gateway
 
 PATH = "/mcp"
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -49,13 +49,14 @@ async def serve_http(engine: AsyncEngine, host: str, port: int, names: Sequence[
     await uvicorn.Server(config).serve()
 
 
-def http_app(engine: AsyncEngine, names: Sequence[str] = _LOOPBACK) -> ASGIApp:
+def http_app(engine: AsyncEngine, names: Sequence[str] = _LOOPBACK, call_s: float = CALL_S) -> ASGIApp:
+    """`names` are what clients may call this host by; `call_s` is how long a call waits for its task."""
     security = TransportSecuritySettings(
         enable_dns_rebinding_protection=True,
         allowed_hosts=[each for name in names for each in (name, f"{name}:*")],
         allowed_origins=[f"http://{name}{port}" for name in names for port in ("", ":*")],
     )
-    server = Gateway(engine, caller_of_token).server()
+    server = Gateway(engine, caller_of_token, call_s).server()
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         transport_security=security,
