@@ -90,7 +90,7 @@ class Letters:
         if any(UNDO in getattr(event, "path", "") for event in events):
             return [replace(event, at=now) for event in events if isinstance(event, Due)]
         root, prefix = self._engine.plans[failed.hash].root, failed.task_id.partition("/")[2]
-        kept = [event for event in events if not isinstance(event, Emitted | Restarted)]
+        kept: list[Event] = [event for event in events if not isinstance(event, Emitted | Restarted)]
         return [*without_the_failure(failed, root, prefix, kept), Redriven(failed.task_id, id, now)]
 
     def _continue(self, failed: TaskRecord, id: str, again: list[Event]) -> None:

@@ -379,3 +379,15 @@ def test_a_missing_entry_is_found_and_named(tmp_path):
         await again.close()
 
     asyncio.run(work())
+
+
+def test_the_newest_definition_of_each_workflow_is_read(store):
+    async def work():
+        for shard, current in (("a", "h2"), ("b", "h1"), ("a.tier", "h1")):
+            journal = await store.open(shard)
+            notes = [Note(f"definition:{hash}", {"name": shard, "hash": hash}) for hash in ("h1", "h2")]
+            await durable(journal, *notes, Note("current", current))
+            await journal.close()
+        return store.reader.definitions()
+
+    assert asyncio.run(work()) == [{"name": "a", "hash": "h2"}, {"name": "b", "hash": "h1"}]

@@ -87,16 +87,21 @@ class DiskReader:
         return None
 
     def definitions(self) -> list[dict[str, Any]]:
-        found = [
-            shard.notes.get(f"definition:{shard.notes.get('current')}")
-            for name, shard in sorted(self._disk.shards.items())
-            if "." not in name
-        ]
-        return [definition for definition in found if definition]
+        found: list[dict[str, Any]] = []
+        for name, shard in sorted(self._disk.shards.items()):
+            current = _note(shard, "current") if "." not in name else None
+            if current is not None:
+                found.append(_note(shard, f"definition:{current}"))
+        return found
 
     def subtasks(self, task_id: str) -> list[StoredTask]:
         shards = self._disk.shards.values()
         return [_stored(shard, id) for shard in shards for id in shard.tasks if id.startswith(f"{task_id}/")]
+
+
+def _note(shard: Shard, name: str) -> Any:
+    packed = shard.notes.get(name)
+    return None if packed is None else unpack(packed)
 
 
 def _stored(shard: Shard, task_id: str) -> StoredTask:

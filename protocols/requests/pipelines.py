@@ -1,6 +1,6 @@
 """The pipelines: one workflow per type of request, and the workflow `ask` that routes a request to one of them.
 
-They are ordinary workflow YAML, shipped in `pipelines/` and checked against the machine when they are read. One of the
+They are ordinary workflow YAML, shipped beside this and checked against the machine when they are read. One of the
 user's with the same name takes the place of a shipped one; hooks are steps of the user's before a state.
 """
 
@@ -33,7 +33,7 @@ def read_pipeline(text: str, source: str) -> Workflow:
 def shipped_pipelines() -> Mapping[RequestType, Workflow]:
     found: dict[RequestType, Workflow] = {}
     for type in REQUEST_TYPES:
-        file = files(__package__).joinpath("pipelines", f"{type}.yaml")
+        file = files(__package__).joinpath(f"{type}.yaml")
         found[type] = read_pipeline(file.read_text(), f"{type}.yaml")
     return found
 

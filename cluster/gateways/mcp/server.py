@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -37,6 +38,8 @@ CALL_S = 25.0
 """How long a call waits for its task before the client gets an id to come back with: many give up after 30 s."""
 QUICK_S = 0.25
 """The same for a client that knows tasks."""
+FRESH_S = 0.5
+"""How long what is published counts as known."""
 LOOK_S = 2.0
 """Seconds between two looks whether other workflows are published."""
 OVERLOADED = -32050
@@ -55,10 +58,12 @@ class Gateway:
     def __init__(self, engine: AsyncEngine, caller_of: Callable[[], Caller], call_s: float = CALL_S) -> None:
         self._engine, self._caller_of, self._call_s = engine, caller_of, call_s
         self._ask = definition_of(engine.ask_workflow())
+        self._known: dict[str, Published] = {}
+        self._read_at = -math.inf
         self._bus = InMemorySubscriptionBus()
         self._sessions: OrderedDict[int, ServerSession] = OrderedDict()
-        """Those that were told of the tools lately, by the older protocol; by what they said of themselves, which is one
-        object for each."""
+        """Those that were told of the tools lately, by the older protocol; by the identity of what they said of
+        themselves."""
 
     def server(self) -> Server[Any]:
         server: Server[Any] = Server(
@@ -67,7 +72,7 @@ class Gateway:
             instructions="Workflows as tools; long ones become tasks that survive everything. `list_tasks` finds them.",
             lifespan=self._lifespan,
             on_list_tools=self._list_tools,
-            on_call_tool=self._call_tool,  # type: ignore[arg-type]  # a created task is the extension's own result
+            on_call_tool=self._call_tool,
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._list_templates,
             on_read_resource=self._read_resource,
@@ -89,6 +94,13 @@ class Gateway:
     # tools
 
     def _published(self) -> dict[str, Published]:
+        """By name; read again when that was some time ago."""
+        now = asyncio.get_running_loop().time()
+        if now - self._read_at > FRESH_S:
+            self._known, self._read_at = self._read(), now
+        return self._known
+
+    def _read(self) -> dict[str, Published]:
         found = {str(each["name"]): Published(each) for each in self._engine.definitions() if each.get("interface")}
         return {**found, ASK: Published(self._ask)}
 
@@ -136,7 +148,8 @@ class Gateway:
 
     async def _waited_for(self, ctx: Context, task: AsyncTask, published: Published) -> types.CallToolResult:
         """The task's result, or how to come back; its progress meanwhile. If the client goes away, so may the task."""
-        telling = asyncio.create_task(self._tell_progress(ctx, task.id))
+        meta: Any = ctx.meta or {}
+        telling = asyncio.create_task(self._tell_progress(ctx, task.id)) if "progress_token" in meta else None
         try:
             record = await self._ended(task, self._call_s)
         except asyncio.CancelledError:
@@ -144,7 +157,8 @@ class Gateway:
                 await asyncio.shield(task.cancel())
             raise
         finally:
-            telling.cancel()
+            if telling is not None:
+                telling.cancel()
         if record is not None:
             return result_of(record)
         return self._unfinished(task.id)

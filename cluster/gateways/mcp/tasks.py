@@ -43,7 +43,7 @@ def knows_tasks(ctx: ServerRequestContext[Any, Any]) -> bool:
 
 def need_tasks(ctx: ServerRequestContext[Any, Any]) -> None:
     if not knows_tasks(ctx):
-        needs = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+        needs: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
         raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, f"needs the extension {EXTENSION}", needs)
 
 
