@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import podium
 from podium import Request
 from podium.cluster.config import Settings, load_settings
 from podium.protocols.library.front import router_from
+from podium.protocols.library.mcp_tool import server_of
 from podium.protocols.requests.grants import requests_config
 from podium.testing import simulate
 
@@ -88,6 +90,17 @@ def test_the_configuration_in_the_docs_is_one(tmp_path, monkeypatch):
     assert config.model.base_url and config.pipelines and config.tools["words"].minimum == "landlock"
     assert config.grants_of("ada").allows_tool("grep") and not config.grants_of("bob").allows_tool("grep")
     assert router_from(config.router).route(Request(text="see TICKET-7")).type == "tool_execution"
+
+
+def test_the_examples_of_mcp_are_what_they_say(tmp_path, monkeypatch):
+    text = (ROOT / "docs/mcp.md").read_text()
+    assert all(json.loads(block) for block in blocks(text, "json"))
+    (workflow,), (settings,) = blocks(text, "yaml"), blocks(text, "toml")
+    podium.read_workflow(workflow, "mcp.md")
+    (tmp_path / "podium.toml").write_text(settings)
+    monkeypatch.chdir(tmp_path)
+    assert server_of(load_settings().config, "files").command[0] == "npx"
+    assert server_of(load_settings().config, "tickets").token_env == "TICKETS_TOKEN"
 
 
 def test_the_commands_in_the_docs_run_and_what_they_say_of_damage_is_true(tmp_path):
