@@ -236,6 +236,38 @@ def test_tasks_lifecycle_failures(tmp_path):
     run(work())
 
 
+def test_tasks_mrtr_input_of_what_is_parked(tmp_path):
+    """A parked task asks what shall become of it, and goes on as it is told."""
+    runs = []
+
+    @podium.protocol(on_error={"internal": "park"})
+    async def unsure(input: dict) -> str:
+        runs.append(input)
+        if len(runs) in (1, 3):
+            raise ValueError("who knows")
+        return "sure"
+
+    async def work():
+        async with served(tmp_path, Workflow("unsure", Sequence(unsure))) as (url, _):
+            token, told = token_of(tmp_path, "ada"), []
+            for decision in ("redrive", "drop"):
+                _, made = await post(url, token, "tools/call", {"name": "unsure", "arguments": {}})
+                id = made["result"]["taskId"]
+                asks = await ended(url, token, id)
+                assert asks["status"] == "input_required"
+                ((key, request),) = asks["inputRequests"].items()
+                assert request["params"]["requestedSchema"]["properties"]["decision"]["enum"] == ["redrive", "drop"]
+                answer = {key: {"action": "accept", "content": {"decision": decision}}}
+                _, ack = await post(url, token, "tasks/update", {"taskId": id, "inputResponses": answer})
+                assert ack["result"]["resultType"] == "complete"
+                told.append(await ended(url, token, id))
+            return told
+
+    again, dropped = run(work())
+    assert again["result"]["content"][0]["text"] == "sure"
+    assert dropped["result"]["isError"] and "who knows" in dropped["result"]["content"][0]["text"]
+
+
 def test_tasks_capability_negotiation(tmp_path):
     async def work():
         async with served(tmp_path, *conformance.WORKFLOWS) as (url, _):

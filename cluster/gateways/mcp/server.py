@@ -31,7 +31,7 @@ from ...client_async import AsyncEngine, AsyncTask
 from ...definition import definition_of
 from ...store.reading import StoredTask
 from .callers import Caller, own_task
-from .tasks import EXTENSION, ByTask, check_name, created, detailed, knows_tasks, need_tasks
+from .tasks import EXTENSION, ByTask, check_name, created, decided, detailed, knows_tasks, need_tasks
 from .tools import TASK_TOOLS, Published, progress_of, result_of, said, task_tools
 
 CALL_S = 25.0
@@ -211,8 +211,13 @@ class Gateway:
         return {"resultType": "complete"}
 
     async def _update(self, ctx: Context, params: ByTask) -> dict[str, Any]:
-        """No task of ours asks its client for input yet, so there is nothing to be given."""
-        self._mine(ctx, params)
+        """The answer to what a parked task asks; anything else changes nothing."""
+        stored, decision = self._mine(ctx, params), decided(params)
+        self._writing_caller()
+        if stored.record.status == "parked" and decision == "redrive":
+            await self._engine.redrive([params.task_id])
+        elif stored.record.status == "parked" and decision == "drop":
+            await self._engine.drop([params.task_id])
         return {"resultType": "complete"}
 
     def _mine(self, ctx: Context, params: ByTask) -> StoredTask:

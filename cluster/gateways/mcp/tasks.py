@@ -7,7 +7,7 @@ finds it, in this process or in another one after this has died.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
@@ -20,6 +20,8 @@ from .tools import progress_of, result_of
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 POLL_MS = 500
+DECISION = "decision"
+"""Key of the one thing that a task asks its client: what becomes of what is parked."""
 PROTOCOL_FAILURES = frozenset({"workflow_down", "host_lost", "internal"})
 """Failures of the machinery: everything else is the tool's own, which has run then."""
 
@@ -62,6 +64,9 @@ def created(record: TaskRecord, keep_s: float) -> dict[str, Any]:
 def detailed(stored: StoredTask, keep_s: float) -> dict[str, Any]:
     """What `tasks/get` gives."""
     record = stored.record
+    if record.status == "parked":
+        asked = {DECISION: {"method": "elicitation/create", "params": _question(record)}}
+        return {"resultType": "complete", **_facts(record, "input_required", keep_s), "inputRequests": asked}
     if record.status not in TERMINAL:
         return {"resultType": "complete", **_facts(record, "working", keep_s), "statusMessage": progress_of(stored)[2]}
     if record.status == "cancelled":
@@ -71,6 +76,23 @@ def detailed(stored: StoredTask, keep_s: float) -> dict[str, Any]:
         return {"resultType": "complete", **_facts(record, "failed", keep_s), "error": error}
     result = result_of(record).model_dump(mode="json", by_alias=True, exclude_none=True)
     return {"resultType": "complete", **_facts(record, "completed", keep_s), "result": result}
+
+
+def decided(params: ByTask) -> Literal["redrive", "drop"] | None:
+    """What a client has decided about a task that is parked; None if it has not answered that."""
+    said = params.input_responses.get(DECISION) or {}
+    decision = (said.get("content") or {}).get("decision") if said.get("action") == "accept" else None
+    return "drop" if said.get("action") == "decline" else decision if decision in ("redrive", "drop") else None
+
+
+def _question(record: TaskRecord) -> dict[str, Any]:
+    choices = {"type": "string", "enum": ["redrive", "drop"], "description": "run what is parked again, or let it fail"}
+    return {
+        "mode": "form",
+        "message": f"Task {record.task_id} of '{record.workflow}' is parked: nobody knows what a step has done, or it "
+        "failed and is to be decided about. Shall it run again, or be dropped?",
+        "requestedSchema": {"type": "object", "properties": {"decision": choices}, "required": ["decision"]},
+    }
 
 
 def _facts(record: TaskRecord, status: str, keep_s: float) -> dict[str, Any]:
