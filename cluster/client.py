@@ -28,8 +28,9 @@ from ..protocols.requests.request import Request
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
 from .config import Settings, load_settings
-from .core import Core, Ended, result_of
+from .core import Core
 from .dead import DeadLetter, dead_letters
+from .ended import Ended, result_of
 from .session import new_session
 from .stream import Reading
 from .world import new_event_loop

@@ -17,8 +17,9 @@ from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
 from .client import BaseTask, checked_keys
 from .config import Settings, load_settings
-from .core import Core, result_of
+from .core import Core
 from .dead import DeadLetter, dead_letters
+from .ended import result_of
 from .session import Session
 from .stream import Reading
 

@@ -6,7 +6,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
@@ -17,8 +16,6 @@ from ..protocols.errors import (
     NotFound,
     PeerLost,
     PodiumError,
-    TaskCancelled,
-    TaskFailed,
     Unknown,
     from_wire,
 )
@@ -29,6 +26,7 @@ from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
 from .config import Settings
 from .definition import definition_of
+from .ended import Ended
 from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .session import COORDINATOR, Session, new_session
 from .store.reading import Reader
@@ -42,15 +40,6 @@ def new_task_id(world: LoopWorld) -> str:
     """Time-ordered and unguessable: 48 bits of milliseconds, 80 random bits (the layout of a ULID)."""
     number = (int(world.now() * 1000) << 80) | world.secret_bits(80)
     return "t-" + "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a task ended, as it was told."""
-
-    status: str
-    result: Value
-    failure: dict[str, Any] | None
 
 
 class Core:
@@ -369,15 +358,6 @@ class Core:
         """A new task, with checked input, as a supervisor takes it."""
         id, whose = new_task_id(self._session.world), user or self.settings.user
         return [id, input, whose, priority, key, False, self.settings.source, criticality, timeout_s]
-
-
-def result_of(ended: Ended, task_id: str, workflow: str) -> Value:
-    """The result, or the error that says how the task ended."""
-    if ended.status == "completed":
-        return ended.result
-    if ended.status == "cancelled" or ended.failure is None:
-        raise TaskCancelled(task_id=task_id, workflow=workflow)
-    raise TaskFailed(task_id=task_id, workflow=workflow, failure=ended.failure)
 
 
 def _delivered(futures: list[Future[str]], reply: Reply) -> None:
