@@ -25,7 +25,7 @@ check: $(STAMP)
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p podium
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/all.py
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak --seeds $(SEEDS)
