@@ -32,7 +32,7 @@ from ..protocols.context import Context
 from ..protocols.errors import InvalidInput, NotFound, PodiumError
 from ..protocols.outcomes import Failure
 from ..protocols.protocol import Protocol
-from ..protocols.values import MAX_VALUE_BYTES, Value, pack
+from ..protocols.values import MAX_VALUE_BYTES, Value, pack, unpack
 from ..supervisors.ports import Ask, Timer, World
 
 MAX_TRACEBACK_CHARS = 8_000
@@ -280,7 +280,7 @@ class _Attempt:
 
     def _chunk(self, chunk: list[Value]) -> None:
         self.heard()
-        pack(chunk)  # raises in the user's own call, not later on the wire
+        chunk = unpack(pack(chunk))  # as it is now, and raising in the user's own call, not later on the wire
         if self._host.binding.is_async:
             self._ask.chunk(chunk)
         else:

@@ -59,6 +59,11 @@ class ClusterFile:
             return None
         return facts
 
+    def announce_end(self) -> None:
+        """Those who joined are to leave: what is left of the cluster ends now."""
+        if self._lock is not None:
+            self.write(CLOSED)
+
     def release(self, in_order: bool = True) -> None:
         if self._lock is not None:
             if in_order:
@@ -104,7 +109,7 @@ def running_cluster(data: Path) -> dict[str, Any] | None:
 
 
 def closed_in_order(data: Path) -> bool:
-    """Whether the last cluster of `data` has ended, and by its own will."""
+    """Whether the last cluster of `data` has ended, or is ending, by its own will."""
     return (ClusterFile(data).read() or {}).get("kind") == "closed"
 
 

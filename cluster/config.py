@@ -108,7 +108,8 @@ class Settings(BaseModel):
     restart_period_s: Annotated[float, Field(gt=0)] = 60.0
     """The window of `restart_intensity`, in seconds."""
     max_emitted_bytes: Annotated[int, Field(ge=0)] = 4 * 1024 * 1024
-    """Bytes of what the steps of one task emit (`ctx.emit`) that are recorded; what comes after that is live only."""
+    """Bytes of what the steps of one task emit (`ctx.emit`) that are recorded, 64 more for each chunk; what comes after
+    that is live only."""
     config: Mapping[str, Any] = {}
     """What protocols get as `ctx.config`, plain data; `requests` in it is for `podium ask` (docs/requests.md)."""
     reconnect_s: Annotated[float, Field(gt=0)] = 60.0

@@ -59,6 +59,8 @@ class Core:
         """Workflows whose supervisor was found before: if it is looked for again, it was lost."""
         self._waiting: dict[str, list[Future[Ended]]] = defaultdict(list)
         self._closed: PodiumError | None = None
+        self._gone: PodiumError | None = None
+        """The cluster that it joined is not there any more."""
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -75,6 +77,7 @@ class Core:
 
     def _shut(self, error: PodiumError) -> None:
         """The cluster that was joined has been shut down: what waits for it is told so."""
+        self._gone = error
         for workflow, link in list(self._links.items()):
             link.close()
             self._dead(workflow, error)
@@ -102,12 +105,17 @@ class Core:
                 _fail(future, self._closed)
         await self._session.close()
 
+    @property
+    def closed(self) -> PodiumError | None:
+        """Why this client cannot go on, if it cannot."""
+        return self._closed or self._gone
+
     async def ask_coordinator(self, kind: str, payload: Value = None) -> Value:
         """Ask, and ask again while the coordinator is away, for `reconnect_s`."""
         give_up_at = self._loop.time() + self.settings.reconnect_s
         while True:
-            if self._closed is not None:
-                raise self._closed
+            if self.closed is not None:
+                raise self.closed
             line = self._coordinator_line()
             try:
                 return await line.ask(kind, payload)
@@ -193,9 +201,9 @@ class Core:
         acks: list[Future[str]],
         ends: list[Future[Ended]],
     ) -> None:
-        if self._closed is not None:
+        if self.closed is not None:
             for future in acks:
-                _fail(future, self._closed)
+                _fail(future, self.closed)
             return
         for task, end in zip(tasks, ends, strict=True):
             self._waiting[task[0]].append(end)

@@ -155,6 +155,9 @@ class RayWorld(LoopWorld):
         self._handles: dict[str, Any] = {}
         """Actors that this one spawned: a Ray actor lives as long as its owner holds a handle."""
 
+        self.is_cut_off: Callable[[], bool] = lambda: False
+        """Of a driver: whether its cluster is gone. Ray would look for actors there for a minute, on our loop."""
+
     def forget(self) -> None:
         """Of a driver: the cluster is gone, and every actor with it."""
         self._handles.clear()
@@ -238,7 +241,7 @@ class RayWorld(LoopWorld):
         return load_from_path(ref, search_path)
 
     def _find(self, address: str) -> Any:
-        if not ray.is_initialized():
+        if not ray.is_initialized() or self.is_cut_off():
             return None
         try:
             return ray.get_actor(address, namespace=self._namespace)

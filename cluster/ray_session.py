@@ -86,6 +86,7 @@ class RaySession:
             take_environment_in(loopback)
             keep_quiet()
         self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._data)
+        self._ray_world.is_cut_off = self._is_gone
         await self._enter()
         if self._initialised_here or not self.joined:
             self._guard = asyncio.get_running_loop().create_task(self._look_after())
@@ -159,7 +160,7 @@ class RaySession:
         """While this session is open: notice that the cluster is gone, and go on in another."""
         while True:
             await asyncio.sleep(GUARD_S)
-            if self.joined and running_cluster(self._data) is None and closed_in_order(self._data):
+            if self.joined and closed_in_order(self._data):
                 self.on_closed(EngineClosed(reason="the cluster was shut down"))
                 return
             if not self.joined:
@@ -184,7 +185,7 @@ class RaySession:
         if not self.joined:
             return not all(_lives(process) for process in self._pillars)
         facts = running_cluster(self._data)
-        return facts is None or facts.get("address", self._address) != self._address
+        return facts is None or facts["kind"] == "closed" or facts.get("address", self._address) != self._address
 
     async def _rebuild(self) -> None:
         """Leave Ray, end what is left of the old cluster, and enter anew, for as long as it takes."""
@@ -224,6 +225,7 @@ class RaySession:
             await self._aside.run(lambda: None)  # what the guard began in the thread comes to its end first
         if not self.joined:
             await self._ray_world.stop(COORDINATOR)
+            self._file.announce_end()
         self._ray_world.release()
         await self._aside.run(self._leave_ray)
         self._file.release()

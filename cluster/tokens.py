@@ -6,12 +6,15 @@ file nor a copy of it lets anybody in. Comparing takes the same time whatever is
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,16 +51,18 @@ class Tokens:
             raise InvalidInput(problem="a user has a name of 1 to 128 characters", path="user")
         secret = PREFIX + secrets.token_urlsafe(32)
         token = Token(secrets.token_hex(4), user, scope, max_priority, time.time(), self._hash(secret))
-        self._write([*self.all(), token])
+        with self._alone():
+            self._write([*self.all(), token])
         return secret, token
 
     def revoke(self, id: str) -> Token:
         """Raises NotFound."""
-        known = self.all()
-        found = next((token for token in known if token.id == id), None)
-        if found is None:
-            raise NotFound(what="token", name=id)
-        self._write([token for token in known if token.id != id])
+        with self._alone():
+            known = self.all()
+            found = next((token for token in known if token.id == id), None)
+            if found is None:
+                raise NotFound(what="token", name=id)
+            self._write([token for token in known if token.id != id])
         return found
 
     def all(self) -> list[Token]:
@@ -79,7 +84,7 @@ class Tokens:
         path = self._data / _KEY
         if not path.exists():
             self._data.mkdir(parents=True, exist_ok=True)
-            own = path.with_name(f"{_KEY}.{os.getpid()}")
+            own = path.with_name(f"{_KEY}.{secrets.token_hex(8)}")
             _write_private(own, secrets.token_bytes(32))
             try:
                 os.link(own, path)  # who comes second takes the first one's
@@ -88,6 +93,17 @@ class Tokens:
             finally:
                 own.unlink()
         return path.read_bytes()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Between reading and writing nobody else writes, in this process or another."""
+        self._data.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._data / f"{_FILE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _write(self, tokens: list[Token]) -> None:
         new = self._data / f"{_FILE}.{os.getpid()}"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..protocols.values import Value, pack
-from .events import Emitted
+from ..protocols.values import Value
+from .events import Emitted, cost_of
 from .ports import World
 from .state import Place, TaskState
 
@@ -48,7 +48,7 @@ class Emissions:
         if buffer is None:
             buffer = self._buffers[id] = _Buffer()
             self._world.call_later(COLLECT_S, lambda: self._flush(task))
-        buffer.size_bytes += len(pack(chunk))
+        buffer.size_bytes += cost_of([chunk])
         is_cut = task.emitted_bytes + buffer.size_bytes > self._max_bytes
         last = buffer.runs[-1] if buffer.runs else None
         if is_cut:

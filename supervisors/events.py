@@ -93,6 +93,15 @@ class Emitted:
     """Whether the task has said as much as is kept: what follows is told live only."""
 
 
+CHUNK_COST_BYTES = 64
+"""What keeping one chunk costs beside its own bytes."""
+
+
+def cost_of(chunks: list[Value]) -> int:
+    """Bytes that count against `max_emitted_bytes`."""
+    return sum(len(pack(chunk)) + CHUNK_COST_BYTES for chunk in chunks)
+
+
 @dataclass(frozen=True, slots=True)
 class Restarted:
     """A successor of the supervisor runs the attempt again, which had emitted something: that counts no more."""

@@ -13,7 +13,7 @@ from ..protocols.conditions import ExpressionFailed, evaluate
 from ..protocols.outcomes import Failure, Outcome, TaskRecord, error_for_rules
 from ..protocols.recovery import USUAL, actions_for
 from ..protocols.tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step, default_name, time_limit_s
-from ..protocols.values import Value, pack
+from ..protocols.values import Value
 from ..protocols.verdicts import as_goto
 from .events import (
     Abandoned,
@@ -30,6 +30,7 @@ from .events import (
     StepFinished,
     StepLost,
     TimedOut,
+    cost_of,
 )
 from .modes import adaptive, hierarchical, parallel, sequential
 from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time, missing
@@ -94,7 +95,7 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
                 task.running[event.path].losses += 1
                 task.running[event.path].emitted = False
         case Emitted():
-            task.emitted_bytes += sum(len(pack(chunk)) for chunk in event.chunks)
+            task.emitted_bytes += cost_of(event.chunks)
             task.is_cut = task.is_cut or event.is_cut
             if event.path in task.running:
                 task.running[event.path].emitted = True

@@ -80,7 +80,7 @@ class Tier:
     def watch(self, id: str, watcher: Callable[[Value], None]) -> None:
         """Pass the live events of one errand on."""
         errand = self._errands.get(id)
-        if errand is not None:
+        if errand is not None and errand.watcher is None:
             errand.watcher = watcher
             self._send_watch(errand)
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podium.protocols.library.file_index import FileIndex, IndexLimits
-from podium.protocols.library.files import STANDARD_LIMITS, looks_secret, walk
+from podium.protocols.library.files import STANDARD_LIMITS, looks_secret, read_text, walk
 from podium.protocols.library.passages import cut
 from podium.protocols.library.words import match_of, spelled_out, words_of
 
@@ -228,6 +228,20 @@ def test_symlinks_are_never_followed(root, tmp_path, index):
     assert indexed(index) == {"real.txt"}
 
 
+def test_a_folder_that_becomes_a_symlink_during_the_walk_is_not_gone_into(root, tmp_path):
+    write(tmp_path, "outside/secret.txt", "word")
+    write(root, "a.txt", "word")
+    write(root, "inner/b.txt", "word")
+    steps = walk(root, STANDARD_LIMITS)
+    assert next(steps).path == "a.txt"
+    (root / "inner" / "b.txt").unlink()
+    (root / "inner").rmdir()
+    (root / "inner").symlink_to(tmp_path / "outside")
+    assert [(found.path, found.skipped) for found in steps] == [("inner", "unreadable")]
+    assert read_text(root, "inner/secret.txt") is None
+    assert read_text(root, "a.txt").content == b"word"
+
+
 def test_a_root_that_is_a_symlink_is_followed(root, tmp_path, database):
     write(root, "a.txt", "word")
     (tmp_path / "link").symlink_to(root)
@@ -239,7 +253,9 @@ def test_a_root_that_is_a_symlink_is_followed(root, tmp_path, database):
 def test_folders_of_tools_are_not_gone_into(root):
     for name in (".git/a", "node_modules/a", "x/__pycache__/a", "env/pyvenv.cfg", "env/lib/a", "kept/a"):
         write(root, name, "word")
-    expected = dict.fromkeys((".git", "node_modules", "x/__pycache__", "env"), "tool folder")
+    write(root, "state/cluster.lock", "")  # a data directory of ours
+    write(root, "state/daemon.log", "word")
+    expected = dict.fromkeys((".git", "node_modules", "x/__pycache__", "env", "state"), "tool folder")
     assert reasons(root) == {**expected, "kept/a": None}
 
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -24,9 +25,10 @@ from mcp.shared.exceptions import MCPError
 import podium
 from podium import Sequence, Step, Workflow
 from podium.cluster.gateways.mcp import server as gateway
-from podium.cluster.gateways.mcp.serving import MAX_BODY_BYTES, depth_of, http_app
+from podium.cluster.gateways.mcp.serving import MAX_BODY_BYTES, depth_of, http_app, serve_http
 from podium.cluster.gateways.mcp.tasks import EXTENSION
 from podium.cluster.tokens import Tokens
+from podium.errors import EngineClosed
 from tests import conformance, sample
 
 pytestmark = pytest.mark.timeout(90)
@@ -93,6 +95,25 @@ async def post(url, token, method, params=None, tasks=True, **headers):
 
 def run(work):
     return asyncio.run(asyncio.wait_for(work, 80))
+
+
+def test_tokens_made_at_once_are_all_there(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda n: Tokens(tmp_path).create(f"u{n}")[1].id, range(24)))
+    assert {token.id for token in Tokens(tmp_path).all()} == set(made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [({"limit": -1}, "arguments.limit"), ({"status": ["x"]}, "arguments.status"), ({"status": "odd"}, "'odd'")],
+)
+def test_the_arguments_of_task_tools_are_checked(tmp_path, arguments, says):
+    async def work():
+        async with served(tmp_path, DOUBLE) as (url, _), client_of(url, token_of(tmp_path, "ada")) as client:
+            wrong = await client.call_tool("list_tasks", arguments)
+            assert wrong.is_error and says in wrong.content[0].text
+
+    run(work())
 
 
 # what clients see
@@ -437,7 +458,28 @@ def test_bodies_that_are_too_large_or_too_deep_are_refused(tmp_path):
 
 def test_depth_counts_brackets_outside_texts_only():
     assert depth_of(b'{"a": [1, "[[[[", "\\"[["], "b": {}}') == 2
-    assert depth_of(b'"[') == 1
+    assert depth_of(b'"[') == 0  # no end: no JSON, whatever is in it
+    assert depth_of(b'{"path": "C:\\\\", "more": [[]]}') == 3
+    assert depth_of(b'{"text": "a\n[[[["}') == 1
+
+
+@pytest.mark.parametrize("body", [b'"\\' * 500_000, b'"' * 1_000_001, b"\\" * 1_000_000, b"[" * 1_000_000])
+def test_counting_the_depth_takes_linear_time(body):
+    began = time.process_time()
+    depth_of(body)
+    assert time.process_time() - began < 1.0
+
+
+def test_serving_ends_when_the_cluster_does(tmp_path):
+    async def work():
+        async with podium.connect_async(data=tmp_path / "data", cluster="inprocess") as engine:
+            serving = asyncio.create_task(serve_http(engine, "127.0.0.1", 0, []))
+            await asyncio.sleep(0)
+            engine.core._shut(EngineClosed(reason="the cluster was shut down"))
+            with pytest.raises(EngineClosed, match="was shut down"):
+                await serving
+
+    run(work())
 
 
 def test_tokens_are_kept_as_hashes_that_only_their_owner_may_read(tmp_path):

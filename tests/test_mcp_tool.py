@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,6 +49,39 @@ def test_a_tool_of_a_server_on_stdio_is_a_step(engine):
 def test_what_the_tool_says_of_its_failure_is_the_steps(engine):
     with pytest.raises(TaskFailed, match=r"McpToolFailed: other.bad: ValueError in step 'fail'"):
         engine.submit(WORKFLOW, asked("bad", {"input": 1})).result(timeout_s=60)
+
+
+def test_a_call_that_takes_too_long_leaves_the_others_on_its_connection_alone(monkeypatch):
+    from podium.protocols.library import mcp_tool
+
+    class Slow:
+        async def __aenter__(self):
+            return self
+
+        async def __aexit__(self, *_error):
+            pass
+
+        async def call_tool(self, _name, arguments):
+            await asyncio.sleep(arguments["s"])
+            return SimpleNamespace(content=[], is_error=False, structured_content=arguments)
+
+    async def client(_self, _stack):
+        return Slow()
+
+    monkeypatch.setattr(mcp_tool._Connection, "_client", client)
+    grants = {"*": {"tools": ["*"]}}
+    context = podium.Context(user="ada", config={"mcp": {"s": {"command": ["x"]}}, "requests": {"grants": grants}})
+
+    async def work():
+        tool = McpTool()
+        asked = [mcp_tool.ToAsk(server="s", tool="t", arguments={"s": s}, timeout_s=t) for s, t in ((0.4, 5), (9, 0.1))]
+        found = await asyncio.gather(*(tool.run(context, each) for each in asked), return_exceptions=True)
+        await tool.stop()
+        return found
+
+    patient, hasty = asyncio.run(work())
+    assert patient == {"s": 0.4}
+    assert str(hasty) == "s.t gave no answer in 0.1 s"
 
 
 def test_a_server_that_does_not_come_up_is_tried_again_and_told_of(engine):

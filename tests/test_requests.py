@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
+import time
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 import podium
 from podium import Request, Step
@@ -14,7 +17,7 @@ from podium.cluster.asking import plan_of, request_of
 from podium.cluster.config import load_settings
 from podium.cluster.store.reading import FileReader
 from podium.errors import InvalidInput, InvalidSetting, TaskFailed
-from podium.protocols.library.context import Assembled, Passage, Turn, cut_to
+from podium.protocols.library.context import Assembled, Files, Passage, ToFind, Turn, cut_to
 from podium.protocols.library.front import cleaned
 from podium.protocols.library.team import parts_of
 from podium.protocols.requests.grants import EVERYTHING, Grants, ToolSpec, requests_config
@@ -178,6 +181,93 @@ def test_a_call_that_the_planner_would_not_make_is_refused_by_the_tool_itself(pr
         Tools().run(context, ToCall.model_validate({"call": call, "plan": plan}))
 
 
+def to_find(project, question="launch password"):
+    plan = {
+        "request": {"text": question, "root": str(project)},
+        "route": {"type": "context_query", "decided_by": "rule", "why": "", "complexity": 0, "scores": {}},
+        "grants": EVERYTHING.model_dump(),
+        "plan": {"type": "context_query", "steps": [], "calls": [], "tools": [], "quotas": {}},
+    }
+    return ToFind.model_validate({"plan": plan})
+
+
+def context_for(user, tmp_path, *paths):
+    config = {"requests": {"grants": {"ada": {"paths": [str(path) for path in paths]}}}}
+    return podium.Context(user=user, config=config, _folder=lambda: str(tmp_path / "state"))
+
+
+def test_a_search_asks_for_grants_itself(project, tmp_path):
+    with pytest.raises(InvalidInput, match="user 'eve' may not read it"):
+        Files().run(context_for("eve", tmp_path, project), to_find(project))
+    assert Files().run(context_for("ada", tmp_path, project), to_find(project)).missing is None
+
+
+def test_few_indexes_are_open_and_kept_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("podium.protocols.library.context.OPEN_INDEXES", 2)
+    monkeypatch.setattr("podium.protocols.library.context.KEPT_INDEXES", 4)
+    files, context = Files(), context_for("ada", tmp_path, tmp_path)
+    for n in range(8):
+        (tmp_path / f"r{n}").mkdir()
+        (tmp_path / f"r{n}" / "a.md").write_text(f"launch password number {n}")
+    for n in [*range(8), *range(8)]:
+        (passage,) = files.run(context, to_find(tmp_path / f"r{n}")).passages
+        assert passage.text.endswith(str(n))
+    assert len(files._indexes) == 2
+    assert len(list((tmp_path / "state").glob("*.sqlite3"))) <= 4 + 2
+    asyncio.run(files.stop())
+
+
+def test_what_is_kept_out_of_the_index_is_kept_from_tools(project, tmp_path):
+    (project / ".podium").mkdir()
+    (project / "data").mkdir()
+    for place in (".podium/ray.token", "data/cluster.lock", "data/notes.md", ".env", "private/key.md"):
+        (project / place).parent.mkdir(exist_ok=True)
+        (project / place).write_text("swordfish\n")
+    (project / ".gitignore").write_text("private/\n")
+    (project / "open.md").write_text("swordfish\n")
+    tools = {"tools": ["grep", "read_file", "list_files"], "paths": [str(project)]}
+    config = {"requests": {"grants": {"ada": tools}}}
+    with podium.connect(data=tmp_path / "state", cluster="inprocess", config=config, user="ada") as engine:
+        for text in ("grep 'swordfish'", "list the files", "read the file .podium/ray.token"):
+            tool = {"g": "grep", "l": "list_files", "r": "read_file"}[text[0]]
+            answer = engine.ask(text, root=str(project), tools=[tool]).result(timeout_s=60)
+            assert ".podium" not in answer["text"] and "private" not in answer["text"], answer
+            assert ("open.md" in answer["text"]) or tool == "read_file", answer
+        assert "kept out" in answer["missing"]["tool read_file"]
+
+
+def test_a_foreign_program_does_not_run_where_podium_keeps_its_secrets(project):
+    from podium.protocols.library.tools import ToCall, Tools
+
+    plan = to_find(project).plan.model_dump()
+    words = {"about": "words", "command": ["wc", "-w"], "stdin": "{text}", "arguments": {"text": {"type": "string"}}}
+    grants = {"ada": {"tools": ["words"], "paths": [str(project)]}, "owner": EVERYTHING.model_dump()}
+    config = {"requests": {"grants": grants, "tools": {"words": words}}}
+    call = ToCall.model_validate({"call": {"tool": "words", "arguments": {"text": "one two three"}}, "plan": plan})
+
+    def ran(user, folder):
+        return Tools().run(podium.Context(user=user, config=config, _folder=lambda: str(folder)), call)["text"].strip()
+
+    assert ran("ada", project.parent / "state") == "3"
+    assert ran("owner", project / "state") == "3"
+    with pytest.raises(Exception, match="data directory lies in"):
+        ran("ada", project / "state")
+
+
+@pytest.mark.parametrize(
+    ("tool", "says"),
+    [
+        ({"command": ["wc", "{path}"]}, "'{path}' is not in `arguments`"),
+        ({"command": ["wc"], "stdin": "{text}"}, "'{text}' is not in `arguments`"),
+        ({"command": ["wc"], "required": ["path"]}, "required 'path' is not in `arguments`"),
+        ({}, "give either `command` or `function`"),
+    ],
+)
+def test_a_tool_that_could_not_run_is_refused_with_the_config(tool, says):
+    with pytest.raises(InvalidSetting, match=re.escape(says)):
+        requests_config({"requests": {"tools": {"words": {"about": "counts", **tool}}}})
+
+
 # the pipeline when parts of it fail
 
 
@@ -333,6 +423,13 @@ def test_a_request_is_taken_apart_where_it_separates_itself(text, parts):
     assert parts_of(text) == parts
 
 
+@pytest.mark.parametrize("text", ["a" + "\n" * 50_000 + "b", " - " * 30_000, "and then " * 10_000])
+def test_taking_a_request_apart_takes_linear_time(text):
+    began = time.process_time()
+    parts_of(text)
+    assert time.process_time() - began < 1.0
+
+
 def test_arguments_of_tools_are_read_off_the_request():
     tool = ToolSpec(about="x", arguments={"root": {}, "pattern": {}, "path": {}}, command=("x",))
     request = Request(text="find `take_in` in cluster/wire.py", root="/code")
@@ -375,3 +472,43 @@ def test_the_result_of_a_request_is_plain_data(project):
     from podium.protocols.values import pack
 
     assert unpack(pack(answer), max_bytes=1 << 20) == answer
+
+
+def nested(depth):
+    return {"type": "string"} if depth == 0 else {"not": nested(depth - 1)}
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        ({"$ref": "file:///etc/passwd"}, "/$ref: a reference has to stay within"),
+        ({"properties": {"a": {"$ref": "http://127.0.0.1/x"}}}, "/properties/a/$ref: a reference has to stay within"),
+        ({"$ref": "#/$defs/absent"}, "/$ref: there is no '#/$defs/absent'"),
+        ({"$ref": "#"}, "may not refer to itself"),
+        ({"$defs": {"a": {"items": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"}, "may not refer to itself"),
+        ({"items": {"pattern": "^(a+)+$"}}, "/items/pattern: 'pattern' is not taken"),
+        ({"not": {"$id": "http://127.0.0.1/"}}, "/not/$id: '$id' is not taken"),
+        ({"properties": 5}, "/properties: 5 is not of type 'object'"),
+        ({"type": "nonsense"}, "/type: "),
+        ({"description": "x" * 33_000}, "at most 32768 bytes"),
+        (nested(40), "nested at most 32 deep"),
+        (
+            {
+                "$defs": {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 10} for n in range(4)} | {"d4": {}},
+                "$ref": "#/$defs/d0",
+            },
+            "at most 2000 parts",
+        ),
+    ],
+)
+def test_a_schema_reaches_no_further_than_itself(schema, says):
+    with pytest.raises(ValidationError, match=re.escape(says)):
+        Request(text="which?", answer_schema=schema)
+
+
+def test_a_usual_schema_is_taken():
+    class Reply(BaseModel):
+        pattern: str
+        sources: list[Turn] = []
+
+    Request(text="which?", answer_schema=Reply.model_json_schema())

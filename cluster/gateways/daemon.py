@@ -70,7 +70,8 @@ def stop(data: Path) -> bool:
 
 def _joinable(data: Path, facts: dict[str, Any]) -> dict[str, Any]:
     if facts["kind"] != "ray" or not facts.get("daemon"):
-        what = "an engine in the process of its driver" if facts["kind"] != "starting" else "a cluster that is starting"
+        passing = {"starting": "a cluster that is starting", "closed": "a cluster that is ending"}
+        what = passing.get(facts["kind"], "an engine in the process of its driver")
         raise DataInUse(directory=str(data), holder=f"{what} ({facts.get('pid', 'unknown')})")
     return facts
 

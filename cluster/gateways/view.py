@@ -184,4 +184,4 @@ def lack(why: dict[str, Any]) -> str:
 
 
 def error_console() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)

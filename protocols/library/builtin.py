@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..requests.grants import ToolSpec
 
-SHIPPED_FROM = str(Path(__file__).parent / "boxed")
-"""Where `builtin_tools` is imported from, in a process of its own."""
+SHIPPED_FROM = str(Path(__file__).parent.parent)
+"""Where they are imported from, in a process of its own, without the rest of Podium."""
+_SHIPPED = "library.boxed.builtin_tools"
 _TEXT = {"type": "string"}
 _ROOT = {"type": "string", "description": "the folder"}
 
@@ -16,7 +17,7 @@ _ROOT = {"type": "string", "description": "the folder"}
 def _tool(name: str, about: str, **arguments: Mapping[str, str]) -> ToolSpec:
     required = ("root", *(each for each in arguments if each != "path" or name == "read_file"))
     return ToolSpec(
-        about=about, function=f"builtin_tools:{name}", arguments={"root": _ROOT, **arguments}, required=required
+        about=about, function=f"{_SHIPPED}:{name}", arguments={"root": _ROOT, **arguments}, required=required
     )
 
 
@@ -31,3 +32,7 @@ SHIPPED_TOOLS: Mapping[str, ToolSpec] = {
     "count_lines": _tool("count_lines", "count lines of code and number of files by language or type"),
     "git_log": _tool("git_log", "show recent git commits, history, log, changes of the repository"),
 }
+
+
+def is_shipped(spec: ToolSpec) -> bool:
+    return spec.function is not None and spec.function.startswith(f"{_SHIPPED}:")

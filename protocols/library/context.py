@@ -7,10 +7,12 @@ files' index and the conversations live in `ctx.folder`: the index is a cache, t
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,8 +20,10 @@ from pydantic import BaseModel
 
 from ..context import Context
 from ..protocol import Protocol, protocol
+from ..requests.grants import requests_config
 from .file_index import FileIndex, Refreshed
-from .front import Planned
+from .front import Planned, granted_folder
+from .index_database import delete, take_lock
 from .memory import Memory
 
 FRESH_S = 2.0
@@ -29,6 +33,10 @@ MARGIN_S = 0.15
 PASSAGES = 12
 TURNS = 6
 KEPT_SEARCHES = 256
+OPEN_INDEXES = 16
+"""Folders whose indexes are open at once, in one host."""
+KEPT_INDEXES = 256
+"""Folders whose indexes are on disk, in one host, beside those that are open."""
 CHARS_PER_TOKEN = 4
 
 
@@ -92,7 +100,8 @@ class Files(Protocol):
     quotas: ClassVar[Mapping[str, int]] = {"context": 1}
 
     def __init__(self) -> None:
-        self._indexes: dict[str, _Indexed] = {}
+        self._indexes: OrderedDict[str, _Indexed] = OrderedDict()
+        """Those that are open, by root, the one used last at the end."""
         self._opening = threading.Lock()
 
     async def stop(self) -> None:
@@ -101,23 +110,58 @@ class Files(Protocol):
 
     def run(self, ctx: Context, input: ToFind) -> Found:
         """`index` brings the index up to date as far as time allows; `search` does so, too, and asks it."""
-        root, question = input.plan.request.root, input.question or input.plan.request.text
-        if root is None:
+        named, question = input.plan.request.root, input.question or input.plan.request.text
+        if named is None:
             return Found(question=question, missing="the request names no folder")
-        indexed = self._indexed(ctx, root)
-        missing = indexed.refresh(ctx)
-        if input.task == "index":
-            return Found(question=question, missing=missing)
-        passages = [Passage.model_validate(each, from_attributes=True) for each in indexed.search(question)]
+        root = granted_folder(named, requests_config(ctx.config).grants_of(ctx.user), ctx.user)
+        with self._index_of(ctx, root) as indexed:
+            missing = indexed.refresh(ctx)
+            found = [] if input.task == "index" else indexed.search(question)
+        passages = [Passage.model_validate(each, from_attributes=True) for each in found]
         return Found(question=question, passages=passages, missing=missing)
 
-    def _indexed(self, ctx: Context, root: str) -> _Indexed:
+    @contextmanager
+    def _index_of(self, ctx: Context, root: str) -> Iterator[_Indexed]:
+        """The index of a folder, kept open while it is used; of those that are not, the latest stay open."""
         with self._opening:
-            if root not in self._indexes:
-                name = hashlib.sha256(root.encode()).hexdigest()[:24]
-                index = FileIndex(Path(root), Path(ctx.folder) / f"{name}.sqlite3")
-                self._indexes[root] = _Indexed(index)
-            return self._indexes[root]
+            indexed = self._indexes.get(root) or self._open(Path(ctx.folder), root)
+            indexed.users += 1
+            self._indexes.move_to_end(root)
+        try:
+            yield indexed
+        finally:
+            with self._opening:
+                indexed.users -= 1
+                self._close_idle()
+
+    def _open(self, folder: Path, root: str) -> _Indexed:
+        _make_room(folder)
+        name = hashlib.sha256(root.encode()).hexdigest()[:24]
+        indexed = self._indexes[root] = _Indexed(FileIndex(Path(root), folder / f"{name}.sqlite3"))
+        return indexed
+
+    def _close_idle(self) -> None:
+        for root in [root for root, indexed in self._indexes.items() if not indexed.users]:
+            if len(self._indexes) <= OPEN_INDEXES:
+                return
+            self._indexes.pop(root).index.close()
+
+
+def _make_room(folder: Path) -> None:
+    """Delete the indexes that were not written for longest, if there are very many; they are made anew when needed."""
+    kept = sorted(folder.glob("[0-9a-f]" * 24 + ".sqlite3"), key=_changed_at, reverse=True)
+    for path in kept[KEPT_INDEXES - 1 :]:
+        lock = take_lock(path)
+        if lock is not None:
+            delete(path)
+            os.close(lock)
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another host has just deleted it
+        return 0.0
 
 
 class _Indexed:
@@ -125,9 +169,11 @@ class _Indexed:
 
     def __init__(self, index: FileIndex) -> None:
         self.index = index
+        self.users = 0
+        """Calls that use it now."""
         self._fresh_at = -FRESH_S
         self._searches: OrderedDict[str, list[Any]] = OrderedDict()
-        self._turn = threading.Lock()
+        self._turn, self._keeping = threading.Lock(), threading.Lock()
 
     def refresh(self, ctx: Context) -> str | None:
         """Why the index is not as the files are, if it is not. Others wait for a refresh only as long as they may."""
@@ -140,7 +186,8 @@ class _Indexed:
                 return None
             done = self.index.refresh(lambda: ctx.cancelled or (until is not None and time.monotonic() >= until))
             if done.indexed or done.removed or done.locked_out:
-                self._searches.clear()
+                with self._keeping:
+                    self._searches.clear()
             if done.complete or done.locked_out:
                 self._fresh_at = time.monotonic()
             return _why_not_all(done)
@@ -148,11 +195,14 @@ class _Indexed:
             self._turn.release()
 
     def search(self, question: str) -> list[Any]:
-        known = self._searches.get(question)
+        with self._keeping:
+            known = self._searches.get(question)
         if known is None:
-            known = self._searches[question] = self.index.search(question, PASSAGES)
-            while len(self._searches) > KEPT_SEARCHES:
-                self._searches.popitem(last=False)
+            known = self.index.search(question, PASSAGES)
+            with self._keeping:
+                self._searches[question] = known
+                while len(self._searches) > KEPT_SEARCHES:
+                    self._searches.popitem(last=False)
         return known
 
 
@@ -181,7 +231,7 @@ class Conversation(Protocol):
         if input.task == "remember":
             answer = input.answer or {}
             session = request.session or f"task {ctx.task_id}"
-            memory.add(ctx.user, session, ctx.task_id, request.text, str(answer.get("text", "")), time.time())
+            memory.add(ctx.user, session, ctx.task_id, request.text, worth_keeping(answer), time.time())
             return answer
         if input.task == "session":
             turns = [] if request.session is None else memory.recent(ctx.user, request.session, TURNS)
@@ -200,6 +250,17 @@ class Conversation(Protocol):
             if self._memory is None:
                 self._memory = Memory(Path(ctx.folder) / "conversations.sqlite3")
             return self._memory
+
+
+def worth_keeping(answer: Mapping[str, Any]) -> str:
+    """What to remember of an answer: quotations are in the files, and only their places are kept."""
+    if answer.get("model") is not None or answer.get("value") is not None:
+        return str(answer.get("text", ""))
+    places = [f"{source['path']}:{source['line']}" for source in answer.get("sources", [])]
+    ran = [str(run["tool"]) for run in answer.get("tools", []) if not run.get("error")]
+    said = [f"quoted {', '.join(places)}"] if places else []
+    said += [f"ran {', '.join(ran)}"] if ran else []
+    return "; ".join(said) or "nothing was found"
 
 
 @protocol(concurrency=64)

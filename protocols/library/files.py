@@ -2,7 +2,8 @@
 
 The walk judges by name, kind and size alone and opens nothing but files of rules; `read_text` then opens one file
 and judges its content. No symlink is followed: one that leads inside leads to what is found anyway, one that leads
-outside is not ours. What cannot be read is said with its reason, never raised.
+outside is not ours. That holds at the moment of opening, too: a folder that becomes a symlink meanwhile is not gone
+into, because every part of a path is opened by itself. What cannot be read is said with its reason, never raised.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,9 +29,12 @@ socket, a pipe or a device; `name` is a name that is not UTF-8.
 """
 
 TOOL_FOLDERS = frozenset({".git", ".hg", ".svn", "node_modules", "__pycache__", ".podium"})
+TOOL_MARKS = frozenset({"pyvenv.cfg", "cluster.lock", "ray.token"})
+"""A folder with one of these is a virtual environment, or a data directory of Podium, whatever it is called."""
 SECRETS = (
     *(".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk"),
     *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".htpasswd"),
+    *("ray.token", "tokens.key", "tokens.json"),
     *(".npmrc", ".pypirc", ".git-credentials", ".dockercfg", "credentials", "credentials.*", "secrets.*"),
 )
 """Names of files that usually hold secrets, in lower case."""
@@ -38,6 +43,11 @@ HARMLESS = ("*.example", "*.sample", "*.template", "*.pub")
 """Names that look like secrets and are none."""
 BINARY_PROBE_BYTES = 8192
 """A NUL within so many first bytes makes a file binary; it is also git's rule."""
+
+
+_FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_THROUGH = getattr(os, "O_PATH", os.O_RDONLY)
+"""A folder that is only passed through needs no right to be read, where the system knows that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +108,11 @@ def walk(root: Path, limits: IndexLimits) -> Iterator[Found]:
     waiting: list[tuple[str, tuple[Rules, ...]]] = [("", rules_above(root))]
     while waiting:
         folder, chain = waiting.pop()
-        entries = _entries(root, folder)
-        if entries is None:
-            yield Found(folder.rstrip("/") or ".", skipped="unreadable")
-            continue
-        if folder and any(entry.name == "pyvenv.cfg" for entry in entries):
-            yield Found(folder.rstrip("/"), skipped="tool folder")
-            continue
-        chain = _with_own_rules(chain, root, folder, entries)
+        chain, judged = _look_into(root, folder, chain, limits)
         below = []
-        for entry in entries:
-            found = _judge(entry, folder + entry.name, chain, limits)
+        for path, found in judged:
             if found is None:
-                below.append((f"{folder}{entry.name}/", chain))
+                below.append((f"{path}/", chain))
                 continue
             if found.skipped is None:
                 room -= 1
@@ -119,13 +121,15 @@ def walk(root: Path, limits: IndexLimits) -> Iterator[Found]:
         waiting += reversed(below)
 
 
-def read_text(path: Path) -> Text | None:
-    """The content of a file; None if it cannot be read, is no regular file any more, or became a symlink.
+def read_text(root: Path, path: str) -> Text | None:
+    """The content of a file below a root; None if it cannot be read, is no regular file any more, or became a symlink.
 
     Size and time are those of before reading: a change meanwhile makes them differ at the next look.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with opened_folder((root / path).parent) as folder:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            handle = os.open(path.rpartition("/")[2], flags, dir_fd=folder)
     except (OSError, ValueError):
         return None
     try:
@@ -146,12 +150,37 @@ def looks_secret(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in SECRETS)
 
 
-def _entries(root: Path, folder: str) -> list[os.DirEntry[str]] | None:
+@contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    """A handle of a folder that is reached without any symlink; `path` is a real one. Raises OSError."""
+    handle = os.open(path.anchor, _FOLDER | _THROUGH)
     try:
-        with os.scandir(root / folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+        for part in path.parts[1:]:
+            above, handle = handle, os.open(part, _FOLDER | _THROUGH, dir_fd=handle)
+            os.close(above)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _look_into(
+    root: Path, folder: str, chain: tuple[Rules, ...], limits: IndexLimits
+) -> tuple[tuple[Rules, ...], list[tuple[str, Found | None]]]:
+    """The rules that hold in a folder, and what its entries are in order of names: None for a folder to go into."""
+    here = folder.rstrip("/")
+    try:
+        with opened_folder(root / folder) as through:
+            handle = os.open(".", _FOLDER | os.O_RDONLY, dir_fd=through)
+            try:
+                entries = sorted(os.scandir(handle), key=lambda entry: entry.name)
+                if folder and any(entry.name in TOOL_MARKS for entry in entries):
+                    return chain, [(here, Found(here, skipped="tool folder"))]
+                chain = _with_own_rules(chain, root, folder, entries)
+                return chain, [(path := folder + each.name, _judge(each, path, chain, limits)) for each in entries]
+            finally:
+                os.close(handle)
     except OSError:
-        return None
+        return chain, [(here, Found(here or ".", skipped="unreadable"))]
 
 
 def _with_own_rules(

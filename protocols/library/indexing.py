@@ -95,7 +95,7 @@ class Pass:
             counts.skipped[skipped] += 1
 
     def _read(self, path: str, row: tuple[int, int, int, bytes, Reason | None] | None, counts: Counts) -> None:
-        text = read_text(self._root / path)
+        text = read_text(self._root, path)
         if text is None or text.size_bytes > self._limits.max_file_bytes:  # gone, or grown since it was listed
             counts.skipped["unreadable" if text is None else "too large"] += 1
             return

@@ -64,6 +64,10 @@ class McpUnreachable(ConnectionError):
     """The server does not answer, or the connection broke: another attempt may help."""
 
 
+class McpTooSlow(Exception):
+    """The tool gave no answer in its time. It may have run, so it is not called again."""
+
+
 class McpToolFailed(Exception):
     """The tool ran and says that it failed."""
 
@@ -121,20 +125,26 @@ class _Connection:
     async def call(self, asked: ToAsk) -> Any:
         try:
             client = await asyncio.wait_for(asyncio.shield(self._ready), CONNECT_S)
-            called = client.call_tool(asked.tool, asked.arguments, read_timeout_seconds=asked.timeout_s)
-            result = await asyncio.wait_for(called, asked.timeout_s + 1.0)
-        except asyncio.CancelledError:
-            raise
+        except Exception as error:
+            raise self._lost(asked, error) from error
+        try:
+            result = await asyncio.wait_for(client.call_tool(asked.tool, asked.arguments), asked.timeout_s)
+        except TimeoutError as error:  # of this call: others on the same connection go on
+            raise McpTooSlow(f"{asked.server}.{asked.tool} gave no answer in {asked.timeout_s:g} s") from error
         except Exception as error:
             if _is_refusal(error):
                 raise McpToolFailed(f"{asked.server}.{asked.tool}: {error}") from error
-            self.is_broken = True
-            self._leave.set()
-            raise McpUnreachable(f"{asked.server}: {type(error).__name__}: {error}") from error
+            raise self._lost(asked, error) from error
         text = "\n".join(block.text for block in result.content if getattr(block, "type", "") == "text")
         if result.is_error:
             raise McpToolFailed(f"{asked.server}.{asked.tool}: {text}")
         return result.structured_content if result.structured_content is not None else text
+
+    def _lost(self, asked: ToAsk, error: Exception) -> McpUnreachable:
+        """The connection is of no use any more."""
+        self.is_broken = True
+        self._leave.set()
+        return McpUnreachable(f"{asked.server}: {type(error).__name__}: {error}")
 
     async def close(self) -> None:
         self._leave.set()

@@ -13,6 +13,8 @@ QUOTED = 4
 """Passages in an answer."""
 LINES = 8
 """Of each."""
+LOOKED_AT_CHARS = 200_000
+"""Of one passage; what comes after is not quoted."""
 TOOL_CHARS = 4_000
 NO_MODEL = "No model is configured, so this quotes what was found instead of answering in its own words."
 MODEL_DOWN = "The model could not be reached, so this quotes what was found instead of answering in its own words."
@@ -31,7 +33,7 @@ def quotation(
     pieces = [] if tools else _best_pieces(context.passages, question)
     parts += [f"`{piece.path}:{piece.line}`\n\n```\n{piece.text}\n```" for piece in pieces]
     if not parts:
-        parts = [f"Earlier you asked: {turn.question}\n\n> {turn.answer}" for turn in context.earlier[:1]]
+        parts = [f"Earlier you asked: {turn.question}\n\n{_quoted(turn.answer)}" for turn in context.earlier[:1]]
     return "\n\n".join(each for each in (why, *(parts or [NOTHING])) if each), pieces
 
 
@@ -45,7 +47,7 @@ def _best_pieces(passages: Sequence[Passage], question: str) -> list[Passage]:
 
 def _best_lines(passage: Passage, stems: set[str]) -> tuple[Passage, float]:
     """The run of lines that says most of the words of the question, and how much that is."""
-    lines = passage.text.split("\n")
+    lines = passage.text[:LOOKED_AT_CHARS].split("\n")
     hits = [_hits(line, stems) for line in lines]
     starts = range(max(1, len(lines) - LINES + 1))
     start = max(starts, key=lambda at: (_weight(hits[at : at + LINES]), -at))
@@ -76,6 +78,10 @@ def _weight(hits: Sequence[set[str]]) -> float:
 
 def _stem(word: str) -> str:
     return re.sub(r"(ing|ed|es|s)$", "", word.lower()) if len(word) > 4 else word.lower()
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.split("\n"))
 
 
 def _cut(text: str) -> str:

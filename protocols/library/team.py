@@ -61,6 +61,8 @@ async def lead(ctx: Context, brief: Brief) -> dict[str, Any]:
 
 def parts_of(text: str) -> list[str]:
     """What a request separates itself: items, sentences, steps; at most one for each member, the last has the rest."""
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    text = "\n".join(line for line in lines if line)  # without runs of white space, on which patterns are slow
     found = [_LEADING.sub("", part.strip(" .,\n")) for part in _BETWEEN.split(text) if part and len(part.strip()) > 3]
     if len(found) > MEMBERS:
         found = [*found[: MEMBERS - 1], "; ".join(found[MEMBERS - 1 :])]

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import jsonschema
@@ -16,9 +17,9 @@ from ..context import Context
 from ..errors import FixTheCall, InvalidInput
 from ..policy import Retry
 from ..protocol import Protocol
-from ..requests.grants import Grants, RequestsConfig, ToolSpec, requests_config
+from ..requests.grants import EVERYTHING, Grants, RequestsConfig, ToolSpec, requests_config
 from ..requests.planner import Call
-from .builtin import SHIPPED_FROM, SHIPPED_TOOLS
+from .builtin import SHIPPED_FROM, SHIPPED_TOOLS, is_shipped
 from .front import Planned
 from .sandbox import Box, run_boxed, run_function
 from .sandbox import ToolFailed as BoxFailed
@@ -57,6 +58,7 @@ class Tools(Protocol):
         grants, root = config.grants_of(ctx.user), input.plan.request.root
         try:
             spec = _granted(call, config, grants)
+            _check_place(ctx, spec, grants, root)
             arguments = _checked(call, spec, grants, root)
             text, facts = await _run(spec, arguments, _box(spec, grants, root))
         except (FixTheCall, BoxFailed) as error:
@@ -89,6 +91,22 @@ def _granted(call: Call, config: RequestsConfig, grants: Grants) -> ToolSpec:
     if spec.network and not grants.allows_network:
         raise InvalidInput(problem="it needs the network, which is not granted to this user")
     return spec
+
+
+def _check_place(ctx: Context, spec: ToolSpec, grants: Grants, root: str | None) -> None:
+    """The request's folder is still what was granted, and a foreign program finds nothing of Podium's own in it: the
+    data directory has secrets that let anybody in who reads them."""
+    if root is None:
+        return
+    if os.path.realpath(root) != root:
+        raise InvalidInput(problem=f"'{root}' has become a link since the request was made", path="request.root")
+    if not grants.allows_path(root):
+        raise InvalidInput(problem=f"'{root}' is not granted to this user", path="request.root")
+    if is_shipped(spec) or grants == EVERYTHING:
+        return
+    if Path(os.path.realpath(ctx.folder)).is_relative_to(root):
+        problem = f"Podium's data directory lies in '{root}'; only who may touch everything runs own tools there"
+        raise InvalidInput(problem=problem, path="request.root")
 
 
 def _checked(call: Call, spec: ToolSpec, grants: Grants, root: str | None) -> dict[str, Any]:
@@ -132,11 +150,14 @@ def _box(spec: ToolSpec, grants: Grants, root: str | None) -> Box:
 async def _run(spec: ToolSpec, arguments: Mapping[str, Any], box: Box) -> tuple[str, dict[str, Any]]:
     """What it said, and the facts of its run. Raises ToolFailed of the sandbox, or its refusals."""
     if spec.function is not None:
-        places = (SHIPPED_FROM,) if spec.function.startswith("builtin_tools:") else ()
+        places = (SHIPPED_FROM,) if is_shipped(spec) else ()
         said = await run_function(spec.function, dict(arguments), box, places)
         there = await asyncio.to_thread(levels)
         return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False), {"level": there[-1]}
-    ran = await run_boxed([part.format_map(_Given(arguments)) for part in spec.command], box)
+    given = _Given(arguments)
+    ran = await run_boxed(
+        [part.format_map(given) for part in spec.command], box, (spec.stdin or "").format_map(given).encode()
+    )
     facts = {"level": ran.level, "exit_code": ran.exit_code, "truncated": ran.truncated}
     if ran.timed_out:
         raise BoxFailed(message=f"still running after {spec.wall_s:g} s, and ended", kind="TimeoutError")

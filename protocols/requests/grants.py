@@ -4,9 +4,11 @@
     tools = ["grep", "read_file"]
     paths = ["/srv/code"]
 
-    [config.requests.tools.count_lines]
-    about = "counts the lines of the files below a folder"
-    command = ["wc", "-l"]
+    [config.requests.tools.words]
+    about = "counts the words of a text"
+    command = ["wc", "-w"]
+    stdin = "{text}"
+    arguments = {text = {type = "string"}}
 
 Permissions go by the user whom the engine knows the task to be of, and are asked for again by every step that touches
 something. No text that is read, no output of a tool and no answer of a model has a part in that.
@@ -16,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
+from string import Formatter
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InvalidSetting
 
@@ -61,11 +64,15 @@ class ToolSpec(BaseModel):
     about: Annotated[str, Field(min_length=1, max_length=1000)]
     """What it does, in words that planner and model choose it by."""
     command: tuple[str, ...] = ()
-    """Program and arguments; `{name}` in one stands for the argument of that name."""
+    """Program and arguments; `{name}` in one stands for the argument of that name. It runs in an empty folder: a file
+    of the request's folder is `{root}/{path}`."""
+    stdin: str | None = None
+    """What the command reads, with `{name}` as well."""
     function: str | None = None
     """`module:name` of a function of one dict, instead of a command."""
     arguments: Mapping[str, Any] = {}
-    """JSON Schema of its arguments, by name. `root` is filled in, if the tool has it, with the request's folder."""
+    """JSON Schema of its arguments, by name. `root` is filled in, if the tool has it, with the request's folder; `text`
+    with the request's text, `pattern` and `path` with what it quotes or names, unless a model says otherwise."""
     required: tuple[str, ...] = ()
     network: bool = False
     """Whether it needs the network; then the user needs `hosts = ["*"]`."""
@@ -74,6 +81,19 @@ class ToolSpec(BaseModel):
     wall_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     memory_bytes: Annotated[int, Field(ge=16 * 1024 * 1024)] = 512 * 1024 * 1024
     output_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024
+
+    @model_validator(mode="after")
+    def _can_run(self) -> ToolSpec:
+        if bool(self.command) == (self.function is not None):
+            raise ValueError("give either `command` or `function`")
+        for text in (*self.command, self.stdin or ""):
+            for _, name, _, _ in Formatter().parse(text):
+                if name is not None and name not in self.arguments:
+                    raise ValueError(f"'{{{name}}}' is not in `arguments`; a brace itself is written twice")
+        for name in self.required:
+            if name not in self.arguments:
+                raise ValueError(f"required '{name}' is not in `arguments`")
+        return self
 
 
 class ModelSettings(BaseModel):

@@ -25,7 +25,8 @@ MAX_TOOLS = 3
 _WORD = re.compile(r"[a-z][a-z0-9]{2,}")
 _QUOTED = re.compile(r"`([^`\n]{1,200})`|\"([^\"\n]{1,200})\"|'([^'\n]{1,200})'")
 _NAME = re.compile(r"\b[A-Za-z]+(?:_[A-Za-z0-9]+)+\b|\b[A-Z]+[a-z0-9]+[A-Z]\w*\b")
-_FILE = re.compile(r"\b[\w./-]+\.[A-Za-z]{1,5}\b")
+_FILE = re.compile(r"(?<![\w./-])(?:[\w./-]*[\w-]\.[A-Za-z]{1,5}|\.[a-z][\w.-]+)\b")
+_SOUGHT = re.compile(r"\b(?:grep(?:\s+for)?|search(?:es)?\s+for)\s+(\w{3,})", re.IGNORECASE)
 _COMMON = frozenset(
     "the and for that with this from all are what how does tool run please can you which file files below folder show "
     "each its their into one out has have use".split()
@@ -110,6 +111,9 @@ def make_plan(
     chosen = [name for name in wanted if name in usable] or _fitting(request.text, usable, failed)
     calls = [Call(tool=name, arguments=arguments_for(usable[name], request)) for name in chosen]
     able = [call for call in calls if set(usable[call.tool].required) <= set(call.arguments)]
+    refused |= {
+        call.tool: _lacking(usable[call.tool], call) for call in calls if call not in able and call.tool in wanted
+    }
     return RequestPlan(
         type=type,
         steps=steps,
@@ -142,11 +146,17 @@ def arguments_for(tool: ToolSpec, request: Request) -> dict[str, Any]:
     known: dict[str, Any] = {"text": request.text}
     if request.root is not None:
         known["root"] = request.root
-    if quoted or names:
-        known["pattern"] = (quoted or names)[0]
+    sought = quoted or _SOUGHT.findall(request.text) or names
+    if sought:
+        known["pattern"] = sought[0]
     if files:
         known["path"] = files[0]
     return {name: known[name] for name in tool.arguments if name in known}
+
+
+def _lacking(spec: ToolSpec, call: Call) -> str:
+    missing = [name for name in spec.required if name not in call.arguments]
+    return f"the request does not say its {' or '.join(missing)}; quote it, as in 'this'"
 
 
 def _why_not(name: str, tools: Mapping[str, ToolSpec], grants: Grants) -> str | None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from .schemas import check_schema
 
 RequestType: TypeAlias = Literal["simple_query", "context_query", "tool_execution", "complex_workflow", "streaming"]
 Source: TypeAlias = Literal["cli", "mcp", "driver"]
@@ -54,5 +56,12 @@ class Request(BaseModel):
     tools: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     """Names of tools to be used; empty lets the planner choose among those that the user may use."""
     answer_schema: dict[str, object] | None = None
-    """JSON Schema that the answer has to fit; None is Markdown."""
+    """JSON Schema that the answer has to fit, of those in schemas.py; None is Markdown."""
     limits: Limits = Limits()
+
+    @field_validator("answer_schema")
+    @classmethod
+    def _is_schema(cls, schema: dict[str, object] | None) -> dict[str, object] | None:
+        if schema is not None:
+            check_schema(schema)
+        return schema

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -32,7 +33,7 @@ from ...definition import definition_of
 from ...store.reading import StoredTask
 from .callers import Caller, own_task
 from .tasks import EXTENSION, ByTask, check_name, created, decided, detailed, knows_tasks, need_tasks
-from .tools import TASK_TOOLS, Published, progress_of, result_of, said, task_tools
+from .tools import TASK_TOOLS, Published, check_task_tool, progress_of, result_of, said, task_tools
 
 CALL_S = 25.0
 """How long a call waits for its task before the client gets an id to come back with: many give up after 30 s."""
@@ -40,6 +41,8 @@ QUICK_S = 0.25
 """The same for a client that knows tasks."""
 FRESH_S = 0.5
 """How long what is published counts as known."""
+PROGRESS_S = 0.2
+"""Least time between two notes of progress: each reads the task's journal."""
 LOOK_S = 2.0
 """Seconds between two looks whether other workflows are published."""
 OVERLOADED = -32050
@@ -49,6 +52,7 @@ MAX_SESSIONS = 1_000
 """Sessions of the older protocol that are told when the list of tools changes."""
 MAX_EVENTS = 1_000
 """Events in one answer."""
+_log = logging.getLogger("podium.mcp")
 Context = ServerRequestContext[Any, Any]
 
 
@@ -125,7 +129,8 @@ class Gateway:
         except FixTheCall as error:
             return said(str(error), is_error=True)
         except PodiumError as error:
-            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
+            _log.exception("a call of %s failed", params.name)
+            raise MCPError(types.INTERNAL_ERROR, f"{error.code}: see the log of the server") from error
 
     async def _start(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
         caller, published = self._writing_caller(), self._published().get(params.name)
@@ -173,6 +178,7 @@ class Gateway:
             if event.kind in ("finished", "started", "retrying") and event.step:
                 ended, steps, line = progress_of(own_task(self._engine.core, id, self._caller_of()))
                 await ctx.session.report_progress(ended, steps, line)
+                await asyncio.sleep(PROGRESS_S)
 
     async def _ended(self, task: AsyncTask, within_s: float) -> TaskRecord | None:
         """The record of the task when it has ended; None if that takes longer."""
@@ -180,6 +186,7 @@ class Gateway:
         return task.record if ended else None
 
     async def _task_tool(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
+        check_task_tool(name, arguments)
         if name == "list_tasks":
             return self._listed(arguments)
         caller = self._writing_caller() if name == "cancel_task" else self._caller_of()

@@ -7,9 +7,10 @@ parsed.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
@@ -30,23 +31,45 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 64
 """Nesting of a body's JSON."""
 MAX_SESSIONS = 1_000
+LOOK_S = 0.5
+"""Seconds between two looks whether the cluster is still there."""
+END_S = 5.0
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_TEXT = re.compile(rb'"(?:[^"\\\\]|\\\\.)*"')
+_TEXT_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
+"""Takes linear time: a text that does not end goes to the end of the body, and nothing is tried twice."""
 
 
 async def serve_stdio(engine: AsyncEngine) -> None:
-    """Until standard input ends. Everything is the engine's own user's."""
+    """Until standard input ends. Everything is the engine's own user's. Raises EngineClosed if the cluster ends."""
     user = engine.settings.user
     server = Gateway(engine, lambda: Caller(user)).server()
     async with stdio_server() as (reads, writes):
-        await server.run(reads, writes, server.create_initialization_options())
+        serving = asyncio.create_task(server.run(reads, writes, server.create_initialization_options()))
+        await _while_there(engine, serving, serving.cancel)
 
 
 async def serve_http(engine: AsyncEngine, host: str, port: int, names: Sequence[str]) -> None:
-    """Until SIGINT or SIGTERM. `names` are further names that clients may call this host by."""
+    """Until SIGINT or SIGTERM. `names` are further names that clients may call this host by. Raises EngineClosed if the
+    cluster ends."""
     app = http_app(engine, [*_LOOPBACK, host, *names])
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="on", server_header=False)
-    await uvicorn.Server(config).serve()
+    server = uvicorn.Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    await _while_there(engine, asyncio.create_task(server.serve()), stop)
+
+
+async def _while_there(engine: AsyncEngine, serving: asyncio.Task[None], stop: Callable[[], Any]) -> None:
+    """Serve as long as there is a cluster to serve."""
+    while not serving.done():
+        await asyncio.wait({serving}, timeout=LOOK_S)
+        if engine.core.closed is not None:
+            stop()
+            await asyncio.wait({serving}, timeout=END_S)
+            raise engine.core.closed
+    await serving
 
 
 def http_app(engine: AsyncEngine, names: Sequence[str] = _LOOPBACK, call_s: float = CALL_S) -> ASGIApp:
@@ -56,26 +79,26 @@ def http_app(engine: AsyncEngine, names: Sequence[str] = _LOOPBACK, call_s: floa
         allowed_hosts=[each for name in names for each in (name, f"{name}:*")],
         allowed_origins=[f"http://{name}{port}" for name in names for port in ("", ":*")],
     )
-    server = Gateway(engine, caller_of_token, call_s).server()
+    server, tokens = Gateway(engine, caller_of_token, call_s).server(), Tokens(engine.settings.data)
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         transport_security=security,
         max_request_body_size=MAX_BODY_BYTES,
         max_sessions=MAX_SESSIONS,
         auth=AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None),
-        token_verifier=Verifier(Tokens(engine.settings.data)),
+        token_verifier=Verifier(tokens),
     )
-    return _Bounded(app)
+    return _Bounded(app, tokens)
 
 
 class _Bounded:
-    """Refuses bodies that are too large or too deep, before anybody parses them."""
+    """Refuses bodies that are too large or too deep, before anybody parses them; of strangers it reads none."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
+        self._app, self._tokens = app, tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["method"] != "POST" or not self._knows(scope):
             await self._app(scope, receive, send)
             return
         body = bytearray()
@@ -94,15 +117,23 @@ class _Bounded:
             return
         await self._app(scope, _once(bytes(body), receive), send)
 
+    def _knows(self, scope: Scope) -> bool:
+        """Whether the request has a token of ours; without, the app behind answers 401 and reads no further."""
+        said = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        kind, _, secret = said.partition(" ")
+        return kind.lower() == "bearer" and self._tokens.find(secret) is not None
+
 
 def depth_of(body: bytes) -> int:
-    """The deepest nesting of brackets and braces outside texts."""
+    """The deepest nesting of brackets and braces outside texts; counted no further than what is too deep."""
     depth = deepest = 0
-    for byte in _TEXT.sub(b"", body):
-        if byte in b"[{":
+    for found in _TEXT_OR_BRACKET.finditer(body):
+        if found[0] in (b"[", b"{"):
             depth += 1
             deepest = max(deepest, depth)
-        elif byte in b"]}":
+            if deepest > MAX_DEPTH:
+                break
+        elif found[0] in (b"]", b"}"):
             depth -= 1
     return deepest
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
 from ....protocols.check import walk
 from ....protocols.errors import InvalidInput
-from ....protocols.outcomes import TaskRecord
+from ....protocols.outcomes import TaskRecord, TaskStatus
 from ....protocols.requests.pipelines import NAME as ASK
 from ....protocols.requests.request import Request
 from ....protocols.tree import Step
@@ -69,9 +69,7 @@ class Published:
 
     def input_of(self, arguments: Mapping[str, Any]) -> Value:
         """What the task gets. Raises InvalidInput with the field."""
-        error = next(iter(jsonschema.Draft202012Validator(self.tool().input_schema).iter_errors(dict(arguments))), None)
-        if error is not None:
-            raise InvalidInput(problem=error.message, path=error.json_path.replace("$", "arguments", 1))
+        _check_arguments(self.tool().input_schema, arguments)
         if self.name == ASK:
             return {"request": {**arguments, "source": "mcp"}}
         return dict(arguments) if self.takes_object else arguments["input"]
@@ -90,6 +88,18 @@ def _ask_schema() -> dict[str, Any]:
     return schema
 
 
+def check_task_tool(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raises InvalidInput with the field."""
+    schema = next(tool.input_schema for tool in task_tools() if tool.name == name)
+    _check_arguments(schema, arguments)
+
+
+def _check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(dict(arguments))), None)
+    if error is not None:
+        raise InvalidInput(problem=error.message, path=error.json_path.replace("$", "arguments", 1))
+
+
 def task_tools() -> list[Tool]:
     """For clients that know no tasks."""
     reads, changes = ToolAnnotations(read_only_hint=True), ToolAnnotations(destructive_hint=True)
@@ -98,7 +108,7 @@ def task_tools() -> list[Tool]:
     listing = {
         "type": "object",
         "properties": {
-            "status": {"type": "string"},
+            "status": {"enum": list(get_args(TaskStatus))},
             "workflow": {"type": "string"},
             "limit": {"type": "integer", "minimum": 1, "maximum": 200},
         },

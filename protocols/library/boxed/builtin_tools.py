@@ -1,4 +1,7 @@
-"""Read-only tools over a folder: what `SHIPPED_TOOLS` names. Each takes a dict and returns a text or plain data."""
+"""Read-only tools over a folder: what `SHIPPED_TOOLS` names. Each takes a dict and returns a text or plain data.
+
+They see what the index sees: no ignored files, no secrets, nothing of Podium's own, no symlinks.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,19 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from ..files import STANDARD_LIMITS, read_text, walk
+
 MAX_HITS = 200
-MAX_FILE_BYTES = 1_000_000
-_SKIPPED = {".git", "node_modules", "__pycache__", ".venv", "venv", "build", "dist"}
 
 
 def grep(arguments: dict[str, Any]) -> str:
     """Lines that a regular expression finds, as path:line: text."""
     pattern = re.compile(arguments["pattern"])
     hits = []
-    for path, text in _texts(arguments["root"]):
+    for path, text in _texts(Path(arguments["root"])):
         for number, line in enumerate(text.splitlines(), 1):
             if pattern.search(line):
                 hits.append(f"{path}:{number}: {line.strip()[:300]}")
@@ -31,26 +35,26 @@ def grep(arguments: dict[str, Any]) -> str:
 def list_files(arguments: dict[str, Any]) -> str:
     """Paths below the folder, by a pattern such as *.py if there is one."""
     wanted = arguments.get("path") or "*"
-    found = [path for path, _ in _files(arguments["root"]) if fnmatch.fnmatch(path, wanted) or wanted in path]
+    found = [path for path in _files(Path(arguments["root"])) if fnmatch.fnmatch(path, wanted) or wanted in path]
     more = f"\n({len(found) - MAX_HITS} more)" if len(found) > MAX_HITS else ""
     return "\n".join(sorted(found)[:MAX_HITS]) + more or "no such files"
 
 
 def read_file(arguments: dict[str, Any]) -> str:
     """One file below the folder, by its path or its name."""
-    root, wanted = arguments["root"], arguments["path"]
-    for path, full in _files(root):
+    root, wanted = Path(arguments["root"]), os.path.normpath(arguments["path"])
+    for path in _files(root):
         if path == wanted or path.endswith("/" + wanted):
-            with open(full, encoding="utf-8", errors="replace") as file:
-                return file.read(MAX_FILE_BYTES)
-    raise FileNotFoundError(f"no file '{wanted}' below {root}")
+            text = read_text(root, path)
+            return "" if text is None else text.content.decode(errors="replace")
+    raise FileNotFoundError(f"no file '{wanted}' below {root}, or it is kept out: ignored, a secret, or over 1 MiB")
 
 
 def count_lines(arguments: dict[str, Any]) -> str:
     """Lines and files by kind of file, the most lines first."""
     lines: Counter[str] = Counter()
     files: Counter[str] = Counter()
-    for path, text in _texts(arguments["root"]):
+    for path, text in _texts(Path(arguments["root"])):
         kind = os.path.splitext(path)[1] or "(none)"
         lines[kind] += text.count("\n")
         files[kind] += 1
@@ -69,21 +73,12 @@ def git_log(arguments: dict[str, Any]) -> str:
     return done.stdout
 
 
-def _files(root: str) -> Iterator[tuple[str, str]]:
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(each for each in folders if each not in _SKIPPED)
-        for name in sorted(names):
-            full = os.path.join(folder, name)
-            if not os.path.islink(full):
-                yield os.path.relpath(full, root), full
+def _files(root: Path) -> Iterator[str]:
+    return (found.path for found in walk(root, STANDARD_LIMITS) if found.skipped is None)
 
 
-def _texts(root: str) -> Iterator[tuple[str, str]]:
-    for path, full in _files(root):
-        try:
-            if os.path.getsize(full) > MAX_FILE_BYTES:
-                continue
-            with open(full, encoding="utf-8") as file:
-                yield path, file.read()
-        except (OSError, UnicodeDecodeError):
-            continue
+def _texts(root: Path) -> Iterator[tuple[str, str]]:
+    for path in _files(root):
+        text = read_text(root, path)
+        if text is not None and not text.is_binary:
+            yield path, text.content.decode(errors="replace")
