@@ -26,16 +26,23 @@ RECORDED = 200
 
 
 def workflow_of(settings: Settings) -> Workflow:
-    """The workflow that answers requests, with the pipelines of the setting `config.requests.pipelines`."""
+    """The workflow that answers requests, with the pipelines of the setting `config.requests.pipelines`.
+
+    Raises:
+        InvalidSetting, InvalidDefinition: a pipeline or a rule of the router is wrong.
+    """
     config = requests_config(settings.config)
+    if config.router.rules:
+        router_from(config.router)
     return ask_workflow({} if config.pipelines is None else own_pipelines(str(Path(config.pipelines).resolve())))
 
 
 def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:
     """`asked` as a request: a text with further `fields`, or a whole one. Raises InvalidInput with the field."""
-    if isinstance(asked, Request):
-        return asked.model_copy(update=dict(fields))
-    given = {"text": asked} if isinstance(asked, str) else dict(asked)
+    if isinstance(asked, Request) and not fields:
+        return asked
+    whole = asked.model_dump() if isinstance(asked, Request) else asked
+    given = {"text": whole} if isinstance(whole, str) else dict(whole)
     try:
         return Request.model_validate({"source": settings.source, "user": settings.user, **given, **fields})
     except ValidationError as error:

@@ -182,7 +182,8 @@ def inputs_of(run: Callable[..., Any], ref: str, skip: int = 0) -> tuple[bool, s
     takes_ctx = bool(names) and (names[0] == "ctx" or first in (Context, "Context", "podium.Context"))
     inputs = names[1:] if takes_ctx else names
     if len(inputs) > 1:
-        problem = f"run takes one input, not {len(inputs)} ({', '.join(inputs)}); put them in one dict or model"
+        how = "`ctx` comes first" if "ctx" in inputs else "put them in one dict or model"
+        problem = f"run takes one input, not {len(inputs)} ({', '.join(inputs)}); {how}"
         raise InvalidDefinition(problem=problem, path=f"protocol {ref}")
     return takes_ctx, inputs[0] if inputs else None
 

@@ -16,7 +16,7 @@ from podium import Request, Step
 from podium.cluster.asking import plan_of, request_of
 from podium.cluster.config import load_settings
 from podium.cluster.store.reading import FileReader
-from podium.errors import InvalidInput, InvalidSetting, TaskFailed
+from podium.errors import InvalidDefinition, InvalidInput, InvalidSetting, TaskFailed
 from podium.protocols.library.context import Assembled, Files, Passage, ToFind, Turn, cut_to
 from podium.protocols.library.front import cleaned
 from podium.protocols.library.team import parts_of
@@ -512,3 +512,22 @@ def test_a_usual_schema_is_taken():
         sources: list[Turn] = []
 
     Request(text="which?", answer_schema=Reply.model_json_schema())
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({"name": "a", "when": "stream", "type": "simple"}, "config.requests.router.rules.0.type"),
+        ({"name": "a", "when": "text.foo(", "type": "simple_query"}, "rules.a: "),
+    ],
+)
+def test_a_wrong_rule_of_the_router_is_told_when_somebody_asks(rule, says):
+    with pytest.raises((InvalidSetting, InvalidDefinition), match=says):
+        answered("hi", simulation(requests={"router": {"rules": [rule]}}))
+
+
+def test_a_whole_request_with_further_fields_is_checked_again():
+    settings = load_settings()
+    with pytest.raises(InvalidInput, match=r"request.answer_schema"):
+        request_of(Request(text="hi"), settings, {"answer_schema": {"type": "nonsense"}})
+    assert request_of(Request(text="hi"), settings, {"stream": True}).stream

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ...protocols.errors import InvalidInput, PodiumError
+from ...protocols.errors import InvalidInput, PodiumError, WaitTimedOut
 from ...protocols.library.front import pipeline_of
 from ...protocols.outcomes import TaskEvent
 from ...protocols.requests.grants import requests_config
@@ -29,6 +28,7 @@ from ..asking import plan_of, recorded_s, request_of
 from ..client import Task, connect
 from ..config import Settings, load_settings
 from ..store.reading import FileReader
+from .live import Listener
 from .options import is_running
 from .view import error_console, lack, seconds, to_json
 
@@ -76,7 +76,7 @@ def answer(
         task = engine.ask(asked.text, **fields)
         speaker = _Speaker(aloud=output == "table" and asked.schema is None)
         try:
-            speaker.follow(task)
+            speaker.follow(task, timeout_s)
             said = task.result(timeout_s=timeout_s)
         except KeyboardInterrupt:
             error_console().print(
@@ -130,11 +130,16 @@ class _Speaker:
         self.seen: dict[str, Any] = {}
         """Outputs of the steps that route and plan."""
 
-    def follow(self, task: Task) -> None:
-        """Until the task ends; a cluster that goes away meanwhile is for `result` to tell."""
-        with suppress(PodiumError):
-            for event in task.events():
-                self._take(event)
+    def follow(self, task: Task, timeout_s: float | None) -> None:
+        """Until the task ends; a cluster that goes away meanwhile is for `result` to tell. Raises WaitTimedOut."""
+        listener = Listener(task, 0, self._take)
+        listener.start()
+        try:
+            listener.wait(timeout_s, lambda: None)
+        except WaitTimedOut:
+            raise
+        except PodiumError:
+            return
 
     def _take(self, event: TaskEvent) -> None:
         if event.kind == "finished" and event.step == "route":

@@ -28,17 +28,17 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool, from_of
     console = error_console()
     tree = StepTree(f"[bold]{title}[/] [dim]{task.id}[/]")
     if not console.is_terminal:
-        listener = _Listener(task, from_offset, lambda event: console.print(event_line(event), markup=False))
+        listener = Listener(task, from_offset, lambda event: console.print(event_line(event), markup=False))
         listener.start()
         listener.wait(timeout_s, lambda: None)
         return
-    listener = _Listener(task, from_offset, tree.take)
+    listener = Listener(task, from_offset, tree.take)
     listener.start()
     with Live(console=console, refresh_per_second=REFRESH_HZ, transient=False, auto_refresh=False) as live:
         listener.wait(timeout_s, lambda: live.update(tree.render(time.time()), refresh=True))
 
 
-class _Listener(threading.Thread):
+class Listener(threading.Thread):
     """Takes the task's events in a thread, so that the clock of the display ticks between them."""
 
     def __init__(self, task: Task, from_offset: int, on_event: Callable[[TaskEvent], None]) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from ...protocols.errors import InvalidInput
 from ...protocols.library.front import router_from
 from ...protocols.requests.grants import requests_config
-from ...protocols.requests.request import REQUEST_TYPES, Request
+from ...protocols.requests.request import REQUEST_TYPES
 from ...protocols.requests.scorer import (
     Example,
     NaiveBayes,
@@ -22,6 +22,7 @@ from ...protocols.requests.scorer import (
     shipped_examples,
     shipped_scorer,
 )
+from ..asking import request_of
 from ..config import load_settings
 from .view import error_console, to_json
 
@@ -50,7 +51,7 @@ def test_scorer(file: Path | None, output: str) -> None:
 
 def explain_route(question: str, output: str) -> None:
     settings = load_settings(source="cli")
-    request = Request(text=question, source="cli", user=settings.user)
+    request = request_of(question, settings, {})
     route = router_from(requests_config(settings.config).router).route(request)
     if output == "json":
         features = shipped_scorer().explain(request)[:8]

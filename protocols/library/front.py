@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ..context import Context
 from ..errors import InvalidInput, InvalidSetting
@@ -135,7 +135,17 @@ def _router(settings: str) -> Router:
 
 def router_from(settings: RouterSettings) -> Router:
     """Raises InvalidSetting, or InvalidDefinition for a rule."""
-    return Router(rules=tuple(Rule.model_validate(rule) for rule in settings.rules), scorer=_scorer(settings))
+    rules = tuple(_rule(number, rule) for number, rule in enumerate(settings.rules))
+    return Router(rules=rules, scorer=_scorer(settings))
+
+
+def _rule(number: int, given: Mapping[str, str]) -> Rule:
+    try:
+        return Rule.model_validate(given)
+    except ValidationError as error:
+        row = error.errors(include_url=False)[0]
+        name = ".".join(map(str, ("config.requests.router.rules", number, *row["loc"])))
+        raise InvalidSetting(name=name, source="config", problem=str(row["msg"])) from error
 
 
 def _scorer(settings: RouterSettings) -> Scorer | None:
