@@ -16,7 +16,7 @@ from .events import Cancelled, Event, unpack_events
 from .plan import Plan
 from .ports import Ask, Found, Journal, World
 from .state import TaskState
-from .watchers import Watch, Watchers, done_chunk, end_event, parked_event, past_events
+from .watchers import Watch, Watchers, done_chunk, end_event, parked_event, past_events, put_started
 
 
 class Desk:
@@ -96,7 +96,7 @@ class Desk:
         past = past_events(task.record, _unpacked(bodies))
         for place in task.running.values():
             if self._dispatcher.is_started(task, place):
-                past.append(["started", self._world.now(), place.path, place.attempt, None, None])
+                put_started(past, place.path, place.attempt, self._world.now())
         if task.status == "parked":
             past.append(parked_event(self._world.now()))
         self._watchers.caught_up(watch, past, len(bodies))

@@ -167,6 +167,13 @@ def told_events(events: list[tuple[Event, int]], first: int) -> list[list[Value]
     return [[*event, first + n] for n, event in enumerate(told)]
 
 
+def put_started(past: list[list[Value]], path: str, attempt: int, now: float) -> None:
+    """Tell that an attempt is running: it began, at the latest, with the first thing that it emitted."""
+    own = (at for at, event in enumerate(past) if event[0] == "chunk" and event[2:4] == [path, attempt])
+    first = next(own, len(past))
+    past.insert(first, ["started", past[first][1] if first < len(past) else now, path, attempt, None, None])
+
+
 def count_told(event: Event) -> int:
     """How many events watchers see of a journalled one."""
     if isinstance(event, Emitted):

@@ -210,3 +210,13 @@ def test_what_a_failed_task_emitted_is_not_told_of_the_one_that_continues_it():
 
     events = Simulation().run(work)
     assert [event.value for event in events if event.kind == "chunk"] == ["hello"]
+
+
+def test_a_late_reader_hears_of_the_start_before_what_was_emitted():
+    async def work(engine):
+        task = await engine.submit(SPEECH, {"words": ["a", "b", "c"], "pause_s": 1.0})
+        await asyncio.sleep(1.5)
+        return await read(task)
+
+    kinds = [event.kind for event in Simulation().run(work)]
+    assert kinds.index("started") < kinds.index("chunk")
