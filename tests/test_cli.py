@@ -161,11 +161,16 @@ def test_an_interrupt_detaches_exits_with_130_and_says_how_to_go_on(cli):
     (cli.folder / "slow.yaml").write_text("name: slow\nroot: tests.sample:slow\n")
     child = subprocess.Popen(
         [sys.executable, "-m", "podium", "run", "slow.yaml", "-i", "s=60"],
-        cwd=cli.folder, env=cli.environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=cli.folder, env={**cli.environment, "PYTHONFAULTHANDLER": "1"},
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert "accepted" in child.stderr.readline()
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=30)
+    try:
+        out, err = child.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGABRT)
+        pytest.fail(f"it did not end; its threads: {child.communicate()[1]}")
     assert (child.returncode, out) == (130, "")
     assert "The task is saved. To resume it and to follow it:" in err
     assert "podium up" in err
