@@ -15,6 +15,7 @@ from .check import check_tree
 from .errors import InvalidInput
 from .policy import Supervision
 from .protocol import resolve
+from .schemas import misfit
 from .tree import Definition, Node, Sequence, Step
 from .values import Value, digest
 
@@ -102,8 +103,6 @@ def _check_schema(schema: Any) -> None:
 
 
 def _validate(schema: Mapping[str, Any], value: Value) -> None:
-    import jsonschema  # noqa: PLC0415  (50 ms, and few workflows have a schema)
-
-    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(value)), None)
-    if error is not None:
-        raise InvalidInput(problem=error.message, path=place("input", tuple(error.absolute_path)))
+    found = misfit(value, schema)
+    if found is not None:
+        raise InvalidInput(problem=found[1], path=place("input", found[0]))

@@ -18,6 +18,7 @@ from podium.protocols.library.file_index import FileIndex, IndexLimits
 from podium.protocols.library.files import STANDARD_LIMITS, looks_secret, read_text, walk
 from podium.protocols.library.passages import cut
 from podium.protocols.library.words import match_of, spelled_out, words_of
+from tests.texts import any_text
 
 REPOSITORY = Path(__file__).parent.parent
 LONG_AGO_NS = 1_700_000_000_000_000_000
@@ -576,16 +577,8 @@ def small(tmp_path_factory):
         yield index
 
 
-ANY_TEXT = st.one_of(
-    st.text(),
-    st.text(alphabet=st.characters()),  # with lone surrogates
-    st.text(alphabet='"*^:(){}-+_ aNEARORAND\0'),
-    st.lists(st.sampled_from(INJECTIONS)).map(" ".join),
-)
-
-
 @settings(deadline=None)
-@given(ANY_TEXT)
+@given(any_text(INJECTIONS))
 def test_no_text_makes_a_search_fail(small, text):
     for passage in small.search(text):
         assert passage.path == "a.txt"

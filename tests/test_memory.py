@@ -8,9 +8,9 @@ from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from podium.protocols.library.memory import DAY_S, Memory, Turn
+from tests.texts import any_text
 
 NOW = 1_800_000_000.0
 INJECTIONS = ['" OR 1=1 --', "NEAR(", "user:ben", 'owner : "x"', ") OR (apple", "} : (apple", "*", "NOT apple", "'; --"]
@@ -159,23 +159,15 @@ def kept(tmp_path_factory):
         yield memory
 
 
-ANY_TEXT = st.one_of(
-    st.text(),
-    st.text(alphabet=st.characters()),  # with lone surrogates
-    st.text(alphabet='"*^:(){}-+_ aNEARORAND\0'),
-    st.lists(st.sampled_from(INJECTIONS)).map(" ".join),
-)
-
-
 @settings(deadline=None)
-@given(ANY_TEXT)
+@given(any_text(INJECTIONS))
 def test_no_text_makes_a_search_fail_or_shows_anothers_turn(kept, text):
     assert ids(kept.search("ann", "s", f"words {text}", 9)) == ["mine"]
     kept.search("ann", "s", text, 9)
 
 
 @settings(deadline=None, max_examples=50)
-@given(question=ANY_TEXT, answer=ANY_TEXT)
+@given(question=any_text(INJECTIONS), answer=any_text(INJECTIONS))
 def test_any_text_can_be_kept(kept, question, answer):
     kept.forget("cat", "s")
     kept.add("cat", "s", "t", question, answer, NOW)

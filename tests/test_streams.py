@@ -220,3 +220,21 @@ def test_a_late_reader_hears_of_the_start_before_what_was_emitted():
 
     kinds = [event.kind for event in Simulation().run(work)]
     assert kinds.index("started") < kinds.index("chunk")
+
+
+def test_chunks_of_a_tier_are_told_once_to_each_of_several_readers():
+    team = {"x": Step(sample.slow_speech, with_={"words": "30"})}
+    tree = Workflow("tiered", Sequence(podium.Hierarchy(sample.lead, team=team, name="h")))
+
+    async def work(engine):
+        task = await engine.submit(tree, {"n": 1})
+        readers = []
+        for _ in range(3):
+            await asyncio.sleep(0.5)
+            readers.append(asyncio.create_task(read(task)))
+        return await asyncio.gather(*readers)
+
+    for story in Simulation().run(work):
+        chunks = [event.value for event in story if event.kind == "chunk"]
+        assert chunks[-1] == "w29"
+        assert len(chunks) == len(set(chunks)), chunks

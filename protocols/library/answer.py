@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jsonschema
 from pydantic import BaseModel
 
+from ..binding import place
 from ..context import Context
 from ..errors import InvalidInput
 from ..protocol import protocol
+from ..schemas import misfit
 from .context import Assembled, assembled
 from .front import Planned
 
@@ -104,10 +105,10 @@ def json_in(text: str) -> Any:
     return json.loads(fenced.group(1) if fenced else text)
 
 
-def misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
+def why_misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
     """Why a value does not fit a schema."""
-    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(value)), None)
-    return None if error is None else f"{error.json_path}: {error.message}"
+    found = misfit(value, schema)
+    return None if found is None else f"{place('$', found[0])}: {found[1]}"
 
 
 def _as_data(answer: Answer, schema: Mapping[str, Any]) -> Answer:
@@ -117,7 +118,7 @@ def _as_data(answer: Answer, schema: Mapping[str, Any]) -> Answer:
         value = {"answer": answer.text, "sources": [source.model_dump() for source in answer.sources]}
     else:
         value = json_in(answer.text)
-    problem = misfit(value, schema)
+    problem = why_misfit(value, schema)
     if problem is not None:
         how = "an answer of quotations" if answer.model is None else "the model's answer"
         raise InvalidInput(problem=f"{how} does not fit the schema: {problem}", path="answer_schema")

@@ -10,12 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ..context import Context
 from ..errors import InvalidInput, InvalidSetting
 from ..protocol import protocol
-from ..requests.grants import Grants, RequestsConfig, RouterSettings, requests_config
+from ..requests.grants import Grants, RequestsConfig, RouterSettings, read_setting, requests_config
 from ..requests.pipelines import read_pipeline, shipped_pipelines
 from ..requests.planner import RequestPlan, make_plan
 from ..requests.request import REQUEST_TYPES, Attachment, Request, RequestType
@@ -135,17 +135,9 @@ def _router(settings: str) -> Router:
 
 def router_from(settings: RouterSettings) -> Router:
     """Raises InvalidSetting, or InvalidDefinition for a rule."""
-    rules = tuple(_rule(number, rule) for number, rule in enumerate(settings.rules))
-    return Router(rules=rules, scorer=_scorer(settings))
-
-
-def _rule(number: int, given: Mapping[str, str]) -> Rule:
-    try:
-        return Rule.model_validate(given)
-    except ValidationError as error:
-        row = error.errors(include_url=False)[0]
-        name = ".".join(map(str, ("config.requests.router.rules", number, *row["loc"])))
-        raise InvalidSetting(name=name, source="config", problem=str(row["msg"])) from error
+    place = "config.requests.router.rules"
+    rules = [read_setting(Rule, rule, f"{place}.{number}") for number, rule in enumerate(settings.rules)]
+    return Router(rules=tuple(rules), scorer=_scorer(settings))
 
 
 def _scorer(settings: RouterSettings) -> Scorer | None:

@@ -22,7 +22,7 @@ from ..context import Context
 from ..policy import Breaker, Retry
 from ..protocol import Protocol, protocol
 from ..requests.grants import ModelSettings, ToolSpec, requests_config
-from .answer import context_of, json_in, misfit
+from .answer import context_of, json_in, why_misfit
 from .builtin import SHIPPED_TOOLS
 from .context import Assembled, Passage
 from .front import Planned
@@ -255,7 +255,7 @@ def _call(call: Mapping[str, str]) -> dict[str, Any]:
 
 def _check_fits(text: str, schema: Mapping[str, Any]) -> None:
     try:
-        problem = misfit(json_in(text), schema)
+        problem = why_misfit(json_in(text), schema)
     except ValueError as error:
         problem = f"no JSON: {error}"
     if problem is not None:

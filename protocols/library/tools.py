@@ -10,15 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import jsonschema
 from pydantic import BaseModel
 
+from ..binding import place
 from ..context import Context
 from ..errors import FixTheCall, InvalidInput
 from ..policy import Retry
 from ..protocol import Protocol
 from ..requests.grants import EVERYTHING, Grants, RequestsConfig, ToolSpec, requests_config
 from ..requests.planner import Call
+from ..schemas import misfit
 from .builtin import SHIPPED_FROM, SHIPPED_TOOLS, is_shipped
 from .front import Planned
 from .sandbox import Box, run_boxed, run_function
@@ -122,11 +123,9 @@ def _checked(call: Call, spec: ToolSpec, grants: Grants, root: str | None) -> di
         "required": list(spec.required),
         "additionalProperties": False,
     }
-    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(arguments)), None)
-    if error is not None:
-        raise InvalidInput(
-            problem=error.message, path="arguments" + "".join(f".{part}" for part in error.absolute_path)
-        )
+    found = misfit(arguments, schema)
+    if found is not None:
+        raise InvalidInput(problem=found[1], path=place("arguments", found[0]))
     for name, value in arguments.items():
         if isinstance(value, str) and (value.startswith(("/", "~")) or ".." in value.split("/")):
             path = os.path.realpath(os.path.join(root or "/", os.path.expanduser(value)))

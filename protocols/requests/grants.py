@@ -151,10 +151,11 @@ class RequestsConfig(BaseModel):
 
 def requests_config(config: Mapping[str, Any]) -> RequestsConfig:
     """What `ctx.config`, or the setting, says about requests. Raises InvalidSetting with the field's path."""
-    return _read(RequestsConfig, config.get("requests") or {}, "config.requests")
+    return read_setting(RequestsConfig, config.get("requests") or {}, "config.requests")
 
 
-def _read(kind: type[M], value: Any, name: str) -> M:
+def read_setting(kind: type[M], value: Any, name: str) -> M:
+    """A part of the setting `config`. Raises InvalidSetting with the field's path."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:

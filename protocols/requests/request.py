@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from .schemas import check_schema
+from ..schemas import check_foreign
 
 RequestType: TypeAlias = Literal["simple_query", "context_query", "tool_execution", "complex_workflow", "streaming"]
 Source: TypeAlias = Literal["cli", "mcp", "driver"]
@@ -63,5 +63,5 @@ class Request(BaseModel):
     @classmethod
     def _is_schema(cls, schema: dict[str, object] | None) -> dict[str, object] | None:
         if schema is not None:
-            check_schema(schema)
+            check_foreign(schema)
         return schema

@@ -49,7 +49,7 @@ OVERLOADED = -32050
 """Code of the error that says when to come back: `data.retryAfterMs`."""
 NEWER = "2026-07-28"
 MAX_SESSIONS = 1_000
-"""Sessions of the older protocol that are told when the list of tools changes."""
+"""Sessions of the older protocol that are open, and are told when the list of tools changes."""
 MAX_EVENTS = 1_000
 """Events in one answer."""
 _log = logging.getLogger("podium.mcp")

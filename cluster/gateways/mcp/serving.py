@@ -24,13 +24,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ...client_async import AsyncEngine
 from ...tokens import Tokens
 from .callers import Caller, Verifier, caller_of_token
-from .server import CALL_S, Gateway
+from .server import CALL_S, MAX_SESSIONS, Gateway
 
 PATH = "/mcp"
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 64
 """Nesting of a body's JSON."""
-MAX_SESSIONS = 1_000
 LOOK_S = 0.5
 """Seconds between two looks whether the cluster is still there."""
 END_S = 5.0

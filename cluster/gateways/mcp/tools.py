@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import jsonschema
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
+from ....protocols.binding import place
 from ....protocols.check import walk
 from ....protocols.errors import InvalidInput
 from ....protocols.outcomes import TaskRecord, TaskStatus
 from ....protocols.requests.pipelines import NAME as ASK
 from ....protocols.requests.request import Request
+from ....protocols.schemas import misfit
 from ....protocols.tree import Step
 from ....protocols.values import Value
 from ....protocols.workflow import Workflow
@@ -95,9 +96,9 @@ def check_task_tool(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(dict(arguments))), None)
-    if error is not None:
-        raise InvalidInput(problem=error.message, path=error.json_path.replace("$", "arguments", 1))
+    found = misfit(dict(arguments), schema)
+    if found is not None:
+        raise InvalidInput(problem=found[1], path=place("arguments", found[0]))
 
 
 def task_tools() -> list[Tool]:
