@@ -13,6 +13,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -72,7 +73,7 @@ class Gateway:
     def server(self) -> Server[Any]:
         server: Server[Any] = Server(
             "podium",
-            version="0.1.0",
+            version=version("podium"),
             instructions="Workflows as tools; long ones become tasks that survive everything. `list_tasks` finds them.",
             lifespan=self._lifespan,
             on_list_tools=self._list_tools,
