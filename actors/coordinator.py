@@ -1,7 +1,8 @@
 """The Coordinator: the one entry point, and the top of the supervision tree. No task passes through it.
 
 It keeps the catalogue of deployed workflows, starts a Supervisor for each that is needed and the ResourceActor
-when something has quotas, watches them, and starts them again when they die. A workflow whose supervisor dies
+when something has quotas, watches them, and starts them again when they die. One that has nothing to do is ended,
+and started again for what comes next (`resting.py`). A workflow whose supervisor dies
 more often than the restart policy allows is marked down: its tasks are kept, and wait until it is deployed
 again. The catalogue in the journal is authoritative; when the coordinator itself starts again, every workflow
 with open tasks is started without anyone asking.
@@ -31,6 +32,8 @@ from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, d
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 from .alerting import Alerting
+from .child import Child
+from .resting import Resting
 
 RESOURCES = "resources"
 _MAY_PASS = ("JournalFailed", "DataInUse")
@@ -40,40 +43,25 @@ _LIMITS = "limits"
 _WORKFLOW = "workflow:"
 
 
-class _Child:
-    """One actor below the coordinator: its state, and who waits for it."""
-
-    def __init__(self, address: str, settings: Governance) -> None:
-        self.address = address
-        self.restarts = Restarts(settings.top_restarts)
-        self.line: Line | None = None
-        self.starting: asyncio.Task[None] | None = None
-        self.last_words: str | None = None
-        """Why it gave up, if it did."""
-        self.waits: str | None = None
-        """What keeps it from starting, if that may pass by itself."""
-        self.down: str | None = None
-        """Why it is not started any more."""
-
-
 class Coordinator:
     def __init__(self, world: World) -> None:
         self._world = world
         self._settings = Governance()
         self._limits: dict[str, Amount] = {}
         self._journal: Journal
-        self._workflows: dict[str, _Child] = {}
+        self._workflows: dict[str, Child] = {}
         self._catalogue: dict[str, dict[str, Value]] = {}
         self._code: dict[str, bytes] = {}
-        self._resources: _Child
+        self._resources: Child
         self._alerting: Alerting
+        self._resting: Resting
         self._cold = True
 
     async def start(self, setup: Mapping[str, Any]) -> None:
         """setup: settings, limits, cold (whether the cluster is new, so that no child can have survived)."""
         self._settings = Governance.from_wire(setup["settings"])
         self._limits, self._cold = dict(setup["limits"]), bool(setup["cold"])
-        self._resources = _Child(RESOURCES, self._settings)
+        self._resources = Child(RESOURCES, self._settings)
         self._journal = await self._world.open_journal("coordinator")
         self._journal.on_failure = self._world.crash
         notes = await self._journal.notes()
@@ -83,7 +71,10 @@ class Coordinator:
                 self._know(name.removeprefix(_WORKFLOW), entry)
         self._world.load()  # from now on it is sampled
         self._alerting = Alerting(self._world, self._settings, self._status)
+        start = lambda name: self._settled(self._started(name))  # noqa: E731
+        self._resting = Resting(self._world, self._settings, self._workflows, start, self._forget)
         self._world.background(self._resume(), "resume")
+        self._world.background(self._resting.keep_tidy(), "tidy")
         self._world.background(self._alerting.keep_looking(), "alerts")
 
     async def _recall_limits(self, changed: Any) -> None:
@@ -93,10 +84,10 @@ class Coordinator:
         elif changed:
             self._limits |= changed
 
-    def _know(self, workflow: str, entry: dict[str, Value]) -> _Child:
+    def _know(self, workflow: str, entry: dict[str, Value]) -> Child:
         self._catalogue[workflow] = entry
         if workflow not in self._workflows:
-            self._workflows[workflow] = _Child(f"supervisor/{workflow}", self._settings)
+            self._workflows[workflow] = Child(f"supervisor/{workflow}", self._settings)
         return self._workflows[workflow]
 
     async def _resume(self) -> None:
@@ -219,7 +210,7 @@ class Coordinator:
             "alerts": self._alerting.to_wire(),
         }
 
-    async def _describe(self, name: str, child: _Child) -> dict[str, Value]:
+    async def _describe(self, name: str, child: Child) -> dict[str, Value]:
         entry = dict(self._catalogue[name])
         if child.down is not None:
             return {**entry, "state": "down", "reason": child.down}
@@ -261,7 +252,7 @@ class Coordinator:
             "code": self._code,
         }
 
-    async def _up(self, child: _Child, role: Any, setup: Mapping[str, Any]) -> Line:
+    async def _up(self, child: Child, role: Any, setup: Mapping[str, Any]) -> Line:
         """The line to a child that runs, started first if need be. Raises what kept it from starting."""
         while child.line is None:
             if child.starting is None:
@@ -269,14 +260,14 @@ class Coordinator:
             await asyncio.shield(child.starting)
         return child.line
 
-    async def _start(self, child: _Child, role: Any, setup: Mapping[str, Any]) -> None:
+    async def _start(self, child: Child, role: Any, setup: Mapping[str, Any]) -> None:
         try:
             while child.line is None:
                 await self._spawn(child, role, setup)
         finally:
             child.starting = None
 
-    async def _spawn(self, child: _Child, role: Any, setup: Mapping[str, Any]) -> None:
+    async def _spawn(self, child: Child, role: Any, setup: Mapping[str, Any]) -> None:
         try:
             await self._world.spawn(role, child.address, setup, Needs())
         except SpawnFailed as error:
@@ -285,20 +276,23 @@ class Coordinator:
             delay_s = self._delay(child, counted=not passes)
             if delay_s is None or error.kind in _NEVER_PASS:
                 child.down = error.reason
-                raise WorkflowDown(workflow=_name(child), reason=child.down) from error
+                raise WorkflowDown(workflow=child.name, reason=child.down) from error
             await self._world.sleep(delay_s)
             return
         child.waits = child.last_words = None
-        child.line = self._world.line(child.address)
-        child.line.watch(lambda error: self._lost(child, error), self._settings.lease_s)
+        line = child.line = self._world.line(child.address)
+        line.watch(lambda error: self._lost(child, line, error), self._settings.lease_s)
         if role == "supervisor":
-            child.line.send("last_words", None, lambda reply: _hear(child, reply))
+            line.send("last_words", None, lambda reply: _hear(child, reply))
+            self._resting.attend(child, line)
 
-    def _delay(self, child: _Child, counted: bool = True) -> float | None:
+    def _delay(self, child: Child, counted: bool = True) -> float | None:
         now, rng = self._world.monotonic(), self._world.random
         return child.restarts.delay_after_failure(child.address, now, rng, counted)
 
-    def _lost(self, child: _Child, error: PodiumError) -> None:
+    def _lost(self, child: Child, line: Line, error: PodiumError) -> None:
+        if child.line is not line:
+            return  # ended on purpose
         child.line = None
         delay_s = self._delay(child)
         if delay_s is None:
@@ -309,30 +303,30 @@ class Coordinator:
         else:
             self._world.background(self._again(child, delay_s), f"restart {child.address}")
 
-    async def _again(self, child: _Child, delay_s: float) -> None:
+    async def _again(self, child: Child, delay_s: float) -> None:
         await self._world.kill(child.address)
         await self._world.sleep(delay_s)
         if child is self._resources:
             await self._settled(self._resources_line())
         else:
-            await self._settled(self._started(_name(child)))
+            await self._settled(self._started(child.name))
 
-    async def _bury(self, child: _Child) -> None:
+    async def _bury(self, child: Child) -> None:
         """Nothing of a workflow that is down holds permits; its tasks wait, or are failed by a last supervisor."""
         await self._world.kill(child.address)
         if child is self._resources:
             return
-        await self._forget([_name(child)])
-        if self._catalogue[_name(child)].get("when_down") == "fail":
+        await self._forget([child.name])
+        if self._catalogue[child.name].get("when_down") == "fail":
             await self._settled(self._abandon(child))
 
-    async def _abandon(self, child: _Child) -> None:
+    async def _abandon(self, child: Child) -> None:
         """Start a supervisor that fails the open tasks, answers about them, and takes no more."""
-        setup = {**self._supervisor_setup(_name(child)), "abandon": child.down}
+        setup = {**self._supervisor_setup(child.name), "abandon": child.down}
         await self._world.spawn("supervisor", child.address, setup, Needs())
         child.line = self._world.line(child.address)
 
-    async def _revive(self, child: _Child) -> None:
+    async def _revive(self, child: Child) -> None:
         """A deployment ends being down."""
         if child.down is not None:
             child.down = None
@@ -349,11 +343,6 @@ class Coordinator:
                 await self._resources.line.ask("forget", shard)
 
 
-def _name(child: _Child) -> str:
-    """The workflow's name, or what stands for it in the address."""
-    return child.address.partition("/")[2] or child.address
-
-
-def _hear(child: _Child, reply: Reply) -> None:
+def _hear(child: Child, reply: Reply) -> None:
     if reply.error is None:
         child.last_words = str(reply.value)

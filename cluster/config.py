@@ -94,6 +94,9 @@ class Settings(BaseModel):
     lease_s: Annotated[float, Field(gt=0)] = 30.0
     """Silence in seconds after which an actor counts as lost: it is stopped, or its event loop is blocked. It is
     replaced; the permits of a supervisor that nobody replaces come back after five."""
+    rest_after_s: Annotated[float, Field(ge=0)] = 900.0
+    """Seconds without open tasks and messages after which a workflow's actors end, so that it costs no process; what
+    comes next starts them again. 0 for never."""
     keep_finished_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
     """Age in seconds at which a finished task is forgotten, with its submission key. Open tasks never are."""
     keep_finished_tasks: Annotated[int, Field(ge=0)] = 1_000_000

@@ -20,7 +20,6 @@ PATIENCE = 1.2
 """Leases of silence before a client looks for another supervisor: the coordinator is to notice first."""
 BATCH = 1_000
 """Tasks per submit message; more are sent as several, all under way at once."""
-_RECORDED = ("finished", "retrying", "lost", "failed", "timed_out")
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +40,7 @@ class Watching:
     offset: int = 0
     """Of the next recorded event that is wanted."""
     seen: set[tuple[Value, ...]] = field(default_factory=set)
-    """Events of nested Hierarchies delivered so far: a new supervisor tells them again."""
+    """Outputs in nested Hierarchies delivered so far: a new supervisor tells them again."""
     number: int | None = None
 
 
@@ -129,11 +128,13 @@ class Link:
             self._send_asked(asked)
 
     def _lost(self, _error: PodiumError) -> None:
-        self._line, self._connecting = None, True
+        self._line = None
         for batch in self._batches:
             for task in batch.tasks:
                 task[5] = True
-        self._world.background(self._reconnect(), "reconnect")
+        if self._batches or self._followed or self._watched or self._asked:
+            self._connecting = True
+            self._world.background(self._reconnect(), "reconnect")
 
     async def _reconnect(self) -> None:
         await self._world.sleep(RECONNECT_S)
@@ -227,9 +228,9 @@ def _on_event(watching: Watching, event: list[Value]) -> None:
         if offset < watching.offset:
             return
         watching.offset = offset + 1
-    elif event[0] in _RECORDED:
-        kind, at, step, attempt = event[:4]
-        if (kind, at, step, attempt) in watching.seen:
+    elif event[0] == "finished":
+        run = tuple(event[1:4])
+        if run in watching.seen:
             return
-        watching.seen.add((kind, at, step, attempt))
+        watching.seen.add(run)
     watching.on_event(event)

@@ -117,7 +117,7 @@ class TaskEvent:
     has emitted too much; last `completed` (value: result), `failed` (value: failure; no step) or `cancelled`.
 
     After `retrying` or `lost` of a step, its chunks so far count no more: the next ones are of another run. `started`,
-    `parked` and `log` are live only, and so is what a nested Hierarchy tells.
+    `parked` and `log` are live only, and so is `finished` of steps in a nested Hierarchy.
     """
 
     kind: str

@@ -16,7 +16,7 @@ from .events import Cancelled, Event, unpack_events
 from .plan import Plan
 from .ports import Ask, Found, Journal, World
 from .state import TaskState
-from .watchers import Watch, Watchers, done_chunk, end_event, parked_event, past_events, put_started
+from .watchers import Attendance, Watch, Watchers, done_chunk, is_relayed, parked_event, past_events, put_started
 
 
 class Desk:
@@ -29,8 +29,11 @@ class Desk:
         watchers: Watchers,
         take: Callable[[TaskState, Event], None],
         plans: Mapping[str, Plan],
+        record: Callable[[TaskState], None],
     ) -> None:
-        """`tasks` are the open ones; `take` takes an event in; `plans` are by hash."""
+        """`tasks` are the open ones; `take` takes an event in; `plans` are by hash; `record` has what the task has
+        emitted made durable."""
+        self._record = record
         self._plans = plans
         self._world, self._journal, self._tasks = world, journal, tasks
         self._dispatcher, self._watchers, self._take = dispatcher, watchers, take
@@ -73,24 +76,36 @@ class Desk:
     def watch(self, ask: Ask, task_id: str, since: int) -> None:
         """watch [id, offset]: a chunk per event, the past from that offset on first; answered when the task ends."""
         task = self._tasks.get(task_id)
-        if task is None:
-            self._journal.find([task_id], [], partial(self._watch_found, ask, task_id, since))
-            return
-        watch = self._watchers.watch(ask, task_id, since)
-        self._dispatcher.watch(task, partial(self.relay, task_id))
-        self._journal.entries(task_id, lambda bodies: self._tell_past(watch, task, bodies))
+        if task is not None:
+            self._dispatcher.watch(task, partial(self.relay, task))
+        self._tell_from_the_past(Watch(ask, since), task_id)
 
-    def _watch_found(self, ask: Ask, task_id: str, since: int, found: list[Found]) -> None:
+    def attend(self, ask: Ask, task_id: str, since: int, is_new: bool) -> None:
+        """Have the supervisor above told what it is to record of the task, from that offset on, and how it ended."""
+        if is_new and task_id in self._tasks:
+            self._watchers.add(Attendance(ask, since, behind=None), task_id)
+        else:
+            self._tell_from_the_past(Attendance(ask, since), task_id)
+
+    def _tell_from_the_past(self, watch: Watch, task_id: str) -> None:
+        task = self._tasks.get(task_id)
+        if task is None:
+            self._journal.find([task_id], [], partial(self._watch_found, watch, task_id))
+        else:
+            self._watchers.add(watch, task_id)
+            self._journal.entries(task_id, lambda bodies: self._tell_past(watch, task, bodies))
+
+    def _watch_found(self, watch: Watch, task_id: str, found: list[Found]) -> None:
         if not found:
-            ask.refuse(NotFound(what="task", name=task_id))
+            watch.ask.refuse(NotFound(what="task", name=task_id))
             return
-        self._journal.entries(task_id, lambda bodies: self._tell_all(Watch(ask, since), found[0].record, bodies))
+        self._journal.entries(task_id, lambda bodies: self._tell_all(watch, found[0].record, bodies))
 
     def _tell_all(self, watch: Watch, record: TaskRecord, bodies: list[bytes]) -> None:
         past = past_events(record, _unpacked(bodies))
-        for event in [*past, end_event(record, len(past))]:
+        for event in past:
             watch.tell(event)
-        watch.ask.reply()
+        watch.close(record, len(past))
 
     def _tell_past(self, watch: Watch, task: TaskState, bodies: list[bytes]) -> None:
         past = past_events(task.record, _unpacked(bodies))
@@ -101,11 +116,13 @@ class Desk:
             past.append(parked_event(self._world.now()))
         self._watchers.caught_up(watch, past, len(bodies))
 
-    def relay(self, task_id: str, event: list[Value]) -> None:
-        """An event of a task in a tier below, for the watchers of the task above; its end is not theirs, and its
-        offsets are its own."""
-        if event[2]:
-            self._watchers.tell(task_id, [*event[:5], None])
+    def relay(self, task: TaskState, event: list[Value]) -> None:
+        """A live event of a run in a tier below, for the watchers of the task above, after what was recorded of that
+        run before it; its end is not theirs, and its offsets are its own."""
+        if event[2] and not is_relayed(event):
+            self._record(task)
+            told = [*event[:5], None]
+            self._journal.write([], lambda: self._watchers.tell(task.record.task_id, told))
 
 
 def _unpacked(bodies: list[bytes]) -> list[Event]:

@@ -34,7 +34,8 @@ class Dispatcher:
         note_beginning: Callable[[TaskState, Place, Callable[[], None]], None],
         tier_setup: Callable[[TierPlan], Mapping[str, Any]],
     ) -> None:
-        """`report` gets results, `tell` what else happened to a step: ["started"], ["lost"], ["chunk", …].
+        """`report` gets results, `tell` what else happened to a step: ["started"], ["lost"], ["chunk", …], or in a
+        nested Hierarchy: ["below", event].
 
         `note_beginning` calls back when it is durable that an at-most-once step may have run.
         """
@@ -170,7 +171,9 @@ class Dispatcher:
         errand = Errand(
             task=[id, place.input, record.user, record.priority, None, recovered, None, "critical", None],
             hash=str(plan.definition["hash"]),
+            on_event=lambda event: self._tell(task, place, ["below", event]),
             on_result=lambda result: self._ended(task, place, result),
+            heard=place.heard,
             continues=f"{task.continues.partition('/')[0]}/{place.path}" if task.continues else None,
         )
         tier.submit(errand)

@@ -2,27 +2,32 @@
 
 Each task has its own buffer. It becomes one event per run of chunks, at the latest when something else of the task is
 recorded, so that the order is kept. A task that has emitted more than it may keep is cut: readers find that on record,
-and what follows is told live only.
+and what follows is told live only. What a nested Hierarchy has recorded of its own run comes the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from ..protocols.values import Value
-from .events import Emitted, cost_of
+from .events import Emitted, Event, Relayed, cost_of
 from .ports import World
 from .state import Place, TaskState
 
 COLLECT_S = 0.02
 """How long chunks are collected before they are recorded."""
 
+_Run: TypeAlias = Emitted | Relayed
+
 
 @dataclass(slots=True)
 class _Buffer:
-    runs: list[Emitted] = field(default_factory=list)
-    size_bytes: int = 0
+    size_bytes: int
+    """What the task has emitted so far."""
+    is_cut: bool
+    runs: list[_Run] = field(default_factory=list)
 
 
 class Emissions:
@@ -40,29 +45,56 @@ class Emissions:
 
     def add(self, task: TaskState, place: Place, chunk: Value) -> None:
         """A chunk that the attempt at `place` has emitted."""
-        id, now = task.record.task_id, self._world.now()
-        buffer = self._buffers.get(id)
-        if task.is_cut or (buffer is not None and buffer.runs[-1].is_cut):
-            self._tell(id, ["chunk", now, place.path, place.attempt, chunk, None])
-            return
-        if buffer is None:
-            buffer = self._buffers[id] = _Buffer()
-            self._world.call_later(COLLECT_S, lambda: self._flush(task))
-        buffer.size_bytes += cost_of([chunk])
-        is_cut = task.emitted_bytes + buffer.size_bytes > self._max_bytes
+        now, buffer = self._world.now(), self._buffer(task)
+        was_cut = buffer.is_cut
         last = buffer.runs[-1] if buffer.runs else None
-        if is_cut:
-            buffer.runs.append(Emitted(place.path, place.attempt, [], now, is_cut=True))
-            self._tell(id, ["chunk", now, place.path, place.attempt, chunk, None])
-        elif last is not None and (last.path, last.attempt) == (place.path, place.attempt):
+        if not self._has_room(buffer, chunk):
+            self._tell(task.record.task_id, ["chunk", now, place.path, place.attempt, chunk, None])
+            if not was_cut:
+                self._put(task, buffer, Emitted(place.path, place.attempt, [], now, is_cut=True))
+        elif isinstance(last, Emitted) and (last.path, last.attempt) == (place.path, place.attempt):
             last.chunks.append(chunk)
         else:
-            buffer.runs.append(Emitted(place.path, place.attempt, [chunk], now))
+            self._put(task, buffer, Emitted(place.path, place.attempt, [chunk], now))
 
-    def taken(self, task: TaskState) -> list[Emitted]:
-        """What is collected of the task, to be recorded now."""
+    def relay(self, task: TaskState, place: Place, event: list[Value]) -> None:
+        """What the nested Hierarchy at `place` has recorded of its run, with its offset there."""
+        *told, offset = event
+        buffer = self._buffer(task)
+        was_cut = buffer.is_cut
+        if told[0] == "cut":
+            buffer.is_cut = True
+        elif told[0] == "chunk" and not self._has_room(buffer, told[4]):
+            self._tell(task.record.task_id, [*told, None])
+            told = ["cut", *told[1:4], None]
+        if told[0] == "cut" and was_cut:
+            return
+        last = buffer.runs[-1] if buffer.runs else None
+        if isinstance(last, Relayed) and last.path == place.path:
+            last.events.append(told)
+            buffer.runs[-1] = replace(last, next=offset + 1)
+        else:
+            self._put(task, buffer, Relayed(place.path, [told], offset + 1, self._world.now()))
+
+    def _buffer(self, task: TaskState) -> _Buffer:
+        return self._buffers.get(task.record.task_id) or _Buffer(task.emitted_bytes, task.is_cut)
+
+    def _has_room(self, buffer: _Buffer, chunk: Value) -> bool:
+        """Whether another chunk is kept; if not, the task is cut."""
+        buffer.size_bytes += cost_of([chunk])
+        buffer.is_cut = buffer.is_cut or buffer.size_bytes > self._max_bytes
+        return not buffer.is_cut
+
+    def _put(self, task: TaskState, buffer: _Buffer, run: _Run) -> None:
+        if task.record.task_id not in self._buffers:
+            self._buffers[task.record.task_id] = buffer
+            self._world.call_later(COLLECT_S, lambda: self._flush(task))
+        buffer.runs.append(run)
+
+    def taken(self, task: TaskState) -> list[tuple[Event, int]]:
+        """What is collected of the task, to be recorded now, as events with their attempts."""
         buffer = self._buffers.pop(task.record.task_id, None)
-        return [] if buffer is None else buffer.runs
+        return [] if buffer is None else [(run, 1) for run in buffer.runs]
 
     def _flush(self, task: TaskState) -> None:
         if task.record.task_id in self._buffers:

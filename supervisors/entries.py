@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..protocols.outcomes import TaskStatus
 from ..protocols.values import pack
 from .events import Event, pack_events
-from .ports import Closing, Entry
+from .ports import Closing, Entry, Standing
 from .state import TaskState
 from .watchers import count_told
 
@@ -18,6 +18,17 @@ def entry_of(task: TaskState, events: list[Event], now: float) -> Entry:
     task.told += sum(map(count_told, events))
     closing = _closed(task, now) if task.outcome is not None else None
     return Entry(task.record.task_id, task.entries, pack_events(events), closing)
+
+
+def is_parked_or_was(task: TaskState) -> bool:
+    """Whether an open task is parked now and its record does not say so, or the other way round."""
+    return task.outcome is None and (task.record.status == "parked") != (task.status == "parked")
+
+
+def standing(task: TaskState, status: str) -> Standing:
+    """What makes the record of an open task say how it stands."""
+    task.record = replace(task.record, status=status)  # type: ignore[arg-type]
+    return Standing(task.record.task_id, status)
 
 
 def _closed(task: TaskState, now: float) -> Closing:

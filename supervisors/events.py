@@ -93,6 +93,19 @@ class Emitted:
     """Whether the task has said as much as is kept: what follows is told live only."""
 
 
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """What a run of a nested Hierarchy has recorded, but no outputs. Changes nothing; it is there for readers."""
+
+    path: str
+    """Of the Hierarchy."""
+    events: list[list[Value]]
+    """[kind, at, step, attempt, value] each, as watchers see them."""
+    next: int
+    """Offset in the record of that run of what it has not told yet."""
+    at: float
+
+
 CHUNK_COST_BYTES = 64
 """What keeping one chunk costs beside its own bytes."""
 
@@ -157,6 +170,7 @@ Event: TypeAlias = (
     | Redriven
     | Dropped
     | Emitted
+    | Relayed
     | Restarted
 )
 OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped)
@@ -191,6 +205,8 @@ def _to_wire(event: Event) -> list[Value]:
             return ["l", event.path, event.at]
         case Emitted():
             return ["e", event.path, event.attempt, event.chunks, event.at, event.is_cut]
+        case Relayed():
+            return ["y", event.path, event.events, event.next, event.at]
         case Restarted():
             return ["s", event.path, event.at]
         case Abandoned():
@@ -221,6 +237,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return StepLost(path, at)
         case ["e", path, attempt, chunks, at, is_cut]:
             return Emitted(path, attempt, chunks, at, is_cut)
+        case ["y", path, events, next, at]:
+            return Relayed(path, events, next, at)
         case ["s", path, at]:
             return Restarted(path, at)
         case ["a", reason, at]:

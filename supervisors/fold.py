@@ -24,6 +24,7 @@ from .events import (
     Event,
     Overdue,
     Redriven,
+    Relayed,
     Restarted,
     StepBegan,
     StepFailed,
@@ -99,6 +100,11 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
             task.is_cut = task.is_cut or event.is_cut
             if event.path in task.running:
                 task.running[event.path].emitted = True
+        case Relayed():
+            task.emitted_bytes += cost_of([value for kind, _, _, _, value in event.events if kind == "chunk"])
+            task.is_cut = task.is_cut or any(each[0] == "cut" for each in event.events)
+            if event.path in task.running:
+                task.running[event.path].heard = event.next
         case Restarted():
             if event.path in task.running:
                 task.running[event.path].emitted = False

@@ -21,7 +21,7 @@ from typing import Any
 from ..protocols.errors import FixTheCall, NotFound, PodiumError
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
-from .events import Dropped, Due, Emitted, Event, Redriven, Restarted, unpack_events
+from .events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, unpack_events
 from .fold import UNDO, apply
 from .plan import Plan
 from .ports import DISMISSED, Ask, Change, Entry, Found, Journal, NewTask, Note, World
@@ -90,7 +90,7 @@ class Letters:
         if any(UNDO in getattr(event, "path", "") for event in events):
             return [replace(event, at=now) for event in events if isinstance(event, Due)]
         root, prefix = self._engine.plans[failed.hash].root, failed.task_id.partition("/")[2]
-        kept: list[Event] = [event for event in events if not isinstance(event, Emitted | Restarted)]
+        kept: list[Event] = [event for event in events if not isinstance(event, Emitted | Relayed | Restarted)]
         return [*without_the_failure(failed, root, prefix, kept), Redriven(failed.task_id, id, now)]
 
     def _continue(self, failed: TaskRecord, id: str, again: list[Event]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 
-from .ports import Change, Forget, Journal, World, durable
+from .ports import Ask, Change, Forget, Journal, World, durable
 from .settings import Governance
 
 SWEEP_S = 60.0
@@ -38,9 +38,15 @@ class Retention:
         self.finished += await self._journal.finished_count()
         every_s = min(SWEEP_S, self._settings.keep_finished_s / 2)
         while True:
-            await self._world.sleep(every_s)
             while await self._sweep():
                 pass
+            await self._world.sleep(every_s)
+
+    def forget(self, ask: Ask, busy: set[str]) -> None:
+        """forget [id, …], from above: answered with those that are `busy` and stay."""
+        ids = [id for id in ask.payload if id not in busy]
+        changes = [*(Forget(id) for id in ids), *self._with_them(ids)]
+        self._journal.write(changes, lambda: ask.reply(sorted(busy.intersection(ask.payload))))
 
     async def _sweep(self) -> int:
         """Forget one batch; returns how many that were."""

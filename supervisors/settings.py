@@ -33,6 +33,8 @@ class Governance:
     """Work, in seconds, that is sent to a host ahead of its turn, so that it never waits for the next frame."""
     lease_s: float = 30.0
     """Silence after which an actor counts as lost."""
+    rest_after_s: float = 900.0
+    """Seconds without open tasks and messages after which a workflow's actors end; 0 for never."""
     keep_finished_s: float = 7 * 86_400.0
     """Age, in seconds, at which a finished task is forgotten."""
     keep_finished_tasks: int = 1_000_000

@@ -66,6 +66,8 @@ class Place:
     """Of an at-most-once step: whether it may have been sent to its host."""
     emitted: bool = False
     """Whether something is recorded that the run under way has emitted."""
+    heard: int = 0
+    """Of a nested Hierarchy: offset in the record of its run up to which this task's record has it."""
     stands_in_for: Failure | None = None
     """Of a fallback: the failure of its parent."""
     attempt: int = 1

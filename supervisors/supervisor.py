@@ -5,7 +5,7 @@ its own. What the shard holds is authoritative; memory is its fold. Nothing is a
 depends on an event starts, before the event is durable. When a commit fails it crashes, and its successor
 folds the shard again under the next epoch.
 
-Messages: submit, deploy, cancel, redrive, drop, follow, watch, status, last_words, forget (see the methods).
+Messages: submit, deploy, cancel, redrive, drop, follow, watch, status, last_words, rest, forget (see the methods).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .alarms import Alarms
 from .desk import Desk
 from .dispatch import Dispatcher
 from .emissions import Emissions
-from .entries import entry_of
+from .entries import entry_of, is_parked_or_was, standing
 from .events import Abandoned, Cancelled, Due, Event, Restarted, StepBegan, StepLost, unpack_events
 from .family import Family
 from .fold import apply
@@ -36,7 +36,8 @@ from .lifecycle import Lifecycle
 from .permits import Permits
 from .plan import Plan, TierPlan
 from .pool import Means
-from .ports import Ask, Change, Entry, Forget, Journal, NewTask, Note, OpenTask, Standing, World, durable
+from .ports import Ask, Change, Entry, Journal, NewTask, Note, OpenTask, World, durable
+from .rest import Rest
 from .retention import Retention
 from .retries import Retries
 from .settings import Governance
@@ -73,6 +74,7 @@ class Supervisor:
         self._letters: Letters
         self._retention: Retention
         self._retries: Retries
+        self._rest: Rest
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
         """setup: shard, settings, resources (address), definitions, code, keep, abandon.
@@ -115,7 +117,9 @@ class Supervisor:
         means = Means(world, settings, self._permits, guard, family)
         tier_setup = partial(self._tier_setup, shard, resources)
         self._dispatcher = Dispatcher(means, self._step_ended, self._tell, self._note_beginning, tier_setup)
-        self._desk = Desk(world, journal, self._tasks, self._dispatcher, self._watchers, self._take, self._plans)
+        self._desk = Desk(
+            world, journal, self._tasks, self._dispatcher, self._watchers, self._take, self._plans, self._record_emitted
+        )
         tiers_of = self._dispatcher.tiers_of
         engine = Engine(self._tasks, self._plans, self._take, self._keep, self._entry, self._carry_out, tiers_of)
         self._letters = Letters(world, journal, engine, notes)
@@ -124,6 +128,7 @@ class Supervisor:
         self._emissions = Emissions(world, settings.max_emitted_bytes, self._record_emitted, self._watchers.tell)
         self._alarms = Alarms(world, self._tasks, self._take, self._retries.late)
         self._gate = Gate(settings)
+        self._rest = Rest(world, self._tasks, settings.rest_after_s)
         self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
 
     def _tier_setup(self, shard: str, resources: str, tier: TierPlan) -> dict[str, Any]:
@@ -144,6 +149,8 @@ class Supervisor:
         await self._journal.close()
 
     def receive(self, ask: Ask) -> None:
+        if ask.kind not in ("status", "last_words", "rest"):
+            self._rest.disturb()
         match ask.kind:
             case "submit":
                 self._submit(ask)
@@ -163,11 +170,10 @@ class Supervisor:
                 ask.reply(self._status())
             case "last_words":
                 self._last_words.promise(ask)
+            case "rest":
+                self._rest.promise(ask)
             case "forget":
-                busy = {id.partition("/")[0] for id in self._tasks}
-                ids = [id for id in ask.payload if id not in busy]
-                changes = [*(Forget(id) for id in ids), *self._letters.forgotten(ids)]
-                self._journal.write(changes, lambda: ask.reply(sorted(busy.intersection(ask.payload))))
+                self._retention.forget(ask, {id.partition("/")[0] for id in self._tasks})
             case _:
                 raise NotFound(what="message kind", name=ask.kind)
 
@@ -190,7 +196,8 @@ class Supervisor:
         plan = self._define(ask.payload["definition"], ask.payload["code"])
         answer = {"hash": plan.hash, "epoch": self._journal.epoch}
         try:
-            await self._dispatcher.start(plan)
+            with self._rest.busy():
+                await self._dispatcher.start(plan)
         except PodiumError as error:
             ask.refuse(error)
         else:
@@ -213,13 +220,19 @@ class Supervisor:
         """submit {"hash", "follow", "tasks": […]}, each as `Intake` reads it.
 
         One durable acknowledgement for all: [[id, null] or [null, error], …], as the answer, or with "follow"
-        as a chunk ["ack", …], and then a chunk "done" for each task as it ends.
+        as a chunk ["ack", …], and then a chunk "done" for each task as it ends. With "attend" instead of "follow",
+        an offset, from a supervisor above, about one task: chunks are what is to be told of it, the answer its end.
         """
         plan = self._plans.get(ask.payload["hash"])
         if plan is None:
             raise NotFound(what="workflow version", name=ask.payload["hash"][:12], hint="deploy it first")
         self._check_not_down()
-        self._intake.take(plan, ask.payload["tasks"], partial(self._acknowledge, ask, ask.payload["follow"]))
+        tasks, since = ask.payload["tasks"], ask.payload.get("attend")
+        if since is None:
+            self._intake.take(plan, tasks, partial(self._acknowledge, ask, ask.payload["follow"]))
+        else:
+            ((id, _, _, _, _, again, *_),) = tasks
+            self._intake.take(plan, tasks, lambda _acks, _ended: self._desk.attend(ask, id, since, not again))
 
     def _check_not_down(self) -> None:
         if self._abandoned is not None:
@@ -262,37 +275,29 @@ class Supervisor:
 
     def _take(self, task: TaskState, event: Event, attempt: int = 1) -> None:
         """Event in: fold it, make it durable, then carry out what follows. Nothing happens to a task that has ended."""
-        if task.outcome is not None:
-            return
-        emitted = self._emissions.taken(task)
-        for each in (*emitted, event):
-            effects = apply(task, each)
-        self._tally.happened(event)
-        self._lifecycle.happened(task, event.at)
-        told = self._watchers.see(task, [*((each, each.attempt) for each in emitted), (event, attempt)])
-        entry = self._entry(task, [*emitted, event])
-        changes = [entry, *self._standing(task)]
-        self._journal.write(changes, partial(self._committed, task, told, effects, entry.n))
+        if task.outcome is None:
+            self._record(task, [*self._emissions.taken(task), (event, attempt)])
 
     def _record_emitted(self, task: TaskState) -> None:
         """Make what the task has emitted durable; its watchers hear of it then."""
         emitted = self._emissions.taken(task)
         if task.outcome is None and emitted:
-            for event in emitted:
-                apply(task, event)
-            told = self._watchers.see(task, [(event, event.attempt) for event in emitted])
-            entry = self._entry(task, list(emitted))
-            self._journal.write([entry], partial(self._committed, task, told, [], entry.n))
+            self._record(task, emitted)
 
-    def _standing(self, task: TaskState) -> list[Change]:
-        """The task's status, if it is parked now, or not any more."""
-        before = task.record.status
-        if task.outcome is not None or "parked" not in (before, task.status) or task.status == before:
-            return []
-        task.record = replace(task.record, status=task.status)  # type: ignore[arg-type]
-        if task.status == "parked":
-            self._watchers.tell(task.record.task_id, parked_event(self._world.now()))
-        return [Standing(task.record.task_id, task.status)]
+    def _record(self, task: TaskState, events: list[tuple[Event, int]]) -> None:
+        effects: list[Effect] = []
+        for event, _ in events:
+            effects = apply(task, event)
+            self._tally.happened(event)
+        self._lifecycle.happened(task, event.at)
+        told = self._watchers.see(task, events)
+        entry = self._entry(task, [event for event, _ in events])
+        changes: list[Change] = [entry]
+        if is_parked_or_was(task):
+            changes.append(standing(task, task.status))
+            if task.status == "parked":
+                self._watchers.tell(task.record.task_id, parked_event(self._world.now()))
+        self._journal.write(changes, partial(self._committed, task, told, effects, entry.n))
 
     def _entry(self, task: TaskState, events: list[Event]) -> Entry:
         return entry_of(task, events, self._world.now())
@@ -378,17 +383,15 @@ class Supervisor:
         if told[0] == "chunk":
             self._emissions.add(task, place, told[1])
             return
-        if told[0] == "started":
-            self._mark_running(task)
+        if told[0] == "below":
+            self._emissions.relay(task, place, told[1])
+            return
+        if told[0] == "started" and task.record.status == "pending":
+            self._journal.write([standing(task, "running")])
         if self._watchers.is_watched(task_id):
             kind, value = told[0], told[1:]
             said = value[0] if len(value) == 1 else value or None
             event = [kind, self._world.now(), place.path, place.attempt, said, None]
             self._watchers.tell(task_id, event)
             if kind == "started" and not isinstance(place.node, Step):
-                self._dispatcher.watch(task, partial(self._desk.relay, task_id))
-
-    def _mark_running(self, task: TaskState) -> None:
-        if task.record.status == "pending":
-            task.record = replace(task.record, status="running")
-            self._journal.write([Standing(task.record.task_id, "running")])
+                self._dispatcher.watch(task, partial(self._desk.relay, task))

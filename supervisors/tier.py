@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..protocols.errors import PeerLost, PeerUnreachable, PodiumError, SpawnFailed, Unknown, from_wire
+from ..protocols.errors import Overloaded, PeerLost, PeerUnreachable, PodiumError, SpawnFailed, Unknown, from_wire
 from ..protocols.values import Value
 from .family import Family
 from .ports import Line, Needs, Reply, World
@@ -33,8 +33,12 @@ class Errand:
     task: list[Value]
     """As `Intake` reads it."""
     hash: str
+    on_event: Callable[[list[Value]], None]
+    """Gets what the task above is to record of the run, as watchers of the run see it, from `heard` on."""
     on_result: Callable[[list[Value]], None]
     """Gets ["ok", output, 0.0, what it lacks] or ["fail", failure, 0.0, False]."""
+    heard: int = 0
+    """Offset in the record of the run of what is to be told next."""
     continues: str | None = None
     """The run that failed, or was cancelled, of the task that the task above continues."""
     watcher: Callable[[Value], None] | None = None
@@ -133,8 +137,8 @@ class Tier:
 
     def _send_task(self, errand: Errand) -> None:
         assert self._line is not None
-        message = {"hash": errand.hash, "follow": True, "tasks": [errand.task]}
-        self._line.send("submit", message, self._refused, self._on_chunk)
+        message = {"hash": errand.hash, "attend": errand.heard, "tasks": [errand.task]}
+        self._line.send("submit", message, partial(self._ended, errand), partial(self._told, errand))
         if errand.watcher is not None:
             self._send_watch(errand)
 
@@ -142,18 +146,23 @@ class Tier:
         if self._line is not None and errand.watcher is not None:
             self._line.send("watch", [errand.task[0], 0], lambda _reply: None, errand.watcher)
 
-    def _on_chunk(self, chunk: list[Value]) -> None:
-        if chunk[0] != "done":
-            return
-        _, id, status, result, failure, _at, degraded = chunk
-        errand = self._errands.pop(id, None)
-        if errand is not None:
-            ended = ["ok", result, 0.0, degraded] if status == "completed" else ["fail", failure, 0.0, False]
-            errand.on_result(ended)
+    def _told(self, errand: Errand, event: list[Value]) -> None:
+        if event[5] >= errand.heard and self._errands.get(str(errand.task[0])) is errand:
+            errand.heard = event[5] + 1
+            errand.on_event(event)
 
-    def _refused(self, reply: Reply) -> None:
-        if reply.error is not None and not isinstance(reply.error, Unknown):
+    def _ended(self, errand: Errand, reply: Reply) -> None:
+        if isinstance(reply.error, Unknown) or self._errands.get(str(errand.task[0])) is not errand:
+            return
+        if isinstance(reply.error, Overloaded):  # we were too far behind, and are not any more
+            errand.task[5] = True
+            self._send_task(errand)
+        elif reply.error is not None:
             self._world.crash(reply.error)
+        else:
+            del self._errands[str(errand.task[0])]
+            _, _, status, result, failure, _at, degraded = reply.value
+            errand.on_result(["ok", result, 0.0, degraded] if status == "completed" else ["fail", failure, 0.0, False])
 
     async def start(self) -> None:
         self._turn += 1

@@ -24,6 +24,7 @@ from .events import (
     Event,
     Overdue,
     Redriven,
+    Relayed,
     Restarted,
     StepBegan,
     StepFailed,
@@ -36,6 +37,13 @@ from .state import TaskState
 
 MAX_BACKLOG = 10_000
 """Events that may wait for one reader."""
+_RELAYED = frozenset({"chunk", "cut", "retrying", "lost", "failed", "timed_out"})
+
+
+def is_relayed(event: list[Value]) -> bool:
+    """Whether the record of the whole task has it, too, if it is of a nested Hierarchy: chunks, and what makes them
+    count no more."""
+    return event[0] in _RELAYED and event[2] != "" and event[5] is not None
 
 
 @dataclass(slots=True, eq=False)
@@ -51,19 +59,36 @@ class Watch:
     """Recorded events before this offset are not told."""
     behind: list[tuple[int, list[Value]]] | None = field(default_factory=list)
     """Live events that wait until the past is told; None when it is."""
-    end: list[Value] | None = None
-    """The last event, if the task ended before the past was told."""
+    end: tuple[TaskRecord, int] | None = None
+    """How the task ended, and the offset of that, if the past was not told by then."""
 
     def tell(self, event: list[Value]) -> None:
         if event[5] is None or event[5] >= self.since:
             self.ask.chunk(event)
 
-    def finish(self, end: list[Value]) -> None:
+    def finish(self, record: TaskRecord, offset: int) -> None:
         if self.behind is not None:
-            self.end = end
+            self.end = (record, offset)
         else:
-            self.tell(end)
-            self.ask.reply()
+            self.close(record, offset)
+
+    def close(self, record: TaskRecord, offset: int) -> None:
+        """The last that it is told."""
+        self.tell(end_event(record, offset))
+        self.ask.reply()
+
+
+@dataclass(slots=True, eq=False)
+class Attendance(Watch):
+    """Of the supervisor above, whose task this one is a part of: it gets what it is to record, and as the answer how
+    the task ended."""
+
+    def tell(self, event: list[Value]) -> None:
+        if is_relayed(event):
+            Watch.tell(self, event)
+
+    def close(self, record: TaskRecord, offset: int) -> None:
+        self.ask.reply(done_chunk(record))
 
 
 class Watchers:
@@ -91,7 +116,7 @@ class Watchers:
             if not follow.left:
                 follow.ask.reply()
         for watch in self._watches.pop(record.task_id, ()):
-            watch.finish(end_event(record, offset))
+            watch.finish(record, offset)
 
     def _unfollow(self, follow: Follow) -> None:
         for id in follow.left:
@@ -102,11 +127,9 @@ class Watchers:
                     del self._follows[id]
         follow.ask.reply()
 
-    def watch(self, ask: Ask, task_id: str, since: int) -> Watch:
-        watch = Watch(ask, since)
+    def add(self, watch: Watch, task_id: str) -> None:
         self._watches[task_id].append(watch)
-        ask.on_cancel = lambda: self._unwatch(watch, task_id)
-        return watch
+        watch.ask.on_cancel = lambda: self._unwatch(watch, task_id)
 
     def _unwatch(self, watch: Watch, task_id: str, why: PodiumError | None = None) -> None:
         watches = self._watches.get(task_id, [])
@@ -127,7 +150,7 @@ class Watchers:
         for event in [event for event in past if (event[0], event[2], event[3]) not in live] + later:
             watch.tell(event)
         if watch.end is not None:
-            watch.finish(watch.end)
+            watch.finish(*watch.end)
 
     def is_watched(self, task_id: str) -> bool:
         return task_id in self._watches
@@ -161,6 +184,8 @@ def told_events(events: list[tuple[Event, int]], first: int) -> list[list[Value]
             told += [["chunk", event.at, event.path, event.attempt, chunk] for chunk in event.chunks]
             if event.is_cut:
                 told.append(["cut", event.at, event.path, event.attempt, None])
+        elif isinstance(event, Relayed):
+            told += event.events
         else:
             seen = _seen(event, attempt)
             told += [] if seen is None else [seen]
@@ -178,6 +203,8 @@ def count_told(event: Event) -> int:
     """How many events watchers see of a journalled one."""
     if isinstance(event, Emitted):
         return len(event.chunks) + event.is_cut
+    if isinstance(event, Relayed):
+        return len(event.events)
     return not isinstance(event, Cancelled | Abandoned | Due | StepBegan)
 
 
@@ -201,7 +228,7 @@ def _seen(event: Event, attempt: int) -> list[Value] | None:
             return ["redriven", event.at, "", 1, event.of]
         case Dropped():
             return ["dropped", event.at, "", 1, None]
-        case Cancelled() | Abandoned() | Due() | StepBegan() | Emitted():
+        case Cancelled() | Abandoned() | Due() | StepBegan() | Emitted() | Relayed():
             return None
 
 

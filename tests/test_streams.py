@@ -18,7 +18,7 @@ WORDS = [f"w{n}" for n in range(40)]
 
 @podium.protocol(concurrency=10)
 async def speak(ctx: podium.Context, input: dict) -> str:
-    for word in input["words"]:
+    for word in input["words"] * input.get("times", 1):
         ctx.emit(word)
         if input.get("pause_s"):
             await asyncio.sleep(input["pause_s"])
@@ -34,6 +34,15 @@ async def stammer(ctx: podium.Context, input: dict) -> str:
 
 
 SPEECH = Workflow("speech", Sequence(speak, sample.echo))
+
+
+def deep(member):
+    """A workflow in which `member` works for a Hierarchy in a Hierarchy, each with a supervisor of its own."""
+    inner = podium.Hierarchy(sample.lead, team={"member": member}, name="inner")
+    return Workflow("deep", Sequence(podium.Hierarchy(sample.lead, team={"inner": inner}, name="outer"), sample.echo))
+
+
+DEEP = "outer/inner/member"
 
 
 def words_of(events):
@@ -159,6 +168,74 @@ def test_nothing_is_lost_or_told_twice_whatever_dies(seed):
         assert [offset for offset, *_ in story] == list(range(len(story)))
         assert story == late
         assert words["speak"] == WORDS
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_of_nested_hierarchies_nothing_is_lost_or_told_twice_whatever_dies(seed):
+    tree = deep(Step(speak, with_={"words": repr(WORDS), "pause_s": "0.05"}))
+
+    async def work(engine):
+        tasks = [await engine.submit(tree, {}) for _ in range(2)]
+        stories = []
+        for task in tasks:
+            story = []
+            while not story or not story[-1].is_last:
+                since = 1 + max((event.offset for event in story if event.offset is not None), default=-1)
+                story += await read(task, since, most=sim.rng.randrange(1, 12))
+            stories.append((recorded(story), await read(task)))
+        return stories
+
+    faults = Faults(lose_reply=0.05, lose_request=0.05, repeat=0.05, kills=6)
+    sim = Simulation(seed=seed, faults=faults, top_restart_intensity=100, restart_intensity=100)
+    for story, late in sim.run(work):
+        assert [offset for offset, *_ in story] == list(range(len(story)))
+        assert story == recorded(late)
+        assert words_of(late)[DEEP] == WORDS
+
+
+def test_a_late_reader_of_nested_hierarchies_gets_what_a_live_one_got_in_the_same_order():
+    tree = deep(Step(stammer))
+
+    async def work(engine):
+        task = await engine.submit(tree, {})
+        return await read(task), await read(task)
+
+    live, late = Simulation().run(work)
+    assert recorded(live) == recorded(late)
+    told = [(event.kind, event.attempt, event.value) for event in live if event.step == DEEP]
+    assert [each[:2] for each in told if each[0] != "started"] == [
+        ("chunk", 1),
+        ("retrying", 1),
+        ("chunk", 2),
+        ("retrying", 2),
+        ("chunk", 3),
+        ("finished", 3),
+    ]
+    assert words_of(late) == {DEEP: ["try 3"]}
+
+
+def test_a_task_is_cut_by_what_its_nested_hierarchies_emit():
+    tree = deep(Step(speak, with_={"words": repr(["x" * 100]), "times": "50", "pause_s": "0.05"}))
+
+    async def work(engine):
+        task = await engine.submit(tree, {})
+        return await read(task), await read(task)
+
+    live, late = Simulation(max_emitted_bytes=1_000).run(work)
+    assert [event.kind for event in late].count("chunk") == 6
+    assert [event.kind for event in late].count("cut") == 1
+    assert [event.kind for event in live].count("chunk") == 50
+    assert recorded(live) == recorded(late)
+
+
+def test_a_supervisor_that_falls_behind_its_tier_hears_all_of_it(monkeypatch):
+    monkeypatch.setattr(watchers, "MAX_BACKLOG", 3)
+    tree = deep(Step(speak, with_={"words": repr(WORDS), "times": "20"}))
+
+    async def work(engine):
+        return await read(await engine.submit(tree, {}))
+
+    assert words_of(Simulation(faults=Faults(delay_s=0.3)).run(work)) == {DEEP: WORDS * 20}
 
 
 def test_a_slow_reader_holds_up_nobody_and_loses_nothing(monkeypatch):

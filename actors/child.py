@@ -1,0 +1,29 @@
+"""One actor below the coordinator: its state, and who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..supervisors.ports import Line
+from ..supervisors.restarts import Restarts
+from ..supervisors.settings import Governance
+
+
+class Child:
+    def __init__(self, address: str, settings: Governance) -> None:
+        self.address = address
+        self.restarts = Restarts(settings.top_restarts)
+        self.line: Line | None = None
+        self.starting: asyncio.Task[None] | None = None
+        """While it is started, or laid to rest."""
+        self.last_words: str | None = None
+        """Why it gave up, if it did."""
+        self.waits: str | None = None
+        """What keeps it from starting, if that may pass by itself."""
+        self.down: str | None = None
+        """Why it is not started any more."""
+
+    @property
+    def name(self) -> str:
+        """The workflow's name, or what stands for it in the address."""
+        return self.address.partition("/")[2] or self.address
