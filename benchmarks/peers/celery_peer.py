@@ -1,0 +1,46 @@
+"""Celery with Redis, which writes every command to its append-only file with fsync: chains, one worker of 100 threads.
+
+A task is acknowledged when it has run, so that it runs again if its worker dies.
+
+    REDIS_SERVER=path/of/redis-server python celery_peer.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from servers import free_port, running, wait_for
+from work import Peer, measure
+
+
+@contextmanager
+def peer() -> Iterator[Peer]:
+    port = free_port()
+    os.environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        server = [os.environ["REDIS_SERVER"], "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+        stack.enter_context(running([*server, *durable]))
+        wait_for(port)
+        worker = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--loglevel", "ERROR"]
+        stack.enter_context(running([*worker, "--pool", "threads", "--concurrency", "100", "--without-gossip"]))
+        from celery import chain, chord
+        from celery_tasks import add, part, total
+
+        def many(inputs: list[dict]) -> list[dict]:
+            under_way = [chain(add.s(input), add.s(), add.s()).apply_async() for input in inputs]
+            return [each.get(timeout=120) for each in under_way]
+
+        def fan(count: int, sleep_s: float) -> int:
+            return chord([part.s(number, sleep_s) for number in range(count)])(total.s()).get(timeout=120)
+
+        yield Peer(many, fan)
+
+
+if __name__ == "__main__":
+    measure("Celery, Redis", "celery", "broker only", peer)

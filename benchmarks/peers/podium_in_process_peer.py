@@ -1,0 +1,11 @@
+"""Podium without a cluster: actors, journal and steps in this process."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from podium_peer import peer
+from work import measure
+
+if __name__ == "__main__":
+    measure("Podium, in process", "podium", "each step", partial(peer, "inprocess"))

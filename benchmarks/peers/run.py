@@ -1,0 +1,200 @@
+"""How fast is Podium against systems that do the same work, in the same run?
+
+W1, W2, W3 and W5 of each peer, written as its own documentation advises, each in an environment of its own under
+build/peers (made at the first run). In each round every peer runs once, in a process of its own, in turns, so that the
+machine's drift hits all. What each makes durable, and when, is in the table: Podium commits every step's output with
+synchronous=FULL before the next one starts.
+
+    python benchmarks/peers/run.py [--rounds 3] [--tasks 1000] [--only dbos,podium] [--write]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+BUILD = ROOT / "build" / "peers"
+sys.path.insert(0, str(HERE.parent))
+
+from harness import machine  # noqa: E402
+
+FIGURES = {
+    "w1": "W1 tasks/s",
+    "w2_p50": "W2 p50 ms",
+    "w2_p99": "p99 ms",
+    "w3": "W3 ms",
+    "w3_sleep": "W3 50 ms each",
+    "first_s": "first result s",
+    "memory_mb": "memory MB",
+}
+WITHIN_S = 300.0
+"""For one run of one peer."""
+BEGIN, END = "<!-- made by benchmarks/peers/run.py -->", "<!-- end of peers -->"
+DEBIAN = ("redis-server", "redis-tools", "libjemalloc2", "liblua5.1-0", "lua-bitop", "lua-cjson", "liblzf1")
+
+
+@dataclass
+class Candidate:
+    name: str
+    packages: list[str] = field(default_factory=list)
+    """With their versions; none for the project's own environment."""
+    in_process: bool = False
+    npm: str = ""
+    debian: tuple[str, ...] = ()
+    results: list[dict[str, Any]] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return BUILD / self.name
+
+    @property
+    def python(self) -> str:
+        return str(self.folder / "bin" / "python") if self.packages else sys.executable
+
+
+CANDIDATES = [
+    Candidate("podium"),
+    Candidate("ray"),
+    Candidate("restate", ["restate-sdk==1.3.0", "granian==2.8.7"], npm="@restatedev/restate-server@1"),
+    Candidate("celery", ["celery[redis]==5.7.0"], debian=DEBIAN),
+    Candidate("dask", ["distributed==2026.8.0"]),
+    Candidate("podium_in_process", in_process=True),
+    Candidate("burr", ["burr==0.42.0"], in_process=True),
+    Candidate("langgraph", ["langgraph==1.2.24", "langgraph-checkpoint-sqlite==3.1.2"], in_process=True),
+    Candidate("dbos", ["dbos==3.4.0"], in_process=True),
+    Candidate("pydantic_graph", ["pydantic-graph==2.68.0"], in_process=True),
+]
+
+
+def install(candidate: Candidate) -> None:
+    """Make its environment, if it is not there. Raises CalledProcessError."""
+    done = candidate.folder / "installed.txt"
+    wanted = "\n".join([*candidate.packages, candidate.npm, *candidate.debian])
+    if not candidate.packages or (done.exists() and done.read_text() == wanted):
+        return
+    print(f"installing {candidate.name} …", flush=True)
+    call([sys.executable, "-m", "venv", str(candidate.folder)])
+    call([candidate.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *candidate.packages])
+    if candidate.npm:
+        call(["npm", "install", "--silent", "--no-save", candidate.npm], cwd=candidate.folder)
+    if candidate.debian:
+        call(["apt-get", "download", *candidate.debian], cwd=candidate.folder)
+        for package in candidate.folder.glob("*.deb"):
+            call(["dpkg", "-x", str(package), str(candidate.folder / "debian")])
+    done.write_text(wanted)
+
+
+def call(command: list[str], cwd: Path | None = None) -> None:
+    subprocess.run(command, check=True, cwd=cwd, capture_output=True, text=True)
+
+
+def environment(candidate: Candidate) -> dict[str, str]:
+    folder = candidate.folder
+    found = dict(os.environ)
+    if candidate.npm:
+        found["RESTATE_SERVER"] = str(next(folder.glob("node_modules/@restatedev/restate-server-*/bin/restate-server")))
+    if candidate.debian:
+        found["REDIS_SERVER"] = str(folder / "debian/usr/bin/redis-server")
+        found["LD_LIBRARY_PATH"] = str(next(folder.glob("debian/usr/lib/*-linux-gnu")))
+    return found
+
+
+def run(candidate: Candidate, tasks: int) -> None:
+    """One run; what kept the last one from having a result is kept as its problem."""
+    candidate.problem = ""
+    command = [candidate.python, str(HERE / f"{candidate.name}_peer.py"), "--tasks", str(tasks)]
+    try:
+        install(candidate)
+        done = subprocess.run(
+            command, env=environment(candidate), capture_output=True, text=True, timeout=WITHIN_S, check=True
+        )
+        candidate.results.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"{candidate.name}: {candidate.results[-1]['w1']:,.0f} tasks/s", flush=True)
+    except subprocess.CalledProcessError as error:
+        candidate.problem = ((error.stderr or error.stdout or "").strip().splitlines() or [str(error)])[-1]
+    except (subprocess.TimeoutExpired, OSError, StopIteration, ValueError) as error:
+        candidate.problem = str(error) or type(error).__name__
+    if candidate.problem:
+        print(f"{candidate.name} failed: {candidate.problem}", flush=True)
+
+
+def cell(candidate: Candidate, figure: str) -> str:
+    values = [result[figure] for result in candidate.results if result[figure] is not None]
+    if not values:
+        return "–"
+    digits = 0 if figure in ("w1", "memory_mb") else 2 if median(values) < 1 else 1
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
+
+
+def table(candidates: list[Candidate], ours: Candidate) -> str:
+    """Of those that have results, with W1 of ours over theirs."""
+    lines = ["| system | durable | " + " | ".join(FIGURES.values()) + " | ours over it, W1 |"]
+    lines.append("|---" * (len(FIGURES) + 3) + "|")
+    for each in candidates:
+        if not each.results:
+            lines.append(f"| {each.name} | failed: {each.problem} |" + " |" * (len(FIGURES) + 1))
+            continue
+        first = each.results[0]
+        ratio = f"{w1(ours) / w1(each):.1f}" if ours.results else "–"
+        cells = " | ".join(cell(each, figure) for figure in FIGURES)
+        lines.append(f"| {first['peer']} {first['version']} | {first['durable']} | {cells} | {ratio} |")
+    return "\n".join(lines)
+
+
+def w1(candidate: Candidate) -> float:
+    return median(result["w1"] for result in candidate.results)
+
+
+def report(candidates: list[Candidate]) -> str:
+    parts = []
+    for title, in_process in (("Across processes", False), ("In one process", True)):
+        group = [each for each in candidates if each.in_process == in_process]
+        ours = [each for each in group if each.name.startswith("podium")]
+        if group:
+            parts.append(f"{title}, medians (from–to):\n\n" + table(group, ours[0] if ours else group[0]))
+    facts = ", ".join(f"{key} {value}" for key, value in machine().items())
+    return "\n\n".join([*parts, f"Machine: {facts}."])
+
+
+def write(text: str) -> None:
+    page = ROOT / "docs" / "performance.md"
+    old = page.read_text()
+    new = re.sub(f"(?s){re.escape(BEGIN)}.*{re.escape(END)}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", old)
+    if new == old:
+        raise SystemExit(f"{page.name} has no place for it: {BEGIN} … {END}")
+    page.write_text(new)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--tasks", type=int, default=1_000)
+    options.add_argument("--only", help="names, with commas between")
+    options.add_argument("--write", action="store_true", help="into docs/performance.md")
+    given = options.parse_args()
+    names = given.only.split(",") if given.only else [each.name for each in CANDIDATES]
+    candidates = [each for each in CANDIDATES if each.name in names]
+    for _ in range(given.rounds):
+        for candidate in candidates:
+            run(candidate, given.tasks)
+    text = report(candidates)
+    print(text)
+    print(json.dumps({"benchmark": "peers", "results": [each for one in candidates for each in one.results]}))
+    if given.write:
+        write(text)
+    sys.exit(any(not each.results for each in candidates))
+
+
+if __name__ == "__main__":
+    main()
