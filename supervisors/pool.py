@@ -162,8 +162,11 @@ class Pool:
 
     def _wait(self, job: Job) -> None:
         self._backlog.add(job)
-        self._feed()
-        self._lanes.look_ahead_soon(self.hosts)
+        if job.needs:
+            self._feed()
+            self._lanes.look_ahead_soon(self.hosts)
+        elif self._free_host(job) is not None:
+            self._feed()  # who came first goes first; without a free host nobody does
 
     def cancel(self, job: Job) -> None:
         """Stop the job. Its result is not reported; its permits come back when its code has ended."""

@@ -75,7 +75,7 @@ class Request(NamedTuple):
 
     @property
     def signature(self) -> Needs:
-        return tuple(sorted(self.needs.items()))
+        return tuple(sorted(self.needs.items())) if self.needs else ()
 
 
 @dataclass(slots=True, eq=False)
@@ -111,7 +111,8 @@ class Waiting:
         if request.priority not in levels:
             levels[request.priority] = _Level(self._weight)
         levels[request.priority].add(waiter)
-        self.counts.update(request.needs.keys())
+        if request.needs:
+            self.counts.update(request.needs.keys())
 
     def remove(self, id: str) -> Request | None:
         """Withdraw a request and return it; unknown ids are fine."""
@@ -140,7 +141,8 @@ class Waiting:
         return request
 
     def _gone(self, request: Request, level: _Level) -> None:
-        self.counts.subtract(request.needs.keys())
+        if request.needs:
+            self.counts.subtract(request.needs.keys())
         if not level:
             levels = self._groups[request.signature]
             del levels[request.priority]
