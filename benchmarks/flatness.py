@@ -52,8 +52,9 @@ def main() -> None:
     kept = Row("an open task", "memory", "kB")
     with tempfile.TemporaryDirectory() as data, podium.connect(data=data) as engine:
         throughput(chain(engine), 300)
-        few.values += [throughput(chain(engine), FEW) for _ in range(9)]
-        many.values.append(throughput(chain(engine), given.many))
+        for _ in range(3):
+            few.values += [throughput(chain(engine), FEW) for _ in range(5)]
+            many.values.append(throughput(chain(engine), given.many))
         after.values += [throughput(chain(engine), FEW) for _ in range(9)]
         engine.submit(OPEN, {"n": 0})
         before = memory_mb(engine, "hanging")

@@ -152,7 +152,7 @@ class Pool:
             self._refuse(job, failure)
 
     def _enqueue(self, job: Job) -> None:
-        if self.blocked is None:
+        if self.blocked is None and any(host.line is None for host in self.hosts):
             self._family.start_soon(self.hosts)
         host = None if job.needs or len(self._backlog) else self._free_host(job)
         if host is not None:
