@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 SEEDS ?= 20000
 KILLS ?= 200
 MINUTES ?= 10
+ROUNDS ?= 3
 
-.PHONY: demo test check bench soak sweep mutants chaos steady conformance clean
+.PHONY: demo test check bench bench-peers soak sweep mutants chaos steady conformance clean
 
 demo: $(STAMP)
 	$(BIN)/podium run examples/repo_brief/brief.yaml --input path="$(CURDIR)"
@@ -25,7 +26,11 @@ check: $(STAMP)
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p podium
 
 bench: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
 	$(BIN)/python benchmarks/all.py
+
+bench-peers: $(STAMP)
+	$(BIN)/python benchmarks/peers/run.py --rounds $(ROUNDS)
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak --seeds $(SEEDS)

@@ -26,7 +26,10 @@ BENCHMARKS: dict[str, list[str]] = {
     "policies": [],
     "contention": [],
     "asking": [],
-    "flatness": ["--many", "20000"],
+    "flatness": ["--many", "10000"],
+    "journal": ["--repeats", "3"],
+    "exchange": ["--repeats", "3"],
+    "breakdown": ["--repeats", "4"],
 }
 BEGIN, END = "<!-- made by benchmarks/all.py -->", "<!-- end -->"
 

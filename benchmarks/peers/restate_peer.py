@@ -19,7 +19,7 @@ from typing import Any
 from servers import free_port, running
 from work import Peer, measure
 
-CONNECTIONS = 64
+CONNECTIONS = 256
 READY_S = 60.0
 
 
@@ -96,7 +96,9 @@ def peer() -> Iterator[Peer]:
         }
         stack.enter_context(running([os.environ["RESTATE_SERVER"], "--no-logo"], **settings))
         serving = [sys.executable, "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1"]
-        stack.enter_context(running([*serving, "--port", str(own), "--http", "2", "restate_service:app"]))
+        stack.enter_context(
+            running([*serving, "--port", str(own), "--http", "2", "--loop", "uvloop", "restate_service:app"])
+        )
         post(f"http://127.0.0.1:{admin}/deployments", {"uri": f"http://127.0.0.1:{own}"})
         runner, client = stack.enter_context(asyncio.Runner()), Client(ingress)
         yield Peer(lambda inputs: runner.run(client.many(inputs)), lambda *of: runner.run(client.fan(*of)))

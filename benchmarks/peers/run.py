@@ -66,7 +66,9 @@ class Candidate:
 CANDIDATES = [
     Candidate("podium"),
     Candidate("ray"),
-    Candidate("restate", ["restate-sdk==1.3.0", "granian==2.8.7"], npm="@restatedev/restate-server@1"),
+    Candidate(
+        "restate", ["restate-sdk==1.3.0", "granian==2.8.7", "uvloop==0.23.0"], npm="@restatedev/restate-server@1"
+    ),
     Candidate("celery", ["celery[redis]==5.7.0"], debian=DEBIAN),
     Candidate("dask", ["distributed==2026.8.0"]),
     Candidate("podium_in_process", in_process=True),
