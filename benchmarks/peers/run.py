@@ -14,8 +14,10 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -24,9 +26,11 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "peers"
+PAGE = ROOT / "docs" / "performance.md"
 sys.path.insert(0, str(HERE.parent))
 
 from harness import machine  # noqa: E402
+from work import family  # noqa: E402
 
 FIGURES = {
     "w1": "W1 tasks/s",
@@ -37,8 +41,8 @@ FIGURES = {
     "first_s": "first result s",
     "memory_mb": "memory MB",
 }
-WITHIN_S = 300.0
-"""For one run of one peer."""
+ENDS_WITHIN_S = 20.0
+"""A peer that is told to end."""
 BEGIN, END = "<!-- made by benchmarks/peers/run.py -->", "<!-- end of peers -->"
 DEBIAN = ("redis-server", "redis-tools", "libjemalloc2", "liblua5.1-0", "lua-bitop", "lua-cjson", "liblzf1")
 
@@ -49,10 +53,13 @@ class Candidate:
     packages: list[str] = field(default_factory=list)
     """With their versions; none for the project's own environment."""
     in_process: bool = False
+    across: bool = True
+    """Whether it belongs among those across processes."""
     npm: str = ""
     debian: tuple[str, ...] = ()
     results: list[dict[str, Any]] = field(default_factory=list)
-    problem: str = ""
+    problems: list[str] = field(default_factory=list)
+    """One for each run without a result."""
 
     @property
     def folder(self) -> Path:
@@ -71,11 +78,11 @@ CANDIDATES = [
     ),
     Candidate("celery", ["celery[redis]==5.7.0"], debian=DEBIAN),
     Candidate("dask", ["distributed==2026.8.0"]),
-    Candidate("podium_in_process", in_process=True),
-    Candidate("burr", ["burr==0.42.0"], in_process=True),
-    Candidate("langgraph", ["langgraph==1.2.24", "langgraph-checkpoint-sqlite==3.1.2"], in_process=True),
+    Candidate("podium_in_process", in_process=True, across=False),
+    Candidate("burr", ["burr==0.42.0"], in_process=True, across=False),
+    Candidate("langgraph", ["langgraph==1.2.24", "langgraph-checkpoint-sqlite==3.1.2"], in_process=True, across=False),
     Candidate("dbos", ["dbos==3.4.0"], in_process=True),
-    Candidate("pydantic_graph", ["pydantic-graph==2.68.0"], in_process=True),
+    Candidate("pydantic_graph", ["pydantic-graph==2.68.0"], in_process=True, across=False),
 ]
 
 
@@ -112,23 +119,56 @@ def environment(candidate: Candidate) -> dict[str, str]:
     return found
 
 
-def run(candidate: Candidate, tasks: int) -> None:
-    """One run; what kept the last one from having a result is kept as its problem."""
-    candidate.problem = ""
+def run(candidate: Candidate, tasks: int, within_s: float) -> None:
+    """One run; what kept it from having a result is kept as a problem."""
     command = [candidate.python, str(HERE / f"{candidate.name}_peer.py"), "--tasks", str(tasks)]
     try:
         install(candidate)
-        done = subprocess.run(
-            command, env=environment(candidate), capture_output=True, text=True, timeout=WITHIN_S, check=True
-        )
-        candidate.results.append(json.loads(done.stdout.splitlines()[-1]))
+        candidate.results.append(json.loads(output(command, environment(candidate), within_s).splitlines()[-1]))
         print(f"{candidate.name}: {candidate.results[-1]['w1']:,.0f} tasks/s", flush=True)
+        return
     except subprocess.CalledProcessError as error:
-        candidate.problem = ((error.stderr or error.stdout or "").strip().splitlines() or [str(error)])[-1]
-    except (subprocess.TimeoutExpired, OSError, StopIteration, ValueError) as error:
-        candidate.problem = str(error) or type(error).__name__
-    if candidate.problem:
-        print(f"{candidate.name} failed: {candidate.problem}", flush=True)
+        problem = last_error(error.stderr or error.stdout or "") or str(error)
+    except subprocess.TimeoutExpired:
+        problem = f"ran out of time: {within_s:.0f} s allowed (--within)"
+    except (OSError, StopIteration, ValueError, IndexError) as error:
+        problem = str(error) or type(error).__name__
+    candidate.problems.append(problem)
+    print(f"{candidate.name} failed: {problem}", flush=True)
+
+
+def output(command: list[str], env: dict[str, str], within_s: float) -> str:
+    """What it prints. However this ends, nothing that the command has started goes on."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            out, err = process.communicate(timeout=within_s)
+        finally:
+            end(process)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, out, err)
+    return out
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """In order, and then for certain."""
+    if process.poll() is not None:
+        return
+    members = family(process.pid)
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=ENDS_WITHIN_S)
+        return
+    for pid in members:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def last_error(text: str) -> str:
+    """The last line that names an error of a traceback that mattered, not of one ignored while Python was ending."""
+    lines = text.partition("Exception ignored in")[0].strip().splitlines()
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
+    return (named or lines or [""])[-1]
 
 
 def cell(candidate: Candidate, figure: str) -> str:
@@ -141,16 +181,17 @@ def cell(candidate: Candidate, figure: str) -> str:
 
 def table(candidates: list[Candidate], ours: Candidate) -> str:
     """Of those that have results, with W1 of ours over theirs."""
-    lines = ["| system | durable | " + " | ".join(FIGURES.values()) + " | ours over it, W1 |"]
+    lines = ["| system | durable before the next step? | " + " | ".join(FIGURES.values()) + " | ours over it, W1 |"]
     lines.append("|---" * (len(FIGURES) + 3) + "|")
     for each in candidates:
         if not each.results:
-            lines.append(f"| {each.name} | failed: {each.problem} |" + " |" * (len(FIGURES) + 1))
+            lines.append(f"| {each.name} | failed: {each.problems[-1]} |" + " |" * (len(FIGURES) + 1))
             continue
         first = each.results[0]
         ratio = f"{w1(ours) / w1(each):.1f}" if ours.results else "–"
         cells = " | ".join(cell(each, figure) for figure in FIGURES)
-        lines.append(f"| {first['peer']} {first['version']} | {first['durable']} | {cells} | {ratio} |")
+        failed = f" ({len(each.problems)} runs failed: {each.problems[-1]})" if each.problems else ""
+        lines.append(f"| {first['peer']} {first['version']}{failed} | {first['durable']} | {cells} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -158,24 +199,28 @@ def w1(candidate: Candidate) -> float:
     return median(result["w1"] for result in candidate.results)
 
 
-def report(candidates: list[Candidate]) -> str:
+def report(candidates: list[Candidate], facts: dict[str, Any]) -> str:
     parts = []
-    for title, in_process in (("Across processes", False), ("In one process", True)):
-        group = [each for each in candidates if each.in_process == in_process]
+    groups = {
+        "Across processes": [each for each in candidates if each.across],
+        "In one process": [each for each in candidates if each.in_process],
+    }
+    for title, group in groups.items():
         ours = [each for each in group if each.name.startswith("podium")]
         if group:
             parts.append(f"{title}, medians (from–to):\n\n" + table(group, ours[0] if ours else group[0]))
-    facts = ", ".join(f"{key} {value}" for key, value in machine().items())
-    return "\n\n".join([*parts, f"Machine: {facts}."])
+    line = ", ".join(f"{key} {value}" for key, value in facts.items())
+    return "\n\n".join([*parts, f"Machine: {line}."])
 
 
 def write(text: str) -> None:
-    page = ROOT / "docs" / "performance.md"
-    old = page.read_text()
+    old = PAGE.read_text()
     new = re.sub(f"(?s){re.escape(BEGIN)}.*{re.escape(END)}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", old)
-    if new == old:
-        raise SystemExit(f"{page.name} has no place for it: {BEGIN} … {END}")
-    page.write_text(new)
+    PAGE.write_text(new)
+
+
+def has_place() -> bool:
+    return re.search(f"(?s){re.escape(BEGIN)}.*{re.escape(END)}", PAGE.read_text()) is not None
 
 
 def main() -> None:
@@ -183,19 +228,27 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--tasks", type=int, default=1_000)
     options.add_argument("--only", help="names, with commas between")
+    options.add_argument("--within", type=float, default=300.0, help="seconds for one run of one peer")
     options.add_argument("--write", action="store_true", help="into docs/performance.md")
     given = options.parse_args()
     names = given.only.split(",") if given.only else [each.name for each in CANDIDATES]
     candidates = [each for each in CANDIDATES if each.name in names]
+    if unknown := set(names) - {each.name for each in CANDIDATES}:
+        options.error(f"no such peer: {', '.join(sorted(unknown))}; there are {[each.name for each in CANDIDATES]}")
+    if given.write and not has_place():
+        options.error(f"{PAGE.name} has no place for it: {BEGIN} … {END}")
     for _ in range(given.rounds):
         for candidate in candidates:
-            run(candidate, given.tasks)
-    text = report(candidates)
+            run(candidate, given.tasks, given.within)
+    facts = machine()
+    text = report(candidates, facts)
     print(text)
-    print(json.dumps({"benchmark": "peers", "results": [each for one in candidates for each in one.results]}))
+    results = [each for one in candidates for each in one.results]
+    problems = {each.name: each.problems for each in candidates if each.problems}
+    print(json.dumps({"benchmark": "peers", "results": results, "problems": problems, "machine": facts}))
     if given.write:
         write(text)
-    sys.exit(any(not each.results for each in candidates))
+    sys.exit(bool(problems))
 
 
 if __name__ == "__main__":

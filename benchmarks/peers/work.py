@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -42,10 +44,12 @@ def measure(name: str, package: str, durable: str, peer: Callable[[], AbstractCo
     options.add_argument("--singles", type=int, default=200)
     options.add_argument("--fans", type=int, default=10)
     given = options.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what the peer has started
     with peer() as at_work:
         checked(at_work, 1)
         first_s = seconds_of_life()
-        checked(at_work, WARM_UP)
+        for _ in range(WARM_UP):
+            checked(at_work, 1)
         checked(at_work, min(given.tasks, 200))
         singles = sorted(timed(lambda: checked(at_work, 1)) * 1000 for _ in range(given.singles))
         fans, naps = (fan_ms(at_work, given.fans, sleep_s) for sleep_s in (0.0, SLEEP_S))
@@ -99,25 +103,26 @@ def seconds_of_life() -> float:
 
 def memory_mb() -> float:
     """Of this process and all below it, shared pages shared out."""
-    return sum(pss_kb(pid) for pid in family()) / 1000
+    return sum(pss_bytes(pid) for pid in family(os.getpid())) / 1e6
 
 
-def family() -> list[int]:
+def family(first: int) -> list[int]:
+    """That process and all below it."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue  # it has just ended
-    found = [os.getpid()]
+    found = [first]
     for pid in found:
         found += [child for child, parent in parents.items() if parent == pid]
     return found
 
 
-def pss_kb(pid: int) -> int:
+def pss_bytes(pid: int) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)

@@ -26,8 +26,9 @@ Sample = tuple[str, dict[str, str], float]
 
 def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Sample]]]:
     flows = {name: facts for name, facts in status["workflows"].items() if "counts" in facts}
-    up: list[Sample] = [("", {"workflow": n}, float(f["state"] == "up")) for n, f in status["workflows"].items()]
-    yield "workflow_up", "gauge", "1 if the workflow's supervisor runs.", up
+    served = {name: float(facts["state"] in ("up", "idle")) for name, facts in status["workflows"].items()}
+    up: list[Sample] = [("", {"workflow": name}, value) for name, value in served.items()]
+    yield "workflow_up", "gauge", "1 if the workflow's supervisor runs, or rests until something comes.", up
     still: list[Sample] = [("", {"workflow": name}, facts["open"]) for name, facts in flows.items()]
     yield "tasks_open", "gauge", "Tasks accepted and not ended.", still
     for family, key in (("tasks_ended_total", "tasks"), ("steps_total", "steps")):
