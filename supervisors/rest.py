@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from .plan import Plan
 from .ports import Ask, World
 from .state import TaskState
+from .tier import tier_shard
 
 FIRST_S = 60.0
 """Idle time at which one may end that nothing was asked of since it started: somebody wanted it, or its old tasks were
@@ -14,9 +16,11 @@ to be forgotten."""
 
 
 class Rest:
-    def __init__(self, world: World, tasks: Mapping[str, TaskState], after_s: float) -> None:
-        """`after_s`: idle seconds; 0 for never. `tasks` are the open ones."""
-        self._world, self._tasks, self._after_s = world, tasks, after_s
+    def __init__(
+        self, world: World, shard: str, tasks: Mapping[str, TaskState], plans: Mapping[str, Plan], after_s: float
+    ) -> None:
+        """`after_s`: idle seconds; 0 for never. `tasks` are the open ones; `plans` name the nested Hierarchies."""
+        self._world, self._shard, self._tasks, self._plans, self._after_s = world, shard, tasks, plans, after_s
         self._busy = 0
         self._until = world.monotonic() + min(after_s, FIRST_S)
 
@@ -39,11 +43,30 @@ class Rest:
             self._world.background(self._tell(ask), "rest")
 
     async def _tell(self, ask: Ask) -> None:
-        while (left_s := self._left_s()) > 0:
-            await self._world.sleep(left_s)
+        while True:
+            while (left_s := self._left_s()) > 0:
+                await self._world.sleep(left_s)
+            if not await self._is_busy_below():
+                break
+            self.disturb()
         ask.reply()
+
+    async def _is_busy_below(self) -> bool:
+        """Whether a nested Hierarchy still has something to do, as taking back what a cancelled task did."""
+        for plan in self._plans.values():
+            for shard in _shards_below(self._shard, plan):
+                if await self._world.open_count(shard) > 0:
+                    return True
+        return False
 
     def _left_s(self) -> float:
         if self._tasks or self._busy:
             self.disturb()
         return self._until - self._world.monotonic()
+
+
+def _shards_below(shard: str, plan: Plan) -> Iterator[str]:
+    for tier in plan.tiers:
+        below = tier_shard(shard, tier.name)
+        yield below
+        yield from _shards_below(below, Plan(tier.definition))

@@ -128,7 +128,7 @@ class Supervisor:
         self._emissions = Emissions(world, settings.max_emitted_bytes, self._record_emitted, self._watchers.tell)
         self._alarms = Alarms(world, self._tasks, self._take, self._retries.late)
         self._gate = Gate(settings)
-        self._rest = Rest(world, self._tasks, settings.rest_after_s)
+        self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
         self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
 
     def _tier_setup(self, shard: str, resources: str, tier: TierPlan) -> dict[str, Any]:

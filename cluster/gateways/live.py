@@ -11,6 +11,7 @@ from rich.live import Live
 from ...protocols.errors import PodiumError, WaitTimedOut
 from ...protocols.outcomes import TaskEvent
 from ..client import Task
+from . import interrupts
 from .view import StepTree, error_console, event_line
 
 REFRESH_HZ = 4
@@ -23,6 +24,7 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool, from_of
         WaitTimedOut: not ended within `timeout_s`.
         KeyboardInterrupt: the person stopped watching.
     """
+    interrupts.heed()
     if quiet:
         return
     console = error_console()
@@ -59,6 +61,7 @@ class Listener(threading.Thread):
     def wait(self, timeout_s: float | None, refresh: Callable[[], None]) -> None:
         give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._ended.wait(1 / REFRESH_HZ):
+            interrupts.check()
             refresh()
             if give_up_at is not None and time.monotonic() > give_up_at:
                 raise WaitTimedOut(task_id=self._task.id, waited_s=timeout_s or 0.0, status=self._task.status)
