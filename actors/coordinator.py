@@ -71,8 +71,7 @@ class Coordinator:
                 self._know(name.removeprefix(_WORKFLOW), entry)
         self._world.load()  # from now on it is sampled
         self._alerting = Alerting(self._world, self._settings, self._status)
-        start = lambda name: self._settled(self._started(name))  # noqa: E731
-        self._resting = Resting(self._world, self._settings, self._workflows, start, self._forget)
+        self._resting = Resting(self._world, self._settings, self._workflows, self._rouse, self._forget)
         self._world.background(self._resume(), "resume")
         self._world.background(self._resting.keep_tidy(), "tidy")
         self._world.background(self._alerting.keep_looking(), "alerts")
@@ -101,6 +100,9 @@ class Coordinator:
             await self._world.all([self._world.kill(self._workflows[name].address) for name in idle])
             await self._forget(idle)
         await self._world.all([self._settled(self._started(name)) for name in resumed])
+
+    async def _rouse(self, workflow: str) -> None:
+        await self._settled(self._started(workflow))
 
     async def _settled(self, work: Any) -> None:
         """A workflow that does not start is marked down by then; the others go on."""

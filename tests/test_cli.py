@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+
+from podium.cluster.gateways import interrupts
+from podium.cluster.gateways.live import Listener
 
 ROOT = Path(__file__).parent.parent
 FLOW = """
@@ -155,6 +159,19 @@ def test_a_wait_that_times_out_exits_with_4(cli):
     code, _, err = cli("run", "slow.yaml", "-i", "s=30", "--timeout", "0.3")
     assert code == 4
     assert "it goes on" in err
+
+
+def test_an_interrupt_that_python_swallows_still_ends_the_wait():
+    before = signal.getsignal(signal.SIGINT)
+    interrupts.heed()
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # as in a destructor, or in a callback of C code
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            Listener(None, 0, lambda _event: None).wait(5.0, lambda: None)
+    finally:
+        interrupts.heed()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_detaches_exits_with_130_and_says_how_to_go_on(cli):

@@ -8,6 +8,7 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
+from podium.cluster.gateways.metrics import exposition
 from podium.testing import Faults, Simulation
 from tests import sample
 
@@ -27,7 +28,9 @@ def test_a_workflow_at_rest_has_no_actors_and_wakes_for_a_task():
         busy = actors(sim)
         await asyncio.sleep(10)
         idle = actors(sim)
-        state = (await engine.status())["workflows"]["chain"]["state"]
+        status = await engine.status()
+        assert 'podium_workflow_up{workflow="chain"} 1' in exposition(status)
+        state = status["workflows"]["chain"]["state"]
         again = await engine.submit(CHAIN, {"n": 2})
         return busy, idle, state, await again.result(), await first.result()
 

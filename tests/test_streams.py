@@ -65,6 +65,20 @@ async def read(task, since=0, most=None):
     return found
 
 
+def stormy(seed):
+    faults = Faults(lose_reply=0.05, lose_request=0.05, repeat=0.05, kills=6)
+    return Simulation(seed=seed, faults=faults, top_restart_intensity=100, restart_intensity=100)
+
+
+async def read_in_parts(task, rng):
+    """As a reader that goes away and comes again at random."""
+    story = []
+    while not story or not story[-1].is_last:
+        since = 1 + max((event.offset for event in story if event.offset is not None), default=-1)
+        story += await read(task, since, most=rng.randrange(1, 12))
+    return story
+
+
 def recorded(events):
     return [
         (event.offset, event.kind, event.step, event.attempt, event.value)
@@ -155,15 +169,11 @@ def test_nothing_is_lost_or_told_twice_whatever_dies(seed):
         tasks = [await engine.submit(SPEECH, {"words": WORDS, "pause_s": 0.05}) for _ in range(3)]
         stories = []
         for task in tasks:
-            story = []
-            while not story or not story[-1].is_last:
-                since = 1 + max((event.offset for event in story if event.offset is not None), default=-1)
-                story += await read(task, since, most=sim.rng.randrange(1, 12))
+            story = await read_in_parts(task, sim.rng)
             stories.append((recorded(story), words_of(story), recorded(await read(task))))
         return stories
 
-    faults = Faults(lose_reply=0.05, lose_request=0.05, repeat=0.05, kills=6)
-    sim = Simulation(seed=seed, faults=faults, top_restart_intensity=100, restart_intensity=100)
+    sim = stormy(seed)
     for story, words, late in sim.run(work):
         assert [offset for offset, *_ in story] == list(range(len(story)))
         assert story == late
@@ -178,15 +188,11 @@ def test_of_nested_hierarchies_nothing_is_lost_or_told_twice_whatever_dies(seed)
         tasks = [await engine.submit(tree, {}) for _ in range(2)]
         stories = []
         for task in tasks:
-            story = []
-            while not story or not story[-1].is_last:
-                since = 1 + max((event.offset for event in story if event.offset is not None), default=-1)
-                story += await read(task, since, most=sim.rng.randrange(1, 12))
+            story = await read_in_parts(task, sim.rng)
             stories.append((recorded(story), await read(task)))
         return stories
 
-    faults = Faults(lose_reply=0.05, lose_request=0.05, repeat=0.05, kills=6)
-    sim = Simulation(seed=seed, faults=faults, top_restart_intensity=100, restart_intensity=100)
+    sim = stormy(seed)
     for story, late in sim.run(work):
         assert [offset for offset, *_ in story] == list(range(len(story)))
         assert story == recorded(late)
