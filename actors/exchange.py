@@ -2,11 +2,11 @@
 
 A remote call costs about a millisecond, whatever it carries. So what is waiting when a call leaves, leaves in
 that one call, and while it is under way the next frame collects: no timers, no batch size, and at low load a
-message goes at once. The far side answers a call as soon as any result is ready, with all that are; the near
-side keeps at least one call out while something is open. So a slow message never holds a fast one, and the
-death of the far side is known at once, because a call is always out there to fail. A far side that is stopped,
-or whose loop is blocked, does not die: it is given up when it has been silent for a lease, several times as long
-as it may keep a call waiting.
+message goes at once. The far side answers a call when results are ready and the next turns of its loop bring no
+more; the near side keeps at least one call out while something is open. So a slow message never holds a fast one,
+and the death of the far side is known at once, because a call is always out there to fail. A far side that is
+stopped, or whose loop is blocked, does not die: it is given up when it has been silent for a lease, several times
+as long as it may keep a call waiting.
 
 Frames can be lost, repeated and overtaken on the way, and so can answers. Frames and results are numbered;
 each frame says which earlier frames are still unanswered, so the far side knows which answers never arrived

@@ -14,6 +14,10 @@ from .exchange import CANCEL, CHUNK, DEFAULT_LIMITS, ERROR, RESULT, WATCH, Excha
 
 SPARE_CALL_S = 0.005
 """How long a second call may wait beside the first, in seconds: it saves a poll when the answer comes sooner."""
+CALM_TURNS = 2
+"""Turns of the event loop without a new result after which an answer goes."""
+MOST_TURNS = 32
+"""Turns for which it waits at the longest: a millisecond or so."""
 
 
 class Far:
@@ -120,6 +124,8 @@ class _Session:
         self._waiting: dict[int, Callable[[bytes], None]] = {}
         """Calls that wait for something to carry back, by frame number, the longest waiting first."""
         self._flushing = False
+        self._seen = self._turns = self._calm_turns = 0
+        """Since the next answer collects: results so far, turns of the loop, and those of them that brought none."""
         self._results = itertools.count(1)
         self._unsent: deque[list[Value]] = deque()
         self._sent: dict[int, list[list[Value]]] = {}
@@ -169,12 +175,19 @@ class _Session:
         answer(self._take(number))
 
     def _flush_soon(self) -> None:
-        """Answer one call at the end of this turn of the loop, with all results of the turn."""
+        """Answer one call when the loop brings no more results at once."""
         if self._waiting and not self._flushing:
             self._flushing = True
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        found, before = len(self._unsent), self._seen
+        self._calm_turns = 0 if found > before else self._calm_turns + 1
+        self._seen, self._turns = found, self._turns + 1
+        if self.asks and self._calm_turns < CALM_TURNS and self._turns < MOST_TURNS:
+            self.loop.call_soon(self._flush)  # as long as results of open messages keep coming in, they collect
+            return
+        self._seen = self._turns = self._calm_turns = 0
         self._flushing = False
         if self._waiting and self._unsent:
             number = next(iter(self._waiting))

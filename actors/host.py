@@ -36,17 +36,21 @@ from ..protocols.values import MAX_VALUE_BYTES, Value, pack, unpack
 from ..supervisors.ports import Ask, Timer, World
 
 MAX_TRACEBACK_CHARS = 8_000
+UNSEEN = Context()
+"""For code that takes none: making a real one is a tenth of the host's work."""
 
 
 class ProtocolHost:
     def __init__(self, world: World) -> None:
-        self._world = world
-        self._binding: Binding | None = None
+        self.world = world
+        self.binding: Binding
+        self._live: Protocol | None = None
+        """What has a `stop`, once it has been started."""
         self._concurrency = 1
-        self._grace_s = 1.0
+        self.grace_s = 1.0
         self._max_bytes = MAX_VALUE_BYTES
         self.config: Mapping[str, Any] = {}
-        self._log = logging.getLogger("podium.protocol")
+        self.log = logging.getLogger("podium.protocol")
         self._waiting: deque[_Attempt] = deque()
         self._lanes: defaultdict[int, deque[_Attempt]] = defaultdict(deque)
         """Who waits for permits."""
@@ -54,18 +58,19 @@ class ProtocolHost:
 
     async def start(self, setup: Mapping[str, Any]) -> None:
         """setup: ref, name, concurrency, grace_s, max_value_bytes, config, code (pickle or None), search_path."""
-        target = self._world.load_protocol(setup["ref"], setup.get("code"), setup.get("search_path") or [])
+        target = self.world.load_protocol(setup["ref"], setup.get("code"), setup.get("search_path") or [])
         self._concurrency = setup["concurrency"]
-        self._grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
+        self.grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
         self.config = setup["config"]
-        self._log = logging.getLogger(f"podium.protocol.{setup['name']}")
-        self._binding = Binding(target)
-        if isinstance(self._binding.live, Protocol):
-            await self._binding.live.start()
+        self.log = logging.getLogger(f"podium.protocol.{setup['name']}")
+        self.binding = Binding(target)
+        if isinstance(self.binding.live, Protocol):
+            self._live = self.binding.live
+            await self._live.start()
 
     async def stop(self) -> None:
-        if self._binding is not None and isinstance(self._binding.live, Protocol):
-            await self._binding.live.stop()
+        if self._live is not None:
+            await self._live.stop()
 
     def receive(self, ask: Ask) -> None:
         match ask.kind:
@@ -117,25 +122,8 @@ class ProtocolHost:
         self._active.discard(attempt)
         self._next()
 
-    @property
-    def binding(self) -> Binding:
-        assert self._binding is not None
-        return self._binding
-
-    @property
-    def world(self) -> World:
-        return self._world
-
-    @property
-    def grace_s(self) -> float:
-        return self._grace_s
-
-    @property
-    def log(self) -> logging.Logger:
-        return self._log
-
     def folder(self) -> str:
-        return self._world.folder(self.binding.ref)
+        return self.world.folder(self.binding.ref)
 
     def check_size(self, output: Value) -> None:
         """Raise InvalidOutput if `output` cannot travel."""
@@ -167,7 +155,8 @@ class _Attempt:
     def begin(self) -> None:
         world = self._host.world
         self._began_at = self._heard_at = world.monotonic()
-        self._wind()
+        if self._timeout_s is not None or self._idle_timeout_s is not None:
+            self._wind()
         self._work = asyncio.get_running_loop().create_task(self._run())
         self._work.add_done_callback(self._finished)
 
@@ -217,7 +206,7 @@ class _Attempt:
     async def _run(self) -> Value:
         binding = self._host.binding
         input = binding.read_input(self.input)
-        context = self._context()
+        context = self._context() if binding.takes_ctx else UNSEEN
         if binding.is_async:
             output = await binding.call(context, input)
         else:
@@ -227,7 +216,8 @@ class _Attempt:
         return plain
 
     def _finished(self, work: asyncio.Task[Value]) -> None:
-        self._set_timer(None, None)
+        if self._timer is not None:
+            self._set_timer(None, None)
         if not self.ended:
             self._answer([*self._result(work), self._seconds(), False, self._host.free_permit(self), self._used])
         elif not work.cancelled():

@@ -205,9 +205,8 @@ class Engine:
         known = checked_keys(keys, inputs)
         wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         self.deploy(workflow)
-        acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
-        ids = [ack.result() for ack in acks]
-        return [Task(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
+        accepted, ends = self._core.submit(workflow.name, workflow.hash, wires)
+        return [Task(self._core, id, workflow.name, end) for id, end in zip(accepted.result(), ends, strict=True)]
 
     def ask(
         self,

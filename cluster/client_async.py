@@ -115,8 +115,8 @@ class AsyncEngine:
         known = checked_keys(keys, inputs)
         wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         await self._core.deploy(workflow)
-        acks, ends = self._core.submit(workflow.name, workflow.hash, wires)
-        ids = await asyncio.gather(*(asyncio.wrap_future(ack) for ack in acks))
+        accepted, ends = self._core.submit(workflow.name, workflow.hash, wires)
+        ids = await asyncio.wrap_future(accepted)
         return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
 
     async def ask(
@@ -142,8 +142,9 @@ class AsyncEngine:
         """
         plain = check_value(input, "input", self.settings.max_value_bytes)
         name, hash = str(definition["name"]), str(definition["hash"])
-        (ack,), (end,) = self._core.submit(name, hash, [self._core.wire(plain, key, priority, user)])
-        return AsyncTask(self._core, await asyncio.wrap_future(ack), name, end)
+        accepted, (end,) = self._core.submit(name, hash, [self._core.wire(plain, key, priority, user)])
+        (id,) = await asyncio.wrap_future(accepted)
+        return AsyncTask(self._core, id, name, end)
 
     def definitions(self) -> list[dict[str, Any]]:
         """The newest definition of each workflow that was deployed here (see supervisors/plan.py)."""

@@ -24,6 +24,7 @@ from ..protocols.requests.request import Request
 from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
+from .accepted import Accepted
 from .config import Settings
 from .definition import definition_of
 from .ended import Ended
@@ -33,13 +34,14 @@ from .store.reading import Reader
 from .world import LoopWorld
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _RECONNECT_S = 0.2
 
 
 def new_task_id(world: LoopWorld) -> str:
     """Time-ordered and unguessable: 48 bits of milliseconds, 80 random bits (the layout of a ULID)."""
     number = (int(world.now() * 1000) << 80) | world.secret_bits(80)
-    return "t-" + "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return "t-" + "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 class Core:
@@ -181,57 +183,54 @@ class Core:
 
     def submit(
         self, workflow: str, hash: str, tasks: list[list[Value]]
-    ) -> tuple[list[Future[str]], list[Future[Ended]]]:
+    ) -> tuple[Future[list[str]], list[Future[Ended]]]:
         """Send tasks as `wires` gives them; from any thread.
 
         Returns:
-            For each task a future of its id once it is durable (with a key, perhaps an older task's), and
-            one of its end.
+            A future of their ids once all are durable (with a key, perhaps an older task's) or the first of their
+            errors, and for each task one of its end.
         """
-        acks: list[Future[str]] = [Future() for _ in tasks]
+        accepted = Accepted(len(tasks))
         ends: list[Future[Ended]] = [Future() for _ in tasks]
-        self._loop.call_soon_threadsafe(self._submit, workflow, hash, tasks, acks, ends)
-        return acks, ends
+        self._loop.call_soon_threadsafe(self._submit, workflow, hash, tasks, accepted, ends)
+        return accepted.ids, ends
 
     def _submit(
         self,
         workflow: str,
         hash: str,
         tasks: list[list[Value]],
-        acks: list[Future[str]],
+        accepted: Accepted,
         ends: list[Future[Ended]],
     ) -> None:
         if self.closed is not None:
-            for future in acks:
-                _fail(future, self.closed)
+            accepted.fail(self.closed)
             return
         for task, end in zip(tasks, ends, strict=True):
             self._waiting[task[0]].append(end)
         link = self.link(workflow)
         for start in range(0, len(tasks), BATCH):
             part = slice(start, start + BATCH)
-            on_ack = partial(self._acknowledged, tasks[part], acks[part], ends[part])
+            on_ack = partial(self._acknowledged, tasks[part], accepted, start, ends[part])
             link.submit(Batch(hash, tasks[part], True, on_ack))
 
     def _acknowledged(
         self,
         tasks: list[list[Value]],
-        acks: list[Future[str]],
+        accepted: Accepted,
+        start: int,
         ends: list[Future[Ended]],
         answer: list[list[Value]] | PodiumError,
     ) -> None:
         rows = [[None, answer.to_wire()]] * len(tasks) if isinstance(answer, PodiumError) else answer
-        for task, ack, end, (id, refusal) in zip(tasks, acks, ends, rows, strict=True):
+        for task, end, (id, refusal) in zip(tasks, ends, rows, strict=True):
             if id != task[0]:
                 futures = self._waiting.pop(task[0], [])
                 if id is not None:
                     self._waiting[id] += futures
-            if refusal is None:
-                ack.set_result(id)
-            else:
-                error = from_wire(refusal)
-                ack.set_exception(error)
-                _fail(end, error)
+            if refusal is not None:
+                _fail(end, from_wire(refusal))
+        accepted.take(start, rows)
 
     def _done(self, chunk: list[Value]) -> None:
         futures = self._waiting.pop(chunk[1], ())

@@ -10,7 +10,6 @@ Importing this module imports ray; everything that must work without it imports 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import threading
 import time
@@ -32,6 +31,7 @@ from ..protocols.errors import PeerLost, PeerUnreachable, SpawnFailed, Unknown
 from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
+from .collector import tune_process
 from .presence import announce, end
 from .wire import connect, listen
 from .world import LOG, LoopWorld, load_from_path, new_actor, new_event_loop
@@ -78,7 +78,7 @@ class Resident:
 
     async def _start(self) -> Value:
         if self._role != "host":
-            _tune()
+            tune_process()
         announce(Path(self._data), self._address, self._epoch)
         world = RayWorld(self._address, self._namespace, Path(self._data))
         self._actor = new_actor(self._role, world)
@@ -320,13 +320,6 @@ def keep_quiet() -> None:
 
 def _log_news(news: Mapping[str, Any], ignore_prefix: bool) -> None:
     LOG.info("%s: %s", news["pid"], "\n".join(news["lines"]))
-
-
-def _tune() -> None:
-    """For processes of our own code alone: thousands of open tasks are not garbage, so look for it more rarely."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def _exit(error: Exception) -> None:

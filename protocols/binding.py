@@ -32,6 +32,7 @@ class Binding:
         self.run = self.live.run if isinstance(self.live, Protocol) else self.live.function
         self.is_async = inspect.iscoroutinefunction(self.run)
         self._edges = _Edges(self.run, self.ref)
+        self.takes_ctx = self._edges.takes_ctx
         self.call = self._edges.caller(self.run)
 
     def read_input(self, value: Value) -> Any:

@@ -56,7 +56,7 @@ class Failure:
         return replace(self, step=step, attempt=attempt)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What came out of one run of one node: an output, or the failure that took its place."""
 

@@ -74,6 +74,7 @@ class Backlog:
         self._wishing: dict[str, Job] = {}
         self._ready: deque[Job] = deque()
         self._head: Request | None = None
+        """Who is next of `_waiting`, as long as nobody has come or gone."""
 
     def __len__(self) -> int:
         return len(self._jobs) + len(self._wishing) + len(self._ready)
@@ -89,6 +90,7 @@ class Backlog:
         else:
             self._jobs[key] = job
             self._waiting.add(self._request(job, key))
+            self._head = None
 
     def _request(self, job: Job, key: str) -> Request:
         who = Who("", self._protocol, job.user, "", job.key)
@@ -115,8 +117,10 @@ class Backlog:
         """Who is next, if a host is free for it."""
         if self._ready:
             return self._ready[0]
-        head = self._waiting.head(())
-        self._head = None if head is None else head[2]
+        if self._head is None and self._jobs:
+            head = self._waiting.head(())
+            assert head is not None
+            self._head = head[2]
         return None if self._head is None else self._jobs[self._head.id]
 
     def take_first(self) -> Job:
@@ -124,14 +128,16 @@ class Backlog:
         if self._ready:
             return self._ready.popleft()
         assert self._head is not None
-        self._waiting.take(self._head)
-        return self._jobs.pop(self._head.id)
+        head, self._head = self._head, None
+        self._waiting.take(head)
+        return self._jobs.pop(head.id)
 
     def withdraw(self, job: Job) -> None:
         """The job is not wanted any more."""
         key = str(id(job))
         if self._jobs.pop(key, None) is not None:
             self._waiting.remove(key)
+            self._head = None
         elif self._wishing.pop(key, None) is not None:
             self._permits.withdraw(key)
         elif job.ticket is not None:

@@ -102,7 +102,7 @@ class Dispatcher:
 
     def run(self, plan: Plan, task: TaskState, place: Place, order: int, recovered: bool = False) -> None:
         """Have the attempt at `place` run, not before its time."""
-        delay_s = min(place.not_before - self._world.now(), place.wait_s)
+        delay_s = min(place.not_before - self._world.now(), place.wait_s) if place.wait_s > 0 else 0.0
         if delay_s > 0:
             key = (task.record.task_id, place.path)
             self._waits[key] = self._world.call_later(

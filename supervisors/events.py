@@ -14,7 +14,7 @@ from ..protocols.recovery import USUAL, Actions
 from ..protocols.values import Value, pack, unpack
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepFinished:
     """`degraded` is what a nested Hierarchy said of its result."""
 

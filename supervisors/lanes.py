@@ -57,18 +57,21 @@ class Lanes:
         self._lookahead_s, self._has_room, self._send = lookahead_s, has_room, send
         self._numbers = itertools.count(1)
         self._looking = False
+        self._open = 0
+        """Lanes at all of the hosts."""
 
     def enter(self, host: Host, ticket: str) -> Lane:
         """The lane at a host for which the permits of a ticket are good; they are there from now on."""
         pools = self._permits.pools(ticket)
         if pools not in host.lanes:
             host.lanes[pools] = Lane(next(self._numbers), pools)
+            self._open += 1
         host.lanes[pools].tickets[ticket] = None
         return host.lanes[pools]
 
     def look_ahead_soon(self, hosts: Iterable[Host]) -> None:
         """Send those who are next after them; once for all that happens in this turn of the loop."""
-        if not self._looking and any(host.lanes for host in hosts):
+        if self._open and not self._looking:
             self._looking = True
             self._world.call_later(0.0, partial(self._look_ahead, hosts))
 
@@ -100,6 +103,7 @@ class Lanes:
         del lane.tickets[ticket]
         if not lane.tickets:
             del host.lanes[lane.pools]
+            self._open -= 1
         self._permits.release(ticket)
 
     def _permit_unused(self, host: Host, lane: Lane, reply: Reply) -> None:
@@ -110,6 +114,7 @@ class Lanes:
         """The host is certainly gone: its permits are free."""
         lanes = list(host.lanes.values())
         host.lanes.clear()
+        self._open -= len(lanes)
         for lane in lanes:
             for ticket in lane.tickets:
                 self._permits.release(ticket)

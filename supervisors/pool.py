@@ -50,6 +50,8 @@ class Host:
         """How many of `jobs` have losses."""
         self.mean_s: float | None = None
         """Moving average of the time of one run; None until the first has ended."""
+        self.most = pool.most_of(self)
+        """Jobs that it may have, those ahead of their turn included."""
         self.is_stuck = False
         """Whether it is being replaced because its code does not end."""
         self.turn = 0
@@ -58,6 +60,7 @@ class Host:
     def measure(self, seconds: float) -> None:
         seconds = max(seconds, 1e-6)
         self.mean_s = seconds if self.mean_s is None else self.mean_s + 0.1 * (seconds - self.mean_s)
+        self.most = self._pool.most_of(self)
 
     def works_off(self, at_once: int, within_s: float) -> float:
         """Jobs that it ends in a time if it runs so many at once; none, as long as nobody knows how long they take."""
@@ -103,9 +106,9 @@ class Pool:
         self._backlog = Backlog(declared.name, self._permits, self._settings, self._feed)
         lookahead_s = means.settings.lookahead_s
         self._lanes = Lanes(self._world, self._permits, self._backlog, lookahead_s, self._has_room_ahead, self._send)
-        self.hosts = [
-            Host(self, f"{self._world.address}/{declared.name}-{index}") for index in range(declared.replicas)
-        ]
+        self.hosts = [Host(self, f"{means.world.address}/{declared.name}-{n}") for n in range(declared.replicas)]
+        self._up = 0
+        """Hosts that run."""
         self._code: bytes | None = None
         self._search_path: list[str] = []
         self._code_from = 0
@@ -120,7 +123,7 @@ class Pool:
         return {
             "protocol": self._declared.ref,
             "hosts": len(self.hosts),
-            "up": sum(host.line is not None for host in self.hosts),
+            "up": self._up,
             "running": sum(len(host.jobs) for host in self.hosts),
             "queued": len(self._backlog),
             "blocked": self.blocked,
@@ -152,7 +155,7 @@ class Pool:
             self._refuse(job, failure)
 
     def _enqueue(self, job: Job) -> None:
-        if self.blocked is None and any(host.line is None for host in self.hosts):
+        if self.blocked is None and self._up < len(self.hosts):
             self._family.start_soon(self.hosts)
         host = None if job.needs or len(self._backlog) else self._free_host(job)
         if host is not None:
@@ -210,9 +213,9 @@ class Pool:
             return self._declared.concurrency - len(host.jobs)
         if job.needs:
             return self._declared.concurrency - len(host.jobs) + sum(lane.ahead for lane in host.lanes.values())
-        return self._most(host) - len(host.jobs)
+        return host.most - len(host.jobs)
 
-    def _most(self, host: Host) -> int:
+    def most_of(self, host: Host) -> int:
         """Jobs that a host may have, those ahead of their turn included: one at least, unless none are wanted."""
         at_once, lookahead_s = self._declared.concurrency, self._settings.lookahead_s
         ahead = max(host.works_off(at_once, lookahead_s), float(lookahead_s > 0))
@@ -264,7 +267,7 @@ class Pool:
 
     def _has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
-        return is_sound and len(host.jobs) < self._most(host)
+        return is_sound and len(host.jobs) < host.most
 
     def _answered(self, job: Job, reply: Reply) -> None:
         host = job.host
@@ -344,8 +347,8 @@ class Pool:
         self._feed()
 
     def _count_places(self) -> None:
-        up = sum(host.line is not None for host in self.hosts)
-        self._permits.set_places(self._declared.name, up * self._declared.concurrency)
+        self._up = sum(host.line is not None for host in self.hosts)
+        self._permits.set_places(self._declared.name, self._up * self._declared.concurrency)
 
     def _lost(self, host: Host, error: PodiumError) -> None:
         host.line = None

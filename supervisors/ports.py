@@ -198,7 +198,7 @@ class Needs:
     resources: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewTask:
     """Accept a task. The record's status tells whether it starts at once (running) or waits (pending)."""
 
@@ -206,7 +206,7 @@ class NewTask:
     payload_digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """Add one row of packed events to a task; with `closing`, the task ends with it."""
 
@@ -217,7 +217,7 @@ class Entry:
     closing: Closing | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Closing:
     status: str
     finished_at: float

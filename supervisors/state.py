@@ -185,7 +185,7 @@ class TaskState:
         return "failed" if self.outcome.failure else "completed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Start:
     """Open a node below; `label` tells its runs apart (`draft`, `draft#2`, `[17]`)."""
 
@@ -195,14 +195,14 @@ class Start:
     input: Value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stop:
     """Cancel the run under `label`, with everything below it."""
 
     label: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finish:
     outcome: Outcome
 
@@ -210,21 +210,21 @@ class Finish:
 Move: TypeAlias = Start | Stop | Finish
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
     """Effect: have the step at this place run, not before its time."""
 
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Halt:
     """Effect: stop the step at this place; nothing that it still says counts."""
 
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Alarm:
     """Effect: the time of the node at this place has begun; of the task, without a place."""
 

@@ -300,7 +300,7 @@ class Supervisor:
         self._journal.write(changes, partial(self._committed, task, told, effects, entry.n))
 
     def _entry(self, task: TaskState, events: list[Event]) -> Entry:
-        return entry_of(task, events, self._world.now())
+        return entry_of(task, events, events[-1].at if events else self._world.now())
 
     def _committed(self, task: TaskState, told: list[list[Value]], effects: list[Effect], n: int) -> None:
         for event in told:

@@ -1,0 +1,29 @@
+"""Python's collector of cyclic garbage, told to look more rarely: thousands of open tasks are not garbage."""
+
+from __future__ import annotations
+
+import gc
+
+USUAL = (700, 10, 10)
+"""Python's own thresholds."""
+RARE = (50_000, 20, 50)
+
+
+def tune_process() -> None:
+    """For processes of our own code alone: what is there by now stays."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*RARE)
+
+
+def look_rarely() -> bool:
+    """For a process that belongs to the user: only if it has Python's own thresholds. Returns whether they changed."""
+    if gc.get_threshold() != USUAL:
+        return False
+    gc.set_threshold(*RARE)
+    return True
+
+
+def look_as_usual() -> None:
+    if gc.get_threshold() == RARE:
+        gc.set_threshold(*USUAL)
