@@ -16,8 +16,8 @@ SPARE_CALL_S = 0.005
 """How long a second call may wait beside the first, in seconds: it saves a poll when the answer comes sooner."""
 CALM_TURNS = 2
 """Turns of the event loop without a new result after which an answer goes."""
-MOST_TURNS = 32
-"""Turns for which it waits at the longest: a millisecond or so."""
+COLLECT_S = 0.001
+"""How long it waits for further results at the longest, in seconds."""
 
 
 class Far:
@@ -124,8 +124,9 @@ class _Session:
         self._waiting: dict[int, Callable[[bytes], None]] = {}
         """Calls that wait for something to carry back, by frame number, the longest waiting first."""
         self._flushing = False
-        self._seen = self._turns = self._calm_turns = 0
-        """Since the next answer collects: results so far, turns of the loop, and those of them that brought none."""
+        self._collects_since = 0.0
+        self._seen = self._calm_turns = 0
+        """While the next answer collects: results so far, and turns of the loop since the last of them."""
         self._results = itertools.count(1)
         self._unsent: deque[list[Value]] = deque()
         self._sent: dict[int, list[list[Value]]] = {}
@@ -178,16 +179,16 @@ class _Session:
         """Answer one call when the loop brings no more results at once."""
         if self._waiting and not self._flushing:
             self._flushing = True
+            self._collects_since, self._seen, self._calm_turns = self.loop.time(), 0, 0
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        found, before = len(self._unsent), self._seen
-        self._calm_turns = 0 if found > before else self._calm_turns + 1
-        self._seen, self._turns = found, self._turns + 1
-        if self.asks and self._calm_turns < CALM_TURNS and self._turns < MOST_TURNS:
+        self._calm_turns = 0 if len(self._unsent) > self._seen else self._calm_turns + 1
+        self._seen = len(self._unsent)
+        is_young = self.loop.time() - self._collects_since < COLLECT_S
+        if self.asks and self._calm_turns < CALM_TURNS and is_young:
             self.loop.call_soon(self._flush)  # as long as results of open messages keep coming in, they collect
             return
-        self._seen = self._turns = self._calm_turns = 0
         self._flushing = False
         if self._waiting and self._unsent:
             number = next(iter(self._waiting))

@@ -185,6 +185,10 @@ class TaskState:
         return "failed" if self.outcome.failure else "completed"
 
 
+# What follows, and the other classes of which every step makes several, is not frozen: freezing trebles the cost of
+# making one. Nobody changes them all the same.
+
+
 @dataclass(slots=True)
 class Start:
     """Open a node below; `label` tells its runs apart (`draft`, `draft#2`, `[17]`)."""

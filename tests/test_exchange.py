@@ -13,6 +13,7 @@ from podium.actors.exchange import DEFAULT_LIMITS, ExchangeLimits, Near
 from podium.actors.far_side import Far
 from podium.cluster.virtual import VirtualLoop
 from podium.protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, Unknown
+from podium.protocols.values import pack, unpack
 
 
 def run(work):
@@ -104,6 +105,26 @@ def test_a_slow_message_does_not_hold_a_fast_one():
         await slow
 
     run(work())
+
+
+def test_results_that_keep_coming_one_by_one_collect_but_not_for_long():
+    def answers(seconds_each):
+        async def work():
+            loop = asyncio.get_running_loop()
+            asks, packed, clock = [], [], [0.0]
+            loop.time = lambda: clock[0]
+            far = Far(asks.append, "far@1")
+            far.take_in(pack(["near/1", 1, [], 0, [[n, "echo", n] for n in range(20)]]), packed.append)
+            while len(packed) < 1:
+                clock[0] += seconds_each
+                asks.pop(0).reply()
+                await asyncio.sleep(0)
+            return len(unpack(packed[0])[1])
+
+        return asyncio.run(work())
+
+    assert answers(0.00001) > 10
+    assert answers(0.1) <= 2
 
 
 def test_messages_that_are_never_answered_do_not_hold_later_ones():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import pytest
 
 import podium
 from podium import Parallel, Sequence, Step, Workflow
+from podium.cluster.collector import RARE, USUAL
 from podium.errors import DataInUse, EngineClosed, InvalidSetting, TaskFailed, WaitTimedOut
 from tests import sample
 
@@ -37,6 +39,26 @@ def test_submit_and_result(engine):
 def test_many_tasks_with_one_acknowledgement(engine):
     tasks = engine.submit_many(THREE, [{"n": n} for n in range(300)])
     assert [task.result(timeout_s=30)["n"] for task in tasks] == [n + 3 for n in range(300)]
+
+
+def test_no_tasks_are_accepted_at_once(engine):
+    assert engine.submit_many(THREE, []) == []
+
+
+def test_the_collector_looks_rarely_while_an_engine_is_open(tmp_path):
+    assert gc.get_threshold() == USUAL
+    with podium.connect(cluster="inprocess", data=tmp_path):
+        assert gc.get_threshold() == RARE
+    assert gc.get_threshold() == USUAL
+
+
+def test_thresholds_of_the_user_are_left_alone(tmp_path):
+    gc.set_threshold(1_000, 5, 5)
+    try:
+        with podium.connect(cluster="inprocess", data=tmp_path):
+            assert gc.get_threshold() == (1_000, 5, 5)
+    finally:
+        gc.set_threshold(*USUAL)
 
 
 def test_events_are_live(engine):
