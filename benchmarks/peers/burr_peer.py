@@ -1,19 +1,23 @@
 """Burr with its SQLite persister in WAL mode: the state is committed after each action, before the next one.
 
-Resuming after a crash is the application's own work: nothing goes on by itself. It runs one application after another.
+Resuming after a crash is the application's own work: nothing goes on by itself. It runs one application after another;
+in W4, where steps sleep, each in a thread of its own.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import count, pairwise
+from pathlib import Path
 
 from burr.core import ApplicationBuilder, GraphBuilder, State, action
 from burr.core.persistence import SQLitePersister
-from work import Peer, add, measure
+from measuring import measure
+from work import STEPS, Parts, Peer, add, slow
 
 
 @action(reads=["n"], writes=["n"])
@@ -21,17 +25,34 @@ def step(state: State) -> State:
     return state.update(**add({"n": state["n"]}))
 
 
-NAMES = ["first", "second", "third"]
-GRAPH = GraphBuilder().with_actions(**dict.fromkeys(NAMES, step)).with_transitions(*pairwise(NAMES)).build()
+def slow_step(name: str) -> Callable:
+    @action(reads=["n", "task"], writes=["n"])
+    def sleeping(state: State) -> State:
+        return state.update(**slow(state["task"], name, {"n": state["n"]}))
+
+    return sleeping
+
+
+GRAPH = GraphBuilder().with_actions(**dict.fromkeys(STEPS, step)).with_transitions(*pairwise(STEPS)).build()
+SLOW = (
+    GraphBuilder().with_actions(**{name: slow_step(name) for name in STEPS}).with_transitions(*pairwise(STEPS)).build()
+)
+
+
+@contextmanager
+def persisting(folder: Path) -> Iterator[SQLitePersister]:
+    path = folder / "burr.sqlite"
+    with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        persister = SQLitePersister(str(path), connection=connection)
+        persister.initialize()
+        yield persister
 
 
 @contextmanager
 def peer() -> Iterator[Peer]:
     numbers = count()
-    with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(f"{folder}/burr.sqlite")) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        persister = SQLitePersister(f"{folder}/burr.sqlite", connection=connection)
-        persister.initialize()
+    with tempfile.TemporaryDirectory() as folder, persisting(Path(folder)) as persister:
 
         def one(input: dict) -> dict:
             building = ApplicationBuilder().with_graph(GRAPH).with_entrypoint("first").with_state(**input)
@@ -42,5 +63,26 @@ def peer() -> Iterator[Peer]:
         yield Peer(lambda inputs: [one(input) for input in inputs])
 
 
+def go_on(folder: Path, count: int) -> list[dict]:
+    """Begin each task, or resume it behind its last action."""
+    with persisting(folder) as persister, ThreadPoolExecutor(count) as threads:
+
+        def one(number: int) -> dict:
+            saved = persister.load(None, str(number))
+            if saved is not None and saved["position"] == STEPS[-1]:
+                return {"n": saved["state"]["n"]}
+            building = ApplicationBuilder().with_graph(SLOW).with_identifiers(app_id=str(number))
+            building = building.with_state_persister(persister).initialize_from(
+                persister,
+                resume_at_next_action=True,
+                default_state={"n": number, "task": number},
+                default_entrypoint=STEPS[0],
+            )
+            _, _, state = building.build().run(halt_after=[STEPS[-1]])
+            return {"n": state["n"]}
+
+        return list(threads.map(one, range(count)))
+
+
 if __name__ == "__main__":
-    measure("Burr, SQLite WAL", "burr", "each step", peer)
+    measure("Burr, SQLite WAL", "apache-burr", "each step", peer, Parts(go_on, go_on))

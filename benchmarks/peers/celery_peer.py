@@ -18,8 +18,9 @@ from typing import Any
 
 from celery.exceptions import TimeoutError
 from celery.result import AsyncResult
+from measuring import measure
 from servers import free_port, running, wait_for
-from work import Peer, measure
+from work import Peer
 
 ASK_AGAIN_S = 0.5
 GIVE_UP_S = 120.0

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from distributed import Client, LocalCluster
-from work import Peer, add, measure
+from measuring import measure
+from work import Peer, add
 
 
 def part(number: int, sleep_s: float) -> int:

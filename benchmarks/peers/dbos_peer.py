@@ -9,9 +9,11 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from dbos import DBOS
-from work import Peer, add, measure
+from dbos import DBOS, SetWorkflowID
+from measuring import measure
+from work import STEPS, Parts, Peer, add, rest, slow
 
 
 @DBOS.step()
@@ -23,6 +25,18 @@ def step(input: dict) -> dict:
 def chain(input: dict) -> dict:
     for _ in range(3):
         input = step(input)
+    return input
+
+
+@DBOS.step()
+def slow_step(name: str, input: dict) -> dict:
+    return slow(DBOS.workflow_id, name, input)
+
+
+@DBOS.workflow()
+def slow_chain(input: dict) -> dict:
+    for name in STEPS:
+        input = slow_step(name, input)
     return input
 
 
@@ -48,17 +62,39 @@ async def one_fan(count: int, sleep_s: float) -> int:
     return await (await DBOS.start_workflow_async(fan, count, sleep_s)).get_result()
 
 
+def launch(folder: str | Path) -> None:
+    url = f"sqlite:///{folder}/dbos.sqlite"
+    DBOS(config={"name": "peer", "system_database_url": url, "log_level": "ERROR", "run_admin_server": False})
+    DBOS.launch()
+
+
 @contextmanager
 def peer() -> Iterator[Peer]:
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
-        url = f"sqlite:///{folder}/dbos.sqlite"
-        DBOS(config={"name": "peer", "system_database_url": url, "log_level": "ERROR", "run_admin_server": False})
-        DBOS.launch()
+        launch(folder)
         try:
             yield Peer(many, lambda *of: runner.run(one_fan(*of)))
         finally:
             DBOS.destroy()
 
 
+def submit(folder: Path, count: int) -> None:
+    launch(folder)
+    for number in range(count):
+        with SetWorkflowID(str(number)):
+            DBOS.start_workflow(slow_chain, {"n": number})
+    rest()
+
+
+def finish(folder: Path, count: int) -> list[dict]:
+    """What was open goes on when DBOS is launched; what had not been started yet is started."""
+    launch(folder)
+    results = []
+    for number in range(count):
+        with SetWorkflowID(str(number)):  # the same workflow if it is there
+            results.append(DBOS.start_workflow(slow_chain, {"n": number}))
+    return [handle.get_result() for handle in results]
+
+
 if __name__ == "__main__":
-    measure("DBOS, SQLite", "dbos", "each step", peer)
+    measure("DBOS, SQLite", "dbos", "each step", peer, Parts(submit, finish))

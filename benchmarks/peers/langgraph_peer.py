@@ -9,19 +9,27 @@ from __future__ import annotations
 import operator
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count as counter
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
-from work import Peer, add, measure
+from measuring import measure
+from work import STEPS, Parts, Peer, add, slow
+
+IN_FLIGHT = 500
 
 
 class Chain(TypedDict):
     n: int
+
+
+class SlowChain(Chain):
+    task: int
 
 
 class Fan(TypedDict):
@@ -40,12 +48,23 @@ def part(given: dict) -> dict:
     return {"total": given["number"]}
 
 
+def slow_step(name: str) -> Callable[[SlowChain], dict]:
+    return lambda state: slow(state["task"], name, {"n": state["n"]})
+
+
 def chain_graph() -> StateGraph:
-    graph = StateGraph(Chain)
-    names = ["first", "second", "third"]
-    for name in names:
-        graph.add_node(name, step)
-    for before, after in zip([START, *names], [*names, END], strict=True):
+    return chained(Chain, dict.fromkeys(STEPS, step))
+
+
+def slow_graph() -> StateGraph:
+    return chained(SlowChain, {name: slow_step(name) for name in STEPS})
+
+
+def chained(state: type, steps: dict[str, Callable[[Any], dict]]) -> StateGraph:
+    graph = StateGraph(state)
+    for name, node in steps.items():
+        graph.add_node(name, node)
+    for before, after in zip([START, *steps], [*steps, END], strict=True):
         graph.add_edge(before, after)
     return graph
 
@@ -81,5 +100,16 @@ def peer() -> Iterator[Peer]:
         yield Peer(many, one_fan)
 
 
+def go_on(folder: Path, count: int) -> list[dict]:
+    """Begin each thread, or resume it: its input is None then."""
+    with SqliteSaver.from_conn_string(str(folder / "graph.sqlite")) as saver:
+        graph = slow_graph().compile(checkpointer=saver)
+        configs: list[Any] = [{"configurable": {"thread_id": str(number)}} for number in range(count)]
+        begun = [saver.get_tuple(config) is not None for config in configs]
+        inputs = [None if begun[number] else {"n": number, "task": number} for number in range(count)]
+        limits = [{**config, "max_concurrency": IN_FLIGHT} for config in configs]
+        return [{"n": state["n"]} for state in graph.batch(inputs, limits, durability="sync")]
+
+
 if __name__ == "__main__":
-    measure("LangGraph, SQLite, sync", "langgraph", "each step", peer)
+    measure("LangGraph, SQLite, sync", "langgraph", "each step", peer, Parts(go_on, go_on))

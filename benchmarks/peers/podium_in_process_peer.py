@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from podium_peer import peer
-from work import measure
+from measuring import measure
+from podium_peer import halves, peer
 
 if __name__ == "__main__":
-    measure("Podium, in process", "podium", "each step", partial(peer, "inprocess"))
+    measure("Podium, in process", "podium", "each step", partial(peer, "inprocess"), halves("inprocess"))

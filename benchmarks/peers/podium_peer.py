@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
-from work import Peer, add, measure
+from measuring import measure
+from work import Parts, Peer, add, rest, slow_async
 
 import podium
 from podium import Parallel, Sequence, Step, Workflow
@@ -37,7 +39,23 @@ async def part(input: dict) -> int:
     return input["number"]
 
 
+@podium.protocol(concurrency=500)
+async def slow_first(ctx: podium.Context, input: dict) -> dict:
+    return await slow_async(ctx.task_id, ctx.step, input)
+
+
+@podium.protocol(concurrency=500)
+async def slow_second(ctx: podium.Context, input: dict) -> dict:
+    return await slow_async(ctx.task_id, ctx.step, input)
+
+
+@podium.protocol(concurrency=500)
+async def slow_third(ctx: podium.Context, input: dict) -> dict:
+    return await slow_async(ctx.task_id, ctx.step, input)
+
+
 CHAIN = Workflow("chain", Sequence(first, second, third))
+SLOW = Workflow("slow", Sequence(slow_first, slow_second, slow_third))
 FAN = Workflow("fan", Parallel(each="input", do=Step(part)))
 
 
@@ -55,5 +73,22 @@ def peer(cluster: str) -> Iterator[Peer]:
         yield Peer(many, fan)
 
 
+def submit(cluster: str, folder: Path, count: int) -> None:
+    engine = podium.connect(cluster=cluster, data=folder / "data")
+    tasks = engine.submit_many(SLOW, [{"n": number} for number in range(count)])
+    (folder / "tasks.txt").write_text("\n".join(task.id for task in tasks))
+    rest()
+
+
+def finish(cluster: str, folder: Path, count: int) -> list[dict]:
+    """What was open goes on by itself."""
+    with podium.connect(cluster=cluster, data=folder / "data") as engine:
+        return [engine.task(each).result(timeout_s=120) for each in (folder / "tasks.txt").read_text().split()]
+
+
+def halves(cluster: str) -> Parts:
+    return Parts(partial(submit, cluster), partial(finish, cluster))
+
+
 if __name__ == "__main__":
-    measure("Podium, Ray", "podium", "each step", partial(peer, "ray"))
+    measure("Podium, Ray", "podium", "each step", partial(peer, "ray"), halves("ray"))

@@ -7,8 +7,9 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from measuring import measure
 from pydantic_graph import Graph, GraphBuilder, StepContext, reduce_sum
-from work import Peer, add, measure
+from work import Peer, add
 
 
 def chain() -> Graph:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # listen on loopback only
 
 import ray
-from work import Peer, add, measure
+from measuring import measure
+from work import Peer, add
 
 
 @ray.remote(num_cpus=0)

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from measuring import measure
 from servers import free_port, running
-from work import Peer, measure
+from work import Peer
 
 CONNECTIONS = 256
 READY_S = 60.0

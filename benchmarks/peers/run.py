@@ -79,7 +79,7 @@ CANDIDATES = [
     Candidate("celery", ["celery[redis]==5.7.0"], debian=DEBIAN),
     Candidate("dask", ["distributed==2026.8.0"]),
     Candidate("podium_in_process", in_process=True, across=False),
-    Candidate("burr", ["burr==0.42.0"], in_process=True, across=False),
+    Candidate("burr", ["apache-burr==0.42.0"], in_process=True, across=False),
     Candidate("langgraph", ["langgraph==1.2.24", "langgraph-checkpoint-sqlite==3.1.2"], in_process=True, across=False),
     Candidate("dbos", ["dbos==3.4.0"], in_process=True),
     Candidate("pydantic_graph", ["pydantic-graph==2.68.0"], in_process=True, across=False),
