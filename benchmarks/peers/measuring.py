@@ -44,10 +44,7 @@ def measure(name: str, package: str, durable: str, peer: Making, killed: Scene |
         if given.folder:
             return
         killed = in_a_child
-    if given.killed:
-        figures = outcome(killed, given.killed) if killed else {}
-    else:
-        figures = figures_of(peer, given)
+    figures = figures_of(peer, given) if not given.killed else outcome(killed, given.killed) if killed else {}
     print(json.dumps({"peer": name, "version": version(package), "durable": durable, **figures}), flush=True)
 
 
