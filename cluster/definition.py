@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..protocols.binding import schemas_of
+from ..protocols.binding import schemas_of, settle_hints
 from ..protocols.check import walk
 from ..protocols.errors import InvalidDefinition
 from ..protocols.protocol import ProtocolLike, declaration_of, resolve
@@ -82,5 +82,7 @@ def import_root(ref: str) -> str | None:
 
 def code_of(workflow: Workflow, pickle: Callable[[Any], bytes]) -> dict[str, bytes]:
     """Pickles of the protocols that cannot be imported elsewhere, for processes of the same cluster only."""
-    targets = protocols_of(workflow)
-    return {ref: pickle(target) for ref, target in targets.items() if not is_importable(ref)}
+    moving = {ref: target for ref, target in protocols_of(workflow).items() if not is_importable(ref)}
+    for target in moving.values():
+        settle_hints(target)
+    return {ref: pickle(target) for ref, target in moving.items()}

@@ -6,6 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from pydantic import BaseModel, PydanticInvalidForJsonSchema, TypeAdapter, ValidationError
@@ -75,7 +76,7 @@ class _Edges:
         self.takes_ctx, name = inputs_of(run, ref, skip=0 if bound else 1)
         self.takes_input = name is not None
         self.input_name = name or "input"
-        hints = _hints(run, ref)
+        hints = _hints(run, ref, {self.input_name, "return"})
         self.input = _adapter(hints.get(self.input_name, Any))
         self.output = _adapter(hints.get("return", Any))
 
@@ -112,14 +113,35 @@ class _Edges:
             raise InvalidOutput(_problems(error, "output")) from error
 
 
-def _hints(run: Callable[..., Any], ref: str) -> dict[str, Any]:
+def settle_hints(target: ProtocolLike) -> None:
+    """Replace hints that are source text by what they mean here: a pickle brings no names that only they use."""
+    run = target.function if isinstance(target, FunctionProtocol) else target.run
+    _, name = inputs_of(run, reference(target), skip=0 if isinstance(target, FunctionProtocol) else 1)
+    run.__annotations__ = {**run.__annotations__, **_hints(run, reference(target), {name, "return"})}
+
+
+def _hints(run: Callable[..., Any], ref: str, names: set[str | None]) -> dict[str, Any]:
+    """Of these parameters only: the type of `ctx` may be known to type checkers alone."""
+    asked = {name: hint for name, hint in run.__annotations__.items() if name in names}
+    scope = inspect.unwrap(run).__globals__
     try:
-        return typing.get_type_hints(run, include_extras=True)
+        hints = typing.get_type_hints(SimpleNamespace(__annotations__=asked), scope, include_extras=True)
+        for hint in hints.values():
+            _complete(hint)
+        return hints
     except NameError as error:
         raise InvalidDefinition(
             problem=f"a type hint of run cannot be resolved: {error}; define the type at module level",
             path=f"protocol {ref}",
         ) from error
+
+
+def _complete(hint: Any) -> None:
+    """Models in it that name types which were defined after them."""
+    if inspect.isclass(hint) and issubclass(hint, BaseModel):
+        hint.model_rebuild()
+    for part in typing.get_args(hint):
+        _complete(part)
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:
