@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+"""Processes that a benchmark starts keep what they compile, as those of an installed package do."""
+
 
 @dataclass
 class Row:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from burr.core import ApplicationBuilder, GraphBuilder, State, action
 from burr.core.persistence import SQLitePersister
 from measuring import measure
 from work import STEPS, Parts, Peer, add, slow
+
+WAITS_S = 60.0
+"""For another thread's commit."""
 
 
 @action(reads=["n"], writes=["n"])
@@ -42,7 +46,7 @@ SLOW = (
 @contextmanager
 def persisting(folder: Path) -> Iterator[SQLitePersister]:
     path = folder / "burr.sqlite"
-    with closing(sqlite3.connect(path, check_same_thread=False)) as connection:
+    with closing(sqlite3.connect(path, timeout=WAITS_S, check_same_thread=False)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         persister = SQLitePersister(str(path), connection=connection)
         persister.initialize()
@@ -64,24 +68,27 @@ def peer() -> Iterator[Peer]:
 
 
 def go_on(folder: Path, count: int) -> list[dict]:
-    """Begin each task, or resume it behind its last action."""
-    with persisting(folder) as persister, ThreadPoolExecutor(count) as threads:
+    """Begin each task, or resume it behind its last action; each with a connection of its own."""
+    with persisting(folder):
+        pass  # makes its table
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(partial(one_of, folder), range(count)))
 
-        def one(number: int) -> dict:
-            saved = persister.load(None, str(number))
-            if saved is not None and saved["position"] == STEPS[-1]:
-                return {"n": saved["state"]["n"]}
-            building = ApplicationBuilder().with_graph(SLOW).with_identifiers(app_id=str(number))
-            building = building.with_state_persister(persister).initialize_from(
-                persister,
-                resume_at_next_action=True,
-                default_state={"n": number, "task": number},
-                default_entrypoint=STEPS[0],
-            )
-            _, _, state = building.build().run(halt_after=[STEPS[-1]])
-            return {"n": state["n"]}
 
-        return list(threads.map(one, range(count)))
+def one_of(folder: Path, number: int) -> dict:
+    with persisting(folder) as persister:
+        saved = persister.load(None, str(number))
+        if saved is not None and saved["position"] == STEPS[-1]:
+            return {"n": saved["state"]["n"]}
+        building = ApplicationBuilder().with_graph(SLOW).with_identifiers(app_id=str(number))
+        building = building.with_state_persister(persister).initialize_from(
+            persister,
+            resume_at_next_action=True,
+            default_state={"n": number, "task": number},
+            default_entrypoint=STEPS[0],
+        )
+        _, _, state = building.build().run(halt_after=[STEPS[-1]])
+        return {"n": state["n"]}
 
 
 if __name__ == "__main__":
