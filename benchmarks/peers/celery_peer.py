@@ -9,18 +9,20 @@ of a result that Redis has (seen with Celery 5.5, 5.6 and 5.7): it asks again th
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from celery.exceptions import TimeoutError
 from celery.result import AsyncResult
 from measuring import measure
 from servers import free_port, running, wait_for
-from work import Peer
+from work import STEPS, Killed, Peer, kill_family
 
 ASK_AGAIN_S = 0.5
 GIVE_UP_S = 120.0
@@ -38,17 +40,25 @@ def result_of(pending: AsyncResult) -> Any:
 
 
 @contextmanager
-def peer() -> Iterator[Peer]:
+def broker() -> Iterator[None]:
     port = free_port()
     os.environ["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
+    with tempfile.TemporaryDirectory() as folder:
         durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         server = [os.environ["REDIS_SERVER"], "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
-        stack.enter_context(running([*server, *durable]))
-        wait_for(port)
-        worker = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--loglevel", "ERROR"]
-        stack.enter_context(running([*worker, "--pool", "threads", "--concurrency", "100", "--without-gossip"]))
+        with running([*server, *durable]):
+            wait_for(port)
+            yield
+
+
+def worker() -> AbstractContextManager[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "--loglevel", "ERROR"]
+    return running([*command, "--pool", "threads", "--concurrency", "100", "--without-gossip"])
+
+
+@contextmanager
+def peer() -> Iterator[Peer]:
+    with broker(), worker():
         from celery import chain, chord
         from celery_tasks import add, part, total
 
@@ -62,5 +72,26 @@ def peer() -> Iterator[Peer]:
         yield Peer(many, fan)
 
 
+@contextmanager
+def scene(folder: Path) -> Iterator[Killed]:
+    """The worker is killed; Redis goes on."""
+    with broker(), ExitStack() as workers:
+        from celery import chain
+        from celery_tasks import slow
+
+        first, sent = workers.enter_context(worker()), []
+
+        def submit(count: int) -> None:
+            for n in range(count):
+                steps = [slow.s({"n": n}, n, STEPS[0]), *(slow.s(n, step) for step in STEPS[1:])]
+                sent.append(chain(*steps).apply_async())
+
+        def finish(_count: int) -> list[dict]:
+            workers.enter_context(worker())
+            return [result_of(each) for each in sent]
+
+        yield Killed(submit, lambda: kill_family(first.pid), finish)
+
+
 if __name__ == "__main__":
-    measure("Celery, Redis", "celery", "broker only", peer)
+    measure("Celery, Redis", "celery", "broker only", peer, scene)

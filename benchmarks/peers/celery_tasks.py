@@ -10,11 +10,18 @@ from celery import Celery
 
 app = Celery("celery_tasks", broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
 app.conf.update(task_acks_late=True, worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True)
+app.conf.broker_transport_options = {"visibility_timeout": 10}
+"""Seconds until Redis gives what a dead worker had to another one; an hour if unset."""
 
 
 @app.task
 def add(input: dict) -> dict:
     return work.add(input)
+
+
+@app.task
+def slow(input: dict, task: int, step: str) -> dict:
+    return work.slow(task, step, input)
 
 
 @app.task

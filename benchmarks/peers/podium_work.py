@@ -87,4 +87,3 @@ def finish(cluster: str, folder: Path, count: int) -> list[dict]:
 
 def halves(cluster: str) -> Parts:
     return Parts(partial(submit, cluster), partial(finish, cluster))
-

@@ -8,34 +8,42 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from measuring import measure
 from servers import free_port, running
-from work import Peer
+from work import Killed, Peer, kill_family
 
 CONNECTIONS = 256
 READY_S = 60.0
+RESULT_S = 120.0
 
 
-def post(url: str, body: Any) -> None:
-    """Until it works."""
+def post(url: str, body: Any) -> Any:
+    """What it answers, when it works."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
     give_up_at = time.monotonic() + READY_S
     while True:
         try:
-            urllib.request.urlopen(request, timeout=10).read()
-            return
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.load(answer)
         except OSError:
             if time.monotonic() > give_up_at:
                 raise
             time.sleep(0.1)
+
+
+def result_of(url: str) -> dict:
+    with urllib.request.urlopen(url, timeout=RESULT_S) as answer:
+        return json.load(answer)
 
 
 class Connection:
@@ -82,10 +90,10 @@ class Client:
 
 
 @contextmanager
-def peer() -> Iterator[Peer]:
-    ingress, admin, fabric, own = (free_port() for _ in range(4))
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
+def server() -> Iterator[tuple[int, int]]:
+    """The ports of its ingress and of its administration."""
+    ingress, admin, fabric = (free_port() for _ in range(3))
+    with tempfile.TemporaryDirectory() as folder:
         settings = {
             "RESTATE_BASE_DIR": folder,
             "RESTATE_LISTEN_MODE": "tcp",
@@ -95,15 +103,46 @@ def peer() -> Iterator[Peer]:
             "RESTATE_ADMIN__BIND_PORT": str(admin),
             "RESTATE_DISABLE_TELEMETRY": "true",
         }
-        stack.enter_context(running([os.environ["RESTATE_SERVER"], "--no-logo"], **settings))
-        serving = [sys.executable, "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1"]
-        stack.enter_context(
-            running([*serving, "--port", str(own), "--http", "2", "--loop", "uvloop", "restate_service:app"])
-        )
-        post(f"http://127.0.0.1:{admin}/deployments", {"uri": f"http://127.0.0.1:{own}"})
-        runner, client = stack.enter_context(asyncio.Runner()), Client(ingress)
+        with running([os.environ["RESTATE_SERVER"], "--no-logo"], **settings):
+            yield ingress, admin
+
+
+def service(port: int) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    serving = [sys.executable, "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1"]
+    return running([*serving, "--port", str(port), "--http", "2", "--loop", "uvloop", "restate_service:app"])
+
+
+def register(port: int, admin: int) -> None:
+    post(f"http://127.0.0.1:{admin}/deployments", {"uri": f"http://127.0.0.1:{port}"})
+
+
+@contextmanager
+def peer() -> Iterator[Peer]:
+    own = free_port()
+    with server() as (ingress, admin), service(own), asyncio.Runner() as runner:
+        register(own, admin)
+        client = Client(ingress)
         yield Peer(lambda inputs: runner.run(client.many(inputs)), lambda *of: runner.run(client.fan(*of)))
 
 
+@contextmanager
+def scene(folder: Path) -> Iterator[Killed]:
+    """The service is killed; the server, which keeps the log, goes on."""
+    own, sent = free_port(), []
+    with server() as (ingress, admin), ExitStack() as services:
+        first = services.enter_context(service(own))
+        register(own, admin)
+
+        def submit(count: int) -> None:
+            calls = (post(f"http://127.0.0.1:{ingress}/peer/slow_chain/send", {"n": n}) for n in range(count))
+            sent.extend(call["invocationId"] for call in calls)
+
+        def finish(_count: int) -> list[dict]:
+            services.enter_context(service(own))
+            return [result_of(f"http://127.0.0.1:{ingress}/restate/invocation/{each}/attach") for each in sent]
+
+        yield Killed(submit, lambda: kill_family(first.pid), finish)
+
+
 if __name__ == "__main__":
-    measure("Restate", "restate-sdk", "each step", peer)
+    measure("Restate", "restate-sdk", "each step", peer, scene)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 
 import restate
-from work import add
+from work import STEPS, add, slow_async
 
 service = restate.Service("peer")
 
 
 @service.handler()
 async def chain(ctx: restate.Context, input: dict) -> dict:
-    for name in ("first", "second", "third"):
+    for name in STEPS:
         input = await ctx.run_typed(name, add, restate.RunOptions(), input)
+    return input
+
+
+@service.handler()
+async def slow_chain(ctx: restate.Context, input: dict) -> dict:
+    task = input["n"]
+    for name in STEPS:
+        input = await ctx.run_typed(name, slow_async, restate.RunOptions(), task, name, input)
     return input
 
 

@@ -1,11 +1,11 @@
 """How fast is Podium against systems that do the same work, in the same run?
 
-W1, W2, W3 and W5 of each peer, written as its own documentation advises, each in an environment of its own under
+W1 to W5 of each peer, written as its own documentation advises, each in an environment of its own under
 build/peers (made at the first run). In each round every peer runs once, in a process of its own, in turns, so that the
 machine's drift hits all. What each makes durable, and when, is in the table: Podium commits every step's output with
 synchronous=FULL before the next one starts.
 
-    python benchmarks/peers/run.py [--rounds 3] [--tasks 1000] [--only dbos,podium] [--write]
+    python benchmarks/peers/run.py [--rounds 3] [--tasks 1000] [--killed 500] [--only dbos,podium] [--write]
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ FIGURES = {
     "first_s": "first result s",
     "memory_mb": "memory MB",
 }
+W4 = "W4 s · twice · lost"
 ENDS_WITHIN_S = 20.0
 """A peer that is told to end."""
 BEGIN, END = "<!-- made by benchmarks/peers/run.py -->", "<!-- end of peers -->"
@@ -58,6 +59,8 @@ class Candidate:
     npm: str = ""
     debian: tuple[str, ...] = ()
     results: list[dict[str, Any]] = field(default_factory=list)
+    killed: list[dict[str, Any]] = field(default_factory=list)
+    """Results of W4."""
     problems: list[str] = field(default_factory=list)
     """One for each run without a result."""
 
@@ -119,14 +122,22 @@ def environment(candidate: Candidate) -> dict[str, str]:
     return found
 
 
-def run(candidate: Candidate, tasks: int, within_s: float) -> None:
-    """One run; what kept it from having a result is kept as a problem."""
-    command = [candidate.python, str(HERE / f"{candidate.name}_peer.py"), "--tasks", str(tasks)]
+def run(candidate: Candidate, given: argparse.Namespace) -> None:
+    """One run of each kind; what kept it from having a result is kept as a problem."""
+    if figures := figures_of(candidate, ["--tasks", str(given.tasks)], given.within):
+        candidate.results.append(figures)
+        print(f"{candidate.name}: {figures['w1']:,.0f} tasks/s", flush=True)
+    if figures and (killed := figures_of(candidate, ["--killed", str(given.killed)], given.within)):
+        candidate.killed.append(killed)
+
+
+def figures_of(candidate: Candidate, args: list[str], within_s: float) -> dict[str, Any]:
+    """{} where there are none."""
+    command = [candidate.python, str(HERE / f"{candidate.name}_peer.py"), *args]
     try:
         install(candidate)
-        candidate.results.append(json.loads(output(command, environment(candidate), within_s).splitlines()[-1]))
-        print(f"{candidate.name}: {candidate.results[-1]['w1']:,.0f} tasks/s", flush=True)
-        return
+        figures: dict[str, Any] = json.loads(output(command, environment(candidate), within_s).splitlines()[-1])
+        return figures
     except subprocess.CalledProcessError as error:
         problem = last_error(error.stderr or error.stdout or "") or str(error)
     except subprocess.TimeoutExpired:
@@ -135,6 +146,7 @@ def run(candidate: Candidate, tasks: int, within_s: float) -> None:
         problem = str(error) or type(error).__name__
     candidate.problems.append(problem)
     print(f"{candidate.name} failed: {problem}", flush=True)
+    return {}
 
 
 def output(command: list[str], env: dict[str, str], within_s: float) -> str:
@@ -179,17 +191,25 @@ def cell(candidate: Candidate, figure: str) -> str:
     return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
 
 
+def killed_cell(candidate: Candidate) -> str:
+    """Medians."""
+    if not candidate.killed or "w4_s" not in candidate.killed[0]:
+        return "–"
+    took_s, twice, lost = (median(each[key] for each in candidate.killed) for key in ("w4_s", "w4_twice", "w4_lost"))
+    return f"{took_s:,.1f} · {twice:,.0f} · {lost:,.0f}"
+
+
 def table(candidates: list[Candidate], ours: Candidate) -> str:
     """Of those that have results, with W1 of ours over theirs."""
-    lines = ["| system | durable before the next step? | " + " | ".join(FIGURES.values()) + " | ours over it, W1 |"]
-    lines.append("|---" * (len(FIGURES) + 3) + "|")
+    heads = ["system", "durable before the next step?", *FIGURES.values(), W4, "ours over it, W1"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for each in candidates:
         if not each.results:
-            lines.append(f"| {each.name} | failed: {each.problems[-1]} |" + " |" * (len(FIGURES) + 1))
+            lines.append(f"| {each.name} | failed: {each.problems[-1]} |" + " |" * (len(FIGURES) + 2))
             continue
         first = each.results[0]
         ratio = f"{w1(ours) / w1(each):.1f}" if ours.results else "–"
-        cells = " | ".join(cell(each, figure) for figure in FIGURES)
+        cells = " | ".join([*(cell(each, figure) for figure in FIGURES), killed_cell(each)])
         failed = f" ({len(each.problems)} runs failed: {each.problems[-1]})" if each.problems else ""
         lines.append(f"| {first['peer']} {first['version']}{failed} | {first['durable']} | {cells} | {ratio} |")
     return "\n".join(lines)
@@ -227,6 +247,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--tasks", type=int, default=1_000)
+    options.add_argument("--killed", type=int, default=500, help="tasks of W4")
     options.add_argument("--only", help="names, with commas between")
     options.add_argument("--within", type=float, default=300.0, help="seconds for one run of one peer")
     options.add_argument("--write", action="store_true", help="into docs/performance.md")
@@ -239,11 +260,11 @@ def main() -> None:
         options.error(f"{PAGE.name} has no place for it: {BEGIN} … {END}")
     for _ in range(given.rounds):
         for candidate in candidates:
-            run(candidate, given.tasks, given.within)
+            run(candidate, given)
     facts = machine()
     text = report(candidates, facts)
     print(text)
-    results = [each for one in candidates for each in one.results]
+    results = [each for one in candidates for each in [*one.results, *one.killed]]
     problems = {each.name: each.problems for each in candidates if each.problems}
     print(json.dumps({"benchmark": "peers", "results": results, "problems": problems, "machine": facts}))
     if given.write:

@@ -22,7 +22,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], **settings: str) -> Iterator[None]:
+def running(command: list[str], **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         command,
         env={**os.environ, **settings},
@@ -32,9 +32,10 @@ def running(command: list[str], **settings: str) -> Iterator[None]:
         start_new_session=True,
     )
     try:
-        yield
+        yield process
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has been killed
+            os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(ENDS_WITHIN_S)
         with suppress(ProcessLookupError):
