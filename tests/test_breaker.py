@@ -246,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         raise AssertionError(f"stuck: {breaker.state}")
 
 
-Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=50)
 TestMachine = Machine.TestCase
 
 

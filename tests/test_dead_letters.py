@@ -388,7 +388,7 @@ def test_what_decided_is_asked_again_and_what_cannot_end_otherwise_is_refused():
         stands(play)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TREES, st.data())
 def test_what_stands_leaves_something_to_do_and_loses_no_output(root, data):
     """Whatever failed the task, if nothing is taken back: it is open again, and every recorded output is kept, but for

@@ -227,7 +227,7 @@ def test_large_frames_are_split_and_a_message_too_large_alone_is_refused():
     run(work())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 10**6),
     loss=st.sampled_from([0.0, 0.1, 0.3]),

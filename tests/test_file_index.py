@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podium.protocols.library.file_index import FileIndex, IndexLimits
@@ -577,7 +577,6 @@ def small(tmp_path_factory):
         yield index
 
 
-@settings(deadline=None)
 @given(any_text(INJECTIONS))
 def test_no_text_makes_a_search_fail(small, text):
     for passage in small.search(text):

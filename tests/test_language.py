@@ -86,7 +86,7 @@ def composites(nodes):
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.recursive(steps(), composites, max_leaves=8))
 def test_any_tree_survives_yaml(root):
     workflow = Workflow("w", root)
@@ -192,7 +192,7 @@ plain = st.recursive(
 paths = st.lists(st.sampled_from(["a", "b", "c"]), max_size=4).map(lambda names: ".".join(["input", *names]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(plain, paths | st.sampled_from(['"text"', "'text'", "true", "null"]))
 def test_what_is_looked_up_without_cel_is_what_cel_gives(value, source):
     names = {"input": value, "task": 1, "outputs": {}}

@@ -460,5 +460,5 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert not free, f"{each} waits for nothing"
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
 TestLedger = LedgerMachine.TestCase

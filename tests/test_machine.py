@@ -206,7 +206,7 @@ def walked(root, seed, output=lambda path: {}, fails=0.3):
     return [state for at, state in enumerate(states) if at == 0 or state != states[at - 1]]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(around, st.integers(0, 1 << 30))
 def test_what_passes_the_check_never_makes_a_forbidden_transition(root, seed):
     try:

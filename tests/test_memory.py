@@ -159,14 +159,13 @@ def kept(tmp_path_factory):
         yield memory
 
 
-@settings(deadline=None)
 @given(any_text(INJECTIONS))
 def test_no_text_makes_a_search_fail_or_shows_anothers_turn(kept, text):
     assert ids(kept.search("ann", "s", f"words {text}", 9)) == ["mine"]
     kept.search("ann", "s", text, 9)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(question=any_text(INJECTIONS), answer=any_text(INJECTIONS))
 def test_any_text_can_be_kept(kept, question, answer):
     kept.forget("cat", "s")

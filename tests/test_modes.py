@@ -453,7 +453,7 @@ def snapshot(task):
     return places, waits, ends, task.origin, task.time
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TREES, st.data())
 def test_replay_equals_live(root, data):
     """I6: folding the journalled events gives the live state, at every length of the journal."""
@@ -495,7 +495,7 @@ def test_replay_equals_live(root, data):
         assert snapshot(again) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TREES, st.data())
 def test_every_tree_comes_to_an_end_when_its_steps_do(root, data):
     play = Play(root, 1)

@@ -214,7 +214,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(request=REQUESTS)
 def test_every_request_has_a_route_with_a_reason_and_scores_that_sum_to_one(request):
     found = ROUTER.route(request)
