@@ -34,7 +34,7 @@ def pack(value: Value) -> bytes:
         InvalidInput: something in it is not plain data; the path names the place.
     """
     try:
-        packed: bytes = msgpack.packb(value, datetime=True, default=_plain)
+        packed: bytes = _packer().pack(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _explain(value, error) from error
     return packed
@@ -97,6 +97,11 @@ def _ordered(value: Value) -> Value:
     return value
 
 
+def _packer() -> Any:
+    """A new one each time, because `default` may call for another; a small first buffer makes that cheap."""
+    return msgpack.Packer(datetime=True, default=_plain, buf_size=512)
+
+
 def _plain(item: object) -> Value:
     try:
         return to_jsonable_python(item)
@@ -136,7 +141,7 @@ def _first_bad(value: Value, path: str, levels: int) -> tuple[str, Value]:
         items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
     for inner_path, item in items:
         try:
-            msgpack.packb(item, datetime=True, default=_plain)
+            _packer().pack(item)
         except (TypeError, ValueError, OverflowError, RecursionError):
             return _first_bad(item, inner_path, levels - 1) if levels else (path, value)
     return path, value

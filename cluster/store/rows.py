@@ -35,7 +35,7 @@ Row = tuple[Any, ...]
 
 def seal(*facts: Any) -> int:
     """CRC-32 over the facts in their order and with their types."""
-    return zlib.crc32(msgpack.packb(facts))
+    return zlib.crc32(msgpack.Packer(buf_size=512).pack(facts))
 
 
 def _check(shard: str, place: str, sealed: int | None, *facts: Any) -> None:
