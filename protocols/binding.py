@@ -96,7 +96,7 @@ class _Edges:
         if self.input is None:
             return value
         try:
-            return self.input.validate_python(value)
+            return self.input.validator.validate_python(value)
         except ValidationError as error:
             raise InvalidInput(problem=_problems(error, self.input_name)) from error
 
@@ -108,7 +108,7 @@ class _Edges:
         if as_goto(output):
             return output
         try:
-            return self.output.dump_python(self.output.validate_python(output))
+            return self.output.serializer.to_python(self.output.validator.validate_python(output))
         except ValidationError as error:
             raise InvalidOutput(_problems(error, "output")) from error
 
