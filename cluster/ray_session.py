@@ -143,13 +143,16 @@ class RaySession:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise EngineClosed(reason=f"cannot join the Ray cluster at {address}: {error}") from error
             return
+        from .starting import lean  # noqa: PLC0415  (imports ray)
+
         try:
-            ray.init(
-                num_cpus=self._settings.num_cpus,
-                object_store_memory=self._settings.object_store_mb * 1024 * 1024,
-                include_dashboard=False,
-                **quiet,
-            )
+            with lean():
+                ray.init(
+                    num_cpus=self._settings.num_cpus,
+                    object_store_memory=self._settings.object_store_mb * 1024 * 1024,
+                    include_dashboard=False,
+                    **quiet,
+                )
         finally:
             self._pillars = living_pillars()  # when it fails, Ray leaves what it had started
             self._below_pillars = _children(self._pillars)

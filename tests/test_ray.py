@@ -74,6 +74,13 @@ def test_everything_listens_on_loopback_only(engine):
     assert listening() <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
+def test_no_process_of_ray_runs_that_nothing_uses(engine):
+    lines = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert any("gcs_server" in line for line in lines)
+    for unused in ("monitor.py", "dashboard/dashboard.py"):
+        assert not any(unused in line for line in lines)
+
+
 def test_many_tasks(engine):
     workflow = Workflow("many", Sequence(sample.add, sample.add, sample.add))
     tasks = engine.submit_many(workflow, [{"n": n} for n in range(500)])
