@@ -36,6 +36,8 @@ from .world import LoopWorld
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _RECONNECT_S = 0.2
+_Waiting = dict[str, list[Future[Ended]]]
+"""Futures of the ends of tasks, by task."""
 
 
 def new_task_id(world: LoopWorld) -> str:
@@ -59,7 +61,8 @@ class Core:
         """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
         self._located: set[str] = set()
         """Workflows whose supervisor was found before: if it is looked for again, it was lost."""
-        self._waiting: dict[str, list[Future[Ended]]] = defaultdict(list)
+        self._waiting: dict[str, _Waiting] = defaultdict(lambda: defaultdict(list))
+        """By workflow."""
         self._closed: PodiumError | None = None
         self._gone: PodiumError | None = None
         """The cluster that it joined is not there any more."""
@@ -80,9 +83,11 @@ class Core:
     def _shut(self, error: PodiumError) -> None:
         """The cluster that was joined has been shut down: what waits for it is told so."""
         self._gone = error
-        for workflow, link in list(self._links.items()):
-            link.close()
-            self._dead(workflow, error)
+        self._hang_up(error)
+
+    def _hang_up(self, error: PodiumError) -> None:
+        for link in list(self._links.values()):
+            link.close(error)
 
     @property
     def joined(self) -> bool:
@@ -97,14 +102,9 @@ class Core:
         if self._closed is not None:
             return
         self._closed = EngineClosed()
-        for link in self._links.values():
-            link.close()
+        self._hang_up(self._closed)
         if self._coordinator is not None:
             self._coordinator.lose(self._closed)
-        waiting, self._waiting = self._waiting, defaultdict(list)
-        for futures in waiting.values():
-            for future in futures:
-                _fail(future, self._closed)
         await self._session.close()
 
     @property
@@ -167,7 +167,7 @@ class Core:
             link = self._links[workflow] = Link(
                 self._session.world,
                 partial(self._locate, workflow),
-                self._done,
+                partial(self._done, workflow),
                 partial(self._dead, workflow),
                 self.settings.lease_s,
             )
@@ -206,34 +206,17 @@ class Core:
         if self.closed is not None:
             accepted.fail(self.closed)
             return
+        waiting = self._waiting[workflow]
         for task, end in zip(tasks, ends, strict=True):
-            self._waiting[task[0]].append(end)
+            waiting[task[0]].append(end)
         link = self.link(workflow)
         for start in range(0, len(tasks), BATCH):
             part = slice(start, start + BATCH)
-            on_ack = partial(self._acknowledged, tasks[part], accepted, start, ends[part])
+            on_ack = partial(_acknowledged, waiting, tasks[part], accepted, start, ends[part])
             link.submit(Batch(hash, tasks[part], True, on_ack))
 
-    def _acknowledged(
-        self,
-        tasks: list[list[Value]],
-        accepted: Accepted,
-        start: int,
-        ends: list[Future[Ended]],
-        answer: list[list[Value]] | PodiumError,
-    ) -> None:
-        rows = [[None, answer.to_wire()]] * len(tasks) if isinstance(answer, PodiumError) else answer
-        for task, end, (id, refusal) in zip(tasks, ends, rows, strict=True):
-            if id != task[0]:
-                futures = self._waiting.pop(task[0], [])
-                if id is not None:
-                    self._waiting[id] += futures
-            if refusal is not None:
-                _fail(end, from_wire(refusal))
-        accepted.take(start, rows)
-
-    def _done(self, chunk: list[Value]) -> None:
-        futures = self._waiting.pop(chunk[1], ())
+    def _done(self, workflow: str, chunk: list[Value]) -> None:
+        futures = self._waiting[workflow].pop(chunk[1], ())
         if chunk[0] == "lost":
             for future in futures:
                 _fail(future, chunk[2])
@@ -247,8 +230,7 @@ class Core:
         """A workflow cannot be reached any more: what waits for its tasks is told so."""
         self._links.pop(workflow, None)
         self._deployed.clear()
-        waiting, self._waiting = self._waiting, defaultdict(list)
-        for futures in waiting.values():
+        for futures in self._waiting.pop(workflow, {}).values():
             for future in futures:
                 _fail(future, error)
 
@@ -257,7 +239,7 @@ class Core:
         end: Future[Ended] = Future()
 
         def start() -> None:
-            self._waiting[record.task_id].append(end)
+            self._waiting[record.workflow][record.task_id].append(end)
             self.link(record.workflow).follow(record.task_id)
 
         self._loop.call_soon_threadsafe(start)
@@ -365,6 +347,25 @@ class Core:
         """A new task, with checked input, as a supervisor takes it."""
         id, whose = new_task_id(self._session.world), user or self.settings.user
         return [id, input, whose, priority, key, False, self.settings.source, criticality, timeout_s]
+
+
+def _acknowledged(
+    waiting: _Waiting,
+    tasks: list[list[Value]],
+    accepted: Accepted,
+    start: int,
+    ends: list[Future[Ended]],
+    answer: list[list[Value]] | PodiumError,
+) -> None:
+    rows = [[None, answer.to_wire()]] * len(tasks) if isinstance(answer, PodiumError) else answer
+    for task, end, (id, refusal) in zip(tasks, ends, rows, strict=True):
+        if id != task[0]:
+            futures = waiting.pop(task[0], [])
+            if id is not None:
+                waiting[id] += futures
+        if refusal is not None:
+            _fail(end, from_wire(refusal))
+    accepted.take(start, rows)
 
 
 def _delivered(futures: list[Future[str]], reply: Reply) -> None:

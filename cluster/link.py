@@ -98,9 +98,11 @@ class Link:
         if self._line is not None:
             self._line.lose(error)
 
-    def close(self) -> None:
+    def close(self, error: PodiumError) -> None:
+        """Nothing comes any more: whoever waits is told so."""
         if self._line is not None:
             self._line.close()
+        self._give_up(error)
 
     def _when_up(self, send: Callable[[], None]) -> None:
         if self._line is not None:

@@ -11,6 +11,7 @@ import pytest
 import podium
 from podium import Hierarchy, Parallel, Retry, Sequence, Step, Workflow
 from podium.errors import (
+    EngineClosed,
     FixTheCall,
     InvalidInput,
     KeyConflict,
@@ -689,6 +690,38 @@ def test_a_supervisor_that_dies_too_often_takes_its_workflow_down_visibly():
 
     simulation = Simulation(restart_intensity=3)
     simulation.run(work)
+
+
+def test_a_workflow_that_is_down_takes_no_results_of_others_with_it():
+    """It did: every result that the engine waited for failed with the one workflow's error."""
+
+    async def work(engine):
+        other = await engine.submit(Workflow("other", Sequence(sample.slow)), {"s": 100})
+        task = await engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 1000})
+        for _ in range(4):
+            await asyncio.sleep(5)
+            simulation.kill("supervisor/w")
+        with pytest.raises(WorkflowDown):
+            await task.result()
+        assert await other.result() == {"s": 100}
+
+    simulation = Simulation(restart_intensity=3)
+    simulation.run(work)
+
+
+def test_a_submission_that_nobody_has_acknowledged_ends_with_the_engine():
+    """It did not: a thread in `submit` waited for ever when another closed the engine."""
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.echo))
+        assert await (await engine.submit(workflow, 1)).result() == 1
+        pending = asyncio.create_task(engine.submit(workflow, 2))
+        await asyncio.sleep(0)
+        await engine.close()
+        with pytest.raises(EngineClosed):
+            await pending
+
+    Simulation().run(work)
 
 
 def test_two_versions_of_a_workflow_run_side_by_side():
