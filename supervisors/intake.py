@@ -20,6 +20,9 @@ from .plan import Plan
 from .ports import Change, Found, Journal, World
 from .state import Effect, TaskState
 
+SLICE = 128
+"""Tasks that are made durable, and begin, together: the first run while the next are being taken in."""
+
 Acks: TypeAlias = list[list[Value]]
 """In the order of the submissions: [task id, null], or [null, error]."""
 
@@ -113,8 +116,10 @@ class Intake:
     def _admit(self, plan: Plan, submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
         new = [s for s in submissions if not s.error and not s.known and s.record.task_id not in self._tasks]
         new = self._let_in(new)
-        changes = self._accept(plan, new)
-        self._journal.write(changes, partial(self._durable, submissions, new, then))
+        for start in range(0, len(new), SLICE):
+            together = new[start : start + SLICE]
+            self._journal.write(self._accept(plan, together), partial(self._durable, together))
+        self._journal.write([], partial(_acknowledge, submissions, then))
 
     def _let_in(self, new: list[Submission]) -> list[Submission]:
         """All of those that come from outside, or none. They were sent together, so they are of one kind."""
@@ -132,12 +137,7 @@ class Intake:
             self._keys.pop((each.record.user, each.record.key or ""), None)
         return [each for each in new if each.error is None]
 
-    def _durable(
-        self,
-        submissions: list[Submission],
-        new: list[Submission],
-        then: Callable[[Acks, list[TaskRecord]], None],
-    ) -> None:
+    def _durable(self, new: list[Submission]) -> None:
         for submission in new:
             record = submission.record
             if record.key is not None:
@@ -145,14 +145,17 @@ class Intake:
             task = self._tasks.get(record.task_id)
             if task is not None:
                 self._carry_out(task, submission.effects)
-        acks: Acks = []
-        ended = []
-        for submission in submissions:
-            known = submission.known.record if submission.known else submission.record
-            if submission.error is not None:
-                acks.append([None, submission.error.to_wire()])
-            else:
-                acks.append([known.task_id, None])
-                if submission.known is not None and known.status not in OPEN:
-                    ended.append(known)
-        then(acks, ended)
+
+
+def _acknowledge(submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
+    acks: Acks = []
+    ended = []
+    for submission in submissions:
+        known = submission.known.record if submission.known else submission.record
+        if submission.error is not None:
+            acks.append([None, submission.error.to_wire()])
+        else:
+            acks.append([known.task_id, None])
+            if submission.known is not None and known.status not in OPEN:
+                ended.append(known)
+    then(acks, ended)

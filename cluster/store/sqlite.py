@@ -37,8 +37,10 @@ from .writing import finished_count, forgettable, write_changes
 
 LOG = logging.getLogger("podium")
 
-INLINE_WORKS = 4
-"""Most works of a commit that is made on the event loop."""
+INLINE_CHANGES = 4
+"""Most changes and queries of a commit that is made on the event loop."""
+READY_CHANGES = 128
+"""So many go to the thread at once, while the event loop brings more."""
 INLINE_S = 0.001
 """Longest duration of the last commit after which the next may be made on the event loop, in seconds."""
 SLOW_COMMIT_S = 1.0
@@ -65,6 +67,8 @@ class SqliteJournal:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._batch: list[_Work] = []
+        self._size = 0
+        """Changes and queries in it."""
         self._handed: SimpleQueue[list[_Work] | None] = SimpleQueue()
         self._under_way = 0
         """Batches that the thread has and that are not acknowledged."""
@@ -151,12 +155,16 @@ class SqliteJournal:
         if not self._batch:
             self._loop.call_soon(self._hand_over)
         self._batch.append(work)
+        self._size += len(work.changes) or 1
+        if self._size >= READY_CHANGES:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         batch, self._batch = self._batch, []
+        size, self._size = self._size, 0
         if not batch:
             return
-        small = len(batch) <= INLINE_WORKS and not any(work.heavy for work in batch)
+        small = size <= INLINE_CHANGES and not any(work.heavy for work in batch)
         if self._under_way == 0 and small and self._last_s <= INLINE_S:
             self._commit_here(batch)
         else:
