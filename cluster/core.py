@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, get_args
 
 from ..protocols.errors import (
@@ -42,8 +42,16 @@ _Waiting = dict[str, list[Future[Ended]]]
 
 def new_task_id(world: LoopWorld) -> str:
     """Time-ordered and unguessable: 48 bits of milliseconds, 80 random bits (the layout of a ULID)."""
-    number = (int(world.now() * 1000) << 80) | world.secret_bits(80)
-    return "t-" + "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
+    return f"t-{_time_in(int(world.now() * 1000))}{_digits(world.secret_bits(80), 16)}"
+
+
+@lru_cache(maxsize=1)
+def _time_in(milliseconds: int) -> str:
+    return _digits(milliseconds, 10)
+
+
+def _digits(number: int, count: int) -> str:
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(5 * count - 10, -1, -10)])
 
 
 class Core:

@@ -100,6 +100,15 @@ class TaskRecord:
     degraded: Missing = field(default_factory=dict)
     """What the result lacks, because something stood in for it; of a completed task."""
 
+    def ended(
+        self, status: TaskStatus, at: float, result: Value, failure: Failure | None, degraded: Missing
+    ) -> TaskRecord:
+        """The record as it is from the task's end on."""
+        return TaskRecord(
+            self.task_id, self.workflow, self.version, self.hash, self.input, self.user, self.priority, self.key,
+            status, self.accepted_at, at, result, failure, degraded,
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         record = asdict(self)
         record["failure"] = self.failure and self.failure.to_wire()

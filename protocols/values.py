@@ -23,6 +23,11 @@ MAX_VALUE_BYTES = 16 * 1024 * 1024
 """Default limit of one packed value; the setting `max_value_bytes` replaces it."""
 MAX_DEPTH = 100
 """Nesting of lists and dicts in one value."""
+_SPARE: list[Any] = []
+"""Packers that nobody uses now: making one takes as long as a small value. One of each thread, and of each call that
+`default` makes, is out at a time."""
+_SPARE_BYTES = 64 * 1024
+"""Buffers of packers only grow: one that has packed more is not kept."""
 
 
 def pack(value: Value) -> bytes:
@@ -34,9 +39,15 @@ def pack(value: Value) -> bytes:
         InvalidInput: something in it is not plain data; the path names the place.
     """
     try:
-        packed: bytes = _packer().pack(value)
+        packer = _SPARE.pop()
+    except IndexError:
+        packer = _packer()
+    try:
+        packed: bytes = packer.pack(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _explain(value, error) from error
+    if len(packed) < _SPARE_BYTES:
+        _SPARE.append(packer)
     return packed
 
 
@@ -98,7 +109,6 @@ def _ordered(value: Value) -> Value:
 
 
 def _packer() -> Any:
-    """A new one each time, because `default` may call for another; a small first buffer makes that cheap."""
     return msgpack.Packer(datetime=True, default=_plain, buf_size=512)
 
 

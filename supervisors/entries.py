@@ -36,8 +36,6 @@ def _closed(task: TaskState, now: float) -> Closing:
     failure = task.outcome.failure
     status: TaskStatus = task.status  # type: ignore[assignment]
     lacks = {} if failure else task.root.degraded
-    task.record = replace(
-        task.record, status=status, finished_at=now, result=task.outcome.output, failure=failure, degraded=lacks
-    )
+    task.record = task.record.ended(status, now, task.outcome.output, failure, lacks)
     trouble = failure.to_wire() if failure else lacks
     return Closing(status, now, None if failure else pack(task.outcome.output), pack(trouble) if trouble else None)

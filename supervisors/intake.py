@@ -25,6 +25,7 @@ SLICE = 128
 
 Acks: TypeAlias = list[list[Value]]
 """In the order of the submissions: [task id, null], or [null, error]."""
+_CRITICALITIES = get_args(Criticality)
 
 
 @dataclass(slots=True)
@@ -73,8 +74,8 @@ class Intake:
         id, input, user, priority, key, again, source, criticality, timeout_s = wire
         if not (isinstance(id, str) and isinstance(user, str) and isinstance(priority, int)):
             raise InvalidInput(problem="id and user are texts, priority is a whole number", path="tasks")
-        if criticality not in get_args(Criticality):
-            raise InvalidInput(problem=f"'{criticality}' is none of {', '.join(get_args(Criticality))}", path="tasks")
+        if criticality not in _CRITICALITIES:
+            raise InvalidInput(problem=f"'{criticality}' is none of {', '.join(_CRITICALITIES)}", path="tasks")
         record = TaskRecord(
             task_id=id,
             workflow=plan.name,

@@ -218,8 +218,8 @@ class Pool:
     def most_of(self, host: Host) -> int:
         """Jobs that a host may have, those ahead of their turn included: one at least, unless none are wanted."""
         at_once, lookahead_s = self._declared.concurrency, self._settings.lookahead_s
-        ahead = max(host.works_off(at_once, lookahead_s), float(lookahead_s > 0))
-        return at_once + min(MAX_AHEAD, math.ceil(ahead))
+        ahead = math.ceil(host.works_off(at_once, lookahead_s)) or lookahead_s > 0
+        return at_once + (MAX_AHEAD if ahead > MAX_AHEAD else ahead)
 
     def _give(self, host: Host, job: Job) -> None:
         """Send it to a host, with the permits that it has."""

@@ -171,6 +171,10 @@ class Watchers:
                 watch.behind.append((entry, event))
 
 
+_UNTOLD = (Cancelled, Abandoned, Due, StepBegan)
+"""Events that no watcher sees."""
+
+
 def done_chunk(record: TaskRecord) -> list[Value]:
     failure = record.failure.to_wire() if record.failure else None
     return ["done", record.task_id, record.status, record.result, failure, record.finished_at, record.degraded]
@@ -205,7 +209,7 @@ def count_told(event: Event) -> int:
         return len(event.chunks) + event.is_cut
     if isinstance(event, Relayed):
         return len(event.events)
-    return not isinstance(event, Cancelled | Abandoned | Due | StepBegan)
+    return not isinstance(event, _UNTOLD)
 
 
 def _seen(event: Event, attempt: int) -> list[Value] | None:
@@ -228,7 +232,7 @@ def _seen(event: Event, attempt: int) -> list[Value] | None:
             return ["redriven", event.at, "", 1, event.of]
         case Dropped():
             return ["dropped", event.at, "", 1, None]
-        case Cancelled() | Abandoned() | Due() | StepBegan() | Emitted() | Relayed():
+        case _:
             return None
 
 

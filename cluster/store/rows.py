@@ -13,8 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-import msgpack
-
 from ...protocols.errors import JournalCorrupt
 from ...protocols.outcomes import OPEN, TERMINAL, Failure, TaskRecord
 from ...protocols.values import Value, pack, unpack
@@ -35,7 +33,7 @@ Row = tuple[Any, ...]
 
 def seal(*facts: Any) -> int:
     """CRC-32 over the facts in their order and with their types."""
-    return zlib.crc32(msgpack.Packer(buf_size=512).pack(facts))
+    return zlib.crc32(pack(facts))
 
 
 def _check(shard: str, place: str, sealed: int | None, *facts: Any) -> None:
