@@ -32,6 +32,11 @@ class Row:
         return statistics.median(self.values)
 
 
+def over(one: Row, other: Row) -> float:
+    """The median of the ratios in each round: what slows a round slows both."""
+    return statistics.median(a / b for a, b in zip(one.values, other.values, strict=True))
+
+
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

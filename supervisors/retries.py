@@ -51,7 +51,9 @@ class Budget:
         return self._left
 
     def add(self, amount: float, now: float) -> None:
-        self._left = self.left(now) + amount
+        if now - self._at >= NOTHING_S:
+            self.left(now)
+        self._left += amount
 
     def spend(self, now: float) -> bool:
         """Take one retry, if there is one."""
