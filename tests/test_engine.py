@@ -23,6 +23,7 @@ from podium.errors import (
     WaitTimedOut,
     WorkflowDown,
 )
+from podium.supervisors import intake
 from podium.testing import Faults, Simulation, simulate
 from tests import sample
 
@@ -722,6 +723,25 @@ def test_a_submission_that_nobody_has_acknowledged_ends_with_the_engine():
             await pending
 
     Simulation().run(work)
+
+
+@pytest.mark.parametrize("kill_at_s", [0.0, 0.001, 0.01, 0.05])
+def test_tasks_submitted_together_begin_in_slices_and_none_is_lost_or_doubled(monkeypatch, kill_at_s):
+    monkeypatch.setattr(intake, "SLICE", 3)
+
+    async def work(engine):
+        workflow = Workflow("w", Sequence(sample.add, sample.add))
+        await engine.deploy(workflow)
+        keys = [f"k{n}" for n in range(20)]
+        pending = asyncio.create_task(engine.submit_many(workflow, [{"n": n} for n in range(20)], keys=keys))
+        await asyncio.sleep(kill_at_s)
+        simulation.kill("supervisor/w")
+        tasks = await pending
+        assert [await task.result() for task in tasks] == [{"n": n + 2} for n in range(20)]
+        assert len({task.id for task in tasks}) == len(engine.tasks(limit=100)) == 20
+
+    simulation = Simulation()
+    simulation.run(work)
 
 
 def test_two_versions_of_a_workflow_run_side_by_side():

@@ -253,3 +253,11 @@ def test_every_message_is_handled_once_and_answered_once(seed, loss, repeat, del
         assert all(seen == [0, 1, 2, 3, 4] for seen in chunks.values())
 
     run(work())
+
+
+def test_a_value_that_cannot_be_packed_leaves_nothing_in_the_next():
+    """Packers are used again: half of a value must not stay in one."""
+    for _ in range(3):
+        with pytest.raises(InvalidInput, match="not plain data"):
+            pack({"n": [1, 2, object()]})
+        assert unpack(pack({"n": [1]})) == {"n": [1]}

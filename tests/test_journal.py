@@ -10,7 +10,7 @@ import pytest
 from podium.cluster.store.memory import Disk, DiskReader, MemoryJournal
 from podium.cluster.store.reading import FileReader
 from podium.cluster.store.schema import shard_path
-from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.sqlite import READY_CHANGES, SqliteJournal
 from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.values import pack
@@ -391,3 +391,23 @@ def test_the_newest_definition_of_each_workflow_is_read(store):
         return store.reader.definitions()
 
     assert asyncio.run(work()) == [{"name": "a", "hash": "h2"}, {"name": "b", "hash": "h1"}]
+
+
+def test_many_changes_of_one_turn_are_handed_over_in_parts_and_stay_in_order(tmp_path):
+    """The thread gets them as soon as there are enough, while the loop brings more."""
+
+    async def work():
+        journal = await Files(tmp_path).open()
+        acknowledged = []
+        last = asyncio.get_running_loop().create_future()
+        for n in range(3 * READY_CHANGES):
+            journal.write([NewTask(record(f"t-{n:05}"), "")], lambda n=n: acknowledged.append(n))
+        journal.write([], lambda: last.set_result(None))
+        assert journal._under_way == 3  # the loop has not turned yet
+        assert not acknowledged
+        await asyncio.wait_for(last, 5)
+        await journal.close()
+        return acknowledged
+
+    assert asyncio.run(work()) == list(range(3 * READY_CHANGES))
+    assert len(FileReader(tmp_path).list_tasks(limit=1000)) == 3 * READY_CHANGES

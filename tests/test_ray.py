@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -75,7 +76,10 @@ def test_everything_listens_on_loopback_only(engine):
 
 
 def test_no_process_of_ray_runs_that_nothing_uses(engine):
-    lines = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    lines = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            lines.append(" ".join(child.cmdline()))
     assert any("gcs_server" in line for line in lines)
     for unused in ("monitor.py", "dashboard/dashboard.py"):
         assert not any(unused in line for line in lines)
