@@ -7,6 +7,7 @@ with ageing, and fair shares between users.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from ..protocols.values import Value
 from .breaker import Call
 from .permits import Permits
 from .settings import Governance
-from .waiting import Holder, Request, Waiting, Who
+from .turns import Turns
+from .waiting import Holder, Request, Who
 
 if TYPE_CHECKING:
     from .lanes import Lane
@@ -68,33 +70,36 @@ class Backlog:
         self._protocol, self._permits = protocol, permits
         self._on_ready = on_ready
         weights = settings.weights
-        self._waiting = Waiting(settings.age_s, lambda user: weights.get(user, 1.0))
-        self._jobs: dict[str, Job] = {}
-        """Of `_waiting`, by the text of their `id()`."""
+        self._turns: Turns[str, Job] = Turns(settings.age_s, lambda user: weights.get(user, 1.0), str)
+        """By user."""
+        self._numbers: dict[Job, int] = {}
+        """Of what is in `_turns`."""
+        self._next_number = itertools.count(1)
         self._wishing: dict[str, Job] = {}
+        """By the text of their `id()`."""
         self._ready: deque[Job] = deque()
-        self._head: Request | None = None
-        """Who is next of `_waiting`, as long as nobody has come or gone."""
+        self._head: Job | None = None
+        """Who is next of `_turns`, as long as nobody has come or gone."""
 
     def __len__(self) -> int:
-        return len(self._jobs) + len(self._wishing) + len(self._ready)
+        return len(self._numbers) + len(self._wishing) + len(self._ready)
 
     def __iter__(self) -> Iterator[Job]:
-        return iter([*self._ready, *self._wishing.values(), *self._jobs.values()])
+        return iter([*self._ready, *self._wishing.values(), *self._numbers])
 
     def add(self, job: Job) -> None:
-        key = str(id(job))
         if job.needs:
-            self._wishing[key] = job
-            self._permits.acquire(self._request(job, key), partial(self._permitted, job))
-        else:
-            self._jobs[key] = job
-            self._waiting.add(self._request(job, key))
-            self._head = None
+            self._wish(job)
+            return
+        number = self._numbers[job] = next(self._next_number)
+        self._turns.add(job.priority, job.user, (job.accepted_at, job.order, number, job))
+        self._head = None
 
-    def _request(self, job: Job, key: str) -> Request:
-        who = Who("", self._protocol, job.user, "", job.key)
-        return Request(key, _NOBODY, job.needs, job.priority, job.accepted_at, job.order, who)
+    def _wish(self, job: Job) -> None:
+        key, who = str(id(job)), Who("", self._protocol, job.user, "", job.key)
+        self._wishing[key] = job
+        request = Request(key, _NOBODY, job.needs, job.priority, job.accepted_at, job.order, who)
+        self._permits.acquire(request, partial(self._permitted, job))
 
     def _permitted(self, job: Job, ticket: str) -> None:
         del self._wishing[str(id(job))]
@@ -117,26 +122,27 @@ class Backlog:
         """Who is next, if a host is free for it."""
         if self._ready:
             return self._ready[0]
-        if self._head is None and self._jobs:
-            head = self._waiting.head(())
+        if self._head is None and self._numbers:
+            head = self._turns.head()
             assert head is not None
-            self._head = head[2]
-        return None if self._head is None else self._jobs[self._head.id]
+            self._head = head[1][3]
+        return self._head
 
     def take_first(self) -> Job:
         """The one that `first` has just named leaves."""
         if self._ready:
             return self._ready.popleft()
-        assert self._head is not None
-        head, self._head = self._head, None
-        self._waiting.take(head)
-        return self._jobs.pop(head.id)
+        job, self._head = self._head, None
+        assert job is not None
+        del self._numbers[job]
+        self._turns.take(job.priority, job.user)
+        return job
 
     def withdraw(self, job: Job) -> None:
         """The job is not wanted any more."""
-        key = str(id(job))
-        if self._jobs.pop(key, None) is not None:
-            self._waiting.remove(key)
+        key, number = str(id(job)), self._numbers.pop(job, None)
+        if number is not None:
+            self._turns.withdraw(job.priority, job.user, number)
             self._head = None
         elif self._wishing.pop(key, None) is not None:
             self._permits.withdraw(key)
