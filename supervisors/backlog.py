@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..protocols.values import Value
 from .breaker import Call
 from .permits import Permits
+from .plan import StepSettings
 from .settings import Governance
+from .state import Place, TaskState
 from .turns import Turns
 from .waiting import Holder, Request, Who
 
 if TYPE_CHECKING:
+    from .hosts import Host
     from .lanes import Lane
-    from .pool import Host
 
 _NOBODY = Holder("", 0)
 
@@ -32,21 +33,12 @@ _NOBODY = Holder("", 0)
 class Job:
     """One attempt of one step, to be run on any host of its protocol."""
 
-    what: Any
-    """The dispatcher's own: whose step this is."""
-    accepted_at: float
-    """UTC seconds: the older task goes first."""
-    order: int
-    """Of tasks accepted in the same instant."""
-    priority: int
-    user: str
+    task: TaskState
+    place: Place
+    settings: StepSettings
     key: str
     """What limits "per key" count apart."""
-    payload: list[Value]
-    needs: Mapping[str, int]
-    once: bool = False
-    """Whether it must not run again when nobody knows what it has done."""
-    losses: int = 0
+    losses: int
     """Hosts that died while it ran."""
     ticket: str | None = None
     """The permits that it has, until it takes them to a host."""
@@ -88,17 +80,20 @@ class Backlog:
         return iter([*self._ready, *self._wishing.values(), *self._numbers])
 
     def add(self, job: Job) -> None:
-        if job.needs:
+        if job.settings.quotas:
             self._wish(job)
             return
         number = self._numbers[job] = next(self._next_number)
-        self._turns.add(job.priority, job.user, (job.accepted_at, job.order, number, job))
+        record = job.task.record
+        self._turns.add(record.priority, record.user, (record.accepted_at, job.task.order, number, job))
         self._head = None
 
     def _wish(self, job: Job) -> None:
-        key, who = str(id(job)), Who("", self._protocol, job.user, "", job.key)
+        key, record = str(id(job)), job.task.record
         self._wishing[key] = job
-        request = Request(key, _NOBODY, job.needs, job.priority, job.accepted_at, job.order, who)
+        who = Who("", self._protocol, record.user, "", job.key)
+        needs, order = job.settings.quotas, job.task.order
+        request = Request(key, _NOBODY, needs, record.priority, record.accepted_at, order, who)
         self._permits.acquire(request, partial(self._permitted, job))
 
     def _permitted(self, job: Job, ticket: str) -> None:
@@ -135,14 +130,14 @@ class Backlog:
         job, self._head = self._head, None
         assert job is not None
         del self._numbers[job]
-        self._turns.take(job.priority, job.user)
+        self._turns.take(job.task.record.priority, job.task.record.user)
         return job
 
     def withdraw(self, job: Job) -> None:
         """The job is not wanted any more."""
         key, number = str(id(job)), self._numbers.pop(job, None)
         if number is not None:
-            self._turns.withdraw(job.priority, job.user, number)
+            self._turns.withdraw(job.task.record.priority, job.task.record.user, number)
             self._head = None
         elif self._wishing.pop(key, None) is not None:
             self._permits.withdraw(key)

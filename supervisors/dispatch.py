@@ -45,9 +45,9 @@ class Dispatcher:
         self._report, self._tell, self._tier_setup = report, tell, tier_setup
         self._pools: dict[str, Pool] = {}
         self._tiers: dict[str, Tier] = {}
-        self._jobs: dict[tuple[str, str], Job] = {}
+        self._jobs: dict[Place, Job] = {}
         self._errands: dict[tuple[str, str], Tier] = {}
-        self._waits: dict[tuple[str, str], Timer] = {}
+        self._waits: dict[Place, Timer] = {}
         self._code: dict[str, bytes] = {}
 
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
@@ -56,15 +56,22 @@ class Dispatcher:
         self._family.govern(self._settings.restarts.declared(plan.supervision))
         for ref in plan.refs:
             if ref not in self._pools:
-                listener = Listener(
-                    self._job_begins, self._job_started, self._job_said, self._job_ended, self._job_lost
-                )
-                self._pools[ref] = Pool(self._means, plan.declarations[ref], listener)
+                self._pools[ref] = Pool(self._means, plan.declarations[ref], self._listener())
             self._pools[ref].use_code(self._code.get(ref), list(plan.definition.get("search_path") or []))
         for tier in plan.tiers:
             if tier.name not in self._tiers:
                 self._tiers[tier.name] = self._new_tier(tier)
         self._family.adopt(self._children(plan))
+
+    def _listener(self) -> Listener:
+        return Listener(
+            message=_message,
+            begins=lambda job, go: self._note_beginning(job.task, job.place, go),
+            started=lambda job: self._tell(job.task, job.place, _STARTED),
+            chunk=lambda job, chunk: self._tell(job.task, job.place, chunk),
+            result=self._job_ended,
+            lost=lambda job: self._tell(job.task, job.place, _LOST),
+        )
 
     async def start(self, plan: Plan) -> None:
         """Start every actor of the plan, in order; raises SpawnFailed for the first that does not start."""
@@ -100,68 +107,33 @@ class Dispatcher:
             "tiers": [{"address": tier.address, "up": tier.is_up} for tier in self._tiers.values()],
         }
 
-    def run(self, plan: Plan, task: TaskState, place: Place, order: int, recovered: bool = False) -> None:
+    def run(self, plan: Plan, task: TaskState, place: Place, recovered: bool = False) -> None:
         """Have the attempt at `place` run, not before its time."""
         delay_s = min(place.not_before - self._world.now(), place.wait_s) if place.wait_s > 0 else 0.0
         if delay_s > 0:
-            key = (task.record.task_id, place.path)
-            self._waits[key] = self._world.call_later(
-                delay_s, lambda: self._run_now(plan, task, place, order, recovered)
-            )
+            again = partial(self._run_now, plan, task, place, recovered)
+            self._waits[place] = self._world.call_later(delay_s, again)
         else:
-            self._run_now(plan, task, place, order, recovered)
+            self._run_now(plan, task, place, recovered)
 
-    def _run_now(self, plan: Plan, task: TaskState, place: Place, order: int, recovered: bool) -> None:
-        key = (task.record.task_id, place.path)
-        self._waits.pop(key, None)
-        if isinstance(place.node, Step):
-            try:
-                job = self._job(plan, task, place, place.node, order)
-            except ExpressionFailed as error:
-                self._report(task, place, ["fail", Failure("invalid_input", f"limit_key: {error}").to_wire()])
-                return
-            self._jobs[key] = job
-            self._pools[place.node.step].submit(job)
-        else:
+    def _run_now(self, plan: Plan, task: TaskState, place: Place, recovered: bool) -> None:
+        self._waits.pop(place, None)
+        if not isinstance(place.node, Step):
             assert isinstance(place.node, Hierarchy)
             self._delegate(plan.tier(place.node), task, place, recovered)
-
-    def _job(self, plan: Plan, task: TaskState, place: Place, step: Step, order: int) -> Job:
-        settings, record = plan.settings(step), task.record
-        times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, task.due_at(place)]
-        task_id, origin = record.task_id.partition("/")[0], (task.origin or record.task_id).partition("/")[0]
-        return Job(
-            what=(task, place),
-            accepted_at=record.accepted_at,
-            order=order,
-            priority=record.priority,
-            user=record.user,
-            key=key_of(settings.limit_key, place.input) if settings.limit_key else "",
-            payload=[task_id, place.path, place.attempt, record.user, place.input, times, origin],
-            needs=settings.quotas,
-            once=settings.at_most_once,
-            losses=place.losses,
-        )
-
-    def _job_begins(self, job: Job, go: Callable[[], None]) -> None:
-        task, place = job.what
-        self._note_beginning(task, place, go)
-
-    def _job_started(self, job: Job) -> None:
-        task, place = job.what
-        self._tell(task, place, _STARTED)
-
-    def _job_said(self, job: Job, chunk: list[Value]) -> None:
-        task, place = job.what
-        self._tell(task, place, chunk)
-
-    def _job_lost(self, job: Job) -> None:
-        task, place = job.what
-        self._tell(task, place, _LOST)
+            return
+        settings = plan.settings(place.node)
+        try:
+            key = key_of(settings.limit_key, place.input) if settings.limit_key else ""
+        except ExpressionFailed as error:
+            self._report(task, place, ["fail", Failure("invalid_input", f"limit_key: {error}").to_wire()])
+            return
+        job = self._jobs[place] = Job(task, place, settings, key, place.losses)
+        self._pools[settings.ref].submit(job)
 
     def _job_ended(self, job: Job, result: list[Value]) -> None:
-        task, place = job.what
-        self._ended(task, place, result)
+        self._jobs.pop(job.place, None)
+        self._report(job.task, job.place, result)
 
     def _delegate(self, plan: TierPlan, task: TaskState, place: Place, recovered: bool) -> None:
         record = task.record
@@ -172,37 +144,34 @@ class Dispatcher:
             task=[id, place.input, record.user, record.priority, None, recovered, None, "critical", None],
             hash=str(plan.definition["hash"]),
             on_event=lambda event: self._tell(task, place, ["below", event]),
-            on_result=lambda result: self._ended(task, place, result),
+            on_result=lambda result: self._errand_ended(task, place, result),
             heard=place.heard,
             continues=f"{task.continues.partition('/')[0]}/{place.path}" if task.continues else None,
         )
         tier.submit(errand)
         self._tell(task, place, _STARTED)
 
-    def _ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
-        key = (task.record.task_id, place.path)
-        self._jobs.pop(key, None)
-        self._errands.pop(key, None)
+    def _errand_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
+        self._errands.pop((task.record.task_id, place.path), None)
         self._report(task, place, result)
 
     def halt(self, task: TaskState, place: Place) -> None:
         """Stop the step at `place`; what it still says is dropped."""
-        key = (task.record.task_id, place.path)
-        timer = self._waits.pop(key, None)
+        timer = self._waits.pop(place, None)
         if timer is not None:
             timer.cancel()
-        job = self._jobs.pop(key, None)
+        job = self._jobs.pop(place, None)
         if job is not None:
-            self._pools[job_ref(place)].cancel(job)
-        tier = self._errands.pop(key, None)
+            self._pools[job.settings.ref].cancel(job)
+        tier = self._errands.pop((task.record.task_id, place.path), None)
         if tier is not None:
-            tier.cancel(f"{key[0].partition('/')[0]}/{place.path}")
+            tier.cancel(f"{task.record.task_id.partition('/')[0]}/{place.path}")
 
     def is_started(self, task: TaskState, place: Place) -> bool:
         """Whether the step has been sent to a host or to its tier."""
-        key = (task.record.task_id, place.path)
-        job = self._jobs.get(key)
-        return key in self._errands or (job is not None and job.number is not None)
+        job = self._jobs.get(place)
+        is_sent = job is not None and job.number is not None
+        return is_sent or (task.record.task_id, place.path) in self._errands
 
     def watch(self, task: TaskState, watcher: Callable[[Value], None]) -> None:
         """Pass on the live events of what the task has delegated to tiers."""
@@ -230,6 +199,9 @@ class Dispatcher:
         await self._family.end(why)
 
 
-def job_ref(place: Place) -> str:
-    assert isinstance(place.node, Step)
-    return place.node.step
+def _message(job: Job) -> list[Value]:
+    """As `actors/host.py` reads it, up to the lane."""
+    record, place, settings = job.task.record, job.place, job.settings
+    times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, job.task.due_at(place)]
+    task_id, origin = record.task_id.partition("/")[0], (job.task.origin or record.task_id).partition("/")[0]
+    return [task_id, place.path, place.attempt, record.user, place.input, times, origin]

@@ -170,7 +170,7 @@ def _fail(folding: _Folding, event: StepFailed) -> None:
 def _redrive(folding: _Folding, event: Redriven) -> None:
     """What is parked begins again; in a task that continues another, everything that runs or has a time."""
     task = folding.task
-    task.requests.add(event.by)
+    task.requests |= {event.by}
     again = _unparked(task)
     if event.of is not None:
         task.origin, task.continues = task.origin or event.of, event.of
@@ -197,7 +197,7 @@ def _those_to_run(task: TaskState) -> list[Place]:
 
 
 def _drop(folding: _Folding, event: Dropped) -> None:
-    folding.task.requests.add(event.by)
+    folding.task.requests |= {event.by}
     for place in _unparked(folding.task):
         assert place.parked is not None
         folding.ended.append((place, Outcome(failure=place.parked)))

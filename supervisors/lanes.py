@@ -21,7 +21,7 @@ from .permits import Permits
 from .ports import Reply, World
 
 if TYPE_CHECKING:
-    from .pool import Host
+    from .hosts import Host
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +89,7 @@ class Lanes:
         ahead = math.floor(host.works_off(len(lane.tickets), self._lookahead_s))
         while lane.jobs < len(lane.tickets) + ahead and self._has_room(host):
             heir = self._backlog.heir(ticket)
-            if heir is None or heir.losses or heir.once:
+            if heir is None or heir.losses or heir.settings.at_most_once:
                 return
             self._backlog.inherit(heir)
             heir.lane = lane

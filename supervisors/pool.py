@@ -12,7 +12,7 @@ the host, so they do not use up the restart intensity.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,59 +24,20 @@ from ..protocols.values import Value
 from .backlog import Backlog, Job
 from .family import Family
 from .guard import Guard
-from .lanes import Lane, Lanes, running
+from .hosts import MAX_AHEAD, Host
+from .lanes import Lanes, running
 from .permits import Permits
-from .ports import Line, Needs, Reply, World
+from .ports import Needs, Reply, World
 from .settings import Governance
 from .waiting import Who
-
-MAX_AHEAD = 1_000
-"""Most jobs sent to one host ahead of their turn."""
-
-
-class Host:
-    """One protocol host, as its family sees it (`family.Child`) and as its pool does."""
-
-    def __init__(self, pool: Pool, address: str) -> None:
-        self._pool = pool
-        self.address = address
-        self.is_wanted = False
-        self.line: Line | None = None
-        """None while it does not run."""
-        self.jobs: dict[Job, None] = {}
-        self.lanes: dict[Hashable, Lane] = {}
-        """By their `pools`."""
-        self.suspects = 0
-        """How many of `jobs` have losses."""
-        self.mean_s: float | None = None
-        """Moving average of the time of one run; None until the first has ended."""
-        self.most = pool.most_of(self)
-        """Jobs that it may have, those ahead of their turn included."""
-        self.is_stuck = False
-        """Whether it is being replaced because its code does not end."""
-        self.turn = 0
-        """Counts starts and ends: a start that was overtaken by an end changes nothing."""
-
-    def measure(self, seconds: float) -> None:
-        seconds = max(seconds, 1e-6)
-        self.mean_s = seconds if self.mean_s is None else self.mean_s + 0.1 * (seconds - self.mean_s)
-        self.most = self._pool.most_of(self)
-
-    def works_off(self, at_once: int, within_s: float) -> float:
-        """Jobs that it ends in a time if it runs so many at once; none, as long as nobody knows how long they take."""
-        return 0.0 if self.mean_s is None else at_once * within_s / self.mean_s
-
-    async def start(self) -> None:
-        await self._pool.start_host(self)
-
-    async def end(self, error: PodiumError) -> None:
-        await self._pool.end_host(self, error)
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Who wants to know what becomes of the jobs of a pool."""
 
+    message: Callable[[Job], list[Value]]
+    """What a host is told of a job, up to its lane."""
     begins: Callable[[Job, Callable[[], None]], None]
     """A job that must not run twice is about to be sent; to call back when that is durable."""
     started: Callable[[Job], None]
@@ -157,7 +118,7 @@ class Pool:
     def _enqueue(self, job: Job) -> None:
         if self.blocked is None and self._up < len(self.hosts):
             self._family.start_soon(self.hosts)
-        host = None if job.needs or len(self._backlog) else self._free_host(job)
+        host = None if job.settings.quotas or len(self._backlog) else self._free_host(job)
         if host is not None:
             self._give(host, job)  # nobody waits, so there is no order to keep
         else:
@@ -165,7 +126,7 @@ class Pool:
 
     def _wait(self, job: Job) -> None:
         self._backlog.add(job)
-        if job.needs:
+        if job.settings.quotas:
             self._feed()
             self._lanes.look_ahead_soon(self.hosts)
         elif self._free_host(job) is not None:
@@ -209,9 +170,9 @@ class Pool:
             losses = max(other.losses for other in (job, *host.jobs))
             share = 1 - losses / max(losses, self._settings.max_losses)
             return max(1, math.floor(math.pow(self._declared.concurrency, share))) - len(host.jobs)
-        if job.once:
+        if job.settings.at_most_once:
             return self._declared.concurrency - len(host.jobs)
-        if job.needs:
+        if job.settings.quotas:
             return self._declared.concurrency - len(host.jobs) + sum(lane.ahead for lane in host.lanes.values())
         return host.most - len(host.jobs)
 
@@ -235,7 +196,7 @@ class Pool:
         job.host = host
         if job.lane is not None:
             job.lane.jobs += 1
-        if job.once:
+        if job.settings.at_most_once:
             job.ticket = ticket
             self._listener.begins(job, partial(self._send_once, host, job, host.turn))
         else:
@@ -262,7 +223,7 @@ class Pool:
         assert host.line is not None
         listener = self._listener
         answered, chunk = partial(self._answered, job), partial(listener.chunk, job)
-        job.number = host.line.send("run", [*job.payload, lane, ticket], answered, chunk)
+        job.number = host.line.send("run", [*listener.message(job), lane, ticket], answered, chunk)
         listener.started(job)
 
     def _has_room_ahead(self, host: Host) -> bool:
@@ -297,8 +258,9 @@ class Pool:
 
     def _settle(self, job: Job, used: Mapping[str, float]) -> None:
         """What a run really used of its rates, against what it was granted."""
-        who = Who("", self._declared.name, job.user, "", job.key)
-        self._permits.charge(who, {quota: amount - job.needs.get(quota, 0) for quota, amount in used.items()})
+        who = Who("", self._declared.name, job.task.record.user, "", job.key)
+        needs = job.settings.quotas
+        self._permits.charge(who, {quota: amount - needs.get(quota, 0) for quota, amount in used.items()})
 
     def _leave(self, job: Job, host: Host) -> None:
         """The job is at this host no more."""
@@ -390,7 +352,7 @@ class Pool:
                 self._requeue(job, error, was_sent)
 
     def _requeue(self, job: Job, error: PodiumError, was_sent: bool) -> None:
-        if job.once and was_sent:
+        if job.settings.at_most_once and was_sent:
             message = f"its host was lost while it ran, and it is to run at most once: {error}"
             self._listener.result(job, ["fail", Failure("uncertain", message).to_wire()])
         elif job.losses > self._settings.max_losses:

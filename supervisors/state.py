@@ -33,7 +33,7 @@ def missing(what: str, place: Place, why: Failure) -> Missing:
     return {what: {"step": place.path or place.name, "error": error_for_rules(why)}}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Place:
     """One run of one node in one task. `path` is unique in the task, loops and rounds included."""
 
@@ -131,12 +131,14 @@ class Place:
                 yield from child.open_leaves()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class TaskState:
     """The fold of one task's events."""
 
     record: TaskRecord
     root: Place
+    order: int = 0
+    """Of tasks accepted in the same instant."""
     running: dict[str, Place] = field(default_factory=dict)
     """Steps to be run or running, by path, in the order in which they were started."""
     timed: dict[str, Place] = field(default_factory=dict)
@@ -153,7 +155,7 @@ class TaskState:
     """The first of the tasks that this one continues."""
     continues: str | None = None
     """The task whose failure it was started from."""
-    requests: set[str] = field(default_factory=set)
+    requests: frozenset[str] = frozenset()
     """Those that decided about parked steps."""
     time: Time | None = None
     """What it has from its acceptance to its end."""

@@ -56,7 +56,6 @@ class Supervisor:
         self._plans: dict[str, Plan] = {}
         self._code: dict[str, bytes] = {}
         self._tasks: dict[str, TaskState] = {}
-        self._orders: dict[str, int] = {}
         self._tally = Tally()
         self._lifecycle = Lifecycle(self._tally)
         self._accepted = 0
@@ -308,16 +307,15 @@ class Supervisor:
         self._carry_out(task, effects)
 
     def _carry_out(self, task: TaskState, effects: list[Effect]) -> None:
-        plan, order = self._plans[task.record.hash], self._orders.get(task.record.task_id, 0)
+        plan = self._plans[task.record.hash]
         for effect in effects:
             if isinstance(effect, Halt):
                 self._dispatcher.halt(task, effect.place)
             elif isinstance(effect, Alarm):
                 self._alarms.set(task, effect.place)
             elif task.running.get(effect.place.path) is effect.place:
-                self._dispatcher.run(plan, task, effect.place, order)
+                self._dispatcher.run(plan, task, effect.place)
         if task.outcome is not None and self._tasks.pop(task.record.task_id, None) is not None:
-            del self._orders[task.record.task_id]
             self._gate.ended(task.record)
             self._tally.ended(task.record)
             self._retention.finished += 1
@@ -351,7 +349,7 @@ class Supervisor:
     def _keep(self, task: TaskState) -> None:
         self._tasks[task.record.task_id] = task
         self._accepted += 1
-        self._orders[task.record.task_id] = self._accepted
+        task.order = self._accepted
         self._gate.opened(task.record)
         self._lifecycle.opened(task, self._plans[task.record.hash].has_stages, self._world.now())
 
@@ -363,7 +361,7 @@ class Supervisor:
                 continue
             if task.outcome is not None:
                 self._journal.write([self._entry(task, [])], partial(self._carry_out, task, []))
-            plan, order = self._plans[task.record.hash], self._orders[task.record.task_id]
+            plan = self._plans[task.record.hash]
             for place in list(task.running.values()):
                 if place.began:
                     message = "its supervisor died while it ran, and it is to run at most once"
@@ -371,7 +369,7 @@ class Supervisor:
                 else:
                     if place.emitted:
                         self._take(task, Restarted(place.path, self._world.now()), place.attempt)
-                    self._dispatcher.run(plan, task, place, order, recovered=True)
+                    self._dispatcher.run(plan, task, place, recovered=True)
             self._alarms.resume(task)
 
     def _tell(self, task: TaskState, place: Place, told: list[Value]) -> None:
