@@ -76,6 +76,9 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._numbers) + len(self._wishing) + len(self._ready)
 
+    def __bool__(self) -> bool:
+        return bool(self._numbers or self._wishing or self._ready)
+
     def __iter__(self) -> Iterator[Job]:
         return iter([*self._ready, *self._wishing.values(), *self._numbers])
 

@@ -22,7 +22,7 @@ def entry_of(task: TaskState, events: list[Event], now: float) -> Entry:
 
 def is_parked_or_was(task: TaskState) -> bool:
     """Whether an open task is parked now and its record does not say so, or the other way round."""
-    return task.outcome is None and (task.record.status == "parked") != (task.status == "parked")
+    return task.outcome is None and (task.record.status == "parked") != bool(task.parked)
 
 
 def standing(task: TaskState, status: str) -> Standing:

@@ -87,7 +87,8 @@ def apply(task: TaskState, event: Event) -> list[Effect]:
         case StepFinished():
             place = task.running.pop(event.path, None)
             if place is not None:
-                place.degraded |= event.degraded
+                if event.degraded:
+                    place.degraded = place.degraded | event.degraded
                 folding.ended.append((place, _checked(place, event.output)))
         case StepFailed():
             _fail(folding, event)
@@ -260,8 +261,8 @@ class _Folding:
                 self.perform(parent, _FOLLOWING[type(parent.node)](parent, place))
 
     def succeeded(self, place: Place) -> None:
-        if place.parent is not None:
-            place.parent.degraded |= place.lacking()
+        if place.parent is not None and (lacking := place.lacking()):
+            place.parent.degraded = place.parent.degraded | lacking
         if place.node.undo is not None and not place.failed:
             if not place.is_leaf():
                 self.task.done = [other for other in self.task.done if not other.is_within(place)]

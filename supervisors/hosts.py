@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ MAX_AHEAD = 1_000
 class Host:
     """One protocol host, as its family sees it (`family.Child`) and as its pool does."""
 
-    def __init__(self, pool: Pool, address: str) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, address: str, at_once: int, lookahead_s: float) -> None:
+        self._pool, self._at_once, self._lookahead_s = pool, at_once, lookahead_s
         self.address = address
         self.is_wanted = False
         self.line: Line | None = None
@@ -33,21 +34,23 @@ class Host:
         """How many of `jobs` have losses."""
         self.mean_s: float | None = None
         """Moving average of the time of one run; None until the first has ended."""
-        self.most = pool.most_of(self)
-        """Jobs that it may have, those ahead of their turn included."""
+        self.most = at_once + (lookahead_s > 0)
+        """Jobs that it may have, those ahead of their turn included: one at least, unless none are wanted."""
         self.is_stuck = False
         """Whether it is being replaced because its code does not end."""
         self.turn = 0
         """Counts starts and ends: a start that was overtaken by an end changes nothing."""
 
     def measure(self, seconds: float) -> None:
-        seconds = max(seconds, 1e-6)
-        self.mean_s = seconds if self.mean_s is None else self.mean_s + 0.1 * (seconds - self.mean_s)
-        self.most = self._pool.most_of(self)
+        """A run has taken so long."""
+        mean_s = seconds if self.mean_s is None else self.mean_s + 0.1 * (seconds - self.mean_s)
+        self.mean_s = max(mean_s, 1e-6)
+        self.most = self._at_once + min(MAX_AHEAD, math.ceil(self.works_off(self._at_once)))
 
-    def works_off(self, at_once: int, within_s: float) -> float:
-        """Jobs that it ends in a time if it runs so many at once; none, as long as nobody knows how long they take."""
-        return 0.0 if self.mean_s is None else at_once * within_s / self.mean_s
+    def works_off(self, at_once: int) -> float:
+        """Jobs that it ends in `lookahead_s` if it runs so many at once; none, as long as nobody knows how long they
+        take."""
+        return 0.0 if self.mean_s is None else at_once * self._lookahead_s / self.mean_s
 
     async def start(self) -> None:
         await self._pool.start_host(self)

@@ -48,13 +48,12 @@ class Lanes:
         world: World,
         permits: Permits,
         backlog: Backlog,
-        lookahead_s: float,
         has_room: Callable[[Host], bool],
         send: Callable[[Host, Job, str | None], None],
     ) -> None:
         """`has_room`: whether a host may get one more ahead of its turn; `send` it a job with a permit or without."""
         self._world, self._permits, self._backlog = world, permits, backlog
-        self._lookahead_s, self._has_room, self._send = lookahead_s, has_room, send
+        self._has_room, self._send = has_room, send
         self._numbers = itertools.count(1)
         self._looking = False
         self._open = 0
@@ -86,7 +85,7 @@ class Lanes:
         ticket = next(iter(lane.tickets))
         if self._permits.pools(ticket) != lane.pools:
             return  # the limits have changed
-        ahead = math.floor(host.works_off(len(lane.tickets), self._lookahead_s))
+        ahead = math.floor(host.works_off(len(lane.tickets)))
         while lane.jobs < len(lane.tickets) + ahead and self._has_room(host):
             heir = self._backlog.heir(ticket)
             if heir is None or heir.losses or heir.settings.at_most_once:

@@ -24,7 +24,7 @@ from ..protocols.values import Value
 from .backlog import Backlog, Job
 from .family import Family
 from .guard import Guard
-from .hosts import MAX_AHEAD, Host
+from .hosts import Host
 from .lanes import Lanes, running
 from .permits import Permits
 from .ports import Needs, Reply, World
@@ -65,9 +65,8 @@ class Pool:
         self._permits, self._family, self._guard = means.permits, means.family, means.guard
         self._declared, self._listener = declared, listener
         self._backlog = Backlog(declared.name, self._permits, self._settings, self._feed)
-        lookahead_s = means.settings.lookahead_s
-        self._lanes = Lanes(self._world, self._permits, self._backlog, lookahead_s, self._has_room_ahead, self._send)
-        self.hosts = [Host(self, f"{means.world.address}/{declared.name}-{n}") for n in range(declared.replicas)]
+        self._lanes = Lanes(self._world, self._permits, self._backlog, self._has_room_ahead, self._send)
+        self.hosts = [self._new_host(f"{means.world.address}/{declared.name}-{n}") for n in range(declared.replicas)]
         self._up = 0
         """Hosts that run."""
         self._code: bytes | None = None
@@ -79,6 +78,9 @@ class Pool:
             self._guard.declare(declared.name, declared.breaker, self._breaker_opened)
         self.blocked: str | None = None
         """Why no host can start until the workflow is deployed again, or None."""
+
+    def _new_host(self, address: str) -> Host:
+        return Host(self, address, self._declared.concurrency, self._settings.lookahead_s)
 
     def describe(self) -> dict[str, Value]:
         return {
@@ -118,7 +120,7 @@ class Pool:
     def _enqueue(self, job: Job) -> None:
         if self.blocked is None and self._up < len(self.hosts):
             self._family.start_soon(self.hosts)
-        host = None if job.settings.quotas or len(self._backlog) else self._free_host(job)
+        host = None if job.settings.quotas or self._backlog else self._free_host(job)
         if host is not None:
             self._give(host, job)  # nobody waits, so there is no order to keep
         else:
@@ -175,12 +177,6 @@ class Pool:
         if job.settings.quotas:
             return self._declared.concurrency - len(host.jobs) + sum(lane.ahead for lane in host.lanes.values())
         return host.most - len(host.jobs)
-
-    def most_of(self, host: Host) -> int:
-        """Jobs that a host may have, those ahead of their turn included: one at least, unless none are wanted."""
-        at_once, lookahead_s = self._declared.concurrency, self._settings.lookahead_s
-        ahead = math.ceil(host.works_off(at_once, lookahead_s)) or lookahead_s > 0
-        return at_once + (MAX_AHEAD if ahead > MAX_AHEAD else ahead)
 
     def _give(self, host: Host, job: Job) -> None:
         """Send it to a host, with the permits that it has."""
@@ -241,7 +237,8 @@ class Pool:
         else:
             result = reply.value
             self._succeeded_at = self._world.monotonic()
-        self._guard.ended(self._declared.name, job, result)
+        if job.call is not None:
+            self._guard.ended(self._declared.name, job, result)
         if result[2] is not None:
             host.measure(result[2])
         if result[3]:

@@ -290,21 +290,22 @@ class Supervisor:
             self._tally.happened(event)
         self._lifecycle.happened(task, event.at)
         told = self._watchers.see(task, events)
-        entry = self._entry(task, [event for event, _ in events])
+        entry = entry_of(task, [event for event, _ in events], event.at)
         changes: list[Change] = [entry]
         if is_parked_or_was(task):
             changes.append(standing(task, task.status))
             if task.status == "parked":
                 self._watchers.tell(task.record.task_id, parked_event(self._world.now()))
-        self._journal.write(changes, partial(self._committed, task, told, effects, entry.n))
+        then = partial(self._carry_out, task, effects)
+        self._journal.write(changes, partial(self._tell_all, task, told, entry.n, then) if told else then)
 
     def _entry(self, task: TaskState, events: list[Event]) -> Entry:
         return entry_of(task, events, events[-1].at if events else self._world.now())
 
-    def _committed(self, task: TaskState, told: list[list[Value]], effects: list[Effect], n: int) -> None:
+    def _tell_all(self, task: TaskState, told: list[list[Value]], n: int, then: Callable[[], None]) -> None:
         for event in told:
             self._watchers.tell(task.record.task_id, event, n)
-        self._carry_out(task, effects)
+        then()
 
     def _carry_out(self, task: TaskState, effects: list[Effect]) -> None:
         plan = self._plans[task.record.hash]

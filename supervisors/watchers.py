@@ -158,7 +158,7 @@ class Watchers:
     def see(self, task: TaskState, events: list[tuple[Event, int]]) -> list[list[Value]]:
         """Events that are about to be recorded, with their attempts, as watchers see them, if there are any: who comes
         later reads them in the journal."""
-        return told_events(events, task.told) if self.is_watched(task.record.task_id) else []
+        return told_events(events, task.told) if task.record.task_id in self._watches else []
 
     def tell(self, task_id: str, event: list[Value], entry: int = 0) -> None:
         """A live event; `entry` is its number in the journal, 0 for one that is not journalled."""
