@@ -32,17 +32,10 @@ class Binding:
         self.live = target() if not isinstance(target, FunctionProtocol) else target
         self.run = self.live.run if isinstance(self.live, Protocol) else self.live.function
         self.is_async = inspect.iscoroutinefunction(self.run)
-        self._edges = _Edges(self.run, self.ref)
-        self.takes_ctx = self._edges.takes_ctx
-        self.call = self._edges.caller(self.run)
-
-    def read_input(self, value: Value) -> Any:
-        """`value` as the type that `run` asks for. Raises InvalidInput with the field's path."""
-        return self._edges.read_input(value)
-
-    def plain_output(self, output: Any) -> Value:
-        """What `run` returned, checked and as plain data. Raises InvalidOutput."""
-        return self._edges.plain_output(output)
+        edges = _Edges(self.run, self.ref)
+        self.takes_ctx = edges.takes_ctx
+        self.call = edges.caller(self.run)
+        self.read_input, self.plain_output = edges.read_input, edges.plain_output
 
 
 def check_input(target: ProtocolLike, value: Value) -> None:
@@ -93,6 +86,7 @@ class _Edges:
                 return lambda _ctx, _input: run()
 
     def read_input(self, value: Value) -> Any:
+        """`value` as the type that `run` asks for. Raises InvalidInput with the field's path."""
         if self.input is None:
             return value
         try:
@@ -101,6 +95,7 @@ class _Edges:
             raise InvalidInput(problem=_problems(error, self.input_name)) from error
 
     def plain_output(self, output: Any) -> Value:
+        """What `run` returned, checked and as plain data. Raises InvalidOutput."""
         if isinstance(output, Goto):
             return output.plain()
         if self.output is None:
