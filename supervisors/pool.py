@@ -127,12 +127,13 @@ class Pool:
             self._wait(job)
 
     def _wait(self, job: Job) -> None:
+        others = bool(self._backlog)
         self._backlog.add(job)
         if job.settings.quotas:
             self._feed()
             self._lanes.look_ahead_soon(self.hosts)
-        elif self._free_host(job) is not None:
-            self._feed()  # who came first goes first; without a free host nobody does
+        elif not others:
+            self._feed()  # others wait only as long as no host has room
 
     def cancel(self, job: Job) -> None:
         """Stop the job. Its result is not reported; its permits come back when its code has ended."""

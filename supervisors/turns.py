@@ -43,18 +43,12 @@ class Turns(Generic[Flow, Item]):
 
     def withdraw(self, priority: int, flow: Flow, number: int) -> None:
         """One that waits leaves before its turn."""
-        level = self._levels[priority]
-        level.withdraw(flow, number)
-        self._gone(priority, level)
+        if self._levels[priority].withdraw(flow, number):
+            del self._levels[priority]
 
     def take(self, priority: int, flow: Flow) -> None:
         """The head of a flow leaves; it counts as its user's share."""
-        level = self._levels[priority]
-        level.take(flow)
-        self._gone(priority, level)
-
-    def _gone(self, priority: int, level: _Level[Flow, Item]) -> None:
-        if not level:
+        if self._levels[priority].take(flow):
             del self._levels[priority]
 
     def charge(self, priority: int, flow: Flow) -> None:
@@ -99,9 +93,6 @@ class _Level(Generic[Flow, Item]):
         self._time = 0.0
         """Virtual: it advances as shares are served."""
 
-    def __bool__(self) -> bool:
-        return bool(self._flows)
-
     def add(self, flow: Flow, entry: Entry[Item]) -> None:
         heap = self._flows.get(flow)
         if heap is None:
@@ -112,41 +103,46 @@ class _Level(Generic[Flow, Item]):
         if heap[0] is entry:
             self._offer(flow)
 
-    def withdraw(self, flow: Flow, number: int) -> None:
+    def withdraw(self, flow: Flow, number: int) -> bool:
+        """Returns whether nothing is left."""
         self._withdrawn.add(number)
         heap = self._flows[flow]
-        if heap[0][2] == number:
-            self._next(flow, heap)
+        return heap[0][2] == number and self._next(flow, heap)
 
-    def take(self, flow: Flow) -> None:
+    def take(self, flow: Flow) -> bool:
+        """Returns whether nothing is left."""
         heap = self._flows[flow]
-        self._time = self.charge(flow)
+        if len(self._flows) > 1:  # alone, nobody has a smaller share
+            self._time = self.charge(flow)
         heapq.heappop(heap)
-        self._next(flow, heap)
-        if len(self._served) > 2 * len(self._flows) + KEEP_SHARES:
-            self._served = {user: due for user, due in self._served.items() if due > self._time}
+        return self._next(flow, heap)
 
     def charge(self, flow: Flow) -> float:
         """Count a start; returns its virtual time."""
         user = self._user_of(flow)
         start = max(self._time, self._served.get(user, 0.0))
         self._served[user] = start + 1 / self._weight(user)
+        if len(self._served) > 2 * len(self._flows) + KEEP_SHARES:
+            self._served = {user: due for user, due in self._served.items() if due > self._time}
         return start
 
-    def _next(self, flow: Flow, heap: list[Entry[Item]]) -> None:
+    def _next(self, flow: Flow, heap: list[Entry[Item]]) -> bool:
+        """The head of a flow has gone; returns whether nothing is left."""
         while heap and heap[0][2] in self._withdrawn:
             self._withdrawn.discard(heapq.heappop(heap)[2])
-        if heap:
+        if not heap:
+            return self._end(flow)
+        if len(self._flows) > 1:
             self._offer(flow)
-        else:
-            self._end(flow)
+        return False
 
-    def _end(self, flow: Flow) -> None:
+    def _end(self, flow: Flow) -> bool:
         del self._flows[flow]
         self._parked.discard(flow)
         if len(self._flows) == 1:
             self._by_age.clear()
             self._by_share.clear()
+        return not self._flows
 
     def _offer(self, flow: Flow) -> None:
         """The head of a flow may be next from now on."""
