@@ -257,5 +257,6 @@ class _Incoming:
             self._session.push([self._number, CHUNK, value])
 
     def _end(self, result: list[Value]) -> None:
+        self.on_cancel = None  # or this and who works on it would hold each other, and only the collector end them
         if self._session.asks.pop(self._number, None) is not None:
             self._session.push(result)

@@ -128,8 +128,10 @@ def _too_deep(value: Value, levels: int) -> bool:
         return False
     if levels == 0:
         return True
-    items = value.values() if isinstance(value, dict) else value
-    return any(_too_deep(item, levels - 1) for item in items if isinstance(item, list | dict))
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, list | dict) and _too_deep(item, levels - 1):
+            return True
+    return False
 
 
 def _explain(value: Value, error: Exception) -> InvalidInput:

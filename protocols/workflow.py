@@ -86,11 +86,16 @@ class Workflow(Definition):
         """Raise InvalidInput, naming the field, if `value` does not fit the schema or the first step."""
         if self.input is not None:
             _validate(self.input, value)
+        if self._takes_input is not None:
+            check_input(resolve(self._takes_input), value)
+
+    @cached_property
+    def _takes_input(self) -> str | None:
+        """The protocol of the step that gets the workflow's input as it is, if there is one."""
         first = self.root
         while isinstance(first, Sequence) and first.with_ is None:
             first = first.sequence[0]
-        if isinstance(first, Step) and first.with_ is None:
-            check_input(resolve(first.step), value)
+        return first.step if isinstance(first, Step) and first.with_ is None else None
 
 
 def _check_schema(schema: Any) -> None:
