@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, get_args
 
 from ..protocols.errors import (
@@ -25,33 +25,18 @@ from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
 from .accepted import Accepted
+from .collector import look_as_usual, look_rarely
 from .config import Settings
 from .definition import definition_of
 from .ended import Ended
 from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .session import COORDINATOR, Session, new_session
 from .store.reading import Reader
-from .world import LoopWorld
+from .task_ids import new_task_id
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]
 _RECONNECT_S = 0.2
 _Waiting = dict[str, list[Future[Ended]]]
 """Futures of the ends of tasks, by task."""
-
-
-def new_task_id(world: LoopWorld) -> str:
-    """Time-ordered and unguessable: 48 bits of milliseconds, 80 random bits (the layout of a ULID)."""
-    return f"t-{_time_in(int(world.now() * 1000))}{_digits(world.secret_bits(80), 16)}"
-
-
-@lru_cache(maxsize=1)
-def _time_in(milliseconds: int) -> str:
-    return _digits(milliseconds, 10)
-
-
-def _digits(number: int, count: int) -> str:
-    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(5 * count - 10, -1, -10)])
 
 
 class Core:
@@ -71,6 +56,7 @@ class Core:
         """Workflows whose supervisor was found before: if it is looked for again, it was lost."""
         self._waiting: dict[str, _Waiting] = defaultdict(lambda: defaultdict(list))
         """By workflow."""
+        self._collects_rarely = False
         self._closed: PodiumError | None = None
         self._gone: PodiumError | None = None
         """The cluster that it joined is not there any more."""
@@ -79,6 +65,7 @@ class Core:
         self._loop = asyncio.get_running_loop()
         self._session.on_rebuilt, self._session.on_closed = self._rebuilt, self._shut
         await self._session.open()
+        self._collects_rarely = look_rarely()
 
     def _rebuilt(self) -> None:
         """Another cluster took the place of the one that broke: everything open is asked for again."""
@@ -113,6 +100,8 @@ class Core:
         self._hang_up(self._closed)
         if self._coordinator is not None:
             self._coordinator.lose(self._closed)
+        if self._collects_rarely:
+            look_as_usual()
         await self._session.close()
 
     @property

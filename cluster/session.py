@@ -12,7 +12,6 @@ from ..protocols.errors import DataInUse, PodiumError
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line
 from .cluster_file import ClusterFile, holder
-from .collector import look_as_usual, look_rarely
 from .config import Settings
 from .inprocess import Cell, CellWorld, InProcessCluster
 from .store.reading import FileReader, Reader
@@ -69,7 +68,6 @@ class InProcessSession:
         self._cell: Cell
         self._client_world: CellWorld
         self.world: LoopWorld
-        self._collects_rarely = False
 
     async def open(self) -> None:
         if not self._file.take():
@@ -84,7 +82,6 @@ class InProcessSession:
         except BaseException:
             self._file.release(in_order=False)
             raise
-        self._collects_rarely = look_rarely()
 
     def line(self, address: str) -> Line:
         return self._client_world.line(address)
@@ -93,8 +90,6 @@ class InProcessSession:
         return {}
 
     async def close(self) -> None:
-        if self._collects_rarely:
-            look_as_usual()
         await self._cluster.stop(COORDINATOR)
         self._cell.die("closed")
         self._file.release()
