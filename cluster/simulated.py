@@ -272,8 +272,8 @@ class _SimulatedWorld(CellWorld):
     def now(self) -> float:
         return self._simulation.now()
 
-    def secret_bits(self, count: int) -> int:
-        return self.random.getrandbits(count)
+    def secret_bytes(self, count: int) -> bytes:
+        return self.random.randbytes(count)
 
     async def open_journal(self, shard: str) -> Journal:
         faults = self._simulation.faults

@@ -70,8 +70,8 @@ class LoopWorld:
     def now(self) -> float:
         return time.time()
 
-    def secret_bits(self, count: int) -> int:
-        return secrets.randbits(count)
+    def secret_bytes(self, count: int) -> bytes:
+        return secrets.token_bytes(count)
 
     def monotonic(self) -> float:
         return self.loop.time()

@@ -203,5 +203,6 @@ def _message(job: Job) -> list[Value]:
     """As `actors/host.py` reads it, up to the lane."""
     record, place, settings = job.task.record, job.place, job.settings
     times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, job.task.due_at(place)]
-    task_id, origin = record.task_id.partition("/")[0], (job.task.origin or record.task_id).partition("/")[0]
+    task_id = record.task_id.partition("/")[0]
+    origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]
     return [task_id, place.path, place.attempt, record.user, place.input, times, origin]

@@ -7,7 +7,7 @@ is left in `TaskState.running` run. User code is never replayed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ..protocols.conditions import ExpressionFailed, evaluate
 from ..protocols.outcomes import Failure, Outcome, TaskRecord, error_for_rules
@@ -336,18 +336,24 @@ class _Folding:
 
     def open(self, place: Place, input: Value) -> None:
         place.opened_at, place.input = self.at, input
-        try:
-            place.input = _mapped_input(self.task, place, input)
-        except ExpressionFailed as error:
-            failure = Failure("expression", str(error)).at(place.path or place.name, 1)
-            place.actions = actions_for(failure, place.node.on_error if isinstance(place.node, Step) else {})
-            self.ended.append((place, Outcome(failure=failure)))
+        if place.node.with_ is not None and not self.map_input(place, place.node.with_):
             return
         if place.is_leaf():
             self.run(place)
         else:
             self.give_time(place)
             self.perform(place, _OPENING[type(place.node)](place))
+
+    def map_input(self, place: Place, with_: str | Mapping[str, str]) -> bool:
+        """Its input is what `with` says; if that cannot be evaluated, it has failed, and the answer is False."""
+        try:
+            place.input = _mapped_input(self.task, place, with_)
+        except ExpressionFailed as error:
+            failure = Failure("expression", str(error)).at(place.path or place.name, 1)
+            place.actions = actions_for(failure, place.node.on_error if isinstance(place.node, Step) else {})
+            self.ended.append((place, Outcome(failure=failure)))
+            return False
+        return True
 
     def run(self, place: Place) -> None:
         place.opened_at = self.at
@@ -377,12 +383,9 @@ def _join(path: str, label: str) -> str:
     return f"{path}/{label}" if path and not label.startswith("[") else f"{path}{label}"
 
 
-def _mapped_input(task: TaskState, place: Place, input: Value) -> Value:
-    with_ = place.node.with_
-    if with_ is None:
-        return input
+def _mapped_input(task: TaskState, place: Place, with_: str | Mapping[str, str]) -> Value:
     names = {
-        "input": input,
+        "input": place.input,
         "task": task.record.input,
         "outputs": place.parent.scope() if place.parent else {},
     }

@@ -170,6 +170,8 @@ class TaskState:
 
     def due_at(self, place: Place) -> float | None:
         """When the step at this place, a node around it, or the task runs out of time, in UTC seconds."""
+        if self.time is None and not self.timed:
+            return None
         until = math.inf if self.time is None or self.ending is not None else self.time.until
         node: Place | None = place
         while node is not None:
