@@ -32,7 +32,7 @@ from ..protocols.errors import PeerLost, PeerUnreachable, SpawnFailed, Unknown
 from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
-from .collector import tune_process
+from .collector import pass_over_what_is_there, tune_process
 from .presence import announce, end
 from .wire import connect, listen
 from .world import LOG, LoopWorld, load_from_path, new_actor, new_event_loop
@@ -92,6 +92,7 @@ class Resident:
         if ray.get_runtime_context().was_current_actor_reconstructed:
             setup["cold"] = False
         value = await self._actor.start(setup)
+        pass_over_what_is_there()
         await self._listen()
         return value
 
