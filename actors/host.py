@@ -216,6 +216,7 @@ class _Attempt:
         return plain
 
     def _finished(self, work: asyncio.Task[Value]) -> None:
+        self._work = None  # or, with an error in it, it and this would hold each other
         if self._timer is not None:
             self._set_timer(None, None)
         if not self.ended:

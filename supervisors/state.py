@@ -123,6 +123,13 @@ class Place:
             place = place.parent
         return place is other
 
+    def let_go(self) -> None:
+        """The task has ended: as long as places above and below hold each other, only Python's collector ends them."""
+        for child in self.children.values():
+            child.let_go()
+        self.children.clear()
+        self.memory = None
+
     def open_leaves(self) -> Iterator[Place]:
         if self.outcome is None and self.is_leaf():
             yield self

@@ -321,6 +321,7 @@ class Supervisor:
             self._tally.ended(task.record)
             self._retention.finished += 1
             self._watchers.ended(task.record, task.told)
+            task.root.let_go()
 
     def _note_beginning(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
         """An at-most-once step is about to be sent to a host: go on when that is durable."""

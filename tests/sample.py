@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import time
 from typing import Any
 
@@ -26,6 +28,11 @@ def plain(input: dict) -> dict:
 @podium.protocol
 async def echo(input: Any) -> Any:
     return input
+
+
+@podium.protocol
+async def about_its_process(input: Any) -> dict:
+    return {"frozen": gc.get_freeze_count(), "preloaded": os.environ.get("RAY_preload_python_modules")}  # noqa: SIM112
 
 
 @podium.protocol

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -59,6 +60,34 @@ def test_thresholds_of_the_user_are_left_alone(tmp_path):
             assert gc.get_threshold() == (1_000, 5, 5)
     finally:
         gc.set_threshold(*USUAL)
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        Sequence(sample.add, sample.plain, sample.model),
+        Parallel(*[Step(sample.echo, name=f"s{n}") for n in range(5)]),
+        Sequence(sample.echo, sample.fail),
+    ],
+    ids=["sequence", "parallel", "failure"],
+)
+def test_what_has_run_leaves_nothing_to_the_collector(engine, root):
+    """Its pauses would stop everything, and grow with the load."""
+    workflow, inputs = Workflow("clean", root), [{"n": n} for n in range(20)]
+
+    def run():
+        for task in engine.submit_many(workflow, inputs):
+            with contextlib.suppress(TaskFailed):
+                task.result(timeout_s=30)
+
+    run()
+    gc.collect()
+    gc.disable()
+    try:
+        run()
+        assert gc.collect() < len(inputs)
+    finally:
+        gc.enable()
 
 
 def test_events_are_live(engine):

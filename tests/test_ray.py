@@ -85,6 +85,12 @@ def test_no_process_of_ray_runs_that_nothing_uses(engine):
         assert not any(unused in line for line in lines)
 
 
+def test_hosts_start_with_podium_imported_and_with_nothing_of_that_for_the_collector(engine):
+    facts = engine.submit(Workflow("facts", Sequence(sample.about_its_process)), None).result(timeout_s=60)
+    assert facts["preloaded"] == "podium.cluster.on_ray"
+    assert facts["frozen"] > 10_000
+
+
 def test_many_tasks(engine):
     workflow = Workflow("many", Sequence(sample.add, sample.add, sample.add))
     tasks = engine.submit_many(workflow, [{"n": n} for n in range(500)])
