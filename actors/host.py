@@ -216,13 +216,13 @@ class _Attempt:
         return plain
 
     def _finished(self, work: asyncio.Task[Value]) -> None:
-        self._work = None  # or, with an error in it, it and this would hold each other
         if self._timer is not None:
             self._set_timer(None, None)
         if not self.ended:
             self._answer([*self._result(work), self._seconds(), False, self._host.free_permit(self), self._used])
         elif not work.cancelled():
             work.exception()  # looked at, so that asyncio does not report it as never retrieved
+        self._work = None  # or, with an error in it, it and this would hold each other
         self._host.released(self)
 
     def _result(self, work: asyncio.Task[Value]) -> list[Value]:
@@ -304,18 +304,29 @@ def _failure(error: BaseException) -> Failure:
     above = (base.__name__ for base in type(error).__mro__[1:] if issubclass(base, Exception))
     bases = tuple(name for name in above if name != "Exception")
     trace, retry_after_s = text[-MAX_TRACEBACK_CHARS:], _retry_after_s(error)
-    return Failure(code, str(error) or kind, kind, trace, bases=bases, retry_after_s=retry_after_s)
+    return Failure(code, _text(error) or kind, kind, trace, bases=bases, retry_after_s=retry_after_s)
+
+
+def _text(error: BaseException) -> str:
+    """What it says; nothing if its own code for that fails, which the traceback then shows."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def _retry_after_s(error: BaseException) -> float | None:
-    """When a service says to come back: in our own terms, or in those of the usual HTTP clients; a date is not read."""
-    said = getattr(error, "retry_after_s", getattr(error, "retry_after", None))
-    if said is None:
-        headers = getattr(getattr(error, "response", None), "headers", None)
-        said = headers.get("retry-after") if isinstance(headers, Mapping) else None
+    """When a service says to come back: in our own terms, or in those of the usual HTTP clients; a date is not read.
+
+    None if nothing is said, or nothing that can be read: attributes of foreign errors may be code that fails.
+    """
     try:
+        said = getattr(error, "retry_after_s", getattr(error, "retry_after", None))
+        if said is None:
+            headers = getattr(getattr(error, "response", None), "headers", None)
+            said = headers.get("retry-after") if isinstance(headers, Mapping) else None
         seconds = float(said or "")
-    except (TypeError, ValueError):
+    except Exception:
         return None
     return seconds if 0 <= seconds < float("inf") else None
 

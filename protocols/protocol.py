@@ -98,7 +98,7 @@ class Protocol:
         _KNOWN[reference(cls)] = cls
 
     async def start(self) -> None:
-        """Open what `run` needs. On the actor's event loop."""
+        """Open what `run` needs. On the actor's event loop. Python's collector does not look at what is there then."""
 
     async def stop(self) -> None:
         """Close it again. Not called when the process is killed."""

@@ -116,6 +116,7 @@ class Pool:
             self._backlog.withdraw(job)
             self._guard.gone(job)
             self._refuse(job, failure)
+        self._feed()
 
     def _enqueue(self, job: Job) -> None:
         if self.blocked is None and self._up < len(self.hosts):
@@ -127,13 +128,12 @@ class Pool:
             self._wait(job)
 
     def _wait(self, job: Job) -> None:
-        others = bool(self._backlog)
         self._backlog.add(job)
         if job.settings.quotas:
             self._feed()
             self._lanes.look_ahead_soon(self.hosts)
-        elif not others:
-            self._feed()  # others wait only as long as no host has room
+        elif self._backlog.first() is job:
+            self._feed()  # whoever was first before has had its chance
 
     def cancel(self, job: Job) -> None:
         """Stop the job. Its result is not reported; its permits come back when its code has ended."""
@@ -143,6 +143,7 @@ class Pool:
         if job.host is None:
             self._backlog.withdraw(job)
             self._guard.gone(job)
+            self._feed()
         elif job.number is None:
             self._drop_unsent(job, job.host)
         elif job.host.line is not None:

@@ -92,10 +92,14 @@ class _Level(Generic[Flow, Item]):
         """By user: the virtual time at which its next start is due."""
         self._time = 0.0
         """Virtual: it advances as shares are served."""
+        self._alone = 0
+        """Starts of the only flow that are not charged yet."""
 
     def add(self, flow: Flow, entry: Entry[Item]) -> None:
         heap = self._flows.get(flow)
         if heap is None:
+            if len(self._flows) == 1:
+                self._settle()
             heap = self._flows[flow] = []
             if len(self._flows) == 2:
                 self._offer(next(iter(self._flows)))
@@ -112,19 +116,30 @@ class _Level(Generic[Flow, Item]):
     def take(self, flow: Flow) -> bool:
         """Returns whether nothing is left."""
         heap = self._flows[flow]
-        if len(self._flows) > 1:  # alone, nobody has a smaller share
+        if len(self._flows) == 1:
+            self._alone += 1
+        else:
             self._time = self.charge(flow)
         heapq.heappop(heap)
         return self._next(flow, heap)
 
     def charge(self, flow: Flow) -> float:
         """Count a start; returns its virtual time."""
+        self._settle()
         user = self._user_of(flow)
         start = max(self._time, self._served.get(user, 0.0))
         self._served[user] = start + 1 / self._weight(user)
         if len(self._served) > 2 * len(self._flows) + KEEP_SHARES:
             self._served = {user: due for user, due in self._served.items() if due > self._time}
         return start
+
+    def _settle(self) -> None:
+        """Charge what a flow that was alone has started meanwhile: who is alone need not be counted at each start."""
+        if self._alone:
+            user = self._user_of(next(iter(self._flows)))
+            share = 1 / self._weight(user)
+            due = max(self._time, self._served.get(user, 0.0)) + self._alone * share
+            self._served[user], self._time, self._alone = due, due - share, 0
 
     def _next(self, flow: Flow, heap: list[Entry[Item]]) -> bool:
         """The head of a flow has gone; returns whether nothing is left."""

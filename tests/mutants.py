@@ -141,8 +141,9 @@ def read_unknown_as_did_not_run() -> Any:
         host.turn += 1
         host.line = None
         for job in list(host.jobs):
+            was_sent = job.number is not None
             pool._leave(job, host)
-            pool._requeue(job, error)
+            pool._requeue(job, error, was_sent)
 
     return patch.object(Pool, "end_host", end_host)
 
@@ -215,7 +216,7 @@ def carry_effects_out_before_the_commit() -> Any:
 
         effects = apply(task, event)
         supervisor._journal.write([supervisor._entry(task, [event])])
-        supervisor._committed(task, event, effects, attempt, task.entries)
+        supervisor._carry_out(task, effects)
 
     return patch.object(Supervisor, "_take", take)
 

@@ -40,6 +40,24 @@ async def fail(input: Any) -> Any:
     raise ValueError(f"cannot do {input}")
 
 
+class Unspeakable(Exception):
+    """Its own code fails whenever it is asked for anything."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+    @property
+    def response(self) -> Any:
+        raise KeyError("no response")
+
+
+@podium.protocol(concurrency=1)
+async def fail_unspeakably(input: Any) -> Any:
+    if input:
+        raise Unspeakable()
+    return input
+
+
 @podium.protocol
 async def slow(input: dict) -> dict:
     """Sleep `s` seconds, one at a time."""

@@ -53,6 +53,14 @@ def test_the_collector_looks_rarely_while_an_engine_is_open(tmp_path):
     assert gc.get_threshold() == USUAL
 
 
+def test_the_collector_looks_rarely_until_the_last_engine_closes(tmp_path):
+    with podium.connect(cluster="inprocess", data=tmp_path / "one"):
+        with podium.connect(cluster="inprocess", data=tmp_path / "two"):
+            pass
+        assert gc.get_threshold() == RARE
+    assert gc.get_threshold() == USUAL
+
+
 def test_thresholds_of_the_user_are_left_alone(tmp_path):
     gc.set_threshold(1_000, 5, 5)
     try:
@@ -108,6 +116,13 @@ def test_a_plain_protocol_that_heeds_the_flag_ends_at_its_time_out(engine):
     task = engine.submit(Workflow("w", Sequence(Step(sample.blocking, timeout_s=0.2))), {"s": 60})
     with pytest.raises(TaskFailed, match="ran out of time"):
         task.result(timeout_s=10)
+
+
+def test_an_error_that_cannot_even_be_described_fails_its_step_and_no_other(engine):
+    workflow = Workflow("odd", Sequence(sample.fail_unspeakably))
+    with pytest.raises(TaskFailed, match="Unspeakable"):
+        engine.submit(workflow, 1).result(timeout_s=10)
+    assert engine.submit(workflow, 0).result(timeout_s=10) == 0
 
 
 def test_a_wait_may_time_out(engine):
