@@ -416,14 +416,26 @@ def test_the_shipped_scorer_is_trained_once_and_without_the_test_split():
     assert sum(scorer.texts) == sum(each.split == "train" for each in shipped_examples())
 
 
-def test_training_the_shipped_scorer_takes_less_than_100_ms():
+def test_training_the_shipped_scorer_takes_a_moment():
+    """About as long as a loop of a million turns, some 50 ms, so it can be done whenever a process starts."""
     examples = shipped_examples()
+
+    def loop():
+        total = 0
+        for n in range(1_000_000):
+            total += n
+
+    assert quickest(lambda: NaiveBayes.train(examples)) < 3 * quickest(loop)
+
+
+def quickest(work):
+    """Seconds that it takes at the best of five times."""
     taken = []
     for _ in range(5):
         started = time.perf_counter()
-        NaiveBayes.train(examples)
+        work()
         taken.append(time.perf_counter() - started)
-    assert min(taken) < 0.1
+    return min(taken)
 
 
 def test_at_least_nine_of_ten_held_out_examples_get_their_type():
