@@ -13,7 +13,6 @@ _engines = 0
 
 def tune_process() -> None:
     """For processes of our own code alone."""
-    pass_over_what_is_there()
     gc.set_threshold(*RARE)
 
 

@@ -98,7 +98,10 @@ class Protocol:
         _KNOWN[reference(cls)] = cls
 
     async def start(self) -> None:
-        """Open what `run` needs. On the actor's event loop. Python's collector does not look at what is there then."""
+        """Open what `run` needs. On the actor's event loop.
+
+        On Ray, Python's collector never looks again at what is there when this returns: of that, cycles stay.
+        """
 
     async def stop(self) -> None:
         """Close it again. Not called when the process is killed."""
