@@ -124,6 +124,28 @@ def test_who_needs_no_permits_does_not_wait_for_those_who_do():
     assert started(events, "free/then") - started(events, "free/first") < 10
 
 
+def test_who_stands_behind_a_job_that_is_cancelled_starts_at_once():
+    """One that may run only once is not sent ahead of its turn; one behind it is, as soon as that is gone."""
+
+    @podium.protocol
+    async def work(seconds):
+        await asyncio.sleep(seconds)
+
+    usual = Workflow("w", Step(work), version="1")
+    once = Workflow("w", Step(work, at_most_once=True), version="2")
+
+    async def drive(engine):
+        await engine.submit(usual, 600)
+        first = await engine.submit(once, 1)
+        behind = await engine.submit(usual, 1)
+        await asyncio.sleep(10)
+        await first.cancel()
+        return [event async for event in behind.events()]
+
+    accepted, *events = Simulation(1).run(drive, 5_000)
+    assert events[0].kind == "started" and 10 <= events[0].at - accepted.at < 20
+
+
 def test_who_comes_first_does_not_wait_behind_those_that_must_be_alone():
     """Jobs that lost a host run beside few others, so some wait although a host has room."""
     log = []
