@@ -42,6 +42,7 @@ ROOMS = {
         "supervisors/permits.py",
         "supervisors/backlog.py",
         "supervisors/waiting.py",
+        "supervisors/turns.py",
     ),
     "dispatch": ("supervisors/", "actors/", "protocols/"),
 }
