@@ -78,7 +78,10 @@ def wait_for(condition, within_s=60):
 
 @pytest.mark.parametrize("victims", [["gcs_server"], ["raylet"], None], ids=["control store", "raylet", "everything"])
 def test_the_driver_goes_on_when_its_cluster_dies(engine, victims, capfd):
-    """Also with a protocol that only the driver has; its pending results and events never notice."""
+    """Also with a protocol that only the driver has; its pending results and events never notice.
+
+    A host may die before its supervisor does, so the journal may say that a step was lost.
+    """
 
     @podium.protocol(concurrency=100)
     async def mine(input):
@@ -96,7 +99,7 @@ def test_the_driver_goes_on_when_its_cluster_dies(engine, victims, capfd):
             process.kill()
     assert [task.result(timeout_s=120)["n"] for task in tasks] == [n + 3 for n in range(20)]
     kinds += [event.kind for event in events]
-    assert [kind for kind in kinds if kind != "started"] == ["accepted", *["finished"] * 3, "completed"]
+    assert [kind for kind in kinds if kind not in ("started", "lost")] == ["accepted", *["finished"] * 3, "completed"]
     assert wait_for(lambda: engine._core._session._address != before)
     assert engine.submit(workflow, {"n": 1}).result(timeout_s=60) == {"n": 4}
     assert capfd.readouterr().out == "", "Ray's news of dead processes are not the user's output"
