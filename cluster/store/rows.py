@@ -23,12 +23,20 @@ TASK_COLUMNS = (
     "id", "workflow", "version", "hash", "user", "priority", "key", "digest", "accepted_at", "accepted_seal",
     "status", "finished_at", "finished_seal", "input", "result", "failure",
 )  # fmt: skip
+NEW_COLUMNS = (*TASK_COLUMNS[:11], "input")
 TASK_SELECT = f"SELECT {','.join(TASK_COLUMNS)} FROM tasks"
 ENTRY_SELECT = "SELECT task_id, n, epoch, body, seal FROM entries"
 NOTE_SELECT = "SELECT name, value, seal FROM notes"
 SHARD_SELECT = "SELECT epoch, commits, seal FROM shard"
 
 Row = tuple[Any, ...]
+
+ABSENT = bytearray()
+"""What stands in a row for NULL on its way in; no value packs into no bytes.
+
+sqlite3 binds a bytearray at once, but looks for an adapter for bytes and for None, which takes longer than all the rest
+of binding them, and holds up the event loop meanwhile.
+"""
 
 
 def seal(*facts: Any) -> int:
@@ -57,21 +65,27 @@ def count_of(shard: str, row: Row | None) -> Count:
 
 
 def task_row(change: NewTask) -> Row:
-    """A new task in the order of TASK_COLUMNS."""
+    """A new task in the order of NEW_COLUMNS."""
     record = change.record
     fixed = (
         record.task_id, record.workflow, record.version, record.hash, record.user, record.priority, record.key,
         change.payload_digest, float(record.accepted_at),
     )  # fmt: skip
     packed = pack(record.input)
-    return (*fixed, seal(*fixed, packed), record.status, None, None, packed, None, None)
+    sealed = seal(*fixed, packed)
+    key = ABSENT if record.key is None else record.key
+    return (*fixed[:6], key, *fixed[7:], sealed, record.status, bytearray(packed))
 
 
 def closing_row(task_id: str, end: Closing) -> Row:
-    """status, finished_at, finished_seal, result, failure, id."""
+    """id, status, finished_at, finished_seal, result, failure."""
     finished_at = float(end.finished_at)
     sealed = seal(task_id, end.status, finished_at, end.result, end.trouble)
-    return end.status, finished_at, sealed, end.result, end.trouble, task_id
+    return task_id, end.status, finished_at, sealed, _blob(end.result), _blob(end.trouble)
+
+
+def _blob(packed: bytes | None) -> bytearray:
+    return ABSENT if packed is None else bytearray(packed)
 
 
 def found_row(shard: str, row: Row) -> Found:
@@ -127,7 +141,7 @@ def _value(packed: bytes | None) -> Value:
 
 
 def entry_row(entry: Entry, epoch: int) -> Row:
-    return entry.task_id, entry.n, epoch, entry.body, seal(entry.task_id, entry.n, epoch, entry.body)
+    return entry.task_id, entry.n, epoch, bytearray(entry.body), seal(entry.task_id, entry.n, epoch, entry.body)
 
 
 def bodies_of(shard: str, rows: Iterable[Row]) -> dict[str, list[bytes]]:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import chain
 from typing import Any
 
 from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, Standing
-from .rows import TASK_COLUMNS, Row, closing_row, entry_row, note_row, task_row
+from .rows import ABSENT, NEW_COLUMNS, Row, closing_row, entry_row, note_row, task_row
 
 GIVEN_BACK_PAGES = 512
 """Most free pages that one transaction gives back to the file system, so that none takes long: 2 MiB."""
 
-_CLOSE = """
-UPDATE tasks SET status = column1, finished_at = column2, finished_seal = column3, result = column4, failure = column5
-FROM (VALUES {rows}) WHERE id = column6 AND finished_at IS NULL
+_NEW = f"""
+INSERT INTO tasks ({",".join(NEW_COLUMNS)})
+SELECT column1, column2, column3, column4, column5, column6, nullif(column7, x''), column8, column9, column10, column11,
+column12 FROM (VALUES {{rows}}) WHERE column1 IS NOT x''
 """
-_GROUPS = (256, 64, 16, 4, 1)
-"""Rows per statement, each a statement that SQLite keeps prepared; 256 rows of 16 columns are 4,096 variables."""
+_ENTRY = "INSERT INTO entries (task_id, n, epoch, body, seal) SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT x''"
+_CLOSE = """
+UPDATE tasks SET status = column2, finished_at = column3, finished_seal = column4, result = nullif(column5, x''),
+failure = nullif(column6, x'') FROM (VALUES {rows}) WHERE id = column1 AND finished_at IS NULL
+"""
+_MOST_ROWS = 256
+"""Of one statement: of 16 columns, 4,096 variables."""
 
 
 def write_changes(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> None:
@@ -43,11 +50,10 @@ def _write_rows(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> No
     """Rows of one kind go together."""
     new = [task_row(change) for change in changes if isinstance(change, NewTask)]
     if new:
-        _in_groups(db, f"INSERT INTO tasks ({','.join(TASK_COLUMNS)}) VALUES {{rows}}", new)
+        _in_groups(db, _NEW, new)
     entries = [change for change in changes if isinstance(change, Entry)]
     if entries:
-        rows = [entry_row(entry, epoch) for entry in entries]
-        _in_groups(db, "INSERT INTO entries (task_id, n, epoch, body, seal) VALUES {rows}", rows)
+        _in_groups(db, _ENTRY, [entry_row(entry, epoch) for entry in entries])
     standings = [(change.status, change.task_id) for change in changes if isinstance(change, Standing)]
     if standings:
         db.executemany("UPDATE tasks SET status = ? WHERE id = ? AND finished_at IS NULL", standings)
@@ -84,18 +90,18 @@ def _in_groups(db: sqlite3.Connection, statement: str, rows: list[Row]) -> None:
     """Execute `statement` over all rows, many at a time.
 
     sqlite3 gives the interpreter lock away with every execution, and gets it back only when the event loop lets
-    go of it: one statement of 256 rows is many times faster beside a busy loop than 256 of one row.
+    go of it: one statement of 256 rows is many times faster beside a busy loop than 256 of one row. There are nine
+    sizes, so that sqlite3 keeps them prepared; one that is longer than its rows is filled up with ABSENT, which
+    `statement` passes over.
     """
-    done = 0
-    row = "(" + ",".join("?" * len(rows[0])) + ")"
-    for size in _GROUPS:
-        if len(rows) - done < size:
-            continue
-        text = statement.replace("{rows}", ",".join([row] * size))
-        while len(rows) - done >= size:
-            values: list[Any] = [value for each in rows[done : done + size] for value in each]
-            db.execute(text, values)
-            done += size
+    columns = len(rows[0])
+    row = "(" + ",".join("?" * columns) + ")"
+    for begin in range(0, len(rows), _MOST_ROWS):
+        part = rows[begin : begin + _MOST_ROWS]
+        size = 1 << (len(part) - 1).bit_length()
+        values: list[Any] = list(chain.from_iterable(part))
+        values += [ABSENT] * (columns * (size - len(part)))
+        db.execute(statement.replace("{rows}", ",".join([row] * size)), values)
 
 
 def forgettable(db: sqlite3.Connection, before: float, limit: int) -> list[str]:
