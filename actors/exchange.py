@@ -80,10 +80,8 @@ def _nothing() -> None:
     """A transport that is not bound to a connection."""
 
 
-@dataclass(slots=True)
-class _Open:
-    on_reply: Callable[[Reply], None]
-    on_chunk: Callable[[Value], None] | None
+_Open: TypeAlias = tuple[Callable[[Reply], None], Callable[[Value], None] | None]
+"""Who gets the answer to a message, and who its chunks."""
 
 
 @dataclass(slots=True)
@@ -144,7 +142,7 @@ class Near:
             return number
         if len(self._queue) >= self._limits.queue:
             raise Overloaded(reason=f"{len(self._queue)} messages wait for {self.address}", retry_after_s=1.0)
-        self._open[number] = _Open(on_reply, on_chunk)
+        self._open[number] = (on_reply, on_chunk)
         self._queue.append([number, kind, payload])
         self._schedule()
         return number
@@ -274,15 +272,15 @@ class Near:
     def _deliver(self, number: int, kind: int, value: Value) -> None:
         if kind == CHUNK:
             message = self._open.get(number)
-            if message is not None and message.on_chunk is not None:
-                message.on_chunk(value)
+            if message is not None and message[1] is not None:
+                message[1](value)
         else:
             self._answer(number, Reply(value) if kind == RESULT else Reply(error=from_wire(value)))
 
     def _answer(self, number: int, reply: Reply) -> None:
         message = self._open.pop(number, None)
         if message is not None:
-            message.on_reply(reply)
+            message[0](reply)
 
     def lose(self, error: PodiumError) -> None:
         if self._lost is not None:
@@ -292,5 +290,5 @@ class Near:
         self._hang_up()
         self._queue.clear()
         still_open, self._open = self._open, {}
-        for message in still_open.values():
-            message.on_reply(Reply(error=error))
+        for on_reply, _ in still_open.values():
+            on_reply(Reply(error=error))

@@ -19,7 +19,6 @@ from .ports import Timer
 from .state import Place, TaskState
 from .tier import Errand, Tier, tier_shard
 
-_STARTED: list[Value] = ["started"]
 _LOST: list[Value] = ["lost"]
 
 
@@ -30,19 +29,20 @@ class Dispatcher:
         self,
         means: Means,
         report: Callable[[TaskState, Place, list[Value]], None],
+        started: Callable[[TaskState, Place], None],
         tell: Callable[[TaskState, Place, list[Value]], None],
         note_beginning: Callable[[TaskState, Place, Callable[[], None]], None],
         tier_setup: Callable[[TierPlan], Mapping[str, Any]],
     ) -> None:
-        """`report` gets results, `tell` what else happened to a step: ["started"], ["lost"], ["chunk", …], or in a
-        nested Hierarchy: ["below", event].
+        """`report` gets results, `started` what was sent on, `tell` what else happened to a step: ["lost"],
+        ["chunk", …], ["log", …], or in a nested Hierarchy: ["below", event].
 
         `note_beginning` calls back when it is durable that an at-most-once step may have run.
         """
         self._note_beginning = note_beginning
         self._means = means
         self._world, self._settings, self._family = means.world, means.settings, means.family
-        self._report, self._tell, self._tier_setup = report, tell, tier_setup
+        self._report, self._started, self._tell, self._tier_setup = report, started, tell, tier_setup
         self._pools: dict[str, Pool] = {}
         self._tiers: dict[str, Tier] = {}
         self._jobs: dict[Place, Job] = {}
@@ -67,7 +67,7 @@ class Dispatcher:
         return Listener(
             message=_message,
             begins=lambda job, go: self._note_beginning(job.task, job.place, go),
-            started=lambda job: self._tell(job.task, job.place, _STARTED),
+            started=lambda job: self._started(job.task, job.place),
             chunk=lambda job, chunk: self._tell(job.task, job.place, chunk),
             result=self._job_ended,
             lost=lambda job: self._tell(job.task, job.place, _LOST),
@@ -149,7 +149,7 @@ class Dispatcher:
             continues=f"{task.continues.partition('/')[0]}/{place.path}" if task.continues else None,
         )
         tier.submit(errand)
-        self._tell(task, place, _STARTED)
+        self._started(task, place)
 
     def _errand_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
         self._errands.pop((task.record.task_id, place.path), None)
@@ -199,10 +199,10 @@ class Dispatcher:
         await self._family.end(why)
 
 
-def _message(job: Job) -> list[Value]:
-    """As `actors/host.py` reads it, up to the lane."""
+def _message(job: Job, lane: int | None, ticket: str | None) -> list[Value]:
+    """As `actors/host.py` reads it."""
     record, place, settings = job.task.record, job.place, job.settings
     times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, job.task.due_at(place)]
     task_id = record.task_id.partition("/")[0]
     origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]
-    return [task_id, place.path, place.attempt, record.user, place.input, times, origin]
+    return [task_id, place.path, place.attempt, record.user, place.input, times, origin, lane, ticket]

@@ -91,10 +91,10 @@ class Emissions:
             self._world.call_later(COLLECT_S, lambda: self._flush(task))
         buffer.runs.append(run)
 
-    def taken(self, task: TaskState) -> list[tuple[Event, int]]:
-        """What is collected of the task, to be recorded now, as events with their attempts."""
+    def taken(self, task: TaskState) -> list[Event]:
+        """What is collected of the task, to be recorded now."""
         buffer = self._buffers.pop(task.record.task_id, None)
-        return [] if buffer is None else [(run, 1) for run in buffer.runs]
+        return [] if buffer is None else [*buffer.runs]
 
     def _flush(self, task: TaskState) -> None:
         if task.record.task_id in self._buffers:

@@ -15,7 +15,8 @@ from .watchers import count_told
 def entry_of(task: TaskState, events: list[Event], now: float) -> Entry:
     """The next entry of a task that these events have been folded into. If it has ended, its record says so then."""
     task.entries += 1
-    task.told += sum(map(count_told, events))
+    for event in events:
+        task.told += count_told(event)
     closing = _closed(task, now) if task.outcome is not None else None
     return Entry(task.record.task_id, task.entries, pack_events(events), closing)
 

@@ -178,7 +178,7 @@ OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped)
 
 
 def pack_events(events: list[Event]) -> bytes:
-    return pack([_to_wire(event) for event in events])
+    return pack(list(map(_to_wire, events)))
 
 
 def unpack_events(body: bytes) -> list[Event]:

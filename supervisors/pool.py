@@ -36,8 +36,8 @@ from .waiting import Who
 class Listener:
     """Who wants to know what becomes of the jobs of a pool."""
 
-    message: Callable[[Job], list[Value]]
-    """What a host is told of a job, up to its lane."""
+    message: Callable[[Job, int | None, str | None], list[Value]]
+    """What a host is told of a job, with its lane and permit."""
     begins: Callable[[Job, Callable[[], None]], None]
     """A job that must not run twice is about to be sent; to call back when that is durable."""
     started: Callable[[Job], None]
@@ -221,7 +221,7 @@ class Pool:
         assert host.line is not None
         listener = self._listener
         answered, chunk = partial(self._answered, job), partial(listener.chunk, job)
-        job.number = host.line.send("run", [*listener.message(job), lane, ticket], answered, chunk)
+        job.number = host.line.send("run", listener.message(job, lane, ticket), answered, chunk)
         listener.started(job)
 
     def _has_room_ahead(self, host: Host) -> bool:

@@ -41,7 +41,7 @@ from .rest import Rest
 from .retention import Retention
 from .retries import Retries
 from .settings import Governance
-from .state import Alarm, Effect, Halt, Place, Run, TaskState
+from .state import Effect, Halt, Place, Run, TaskState
 from .tally import Tally
 from .tier import tier_shard
 from .watchers import Watchers, count_told, done_chunk, parked_event
@@ -115,7 +115,9 @@ class Supervisor:
         guard = Guard(world, resources, shard, journal.epoch, settings.lease_s)
         means = Means(world, settings, self._permits, guard, family)
         tier_setup = partial(self._tier_setup, shard, resources)
-        self._dispatcher = Dispatcher(means, self._step_ended, self._tell, self._note_beginning, tier_setup)
+        self._dispatcher = Dispatcher(
+            means, self._step_ended, self._started, self._said, self._note_beginning, tier_setup
+        )
         self._desk = Desk(
             world, journal, self._tasks, self._dispatcher, self._watchers, self._take, self._plans, self._record_emitted
         )
@@ -272,10 +274,10 @@ class Supervisor:
 
     # the loop
 
-    def _take(self, task: TaskState, event: Event, attempt: int = 1) -> None:
+    def _take(self, task: TaskState, event: Event) -> None:
         """Event in: fold it, make it durable, then carry out what follows. Nothing happens to a task that has ended."""
         if task.outcome is None:
-            self._record(task, [*self._emissions.taken(task), (event, attempt)])
+            self._record(task, [*self._emissions.taken(task), event])
 
     def _record_emitted(self, task: TaskState) -> None:
         """Make what the task has emitted durable; its watchers hear of it then."""
@@ -283,14 +285,14 @@ class Supervisor:
         if task.outcome is None and emitted:
             self._record(task, emitted)
 
-    def _record(self, task: TaskState, events: list[tuple[Event, int]]) -> None:
+    def _record(self, task: TaskState, events: list[Event]) -> None:
+        told = self._watchers.see(task, events)
         effects: list[Effect] = []
-        for event, _ in events:
+        for event in events:
             effects = apply(task, event)
             self._tally.happened(event)
         self._lifecycle.happened(task, event.at)
-        told = self._watchers.see(task, events)
-        entry = entry_of(task, [event for event, _ in events], event.at)
+        entry = entry_of(task, events, event.at)
         changes: list[Change] = [entry]
         if is_parked_or_was(task):
             changes.append(standing(task, task.status))
@@ -310,12 +312,13 @@ class Supervisor:
     def _carry_out(self, task: TaskState, effects: list[Effect]) -> None:
         plan = self._plans[task.record.hash]
         for effect in effects:
-            if isinstance(effect, Halt):
+            if isinstance(effect, Run):
+                if task.running.get(effect.place.path) is effect.place:
+                    self._dispatcher.run(plan, task, effect.place)
+            elif isinstance(effect, Halt):
                 self._dispatcher.halt(task, effect.place)
-            elif isinstance(effect, Alarm):
+            else:
                 self._alarms.set(task, effect.place)
-            elif task.running.get(effect.place.path) is effect.place:
-                self._dispatcher.run(plan, task, effect.place)
         if task.outcome is not None and self._tasks.pop(task.record.task_id, None) is not None:
             self._gate.ended(task.record)
             self._tally.ended(task.record)
@@ -334,7 +337,7 @@ class Supervisor:
         """A host or a tier answered."""
         if task.running.get(place.path) is not place:
             return
-        self._take(task, self._retries.event_of(task, place, result), place.attempt)
+        self._take(task, self._retries.event_of(task, place, result))
 
     def _folded(self, found: OpenTask) -> TaskState:
         """The state of an open task, folded again and kept."""
@@ -370,28 +373,27 @@ class Supervisor:
                     self._step_ended(task, place, ["fail", Failure("uncertain", message).to_wire(), None, False, None])
                 else:
                     if place.emitted:
-                        self._take(task, Restarted(place.path, self._world.now()), place.attempt)
+                        self._take(task, Restarted(place.path, self._world.now()))
                     self._dispatcher.run(plan, task, place, recovered=True)
             self._alarms.resume(task)
 
-    def _tell(self, task: TaskState, place: Place, told: list[Value]) -> None:
-        """Something happened that is not journalled: a step was sent to a host, or said something."""
-        task_id = task.record.task_id
-        if told[0] == "lost":
-            self._take(task, StepLost(place.path, self._world.now()), place.attempt)
-            return
-        if told[0] == "chunk":
-            self._emissions.add(task, place, told[1])
-            return
-        if told[0] == "below":
-            self._emissions.relay(task, place, told[1])
-            return
-        if told[0] == "started" and task.record.status == "pending":
+    def _started(self, task: TaskState, place: Place) -> None:
+        """A step was sent to a host, or to its tier."""
+        if task.record.status == "pending":
             self._journal.write([standing(task, "running")])
-        if self._watchers.is_watched(task_id):
-            kind, value = told[0], told[1:]
-            said = value[0] if len(value) == 1 else value or None
-            event = [kind, self._world.now(), place.path, place.attempt, said, None]
-            self._watchers.tell(task_id, event)
-            if kind == "started" and not isinstance(place.node, Step):
+        if self._watchers.is_watched(task.record.task_id):
+            self._watchers.live(task, place, "started", self._world.now())
+            if not isinstance(place.node, Step):
                 self._dispatcher.watch(task, partial(self._desk.relay, task))
+
+    def _said(self, task: TaskState, place: Place, told: list[Value]) -> None:
+        """What a step, or what runs it, has to say before it ends."""
+        match told:
+            case ["lost"]:
+                self._take(task, StepLost(place.path, self._world.now()))
+            case ["chunk", value]:
+                self._emissions.add(task, place, value)
+            case ["below", event]:
+                self._emissions.relay(task, place, event)
+            case [kind, *value]:
+                self._watchers.live(task, place, kind, self._world.now(), value)

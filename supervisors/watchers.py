@@ -33,7 +33,7 @@ from .events import (
     TimedOut,
 )
 from .ports import Ask
-from .state import TaskState
+from .state import Place, TaskState
 
 MAX_BACKLOG = 10_000
 """Events that may wait for one reader."""
@@ -155,10 +155,16 @@ class Watchers:
     def is_watched(self, task_id: str) -> bool:
         return task_id in self._watches
 
-    def see(self, task: TaskState, events: list[tuple[Event, int]]) -> list[list[Value]]:
-        """Events that are about to be recorded, with their attempts, as watchers see them, if there are any: who comes
-        later reads them in the journal."""
-        return told_events(events, task.told) if task.record.task_id in self._watches else []
+    def see(self, task: TaskState, events: list[Event]) -> list[list[Value]]:
+        """Events that are about to be folded and recorded, as watchers see them, if there are any: who comes later
+        reads them in the journal."""
+        if task.record.task_id not in self._watches:
+            return []
+        return told_events([(event, _attempt(task, event)) for event in events], task.told)
+
+    def live(self, task: TaskState, place: Place, kind: str, at: float, value: Value = None) -> None:
+        """Something that is not recorded happened at a place."""
+        self.tell(task.record.task_id, [kind, at, place.path, place.attempt, value, None])
 
     def tell(self, task_id: str, event: list[Value], entry: int = 0) -> None:
         """A live event; `entry` is its number in the journal, 0 for one that is not journalled."""
@@ -194,6 +200,14 @@ def told_events(events: list[tuple[Event, int]], first: int) -> list[list[Value]
             seen = _seen(event, attempt)
             told += [] if seen is None else [seen]
     return [[*event, first + n] for n, event in enumerate(told)]
+
+
+def _attempt(task: TaskState, event: Event) -> int:
+    """The attempt that an event is of, before it is folded in."""
+    if isinstance(event, OF_THE_TASK):
+        return 1
+    place = task.running.get(event.path) or task.timed.get(event.path)
+    return 1 if place is None else place.attempt
 
 
 def put_started(past: list[list[Value]], path: str, attempt: int, now: float) -> None:

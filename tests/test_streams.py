@@ -220,6 +220,22 @@ def test_a_late_reader_of_nested_hierarchies_gets_what_a_live_one_got_in_the_sam
     assert words_of(late) == {DEEP: ["try 3"]}
 
 
+def test_a_time_that_is_up_is_told_with_the_attempt_it_met():
+    @podium.protocol(retry=Retry(attempts=5, initial_delay_s=0.1))
+    async def stalls(ctx: podium.Context, input: dict) -> str:
+        if ctx.attempt < 3:
+            raise ConnectionError("again")
+        await asyncio.sleep(60)
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(Step(stalls, total_timeout_s=5))), {})
+        return await read(task), await read(task)
+
+    live, late = Simulation().run(work)
+    assert recorded(live) == recorded(late)
+    assert [event.attempt for event in live if event.kind == "timed_out"] == [3]
+
+
 def test_a_task_is_cut_by_what_its_nested_hierarchies_emit():
     tree = deep(Step(speak, with_={"words": repr(["x" * 100]), "times": "50", "pause_s": "0.05"}))
 
