@@ -102,6 +102,31 @@ def test_a_closing_entry_ends_the_task(store):
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 127, 129, 256, 300])
+def test_however_many_are_written_at_once_each_is_there_as_it_was(store, count):
+    ids = [f"t-{n}" for n in range(count)]
+    keys = [None if n % 3 else f"{n}" * (n > 0) for n in range(count)]
+    failure = Failure("error", "no")
+
+    async def work():
+        journal = await store.open()
+        await durable(journal, *(NewTask(record(id, key=key), "d") for id, key in zip(ids, keys, strict=True)))
+        closings = [
+            Closing("failed", 200.0, None, pack(failure.to_wire()))
+            if n % 2
+            else Closing("completed", 200.0, pack(n), None)
+            for n in range(count)
+        ]
+        await durable(journal, *(Entry(id, 1, b"", end) for id, end in zip(ids, closings, strict=True)))
+        tasks = [each.record for each in await found(journal, ids)]
+        assert [(task.task_id, task.key) for task in tasks] == list(zip(ids, keys, strict=True))
+        assert [task.result for task in tasks] == [None if n % 2 else n for n in range(count)]
+        assert [task.failure for task in tasks] == [failure if n % 2 else None for n in range(count)]
+        await journal.close()
+
+    asyncio.run(work())
+
+
 def test_tasks_are_found_by_key_within_a_user(store):
     async def work():
         journal = await store.open()
