@@ -17,6 +17,7 @@ import pytest
 import podium
 from podium.cluster.gateways import interrupts
 from podium.cluster.gateways.live import Listener
+from podium.errors import TaskFailed
 
 ROOT = Path(__file__).parent.parent
 FLOW = """
@@ -62,7 +63,7 @@ def test_what_failed_is_a_dead_letter_without_a_cluster(cli):
     assert cli("dead", "ls")[1].splitlines()[1] == "  fail: cannot do {'n': 2}"
     assert "✗ fail" in cli("dead", "show", letter["id"])[1]
     (new,) = cli("dead", "redrive", "--all")[1].split()
-    with podium.connect(data=cli.folder / ".podium", cluster="inprocess") as engine, pytest.raises(podium.errors.TaskFailed):
+    with podium.connect(data=cli.folder / ".podium", cluster="inprocess") as engine, pytest.raises(TaskFailed):
         engine.task(new).result(timeout_s=60)  # it goes on where the data are opened, and fails again
     assert new != letter["id"] and cli("dead", "drop", new)[1] == "dropped 1\n"
     assert cli("dead", "ls", "-o", "json")[1] == "[]\n"
