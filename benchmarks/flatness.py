@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import threading
+from contextlib import suppress
 
 import psutil
 from harness import Row, machine, report
@@ -19,6 +20,7 @@ from throughput import WORKFLOW, throughput
 import podium
 from podium import Sequence, Workflow
 from podium.cluster import presence
+from podium.errors import EngineClosed
 
 FEW = 1_000
 
@@ -43,6 +45,12 @@ def memory_mb(engine: podium.Engine, workflow: str) -> float:
     return psutil.Process(pid).memory_info().rss / 1e6
 
 
+def watch(task: podium.Task) -> None:
+    with suppress(EngineClosed):
+        for _ in task.events():
+            pass
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--many", type=int, default=100_000)
@@ -61,7 +69,7 @@ def main() -> None:
         waiting = engine.submit_many(OPEN, [{"n": n} for n in range(10_000)])
         kept.values.append((memory_mb(engine, "hanging") - before) * 1000 / len(waiting))
         for task in waiting[:FEW]:
-            threading.Thread(target=lambda task=task: [None for _ in task.events()], daemon=True).start()
+            threading.Thread(target=watch, args=(task,), daemon=True).start()
         watched.values += [throughput(chain(engine), FEW) for _ in range(9)]
         ratios = {
             f"W1 at {given.many:,} over W1 at 1,000 (target >= 0.8, then 0.95)": many.median / few.median,
