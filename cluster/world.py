@@ -53,13 +53,10 @@ def new_actor(role: Role, world: World) -> Actor:
 class LoopWorld:
     """The part of `World` that needs no more than an event loop and a data directory."""
 
-    now = staticmethod(time.time)
-
     def __init__(self, address: str, data: Path, on_crash: Callable[[Exception], None]) -> None:
         self.address, self.data = address, data
         self.random = Random()
         self.loop = asyncio.get_running_loop()
-        self.monotonic = self.loop.time
         self._on_crash = on_crash
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: ThreadPoolExecutor | None = None
@@ -70,8 +67,14 @@ class LoopWorld:
         self.epoch = 0
         """Of the journal that this actor opened; what it spawns is fenced by it."""
 
+    def now(self) -> float:
+        return time.time()
+
     def secret_bytes(self, count: int) -> bytes:
         return secrets.token_bytes(count)
+
+    def monotonic(self) -> float:
+        return self.loop.time()
 
     def load(self) -> Load:
         if self._load is None:

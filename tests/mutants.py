@@ -164,7 +164,7 @@ def let_a_late_result_overwrite() -> Any:
     def step_ended(supervisor: Any, task: Any, place: Any, result: Any) -> None:
         if result[0] == "ok":
             task.running.setdefault(place.path, place)
-            supervisor._take(task, StepFinished(place.path, result[1], supervisor._world.now()), place.attempt)
+            supervisor._take(task, StepFinished(place.path, result[1], supervisor._world.now()))
         else:
             inner(supervisor, task, place, result)
 
