@@ -211,7 +211,7 @@ def start_children_without_asking_the_journal() -> Any:
 
 
 def carry_effects_out_before_the_commit() -> Any:
-    def take(supervisor: Any, task: Any, event: Any, attempt: int = 1) -> None:
+    def take(supervisor: Any, task: Any, event: Any) -> None:
         from podium.supervisors.fold import apply
 
         effects = apply(task, event)
