@@ -146,6 +146,28 @@ def test_who_stands_behind_a_job_that_is_cancelled_starts_at_once():
     assert events[0].kind == "started" and 10 <= events[0].at - accepted.at < 20
 
 
+def test_who_stands_behind_a_job_that_a_breaker_refuses_starts_at_once():
+    @podium.protocol(breaker=podium.Breaker(), limit_key="input.key")
+    async def work(input):
+        await asyncio.sleep(input["s"])
+
+    usual = Workflow("w", Step(work), version="1")
+    once = Workflow("w", Step(work, at_most_once=True), version="2")
+
+    async def drive(engine):
+        await engine.submit(usual, {"key": "b", "s": 600})
+        refused = await engine.submit(once, {"key": "a", "s": 1})
+        behind = await engine.submit(usual, {"key": "b", "s": 1})
+        await asyncio.sleep(10)
+        await engine.set_breaker("work[a]", "open")
+        await refused.wait()
+        return refused.record.failure, [event async for event in behind.events()]
+
+    failure, (accepted, *events) = Simulation(1).run(drive, 5_000)
+    assert failure.code == "breaker_open"
+    assert events[0].kind == "started" and 10 <= events[0].at - accepted.at < 20
+
+
 def test_who_comes_first_does_not_wait_behind_those_that_must_be_alone():
     """Jobs that lost a host run beside few others, so some wait although a host has room."""
     log = []
