@@ -25,5 +25,5 @@ class Child:
 
     @property
     def name(self) -> str:
-        """The workflow's name, or what stands for it in the address."""
+        """The name of a supervisor's shard, or the whole address."""
         return self.address.partition("/")[2] or self.address

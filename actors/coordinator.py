@@ -1,11 +1,10 @@
 """The Coordinator: the one entry point, and the top of the supervision tree. No task passes through it.
 
-It keeps the catalogue of deployed workflows, starts a Supervisor for each that is needed and the ResourceActor
-when something has quotas, watches them, and starts them again when they die. One that has nothing to do is ended,
-and started again for what comes next (`resting.py`). A workflow whose supervisor dies
-more often than the restart policy allows is marked down: its tasks are kept, and wait until it is deployed
-again. The catalogue in the journal is authoritative; when the coordinator itself starts again, every workflow
-with open tasks is started without anyone asking.
+It keeps the catalogue of deployed workflows, starts a Supervisor for each of their shards that is needed and the
+ResourceActor when something has quotas, watches them, and starts them again when they die. One that has nothing to do
+is ended, and started again for what comes next (`resting.py`). One that dies more often than the restart policy allows
+is marked down: its tasks are kept, and wait until the workflow is deployed again. The catalogue in the journal is
+authoritative; when the coordinator itself starts again, every shard with open tasks is started without anyone asking.
 
 Messages: deploy, where, limits, status (see the methods).
 """
@@ -17,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..protocols.errors import (
+    FixTheCall,
     NotFound,
     PeerLost,
     PodiumError,
@@ -31,6 +31,7 @@ from ..supervisors.plan import all_quotas, has_breakers
 from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
+from ..supervisors.shards import shards_of, workflow_of
 from .alerting import Alerting
 from .child import Child
 from .resting import Resting
@@ -49,8 +50,10 @@ class Coordinator:
         self._settings = Governance()
         self._limits: dict[str, Amount] = {}
         self._journal: Journal
-        self._workflows: dict[str, Child] = {}
+        self._supervisors: dict[str, Child] = {}
+        """By shard."""
         self._catalogue: dict[str, dict[str, Value]] = {}
+        """By workflow."""
         self._code: dict[str, bytes] = {}
         self._resources: Child
         self._alerting: Alerting
@@ -71,7 +74,7 @@ class Coordinator:
                 self._know(name.removeprefix(_WORKFLOW), entry)
         self._world.load()  # from now on it is sampled
         self._alerting = Alerting(self._world, self._settings, self._status)
-        self._resting = Resting(self._world, self._settings, self._workflows, self._rouse, self._forget)
+        self._resting = Resting(self._world, self._settings, self._supervisors, self._rouse, self._forget)
         self._world.background(self._resume(), "resume")
         self._world.background(self._resting.keep_tidy(), "tidy")
         self._world.background(self._alerting.keep_looking(), "alerts")
@@ -83,36 +86,42 @@ class Coordinator:
         elif changed:
             self._limits |= changed
 
-    def _know(self, workflow: str, entry: dict[str, Value]) -> Child:
+    def _know(self, workflow: str, entry: dict[str, Value]) -> list[Child]:
+        """The supervisors of a workflow, one for each of its shards."""
         self._catalogue[workflow] = entry
-        if workflow not in self._workflows:
-            self._workflows[workflow] = Child(f"supervisor/{workflow}", self._settings)
-        return self._workflows[workflow]
+        shards = shards_of(workflow, entry.get("shards", 1))
+        for shard in shards:
+            if shard not in self._supervisors:
+                self._supervisors[shard] = Child(f"supervisor/{shard}", self._settings)
+        return [self._supervisors[shard] for shard in shards]
+
+    def _entry(self, child: Child) -> dict[str, Value]:
+        return self._catalogue[workflow_of(child.name)]
 
     async def _resume(self) -> None:
-        """Start every workflow that has open tasks; make sure that of the others nothing is left."""
+        """Start every supervisor that has open tasks; make sure that of the others nothing is left."""
         resumed: list[str] = []
         idle: list[str] = []
-        for workflow in self._workflows:
-            busy = await self._world.open_count(workflow) > 0
-            (resumed if busy else idle).append(workflow)
+        for shard in self._supervisors:
+            busy = await self._world.open_count(shard) > 0
+            (resumed if busy else idle).append(shard)
         if not self._cold:
-            await self._world.all([self._world.kill(self._workflows[name].address) for name in idle])
+            await self._world.all([self._world.kill(self._supervisors[name].address) for name in idle])
             await self._forget(idle)
-        await self._world.all([self._settled(self._started(name)) for name in resumed])
+        await self._world.all([self._rouse(shard) for shard in resumed])
 
-    async def _rouse(self, workflow: str) -> None:
-        await self._settled(self._started(workflow))
+    async def _rouse(self, shard: str) -> None:
+        await self._settled(self._started(self._supervisors[shard]))
 
     async def _settled(self, work: Any) -> None:
-        """A workflow that does not start is marked down by then; the others go on."""
+        """A supervisor that does not start is marked down by then; the others go on."""
         try:
             await work
         except PodiumError:
             return
 
     async def stop(self) -> None:
-        children = [*self._workflows.values(), self._resources]
+        children = [*self._supervisors.values(), self._resources]
         for child in children:
             if child.starting is not None:
                 child.starting.cancel()
@@ -149,22 +158,37 @@ class Coordinator:
         self._world.background(answer(), ask.kind)
 
     async def _deploy(self, definition: dict[str, Value], code: Mapping[str, bytes]) -> dict[str, Value]:
-        """deploy {"definition", "code"}: returns {"address", "hash"} when every actor of the tree runs."""
+        """deploy {"definition", "code"}: returns {"hash"} when every actor of the tree runs, in every shard."""
         workflow = str(definition["name"])
         quotas = await self._check_quotas(definition)
-        entry = {name: definition[name] for name in ("hash", "version", "when_down")} | {"quotas": quotas}
-        child = self._know(workflow, entry)
-        await self._revive(child)
+        self._check_shards(workflow, definition["shards"])
+        entry = {name: definition[name] for name in ("hash", "version", "when_down", "shards")} | {"quotas": quotas}
+        children = self._know(workflow, entry)
+        for child in children:
+            await self._revive(child)
         self._code.update(code)
         note = Note(_WORKFLOW + workflow, self._catalogue[workflow])
         await durable(self._journal, [note])
+        await self._world.all([self._deploy_to(child, definition, code) for child in children])
+        return {"hash": definition["hash"]}
+
+    def _check_shards(self, workflow: str, count: int) -> None:
+        """A key is looked for in one shard only, so each must stay where it is."""
+        there = self._catalogue.get(workflow, {"shards": count}).get("shards", 1)
+        if there != count:
+            raise FixTheCall(
+                f"workflow '{workflow}' has shards={there} since it was first deployed here, and not {count}: "
+                "keep that, or give the other one another name"
+            )
+
+    async def _deploy_to(self, child: Child, definition: dict[str, Value], code: Mapping[str, bytes]) -> None:
         while True:
-            line = await self._started(workflow, definition)
+            line = await self._started(child, definition)
             try:
                 await line.ask("deploy", {"definition": definition, "code": dict(code)})
             except Unknown:
                 continue
-            return {"address": child.address, "hash": definition["hash"]}
+            return
 
     async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:
         """Whether the workflow needs the ResourceActor. A quota without a limit is refused."""
@@ -175,15 +199,15 @@ class Coordinator:
                 await line.ask("check", dict(quotas))
         return bool(needs) or has_breakers(definition)
 
-    async def _where(self, workflow: str) -> dict[str, Value]:
-        """where name: {"address", "hash"} of the workflow's supervisor, once it runs."""
-        if workflow not in self._workflows:
-            known = ", ".join(self._workflows) or "none"
-            raise NotFound(what="workflow", name=workflow, hint=f"deployed: {known}")
-        child = self._workflows[workflow]
+    async def _where(self, shard: str) -> dict[str, Value]:
+        """where shard: {"address", "hash"} of its supervisor, once it runs."""
+        child = self._supervisors.get(shard)
+        if child is None:
+            known = ", ".join(self._catalogue) or "none"
+            raise NotFound(what="workflow", name=shard, hint=f"deployed: {known}")
         if child.down is None or child.line is None:
-            await self._started(workflow)
-        return {"address": child.address, "hash": self._catalogue[workflow]["hash"]}
+            await self._started(child)
+        return {"address": child.address, "hash": self._entry(child)["hash"]}
 
     async def _change_limits(self, limits: Mapping[str, Amount]) -> Value:
         """limits {name: amount}: change some, under the running holders; returns all with their use."""
@@ -198,7 +222,7 @@ class Coordinator:
         return await (await self._resources_line()).ask("breaker", change)
 
     async def _status(self) -> dict[str, Value]:
-        workflows = {name: await self._describe(name, child) for name, child in self._workflows.items()}
+        workflows = {shard: await self._describe(child) for shard, child in self._supervisors.items()}
         limits: Value = {name: {"limit": limit, "held": 0, "waiting": 0} for name, limit in self._limits.items()}
         uses: Value = {"limits": limits, "throttle": {"factor": 1.0, "changes": []}, "breakers": {}}
         if self._resources.line is not None:
@@ -212,8 +236,8 @@ class Coordinator:
             "alerts": self._alerting.to_wire(),
         }
 
-    async def _describe(self, name: str, child: Child) -> dict[str, Value]:
-        entry = dict(self._catalogue[name])
+    async def _describe(self, child: Child) -> dict[str, Value]:
+        entry = dict(self._entry(child))
         if child.down is not None:
             return {**entry, "state": "down", "reason": child.down}
         if child.line is None:
@@ -237,17 +261,16 @@ class Coordinator:
         self._cold = False
         return await self._up(self._resources, "resources", setup)
 
-    async def _started(self, workflow: str, definition: Mapping[str, Any] | None = None) -> Line:
-        child = self._workflows[workflow]
+    async def _started(self, child: Child, definition: Mapping[str, Any] | None = None) -> Line:
         if child.down is not None:
-            raise WorkflowDown(workflow=workflow, reason=child.down)
-        if self._catalogue[workflow]["quotas"]:
+            raise WorkflowDown(workflow=child.name, reason=child.down)
+        if self._entry(child)["quotas"]:
             await self._resources_line()
-        return await self._up(child, "supervisor", self._supervisor_setup(workflow, definition))
+        return await self._up(child, "supervisor", self._supervisor_setup(child.name, definition))
 
-    def _supervisor_setup(self, workflow: str, definition: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _supervisor_setup(self, shard: str, definition: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return {
-            "shard": workflow,
+            "shard": shard,
             "settings": self._settings.to_wire(),
             "resources": RESOURCES,
             "definitions": [definition] if definition else [],
@@ -311,15 +334,15 @@ class Coordinator:
         if child is self._resources:
             await self._settled(self._resources_line())
         else:
-            await self._settled(self._started(child.name))
+            await self._rouse(child.name)
 
     async def _bury(self, child: Child) -> None:
-        """Nothing of a workflow that is down holds permits; its tasks wait, or are failed by a last supervisor."""
+        """Nothing of a supervisor that is down holds permits; its tasks wait, or are failed by a last supervisor."""
         await self._world.kill(child.address)
         if child is self._resources:
             return
         await self._forget([child.name])
-        if self._catalogue[child.name].get("when_down") == "fail":
+        if self._entry(child).get("when_down") == "fail":
             await self._settled(self._abandon(child))
 
     async def _abandon(self, child: Child) -> None:

@@ -20,6 +20,7 @@ from ..protocols.errors import Fenced, NotFound, PodiumError
 from ..protocols.limits import Amount
 from ..supervisors.ledger import Ledger, Request, Who
 from ..supervisors.ports import Ask, Journal, Note, Timer, World
+from ..supervisors.shards import is_within
 from ..supervisors.throttle import Thresholds, Throttle
 from .board import Board
 
@@ -120,7 +121,7 @@ class ResourceActor:
                 self._renew(ask.payload)
             case "forget":
                 known = {*self._renewed_at, *self._board.shards}
-                for shard in [shard for shard in known if _is_within(shard, ask.payload)]:
+                for shard in [shard for shard in known if is_within(shard, ask.payload)]:
                     self._forget(shard)
             case "check":
                 self._ledger.check(ask.payload)
@@ -338,8 +339,3 @@ class ResourceActor:
             "throttle": self._throttle.to_wire(),
             "load": self._world.load()._asdict(),
         }
-
-
-def _is_within(shard: str, parent: str) -> bool:
-    """Whether `shard` is `parent` or one of its tiers."""
-    return shard == parent or shard.startswith(parent + ".")

@@ -25,13 +25,13 @@ class Resting:
         self,
         world: World,
         settings: Governance,
-        workflows: Mapping[str, Child],
+        supervisors: Mapping[str, Child],
         start: Callable[[str], Awaitable[None]],
         forget: Callable[[list[str]], Awaitable[None]],
     ) -> None:
-        """`start` has a workflow's supervisor run; `forget` frees what the supervisors of some workflows held."""
+        """`start` has the supervisor of a shard run; `forget` frees what the supervisors of some shards held."""
         self._world, self._settings = world, settings
-        self._workflows, self._start, self._forget = workflows, start, forget
+        self._supervisors, self._start, self._forget = supervisors, start, forget
 
     def attend(self, child: Child, line: Line) -> None:
         """Hear when the supervisor that has just started has nothing to do."""
@@ -58,7 +58,7 @@ class Resting:
         """Start each that rests, once in a while."""
         while True:
             await self._world.sleep(min(TIDY_S, self._settings.keep_finished_s))
-            for name, child in list(self._workflows.items()):
+            for shard, child in list(self._supervisors.items()):
                 if child.line is None and child.down is None:
-                    await self._start(name)
+                    await self._start(shard)
                     await self._world.sleep(APART_S)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from ..protocols.errors import PodiumError, from_wire
 from ..protocols.values import Value
+from .ended import Ended
+
+Waiting = dict[str, list[Future[Ended]]]
+"""Futures of the ends of tasks, by task."""
 
 
 class Accepted:
@@ -18,9 +24,10 @@ class Accepted:
         self._missing = count
         self._end_if_complete()
 
-    def take(self, start: int, rows: list[list[Value]]) -> None:
-        """[id, null] or [null, error] of those from `start` on."""
-        self._rows[start : start + len(rows)] = rows
+    def take(self, places: Sequence[int], rows: list[list[Value]]) -> None:
+        """[id, null] or [null, error] of those at these places."""
+        for place, row in zip(places, rows, strict=True):
+            self._rows[place] = row
         self._missing -= len(rows)
         self._end_if_complete()
 
@@ -37,3 +44,32 @@ class Accepted:
             self.ids.set_result([id for id, _ in self._rows])
         else:
             self.fail(from_wire(refusal))
+
+
+def acknowledged(
+    waiting: Waiting,
+    tasks: list[list[Value]],
+    accepted: Accepted,
+    places: Sequence[int],
+    ends: list[Future[Ended]],
+    answer: list[list[Value]] | PodiumError,
+) -> None:
+    """Take what a supervisor said of a batch. Who waits for a task with a key waits for the one it belongs to.
+
+    Args:
+        places: of the batch's tasks in the submission, that is in `ends`.
+    """
+    rows = [[None, answer.to_wire()]] * len(tasks) if isinstance(answer, PodiumError) else answer
+    for task, place, (id, refusal) in zip(tasks, places, rows, strict=True):
+        if id != task[0]:
+            futures = waiting.pop(task[0], [])
+            if id is not None:
+                waiting[id] += futures
+        if refusal is not None:
+            fail(ends[place], from_wire(refusal))
+    accepted.take(places, rows)
+
+
+def fail(future: Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -60,7 +60,7 @@ class BaseTask:
 
     def _ended(self) -> Future[Ended]:
         if self._end is None:
-            self._end = self._core.follow(self.record)
+            self._end = self._core.follow(self.id)
         return self._end
 
     def _event(self, wire: list[Value]) -> TaskEvent:
@@ -94,7 +94,7 @@ class Task(BaseTask):
         that was told, plus 1. Who reads slowly does not slow the task: events wait where they are recorded.
         """
         queue: SimpleQueue[list[Value] | PodiumError | None] = SimpleQueue()
-        reading = Reading(self._core, self.record, queue.put, queue.qsize, from_offset)
+        reading = Reading(self._core, self.id, queue.put, queue.qsize, from_offset)
         try:
             while (item := queue.get()) is not None:
                 if isinstance(item, PodiumError):
@@ -106,7 +106,7 @@ class Task(BaseTask):
 
     def cancel(self) -> TaskStatus:
         """Cancel the task; it is durably cancelled when this returns. One that has ended stays as it is."""
-        return self._core.cancel(self.record).result()
+        return self._core.cancel(self.id).result()
 
 
 class Engine:
@@ -179,6 +179,7 @@ class Engine:
             InvalidInput: does not fit the workflow; nothing was accepted.
             KeyConflict: the key belongs to a task with another input.
             Overloaded: come back later; nothing was accepted.
+            FixTheCall: the workflow has another number of shards.
         """
         keys = None if key is None else [key]
         tasks = self.submit_many(
@@ -200,12 +201,13 @@ class Engine:
         """Submit many tasks with one wait for their durable acknowledgements; tasks in the order of inputs.
 
         All inputs are checked before any is sent. If one key conflicts, that error is raised, and the other
-        tasks are accepted all the same: submit again with the same keys to get them.
+        tasks are accepted all the same: submit again with the same keys to get them. The same holds for `Overloaded` of
+        more than 1,000 tasks, or of a workflow with several shards: a part of them may have been accepted.
         """
         known = checked_keys(keys, inputs)
         wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         self.deploy(workflow)
-        accepted, ends = self._core.submit(workflow.name, workflow.hash, wires)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, workflow.hash, wires)
         return [Task(self._core, id, workflow.name, end) for id, end in zip(accepted.result(), ends, strict=True)]
 
     def ask(

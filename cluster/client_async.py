@@ -38,7 +38,7 @@ class AsyncTask(BaseTask):
     async def events(self, from_offset: int = 0) -> AsyncIterator[TaskEvent]:
         """As `Task.events`."""
         queue: asyncio.Queue[list[Value] | PodiumError | None] = asyncio.Queue()
-        reading = Reading(self._core, self.record, queue.put_nowait, queue.qsize, from_offset)
+        reading = Reading(self._core, self.id, queue.put_nowait, queue.qsize, from_offset)
         try:
             while (item := await queue.get()) is not None:
                 if isinstance(item, PodiumError):
@@ -55,7 +55,7 @@ class AsyncTask(BaseTask):
 
     async def cancel(self) -> TaskStatus:
         """As `Task.cancel`."""
-        return await asyncio.wrap_future(self._core.cancel(self.record))
+        return await asyncio.wrap_future(self._core.cancel(self.id))
 
 
 class AsyncEngine:
@@ -115,7 +115,7 @@ class AsyncEngine:
         known = checked_keys(keys, inputs)
         wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         await self._core.deploy(workflow)
-        accepted, ends = self._core.submit(workflow.name, workflow.hash, wires)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, workflow.hash, wires)
         ids = await asyncio.wrap_future(accepted)
         return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
 
@@ -141,8 +141,8 @@ class AsyncEngine:
         The input is checked by the workflow's schema alone; what its first step does not take fails the task.
         """
         plain = check_value(input, "input", self.settings.max_value_bytes)
-        name, hash = str(definition["name"]), str(definition["hash"])
-        accepted, (end,) = self._core.submit(name, hash, [self._core.wire(plain, key, priority, user)])
+        name, shards, hash = str(definition["name"]), int(definition.get("shards", 1)), str(definition["hash"])
+        accepted, (end,) = self._core.submit(name, shards, hash, [self._core.wire(plain, key, priority, user)])
         (id,) = await asyncio.wrap_future(accepted)
         return AsyncTask(self._core, id, name, end)
 

@@ -60,7 +60,7 @@ class Settings(BaseModel):
     weights: Mapping[str, Annotated[float, Field(gt=0)]] = {}
     """Shares of users in what is scarce; 1.0 for those not named."""
     max_open_tasks: Annotated[int, Field(ge=1)] = 1_000_000
-    """Accepted and unfinished tasks per workflow; one more is refused as Overloaded."""
+    """Accepted and unfinished tasks per workflow (per shard, if it has several); one more is refused as Overloaded."""
     max_open_per_user: Annotated[int, Field(ge=1)] = 1_000_000
     """The same for each user."""
     max_memory: Annotated[float, Field(gt=0, le=1)] = 0.9

@@ -1,13 +1,14 @@
-"""The part of a client that lives on an event loop: its session, a link per workflow, and who waits for what."""
+"""The part of a client that lives on an event loop: its session, a link per shard, and who waits for what."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, get_args
+from zlib import crc32
 
 from ..protocols.errors import (
     EngineClosed,
@@ -24,19 +25,18 @@ from ..protocols.requests.request import Request
 from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
-from .accepted import Accepted
+from ..supervisors.shards import shards_of, spread, top_shard, workflow_of
+from .accepted import Accepted, Waiting, acknowledged, fail
 from .collector import look_as_usual, look_rarely
 from .config import Settings
 from .definition import definition_of
 from .ended import Ended
 from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .session import COORDINATOR, Session, new_session
-from .store.reading import Reader
+from .store.reading import Reader, StoredTask
 from .task_ids import new_task_id
 
 _RECONNECT_S = 0.2
-_Waiting = dict[str, list[Future[Ended]]]
-"""Futures of the ends of tasks, by task."""
 
 
 class Core:
@@ -53,9 +53,9 @@ class Core:
         self._carried: dict[str, dict[str, Value]] = defaultdict(dict)
         """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
         self._located: set[str] = set()
-        """Workflows whose supervisor was found before: if it is looked for again, it was lost."""
-        self._waiting: dict[str, _Waiting] = defaultdict(lambda: defaultdict(list))
-        """By workflow."""
+        """Shards whose supervisor was found before: if it is looked for again, it was lost."""
+        self._waiting: dict[str, Waiting] = defaultdict(lambda: defaultdict(list))
+        """By shard."""
         self._collects_rarely = False
         self._closed: PodiumError | None = None
         self._gone: PodiumError | None = None
@@ -158,28 +158,28 @@ class Core:
     def is_deployed(self, workflow: Workflow) -> bool:
         return workflow.hash in self._deployed
 
-    def link(self, workflow: str) -> Link:
-        link = self._links.get(workflow)
+    def link(self, shard: str) -> Link:
+        link = self._links.get(shard)
         if link is None:
-            link = self._links[workflow] = Link(
+            link = self._links[shard] = Link(
                 self._session.world,
-                partial(self._locate, workflow),
-                partial(self._done, workflow),
-                partial(self._dead, workflow),
+                partial(self._locate, shard),
+                partial(self._done, shard),
+                partial(self._dead, shard),
                 self.settings.lease_s,
             )
         return link
 
-    async def _locate(self, workflow: str) -> Line:
-        if workflow in self._located:
-            for message in list(self._carried[workflow].values()):
+    async def _locate(self, shard: str) -> Line:
+        if shard in self._located:
+            for message in list(self._carried[workflow_of(shard)].values()):
                 await self.ask_coordinator("deploy", message)
-        self._located.add(workflow)
-        where = await self.ask_coordinator("where", workflow)
+        self._located.add(shard)
+        where = await self.ask_coordinator("where", shard)
         return self._session.line(where["address"])
 
     def submit(
-        self, workflow: str, hash: str, tasks: list[list[Value]]
+        self, workflow: str, shards: int, hash: str, tasks: list[list[Value]]
     ) -> tuple[Future[list[str]], list[Future[Ended]]]:
         """Send tasks as `wires` gives them; from any thread.
 
@@ -189,12 +189,12 @@ class Core:
         """
         accepted = Accepted(len(tasks))
         ends: list[Future[Ended]] = [Future() for _ in tasks]
-        self._loop.call_soon_threadsafe(self._submit, workflow, hash, tasks, accepted, ends)
+        self._loop.call_soon_threadsafe(self._submit, shards_of(workflow, shards), hash, tasks, accepted, ends)
         return accepted.ids, ends
 
     def _submit(
         self,
-        workflow: str,
+        shards: list[str],
         hash: str,
         tasks: list[list[Value]],
         accepted: Accepted,
@@ -203,69 +203,73 @@ class Core:
         if self.closed is not None:
             accepted.fail(self.closed)
             return
-        waiting = self._waiting[workflow]
-        for task, end in zip(tasks, ends, strict=True):
-            waiting[task[0]].append(end)
-        link = self.link(workflow)
-        for start in range(0, len(tasks), BATCH):
-            part = slice(start, start + BATCH)
-            on_ack = partial(_acknowledged, waiting, tasks[part], accepted, start, ends[part])
-            link.submit(Batch(hash, tasks[part], True, on_ack))
+        for shard, places in zip(shards, _spread(tasks, len(shards)), strict=True):
+            waiting = self._waiting[shard]
+            for start in range(0, len(places), BATCH):
+                part = places[start : start + BATCH]
+                theirs = [tasks[place] for place in part]
+                for task, place in zip(theirs, part, strict=True):
+                    waiting[task[0]].append(ends[place])
+                on_ack = partial(acknowledged, waiting, theirs, accepted, part, ends)
+                self.link(shard).submit(Batch(hash, theirs, True, on_ack))
 
-    def _done(self, workflow: str, chunk: list[Value]) -> None:
-        futures = self._waiting[workflow].pop(chunk[1], ())
+    def _done(self, shard: str, chunk: list[Value]) -> None:
+        futures = self._waiting[shard].pop(chunk[1], ())
         if chunk[0] == "lost":
             for future in futures:
-                _fail(future, chunk[2])
+                fail(future, chunk[2])
             return
         ended = Ended(chunk[2], chunk[3], chunk[4])
         for future in futures:
             if not future.done():
                 future.set_result(ended)
 
-    def _dead(self, workflow: str, error: PodiumError) -> None:
-        """A workflow cannot be reached any more: what waits for its tasks is told so."""
-        self._links.pop(workflow, None)
+    def _dead(self, shard: str, error: PodiumError) -> None:
+        """A shard cannot be reached any more: what waits for its tasks is told so."""
+        self._links.pop(shard, None)
         self._deployed.clear()
-        for futures in self._waiting.pop(workflow, {}).values():
+        for futures in self._waiting.pop(shard, {}).values():
             for future in futures:
-                _fail(future, error)
+                fail(future, error)
 
-    def follow(self, record: TaskRecord) -> Future[Ended]:
-        """A future of the end of a task that some client submitted; from any thread."""
+    def follow(self, task_id: str) -> Future[Ended]:
+        """A future of the end of a task that some client submitted; from any thread. Raises NotFound."""
         end: Future[Ended] = Future()
+        shard = self.shard_of(task_id)
 
         def start() -> None:
-            self._waiting[record.workflow][record.task_id].append(end)
-            self.link(record.workflow).follow(record.task_id)
+            self._waiting[shard][task_id].append(end)
+            self.link(shard).follow(task_id)
 
         self._loop.call_soon_threadsafe(start)
         return end
 
     def watch(
         self,
-        record: TaskRecord,
+        shard: str,
+        task_id: str,
         on_event: Callable[[list[Value]], None],
         on_end: Callable[[PodiumError | None], None],
         offset: int = 0,
     ) -> Callable[[], None]:
         """Get the events of a task from an offset on, the past first; from any thread. Returns how to stop it."""
-        watching = Watching(record.task_id, on_event, on_end, offset)
-        link = partial(self.link, record.workflow)
+        watching = Watching(task_id, on_event, on_end, offset)
+        link = partial(self.link, shard)
         self._loop.call_soon_threadsafe(lambda: link().watch(watching))
         return lambda: _quietly(self._loop, lambda: link().unwatch(watching))
 
-    def cancel(self, record: TaskRecord) -> Future[TaskStatus]:
-        """Cancel a task; a future of its status then. From any thread."""
+    def cancel(self, task_id: str) -> Future[TaskStatus]:
+        """Cancel a task; a future of its status then. From any thread. Raises NotFound."""
         status: Future[TaskStatus] = Future()
+        shard = self.shard_of(task_id)
 
         def answered(reply: Reply) -> None:
             if reply.error is not None:
-                _fail(status, reply.error)
+                fail(status, reply.error)
             else:
                 status.set_result(reply.value)
 
-        self._loop.call_soon_threadsafe(lambda: self.link(record.workflow).ask("cancel", record.task_id, answered))
+        self._loop.call_soon_threadsafe(self._ask_link, shard, "cancel", task_id, answered)
         return status
 
     def redrive(self, ids: list[str]) -> list[Future[str]]:
@@ -278,27 +282,33 @@ class Core:
 
     def _send_letters(self, kind: str, ids: list[str], letter: Callable[[str], Value]) -> list[Future[str]]:
         futures: dict[str, Future[str]] = {id: Future() for id in ids}
-        by_workflow: dict[str, list[str]] = defaultdict(list)
+        by_shard: dict[str, list[str]] = defaultdict(list)
         for id, future in futures.items():
             try:
-                by_workflow[self.record(id).workflow].append(id)
+                by_shard[self.shard_of(id)].append(id)
             except NotFound as error:
-                _fail(future, error)
-        for workflow, theirs in by_workflow.items():
+                fail(future, error)
+        for shard, theirs in by_shard.items():
             answered = partial(_delivered, [futures[id] for id in theirs])
-            send = partial(self._ask_link, workflow, kind, [letter(id) for id in theirs], answered)
-            self._loop.call_soon_threadsafe(send)
+            self._loop.call_soon_threadsafe(self._ask_link, shard, kind, [letter(id) for id in theirs], answered)
         return [futures[id] for id in ids]
 
-    def _ask_link(self, workflow: str, kind: str, payload: Value, answered: Callable[[Reply], None]) -> None:
-        self.link(workflow).ask(kind, payload, answered)
+    def _ask_link(self, shard: str, kind: str, payload: Value, answered: Callable[[Reply], None]) -> None:
+        self.link(shard).ask(kind, payload, answered)
 
     def record(self, task_id: str) -> TaskRecord:
         """What is stored of a task; from any thread. Raises NotFound."""
+        return self._stored(task_id).record
+
+    def shard_of(self, task_id: str) -> str:
+        """The shard of the workflow's supervisor that governs a task; from any thread. Raises NotFound."""
+        return top_shard(self._stored(task_id).shard)
+
+    def _stored(self, task_id: str) -> StoredTask:
         stored = self._session.reader.find_task(task_id)
         if stored is None:
             raise NotFound(what="task", name=task_id)
-        return stored.record
+        return stored
 
     @property
     def reader(self) -> Reader:
@@ -346,38 +356,20 @@ class Core:
         return [id, input, whose, priority, key, False, self.settings.source, criticality, timeout_s]
 
 
-def _acknowledged(
-    waiting: _Waiting,
-    tasks: list[list[Value]],
-    accepted: Accepted,
-    start: int,
-    ends: list[Future[Ended]],
-    answer: list[list[Value]] | PodiumError,
-) -> None:
-    rows = [[None, answer.to_wire()]] * len(tasks) if isinstance(answer, PodiumError) else answer
-    for task, end, (id, refusal) in zip(tasks, ends, rows, strict=True):
-        if id != task[0]:
-            futures = waiting.pop(task[0], [])
-            if id is not None:
-                waiting[id] += futures
-        if refusal is not None:
-            _fail(end, from_wire(refusal))
-    accepted.take(start, rows)
+def _spread(tasks: list[list[Value]], shards: int) -> list[Sequence[int]]:
+    if shards == 1 or not tasks:
+        return [range(len(tasks))] * shards
+    return spread([(task[2], task[4]) for task in tasks], shards, first=crc32(tasks[0][0].encode()))
 
 
 def _delivered(futures: list[Future[str]], reply: Reply) -> None:
     for future, (id, error) in zip(futures, reply.value or [[None, None]] * len(futures), strict=True):
         if reply.error is not None:
-            _fail(future, reply.error)
+            fail(future, reply.error)
         elif error is not None:
-            _fail(future, from_wire(error))
+            fail(future, from_wire(error))
         else:
             future.set_result(id)
-
-
-def _fail(future: Future[Any], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
 
 
 def _quietly(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

@@ -33,6 +33,7 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "timeout_s": workflow.timeout_s,
         "undo_on_cancel": workflow.undo_on_cancel,
         "when_down": workflow.when_down,
+        "shards": workflow.shards,
         "protocols": {ref: declaration_of(target).model_dump(mode="json") for ref, target in targets.items()},
         "search_path": sorted({root for ref in targets if (root := import_root(ref))}),
     }

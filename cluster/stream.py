@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ..protocols.errors import PodiumError
-from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
 from .core import Core
 
@@ -22,10 +21,11 @@ Item: TypeAlias = "list[Value] | PodiumError | None"
 
 class Reading:
     def __init__(
-        self, core: Core, record: TaskRecord, put: Callable[[Item], None], size: Callable[[], int], offset: int
+        self, core: Core, task_id: str, put: Callable[[Item], None], size: Callable[[], int], offset: int
     ) -> None:
         """`put` gets events, then None, or the error that ended it; on the core's loop. `size` is that of the queue."""
-        self._core, self._record, self._put, self._size = core, record, put, size
+        self._core, self._task_id, self._put, self._size = core, task_id, put, size
+        self._shard = core.shard_of(task_id)
         self._offset = offset
         """Of the next recorded event."""
         self._is_paused = False
@@ -41,7 +41,7 @@ class Reading:
         self._stop()
 
     def _watch(self) -> Callable[[], None]:
-        return self._core.watch(self._record, self._take, self._end, self._offset)
+        return self._core.watch(self._shard, self._task_id, self._take, self._end, self._offset)
 
     def _take(self, event: list[Value]) -> None:
         if self._is_paused:

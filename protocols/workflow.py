@@ -46,6 +46,11 @@ class Workflow(Definition):
     """What becomes of the open tasks when the supervisor itself died too often: they wait until the workflow is
     deployed again, or fail as `workflow_down`."""
 
+    shards: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many supervisors share its tasks, each with a journal and hosts of its own: more than one when that one's
+    processor bounds the throughput. What a protocol keeps in memory, `concurrency` and `replicas` are then per shard.
+    Laid down by the first deployment under this name."""
+
     def __init__(self, name: Any = None, root: Any = None, **settings: Any) -> None:
         super().__init__(**{"name": name, "root": root, **settings})
 

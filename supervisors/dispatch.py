@@ -16,8 +16,9 @@ from .family import Child
 from .plan import Plan, TierPlan
 from .pool import Listener, Means, Pool
 from .ports import Timer
+from .shards import tier_shard
 from .state import Place, TaskState
-from .tier import Errand, Tier, tier_shard
+from .tier import Errand, Tier
 
 _LOST: list[Value] = ["lost"]
 

@@ -25,6 +25,7 @@ from ..protocols.values import Value
 from .ledger import Ledger
 from .ports import Line, Reply, Timer, World
 from .settings import Governance
+from .shards import workflow_of
 from .tally import Histogram
 from .waiting import Holder, Request, Who
 
@@ -50,7 +51,7 @@ class Permits:
     def __init__(self, world: World, address: str, shard: str, epoch: int, settings: Governance) -> None:
         self._world, self._address, self._settings = world, address, settings
         self._shard, self._epoch, self._lease_s = shard, epoch, settings.lease_s
-        self._workflow = shard.partition(".")[0]
+        self._workflow = workflow_of(shard)
         self._line: Line | None = None
         self._joined = False
         self._wishes: dict[str, _Wish] = {}

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from .plan import Plan
 from .ports import Ask, World
+from .shards import tier_shard
 from .state import TaskState
-from .tier import tier_shard
 
 FIRST_S = 60.0
 """Idle time at which one may end that nothing was asked of since it started: somebody wanted it, or its old tasks were

@@ -41,9 +41,9 @@ from .rest import Rest
 from .retention import Retention
 from .retries import Retries
 from .settings import Governance
+from .shards import is_tier, tier_shard
 from .state import Effect, Halt, Place, Run, TaskState
 from .tally import Tally
-from .tier import tier_shard
 from .watchers import Watchers, count_told, done_chunk, parked_event
 
 _DEFINITION, _CURRENT, _CHILDREN = "definition:", "current", "children"
@@ -104,7 +104,7 @@ class Supervisor:
         else:
             for task in tasks:
                 self._take(self._folded(task), Abandoned(self._abandoned, self._world.now()))
-        if "." not in setup["shard"]:
+        if not is_tier(setup["shard"]):
             self._world.background(self._retention.keep_sweeping(), "retention")
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 

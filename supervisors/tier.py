@@ -21,11 +21,6 @@ ASK_AGAIN_S = 1.0
 """While a run that is to be continued still takes back what it did."""
 
 
-def tier_shard(shard: str, tier: str) -> str:
-    """The shard of a nested Hierarchy of the workflow, or of the Hierarchy, that has `shard`."""
-    return f"{shard}.{tier}"
-
-
 @dataclass(slots=True, eq=False)
 class Errand:
     """One run of the nested Hierarchy for one task above."""

@@ -21,6 +21,7 @@ from podium.protocols.outcomes import TERMINAL
 from podium.protocols.values import unpack
 from podium.supervisors.events import StepFinished, unpack_events
 from podium.supervisors.fold import apply, begin
+from podium.supervisors.shards import shards_of
 from podium.testing import Faults, Simulation
 
 WITHIN_S = 20_000
@@ -144,7 +145,7 @@ async def lead(ctx, brief):
     return podium.verdict.accept({"n": brief["outcomes"]["x"]["output"]["n"]})
 
 
-def workflow(rng: Random) -> Workflow:
+def workflow(rng: Random, shards: int) -> Workflow:
     """The same work in every storm, under supervision drawn from the seed."""
 
     def supervision() -> Supervision:
@@ -174,6 +175,7 @@ def workflow(rng: Random) -> Workflow:
         ),
         supervision=supervision(),
         undo_on_cancel=rng.random() < 0.5,
+        shards=shards,
     )
 
 
@@ -209,7 +211,7 @@ class Storm:
         self.count = rng.choice([1, 3, 10])
         self.cancels = {n: rng.uniform(0, 15) for n in range(1, self.count) if rng.random() < 0.1}
         """When tasks are cancelled, in virtual seconds, by their number."""
-        self.workflow = workflow(rng)
+        self.workflow = workflow(rng, shards=Random(f"{seed}, shards").choice([1, 1, 2]))
         limits = {"llm": rng.choice([1, 2, 5])}
         restarts = {"restart_intensity": 1000, "top_restart_intensity": 1000, "retry_reserve": 1000}
         self.keyed = rng.random() < 0.5
@@ -323,7 +325,8 @@ def run_storm(seed: int, within_s: float = WITHIN_S) -> Storm:
 def check_invariants(storm, status):
     simulation = storm.simulation
     assert not WITNESS.problems, WITNESS.problems[0]
-    records = {id: found.record for id, found in simulation.disk.shard("storm").tasks.items()}
+    shards = [simulation.disk.shard(name) for name in shards_of("storm", storm.workflow.shards)]
+    records = {id: found.record for shard in shards for id, found in shard.tasks.items()}
     known = {*storm.ids, *(task.id for task in storm.successors)}
     assert set(records) == known, "I1: acknowledged tasks and durable tasks differ"
     assert all(record.status in TERMINAL for record in records.values()), "I1: a task has not ended"

@@ -53,17 +53,17 @@ async def slow_third(ctx: podium.Context, input: dict) -> dict:
     return await slow_async(ctx.task_id, ctx.step, input)
 
 
-CHAIN = Workflow("chain", Sequence(first, second, third))
 SLOW = Workflow("slow", Sequence(slow_first, slow_second, slow_third))
 FAN = Workflow("fan", Parallel(each="input", do=Step(part)))
 
 
 @contextmanager
-def peer(cluster: str) -> Iterator[Peer]:
+def peer(cluster: str, shards: int = 1) -> Iterator[Peer]:
+    chain = Workflow("chain", Sequence(first, second, third), shards=shards)
     with tempfile.TemporaryDirectory() as data, podium.connect(cluster=cluster, data=data) as engine:
 
         def many(inputs: list[dict]) -> list[dict]:
-            return [task.result(timeout_s=120) for task in engine.submit_many(CHAIN, inputs)]
+            return [task.result(timeout_s=120) for task in engine.submit_many(chain, inputs)]
 
         def fan(count: int, sleep_s: float) -> int:
             parts = [{"number": number, "sleep_s": sleep_s} for number in range(count)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ...supervisors.shards import workflow_of
 from ...supervisors.tally import BOUNDS_S
 
 
@@ -24,25 +25,31 @@ def exposition(status: dict[str, Any]) -> list[str]:
 Sample = tuple[str, dict[str, str], float]
 
 
+def _of(shard: str) -> dict[str, str]:
+    """The first shard of a workflow is called like it, and needs no label of its own."""
+    workflow = workflow_of(shard)
+    return {"workflow": workflow} if shard == workflow else {"workflow": workflow, "shard": shard}
+
+
 def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Sample]]]:
     flows = {name: facts for name, facts in status["workflows"].items() if "counts" in facts}
     served = {name: float(facts["state"] in ("up", "idle")) for name, facts in status["workflows"].items()}
-    up: list[Sample] = [("", {"workflow": name}, value) for name, value in served.items()]
+    up: list[Sample] = [("", _of(name), value) for name, value in served.items()]
     yield "workflow_up", "gauge", "1 if the workflow's supervisor runs, or rests until something comes.", up
-    still: list[Sample] = [("", {"workflow": name}, facts["open"]) for name, facts in flows.items()]
+    still: list[Sample] = [("", _of(name), facts["open"]) for name, facts in flows.items()]
     yield "tasks_open", "gauge", "Tasks accepted and not ended.", still
     for family, key in (("tasks_ended_total", "tasks"), ("steps_total", "steps")):
         samples: list[Sample] = [
-            ("", {"workflow": name, "outcome": outcome}, count)
+            ("", {**_of(name), "outcome": outcome}, count)
             for name, facts in flows.items()
             for outcome, count in facts["counts"][key].items()
         ]
         yield family, "counter", "By outcome, since the supervisor started.", samples
     for family, key in (("task_seconds", "task_s"), ("permit_wait_seconds", "permit_s")):
-        samples = [each for name, facts in flows.items() for each in _buckets({"workflow": name}, facts["counts"][key])]
+        samples = [each for name, facts in flows.items() for each in _buckets(_of(name), facts["counts"][key])]
         yield family, "histogram", "Seconds, since the supervisor started.", samples
     moves: list[Sample] = [
-        ("", {"workflow": name, "before": before, "after": after}, count)
+        ("", {**_of(name), "before": before, "after": after}, count)
         for name, facts in flows.items()
         for before, after, count in facts["counts"]["transitions"]
     ]
@@ -51,12 +58,12 @@ def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Samp
         each
         for name, facts in flows.items()
         for state, histogram in facts["counts"]["state_s"].items()
-        for each in _buckets({"workflow": name, "state": state}, histogram)
+        for each in _buckets({**_of(name), "state": state}, histogram)
     ]
     yield "request_state_seconds", "histogram", "Seconds that requests were in a state.", samples
     for key in ("up", "running", "queued"):
         samples = [
-            ("", {"workflow": name, "protocol": pool["protocol"]}, pool[key])
+            ("", {**_of(name), "protocol": pool["protocol"]}, pool[key])
             for name, facts in flows.items()
             for pool in facts["pools"]
         ]
@@ -68,7 +75,7 @@ def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Samp
         ("", {"breaker": name}, float(facts["state"] != "closed")) for name, facts in status["breakers"].items()
     ]
     yield "breaker_open", "gauge", "1 if the breaker does not let all calls through.", states
-    lags: list[Sample] = [("", {"workflow": name}, facts["load"]["lag_s"]) for name, facts in flows.items()]
+    lags: list[Sample] = [("", _of(name), facts["load"]["lag_s"]) for name, facts in flows.items()]
     yield "loop_lag_seconds", "gauge", "How late the supervisor's event loop was.", lags
     yield "throttle_ratio", "gauge", "What is left of the limits.", [("", {}, status["throttle"]["factor"])]
     alerts: list[Sample] = [("", {"alert": each["name"]}, 1.0) for each in status["alerts"]]

@@ -16,6 +16,7 @@ from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
 from ...supervisors.ports import DISMISSED, Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
+from ...supervisors.shards import is_tier, workflow_of
 from .reading import StoredTask
 
 
@@ -62,7 +63,7 @@ class DiskReader:
             found.record
             for name, shard in self._disk.shards.items()
             for found in shard.tasks.values()
-            if "." not in name and all(v in (None, getattr(found.record, k)) for k, v in wanted.items())
+            if not is_tier(name) and all(v in (None, getattr(found.record, k)) for k, v in wanted.items())
         ]
         return sorted(records, key=lambda record: record.accepted_at, reverse=True)[:limit]
 
@@ -70,33 +71,37 @@ class DiskReader:
         self, workflow: str | None = None, user: str | None = None, limit: int | None = 50
     ) -> list[StoredTask]:
         found = [
-            _stored(shard, id)
+            _stored(name, shard, id)
             for name, shard in self._disk.shards.items()
             for id, task in shard.tasks.items()
             if task.record.status == "parked"
-            or (task.record.status == "failed" and "." not in name and f"{DISMISSED}{id}" not in shard.notes)
+            or (task.record.status == "failed" and not is_tier(name) and f"{DISMISSED}{id}" not in shard.notes)
         ]
         wanted = {"workflow": workflow, "user": user}
         found = [s for s in found if all(v in (None, getattr(s.record, k)) for k, v in wanted.items())]
         return sorted(found, key=lambda stored: stored.record.accepted_at, reverse=True)[:limit]
 
     def find_task(self, task_id: str) -> StoredTask | None:
-        for shard in self._disk.shards.values():
+        for name, shard in self._disk.shards.items():
             if task_id in shard.tasks:
-                return _stored(shard, task_id)
+                return _stored(name, shard, task_id)
         return None
 
     def definitions(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for name, shard in sorted(self._disk.shards.items()):
-            current = _note(shard, "current") if "." not in name else None
+            current = _note(shard, "current") if name == workflow_of(name) else None
             if current is not None:
                 found.append(_note(shard, f"definition:{current}"))
         return found
 
     def subtasks(self, task_id: str) -> list[StoredTask]:
-        shards = self._disk.shards.values()
-        return [_stored(shard, id) for shard in shards for id in shard.tasks if id.startswith(f"{task_id}/")]
+        return [
+            _stored(name, shard, id)
+            for name, shard in self._disk.shards.items()
+            for id in shard.tasks
+            if id.startswith(f"{task_id}/")
+        ]
 
 
 def _note(shard: Shard, name: str) -> Any:
@@ -104,10 +109,10 @@ def _note(shard: Shard, name: str) -> Any:
     return None if packed is None else unpack(packed)
 
 
-def _stored(shard: Shard, task_id: str) -> StoredTask:
+def _stored(name: str, shard: Shard, task_id: str) -> StoredTask:
     record = shard.tasks[task_id].record
     definition = unpack(shard.notes.get(f"definition:{record.hash}", pack({})))
-    return StoredTask(record, definition, [body for _, body in shard.entries.get(task_id, [])])
+    return StoredTask(name, record, definition, [body for _, body in shard.entries.get(task_id, [])])
 
 
 class MemoryJournal:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
 from ...supervisors.ports import DISMISSED
+from ...supervisors.shards import is_tier, workflow_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
@@ -28,6 +29,7 @@ _RESERVED = ("coordinator", "resources")
 class StoredTask:
     """One task with what its shard knows of it."""
 
+    shard: str
     record: TaskRecord
     definition: dict[str, Value]
     """The workflow version that it runs."""
@@ -58,7 +60,7 @@ class Reader(Protocol):
 
 
 def shards(data: Path) -> list[str]:
-    """Names of the workflow shards in a data directory; shards of nested tiers have a dot in theirs."""
+    """Names of the shards in a data directory that hold tasks (see supervisors/shards.py)."""
     names = sorted(path.stem for path in (data / "shards").glob("*.db"))
     return [name for name in names if name not in _RESERVED]
 
@@ -81,7 +83,7 @@ class FileReader:
         filters = {column: value for column, value in wanted.items() if value is not None}
         records: list[TaskRecord] = []
         for shard in shards(self._data):
-            if "." not in shard and workflow in (None, shard):
+            if not is_tier(shard) and workflow in (None, workflow_of(shard)):
                 records += _list_shard(self._data, shard, filters, limit)
         return sorted(records, key=lambda record: record.accepted_at, reverse=True)[:limit]
 
@@ -91,7 +93,7 @@ class FileReader:
         """Parked tasks, those of nested Hierarchies too, and failed ones that nobody drove again or dropped."""
         found: list[StoredTask] = []
         for shard in shards(self._data):
-            if workflow in (None, shard.partition(".")[0]):
+            if workflow in (None, workflow_of(shard)):
                 with _open(self._data, shard) as db:
                     where, values = _dead_where(shard, user)
                     query = f"{TASK_SELECT} WHERE {where} ORDER BY accepted_at DESC LIMIT ?"
@@ -112,7 +114,7 @@ class FileReader:
         """What nested Hierarchies ran for a task, from the shards of their tiers."""
         found = []
         for shard in shards(self._data):
-            if "." in shard:
+            if is_tier(shard):
                 with _open(self._data, shard) as db:
                     query = f"{TASK_SELECT} WHERE id > ? AND id < ?"
                     rows = db.execute(query, (f"{task_id}/", f"{task_id}0")).fetchall()
@@ -123,7 +125,7 @@ class FileReader:
         """The newest definition of each workflow that was ever deployed here, by name."""
         found = []
         for shard in shards(self._data):
-            if "." not in shard:
+            if shard == workflow_of(shard):
                 with _open(self._data, shard) as db:
                     current = db.execute(f"{NOTE_SELECT} WHERE name = 'current'").fetchone()
                     hash = note_of(shard, current)[1] if current else None
@@ -150,7 +152,7 @@ def _list_shard(data: Path, shard: str, filters: dict[str, Any], limit: int) -> 
 def _dead_where(shard: str, user: str | None) -> tuple[str, list[str]]:
     of_user = ("1", []) if user is None else ("user = ?", [user])
     parked = f"status = 'parked' AND {of_user[0]}"
-    if "." in shard:
+    if is_tier(shard):
         return parked, of_user[1]
     failed = f"status = 'failed' AND {of_user[0]} AND '{DISMISSED}' || id NOT IN (SELECT name FROM notes)"
     return f"({parked}) OR ({failed})", of_user[1] * 2
@@ -160,7 +162,7 @@ def _stored(shard: str, db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredT
     record = found_row(shard, row).record
     note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{record.hash}",)).fetchone()
     definition = note_of(shard, note)[1] if note else {}
-    return StoredTask(record, definition, entries_of(shard, db, record.task_id))
+    return StoredTask(shard, record, definition, entries_of(shard, db, record.task_id))
 
 
 @contextmanager
