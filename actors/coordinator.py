@@ -12,11 +12,12 @@ Messages: deploy, where, limits, status (see the methods).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ..protocols.errors import (
-    FixTheCall,
     NotFound,
     PeerLost,
     PodiumError,
@@ -31,8 +32,8 @@ from ..supervisors.plan import all_quotas, has_breakers
 from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
-from ..supervisors.shards import shards_of, workflow_of
 from .alerting import Alerting
+from .catalogue import Catalogue
 from .child import Child
 from .resting import Resting
 
@@ -41,7 +42,6 @@ _MAY_PASS = ("JournalFailed", "DataInUse")
 """Why a supervisor may not start although it is not at fault: it is tried again for as long as it takes."""
 _NEVER_PASS = ("JournalCorrupt",)
 _LIMITS = "limits"
-_WORKFLOW = "workflow:"
 
 
 class Coordinator:
@@ -52,8 +52,10 @@ class Coordinator:
         self._journal: Journal
         self._supervisors: dict[str, Child] = {}
         """By shard."""
-        self._catalogue: dict[str, dict[str, Value]] = {}
-        """By workflow."""
+        self._gone: set[str] = set()
+        """Shards whose supervisors ended for good when there was no ResourceActor to be told."""
+        self._telling = asyncio.Lock()
+        self._catalogue = Catalogue()
         self._code: dict[str, bytes] = {}
         self._resources: Child
         self._alerting: Alerting
@@ -69,9 +71,9 @@ class Coordinator:
         self._journal.on_failure = self._world.crash
         notes = await self._journal.notes()
         await self._recall_limits(notes.get(_LIMITS))
-        for name, entry in notes.items():
-            if name.startswith(_WORKFLOW):
-                self._know(name.removeprefix(_WORKFLOW), entry)
+        self._catalogue.recall(notes)
+        for workflow in self._catalogue:
+            self._supervisors_of(workflow)
         self._world.load()  # from now on it is sampled
         self._alerting = Alerting(self._world, self._settings, self._status)
         self._resting = Resting(self._world, self._settings, self._supervisors, self._rouse, self._forget)
@@ -86,17 +88,13 @@ class Coordinator:
         elif changed:
             self._limits |= changed
 
-    def _know(self, workflow: str, entry: dict[str, Value]) -> list[Child]:
-        """The supervisors of a workflow, one for each of its shards."""
-        self._catalogue[workflow] = entry
-        shards = shards_of(workflow, entry.get("shards", 1))
+    def _supervisors_of(self, workflow: str) -> list[Child]:
+        """One for each of its shards."""
+        shards = self._catalogue.shards(workflow)
         for shard in shards:
             if shard not in self._supervisors:
                 self._supervisors[shard] = Child(f"supervisor/{shard}", self._settings)
         return [self._supervisors[shard] for shard in shards]
-
-    def _entry(self, child: Child) -> dict[str, Value]:
-        return self._catalogue[workflow_of(child.name)]
 
     async def _resume(self) -> None:
         """Start every supervisor that has open tasks; make sure that of the others nothing is left."""
@@ -136,7 +134,7 @@ class Coordinator:
             case "deploy":
                 self._answer(ask, self._deploy(ask.payload["definition"], ask.payload["code"]))
             case "where":
-                self._answer(ask, self._where(str(ask.payload)))
+                self._answer(ask, self._where(*ask.payload))
             case "limits":
                 self._answer(ask, self._change_limits(ask.payload))
             case "breaker":
@@ -158,32 +156,34 @@ class Coordinator:
         self._world.background(answer(), ask.kind)
 
     async def _deploy(self, definition: dict[str, Value], code: Mapping[str, bytes]) -> dict[str, Value]:
-        """deploy {"definition", "code"}: returns {"hash"} when every actor of the tree runs, in every shard."""
-        workflow = str(definition["name"])
+        """deploy {"definition", "code"}: returns {"hash", "epoch"} when every actor of the tree runs, in every shard.
+
+        One that is known not to start is not waited for, unless it is alone; it learns of the definition when it does.
+        """
         quotas = await self._check_quotas(definition)
-        self._check_shards(workflow, definition["shards"])
-        entry = {name: definition[name] for name in ("hash", "version", "when_down", "shards")} | {"quotas": quotas}
-        children = self._know(workflow, entry)
+        note = self._catalogue.enter(definition, quotas)
+        children = self._supervisors_of(str(definition["name"]))
         for child in children:
             await self._revive(child)
         self._code.update(code)
-        note = Note(_WORKFLOW + workflow, self._catalogue[workflow])
         await durable(self._journal, [note])
-        await self._world.all([self._deploy_to(child, definition, code) for child in children])
-        return {"hash": definition["hash"]}
+        able = [child for child in children if child.waits is None] or children
+        down: list[WorkflowDown] = []
+        await self._world.all([self._deploy_to(child, definition, code, down) for child in able])
+        if len(down) == len(able):
+            raise down[0]
+        return {"hash": definition["hash"], "epoch": self._journal.epoch}
 
-    def _check_shards(self, workflow: str, count: int) -> None:
-        """A key is looked for in one shard only, so each must stay where it is."""
-        there = self._catalogue.get(workflow, {"shards": count}).get("shards", 1)
-        if there != count:
-            raise FixTheCall(
-                f"workflow '{workflow}' has shards={there} since it was first deployed here, and not {count}: "
-                "keep that, or give the other one another name"
-            )
-
-    async def _deploy_to(self, child: Child, definition: dict[str, Value], code: Mapping[str, bytes]) -> None:
+    async def _deploy_to(
+        self, child: Child, definition: dict[str, Value], code: Mapping[str, bytes], down: list[WorkflowDown]
+    ) -> None:
+        """Raises what is wrong with the definition; `down` gets why its supervisor does not start, if it does not."""
         while True:
-            line = await self._started(child, definition)
+            try:
+                line = await self._started(child)
+            except WorkflowDown as error:
+                down.append(error)
+                return
             try:
                 await line.ask("deploy", {"definition": definition, "code": dict(code)})
             except Unknown:
@@ -199,15 +199,22 @@ class Coordinator:
                 await line.ask("check", dict(quotas))
         return bool(needs) or has_breakers(definition)
 
-    async def _where(self, shard: str) -> dict[str, Value]:
-        """where shard: {"address", "hash"} of its supervisor, once it runs."""
+    async def _where(self, shard: str, told: int | None) -> dict[str, Value]:
+        """where [shard, told]: {"address", "epoch"}, the address of its supervisor, once it runs.
+
+        With `told`, the epoch of a coordinator that got the code of the caller, one that did not get it starts nothing,
+        and the address is null.
+        """
+        epoch = self._journal.epoch
+        if told not in (None, epoch):
+            return {"address": None, "epoch": epoch}
         child = self._supervisors.get(shard)
         if child is None:
             known = ", ".join(self._catalogue) or "none"
             raise NotFound(what="workflow", name=shard, hint=f"deployed: {known}")
         if child.down is None or child.line is None:
             await self._started(child)
-        return {"address": child.address, "hash": self._entry(child)["hash"]}
+        return {"address": child.address, "epoch": epoch}
 
     async def _change_limits(self, limits: Mapping[str, Amount]) -> Value:
         """limits {name: amount}: change some, under the running holders; returns all with their use."""
@@ -222,7 +229,7 @@ class Coordinator:
         return await (await self._resources_line()).ask("breaker", change)
 
     async def _status(self) -> dict[str, Value]:
-        workflows = {shard: await self._describe(child) for shard, child in self._supervisors.items()}
+        workflows = {shard: await self._describe(child) for shard, child in list(self._supervisors.items())}
         limits: Value = {name: {"limit": limit, "held": 0, "waiting": 0} for name, limit in self._limits.items()}
         uses: Value = {"limits": limits, "throttle": {"factor": 1.0, "changes": []}, "breakers": {}}
         if self._resources.line is not None:
@@ -237,7 +244,7 @@ class Coordinator:
         }
 
     async def _describe(self, child: Child) -> dict[str, Value]:
-        entry = dict(self._entry(child))
+        entry = dict(self._catalogue.entry(child.name))
         if child.down is not None:
             return {**entry, "state": "down", "reason": child.down}
         if child.line is None:
@@ -250,7 +257,17 @@ class Coordinator:
     # children
 
     async def _resources_line(self) -> Line:
-        setup = {
+        line = await self._up(self._resources, "resources", self._resources_setup)
+        self._cold = False
+        async with self._telling:
+            with suppress(Unknown):  # its successor is told
+                for shard in sorted(self._gone):
+                    await line.ask("forget", shard)
+                    self._gone.discard(shard)
+        return line
+
+    def _resources_setup(self) -> dict[str, Any]:
+        return {
             "limits": self._limits,
             "lease_s": self._settings.lease_s,
             "age_s": self._settings.age_s,
@@ -258,37 +275,37 @@ class Coordinator:
             "weights": dict(self._settings.weights),
             "cold": self._cold,
         }
-        self._cold = False
-        return await self._up(self._resources, "resources", setup)
 
-    async def _started(self, child: Child, definition: Mapping[str, Any] | None = None) -> Line:
+    async def _started(self, child: Child) -> Line:
         if child.down is not None:
             raise WorkflowDown(workflow=child.name, reason=child.down)
-        if self._entry(child)["quotas"]:
+        if self._catalogue.entry(child.name)["quotas"]:
             await self._resources_line()
-        return await self._up(child, "supervisor", self._supervisor_setup(child.name, definition))
+        self._gone.discard(child.name)
+        return await self._up(child, "supervisor", partial(self._supervisor_setup, child.name))
 
-    def _supervisor_setup(self, shard: str, definition: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _supervisor_setup(self, shard: str) -> dict[str, Any]:
         return {
             "shard": shard,
             "settings": self._settings.to_wire(),
             "resources": RESOURCES,
-            "definitions": [definition] if definition else [],
+            "definitions": self._catalogue.definitions(shard),
             "code": self._code,
         }
 
-    async def _up(self, child: Child, role: Any, setup: Mapping[str, Any]) -> Line:
-        """The line to a child that runs, started first if need be. Raises what kept it from starting."""
+    async def _up(self, child: Child, role: Any, setup: Callable[[], Mapping[str, Any]]) -> Line:
+        """The line to a child that runs, started first if need be, with what `setup` gives by then. Raises what kept it
+        from starting."""
         while child.line is None:
             if child.starting is None:
                 child.starting = asyncio.get_running_loop().create_task(self._start(child, role, setup))
             await asyncio.shield(child.starting)
         return child.line
 
-    async def _start(self, child: Child, role: Any, setup: Mapping[str, Any]) -> None:
+    async def _start(self, child: Child, role: Any, setup: Callable[[], Mapping[str, Any]]) -> None:
         try:
             while child.line is None:
-                await self._spawn(child, role, setup)
+                await self._spawn(child, role, setup())
         finally:
             child.starting = None
 
@@ -342,7 +359,7 @@ class Coordinator:
         if child is self._resources:
             return
         await self._forget([child.name])
-        if self._entry(child).get("when_down") == "fail":
+        if self._catalogue.entry(child.name).get("when_down") == "fail":
             await self._settled(self._abandon(child))
 
     async def _abandon(self, child: Child) -> None:
@@ -363,9 +380,11 @@ class Coordinator:
 
     async def _forget(self, shards: list[str]) -> None:
         """Free the permits of shards whose supervisors are gone for good."""
-        if self._resources.line is not None:
-            for shard in shards:
-                await self._resources.line.ask("forget", shard)
+        if self._resources.line is None:
+            self._gone.update(shards)
+            return
+        for shard in shards:
+            await self._resources.line.ask("forget", shard)
 
 
 def _hear(child: Child, reply: Reply) -> None:

@@ -4,8 +4,9 @@ W1: N tasks of 3 trivial sequential steps submitted at once, all results checked
 W2: the same task, one at a time, 200 times after 20 warm-ups (ms).
 
 Podium commits every step's output with synchronous=FULL before the next step starts, in one shard or in two, each with
-a supervisor of its own; the plain Ray chains keep nothing. Two idioms of plain Ray: a coordinator actor that awaits each step, and the fastest one known, references
-chained by the driver over synchronous actors. The systems take turns, so that the machine's drift hits all alike.
+a supervisor of its own; the plain Ray chains keep nothing. Two idioms of plain Ray: a coordinator actor that awaits
+each step, and the fastest one known, references chained by the driver over synchronous actors. The systems take turns,
+so that the machine's drift hits all alike.
 
     python benchmarks/throughput.py [--tasks 1000] [--repeats 5]
 """

@@ -290,7 +290,8 @@ class Engine:
         return self._wait(self._core.ask_coordinator("breaker", [name, action]))  # type: ignore[no-any-return]
 
     def status(self) -> dict[str, Any]:
-        """What runs: workflows with their supervisors and hosts, quotas with their use, breakers."""
+        """What runs: workflows (further shards of one as `name~1`) with their supervisors and hosts, quotas with their
+        use, breakers."""
         self._check_open()
         return self._wait(self._core.ask_coordinator("status"))  # type: ignore[no-any-return]
 

@@ -100,7 +100,7 @@ class Settings(BaseModel):
     keep_finished_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
     """Age in seconds at which a finished task is forgotten, with its submission key. Open tasks never are."""
     keep_finished_tasks: Annotated[int, Field(ge=0)] = 1_000_000
-    """Finished tasks kept per workflow; the oldest are forgotten first."""
+    """Finished tasks kept per workflow (per shard, if it has several); the oldest are forgotten first."""
     age_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds of waiting that weigh as much as one level of priority."""
     restart_intensity: Annotated[int, Field(ge=0)] = 10

@@ -52,8 +52,9 @@ class Core:
         self._ask_workflow: Workflow | None = None
         self._carried: dict[str, dict[str, Value]] = defaultdict(dict)
         """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
-        self._located: set[str] = set()
-        """Shards whose supervisor was found before: if it is looked for again, it was lost."""
+        self._told: dict[str, int] = {}
+        """By workflow: the epoch of the coordinator that has been given all of these."""
+        self._telling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: dict[str, Waiting] = defaultdict(lambda: defaultdict(list))
         """By shard."""
         self._collects_rarely = False
@@ -136,10 +137,11 @@ class Core:
         """Have the workflow's actors running; a version that this client deployed before is not sent again."""
         if workflow.hash not in self._deployed:
             message = {"definition": definition_of(workflow), "code": self._session.code_of(workflow)}
-            await self.ask_coordinator("deploy", message)
+            answer = await self.ask_coordinator("deploy", message)
             self._deployed.add(workflow.hash)
             if message["code"]:
                 self._carried[workflow.name][workflow.hash] = message
+                self._told.setdefault(workflow.name, answer["epoch"])
 
     def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
         """The workflow that answers requests, and its input for this one. On any thread. Raises InvalidInput."""
@@ -171,12 +173,20 @@ class Core:
         return link
 
     async def _locate(self, shard: str) -> Line:
-        if shard in self._located:
-            for message in list(self._carried[workflow_of(shard)].values()):
-                await self.ask_coordinator("deploy", message)
-        self._located.add(shard)
-        where = await self.ask_coordinator("where", shard)
-        return self._session.line(where["address"])
+        workflow = workflow_of(shard)
+        while True:
+            where = await self.ask_coordinator("where", [shard, self._told.get(workflow)])
+            if where["address"] is not None:
+                return self._session.line(where["address"])
+            await self._tell(workflow, where["epoch"])
+
+    async def _tell(self, workflow: str, epoch: int) -> None:
+        """Give a coordinator what its predecessor was given, once for all shards."""
+        async with self._telling[workflow]:
+            if self._told[workflow] != epoch:
+                messages = list(self._carried[workflow].values())
+                answers = [await self.ask_coordinator("deploy", message) for message in messages]
+                self._told[workflow] = min(answer["epoch"] for answer in answers)
 
     def submit(
         self, workflow: str, shards: int, hash: str, tasks: list[list[Value]]
@@ -351,9 +361,18 @@ class Core:
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
     ) -> list[Value]:
-        """A new task, with checked input, as a supervisor takes it."""
+        """A new task, with checked input, as a supervisor takes it. Raises InvalidInput."""
+        for text, name in ((key, "key"), (user, "user")):
+            if text is not None:
+                _check_text(text, name)
         id, whose = new_task_id(self._session.world), user or self.settings.user
         return [id, input, whose, priority, key, False, self.settings.source, criticality, timeout_s]
+
+
+def _check_text(value: Any, name: str) -> None:
+    if not isinstance(value, str):
+        raise InvalidInput(problem=f"a text is wanted, not {type(value).__name__}", path=name)
+    check_value(value, name)
 
 
 def _spread(tasks: list[list[Value]], shards: int) -> list[Sequence[int]]:

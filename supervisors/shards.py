@@ -7,7 +7,7 @@ the workflow, the others "<workflow>~1" and so on; that of a nested Hierarchy is
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from zlib import crc32
+from hashlib import blake2b
 
 
 def shards_of(workflow: str, count: int) -> list[str]:
@@ -48,6 +48,10 @@ def spread(senders: Iterable[tuple[str, str | None]], count: int, first: int) ->
     """
     places: list[list[int]] = [[] for _ in range(count)]
     for index, (user, key) in enumerate(senders):
-        place = first + index if key is None else crc32(f"{user}\0{key}".encode())
+        place = first + index if key is None else _number(f"{user}\0{key}")
         places[place % count].append(index)
     return list(places)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())

@@ -167,6 +167,16 @@ def test_work_goes_on_after_kill_9(engine, victim):
     assert engine.submit(workflow, {"n": 1, "s": 0}).result(timeout_s=60) == {"n": 4}
 
 
+def test_a_shard_goes_on_after_kill_9_and_the_other_never_stopped(engine):
+    workflow = Workflow("halves", Sequence(sample.wide, sample.wide), shards=2)
+    tasks = engine.submit_many(workflow, [{"n": n, "s": 0.3} for n in range(10)])
+    pids = [pid_of(engine, address) for address in ("supervisor/halves", "supervisor/halves~1")]
+    assert kill(engine, "supervisor/halves~1") == pids[1]
+    assert [task.result(timeout_s=120)["n"] for task in tasks] == [n + 2 for n in range(10)]
+    assert pid_of(engine, "supervisor/halves") == pids[0]
+    assert pid_of(engine, "supervisor/halves~1") != pids[1]
+
+
 def test_the_permits_of_a_dead_supervisor_are_soon_free_for_others(engine):
     """Measured 0.6 s, the most of it the start of the successor's process; a busy machine takes longer."""
     step = Step(sample.wide, quotas={"llm": 1})

@@ -11,10 +11,22 @@ from hypothesis import strategies as st
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
+from podium.cluster.simulated import _SimulatedSession, _SimulatedWorld
 from podium.cluster.store.reading import FileReader
-from podium.errors import FixTheCall, InvalidDefinition, KeyConflict, TaskFailed, WorkflowDown
+from podium.errors import (
+    FixTheCall,
+    InvalidDefinition,
+    InvalidInput,
+    JournalCorrupt,
+    JournalFailed,
+    KeyConflict,
+    TaskFailed,
+    WorkflowDown,
+)
+from podium.protocols.values import unpack
 from podium.supervisors.shards import is_tier, is_within, shards_of, spread, tier_shard, top_shard, workflow_of
-from podium.testing import Simulation
+from podium.supervisors.supervisor import Supervisor
+from podium.testing import Faults, Simulation
 from tests import sample
 
 WIDE = Workflow("w", Sequence(sample.add, sample.add), shards=3)
@@ -61,7 +73,7 @@ def test_each_task_goes_to_one_shard_the_same_key_to_the_same_and_the_others_in_
 def test_which_shard_a_key_belongs_to_never_changes():
     """Data directories depend on it."""
     places = spread([("ada", "k1"), ("ada", "k2"), ("bob", "k1"), ("", "a longer key")], 7, 0)
-    assert [number for index in range(4) for number, place in enumerate(places) if index in place] == [3, 1, 6, 1]
+    assert [number for index in range(4) for number, place in enumerate(places) if index in place] == [6, 5, 6, 1]
 
 
 def test_tasks_are_spread_and_all_of_them_are_found_again():
@@ -137,30 +149,218 @@ def test_every_shard_goes_on_after_a_crash(victim):
     assert sim.run(work) == [n + 2 for n in range(8)]
 
 
-def test_a_shard_that_is_down_does_not_hold_up_the_others():
-    poisoned = Workflow("w", Step(sample.wide), shards=2)
+def keys_of(shard_number, count, shards=2):
+    """Submission keys of the simulation's user that belong to a shard."""
+    keys = [f"k{n}" for n in range(100)]
+    places = spread([("sim", key) for key in keys], shards, 0)[shard_number]
+    return [keys[place] for place in places[:count]]
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Shards whose journals cannot be opened, with why."""
+    shards = {}
+    opened = _SimulatedWorld.open_journal
+
+    async def open_journal(world, shard):
+        if shard in shards:
+            raise shards[shard]
+        return await opened(world, shard)
+
+    monkeypatch.setattr(_SimulatedWorld, "open_journal", open_journal)
+    return shards
+
+
+@pytest.fixture
+def carried(monkeypatch):
+    """Protocols can be loaded from what came with a deployment only, as those of a driver's `__main__`."""
+    load = _SimulatedWorld.load_protocol
+
+    def load_protocol(world, ref, code, path):
+        if code is None:
+            raise LookupError(f"{ref} is of another process")
+        return load(world, ref, None, path)
+
+    monkeypatch.setattr(_SimulatedSession, "code_of", lambda _self, _workflow: {"tests.sample:wide": b"code"})
+    monkeypatch.setattr(_SimulatedWorld, "load_protocol", load_protocol)
+
+
+def corrupt(shard):
+    return JournalCorrupt(shard=shard, place="row 1", problem="damaged")
+
+
+def test_a_shard_that_is_down_does_not_hold_up_the_others(unreadable):
+    workflow = Workflow("w", Step(sample.wide), shards=2)
 
     async def work(engine):
-        await engine.deploy(poisoned)
-        for _ in range(10):
-            sim.kill("supervisor/w~1")
-            await asyncio.sleep(1)
+        await engine.deploy(workflow)
+        unreadable["w~1"] = corrupt("w~1")
+        sim.kill("supervisor/w~1")
+        await asyncio.sleep(5)
         states = {name: facts["state"] for name, facts in (await engine.status())["workflows"].items()}
-        ended = Counter()
-        for n in range(10):
-            try:
-                ended[(await (await engine.submit(poisoned, {"n": n, "s": 0})).result())["n"] == n + 1] += 1
-            except WorkflowDown as error:
-                assert error.workflow == "w~1"
-                ended["down"] += 1
-        tasks = await engine.submit_many(poisoned, [{"n": 0, "s": 0}] * 4)
-        return states, ended, [(await task.result())["n"] for task in tasks]
+        for _ in range(2):  # after the first refusal the client deploys again
+            with pytest.raises(WorkflowDown, match="'w~1' is down"):
+                await engine.submit(workflow, {"n": 0}, key=keys_of(1, 1)[0])
+            for key in keys_of(0, 3):
+                assert await (await engine.submit(workflow, {"n": 1}, key=key)).result() == {"n": 2}
+        unreadable.clear()
+        await engine.deploy(Workflow("w", Step(sample.wide), shards=2, version="2"))
+        (key,) = keys_of(1, 1)
+        return states, await (await engine.submit(workflow, {"n": 1}, key=key)).result()
 
     sim = Simulation()
-    states, ended, after = sim.run(work)
-    assert states == {"w": "up", "w~1": "down"}
-    assert set(ended) == {True, "down"}
-    assert after == [1] * 4
+    assert sim.run(work) == ({"w": "up", "w~1": "down"}, {"n": 2})
+
+
+def test_a_workflow_all_of_whose_shards_are_down_is_down(unreadable):
+    async def work(engine):
+        unreadable.update({shard: corrupt(shard) for shard in SHARDS})
+        with pytest.raises(WorkflowDown):
+            await engine.submit(WIDE, {"n": 1})
+
+    Simulation().run(work)
+
+
+def test_a_shard_that_waits_for_its_disk_does_not_hold_up_the_others(unreadable):
+    workflow = Workflow("w", Step(sample.wide), shards=2)
+
+    async def work(engine):
+        await engine.deploy(workflow)
+        unreadable["w~1"] = JournalFailed(shard="w~1", reason="permission denied")
+        sim.kill("supervisor/w~1")
+        await asyncio.sleep(5)
+        later = Workflow("w", Sequence(sample.wide, sample.wide), shards=2, version="2")
+        assert await (await engine.submit(later, {"n": 1}, key=keys_of(0, 1)[0])).result() == {"n": 3}
+        waiting = asyncio.ensure_future(engine.submit(later, {"n": 1}, key=keys_of(1, 1)[0]))
+        await asyncio.sleep(100)
+        assert not waiting.done()
+        unreadable.clear()
+        return await (await waiting).result()
+
+    sim = Simulation()
+    assert sim.run(work) == {"n": 3}
+
+
+def test_a_shard_that_is_down_fails_nothing_in_the_others_whose_code_their_client_carries(unreadable, carried):
+    workflow = Workflow("w", Sequence(sample.wide, sample.wide), shards=2)
+
+    async def work(engine):
+        tasks = await engine.submit_many(workflow, [{"n": n, "s": 20} for n in range(4)])
+        await asyncio.sleep(1)
+        unreadable["w~1"] = corrupt("w~1")
+        sim.kill("supervisor/w~1")
+        await asyncio.sleep(5)
+        sim.kill("supervisor/w")
+        ended = Counter()
+        for task in tasks:
+            try:
+                await task.result()
+                ended[where(sim)[task.id], "completed"] += 1
+            except WorkflowDown:
+                ended[where(sim)[task.id], "down"] += 1
+        return ended
+
+    sim = Simulation()
+    assert sim.run(work) == {("w", "completed"): 2, ("w~1", "down"): 2}
+
+
+@pytest.mark.parametrize("shards", [1, 2, 8])
+def test_code_that_a_client_carries_reaches_every_shard_once_after_the_coordinator_died(carried, monkeypatch, shards):
+    workflow = Workflow("w", Sequence(sample.wide), shards=shards)
+    deployed = Counter()
+    receive = Supervisor.receive
+
+    def counted(supervisor, ask):
+        deployed[ask.kind] += 1
+        receive(supervisor, ask)
+
+    async def work(engine):
+        first = await engine.submit(workflow, {"n": 1}, key=keys_of(0, 1, shards)[0])
+        await first.result()
+        sim.kill("coordinator")
+        await asyncio.sleep(3)
+        deployed.clear()
+        tasks = [await engine.submit(workflow, {"n": 1}, key=keys_of(number, 2, shards)[1]) for number in range(shards)]
+        return [await task.result() for task in tasks]
+
+    monkeypatch.setattr(Supervisor, "receive", counted)
+    sim = Simulation()
+    assert sim.run(work) == [{"n": 2}] * shards
+    assert deployed["deploy"] == shards
+
+
+def test_a_shard_that_is_idle_when_the_coordinator_dies_holds_no_permits_back():
+    step = Step(sample.wide, quotas={"llm": 1})
+    workflow = Workflow("w", Sequence(step, step), shards=2)
+
+    async def work(engine):
+        inputs = [{"n": n, "s": 1} for n in range(2)]
+        tasks = await engine.submit_many(workflow, inputs, keys=keys_of(0, 2))
+        await asyncio.sleep(0.5)
+        began = asyncio.get_running_loop().time()
+        sim.kill("coordinator")
+        assert [(await task.result())["n"] for task in tasks] == [2, 3]
+        return asyncio.get_running_loop().time() - began
+
+    sim = Simulation(limits={"llm": 1})
+    assert sim.run(work) < 15
+
+
+def test_a_deployment_that_reached_one_shard_only_reaches_the_others_when_they_start():
+    first = Workflow("w", Sequence(sample.add), shards=2)
+    second = Workflow("w", Sequence(sample.add, sample.add), shards=2, version="2")
+
+    def current(sim):
+        return {unpack(sim.disk.shards[shard].notes["current"]) == second.hash for shard in ("w", "w~1")}
+
+    def run(seed):
+        async def work(engine):
+            await engine.deploy(first)
+            deploying = asyncio.ensure_future(engine.deploy(second))
+            while current(sim) == {False}:
+                await asyncio.sleep(0.0005)
+            halfway = current(sim)
+            deploying.cancel()
+            sim.kill("coordinator")
+            await asyncio.sleep(20)
+            (definition,) = engine.definitions()
+            for _ in range(4):
+                task = await engine.submit_to(definition, {"n": 0}, user="ada")
+                assert await task.result() == {"n": 2 if definition["version"] == "2" else 1}
+            return halfway == {True, False}
+
+        sim = Simulation(seed, faults=Faults(commit_s=0.05, delay_s=0.02))
+        return sim.run(work)
+
+    halfway = [run(seed) for seed in range(8)]
+    assert any(halfway)
+
+
+def test_status_may_be_asked_for_while_workflows_are_deployed():
+    async def work(engine):
+        await engine.deploy(WIDE)
+
+        async def look():
+            for _ in range(200):
+                await engine.status()
+
+        looking = asyncio.ensure_future(look())
+        for n in range(5):
+            await engine.deploy(Workflow(f"v{n}", Sequence(sample.add), shards=2))
+        await looking
+
+    Simulation(faults=Faults(delay_s=0.01)).run(work)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_keys_and_users_that_are_no_text_are_refused(shards):
+    async def work(engine):
+        for bad in ("\ud800", 7, b"k"):
+            for name in ("key", "user"):
+                with pytest.raises(InvalidInput, match=name):
+                    await engine.submit(Workflow("w", sample.add, shards=shards), {"n": 1}, **{name: bad})
+
+    Simulation().run(work)
 
 
 def test_dead_letters_of_every_shard_are_driven_again_and_dropped():

@@ -4,7 +4,7 @@ W1 of Podium and of the fastest of its durable peers, in turns, on the disk that
 sync: `slow_disk.c`, built with `cc` and preloaded, sleeps before each fsync and fdatasync. Whoever commits for one task
 after another waits for each; Podium commits together whatever is under way.
 
-    python benchmarks/peers/disks.py [--slower-us 0,100,400,1000] [--rounds 3] [--peers podium_sharded,podium,podium_in_process,burr]
+    python benchmarks/peers/disks.py [--slower-us 0,100,400,1000] [--rounds 3] [--peers podium,burr]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from run import BUILD, CANDIDATES, HERE, ROOT, Candidate, figures_of
 W1_ALONE = ["--singles", "20", "--fans", "1"]
 SYNC = "import sys; sys.path.insert(0, sys.argv[1]); from harness import machine; print(machine()['fdatasync_ms'])"
 WITHIN_S = 300.0
+OURS_AND_BURR = ("podium_sharded", "podium", "podium_in_process", "burr")
 
 
 def preload() -> Path:
@@ -63,7 +64,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--slower-us", default="0,100,400,1000")
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--peers", default="podium_sharded,podium,podium_in_process,burr", help="they are set against the last")
+    options.add_argument("--peers", default=",".join(OURS_AND_BURR), help="they are set against the last")
     given = options.parse_args()
     by_name = {each.name: each for each in CANDIDATES}
     names = given.peers.split(",")

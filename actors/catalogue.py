@@ -1,0 +1,65 @@
+"""What is deployed: of each workflow the version in force and its number of shards. The journal's notes have it, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..protocols.errors import FixTheCall
+from ..protocols.values import Value
+from ..supervisors.ports import Note
+from ..supervisors.shards import shards_of, workflow_of
+
+_NOTE = "workflow:"
+_FACTS = ("hash", "version", "when_down", "shards")
+_DEFINITION = "definition"
+
+
+class Catalogue:
+    def __init__(self) -> None:
+        self._entries: dict[str, dict[str, Value]] = {}
+        self._definitions: dict[str, Value] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of workflows."""
+        return iter(self._entries)
+
+    def recall(self, notes: Mapping[str, Any]) -> None:
+        for name, entry in notes.items():
+            if name.startswith(_NOTE):
+                facts = dict(entry)
+                self._set(name.removeprefix(_NOTE), facts.pop(_DEFINITION, None), facts)
+
+    def enter(self, definition: Mapping[str, Any], quotas: bool) -> Note:
+        """Take a version in; returns what makes that durable. Raises FixTheCall for another number of shards."""
+        workflow = str(definition["name"])
+        self._check_shards(workflow, definition["shards"])
+        facts = {name: definition[name] for name in _FACTS} | {"quotas": quotas}
+        self._set(workflow, definition, facts)
+        return Note(_NOTE + workflow, facts | {_DEFINITION: definition})
+
+    def _check_shards(self, workflow: str, count: int) -> None:
+        """A key is looked for in one shard only, so each must stay where it is."""
+        there = self._entries.get(workflow, {"shards": count}).get("shards", 1)
+        if there != count:
+            raise FixTheCall(
+                f"workflow '{workflow}' has shards={there} since it was first deployed here, and not {count}: "
+                "keep that, or give the other one another name"
+            )
+
+    def _set(self, workflow: str, definition: Value, facts: dict[str, Value]) -> None:
+        self._entries[workflow] = facts
+        if definition is not None:
+            self._definitions[workflow] = definition
+
+    def entry(self, shard: str) -> dict[str, Value]:
+        """hash, version, when_down, shards, and quotas: whether it needs the ResourceActor."""
+        return self._entries[workflow_of(shard)]
+
+    def definitions(self, shard: str) -> list[Value]:
+        """What a supervisor has to know when it starts, beside what is in its shard: it may have missed the last."""
+        found = self._definitions.get(workflow_of(shard))
+        return [] if found is None else [found]
+
+    def shards(self, workflow: str) -> list[str]:
+        return shards_of(workflow, self._entries[workflow].get("shards", 1))
