@@ -1,4 +1,4 @@
-"""What is deployed: of each workflow the version in force and its number of shards. The journal's notes have it, too."""
+"""What is deployed: of each workflow the version in force and its number of shards; the journal has it in notes."""
 
 from __future__ import annotations
 
