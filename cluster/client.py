@@ -151,6 +151,7 @@ class Engine:
         Raises:
             SpawnFailed: a protocol does not import or its `start` raises; names it.
             InvalidInput: a quota without a limit, or over its limit.
+            FixTheCall: the workflow has another number of shards.
         """
         self._check_open()
         if not self._core.is_deployed(workflow):
@@ -179,7 +180,7 @@ class Engine:
             InvalidInput: does not fit the workflow; nothing was accepted.
             KeyConflict: the key belongs to a task with another input.
             Overloaded: come back later; nothing was accepted.
-            FixTheCall: the workflow has another number of shards.
+            Others: see `deploy`.
         """
         keys = None if key is None else [key]
         tasks = self.submit_many(

@@ -78,7 +78,7 @@ CANDIDATES = [
     Candidate("podium_sharded"),
     Candidate("ray"),
     Candidate(
-        "restate", ["restate-sdk==1.3.0", "granian==2.8.7", "uvloop==0.23.0"], npm="@restatedev/restate-server@1"
+        "restate", ["restate-sdk==1.3.0", "granian==2.8.7", "uvloop==0.23.0"], npm="@restatedev/restate-server@1.7.12"
     ),
     Candidate("celery", ["celery[redis]==5.7.0"], debian=DEBIAN),
     Candidate("dask", ["distributed==2026.8.0"]),
