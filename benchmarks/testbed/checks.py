@@ -60,7 +60,7 @@ def _stored_in(data: Path, shard: str) -> list[StoredTask]:
         notes = dict(note_of(shard, row) for row in db.execute(NOTE_SELECT))
         bodies = bodies_of(shard, db.execute(f"{ENTRY_SELECT} ORDER BY task_id, n"))
         records = [found_row(shard, row).record for row in db.execute(TASK_SELECT)]
-    return [StoredTask(each, notes[f"definition:{each.hash}"], bodies.get(each.task_id, [])) for each in records]
+    return [StoredTask(shard, each, notes[f"definition:{each.hash}"], bodies.get(each.task_id, [])) for each in records]
 
 
 def events_of(task: StoredTask) -> Iterator[Event]:
