@@ -34,7 +34,8 @@ class Catalogue:
         """Take a version in; returns what makes that durable. Raises FixTheCall for another number of shards."""
         workflow = str(definition["name"])
         self._check_shards(workflow, definition["shards"])
-        facts = {name: definition[name] for name in _FACTS} | {"quotas": quotas}
+        earlier = self._entries.get(workflow, {}).get("quotas", False)
+        facts = {name: definition[name] for name in _FACTS} | {"quotas": quotas or earlier}
         self._set(workflow, definition, facts)
         return Note(_NOTE + workflow, facts | {_DEFINITION: definition})
 
@@ -53,13 +54,18 @@ class Catalogue:
             self._definitions[workflow] = definition
 
     def entry(self, shard: str) -> dict[str, Value]:
-        """hash, version, when_down, shards, and quotas: whether it needs the ResourceActor."""
+        """hash, version, when_down, shards, and quotas: whether this version or an earlier needs the ResourceActor."""
         return self._entries[workflow_of(shard)]
 
     def definitions(self, shard: str) -> list[Value]:
         """What a supervisor has to know when it starts, beside what is in its shard: it may have missed the last."""
         found = self._definitions.get(workflow_of(shard))
         return [] if found is None else [found]
+
+    def is_current(self, definition: Mapping[str, Any]) -> bool:
+        """Whether no other version is in force."""
+        entry = self._entries.get(str(definition["name"]))
+        return entry is None or bool(entry["hash"] == definition["hash"])
 
     def shards(self, workflow: str) -> list[str]:
         return shards_of(workflow, self._entries[workflow].get("shards", 1))

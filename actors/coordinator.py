@@ -12,8 +12,8 @@ Messages: deploy, where, limits, status (see the methods).
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,8 @@ from ..supervisors.settings import Governance
 from .alerting import Alerting
 from .catalogue import Catalogue
 from .child import Child
+from .departed import Departed
+from .deployment import Deployment
 from .resting import Resting
 
 RESOURCES = "resources"
@@ -52,9 +54,8 @@ class Coordinator:
         self._journal: Journal
         self._supervisors: dict[str, Child] = {}
         """By shard."""
-        self._gone: set[str] = set()
-        """Shards whose supervisors ended for good when there was no ResourceActor to be told."""
-        self._telling = asyncio.Lock()
+        self._starts = itertools.count(1)
+        self._departed = Departed()
         self._catalogue = Catalogue()
         self._code: dict[str, bytes] = {}
         self._resources: Child
@@ -66,8 +67,8 @@ class Coordinator:
         """setup: settings, limits, cold (whether the cluster is new, so that no child can have survived)."""
         self._settings = Governance.from_wire(setup["settings"])
         self._limits, self._cold = dict(setup["limits"]), bool(setup["cold"])
-        self._resources = Child(RESOURCES, self._settings)
         self._journal = await self._world.open_journal("coordinator")
+        self._resources = self._new_child(RESOURCES)
         self._journal.on_failure = self._world.crash
         notes = await self._journal.notes()
         await self._recall_limits(notes.get(_LIMITS))
@@ -93,19 +94,25 @@ class Coordinator:
         shards = self._catalogue.shards(workflow)
         for shard in shards:
             if shard not in self._supervisors:
-                self._supervisors[shard] = Child(f"supervisor/{shard}", self._settings)
+                self._supervisors[shard] = self._new_child(f"supervisor/{shard}")
         return [self._supervisors[shard] for shard in shards]
+
+    def _new_child(self, address: str) -> Child:
+        return Child(address, self._settings, [self._journal.epoch, 0])
 
     async def _resume(self) -> None:
         """Start every supervisor that has open tasks; make sure that of the others nothing is left."""
         resumed: list[str] = []
-        idle: list[str] = []
-        for shard in self._supervisors:
-            busy = await self._world.open_count(shard) > 0
-            (resumed if busy else idle).append(shard)
+        idle: list[Child] = []
+        for shard, child in list(self._supervisors.items()):
+            if await self._world.open_count(shard) > 0:
+                resumed.append(shard)
+            elif child.line is None and child.starting is None:
+                idle.append(child)
         if not self._cold:
-            await self._world.all([self._world.kill(self._supervisors[name].address) for name in idle])
-            await self._forget(idle)
+            self._departed.add(idle)
+            await self._world.all([self._world.kill(child.address) for child in idle])
+            await self._departed.tell(self._resources.line)
         await self._world.all([self._rouse(shard) for shard in resumed])
 
     async def _rouse(self, shard: str) -> None:
@@ -132,7 +139,7 @@ class Coordinator:
     def receive(self, ask: Ask) -> None:
         match ask.kind:
             case "deploy":
-                self._answer(ask, self._deploy(ask.payload["definition"], ask.payload["code"]))
+                self._answer(ask, self._deploy(**ask.payload))
             case "where":
                 self._answer(ask, self._where(*ask.payload))
             case "limits":
@@ -155,40 +162,24 @@ class Coordinator:
 
         self._world.background(answer(), ask.kind)
 
-    async def _deploy(self, definition: dict[str, Value], code: Mapping[str, bytes]) -> dict[str, Value]:
-        """deploy {"definition", "code"}: returns {"hash", "epoch"} when every actor of the tree runs, in every shard.
+    async def _deploy(
+        self, definition: dict[str, Value], code: Mapping[str, bytes], again: bool = False
+    ) -> dict[str, Value]:
+        """deploy {"definition", "code", "again"}: returns {"hash", "epoch"} when every actor of the tree runs.
 
-        One that is known not to start is not waited for, unless it is alone; it learns of the definition when it does.
+        With `again`, a client only brings code anew, and another version may be in force.
         """
         quotas = await self._check_quotas(definition)
-        note = self._catalogue.enter(definition, quotas)
+        in_force = not again or self._catalogue.is_current(definition)
+        if in_force:
+            await durable(self._journal, [self._catalogue.enter(definition, quotas)])
         children = self._supervisors_of(str(definition["name"]))
         for child in children:
             await self._revive(child)
         self._code.update(code)
-        await durable(self._journal, [note])
-        able = [child for child in children if child.waits is None] or children
-        down: list[WorkflowDown] = []
-        await self._world.all([self._deploy_to(child, definition, code, down) for child in able])
-        if len(down) == len(able):
-            raise down[0]
+        message = {"definition": definition, "code": dict(code), "in_force": in_force}
+        await Deployment(message, self._started).reach(children)
         return {"hash": definition["hash"], "epoch": self._journal.epoch}
-
-    async def _deploy_to(
-        self, child: Child, definition: dict[str, Value], code: Mapping[str, bytes], down: list[WorkflowDown]
-    ) -> None:
-        """Raises what is wrong with the definition; `down` gets why its supervisor does not start, if it does not."""
-        while True:
-            try:
-                line = await self._started(child)
-            except WorkflowDown as error:
-                down.append(error)
-                return
-            try:
-                await line.ask("deploy", {"definition": definition, "code": dict(code)})
-            except Unknown:
-                continue
-            return
 
     async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:
         """Whether the workflow needs the ResourceActor. A quota without a limit is refused."""
@@ -259,11 +250,7 @@ class Coordinator:
     async def _resources_line(self) -> Line:
         line = await self._up(self._resources, "resources", self._resources_setup)
         self._cold = False
-        async with self._telling:
-            with suppress(Unknown):  # its successor is told
-                for shard in sorted(self._gone):
-                    await line.ask("forget", shard)
-                    self._gone.discard(shard)
+        await self._departed.tell(line)
         return line
 
     def _resources_setup(self) -> dict[str, Any]:
@@ -281,15 +268,15 @@ class Coordinator:
             raise WorkflowDown(workflow=child.name, reason=child.down)
         if self._catalogue.entry(child.name)["quotas"]:
             await self._resources_line()
-        self._gone.discard(child.name)
-        return await self._up(child, "supervisor", partial(self._supervisor_setup, child.name))
+        return await self._up(child, "supervisor", partial(self._supervisor_setup, child))
 
-    def _supervisor_setup(self, shard: str) -> dict[str, Any]:
+    def _supervisor_setup(self, child: Child) -> dict[str, Any]:
+        child.start = [self._journal.epoch, next(self._starts)]
         return {
-            "shard": shard,
+            "shard": child.name,
             "settings": self._settings.to_wire(),
-            "resources": RESOURCES,
-            "definitions": self._catalogue.definitions(shard),
+            "resources": [RESOURCES, child.start],
+            "definitions": self._catalogue.definitions(child.name),
             "code": self._code,
         }
 
@@ -314,14 +301,15 @@ class Coordinator:
             await self._world.spawn(role, child.address, setup, Needs())
         except SpawnFailed as error:
             passes = error.kind in _MAY_PASS
-            child.waits = error.reason if passes else None
+            child.wait_for(error.reason if passes else None)
             delay_s = self._delay(child, counted=not passes)
             if delay_s is None or error.kind in _NEVER_PASS:
                 child.down = error.reason
                 raise WorkflowDown(workflow=child.name, reason=child.down) from error
             await self._world.sleep(delay_s)
             return
-        child.waits = child.last_words = None
+        child.wait_for(None)
+        child.last_words = None
         line = child.line = self._world.line(child.address)
         line.watch(lambda error: self._lost(child, line, error), self._settings.lease_s)
         if role == "supervisor":
@@ -355,16 +343,17 @@ class Coordinator:
 
     async def _bury(self, child: Child) -> None:
         """Nothing of a supervisor that is down holds permits; its tasks wait, or are failed by a last supervisor."""
+        if child is not self._resources:
+            self._departed.add([child])
         await self._world.kill(child.address)
-        if child is self._resources:
-            return
-        await self._forget([child.name])
-        if self._catalogue.entry(child.name).get("when_down") == "fail":
+        fails = child is not self._resources and self._catalogue.entry(child.name).get("when_down") == "fail"
+        if fails and child.down is not None:
             await self._settled(self._abandon(child))
+        await self._departed.tell(self._resources.line)
 
     async def _abandon(self, child: Child) -> None:
         """Start a supervisor that fails the open tasks, answers about them, and takes no more."""
-        setup = {**self._supervisor_setup(child.name), "abandon": child.down}
+        setup = {**self._supervisor_setup(child), "abandon": child.down}
         await self._world.spawn("supervisor", child.address, setup, Needs())
         child.line = self._world.line(child.address)
 
@@ -378,13 +367,10 @@ class Coordinator:
                 line.lose(PeerLost(address=child.address, reason="it is deployed again"))
                 await self._world.stop(child.address)
 
-    async def _forget(self, shards: list[str]) -> None:
-        """Free the permits of shards whose supervisors are gone for good."""
-        if self._resources.line is None:
-            self._gone.update(shards)
-            return
-        for shard in shards:
-            await self._resources.line.ask("forget", shard)
+    async def _forget(self, children: list[Child]) -> None:
+        """Free what supervisors held that are gone for good."""
+        self._departed.add(children)
+        await self._departed.tell(self._resources.line)
 
 
 def _hear(child: Child, reply: Reply) -> None:

@@ -50,6 +50,8 @@ class ResourceActor:
         """By shard: the number of the last join of that epoch."""
         self._places: dict[str, tuple[list[int], dict[str, int]]] = {}
         """By shard: (epoch, change) and the places at its hosts then."""
+        self._starts: dict[str, list[int]] = {}
+        """By shard: the coordinator's number of the start that joined last."""
         self._expected: set[str] = set()
         """Holders from before a crash that have not joined again: nothing is granted while there are any."""
         self._throttle = Throttle(Thresholds())
@@ -74,11 +76,12 @@ class ResourceActor:
         self._journal = await self._world.open_journal("resources")
         self._journal.on_failure = self._world.crash
         notes = await self._journal.notes()
-        known = [name.removeprefix(_HOLDER) for name in notes if name.startswith(_HOLDER)]
+        known = {name.removeprefix(_HOLDER): start for name, start in notes.items() if name.startswith(_HOLDER)}
         if setup["cold"]:
             self._journal.write([Note(_HOLDER + shard, None) for shard in known])
         else:
             self._expected = set(known)
+            self._starts = {shard: start for shard, start in known.items() if isinstance(start, list)}
             self._renewed_at = dict.fromkeys(known, self._world.monotonic())
         self._board.open(self._journal, notes, setup["cold"])
         self._tick()
@@ -120,9 +123,7 @@ class ResourceActor:
             case "renew":
                 self._renew(ask.payload)
             case "forget":
-                known = {*self._renewed_at, *self._board.shards}
-                for shard in [shard for shard in known if is_within(shard, ask.payload)]:
-                    self._forget(shard)
+                self._forget_all_within(*ask.payload)
             case "check":
                 self._ledger.check(ask.payload)
             case "limits":
@@ -168,7 +169,16 @@ class ResourceActor:
             ask.refuse(PodiumError("withdrawn"))
             self._grant()
 
-    def _join(self, shard: str, epoch: int, join: int, claims: list[list[Any]], places: list[Any], meters: Any) -> None:
+    def _join(
+        self,
+        shard: str,
+        start: list[int],
+        epoch: int,
+        join: int,
+        claims: list[list[Any]],
+        places: list[Any],
+        meters: Any,
+    ) -> None:
         """What the holder says it holds is all it holds: answers and releases may have been lost.
 
         Of who has the books, this is how it returns them; `meters` are what its rates are at.
@@ -179,7 +189,7 @@ class ResourceActor:
             return  # it was overtaken by a later one, on another line
         self._end_loan(shard, meters)
         self._ledger.remove_holders(shard)
-        self._epochs[shard], self._joins[shard] = epoch, join
+        self._epochs[shard], self._joins[shard], self._starts[shard] = epoch, join, start
         if ask := self._books.pop(shard, None):
             ask.reply()
         self._renew(shard)
@@ -188,7 +198,7 @@ class ResourceActor:
         for claim in claims:
             self._ledger.claim(Request.from_wire(claim))
         if self._journal is not None:
-            self._journal.write([Note(_HOLDER + shard, epoch)])
+            self._journal.write([Note(_HOLDER + shard, start)])
 
     def _set_places(self, shard: str, version: list[int], places: dict[str, int]) -> None:
         """The newest version counts, which may come before its holder has joined."""
@@ -203,6 +213,13 @@ class ResourceActor:
             raise NotFound(what="permit holder", name=shard, hint="it was silent for too long")
         self._renewed_at[shard] = self._world.monotonic()
 
+    def _forget_all_within(self, parent: str, start: list[int]) -> None:
+        """forget [shard, start]: its supervisors are gone for good, up to that start of the workflow's own."""
+        known = {*self._renewed_at, *self._board.shards}
+        for shard in [shard for shard in known if is_within(shard, parent)]:
+            if self._starts.get(shard, start) <= start:
+                self._forget(shard)
+
     def _forget(self, shard: str) -> None:
         self._end_loan(shard, None)
         self._board.forget(shard)
@@ -211,6 +228,7 @@ class ResourceActor:
         self._ledger.remove_holders(shard)
         self._epochs.pop(shard, None)
         self._joins.pop(shard, None)
+        self._starts.pop(shard, None)
         self._places.pop(shard, None)
         self._renewed_at.pop(shard, None)
         self._expected.discard(shard)

@@ -27,9 +27,9 @@ class Resting:
         settings: Governance,
         supervisors: Mapping[str, Child],
         start: Callable[[str], Awaitable[None]],
-        forget: Callable[[list[str]], Awaitable[None]],
+        forget: Callable[[list[Child]], Awaitable[None]],
     ) -> None:
-        """`start` has the supervisor of a shard run; `forget` frees what the supervisors of some shards held."""
+        """`start` has the supervisor of a shard run; `forget` frees what some of them held."""
         self._world, self._settings = world, settings
         self._supervisors, self._start, self._forget = supervisors, start, forget
 
@@ -46,7 +46,7 @@ class Resting:
         try:
             line.lose(PeerLost(address=child.address, reason="it had nothing to do and was laid to rest"))
             await self._world.stop(child.address)
-            await self._forget([child.name])
+            await self._forget([child])
         except PodiumError:
             pass  # what it held comes back with its lease
         finally:

@@ -22,7 +22,7 @@ from ..protocols.errors import (
 )
 from ..protocols.outcomes import Criticality, TaskRecord, TaskStatus
 from ..protocols.requests.request import Request
-from ..protocols.values import Value, check_value
+from ..protocols.values import Value, check_text, check_value
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
 from ..supervisors.shards import shards_of, spread, top_shard, workflow_of
@@ -112,18 +112,22 @@ class Core:
 
     async def ask_coordinator(self, kind: str, payload: Value = None) -> Value:
         """Ask, and ask again while the coordinator is away, for `reconnect_s`."""
-        give_up_at = self._loop.time() + self.settings.reconnect_s
+        patience_s = self.settings.reconnect_s
+        away_since = self._loop.time()
         while True:
             if self.closed is not None:
                 raise self.closed
-            line = self._coordinator_line()
+            line, asked_at = self._coordinator_line(), self._loop.time()
             try:
                 return await line.ask(kind, payload)
             except Unknown as error:
                 if self._coordinator is line:
                     self._coordinator = None
-                if self._loop.time() > give_up_at:
-                    reason = f"the coordinator has been away for {self.settings.reconnect_s:g} s: {error}"
+                now = self._loop.time()
+                if now - asked_at > 1.5 * PATIENCE * self.settings.lease_s:
+                    away_since = now  # it was there, and took its time
+                elif now - away_since > patience_s:
+                    reason = f"the coordinator has been away for {patience_s:g} s: {error}"
                     raise EngineClosed(reason=reason) from error
                 await asyncio.sleep(_RECONNECT_S)
 
@@ -185,7 +189,7 @@ class Core:
         async with self._telling[workflow]:
             if self._told[workflow] != epoch:
                 messages = list(self._carried[workflow].values())
-                answers = [await self.ask_coordinator("deploy", message) for message in messages]
+                answers = [await self.ask_coordinator("deploy", message | {"again": True}) for message in messages]
                 self._told[workflow] = min(answer["epoch"] for answer in answers)
 
     def submit(
@@ -364,15 +368,9 @@ class Core:
         """A new task, with checked input, as a supervisor takes it. Raises InvalidInput."""
         for text, name in ((key, "key"), (user, "user")):
             if text is not None:
-                _check_text(text, name)
+                check_text(text, name)
         id, whose = new_task_id(self._session.world), user or self.settings.user
         return [id, input, whose, priority, key, False, self.settings.source, criticality, timeout_s]
-
-
-def _check_text(value: Any, name: str) -> None:
-    if not isinstance(value, str):
-        raise InvalidInput(problem=f"a text is wanted, not {type(value).__name__}", path=name)
-    check_value(value, name)
 
 
 def _spread(tasks: list[list[Value]], shards: int) -> list[Sequence[int]]:

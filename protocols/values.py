@@ -95,6 +95,13 @@ def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Va
     return plain
 
 
+def check_text(value: Any, name: str) -> None:
+    """Raises InvalidInput for what is no text, or cannot be encoded; `name` is what the error calls it."""
+    if not isinstance(value, str):
+        raise InvalidInput(problem=f"a text is wanted, not {type(value).__name__}", path=name)
+    check_value(value, name)
+
+
 def digest(value: Value) -> str:
     """SHA-256 of the value, hexadecimal, the same for dicts in any order of keys."""
     return hashlib.sha256(pack(_ordered(value))).hexdigest()

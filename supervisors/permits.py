@@ -48,8 +48,10 @@ class _Wish:
 class Permits:
     """Permits of one incarnation of one supervisor: wishes by the key of the job, held ones by their ticket."""
 
-    def __init__(self, world: World, address: str, shard: str, epoch: int, settings: Governance) -> None:
-        self._world, self._address, self._settings = world, address, settings
+    def __init__(self, world: World, resources: list[Any], shard: str, epoch: int, settings: Governance) -> None:
+        """`resources`: the address of the ResourceActor, and as which start this one is known there."""
+        self._world, self._settings = world, settings
+        self._address, self._start = resources
         self._shard, self._epoch, self._lease_s = shard, epoch, settings.lease_s
         self._workflow = workflow_of(shard)
         self._line: Line | None = None
@@ -232,6 +234,7 @@ class Permits:
         claims: list[list[Value]] = [request.to_wire() for request in self._held.values()]
         joining = {
             "shard": self._shard,
+            "start": self._start,
             "epoch": self._epoch,
             "join": self._joins,
             "claims": claims,

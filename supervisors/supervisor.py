@@ -76,7 +76,7 @@ class Supervisor:
         self._rest: Rest
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
-        """setup: shard, settings, resources (address), definitions, code, keep, abandon.
+        """setup: shard, settings, resources (see Permits), definitions, code, keep, abandon.
 
         Folds the shard and goes on with it. In a tier, `keep` are the tasks that the supervisor above still wants;
         other open ones are cancelled. With `abandon` (the reason why the workflow is down) every open task fails.
@@ -108,11 +108,11 @@ class Supervisor:
             self._world.background(self._retention.keep_sweeping(), "retention")
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 
-    def _open_doors(self, shard: str, resources: str, notes: Mapping[str, Value]) -> None:
+    def _open_doors(self, shard: str, resources: list[Any], notes: Mapping[str, Value]) -> None:
         world, settings, journal = self._world, self._settings, self._journal
         self._permits = Permits(world, resources, shard, journal.epoch, settings)
         family = Family(world, settings.restarts, partial(durable, journal), self._give_up)
-        guard = Guard(world, resources, shard, journal.epoch, settings.lease_s)
+        guard = Guard(world, resources[0], shard, journal.epoch, settings.lease_s)
         means = Means(world, settings, self._permits, guard, family)
         tier_setup = partial(self._tier_setup, shard, resources)
         self._dispatcher = Dispatcher(
@@ -132,7 +132,7 @@ class Supervisor:
         self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
         self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
 
-    def _tier_setup(self, shard: str, resources: str, tier: TierPlan) -> dict[str, Any]:
+    def _tier_setup(self, shard: str, resources: list[Any], tier: TierPlan) -> dict[str, Any]:
         definitions = [t.definition for p in self._plans.values() for t in p.tiers if t.name == tier.name]
         return {
             "shard": tier_shard(shard, tier.name),
@@ -180,7 +180,7 @@ class Supervisor:
 
     # definitions
 
-    def _define(self, definition: Mapping[str, Any], code: Mapping[str, bytes]) -> Plan:
+    def _define(self, definition: Mapping[str, Any], code: Mapping[str, bytes], in_force: bool = True) -> Plan:
         plan = self._plans.get(definition["hash"])
         if plan is None or plan.definition != definition:
             plan = Plan(definition)
@@ -188,13 +188,13 @@ class Supervisor:
         self._code.update(code)
         self._dispatcher.prepare(plan, code)
         children = Note(_CHILDREN, self._dispatcher.child_addresses)
-        current = Note(_CURRENT, plan.hash)
-        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), current, children])
+        current = [Note(_CURRENT, plan.hash)] if in_force else []
+        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), *current, children])
         return plan
 
     async def _deploy(self, ask: Ask) -> None:
-        """deploy {"definition", "code"}: take a version in, durably, and start its actors; answered when they run."""
-        plan = self._define(ask.payload["definition"], ask.payload["code"])
+        """deploy (see `_define`): take a version in, durably, and start its actors; answered when they run."""
+        plan = self._define(**ask.payload)
         answer = {"hash": plan.hash, "epoch": self._journal.epoch}
         try:
             with self._rest.busy():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ import podium
 from podium import Hierarchy, Sequence, Step, Workflow
 from podium.cluster.simulated import _SimulatedSession, _SimulatedWorld
 from podium.cluster.store.reading import FileReader
+from podium.cluster.virtual import PROCESS
 from podium.errors import (
     FixTheCall,
     InvalidDefinition,
@@ -443,3 +444,117 @@ def test_files(tmp_path):
         assert [task.id for task in again] == [task.id for task in tasks]
         with pytest.raises(FixTheCall, match="shards=3"):
             engine.deploy(Workflow("w", WIDE.root, shards=2))
+
+
+@podium.protocol(quotas={"llm": 1}, concurrency=10)
+async def limited(ctx: podium.Context, input: dict) -> dict:
+    process = PROCESS.get()
+    RUNNING[ctx.task_id] = process
+    MOST.append(sum(not other.dead for other in RUNNING.values()))
+    try:
+        await asyncio.sleep(input["s"])
+    finally:
+        RUNNING.pop(ctx.task_id, None)
+    return input
+
+
+RUNNING = {}
+"""By task: the simulated process that runs it."""
+MOST = []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_telling_of_those_that_are_gone_late_costs_no_permit_of_those_that_live(seed):
+    """Idle shards are told to be gone while one of them has been started for an older version, which has quotas."""
+    RUNNING.clear()
+    MOST.clear()
+    old = {name: Workflow(name, Step(limited)) for name in ("w", "x")}
+
+    async def work(engine):
+        for name, workflow in old.items():
+            await (await engine.submit(workflow, {"s": 0})).result()
+            await engine.deploy(Workflow(name, Step(sample.wide), version="2"))
+        await engine.deploy(Workflow("idle", Step(sample.wide), shards=8))
+        wanting = Workflow("wanting", Step(limited))
+        await engine.deploy(wanting)
+        await asyncio.sleep(2)
+        sim.kill("coordinator")
+        await asyncio.sleep(0.5)
+        first = asyncio.ensure_future(engine.submit(wanting, {"s": 1}))
+        await asyncio.sleep(0.1)
+        tasks = [await engine.submit(workflow, {"s": 30}) for workflow in old.values()]
+        for task in [await first, *tasks]:
+            assert await task.result()
+
+    sim = Simulation(seed, {"llm": 1}, Faults(delay_s=0.3))
+    sim.run(work, 1_000)
+    assert max(MOST) == 1
+
+
+def test_an_older_version_keeps_its_quotas_after_the_coordinator_died():
+    async def work(engine):
+        first = Workflow("w", Sequence(sample.wide, Step(sample.wide, quotas={"llm": 1})))
+        task = await engine.submit(first, {"n": 1, "s": 5})
+        await engine.deploy(Workflow("w", Step(sample.wide), version="2"))
+        sim.kill("coordinator")
+        return await task.result()
+
+    sim = Simulation(limits={"llm": 1})
+    assert sim.run(work, 1_000) == {"n": 3}
+
+
+def test_a_supervisor_going_down_while_the_resource_actor_is_stopped_ends_nobody_else():
+    workflow = Workflow("w", Step(sample.wide, quotas={"llm": 1}))
+
+    async def work(engine):
+        await engine.submit(workflow, {"n": 1, "s": 500})
+        await asyncio.sleep(1)
+        coordinator = sim.cluster.alive("coordinator")
+        for n in range(4):
+            if n == 3:
+                sim.freeze("resources", 200)
+            sim.kill("supervisor/w")
+            await asyncio.sleep(3 if n < 3 else 100)
+        return sim.cluster.alive("coordinator") is coordinator
+
+    sim = Simulation(limits={"llm": 1})
+    assert sim.run(work)
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_client_that_brings_its_code_again_does_not_bring_its_version_back(carried, shards):
+    first = Workflow("w", Sequence(sample.wide), shards=shards)
+    second = Workflow("w", Sequence(sample.wide, sample.wide), shards=shards, version="2")
+
+    async def work(engine):
+        tasks = await engine.submit_many(first, [{"n": n, "s": 60} for n in range(4)])
+        carrying, engine.core._carried = engine.core._carried, defaultdict(dict)
+        await engine.deploy(second)  # another client's
+        engine.core._carried = carrying
+        sim.kill("coordinator")
+        assert [(await task.result())["n"] for task in tasks] == [1, 2, 3, 4]
+        return [each["version"] for each in engine.definitions()]
+
+    sim = Simulation()
+    assert sim.run(work) == ["2"]
+
+
+def test_a_deployment_waits_for_no_shard_whose_journal_cannot_be_opened(unreadable):
+    workflow = Workflow("w", Step(sample.wide), shards=2)
+
+    async def work(engine):
+        unreadable["w~1"] = JournalFailed(shard="w~1", reason="permission denied")
+        healthy = await asyncio.wait_for(engine.submit(workflow, {"n": 1}, key=keys_of(0, 1)[0]), 100)
+        unreadable["w"] = unreadable["w~1"]
+        sim.kill("supervisor/w")
+        await asyncio.sleep(100)
+        later = Workflow("w", Sequence(sample.wide, sample.wide), shards=2, version="2")
+        deploying = asyncio.ensure_future(engine.deploy(later))
+        await asyncio.sleep(100)
+        assert not deploying.done()
+        unreadable.clear()
+        await deploying
+        return await healthy.result()
+
+    sim = Simulation()
+    assert sim.run(work) == {"n": 2}

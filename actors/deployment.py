@@ -1,0 +1,58 @@
+"""One version of a workflow on its way to the supervisors of its shards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..protocols.errors import Unknown, WorkflowDown
+from ..supervisors.ports import Line
+from .child import Child
+
+
+class Deployment:
+    def __init__(self, message: dict[str, Any], started: Callable[[Child], Awaitable[Line]]) -> None:
+        """`message` is for each supervisor; `started` gives the line to it once it runs. Raises WorkflowDown."""
+        self._message, self._started = message, started
+        self._down: list[WorkflowDown] = []
+
+    async def reach(self, children: list[Child]) -> None:
+        """Return when every actor of the tree runs.
+
+        A supervisor that does not start, or not soon, is not waited for, unless there is no other: it learns of the
+        version when it does. Raises what is wrong with the definition, or WorkflowDown if none starts.
+        """
+        reached = await asyncio.gather(*map(self._reached_soon, children), return_exceptions=True)
+        errors = [each for each in reached if isinstance(each, BaseException)]
+        if errors:
+            raise errors[0]
+        waiting = [child for child in children if child.waits is not None]
+        if not any(reached) and waiting:
+            await asyncio.gather(*map(self._reached, waiting))
+        if len(self._down) >= len(children):
+            raise self._down[0]
+
+    async def _reached_soon(self, child: Child) -> bool:
+        """Whether it came to its end there; it did not if the supervisor is down, or waits."""
+        loop = asyncio.get_running_loop()
+        reached, waits = loop.create_task(self._reached(child)), loop.create_task(child.is_waiting.wait())
+        await asyncio.wait({reached, waits}, return_when=asyncio.FIRST_COMPLETED)
+        waits.cancel()
+        if reached.done():
+            return await reached
+        reached.cancel()
+        return False
+
+    async def _reached(self, child: Child) -> bool:
+        while True:
+            try:
+                line = await self._started(child)
+            except WorkflowDown as error:
+                self._down.append(error)
+                return False
+            try:
+                await line.ask("deploy", self._message)
+            except Unknown:
+                continue
+            return True
