@@ -23,8 +23,10 @@ class Departed:
 
     async def tell(self, line: Line | None) -> None:
         """`line`: to the ResourceActor, if there is one."""
+        if line is None:
+            return
         with suppress(Unknown):  # its successor is told
-            for shard, start in list(self._starts.items()) if line is not None else ():
+            for shard, start in list(self._starts.items()):
                 await line.ask("forget", [shard, start])
                 if self._starts.get(shard) == start:
                     del self._starts[shard]
