@@ -178,7 +178,7 @@ class Coordinator:
             await self._revive(child)
         self._code.update(code)
         message = {"definition": definition, "code": dict(code), "in_force": in_force}
-        await Deployment(message, self._started).reach(children)
+        await Deployment(self._world, message, self._started).reach(children)
         return {"hash": definition["hash"], "epoch": self._journal.epoch}
 
     async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..protocols.errors import Unknown, WorkflowDown
-from ..supervisors.ports import Line
+from ..supervisors.ports import Line, World
 from .child import Child
 
 
 class Deployment:
-    def __init__(self, message: dict[str, Any], started: Callable[[Child], Awaitable[Line]]) -> None:
-        """`message` is for each supervisor; `started` gives the line to it once it runs. Raises WorkflowDown."""
-        self._message, self._started = message, started
+    def __init__(self, world: World, message: dict[str, Any], started: Callable[[Child], Awaitable[Line]]) -> None:
+        """`message` is for each supervisor; `started` gives the line to it once it runs, or raises WorkflowDown."""
+        self._world, self._message, self._started = world, message, started
         self._down: list[WorkflowDown] = []
 
     async def reach(self, children: list[Child]) -> None:
@@ -23,13 +23,10 @@ class Deployment:
         A supervisor that does not start, or not soon, is not waited for, unless there is no other: it learns of the
         version when it does. Raises what is wrong with the definition, or WorkflowDown if none starts.
         """
-        reached = await asyncio.gather(*map(self._reached_soon, children), return_exceptions=True)
-        errors = [each for each in reached if isinstance(each, BaseException)]
-        if errors:
-            raise errors[0]
+        reached = await self._world.all(map(self._reached_soon, children))
         waiting = [child for child in children if child.waits is not None]
         if not any(reached) and waiting:
-            await asyncio.gather(*map(self._reached, waiting))
+            await self._world.all(map(self._reached, waiting))
         if len(self._down) >= len(children):
             raise self._down[0]
 

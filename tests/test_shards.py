@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
+from podium.cluster.gateways.metrics import exposition
 from podium.cluster.simulated import _SimulatedSession, _SimulatedWorld
 from podium.cluster.store.reading import FileReader
 from podium.cluster.virtual import PROCESS
@@ -98,6 +99,9 @@ def test_tasks_are_spread_and_all_of_them_are_found_again():
     assert Counter(where(sim)[id] for id in together) == dict.fromkeys(SHARDS, 10)
     assert {where(sim)[id] for id in alone} == set(SHARDS)
     assert {name: facts["state"] for name, facts in status["workflows"].items()} == dict.fromkeys(SHARDS, "up")
+    figures = exposition(status)
+    assert 'podium_workflow_up{workflow="w"} 1' in figures
+    assert 'podium_workflow_up{workflow="w",shard="w~1"} 1' in figures
 
 
 def test_a_key_gives_the_same_task_in_whatever_order():
@@ -555,6 +559,22 @@ def test_a_deployment_waits_for_no_shard_whose_journal_cannot_be_opened(unreadab
         unreadable.clear()
         await deploying
         return await healthy.result()
+
+    sim = Simulation()
+    assert sim.run(work) == {"n": 2}
+
+
+def test_a_coordinator_that_takes_its_time_and_dies_then_has_not_been_away_all_the_time(unreadable):
+    workflow = Workflow("w", Step(sample.wide))
+
+    async def work(engine):
+        unreadable["w"] = JournalFailed(shard="w", reason="disk full")
+        submitting = asyncio.ensure_future(engine.submit(workflow, {"n": 1}))
+        await asyncio.sleep(engine.settings.reconnect_s + 100)
+        sim.kill("coordinator")
+        await asyncio.sleep(5)
+        unreadable.clear()
+        return await (await submitting).result()
 
     sim = Simulation()
     assert sim.run(work) == {"n": 2}

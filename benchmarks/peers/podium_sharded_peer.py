@@ -1,4 +1,4 @@
-"""Podium on a local Ray cluster, the workflow of W1 and W2 in two shards."""
+"""Podium on a local Ray cluster, its workflows in two shards, but for that of W3, which is one task."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from measuring import measure
 from podium_work import halves, peer
 
 if __name__ == "__main__":
-    measure("Podium, Ray, two shards", "podium", "each step", partial(peer, "ray", shards=2), halves("ray"))
+    measure("Podium, Ray, two shards", "podium", "each step", partial(peer, "ray", shards=2), halves("ray", shards=2))

@@ -53,7 +53,6 @@ async def slow_third(ctx: podium.Context, input: dict) -> dict:
     return await slow_async(ctx.task_id, ctx.step, input)
 
 
-SLOW = Workflow("slow", Sequence(slow_first, slow_second, slow_third))
 FAN = Workflow("fan", Parallel(each="input", do=Step(part)))
 
 
@@ -72,9 +71,10 @@ def peer(cluster: str, shards: int = 1) -> Iterator[Peer]:
         yield Peer(many, fan)
 
 
-def submit(cluster: str, folder: Path, count: int) -> None:
+def submit(cluster: str, shards: int, folder: Path, count: int) -> None:
+    slow = Workflow("slow", Sequence(slow_first, slow_second, slow_third), shards=shards)
     engine = podium.connect(cluster=cluster, data=folder / "data")
-    tasks = engine.submit_many(SLOW, [{"n": number} for number in range(count)])
+    tasks = engine.submit_many(slow, [{"n": number} for number in range(count)])
     (folder / "tasks.txt").write_text("\n".join(task.id for task in tasks))
     rest()
 
@@ -85,5 +85,5 @@ def finish(cluster: str, folder: Path, count: int) -> list[dict]:
         return [engine.task(each).result(timeout_s=120) for each in (folder / "tasks.txt").read_text().split()]
 
 
-def halves(cluster: str) -> Parts:
-    return Parts(partial(submit, cluster), partial(finish, cluster))
+def halves(cluster: str, shards: int = 1) -> Parts:
+    return Parts(partial(submit, cluster, shards), partial(finish, cluster))
