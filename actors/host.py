@@ -22,20 +22,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from ..protocols.binding import Binding, InvalidOutput
+from ..protocols.blame import failure_of, sayable
 from ..protocols.context import Context
-from ..protocols.errors import InvalidInput, NotFound, PodiumError
+from ..protocols.errors import InvalidInput, NotFound
 from ..protocols.outcomes import Failure
 from ..protocols.protocol import Protocol
-from ..protocols.values import MAX_VALUE_BYTES, Value, pack, unpack
+from ..protocols.values import MAX_VALUE_BYTES, Value, check_value
 from ..supervisors.ports import Ask, Timer, World
 
-MAX_TRACEBACK_CHARS = 8_000
 UNSEEN = Context()
 """For code that takes none: making a real one is a tenth of the host's work."""
 
@@ -125,14 +125,16 @@ class ProtocolHost:
     def folder(self) -> str:
         return self.world.folder(self.binding.ref)
 
-    def check_size(self, output: Value) -> None:
-        """Raise InvalidOutput if `output` cannot travel."""
+    def plain_output(self, output: Any) -> Value:
+        """What `run` returned, as data that can travel. Raises InvalidOutput."""
         try:
-            size_bytes = len(pack(output))
+            return check_value(self.binding.plain_output(output), "output", self._max_bytes)
         except InvalidInput as error:
-            raise InvalidOutput(f"output{error}") from error
-        if size_bytes > self._max_bytes:
-            raise InvalidOutput(f"output: {size_bytes} bytes packed, the limit is {self._max_bytes}")
+            raise InvalidOutput(str(error)) from error
+
+    def check_chunk(self, chunk: Value) -> Value:
+        """What `ctx.emit` was given, as it is now. Raises InvalidInput, in the user's own call."""
+        return check_value(chunk, "chunk", self._max_bytes)
 
 
 class _Attempt:
@@ -147,7 +149,7 @@ class _Attempt:
         self.ended = False
         """Whether the answer is out. The code may still be running: see ProtocolHost.released."""
         self._stopping: Failure | None = None
-        self._work: asyncio.Task[Value] | None = None
+        self._work: asyncio.Task[list[Value]] | None = None
         self._timer: Timer | None = None
         self._began_at = self._heard_at = 0.0
         self._used: dict[str, float] = {}
@@ -203,19 +205,37 @@ class _Attempt:
         assert self._stopping is not None
         self._answer(["fail", self._stopping.to_wire(), self._seconds(), True, None])
 
-    async def _run(self) -> Value:
+    async def _run(self) -> list[Value]:
+        """How it ended, ["ok", output] or ["fail", failure]: whatever user code raises is an outcome, SystemExit, too,
+        which would end the loop otherwise."""
+        try:
+            return await self._outcome()
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
+            return self._failed(error)
+
+    async def _outcome(self) -> list[Value]:
         binding = self._host.binding
         input = binding.read_input(self.input)
         context = self._context() if binding.takes_ctx else UNSEEN
         if binding.is_async:
-            output = await binding.call(context, input)
-        else:
-            output = await self._host.world.in_thread(lambda: binding.call(context, input))
-        plain = binding.plain_output(output)
-        self._host.check_size(plain)
-        return plain
+            return ["ok", self._host.plain_output(await binding.call(context, input))]
+        outcome: list[Value] = await self._host.world.in_thread(partial(self._outcome_of_plain_code, context, input))
+        return outcome
 
-    def _finished(self, work: asyncio.Task[Value]) -> None:
+    def _outcome_of_plain_code(self, context: Context, input: Any) -> list[Value]:
+        """In a thread: an iterator that it returns is used up here, too. No exception may leave it, for a future does not
+        take all of them."""
+        try:
+            return ["ok", self._host.plain_output(self._host.binding.call(context, input))]
+        except BaseException as error:
+            return self._failed(error)
+
+    def _failed(self, error: BaseException) -> list[Value]:
+        return ["fail", failure_of(error, self._host.world.now()).to_wire()]
+
+    def _finished(self, work: asyncio.Task[list[Value]]) -> None:
         if self._timer is not None:
             self._set_timer(None, None)
         if not self.ended:
@@ -225,13 +245,13 @@ class _Attempt:
         self._work = None  # or, with an error in it, it and this would hold each other
         self._host.released(self)
 
-    def _result(self, work: asyncio.Task[Value]) -> list[Value]:
+    def _result(self, work: asyncio.Task[list[Value]]) -> list[Value]:
         if self._stopping is not None:
             return ["fail", self._stopping.to_wire()]
         if work.cancelled():
             return ["fail", Failure("cancelled", "the step cancelled itself", "CancelledError").to_wire()]
         error = work.exception()
-        return ["ok", work.result()] if error is None else ["fail", _failure(error).to_wire()]
+        return work.result() if error is None else self._failed(error)
 
     def _answer(self, result: list[Value]) -> None:
         self.ended = True
@@ -261,7 +281,7 @@ class _Attempt:
             log=log,
             origin=self._origin,
             config=self._host.config,
-            _emit=lambda value: self._chunk(["chunk", value]),
+            _emit=self._emit,
             _heartbeat=self.heard,
             _cancelled=lambda: self._stopping is not None,
             _used=self._used,
@@ -269,9 +289,11 @@ class _Attempt:
             _left=lambda: None if deadline is None else deadline - self._host.world.now(),
         )
 
+    def _emit(self, value: Value) -> None:
+        self._chunk(["chunk", self._host.check_chunk(value)])
+
     def _chunk(self, chunk: list[Value]) -> None:
         self.heard()
-        chunk = unpack(pack(chunk))  # as it is now, and raising in the user's own call, not later on the wire
         if self._host.binding.is_async:
             self._ask.chunk(chunk)
         else:
@@ -279,7 +301,10 @@ class _Attempt:
 
 
 class _StepLog(logging.LoggerAdapter[logging.Logger]):
-    """Logs as usual, with task and step in the record, and tells the watchers of the task."""
+    """Logs as usual, with task and step in the record, and tells the watchers of the task, at whatever level.
+
+    Logging never fails the work: a line that cannot be made is told as it was given.
+    """
 
     tell: Callable[[str, str], None]
 
@@ -288,54 +313,14 @@ class _StepLog(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        self.tell(logging.getLevelName(level).lower(), _line(msg, args))
         if self.isEnabledFor(level):
             super().log(level, msg, *args, **kwargs)
-            self.tell(logging.getLevelName(level).lower(), str(msg) % args if args else str(msg))
 
 
-def _failure(error: BaseException) -> Failure:
-    kind = type(error).__name__
-    if isinstance(error, InvalidInput):
-        return Failure("invalid_input", error.problem, kind)
-    if isinstance(error, InvalidOutput):
-        return Failure("invalid_output", str(error), kind)
-    code = error.code if isinstance(error, PodiumError) else "error"
-    text = "".join(traceback.format_exception(type(error), error, _own_frames_dropped(error)))
-    above = (base.__name__ for base in type(error).__mro__[1:] if issubclass(base, Exception))
-    bases = tuple(name for name in above if name != "Exception")
-    trace, retry_after_s = text[-MAX_TRACEBACK_CHARS:], _retry_after_s(error)
-    return Failure(code, _text(error) or kind, kind, trace, bases=bases, retry_after_s=retry_after_s)
-
-
-def _text(error: BaseException) -> str:
-    """What it says; nothing if its own code for that fails, which the traceback then shows."""
+def _line(msg: object, args: tuple[object, ...]) -> str:
     try:
-        return str(error)
+        text = logging.LogRecord("", 0, "", 0, msg, args, None).getMessage()
     except Exception:
-        return ""
-
-
-def _retry_after_s(error: BaseException) -> float | None:
-    """When a service says to come back: in our own terms, or in those of the usual HTTP clients; a date is not read.
-
-    None if nothing is said, or nothing that can be read: attributes of foreign errors may be code that fails.
-    """
-    try:
-        said = getattr(error, "retry_after_s", getattr(error, "retry_after", None))
-        if said is None:
-            headers = getattr(getattr(error, "response", None), "headers", None)
-            said = headers.get("retry-after") if isinstance(headers, Mapping) else None
-        seconds = float(said or "")
-    except Exception:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
-
-
-def _own_frames_dropped(error: BaseException) -> Any:
-    """The traceback from the first frame of user code on."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(
-        ("podium.actors", "podium.cluster", "podium.protocols.binding", "concurrent.futures", "asyncio")
-    ):
-        frames = frames.tb_next
-    return frames or error.__traceback__
+        text = f"{msg!r} {args!r}"
+    return sayable(text)

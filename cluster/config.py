@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..protocols.conditions import check_expression
 from ..protocols.errors import InvalidInput, InvalidSetting
 from ..protocols.limits import Amount, Limit, read_limits
+from ..protocols.quantities import Count, CountOrNone, Quantity, Seconds, SecondsOrNone
 from ..protocols.requests.grants import requests_config
 from ..protocols.values import MAX_VALUE_BYTES, check_value
 from ..supervisors.settings import Governance
@@ -48,7 +49,7 @@ class Settings(BaseModel):
     """Where the actors live: processes of a local Ray cluster, or this process."""
     address: str | None = None
     """A running Ray cluster to use (host:port); None joins the one of `data`, or starts one on loopback."""
-    num_cpus: Annotated[int, Field(ge=1)] | None = None
+    num_cpus: Count | None = None
     """CPUs that a cluster started here offers to Ray; None is all of the machine."""
     object_store_mb: Annotated[int, Field(ge=80)] = 256
     """Shared memory of a cluster started here, in MiB."""
@@ -57,11 +58,11 @@ class Settings(BaseModel):
     limits: Mapping[str, Amount] = DEFAULT_LIMITS
     """Permits per quota, for the cluster or "per user", "per workflow", "per protocol", "per key"; or rates such as
     "90000/min burst 20000". What is given is merged over the defaults."""
-    weights: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+    weights: Mapping[str, Annotated[Quantity, Field(gt=0)]] = {}
     """Shares of users in what is scarce; 1.0 for those not named."""
-    max_open_tasks: Annotated[int, Field(ge=1)] = 1_000_000
+    max_open_tasks: Count = 1_000_000
     """Accepted and unfinished tasks per workflow (per shard, if it has several); one more is refused as Overloaded."""
-    max_open_per_user: Annotated[int, Field(ge=1)] = 1_000_000
+    max_open_per_user: Count = 1_000_000
     """The same for each user."""
     max_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of the machine's memory in use above which new tasks are refused as Overloaded; accepted ones go on."""
@@ -73,7 +74,7 @@ class Settings(BaseModel):
     `quotas.llm.waiting > 100`. Logged when it begins and when it is over."""
     on_alert: str | None = None
     """Command that gets each alert as JSON on its standard input, within 30 s."""
-    alert_every_s: Annotated[float, Field(gt=0)] = 10.0
+    alert_every_s: Seconds = 10.0
     """Seconds between two looks at the figures of `alerts`."""
     source: Literal["driver", "cli", "mcp"] = "driver"
     """Who speaks: `rates` may differ."""
@@ -82,40 +83,40 @@ class Settings(BaseModel):
     named has no bound."""
     max_value_bytes: Annotated[int, Field(ge=1024)] = MAX_VALUE_BYTES
     """Largest input or output of a step, packed, in bytes."""
-    max_losses: Annotated[int, Field(ge=0)] = 5
+    max_losses: CountOrNone = 5
     """Hosts that one attempt may lose before its step fails as `host_lost`."""
-    retry_reserve: Annotated[float, Field(ge=0)] = 30.0
+    retry_reserve: Quantity = 30.0
     """Retries of each protocol in each workflow, beside the share of its first attempts that a step's `retry` has as
     `budget`. What is used of them comes back within some minutes."""
-    grace_s: Annotated[float, Field(gt=0)] = 1.5
+    grace_s: Seconds = 1.5
     """Seconds that cancelled or timed-out work may take to end before its host is replaced."""
-    lookahead_s: Annotated[float, Field(ge=0)] = 0.05
+    lookahead_s: SecondsOrNone = 0.05
     """Work, in seconds, that a host gets ahead of its turn."""
-    lease_s: Annotated[float, Field(gt=0)] = 30.0
+    lease_s: Seconds = 30.0
     """Silence in seconds after which an actor counts as lost: it is stopped, or its event loop is blocked. It is
     replaced; the permits of a supervisor that nobody replaces come back after five."""
-    rest_after_s: Annotated[float, Field(ge=0)] = 900.0
+    rest_after_s: SecondsOrNone = 900.0
     """Seconds without open tasks and messages after which a workflow's actors end, so that it costs no process; what
     comes next starts them again. 0 for never."""
-    keep_finished_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
+    keep_finished_s: Seconds = 7 * 86_400.0
     """Age in seconds at which a finished task is forgotten, with its submission key. Open tasks never are."""
-    keep_finished_tasks: Annotated[int, Field(ge=0)] = 1_000_000
+    keep_finished_tasks: CountOrNone = 1_000_000
     """Finished tasks kept per workflow (per shard, if it has several); the oldest are forgotten first."""
-    age_s: Annotated[float, Field(gt=0)] = 30.0
+    age_s: Seconds = 30.0
     """Seconds of waiting that weigh as much as one level of priority."""
-    restart_intensity: Annotated[int, Field(ge=0)] = 10
+    restart_intensity: CountOrNone = 10
     """Restarts below one supervisor within `restart_period_s`; one more, and the level above decides. A workflow's
     own `supervision` goes before this."""
-    top_restart_intensity: Annotated[int, Field(ge=0)] = 3
+    top_restart_intensity: CountOrNone = 3
     """Restarts of one workflow's supervisor within `restart_period_s`; one more, and the workflow is down."""
-    restart_period_s: Annotated[float, Field(gt=0)] = 60.0
+    restart_period_s: Seconds = 60.0
     """The window of `restart_intensity`, in seconds."""
-    max_emitted_bytes: Annotated[int, Field(ge=0)] = 4 * 1024 * 1024
+    max_emitted_bytes: CountOrNone = 4 * 1024 * 1024
     """Bytes of what the steps of one task emit (`ctx.emit`) that are recorded, 64 more for each chunk; what comes after
     that is live only."""
     config: Mapping[str, Any] = {}
     """What protocols get as `ctx.config`, plain data; `requests` in it is for `podium ask` (docs/requests.md)."""
-    reconnect_s: Annotated[float, Field(gt=0)] = 60.0
+    reconnect_s: Seconds = 60.0
     """Seconds that a client waits for a lost coordinator or supervisor to come back."""
     sources: Mapping[str, str] = {}
 

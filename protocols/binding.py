@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections import abc
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from io import IOBase
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from pydantic import BaseModel, PydanticInvalidForJsonSchema, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticInvalidForJsonSchema, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from .context import Context
 from .errors import InvalidDefinition, InvalidInput
@@ -18,6 +21,7 @@ from .values import Value
 from .verdicts import Goto, as_goto
 
 _ANYTHING = (Any, inspect.Parameter.empty, object, Value)
+_ITERATORS = (abc.Iterator, abc.Iterable, abc.Generator, abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
 
 
 class InvalidOutput(Exception):
@@ -31,7 +35,7 @@ class Binding:
         self.ref = reference(target)
         self.live = target() if not isinstance(target, FunctionProtocol) else target
         self.run = self.live.run if isinstance(self.live, Protocol) else self.live.function
-        self.is_async = inspect.iscoroutinefunction(self.run)
+        self.is_async = inspect.iscoroutinefunction(self.run) or inspect.isasyncgenfunction(self.run)
         edges = _Edges(self.run, self.ref)
         self.takes_ctx = edges.takes_ctx
         self.call = edges.caller(self.run)
@@ -70,11 +74,15 @@ class _Edges:
         self.takes_input = name is not None
         self.input_name = name or "input"
         hints = _hints(run, ref, {self.input_name, "return"})
-        self.input = _adapter(hints.get(self.input_name, Any))
-        self.output = _adapter(hints.get("return", Any))
+        self.input = _adapter(hints.get(self.input_name, Any), f"{ref}, input")
+        self.output = _adapter(_of_items(hints.get("return", Any)), f"{ref}, return")
 
     def caller(self, run: Callable[..., Any]) -> Callable[[Context, Any], Any]:
-        """`run` as a function of (ctx, input), whatever it takes."""
+        """`run` as a function of (ctx, input), whatever it takes; one that yields gives the list of what it yields."""
+        if inspect.isasyncgenfunction(run):
+            run = _collected_later(run)
+        elif inspect.isgeneratorfunction(run):
+            run = _collected(run)
         match self.takes_ctx, self.takes_input:
             case True, True:
                 return run
@@ -95,7 +103,9 @@ class _Edges:
             raise InvalidInput(problem=_problems(error, self.input_name)) from error
 
     def plain_output(self, output: Any) -> Value:
-        """What `run` returned, checked and as plain data. Raises InvalidOutput."""
+        """What `run` returned, checked and as plain data; of an iterator, its items. Raises InvalidOutput."""
+        if isinstance(output, Iterator) and not isinstance(output, IOBase):
+            output = list(output)
         if isinstance(output, Goto):
             return output.plain()
         if self.output is None:
@@ -106,6 +116,19 @@ class _Edges:
             return self.output.serializer.to_python(self.output.validator.validate_python(output))
         except ValidationError as error:
             raise InvalidOutput(_problems(error, "output")) from error
+        except PydanticSerializationError as error:
+            raise InvalidOutput(f"output: {error}") from error
+
+
+def _collected(run: Callable[..., Any]) -> Callable[..., list[Any]]:
+    return lambda *given: list(run(*given))
+
+
+def _collected_later(run: Callable[..., Any]) -> Callable[..., Any]:
+    async def collect(*given: Any) -> list[Any]:
+        return [item async for item in run(*given)]
+
+    return collect
 
 
 def settle_hints(target: ProtocolLike) -> None:
@@ -139,10 +162,28 @@ def _complete(hint: Any) -> None:
         _complete(part)
 
 
-def _adapter(hint: Any) -> TypeAdapter[Any] | None:
-    if hint in _ANYTHING:
+def _adapter(hint: Any, place: str) -> TypeAdapter[Any] | None:
+    """What validates by a hint. Raises InvalidDefinition for one that pydantic cannot read."""
+    if any(hint is anything for anything in _ANYTHING):
         return None
-    return TypeAdapter(type(None) if hint is None else hint)
+    try:
+        return TypeAdapter(type(None) if hint is None else hint)
+    except (PydanticUserError, TypeError) as error:
+        reason = str(error).partition("\n")[0].partition(". Set ")[0].rstrip(".")
+        problem = f"its type hint {_name(hint)} cannot be used: {reason}; take a hint that pydantic reads, or Any"
+        raise InvalidDefinition(problem=problem, path=f"protocol {place}") from error
+
+
+def _name(hint: Any) -> str:
+    return hint.__qualname__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def _of_items(hint: Any) -> Any:
+    """The hint of a list for that of an iterator: its items are collected before they are looked at."""
+    if typing.get_origin(hint) not in _ITERATORS and hint not in _ITERATORS:
+        return hint
+    items = typing.get_args(hint)
+    return list[items[0]] if items else list  # type: ignore[valid-type]
 
 
 def _problems(error: ValidationError, root: str) -> str:

@@ -1,20 +1,20 @@
 """CEL expressions: checked when a workflow is defined, evaluated while it runs.
 
-CEL (Common Expression Language, github.com/google/cel-spec) has no side effects and no unbounded loops. The
-library returns evaluation errors as values of type ERROR; here they become ExpressionFailed.
+CEL (Common Expression Language, github.com/google/cel-spec) has no side effects and no unbounded loops: at most 10,000
+steps of macros. The library returns some errors as values and raises others; here all become ExpressionFailed,
+whatever the data is, because one task's data must never harm another task.
 """
 
 from __future__ import annotations
 
-import ctypes
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from cel_expr_python import cel
 
+from .cel_values import ExpressionFailed, fed, given
 from .values import Value
 
 MAX_SOURCE_BYTES = 2048
@@ -22,26 +22,27 @@ MAX_SOURCE_BYTES = 2048
 
 MAX_KEY_CHARS = 200
 """What is longer counts by its beginning."""
+MAX_REASON_CHARS = 500
+"""What CEL says may hold the data that it complains of."""
 
-_DYN, _STRING, _INT = cel.Type.DYN, cel.Type.STRING, cel.Type.INT
-_ENVIRONMENTS = {
-    "with": {"input": _DYN, "task": _DYN, "outputs": cel.Type.Map(_STRING, _DYN)},
+_PLACES: dict[str, dict[str, str]] = {
+    "with": {"input": "dyn", "task": "dyn", "outputs": "map<string,dyn>"},
     "when": {
-        "input": _DYN,
-        "output": _DYN,
-        "task": _DYN,
-        "outputs": cel.Type.Map(_STRING, _DYN),
-        "visits": cel.Type.Map(_STRING, _INT),
-        "error": _DYN,
+        "input": "dyn",
+        "output": "dyn",
+        "task": "dyn",
+        "outputs": "map<string,dyn>",
+        "visits": "map<string,int>",
+        "error": "dyn",
     },
-    "fallback": {"input": _DYN, "task": _DYN, "outputs": cel.Type.Map(_STRING, _DYN), "error": _DYN},
-    "key": {"input": _DYN},
-    "alert": {"workflows": _DYN, "quotas": _DYN, "load": _DYN, "throttle": _DYN},
+    "fallback": {"input": "dyn", "task": "dyn", "outputs": "map<string,dyn>", "error": "dyn"},
+    "key": {"input": "dyn"},
+    "alert": {"workflows": "dyn", "quotas": "dyn", "load": "dyn", "throttle": "dyn"},
 }
-
-
-class ExpressionFailed(Exception):
-    """The expression is sound, the data is not: a missing key, a number compared with a text."""
+"""By place of an expression: the names that it may use, with their types."""
+_EXTENSIONS = ("bindings", "encoders", "lists", "math", "optional", "regex", "sets", "strings")
+_UNBOUNDED = re.compile(r"\blists\s*\.\s*range\b")
+"""It makes a list as long as a number in the data says."""
 
 
 def check_expression(source: str, place: str) -> None:
@@ -52,48 +53,58 @@ def check_expression(source: str, place: str) -> None:
     """
     if len(source.encode()) > MAX_SOURCE_BYTES:
         raise ValueError(f"expression of {len(source.encode())} bytes, the limit is {MAX_SOURCE_BYTES}")
+    if _UNBOUNDED.search(source):
+        raise ValueError(f"`{source}`: lists.range is not offered, because its length may come from the data")
     program = _compile(source, place)
-    if place in ("when", "alert") and program.return_type() not in (cel.Type.BOOL, _DYN):
+    if place in ("when", "alert") and program.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         raise ValueError(f"`{source}` gives {program.return_type().name().lower()}, a condition must give bool")
 
 
 @lru_cache(maxsize=4096)
 def _compile(source: str, place: str) -> Any:
-    variables = _ENVIRONMENTS[place]
     try:
-        return _environment(place).compile(source)
+        return _environment(tuple(_PLACES[place].items())).compile(source)
     except RuntimeError as error:
         text = str(error).partition("\n")[0].removeprefix("INVALID_ARGUMENT: ERROR: <input>:")
         text = text.replace(" (in container '')", "")
-        raise ValueError(f"`{source}`: {text}; known names: {', '.join(variables)}") from error
-
-
-_ADD_REFERENCE, _NONE = ctypes.pythonapi.Py_IncRef, ctypes.py_object(None)
+        raise ValueError(f"`{source}`: {text}; known names: {', '.join(_PLACES[place])}") from error
 
 
 @lru_cache
-def _environment(place: str) -> Any:
-    return cel.NewEnv(variables=_ENVIRONMENTS[place])
+def _environment(variables: tuple[tuple[str, str], ...]) -> Any:
+    """CEL with its extensions; only the YAML form knows all of them."""
+    lines = ["name: podium", "extensions:", *(f"- name: {name}" for name in _EXTENSIONS), "variables:"]
+    lines += [f'- {{name: {name}, type: "{kind}"}}' for name, kind in variables]
+    return cel.NewEnv(config=cel.NewEnvConfigFromYaml("\n".join(lines)))
 
 
 def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
     """The value of a checked expression over `names`.
 
     Raises:
-        ExpressionFailed: with the expression and CEL's reason.
+        ExpressionFailed: with the expression and CEL's reason; nothing else, whatever the data.
     """
     found = _looked_up(source, names)
     if found is not _ELSEWHERE:
         return found
-    program = _compile(source, place)
     try:
-        result = program.eval(data=dict(names))
-    except (TypeError, ValueError, RuntimeError):
-        # Dates inside untyped maps are the one plain value that the library refuses.
-        result = program.eval(data={name: _json_shaped(value) for name, value in names.items()})
+        return _evaluated(source, place, names)
+    except ExpressionFailed as error:
+        raise ExpressionFailed(f"`{source}`: {error}") from error
+    except Exception as error:  # the library raises RuntimeError, TypeError and others, for data and for its own limits
+        raise ExpressionFailed(f"`{source}`: {str(error)[:MAX_REASON_CHARS]}") from error
+
+
+def _evaluated(source: str, place: str, names: Mapping[str, Value]) -> Value:
+    mentioned = {name: value for name, value in names.items() if name in source}
+    result = _compile(source, place).eval(data=fed(mentioned))
+    try:
+        value = result.plain_value()
+    except TypeError as error:  # of all that CEL can give, only this has no form in Python
+        raise ExpressionFailed("gave an optional value; say what stands for a missing one: .orValue(…)") from error
     if result.type() == cel.Type.ERROR:
-        raise ExpressionFailed(f"`{source}`: {result.value()}")
-    return _plain(result.plain_value())
+        raise ExpressionFailed(str(value)[:MAX_REASON_CHARS])
+    return given(value)
 
 
 _ELSEWHERE = object()
@@ -143,37 +154,12 @@ def key_of(source: str, input: Value) -> str:
 @lru_cache(maxsize=4096)
 def mentions(source: str, name: str) -> bool:
     """Whether the expression refers to the variable `name`: it does not compile without it."""
-    fewer = {known: kind for known, kind in _ENVIRONMENTS["when"].items() if known != name}
+    fewer = tuple((known, kind) for known, kind in _PLACES["when"].items() if known != name)
     try:
-        cel.NewEnv(variables=fewer).compile(source)
+        _environment(fewer).compile(source)
     except RuntimeError:
         return True
     return False
 
 
-def _json_shaped(value: Value) -> Value:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {str(key): _json_shaped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_json_shaped(item) for item in value]
-    return value
-
-
-def _plain(value: Any) -> Value:
-    """What the library gave, as plain data.
-
-    For each null it gives, cel-expr-python 0.1.3 takes a reference of None too few. Some thousand of them end a process
-    of Python 3.11 ("deallocating None"); later ones count no references of None. So one is added here for each.
-    """
-    if value is None:
-        _ADD_REFERENCE(_NONE)
-        return None
-    if isinstance(value, bytearray):
-        return bytes(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value
+__all__ = ["ExpressionFailed", "check_expression", "evaluate", "holds", "key_of", "mentions"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidInput
+from .quantities import check_amount
 from .values import Value
 
 
@@ -86,12 +87,11 @@ class Context:
         """What this run has really used of its rates: `ctx.used(tokens=812)`. Amounts of several calls add up.
 
         It takes the place of what the step declared, and the difference is charged, or given back, when the run ends.
-        Raises InvalidInput for a negative amount.
+        Raises InvalidInput for what is no number from 0 on, such as infinity, which would use a rate up for ever.
         """
         for quota, amount in amounts.items():
-            if not amount >= 0:
-                raise InvalidInput(problem=f"an amount used is 0 or more, not {amount!r}", path=f"used {quota}")
-            self._used[quota] = self._used.get(quota, 0.0) + amount
+            total = self._used.get(quota, 0.0) + check_amount(amount, f"used {quota}")
+            self._used[quota] = check_amount(total, f"used {quota}")
 
     def emit(self, chunk: Value) -> None:
         """Send a partial result to whoever watches the task, now or later: it is recorded within some 20 ms, up to the

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from .errors import InvalidInput
+from .quantities import MAX_COUNT
 
 Scope: TypeAlias = Literal["cluster", "workflow", "protocol", "user", "key"]
 Amount: TypeAlias = int | str
 """As written: 5, or "90000/min burst 20000"."""
 _PERIODS_S = {"s": 1.0, "min": 60.0, "h": 3_600.0, "day": 86_400.0}
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|min|h|day)\s*(?:burst\s+(\d+))?\s*")
-_NAME = re.compile(r"([A-Za-z_][\w.:-]*)(?: per (workflow|protocol|user|key))?")
+_MOST_DIGITS = 20
+_NAME = re.compile(r"([A-Za-z_][\w.:-]{0,99})(?: per (workflow|protocol|user|key))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +46,32 @@ def read_limits(written: Mapping[str, Amount]) -> dict[str, Limit]:
 
 
 def _read(name: str, amount: Amount) -> Limit:
-    named = _NAME.fullmatch(name)
+    named = _NAME.fullmatch(name) if isinstance(name, str) else None
     if named is None:
         scopes = ", ".join(f"'{scope}'" for scope in get_args(Scope)[1:])
         raise InvalidInput(
             problem=f"'{name}' is not 'quota' or 'quota per scope' with a scope of {scopes}", path="limits"
         )
     quota, scope = named[1], named[2] or "cluster"
-    if isinstance(amount, str) and (rate := _RATE.fullmatch(amount)):
-        per_s = float(rate[1]) / _PERIODS_S[rate[2]]
-        if per_s > 0:
-            burst = float(rate[3] or max(1.0, float(rate[1])))
-            return Limit(name, quota, scope, burst, 1 / per_s)  # type: ignore[arg-type]
-    count = int(amount) if isinstance(amount, str) and amount.strip().isdecimal() else amount
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        problem = f"a whole number, 0 or more, or a rate such as '10/s burst 30', not {amount!r}"
+    limit, interval_s = _rate(amount) or (_permits(amount), None)
+    if limit is None:
+        problem = f"a whole number from 0 to 2**53, or a rate such as '10/s burst 30', not {str(amount)[:60]!r}"
         raise InvalidInput(problem=problem, path=f"limits.{name}")
-    return Limit(name, quota, scope, count)  # type: ignore[arg-type]
+    return Limit(name, quota, scope, limit, interval_s)  # type: ignore[arg-type]
+
+
+def _rate(amount: Amount) -> tuple[float, float] | None:
+    """Burst, and seconds for one more; None if it is no rate."""
+    rate = _RATE.fullmatch(amount) if isinstance(amount, str) else None
+    if rate is None:
+        return None
+    count = float(rate[1])
+    burst = float(rate[3] or max(1.0, count))
+    return (burst, _PERIODS_S[rate[2]] / count) if 0 < count <= MAX_COUNT and 1 <= burst <= MAX_COUNT else None
+
+
+def _permits(amount: Amount) -> int | None:
+    if isinstance(amount, str) and amount.strip().isdecimal() and len(amount) <= _MOST_DIGITS:
+        amount = int(amount)
+    is_count = isinstance(amount, int) and not isinstance(amount, bool) and 0 <= amount <= MAX_COUNT
+    return amount if is_count else None  # type: ignore[return-value]

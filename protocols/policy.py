@@ -10,6 +10,7 @@ import tenacity
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .outcomes import Failure
+from .quantities import Seconds, SecondsOrNone
 
 NEVER_RETRIED = frozenset(
     {"invalid_input", "invalid_output", "cancelled", "escalated", "rejected", "breaker_open", "uncertain"}
@@ -27,15 +28,15 @@ class Retry(BaseModel):
 
     attempts: Annotated[int, Field(ge=1, le=1000)] = 3
     """Attempts in all, the first one included."""
-    initial_delay_s: Annotated[float, Field(ge=0)] = 0.5
+    initial_delay_s: SecondsOrNone = 0.5
     """Upper bound of the first wait, in seconds; it doubles with every failure."""
-    max_delay_s: Annotated[float, Field(ge=0)] = 30.0
+    max_delay_s: SecondsOrNone = 30.0
     """Upper bound of every wait, in seconds."""
     jitter: bool = True
     """Draw each wait uniformly between 0 and its bound; without it, wait exactly the bound."""
     only: tuple[str, ...] = ()
     """Names of the exception classes (subclasses included) or failure codes worth another attempt; empty means all."""
-    max_retry_after_s: Annotated[float, Field(ge=0)] = 300.0
+    max_retry_after_s: SecondsOrNone = 300.0
     """A service may say when to come back, later than the policy would; if it is longer than this, the step fails."""
     budget: Annotated[float, Field(ge=0, le=1)] | None = 0.1
     """Retries of a protocol as a share of its first attempts, beside a reserve (setting `retry_reserve`); when they are
@@ -147,7 +148,7 @@ class Breaker(BaseModel):
 
     failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of failed calls at which it opens."""
-    slow_s: Annotated[float, Field(gt=0)] | None = None
+    slow_s: Seconds | None = None
     """Seconds above which a call is slow, whether it fails or not; None counts none."""
     slow_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of slow calls at which it opens."""
@@ -157,11 +158,11 @@ class Breaker(BaseModel):
     """Instead, the calls of the last so many seconds count."""
     min_calls: Annotated[int, Field(ge=1, le=100_000)] = 10
     """Nothing is decided about fewer calls."""
-    open_s: Annotated[float, Field(gt=0)] = 60.0
+    open_s: Seconds = 60.0
     """Seconds for which it refuses calls, before it tries some."""
     probes: Annotated[int, Field(ge=1, le=10_000)] = 3
     """Calls that it tries then; when they have ended, their rates decide."""
-    half_open_s: Annotated[float, Field(gt=0)] | None = 300.0
+    half_open_s: Seconds | None = 300.0
     """Seconds in which these have to end, or it opens again. None is no bound."""
     counts: tuple[str, ...] = ()
     """Names of the exception classes (subclasses included) or failure codes that count as failed; others count as
@@ -195,12 +196,12 @@ class Supervision(BaseModel):
     intensity: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Restarts within `period_s`, of all children together. One more, and the supervisor stops them and itself,
     and the level above decides. None is the setting `restart_intensity`."""
-    period_s: Annotated[float, Field(gt=0)] | None = None
+    period_s: Seconds | None = None
     """None is the setting `restart_period_s`."""
-    first_delay_s: Annotated[float, Field(ge=0)] = 0.05
+    first_delay_s: SecondsOrNone = 0.05
     """The first restart of a child is immediate; the wait before the second is drawn from 0 to this, in seconds,
     and the bound doubles with every further one. A period without a failure begins anew."""
-    max_delay_s: Annotated[float, Field(ge=0)] = 10.0
+    max_delay_s: SecondsOrNone = 10.0
     """Upper bound of every wait, in seconds."""
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from .conditions import check_expression
 from .context import Context
 from .errors import InvalidDefinition
 from .policy import Breaker, Retry, RetryPolicy
+from .quantities import Count, Quantity, Seconds
 from .recovery import OnError
 from .values import Value
 
@@ -40,13 +41,13 @@ class Declaration(BaseModel):
     """Runs at once in one actor."""
     replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Actors of it per deployed workflow."""
-    quotas: Mapping[str, Annotated[int, Field(ge=1)]] = {}
+    quotas: Mapping[str, Count] = {}
     """Permits that each run holds, cluster-wide, by quota name; of a rate, what it is expected to use."""
     limit_key: str | None = None
     """What limits "per key" count apart, as CEL over `input`: `input.model`."""
-    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    timeout_s: Seconds | None = None
     """Longest time of one attempt, from the moment it begins to run."""
-    idle_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    idle_timeout_s: Seconds | None = None
     """Longest time in which an attempt neither emits, nor logs, nor calls `ctx.heartbeat()`."""
     retry: RetryPolicy | None = None
     """How often a failed run is repeated; or a preset: llm, tool, storage."""
@@ -56,9 +57,9 @@ class Declaration(BaseModel):
     """Never run it again when nobody knows what a run has done: its failure is `uncertain`, and it is parked."""
     breaker: Breaker | None = None
     """When its calls are refused because too many failed or were slow; see docs/workflows.md."""
-    num_cpus: Annotated[float, Field(ge=0)] = 0
-    num_gpus: Annotated[float, Field(ge=0)] = 0
-    resources: Mapping[str, Annotated[float, Field(gt=0)]] = {}
+    num_cpus: Quantity = 0
+    num_gpus: Quantity = 0
+    resources: Mapping[str, Annotated[Quantity, Field(gt=0)]] = {}
     """Ray's custom resources."""
 
     @field_validator("limit_key")

@@ -29,6 +29,7 @@ from .binding import place
 from .errors import InvalidDefinition
 from .policy import RetryPolicy, Supervision
 from .protocol import is_protocol, reference
+from .quantities import Count, Seconds
 from .recovery import OnError
 
 END = "end"
@@ -90,15 +91,15 @@ class Step(_Node):
 
     step: str
     """`module:name` of the protocol."""
-    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    timeout_s: Seconds | None = None
     """Longest time of one attempt, from the moment it begins to run."""
-    idle_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    idle_timeout_s: Seconds | None = None
     """Longest time in which an attempt neither emits, nor logs, nor calls `ctx.heartbeat()`."""
-    total_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    total_timeout_s: Seconds | None = None
     """Seconds from when the step is due until it has to have its outcome, all attempts and waits included."""
     retry: RetryPolicy | None = None
     """How often it runs again; or a preset: llm, tool, storage."""
-    quotas: Mapping[str, Annotated[int, Field(ge=1)]] | None = None
+    quotas: Mapping[str, Count] | None = None
     on_error: OnError = {}
     """What follows a failure, by its category; over what the protocol declares. See recovery.py."""
     at_most_once: bool | None = None
@@ -129,7 +130,7 @@ class Step(_Node):
 
 
 class _Group(_Node):
-    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    timeout_s: Seconds | None = None
     """Seconds from its start until it has to have its outcome; None is no bound."""
 
 
@@ -171,7 +172,7 @@ class Parallel(_Group):
     each: Expression | None = None
     """CEL (as in `with`) that gives the list; `do` runs once per item, with the item as its input."""
     do: Node | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Count | None = None
     """At most so many branches of one task at once; None is no bound."""
     join: Annotated[str, Field(pattern=r"^(all|any|settled|quorum\([1-9][0-9]*\))$")] = "all"
     rest: Literal["cancel", "wait"] = "cancel"

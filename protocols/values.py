@@ -9,6 +9,8 @@ megabytes (docs/architecture.md, "Values").
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from io import IOBase
 from typing import Any, TypeAlias
 
 import msgpack
@@ -73,12 +75,14 @@ def unpack(packed: bytes, max_bytes: int = MAX_VALUE_BYTES) -> Value:
             max_ext_len=64,
             ext_hook=_refuse_extension,
         )
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a list as a key
         raise InvalidInput(problem=f"not a packed value: {error}") from error
 
 
 def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Value:
     """`value` as plain data, after a full round trip; `name` is what an error calls it.
+
+    An iterator gives its items, once: use what is returned, not `value`.
 
     Raises:
         InvalidInput: not plain data, nested over MAX_DEPTH, or larger than `max_bytes` when packed.
@@ -89,10 +93,28 @@ def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Va
         raise InvalidInput(problem=error.problem, path=f"{name}{error.path}") from error
     if len(packed) > max_bytes:
         raise InvalidInput(problem=f"{len(packed)} bytes packed, the limit is {max_bytes}", path=name)
-    plain = unpack(packed, max_bytes)
+    try:
+        plain = unpack(packed, max_bytes)
+    except InvalidInput as error:
+        raise _bad_key(value, name) or error from error
     if _too_deep(plain, MAX_DEPTH):
         raise InvalidInput(problem=f"nested deeper than {MAX_DEPTH} levels", path=name)
     return plain
+
+
+def _bad_key(value: Value, path: str) -> InvalidInput | None:
+    """The error for the first key that packs but can be no key again."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(key, tuple | frozenset):
+                return InvalidInput(problem=f"the key {str(key)[:60]} is a {type(key).__name__}, keys are texts", path=path)
+            if (found := _bad_key(item, f"{path}.{key}")) is not None:
+                return found
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            if (found := _bad_key(item, f"{path}[{index}]")) is not None:
+                return found
+    return None
 
 
 def check_text(value: Any, name: str) -> None:
@@ -120,6 +142,10 @@ def _packer() -> Any:
 
 
 def _plain(item: object) -> Value:
+    if isinstance(item, IOBase):
+        raise TypeError("cannot pack an open file")
+    if isinstance(item, Iterator):
+        return list(item)
     try:
         return to_jsonable_python(item)
     except PydanticSerializationError as error:
@@ -147,6 +173,8 @@ def _explain(value: Value, error: Exception) -> InvalidInput:
     problem = f"{type(part).__name__} is not plain data ({error})"
     if isinstance(part, int) and not isinstance(part, bool):
         problem = "an integer must fit in 64 bits"
+    elif isinstance(error, UnicodeEncodeError):
+        problem = f"a text that cannot be encoded ({error.reason})"
     elif isinstance(error, RecursionError) or "recursion" in str(error):
         problem = f"nested deeper than {MAX_DEPTH} levels"
     return InvalidInput(problem=problem, path=path)

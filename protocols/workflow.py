@@ -15,6 +15,7 @@ from .check import check_tree
 from .errors import InvalidInput
 from .policy import Supervision
 from .protocol import resolve
+from .quantities import Seconds
 from .schemas import misfit
 from .tree import Definition, Node, Sequence, Step
 from .values import Value, digest
@@ -31,7 +32,7 @@ class Workflow(Definition):
     description: str = ""
     input: Mapping[str, Any] | None = None
     """JSON Schema of the task's input; in Python a pydantic model may be given."""
-    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    timeout_s: Seconds | None = None
     """Seconds from acceptance in which a task has to end; a submission may say otherwise. None is no bound."""
     undo_on_cancel: bool = False
     """Whether what has an `undo` is taken back when a task is cancelled, too, and not only when it fails."""

@@ -1,0 +1,98 @@
+"""Plain values on their way into CEL, and what comes out of it.
+
+The library hands texts and bytes on as C strings, so it loses what follows a NUL; it refuses dates; it copies whatever
+it is given. So everything is looked at first: what it would bend goes in as a protobuf message, which it takes whole,
+and what is too deep or too large is refused before it is copied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue
+
+from .errors import InvalidInput
+from .values import MAX_DEPTH, Value, check_value
+
+MAX_ITEMS = 1_000_000
+"""Items of all lists and mappings that one expression may look at. A constant, not a setting: what an expression gave
+once it has to give again whenever the task is folded."""
+MAX_LEVELS = 2 * MAX_DEPTH
+"""Nesting of what it may look at: outputs of nested nodes are deeper than each of them may be."""
+
+
+class ExpressionFailed(Exception):
+    """The expression is sound, the data is not: a missing key, a number compared with a text."""
+
+
+def fed(names: Mapping[str, Value]) -> dict[str, Any]:
+    """What CEL is given for `names`. Raises ExpressionFailed for what is too deep, too large, or cannot be handed on."""
+    feeding = _Feeding()
+    return {name: feeding.fed(value, MAX_LEVELS) for name, value in names.items()}
+
+
+class _Feeding:
+    def __init__(self) -> None:
+        self._left = MAX_ITEMS
+
+    def fed(self, value: Value, levels: int) -> Any:
+        kind = type(value)
+        if kind is str:
+            return StringValue(value=value) if "\0" in value else value
+        if kind is dict or kind is list:
+            self._take_in(len(value), levels)
+            if kind is list:
+                return [self.fed(item, levels - 1) for item in value]
+            return {_key(key): self.fed(item, levels - 1) for key, item in value.items()}
+        if kind is bytes:
+            return BytesValue(value=value) if b"\0" in value else value
+        if isinstance(value, datetime):
+            moment = Timestamp()
+            moment.FromDatetime(value)
+            return moment
+        return value
+
+    def _take_in(self, count: int, levels: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise ExpressionFailed(f"more than {MAX_ITEMS:,} items to look at")
+        if levels == 0:
+            raise ExpressionFailed(f"values nested deeper than {MAX_LEVELS} levels")
+
+
+def _key(key: Value) -> Value:
+    if type(key) is str and "\0" in key:
+        raise ExpressionFailed(f"the key {key!r} has a NUL in it, which expressions cannot hold")
+    return key
+
+
+def given(value: Any) -> Value:
+    """What an expression gave, as plain data. Raises ExpressionFailed if it is none."""
+    try:
+        return check_value(_counted(value), "result", sys.maxsize)
+    except InvalidInput as error:
+        raise ExpressionFailed(f"gave what is no plain data: {error}") from error
+
+
+_ADD_REFERENCE, _NONE = ctypes.pythonapi.Py_IncRef, ctypes.py_object(None)
+
+
+def _counted(value: Any) -> Value:
+    """The same, with every null counted.
+
+    For each null it gives, cel-expr-python 0.1.3 takes a reference of None too few. Some thousand of them end a process
+    of Python 3.11 ("deallocating None"); later ones count no references of None. So one is added here for each.
+    """
+    if value is None:
+        _ADD_REFERENCE(_NONE)
+        return None
+    if isinstance(value, dict):
+        return {key: _counted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_counted(item) for item in value]
+    return value

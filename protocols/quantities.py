@@ -1,0 +1,59 @@
+"""Numbers that people give: seconds, counts and priorities, each within bounds that every message and clock can hold."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Field
+
+from .errors import InvalidInput
+
+MAX_SECONDS = 1e10
+"""About three hundred years. Event loops count milliseconds in 64 bits."""
+MAX_COUNT = 2**53
+"""Largest whole number that JSON, floats and msgpack all keep exactly; the smallest is its negative."""
+
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+SecondsOrNone: TypeAlias = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+"""Seconds of which there may be 0."""
+Count: TypeAlias = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+CountOrNone: TypeAlias = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Quantity: TypeAlias = Annotated[float, Field(ge=0, le=MAX_COUNT, allow_inf_nan=False)]
+"""How much of something, in parts, too."""
+
+
+def check_priority(priority: Any, path: str = "priority") -> int:
+    """The priority of a task. Raises InvalidInput for what is no whole number, or too large to keep."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise InvalidInput(problem=f"a whole number is wanted, not {_kind(priority)}", path=path)
+    if abs(priority) > MAX_COUNT:
+        raise InvalidInput(problem=f"{_short(priority)} is too large, at most ±{MAX_COUNT}", path=path)
+    return priority
+
+
+def check_seconds(seconds: Any, path: str) -> float:
+    """A time that somebody has. Raises InvalidInput for what is no number, not above 0, or more than MAX_SECONDS."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidInput(problem=f"a number of seconds is wanted, not {_kind(seconds)}", path=path)
+    if not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
+        raise InvalidInput(problem=f"seconds are more than 0 and at most {MAX_SECONDS:.0e}, not {_short(seconds)}", path=path)
+    return float(seconds)
+
+
+def check_amount(amount: Any, path: str) -> float:
+    """An amount of a rate that was used. Raises InvalidInput for what is no number from 0 to MAX_COUNT."""
+    if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= MAX_COUNT:
+        raise InvalidInput(problem=f"an amount is a number from 0 to {MAX_COUNT}, not {_short(amount)}", path=path)
+    return float(amount)
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} {_short(value)}" if isinstance(value, str | float | int) else type(value).__name__
+
+
+def _short(value: Any) -> str:
+    """What was given, cut: a number may have a million digits, which Python refuses to print."""
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)[:60]
