@@ -225,8 +225,8 @@ class _Attempt:
         return outcome
 
     def _outcome_of_plain_code(self, context: Context, input: Any) -> list[Value]:
-        """In a thread: an iterator that it returns is used up here, too. No exception may leave it, for a future does not
-        take all of them."""
+        """In a thread: an iterator that it returns is used up here, too. No exception may leave it, for a future does
+        not take all of them."""
         try:
             return ["ok", self._host.plain_output(self._host.binding.call(context, input))]
         except BaseException as error:

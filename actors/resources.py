@@ -246,7 +246,7 @@ class ResourceActor:
         self._world.call_later(self._lease_s / 4, self._tick)
 
     def _change_limits(self, limits: Mapping[str, Amount]) -> None:
-        self._ledger.set_limits(limits)
+        self._ledger.set_limits(limits, self._world.monotonic())
         self._ledger.lower(self._throttle.lowered(self._ledger.limits))
         for ask in self._books.values():
             ask.chunk(["limits", limits, self._ledger.lowered])

@@ -31,7 +31,7 @@ class ExpressionFailed(Exception):
 
 
 def fed(names: Mapping[str, Value]) -> dict[str, Any]:
-    """What CEL is given for `names`. Raises ExpressionFailed for what is too deep, too large, or cannot be handed on."""
+    """What CEL is given for `names`. Raises ExpressionFailed for what is too deep, too large or unknown to CEL."""
     feeding = _Feeding()
     return {name: feeding.fed(value, MAX_LEVELS) for name, value in names.items()}
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from .errors import InvalidInput
-from .quantities import MAX_COUNT
+from .quantities import MAX_COUNT, shown
 
 Scope: TypeAlias = Literal["cluster", "workflow", "protocol", "user", "key"]
 Amount: TypeAlias = int | str
@@ -55,7 +55,7 @@ def _read(name: str, amount: Amount) -> Limit:
     quota, scope = named[1], named[2] or "cluster"
     limit, interval_s = _rate(amount) or (_permits(amount), None)
     if limit is None:
-        problem = f"a whole number from 0 to 2**53, or a rate such as '10/s burst 30', not {str(amount)[:60]!r}"
+        problem = f"a whole number, 0 or more, or a rate such as '10/s burst 30', not {shown(amount)}"
         raise InvalidInput(problem=problem, path=f"limits.{name}")
     return Limit(name, quota, scope, limit, interval_s)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Numbers that people give: seconds, counts and priorities, each within bounds that every message and clock can hold."""
+"""Numbers that people give: seconds, counts, priorities, within bounds that every message and clock can hold."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_priority(priority: Any, path: str = "priority") -> int:
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise InvalidInput(problem=f"a whole number is wanted, not {_kind(priority)}", path=path)
     if abs(priority) > MAX_COUNT:
-        raise InvalidInput(problem=f"{_short(priority)} is too large, at most ±{MAX_COUNT}", path=path)
+        raise InvalidInput(problem=f"{shown(priority)} is too large, at most ±{MAX_COUNT}", path=path)
     return priority
 
 
@@ -37,22 +37,23 @@ def check_seconds(seconds: Any, path: str) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidInput(problem=f"a number of seconds is wanted, not {_kind(seconds)}", path=path)
     if not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
-        raise InvalidInput(problem=f"seconds are more than 0 and at most {MAX_SECONDS:.0e}, not {_short(seconds)}", path=path)
+        problem = f"seconds are more than 0 and at most {MAX_SECONDS:.0e}, not {shown(seconds)}"
+        raise InvalidInput(problem=problem, path=path)
     return float(seconds)
 
 
 def check_amount(amount: Any, path: str) -> float:
     """An amount of a rate that was used. Raises InvalidInput for what is no number from 0 to MAX_COUNT."""
     if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= MAX_COUNT:
-        raise InvalidInput(problem=f"an amount is a number from 0 to {MAX_COUNT}, not {_short(amount)}", path=path)
+        raise InvalidInput(problem=f"an amount is a number from 0 to {MAX_COUNT}, not {shown(amount)}", path=path)
     return float(amount)
 
 
 def _kind(value: Any) -> str:
-    return f"{type(value).__name__} {_short(value)}" if isinstance(value, str | float | int) else type(value).__name__
+    return f"{type(value).__name__} {shown(value)}" if isinstance(value, str | float | int) else type(value).__name__
 
 
-def _short(value: Any) -> str:
+def shown(value: Any) -> str:
     """What was given, cut: a number may have a million digits, which Python refuses to print."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
         return f"a number of {value.bit_length()} bits"

@@ -1,8 +1,8 @@
 """When a service says to come back, in whatever form it is usually said.
 
-Exceptions carry it as `retry_after_s` or `retry_after`, or in the headers of a response: on `.response.headers` (requests,
-httpx, openai) or `.headers` (urllib, aiohttp), as a dict or any mapping, in any case. The header is a number of seconds or
-a date (RFC 9110, 10.2.3), or `retry-after-ms` of model servers.
+Exceptions carry it as `retry_after_s` or `retry_after`, or in the headers of a response: on `.response.headers`
+(requests, httpx, openai) or `.headers` (urllib, aiohttp), as a dict or any mapping, in any case. The header is a number
+of seconds or a date (RFC 9110, 10.2.3), or `retry-after-ms` of model servers.
 """
 
 from __future__ import annotations

@@ -107,7 +107,8 @@ def _bad_key(value: Value, path: str) -> InvalidInput | None:
     if isinstance(value, dict):
         for key, item in value.items():
             if isinstance(key, tuple | frozenset):
-                return InvalidInput(problem=f"the key {str(key)[:60]} is a {type(key).__name__}, keys are texts", path=path)
+                problem = f"the key {str(key)[:60]} is a {type(key).__name__}, keys are texts"
+                return InvalidInput(problem=problem, path=path)
             if (found := _bad_key(item, f"{path}.{key}")) is not None:
                 return found
     elif isinstance(value, list | tuple):

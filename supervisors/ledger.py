@@ -242,8 +242,14 @@ class Ledger:
         for place in places:
             self._waiting.unpark((_PLACE, place))
 
-    def set_limits(self, limits: Mapping[str, Amount]) -> None:
-        """Change some limits, or add some, under the running holders; no permit is lost or invented."""
+    def set_limits(self, limits: Mapping[str, Amount], now: float) -> None:
+        """Change some limits, or add some, under the running holders; no permit is lost or invented.
+
+        What was used of a rate beyond its burst comes back at the new rate. `now`: monotonic seconds.
+        """
+        before, after = read_limits(self._written), read_limits({**self._written, **limits})
+        for name in before.keys() & limits.keys():
+            self._meters.change_rate(before[name], after[name], now)
         self._limits = _by_quota({**self._written, **limits})
         self._written.update(limits)
         self._held.clear()

@@ -35,6 +35,14 @@ class Meters:
         if len(self._full_at) > KEEP:
             self._full_at = {each: full_at for each, full_at in self._full_at.items() if full_at > now}
 
+    def change_rate(self, old: Limit, new: Limit, now: float) -> None:
+        """What is missing from the bursts of a rate is to come back at its new speed."""
+        if old.interval_s is None or new.interval_s is None:
+            return
+        for whose, full_at in self._full_at.items():
+            if whose[0] == old.name and full_at > now:
+                self._full_at[whose] = now + (full_at - now) / old.interval_s * new.interval_s
+
     def left(self, whose: Whose, rate: Limit, now: float) -> int:
         """How many may be used now; below 0 if more was used than there was."""
         missing = (self._read(whose, rate, now) - now) / _interval_s(rate)

@@ -335,7 +335,7 @@ class Permits:
                     self._drop_idle()
             case ["limits", limits, lowered] if self._books is not None:
                 self._drop_idle()
-                self._books.set_limits(limits)
+                self._books.set_limits(limits, self._world.monotonic())
                 self._books.lower(lowered)
                 self._decide_soon()
             case ["report"] if self._line is not None:

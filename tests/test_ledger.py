@@ -70,7 +70,7 @@ def test_a_limit_is_lowered_under_running_holders():
     for id in "abc":
         ledger.add(request(id, llm=1))
     granted(ledger)
-    ledger.set_limits({"llm": 1})
+    ledger.set_limits({"llm": 1}, 0.0)
     ledger.add(request("d", llm=1))
     ledger.remove("a")
     ledger.remove("b")
@@ -111,7 +111,7 @@ def test_what_needs_a_quota_that_is_not_set_waits_for_it():
     ledger = Ledger({"llm": 2}, age_s=30)
     ledger.add(request("a", gpu=1))
     assert granted(ledger) == [] and ledger.waiting == {"llm": 0, "gpu": 1}
-    ledger.set_limits({"gpu": 1})
+    ledger.set_limits({"gpu": 1}, 0.0)
     assert granted(ledger) == ["a"]
     assert ledger.held == {"llm": 0, "gpu": 1}
 
@@ -120,9 +120,9 @@ def test_a_limit_that_is_too_low_now_makes_wait_and_0_is_a_pause():
     ledger = Ledger({"llm": 0}, age_s=30)
     ledger.check({"llm": 3})
     ledger.add(request("a", llm=3))
-    ledger.set_limits({"llm": 2})
+    ledger.set_limits({"llm": 2}, 0.0)
     assert granted(ledger) == []
-    ledger.set_limits({"llm": 3})
+    ledger.set_limits({"llm": 3}, 0.0)
     assert granted(ledger) == ["a"]
 
 
@@ -176,7 +176,7 @@ def test_a_limit_may_be_added_under_running_holders():
     for number in range(4):
         ledger.add(asked(f"a{number}", "ada", llm=1))
     granted(ledger)
-    ledger.set_limits({"llm per user": 2})
+    ledger.set_limits({"llm per user": 2}, 0.0)
     ledger.add(asked("a4", "ada", llm=1))
     ledger.remove("a0")
     ledger.remove("a1")
@@ -208,10 +208,10 @@ def test_a_rate_whose_past_is_unknown_counts_as_used_up():
 def test_a_waiter_that_a_lowered_limit_can_never_serve_holds_up_nobody():
     ledger = Ledger({"llm": 2, "tool": 1}, age_s=30)
     ledger.add(asked("big", llm=2, tool=1))
-    ledger.set_limits({"llm": 1})
+    ledger.set_limits({"llm": 1}, 0.0)
     ledger.add(asked("small", llm=1, tool=1))
     assert granted(ledger) == ["small"]
-    ledger.set_limits({"llm": 3, "tool": 2})
+    ledger.set_limits({"llm": 3, "tool": 2}, 0.0)
     assert granted(ledger) == ["big"]
 
 
@@ -402,7 +402,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["a", "b", "a per user"]), amount=st.integers(1, 4))
     def change_limit(self, name, amount):
         self.limits |= read_limits({name: amount})
-        self.ledger.set_limits({name: amount})
+        self.ledger.set_limits({name: amount}, 0.0)
         self.decide()
 
     @rule(wait=st.floats(0, 100))
