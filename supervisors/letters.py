@@ -15,38 +15,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ..protocols.blame import fault_of
 from ..protocols.errors import FixTheCall, NotFound, PodiumError
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
 from .events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, unpack_events
+from .faults import report
 from .fold import UNDO, apply
-from .plan import Plan
-from .ports import DISMISSED, Ask, Change, Entry, Found, Journal, NewTask, Note, World
+from .ports import DISMISSED, Ask, Change, Found, Journal, NewTask, Note, World
+from .quarantine import Quarantine
 from .resuming import without_the_failure
-from .state import Effect, TaskState
+from .services import Engine
+from .state import TaskState
 from .tier import Tier
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What the supervisor does for it."""
-
-    tasks: Mapping[str, TaskState]
-    plans: Mapping[str, Plan]
-    take: Callable[[TaskState, Event], None]
-    keep: Callable[[TaskState], None]
-    entry: Callable[[TaskState, list[Event]], Entry]
-    carry_out: Callable[[TaskState, list[Effect]], None]
-    tiers_of: Callable[[str], list[Tier]]
-    """The tiers that may know a run "<task>/<path>"."""
-
-
 class Letters:
-    def __init__(self, world: World, journal: Journal, engine: Engine, notes: Mapping[str, Value]) -> None:
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        engine: Engine,
+        notes: Mapping[str, Value],
+        quarantine: Quarantine,
+        fold_again: Callable[[str], None],
+    ) -> None:
         self._world, self._journal, self._engine = world, journal, engine
+        self._quarantine, self._fold_again = quarantine, fold_again
         self.dismissed: dict[str, str] = {
             name.removeprefix(DISMISSED): str(note) for name, note in notes.items() if name.startswith(DISMISSED)
         }
@@ -62,6 +60,9 @@ class Letters:
                 answers.append([await work(letter), None])
             except PodiumError as error:
                 answers.append([None, error.to_wire()])
+            except Exception as error:
+                report(f"{ask.kind} {letter}", error)
+                answers.append([None, PodiumError(fault_of(error).message).to_wire()])
         self._journal.write([], lambda: ask.reply(answers))
 
     async def _redrive(self, letter: list[str]) -> str:
@@ -69,6 +70,10 @@ class Letters:
         if tiers := self._tiers_of(id):
             return await _delivered(tiers, "redrive", letter)
         if self._is_done(id, successor):
+            return id
+        if id in self._quarantine.aside:
+            self._fold_again(id)
+            self._engine.tasks[id].requests |= {successor}
             return id
         task = self._parked(id)
         if task is not None:
@@ -111,6 +116,9 @@ class Letters:
         if tiers := self._tiers_of(id):
             return await _delivered(tiers, "drop", letter)
         if self._is_done(id, request):
+            return id
+        if id in self._quarantine.aside:
+            self._quarantine.drop(id, request)
             return id
         task = self._parked(id)
         if task is not None:

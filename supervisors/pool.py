@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..protocols.errors import PodiumError, SpawnFailed, Unknown
+from ..protocols.errors import ComeBack, FixTheCall, PodiumError, SpawnFailed, Unknown
 from ..protocols.outcomes import Failure
 from ..protocols.protocol import Declaration
 from ..protocols.values import Value
@@ -220,22 +220,31 @@ class Pool:
         lane = None if job.lane is None else job.lane.number
         assert host.line is not None
         listener = self._listener
-        answered, chunk = partial(self._answered, job), partial(listener.chunk, job)
-        job.number = host.line.send("run", listener.message(job, lane, ticket), answered, chunk)
-        listener.started(job)
+        answered, chunk = partial(self._answered, job, ticket), partial(listener.chunk, job)
+        try:
+            job.number = host.line.send("run", listener.message(job, lane, ticket), answered, chunk)
+        except PodiumError as error:
+            self._answered(job, ticket, Reply(error=error))
+        else:
+            listener.started(job)
 
     def _has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
         return is_sound and len(host.jobs) < host.most
 
-    def _answered(self, job: Job, reply: Reply) -> None:
+    def _answered(self, job: Job, ticket: str | None, reply: Reply) -> None:
+        """`ticket` are the permits that it was sent with."""
         host = job.host
         if host is None or isinstance(reply.error, Unknown):
             return  # `end_host` queues it again
         lane = job.lane
         self._leave(job, host)
-        if reply.error is not None:
-            result: list[Any] = ["fail", Failure("internal", str(reply.error)).to_wire(), None, True, None]
+        result: list[Any]
+        if isinstance(reply.error, FixTheCall | ComeBack):  # it never left: too large for a message, or too many wait
+            failure = Failure(reply.error.code, str(reply.error), type(reply.error).__name__)
+            result = ["fail", failure.to_wire(), None, False, ticket]
+        elif reply.error is not None:
+            result = ["fail", Failure("internal", str(reply.error)).to_wire(), None, True, None]
         else:
             result = reply.value
             self._succeeded_at = self._world.monotonic()

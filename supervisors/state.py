@@ -157,6 +157,8 @@ class TaskState:
     ending: Outcome | None = None
     """How it will end when everything is taken back; None as long as nothing is."""
     outcome: Outcome | None = None
+    faults: list[Exception] = field(default_factory=list)
+    """Faults of ours while it was folded, until they are reported."""
     cancelled: bool = False
     origin: str | None = None
     """The first of the tasks that this one continues."""

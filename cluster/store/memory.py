@@ -15,6 +15,7 @@ from typing import Any
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
+from ...supervisors.faults import shielded
 from ...supervisors.ports import DISMISSED, Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
 from ...supervisors.shards import is_tier, workflow_of
 from .reading import StoredTask
@@ -30,6 +31,7 @@ class Shard:
     """By task: (epoch, packed events) in order."""
     notes: dict[str, bytes] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    doing: str = ""
 
 
 class Disk:
@@ -115,6 +117,20 @@ def _stored(name: str, shard: Shard, task_id: str) -> StoredTask:
     return StoredTask(name, record, definition, [body for _, body in shard.entries.get(task_id, [])])
 
 
+class MemoryDoing:
+    """Implements `Doing`."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard, self.before = shard, shard.doing
+        self.end()
+
+    def begin(self, task_id: str, entry: int) -> None:
+        self._shard.doing = f"{task_id} {entry}"
+
+    def end(self) -> None:
+        self._shard.doing = ""
+
+
 class MemoryJournal:
     """Implements `Journal`."""
 
@@ -124,6 +140,7 @@ class MemoryJournal:
         self._disk = disk.shard(shard)
         self._disk.epoch += 1
         self.epoch = self._disk.epoch
+        self.doing = MemoryDoing(self._disk)
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
         self._loop = asyncio.get_running_loop()
         self._delay_s = delay_s
@@ -192,7 +209,7 @@ class MemoryJournal:
 
     def _acknowledge(self, answers: list[Callable[[], Any]]) -> None:
         for answer in answers:
-            answer()
+            shielded(f"what follows a commit of shard '{self.shard}'", answer)
         if self._queue and not self._failed:
             self._begin()
         else:
