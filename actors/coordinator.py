@@ -39,6 +39,7 @@ from .catalogue import Catalogue
 from .child import Child
 from .departed import Departed
 from .deployment import Deployment
+from .door import check_code, check_definition
 from .resting import Resting
 
 RESOURCES = "resources"
@@ -174,6 +175,8 @@ class Coordinator:
 
         With `again`, a client only brings code anew, and another version may be in force.
         """
+        check_definition(definition)
+        code = check_code(code)
         quotas = await self._check_quotas(definition)
         in_force = not again or self._catalogue.is_current(definition)
         if in_force:

@@ -29,11 +29,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ..protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, PodiumError, Unknown, from_wire
 from ..protocols.values import Value, pack, unpack
-from ..supervisors.faults import report
+from ..supervisors.faults import report, shielded
 from ..supervisors.ports import Reply
 
 RESULT, CHUNK, ERROR = 0, 1, 2
@@ -281,21 +281,24 @@ class Near:
         if kind == CHUNK:
             message = self._open.get(number)
             if message is not None and message[1] is not None:
-                self._hand(message[1], value)
+                try:
+                    message[1](value)
+                except Exception as error:
+                    self._fault(error)
         else:
             self._answer(number, Reply(value) if kind == RESULT else Reply(error=from_wire(value)))
 
     def _answer(self, number: int, reply: Reply) -> None:
         message = self._open.pop(number, None)
         if message is not None:
-            self._hand(message[0], reply)
+            try:
+                message[0](reply)
+            except Exception as error:
+                self._fault(error)
 
-    def _hand(self, to: Callable[[Any], None], what: Any) -> None:
+    def _fault(self, error: Exception) -> None:
         """Whatever one receiver does, the other results of its frame are delivered."""
-        try:
-            to(what)
-        except Exception as error:
-            report(f"a result from {self.address}", error)
+        report(f"a result from {self.address}", error)
 
     def lose(self, error: PodiumError) -> None:
         if self._lost is not None:
@@ -306,4 +309,4 @@ class Near:
         self._queue.clear()
         still_open, self._open = self._open, {}
         for on_reply, _ in still_open.values():
-            self._hand(on_reply, Reply(error=error))
+            shielded(f"the loss of {self.address}", on_reply, Reply(error=error))

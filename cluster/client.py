@@ -16,6 +16,7 @@ import atexit
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal
@@ -34,6 +35,11 @@ from .ended import Ended, result_of
 from .session import new_session
 from .stream import Reading
 from .world import new_event_loop
+
+LEAVE_S = 2.0
+"""How long `close` waits for what goes on although it was cancelled, as a step may in a cluster in this process."""
+END_S = 10.0
+"""How long it waits for its own event loop."""
 
 
 class BaseTask:
@@ -59,6 +65,8 @@ class BaseTask:
         return f"<task {self.id} of {self.workflow}>"
 
     def _ended(self) -> Future[Ended]:
+        if self._core.is_forked:
+            self._core.check()
         if self._end is None:
             self._end = self._core.follow(self.id)
         return self._end
@@ -137,6 +145,8 @@ class Engine:
 
     def close(self) -> None:
         """Leave the cluster; one that this engine started is stopped in order, its open tasks stay durable."""
+        if self._core.is_forked:
+            return  # it is the parent's
         if not self._closed:
             self._closed = True
             atexit.unregister(self.close)
@@ -206,7 +216,7 @@ class Engine:
         more than 1,000 tasks, or of a workflow with several shards: a part of them may have been accepted.
         """
         known = checked_keys(keys, inputs)
-        wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        wires = self._core.submissions.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         self.deploy(workflow)
         accepted, ends = self._core.submit(workflow.name, workflow.shards, workflow.hash, wires)
         return [Task(self._core, id, workflow.name, end) for id, end in zip(accepted.result(), ends, strict=True)]
@@ -302,6 +312,7 @@ class Engine:
         return self._core.joined
 
     def _check_open(self) -> None:
+        self._core.check()
         if self._closed:
             raise EngineClosed()
 
@@ -313,9 +324,10 @@ class Engine:
         self._loop.run_forever()
 
     def _end_loop(self) -> None:
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result(END_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10.0)
+        self._thread.join(timeout=END_S)
         if not self._thread.is_alive():
             self._loop.close()
 
@@ -325,8 +337,10 @@ async def _cancel_others() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_default_executor()
+    if others:  # what goes on although it was cancelled can only be left
+        await asyncio.wait(others, timeout=LEAVE_S)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), LEAVE_S)
 
 
 def connect(**settings: Any) -> Engine:

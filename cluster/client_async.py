@@ -113,7 +113,7 @@ class AsyncEngine:
     ) -> list[AsyncTask]:
         """As `Engine.submit_many`."""
         known = checked_keys(keys, inputs)
-        wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        wires = self._core.submissions.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         await self._core.deploy(workflow)
         accepted, ends = self._core.submit(workflow.name, workflow.shards, workflow.hash, wires)
         ids = await asyncio.wrap_future(accepted)
@@ -142,7 +142,9 @@ class AsyncEngine:
         """
         plain = check_value(input, "input", self.settings.max_value_bytes)
         name, shards, hash = str(definition["name"]), int(definition.get("shards", 1)), str(definition["hash"])
-        accepted, (end,) = self._core.submit(name, shards, hash, [self._core.wire(plain, key, priority, user)])
+        accepted, (end,) = self._core.submit(
+            name, shards, hash, [self._core.submissions.wire(plain, key, priority, user)]
+        )
         (id,) = await asyncio.wrap_future(accepted)
         return AsyncTask(self._core, id, name, end)
 

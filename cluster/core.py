@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 from zlib import crc32
 
 from ..protocols.errors import (
     EngineClosed,
-    FixTheCall,
-    InvalidInput,
     NotFound,
     PeerLost,
     PodiumError,
     Unknown,
     from_wire,
 )
-from ..protocols.outcomes import Criticality, TaskRecord, TaskStatus
+from ..protocols.outcomes import TaskRecord, TaskStatus
 from ..protocols.requests.request import Request
-from ..protocols.values import Value, check_text, check_value
+from ..protocols.values import Value
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line, Reply
 from ..supervisors.shards import shards_of, spread, top_shard, workflow_of
-from .accepted import Accepted, Waiting, acknowledged, fail
+from .accepted import Accepted, Waiting, acknowledged, fail, settle
 from .collector import look_as_usual, look_rarely
 from .config import Settings
 from .definition import definition_of
@@ -34,6 +33,7 @@ from .ended import Ended
 from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .session import COORDINATOR, Session, new_session
 from .store.reading import Reader, StoredTask
+from .submissions import Submissions
 from .task_ids import new_task_id
 
 _RECONNECT_S = 0.2
@@ -46,6 +46,8 @@ class Core:
         self.settings = settings
         self._session = session or new_session(settings)
         self._loop: asyncio.AbstractEventLoop
+        self._pid = os.getpid()
+        self.submissions = Submissions(settings, lambda: new_task_id(self._session.world))
         self._coordinator: Line | None = None
         self._links: dict[str, Link] = {}
         self._deployed: set[str] = set()
@@ -93,6 +95,26 @@ class Core:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
+
+    def check(self) -> None:
+        """From any thread. Raises EngineClosed if nothing can be asked here any more, or in a forked child."""
+        if os.getpid() != self._pid:
+            reason = f"it belongs to process {self._pid}, of which this is a fork: connect anew after forking"
+            raise EngineClosed(reason=reason)
+        if self.closed is not None:
+            raise self.closed
+
+    @property
+    def is_forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def soon(self, callback: Callable[..., None], *args: Any) -> None:
+        """Call on the loop, from any thread. Raises as `check`."""
+        self.check()
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError as error:  # the loop was closed in this moment
+            raise EngineClosed() from error
 
     async def close(self) -> None:
         if self._closed is not None:
@@ -203,7 +225,7 @@ class Core:
         """
         accepted = Accepted(len(tasks))
         ends: list[Future[Ended]] = [Future() for _ in tasks]
-        self._loop.call_soon_threadsafe(self._submit, shards_of(workflow, shards), hash, tasks, accepted, ends)
+        self.soon(self._submit, shards_of(workflow, shards), hash, tasks, accepted, ends)
         return accepted.ids, ends
 
     def _submit(
@@ -235,8 +257,7 @@ class Core:
             return
         ended = Ended(chunk[2], chunk[3], chunk[4])
         for future in futures:
-            if not future.done():
-                future.set_result(ended)
+            settle(future, ended)
 
     def _dead(self, shard: str, error: PodiumError) -> None:
         """A shard cannot be reached any more: what waits for its tasks is told so."""
@@ -255,7 +276,7 @@ class Core:
             self._waiting[shard][task_id].append(end)
             self.link(shard).follow(task_id)
 
-        self._loop.call_soon_threadsafe(start)
+        self.soon(start)
         return end
 
     def watch(
@@ -269,7 +290,7 @@ class Core:
         """Get the events of a task from an offset on, the past first; from any thread. Returns how to stop it."""
         watching = Watching(task_id, on_event, on_end, offset)
         link = partial(self.link, shard)
-        self._loop.call_soon_threadsafe(lambda: link().watch(watching))
+        self.soon(lambda: link().watch(watching))
         return lambda: _quietly(self._loop, lambda: link().unwatch(watching))
 
     def cancel(self, task_id: str) -> Future[TaskStatus]:
@@ -281,9 +302,9 @@ class Core:
             if reply.error is not None:
                 fail(status, reply.error)
             else:
-                status.set_result(reply.value)
+                settle(status, reply.value)
 
-        self._loop.call_soon_threadsafe(self._ask_link, shard, "cancel", task_id, answered)
+        self.soon(self._ask_link, shard, "cancel", task_id, answered)
         return status
 
     def redrive(self, ids: list[str]) -> list[Future[str]]:
@@ -304,7 +325,7 @@ class Core:
                 fail(future, error)
         for shard, theirs in by_shard.items():
             answered = partial(_delivered, [futures[id] for id in theirs])
-            self._loop.call_soon_threadsafe(self._ask_link, shard, kind, [letter(id) for id in theirs], answered)
+            self.soon(self._ask_link, shard, kind, [letter(id) for id in theirs], answered)
         return [futures[id] for id in ids]
 
     def _ask_link(self, shard: str, kind: str, payload: Value, answered: Callable[[Reply], None]) -> None:
@@ -328,50 +349,6 @@ class Core:
     def reader(self) -> Reader:
         return self._session.reader
 
-    def wires(
-        self,
-        workflow: Workflow,
-        inputs: list[Value],
-        keys: list[str] | None,
-        priority: int,
-        user: str | None,
-        criticality: Criticality,
-        timeout_s: float | None,
-    ) -> list[list[Value]]:
-        """New tasks as the supervisor takes them. Raises InvalidInput, naming the input if there are several."""
-        if not isinstance(workflow, Workflow):
-            example = "engine.submit(podium.Workflow('name', protocol), input)"
-            raise FixTheCall(f"submit takes a Workflow, not {type(workflow).__name__}: {example}")
-        if criticality not in get_args(Criticality):
-            known = ", ".join(get_args(Criticality))
-            raise InvalidInput(problem=f"'{criticality}' is none of {known}", path="criticality")
-        if timeout_s is not None and not timeout_s > 0:
-            raise InvalidInput(problem=f"seconds are more than 0, not {timeout_s!r}", path="timeout_s")
-        wires = []
-        for index, input in enumerate(inputs):
-            name = "input" if len(inputs) == 1 else f"inputs[{index}]"
-            plain = check_value(input, name, self.settings.max_value_bytes)
-            workflow.check_input(plain)
-            key = keys[index] if keys is not None else None
-            wires.append(self.wire(plain, key, priority, user, criticality, timeout_s))
-        return wires
-
-    def wire(
-        self,
-        input: Value,
-        key: str | None,
-        priority: int,
-        user: str | None,
-        criticality: Criticality = "critical",
-        timeout_s: float | None = None,
-    ) -> list[Value]:
-        """A new task, with checked input, as a supervisor takes it. Raises InvalidInput."""
-        for text, name in ((key, "key"), (user, "user")):
-            if text is not None:
-                check_text(text, name)
-        id, whose = new_task_id(self._session.world), user or self.settings.user
-        return [id, input, whose, priority, key, False, self.settings.source, criticality, timeout_s]
-
 
 def _spread(tasks: list[list[Value]], shards: int) -> list[Sequence[int]]:
     if shards == 1 or not tasks:
@@ -386,7 +363,7 @@ def _delivered(futures: list[Future[str]], reply: Reply) -> None:
         elif error is not None:
             fail(future, from_wire(error))
         else:
-            future.set_result(id)
+            settle(future, id)
 
 
 def _quietly(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

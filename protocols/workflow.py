@@ -20,6 +20,8 @@ from .schemas import misfit
 from .tree import Definition, Node, Sequence, Step
 from .values import Value, digest
 
+RESERVED = frozenset({"coordinator", "resources"})
+"""Names that are Podium's own: its journal of that name is not a workflow's."""
 WORKFLOW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -65,6 +67,13 @@ class Workflow(Definition):
         if schema is not None:
             _check_schema(schema)
         return schema
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name in RESERVED:
+            raise ValueError(f"'{name}' is a name that Podium uses for itself; give the workflow another")
+        return name
 
     @model_validator(mode="after")
     def _sound(self, info: ValidationInfo) -> Workflow:

@@ -82,6 +82,9 @@ class Backlog:
     def __iter__(self) -> Iterator[Job]:
         return iter([*self._ready, *self._wishing.values(), *self._numbers])
 
+    def has(self, job: Job) -> bool:
+        return job in self._numbers or str(id(job)) in self._wishing or job in self._ready
+
     def add(self, job: Job) -> None:
         if job.settings.quotas:
             self._wish(job)

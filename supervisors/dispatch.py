@@ -174,6 +174,13 @@ class Dispatcher:
         is_sent = job is not None and job.number is not None
         return is_sent or (task.record.task_id, place.path) in self._errands
 
+    def has(self, task: TaskState, place: Place) -> bool:
+        """Whether the step is at a host or a tier, or waits for something that exists."""
+        job = self._jobs.get(place)
+        if job is not None:
+            return self._pools[job.settings.ref].has(job)
+        return place in self._waits or (task.record.task_id, place.path) in self._errands
+
     def watch(self, task: TaskState, watcher: Callable[[Value], None]) -> None:
         """Pass on the live events of what the task has delegated to tiers."""
         for path in task.running:

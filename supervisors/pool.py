@@ -135,6 +135,11 @@ class Pool:
         elif self._backlog.first() is job:
             self._feed()  # whoever was first before has had its chance
 
+    def has(self, job: Job) -> bool:
+        """Whether the job is at a host, or waits."""
+        at_host = job.host is not None and job in job.host.jobs
+        return at_host or self._backlog.has(job) or self._guard.has(job)
+
     def cancel(self, job: Job) -> None:
         """Stop the job. Its result is not reported; its permits come back when its code has ended."""
         job.dropped = True

@@ -46,6 +46,7 @@ from .retries import Retries
 from .services import Engine
 from .settings import Governance
 from .shards import is_tier
+from .stalls import Stalls
 from .state import Effect, Halt, Place, Run, TaskState
 from .takeover import Takeover
 from .tally import Tally
@@ -82,6 +83,7 @@ class Supervisor:
         self._rest: Rest
         self._quarantine: Quarantine
         self._takeover: Takeover
+        self._stalls: Stalls
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
         """setup: shard, settings, resources (see Permits), definitions, code, keep, abandon.
@@ -111,6 +113,7 @@ class Supervisor:
                 self._take(task, Abandoned(self._abandoned, self._world.now()))
         if not is_tier(setup["shard"]):
             self._world.background(self._retention.keep_sweeping(), "retention")
+        self._world.background(self._stalls.keep_looking(), "stalls")
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 
     def _open_doors(self, shard: str, resources: list[Any], notes: Mapping[str, Value]) -> None:
@@ -149,6 +152,7 @@ class Supervisor:
         self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
         self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
+        self._stalls = Stalls(world, journal, self._tasks, self._dispatcher.has, self._stalled)
         self._gate = Gate(settings)
         self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
         accept = Accepting(journal, engine).accept
@@ -210,7 +214,7 @@ class Supervisor:
         return {
             "epoch": self._journal.epoch,
             "open": len(self._tasks),
-            "stalled": self._quarantine.to_wire(),
+            "stalled": {**self._quarantine.to_wire(), **self._stalls.to_wire()},
             "faults": self._faults,
             "users": self._gate.busiest,
             "load": self._world.load()._asdict(),
@@ -295,6 +299,9 @@ class Supervisor:
         self._faults += 1
         report(what, error)
         return fault_of(error)
+
+    def _stalled(self, problem: str) -> None:
+        self._fault(problem, RuntimeError(problem))
 
     def _report_faults(self, task: TaskState) -> None:
         for error in task.faults:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
+from ...protocols.workflow import RESERVED
 from ...supervisors.ports import DISMISSED
 from ...supervisors.shards import is_tier, workflow_of
 from .faults import UNREADABLE, as_ours
@@ -21,8 +22,6 @@ from .migrations import as_newest
 from .opening import format_of, reading
 from .rows import NOTE_SELECT, TASK_SELECT, entries_of, found_row, note_of
 from .schema import shard_path
-
-_RESERVED = ("coordinator", "resources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Reader(Protocol):
 def shards(data: Path) -> list[str]:
     """Names of the shards in a data directory that hold tasks (see supervisors/shards.py)."""
     names = sorted(path.stem for path in (data / "shards").glob("*.db"))
-    return [name for name in names if name not in _RESERVED]
+    return [name for name in names if name not in RESERVED]
 
 
 class FileReader:
