@@ -119,6 +119,7 @@ class Letters:
             return id
         if id in self._quarantine.aside:
             self._quarantine.drop(id, request)
+            self._dismiss(id)
             return id
         task = self._parked(id)
         if task is not None:
@@ -129,10 +130,14 @@ class Letters:
             return id
         else:
             await self._failed(id)
+        self._dismiss(id)
+        return id
+
+    def _dismiss(self, id: str) -> None:
+        """It is no dead letter any more."""
         if id not in self.dismissed:
             self.dismissed[id] = ""
             self._journal.write([Note(DISMISSED + id, "")])
-        return id
 
     def _tiers_of(self, id: str) -> list[Tier]:
         return [] if "/" not in id or id in self._engine.tasks else self._engine.tiers_of(id)

@@ -16,7 +16,7 @@ from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
 from ...supervisors.faults import shielded
-from ...supervisors.ports import DISMISSED, Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
+from ...supervisors.ports import DISMISSED, STALLED, Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
 from ...supervisors.shards import is_tier, workflow_of
 from .reading import StoredTask
 
@@ -76,7 +76,7 @@ class DiskReader:
             _stored(name, shard, id)
             for name, shard in self._disk.shards.items()
             for id, task in shard.tasks.items()
-            if task.record.status == "parked"
+            if task.record.status in ("parked", "stalled")
             or (task.record.status == "failed" and not is_tier(name) and f"{DISMISSED}{id}" not in shard.notes)
         ]
         wanted = {"workflow": workflow, "user": user}
@@ -114,7 +114,8 @@ def _note(shard: Shard, name: str) -> Any:
 def _stored(name: str, shard: Shard, task_id: str) -> StoredTask:
     record = shard.tasks[task_id].record
     definition = unpack(shard.notes.get(f"definition:{record.hash}", pack({})))
-    return StoredTask(name, record, definition, [body for _, body in shard.entries.get(task_id, [])])
+    bodies = [body for _, body in shard.entries.get(task_id, [])]
+    return StoredTask(name, record, definition, bodies, str(_note(shard, f"{STALLED}{task_id}") or ""))
 
 
 class MemoryDoing:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
 from ...protocols.workflow import RESERVED
-from ...supervisors.ports import DISMISSED
+from ...supervisors.ports import DISMISSED, STALLED
 from ...supervisors.shards import is_tier, workflow_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
@@ -34,6 +34,8 @@ class StoredTask:
     """The workflow version that it runs."""
     bodies: list[bytes]
     """Its packed events, in order."""
+    stalled: str = ""
+    """Why it is set aside, if it is."""
 
 
 class Reader(Protocol):
@@ -150,7 +152,7 @@ def _list_shard(data: Path, shard: str, filters: dict[str, Any], limit: int) -> 
 
 def _dead_where(shard: str, user: str | None) -> tuple[str, list[str]]:
     of_user = ("1", []) if user is None else ("user = ?", [user])
-    parked = f"status = 'parked' AND {of_user[0]}"
+    parked = f"status IN ('parked', 'stalled') AND {of_user[0]}"
     if is_tier(shard):
         return parked, of_user[1]
     failed = f"status = 'failed' AND {of_user[0]} AND '{DISMISSED}' || id NOT IN (SELECT name FROM notes)"
@@ -161,7 +163,9 @@ def _stored(shard: str, db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredT
     record = found_row(shard, row).record
     note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{record.hash}",)).fetchone()
     definition = note_of(shard, note)[1] if note else {}
-    return StoredTask(shard, record, definition, entries_of(shard, db, record.task_id))
+    why = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"{STALLED}{record.task_id}",)).fetchone()
+    stalled = str(note_of(shard, why)[1]) if why else ""
+    return StoredTask(shard, record, definition, entries_of(shard, db, record.task_id), stalled)
 
 
 @contextmanager
