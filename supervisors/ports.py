@@ -21,6 +21,8 @@ DISMISSED = "dismissed:"
 """Note of a failed task that is no dead letter any more: the id of its successor, or "" if it was dropped."""
 STALLED = "stalled:"
 """Note of an open task that is set aside: why."""
+STUCK = "stuck:"
+"""Note of an open task that nothing moves although it is not set aside: what is wrong."""
 Role = Literal["coordinator", "resources", "supervisor", "host"]
 
 

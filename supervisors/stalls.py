@@ -15,7 +15,7 @@ from functools import partial
 
 from ..protocols.tree import Step
 from ..protocols.values import Value
-from .ports import Journal, World
+from .ports import STUCK, Journal, Note, World
 from .state import Place, TaskState
 
 LOG = logging.getLogger("podium")
@@ -41,14 +41,23 @@ class Stalls:
         self.found: dict[str, str] = {}
         """What is wrong, by task."""
 
+    def forget(self, notes: Mapping[str, Value]) -> None:
+        """What was stuck with the predecessor runs again."""
+        stale = [Note(name, None) for name in notes if name.startswith(STUCK)]
+        if stale:
+            self._journal.write(stale)
+
     async def keep_looking(self) -> None:
         while True:
             await self._world.sleep(LOOK_S)
             self.look()
 
     def look(self) -> None:
-        for id in [id for id in self.found if id not in self._tasks or self._wrong(self._tasks[id]) is None]:
+        over = [id for id in self.found if id not in self._tasks or self._wrong(self._tasks[id]) is None]
+        for id in over:
             del self.found[id]
+        if over:
+            self._journal.write([Note(STUCK + id, None) for id in over])
         for id in self._next():
             task = self._tasks.get(id)
             if task is not None and id not in self.found and self._wrong(task) is not None:
@@ -73,6 +82,7 @@ class Stalls:
         if wrong is None or task.entries != entries or self._tasks.get(id) is not task or id in self.found:
             return
         self.found[id] = wrong
+        self._journal.write([Note(STUCK + id, wrong)])
         LOG.error("task %s of workflow '%s' stalls: %s", id, task.record.workflow, wrong)
         self._report(f"task {id} stalls: {wrong}")
 

@@ -153,6 +153,7 @@ class Supervisor:
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
         self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
         self._stalls = Stalls(world, journal, self._tasks, self._dispatcher.has, self._stalled)
+        self._stalls.forget(notes)
         self._gate = Gate(settings)
         self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
         accept = Accepting(journal, engine).accept
