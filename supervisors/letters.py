@@ -67,7 +67,7 @@ class Letters:
 
     async def _redrive(self, letter: list[str]) -> str:
         id, successor = letter
-        if tiers := self._tiers_of(id):
+        if tiers := await self._tiers_of(id):
             return await _delivered(tiers, "redrive", letter)
         if self._is_done(id, successor):
             return id
@@ -113,7 +113,7 @@ class Letters:
 
     async def _drop(self, letter: list[str]) -> str:
         id, request = letter
-        if tiers := self._tiers_of(id):
+        if tiers := await self._tiers_of(id):
             return await _delivered(tiers, "drop", letter)
         if self._is_done(id, request):
             return id
@@ -139,8 +139,15 @@ class Letters:
             self.dismissed[id] = ""
             self._journal.write([Note(DISMISSED + id, "")])
 
-    def _tiers_of(self, id: str) -> list[Tier]:
-        return [] if "/" not in id or id in self._engine.tasks else self._engine.tiers_of(id)
+    async def _tiers_of(self, id: str) -> list[Tier]:
+        """Those below that may know it; none, if it is a task of this shard, even one that has ended."""
+        if "/" not in id or id in self._engine.tasks or await self._find(id):
+            return []
+        return self._engine.tiers_of(id)
+
+    async def _find(self, id: str) -> list[Found]:
+        found: list[Found] = await _called_back(lambda then: self._journal.find([id], [], then))
+        return found
 
     def _is_done(self, id: str, request: str) -> bool:
         task = self._engine.tasks.get(id)
@@ -158,7 +165,7 @@ class Letters:
         return task if task is not None and task.parked else None
 
     async def _failed(self, id: str) -> TaskRecord:
-        found: list[Found] = await _called_back(lambda then: self._journal.find([id], [], then))
+        found = await self._find(id)
         if not found:
             raise NotFound(what="task", name=id)
         record = found[0].record
