@@ -163,9 +163,13 @@ class Engine:
             InvalidInput: a quota without a limit, or over its limit.
             FixTheCall: the workflow has another number of shards.
         """
+        self._version(workflow)
+
+    def _version(self, workflow: Workflow) -> str:
+        """The hash of the deployed version."""
         self._check_open()
-        if not self._core.is_deployed(workflow):
-            self._wait(self._core.deploy(workflow))
+        hash: str = self._core.deployed(workflow) or self._wait(self._core.deploy(workflow))
+        return hash
 
     def submit(
         self,
@@ -217,8 +221,7 @@ class Engine:
         """
         known = checked_keys(keys, inputs)
         wires = self._core.submissions.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
-        self.deploy(workflow)
-        accepted, ends = self._core.submit(workflow.name, workflow.shards, workflow.hash, wires)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, self._version(workflow), wires)
         return [Task(self._core, id, workflow.name, end) for id, end in zip(accepted.result(), ends, strict=True)]
 
     def ask(

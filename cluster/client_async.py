@@ -114,8 +114,8 @@ class AsyncEngine:
         """As `Engine.submit_many`."""
         known = checked_keys(keys, inputs)
         wires = self._core.submissions.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
-        await self._core.deploy(workflow)
-        accepted, ends = self._core.submit(workflow.name, workflow.shards, workflow.hash, wires)
+        version = await self._core.deploy(workflow)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, version, wires)
         ids = await asyncio.wrap_future(accepted)
         return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 from zlib import crc32
 
 from ..protocols.errors import (
@@ -20,15 +20,17 @@ from ..protocols.errors import (
     from_wire,
 )
 from ..protocols.outcomes import TaskRecord, TaskStatus
+from ..protocols.protocol import ProtocolLike
 from ..protocols.requests.request import Request
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
+from ..supervisors.plan import carried_key
 from ..supervisors.ports import Line, Reply
 from ..supervisors.shards import shards_of, spread, top_shard, workflow_of
 from .accepted import Accepted, Waiting, acknowledged, fail, settle
 from .collector import look_as_usual, look_rarely
 from .config import Settings
-from .definition import definition_of
+from .definition import definition_of, protocols_of
 from .ended import Ended
 from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .session import COORDINATOR, Session, new_session
@@ -37,6 +39,7 @@ from .submissions import Submissions
 from .task_ids import new_task_id
 
 _RECONNECT_S = 0.2
+VersionKey: TypeAlias = tuple[str, tuple[ProtocolLike, ...]]
 
 
 class Core:
@@ -50,7 +53,8 @@ class Core:
         self.submissions = Submissions(settings, lambda: new_task_id(self._session.world))
         self._coordinator: Line | None = None
         self._links: dict[str, Link] = {}
-        self._deployed: set[str] = set()
+        self._deployed: dict[VersionKey, str] = {}
+        """Hashes of versions."""
         self._ask_workflow: Workflow | None = None
         self._carried: dict[str, dict[str, Value]] = defaultdict(dict)
         """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
@@ -159,15 +163,21 @@ class Core:
             self._coordinator.watch(lambda _error: None, self.settings.lease_s * PATIENCE)
         return self._coordinator
 
-    async def deploy(self, workflow: Workflow) -> None:
-        """Have the workflow's actors running; a version that this client deployed before is not sent again."""
-        if workflow.hash not in self._deployed:
-            message = {"definition": definition_of(workflow), "code": self._session.code_of(workflow)}
+    async def deploy(self, workflow: Workflow) -> str:
+        """Have the workflow's actors running, and return the hash of the version; one that this client deployed before
+        is not sent again, unless a protocol of it was defined anew since."""
+        key = _version_key(workflow)
+        if key not in self._deployed:
+            definition = definition_of(workflow)
+            code = self._session.code_of(workflow)
+            carried = {carried_key(ref, definition["code"][ref]): packed for ref, packed in code.items()}
+            message = {"definition": definition, "code": carried}
             answer = await self.ask_coordinator("deploy", message)
-            self._deployed.add(workflow.hash)
-            if message["code"]:
-                self._carried[workflow.name][workflow.hash] = message
+            self._deployed[key] = definition["hash"]
+            if carried:
+                self._carried[workflow.name][definition["hash"]] = message
                 self._told.setdefault(workflow.name, answer["epoch"])
+        return self._deployed[key]
 
     def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
         """The workflow that answers requests, and its input for this one. On any thread. Raises InvalidInput."""
@@ -183,8 +193,9 @@ class Core:
             self._ask_workflow = workflow_of(self.settings)
         return self._ask_workflow
 
-    def is_deployed(self, workflow: Workflow) -> bool:
-        return workflow.hash in self._deployed
+    def deployed(self, workflow: Workflow) -> str | None:
+        """The hash of the version, if this client has deployed it."""
+        return self._deployed.get(_version_key(workflow))
 
     def link(self, shard: str) -> Link:
         link = self._links.get(shard)
@@ -348,6 +359,11 @@ class Core:
     @property
     def reader(self) -> Reader:
         return self._session.reader
+
+
+def _version_key(workflow: Workflow) -> VersionKey:
+    """What makes another version of it in this process: its tree, and the protocols that its names stand for now."""
+    return workflow.hash, tuple(protocols_of(workflow).values())
 
 
 def _spread(tasks: list[list[Value]], shards: int) -> list[Sequence[int]]:

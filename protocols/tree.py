@@ -28,7 +28,7 @@ from pydantic import (
 from .binding import place
 from .errors import InvalidDefinition
 from .policy import RetryPolicy, Supervision
-from .protocol import is_protocol, reference
+from .protocol import current_reference, is_protocol, plain_name
 from .quantities import Count, Seconds
 from .recovery import OnError
 
@@ -118,7 +118,7 @@ class Step(_Node):
     @field_validator("step", mode="before")
     @classmethod
     def _reference(cls, target: Any) -> Any:
-        return reference(target) if is_protocol(target) else target
+        return current_reference(target) if is_protocol(target) else target
 
     @field_validator("step")
     @classmethod
@@ -315,7 +315,7 @@ def time_limit_s(node: Node) -> float | None:
 
 def default_name(node: _Node) -> str:
     if isinstance(node, Step):
-        return node.step.rpartition(":")[2].rpartition(".")[2]
+        return plain_name(node.step.rpartition(":")[2].partition("~")[0].rpartition(".")[2])
     return type(node).__name__.lower()
 
 

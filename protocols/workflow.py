@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from .binding import check_input, place
-from .check import check_tree
+from .check import check_tree, walk
 from .errors import InvalidInput
 from .policy import Supervision
 from .protocol import resolve
@@ -84,6 +84,11 @@ class Workflow(Definition):
     def hash(self) -> str:
         """SHA-256 of the tree's canonical form, hexadecimal."""
         return digest(self.to_dict())
+
+    @cached_property
+    def refs(self) -> tuple[str, ...]:
+        """References of all protocols in the tree."""
+        return tuple(sorted({node.step for _, node in walk(self.root, ("root",)) if isinstance(node, Step)}))
 
     def to_dict(self) -> dict[str, Any]:
         """The canonical form: what YAML and JSON files hold, names filled in, defaults left out."""

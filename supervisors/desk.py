@@ -51,7 +51,7 @@ class Desk:
         """cancel id: answered with the task's status then; a task that has ended stays as it is."""
         task = self._tasks.get(task_id)
         if task is not None and task.outcome is None:
-            undo = self._engine.plans[task.record.hash].undo_on_cancel
+            undo = self._engine.plans[task.hash].undo_on_cancel
             self._engine.take(task, Cancelled(self._world.now(), undo))
             status = "cancelled" if task.cancelled else task.status  # it may be failing, and take back what it did
             self._journal.write([], lambda: ask.reply(status))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..protocols.tree import Hierarchy, Step
 from ..protocols.values import Value
 from .backlog import Job
 from .family import Child
-from .plan import Plan, TierPlan
+from .plan import Build, Plan, TierPlan
 from .pool import Listener, Means, Pool
 from .ports import Timer
 from .shards import tier_shard
@@ -44,7 +45,7 @@ class Dispatcher:
         self._means = means
         self._world, self._settings, self._family = means.world, means.settings, means.family
         self._report, self._started, self._tell, self._tier_setup = report, started, tell, tier_setup
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[Build, Pool] = {}
         self._tiers: dict[str, Tier] = {}
         self._jobs: dict[Place, Job] = {}
         self._errands: dict[tuple[str, str], Tier] = {}
@@ -55,14 +56,39 @@ class Dispatcher:
         """Make pools and tiers for a plan; their actors start with the first work, or with `start`."""
         self._code.update(code)
         self._family.govern(self._settings.restarts.declared(plan.supervision))
+        search_path = list(plan.definition.get("search_path") or [])
         for ref in plan.refs:
-            if ref not in self._pools:
-                self._pools[ref] = Pool(self._means, plan.declarations[ref], self._listener())
-            self._pools[ref].use_code(self._code.get(ref), list(plan.definition.get("search_path") or []))
+            if plan.build(ref) not in self._pools:
+                self._new_pool(plan, ref)
+            for build, pool in self._pools.items():
+                if build.ref == ref:
+                    pool.use_code(self._carried(build, plan.build(ref)), search_path)
         for tier in plan.tiers:
             if tier.name not in self._tiers:
                 self._tiers[tier.name] = self._new_tier(tier)
         self._family.adopt(self._children(plan))
+
+    def _new_pool(self, plan: Plan, ref: str) -> Pool:
+        """Its hosts have addresses of their own, even beside another protocol of that name, or other code of this."""
+        build, declared = plan.build(ref), plan.declarations[ref]
+        labels = {pool.label for pool in self._pools.values()} | set(self._tiers) | {tier.name for tier in plan.tiers}
+        names = (f"{declared.name}~{n}" if n > 1 else declared.name for n in itertools.count(1))
+        label = next(name for name in names if name not in labels)
+        pool = self._pools[build] = Pool(self._means, declared, self._listener(), label, build.code)
+        return pool
+
+    def _carried(self, build: Build, newest: Build) -> bytes | None:
+        """The code that hosts of a build are given; where it is lost, that of the newest."""
+        return self._code.get(build.carried) or self._code.get(newest.carried)
+
+    def retire(self, plans: Iterable[Plan]) -> list[Child]:
+        """Forget the pools that none of these plans needs and that have nothing to do; returns their hosts."""
+        needed = {plan.build(ref) for plan in plans for ref in plan.refs}
+        gone = [build for build, pool in self._pools.items() if build not in needed and pool.is_idle]
+        return [host for build in gone for host in self._pools.pop(build).hosts]
+
+    async def end(self, children: list[Child], why: PodiumError) -> None:
+        await self._family.retire(children, why)
 
     def _listener(self) -> Listener:
         return Listener(
@@ -89,7 +115,7 @@ class Dispatcher:
     def _children(self, plan: Plan) -> list[Child]:
         children: list[Child] = []
         for name in plan.children:
-            children += self._pools[name].hosts if name in self._pools else [self._tiers[name]]
+            children += [self._tiers[name]] if name in self._tiers else self._pools[plan.build(name)].hosts
         return children
 
     def _new_tier(self, tier: TierPlan) -> Tier:
@@ -129,8 +155,9 @@ class Dispatcher:
         except ExpressionFailed as error:
             self._report(task, place, ["fail", Failure("invalid_input", f"limit_key: {error}").to_wire()])
             return
-        job = self._jobs[place] = Job(task, place, settings, key, place.losses)
-        self._pools[settings.ref].submit(job)
+        pool = self._pools[plan.build(settings.ref)]
+        job = self._jobs[place] = Job(task, place, settings, key, place.losses, pool=pool)
+        pool.submit(job)
 
     def _job_ended(self, job: Job, result: list[Value]) -> None:
         self._jobs.pop(job.place, None)
@@ -162,8 +189,8 @@ class Dispatcher:
         if timer is not None:
             timer.cancel()
         job = self._jobs.pop(place, None)
-        if job is not None:
-            self._pools[job.settings.ref].cancel(job)
+        if job is not None and job.pool is not None:
+            job.pool.cancel(job)
         tier = self._errands.pop((task.record.task_id, place.path), None)
         if tier is not None:
             tier.cancel(f"{task.record.task_id.partition('/')[0]}/{place.path}")
@@ -178,7 +205,7 @@ class Dispatcher:
         """Whether the step is at a host or a tier, or waits for something that exists."""
         job = self._jobs.get(place)
         if job is not None:
-            return self._pools[job.settings.ref].has(job)
+            return job.pool is not None and job.pool.has(job)
         return place in self._waits or (task.record.task_id, place.path) in self._errands
 
     def watch(self, task: TaskState, watcher: Callable[[Value], None]) -> None:

@@ -54,6 +54,8 @@ class Redriven:
     by: str
     """The request that asked for it: the same one that comes again is not to do it again."""
     at: float
+    hash: str = ""
+    """Of the version that it goes on with, if another than before: one with the same tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,8 @@ def _to_wire(event: Event) -> list[Value]:
         case StepBegan():
             return ["b", event.path, event.at]
         case Redriven():
-            return ["r", event.of, event.by, event.at]
+            redriven = ["r", event.of, event.by, event.at]
+            return [*redriven, event.hash] if event.hash else redriven
         case Dropped():
             return ["g", event.by, event.at]
         case Cancelled():
@@ -227,8 +230,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return StepFailed(path, Failure.from_wire(failure), retry_at, at, tuple(actions[0]) if actions else USUAL)
         case ["b", path, at]:
             return StepBegan(path, at)
-        case ["r", of, by, at]:
-            return Redriven(of, by, at)
+        case ["r", of, by, at, *hash]:
+            return Redriven(of, by, at, *hash)
         case ["g", by, at]:
             return Dropped(by, at)
         case ["c", at, undo]:

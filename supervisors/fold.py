@@ -47,7 +47,7 @@ def begin(
     place = Place(prefix, name, root, None)
     if place.is_leaf():
         place.path = prefix or name
-    task = TaskState(record, place)
+    task = TaskState(record, place, record.hash)
     folding = Folding(task, record.accepted_at)
     if timeout_s is not None:
         task.time = Time(record.accepted_at, timeout_s)
@@ -161,6 +161,7 @@ def _redrive(folding: Folding, event: Redriven) -> None:
     """What is parked begins again; in a task that continues another, everything that runs or has a time."""
     task = folding.task
     task.requests |= {event.by}
+    task.hash = event.hash or task.hash
     again = _unparked(task)
     if event.of is not None:
         task.origin, task.continues = task.origin or event.of, event.of

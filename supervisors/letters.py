@@ -77,7 +77,8 @@ class Letters:
             return id
         task = self._parked(id)
         if task is not None:
-            self._engine.take(task, Redriven(None, successor, self._world.now()))
+            newest = self._engine.newest(self._engine.plans[task.hash]).hash
+            self._engine.take(task, Redriven(None, successor, self._world.now(), newest if newest != task.hash else ""))
             return id
         events = await self._events(id)
         if _was_asked(events, successor):
@@ -99,10 +100,9 @@ class Letters:
         return [*without_the_failure(failed, root, prefix, kept), Redriven(failed.task_id, id, now)]
 
     def _continue(self, failed: TaskRecord, id: str, again: list[Event]) -> None:
-        now, plan = self._world.now(), self._engine.plans[failed.hash]
-        record = replace(
-            failed, task_id=id, key=None, status="running", accepted_at=now, finished_at=None, result=None, failure=None
-        )
+        now, plan = self._world.now(), self._engine.newest(self._engine.plans[failed.hash])
+        begins = {"task_id": id, "key": None, "status": "running", "accepted_at": now, "hash": plan.hash}
+        record = replace(failed, finished_at=None, result=None, failure=None, **begins)  # type: ignore[arg-type]
         task, effects = plan.begin(record)
         for event in again:
             effects = apply(task, event)

@@ -60,13 +60,15 @@ class Means:
 
 
 class Pool:
-    def __init__(self, means: Means, declared: Declaration, listener: Listener) -> None:
+    def __init__(self, means: Means, declared: Declaration, listener: Listener, label: str, fingerprint: str) -> None:
+        """`label` is its own among the pools of this supervisor; `fingerprint` is of the code that it runs."""
+        self.label, self._fingerprint = label, fingerprint
         self._world, self._settings = means.world, means.settings
         self._permits, self._family, self._guard = means.permits, means.family, means.guard
         self._declared, self._listener = declared, listener
-        self._backlog = Backlog(declared.name, self._permits, self._settings, self._feed)
+        self._backlog = Backlog(label, self._permits, self._settings, self._feed)
         self._lanes = Lanes(self._world, self._permits, self._backlog, self._has_room_ahead, self._send)
-        self.hosts = [self._new_host(f"{means.world.address}/{declared.name}-{n}") for n in range(declared.replicas)]
+        self.hosts = [self._new_host(f"{means.world.address}/{label}-{n}") for n in range(declared.replicas)]
         self._up = 0
         """Hosts that run."""
         self._code: bytes | None = None
@@ -85,12 +87,17 @@ class Pool:
     def describe(self) -> dict[str, Value]:
         return {
             "protocol": self._declared.ref,
+            "code": self._fingerprint[:12],
             "hosts": len(self.hosts),
             "up": self._up,
             "running": sum(len(host.jobs) for host in self.hosts),
             "queued": len(self._backlog),
             "blocked": self.blocked,
         }
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._backlog and not any(host.jobs for host in self.hosts)
 
     def use_code(self, code: bytes | None, search_path: list[str]) -> None:
         """Where hosts load the protocol from when they start next."""
@@ -271,7 +278,7 @@ class Pool:
 
     def _settle(self, job: Job, used: Mapping[str, float]) -> None:
         """What a run really used of its rates, against what it was granted."""
-        who = Who("", self._declared.name, job.task.record.user, "", job.key)
+        who = Who("", self.label, job.task.record.user, "", job.key)
         needs = job.settings.quotas
         self._permits.charge(who, {quota: amount - needs.get(quota, 0) for quota, amount in used.items()})
 
@@ -323,7 +330,7 @@ class Pool:
 
     def _count_places(self) -> None:
         self._up = sum(host.line is not None for host in self.hosts)
-        self._permits.set_places(self._declared.name, self._up * self._declared.concurrency)
+        self._permits.set_places(self.label, self._up * self._declared.concurrency)
 
     def _lost(self, host: Host, error: PodiumError) -> None:
         host.line = None

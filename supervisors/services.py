@@ -28,3 +28,5 @@ class Engine:
     """The tiers that may know a run "<task>/<path>"."""
     report_faults: Callable[[TaskState], None]
     """Say what went wrong in the fold of a task for a fault of ours."""
+    newest: Callable[[Plan], Plan]
+    """The version with the same tree that is in force, or the same."""

@@ -32,7 +32,7 @@ class Stalls:
         journal: Journal,
         tasks: Mapping[str, TaskState],
         has: Callable[[TaskState, Place], bool],
-        report: Callable[[str], None],
+        report: Callable[[str, Exception], object],
     ) -> None:
         """`tasks` are the open ones; `has` tells whether a step is at a host, or waits for something that exists;
         `report` is told of each task that stalls, once."""
@@ -46,11 +46,6 @@ class Stalls:
         stale = [Note(name, None) for name in notes if name.startswith(STUCK)]
         if stale:
             self._journal.write(stale)
-
-    async def keep_looking(self) -> None:
-        while True:
-            await self._world.sleep(LOOK_S)
-            self.look()
 
     def look(self) -> None:
         over = [id for id in self.found if id not in self._tasks or self._wrong(self._tasks[id]) is None]
@@ -84,7 +79,8 @@ class Stalls:
         self.found[id] = wrong
         self._journal.write([Note(STUCK + id, wrong)])
         LOG.error("task %s of workflow '%s' stalls: %s", id, task.record.workflow, wrong)
-        self._report(f"task {id} stalls: {wrong}")
+        problem = f"task {id} stalls: {wrong}"
+        self._report(problem, RuntimeError(problem))
 
     def _wrong(self, task: TaskState) -> str | None:
         """What keeps the task from ever going on; None for nothing."""

@@ -144,6 +144,8 @@ class TaskState:
 
     record: TaskRecord
     root: Place
+    hash: str = ""
+    """Of the version that it goes by."""
     order: int = 0
     """Of tasks accepted in the same instant."""
     running: dict[str, Place] = field(default_factory=dict)

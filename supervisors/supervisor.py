@@ -46,7 +46,7 @@ from .retries import Retries
 from .services import Engine
 from .settings import Governance
 from .shards import is_tier
-from .stalls import Stalls
+from .stalls import LOOK_S, Stalls
 from .state import Effect, Halt, Place, Run, TaskState
 from .takeover import Takeover
 from .tally import Tally
@@ -113,7 +113,7 @@ class Supervisor:
                 self._take(task, Abandoned(self._abandoned, self._world.now()))
         if not is_tier(setup["shard"]):
             self._world.background(self._retention.keep_sweeping(), "retention")
-        self._world.background(self._stalls.keep_looking(), "stalls")
+        self._world.background(self._keep_tidy(), "tidy")
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 
     def _open_doors(self, shard: str, resources: list[Any], notes: Mapping[str, Value]) -> None:
@@ -140,6 +140,7 @@ class Supervisor:
             self._carry_out,
             tiers_of,
             self._report_faults,
+            self._versions.newest,
         )
         watchers, emitted = self._watchers, self._record_emitted
         self._desk = Desk(world, journal, engine, self._dispatcher, watchers, emitted, self._quarantine)
@@ -152,7 +153,7 @@ class Supervisor:
         self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
         self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
-        self._stalls = Stalls(world, journal, self._tasks, self._dispatcher.has, self._stalled)
+        self._stalls = Stalls(world, journal, self._tasks, self._dispatcher.has, self._fault)
         self._stalls.forget(notes)
         self._gate = Gate(settings)
         self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
@@ -301,8 +302,12 @@ class Supervisor:
         report(what, error)
         return fault_of(error)
 
-    def _stalled(self, problem: str) -> None:
-        self._fault(problem, RuntimeError(problem))
+    async def _keep_tidy(self) -> None:
+        while True:
+            await self._world.sleep(LOOK_S)
+            self._stalls.look()
+            if len(self._plans) > 1:
+                await self._versions.retire({task.hash for task in self._tasks.values()})
 
     def _report_faults(self, task: TaskState) -> None:
         for error in task.faults:
@@ -337,7 +342,7 @@ class Supervisor:
     def _carry_out_one(self, task: TaskState, effect: Effect) -> None:
         if isinstance(effect, Run):
             if task.running.get(effect.place.path) is effect.place:
-                self._dispatcher.run(self._plans[task.record.hash], task, effect.place)
+                self._dispatcher.run(self._plans[task.hash], task, effect.place)
         elif isinstance(effect, Halt):
             self._dispatcher.halt(task, effect.place)
         else:
@@ -371,7 +376,7 @@ class Supervisor:
         self._accepted += 1
         task.order = self._accepted
         self._gate.opened(task.record)
-        self._lifecycle.opened(task, self._plans[task.record.hash].has_stages, self._world.now())
+        self._lifecycle.opened(task, self._plans[task.hash].has_stages, self._world.now())
 
     def _started(self, task: TaskState, place: Place) -> None:
         """A step was sent to a host, or to its tier."""

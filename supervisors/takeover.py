@@ -76,7 +76,7 @@ class Takeover:
         """Have the unfinished steps of tasks run. In a tier, those that are not in `keep` are cancelled."""
         for task in tasks:
             if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
-                undo = self._engine.plans[task.record.hash].undo_on_cancel
+                undo = self._engine.plans[task.hash].undo_on_cancel
                 self._engine.take(task, Cancelled(self._world.now(), undo))
             else:
                 self._go_on(task)
@@ -84,7 +84,7 @@ class Takeover:
     def _go_on(self, task: TaskState) -> None:
         if task.outcome is not None:
             self._journal.write([self._engine.entry(task, [])], partial(self._engine.carry_out, task, []))
-        plan = self._engine.plans[task.record.hash]
+        plan = self._engine.plans[task.hash]
         for place in list(task.running.values()):
             if place.began:
                 message = "its supervisor died while it ran, and it is to run at most once"
