@@ -13,9 +13,7 @@ from pydantic import ValidationError
 from ..protocols.check import walk
 from ..protocols.errors import InvalidDefinition, PodiumError
 from ..protocols.tree import Step
-from ..protocols.values import pack
-from ..protocols.workflow import Workflow
-from ..supervisors.plan import Plan
+from ..supervisors.plan import Plan, tree_of, version_hash
 
 
 def check_definition(definition: Any) -> None:
@@ -24,15 +22,16 @@ def check_definition(definition: Any) -> None:
         raise InvalidDefinition(problem="a definition is a mapping with a name", path="definition")
     try:
         plan = Plan(definition)
-        workflow = {key: definition.get(key) for key in ("name", "version", "root", "shards")}
-        Workflow.from_trusted(workflow)
+        tree = tree_of(definition).hash
     except PodiumError:
         raise
     except (ValidationError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         problem = f"workflow '{str(definition['name'])[:64]}' cannot be governed: {type(error).__name__}: {error}"
         raise InvalidDefinition(problem=problem, path="definition") from error
     _check_declared(plan)
-    pack(definition)
+    if plan.tree != tree or plan.hash != version_hash(tree, definition["protocols"], plan.code):
+        problem = f"the hash of '{plan.name}' is not that of what it holds: make the definition with this Podium"
+        raise InvalidDefinition(problem=problem, path="definition.hash")
 
 
 def _check_declared(plan: Plan) -> None:

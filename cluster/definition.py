@@ -11,8 +11,8 @@ from ..protocols.binding import schemas_of, settle_hints
 from ..protocols.errors import InvalidDefinition
 from ..protocols.protocol import ProtocolLike, declaration_of, resolve
 from ..protocols.tree import Node, Sequence, Step
-from ..protocols.values import digest
 from ..protocols.workflow import Workflow
+from ..supervisors.plan import version_hash
 from .sources import fingerprint_of
 
 
@@ -26,7 +26,7 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
     tree = workflow.to_dict()
     declared = {ref: declaration_of(target) for ref, target in targets.items()}
     code = {ref: fingerprint_of(target, _root_of(ref, target)) for ref, target in targets.items()}
-    spare = {ref: each.model_dump(mode="json", exclude_defaults=True) for ref, each in declared.items()}
+    protocols = {ref: each.model_dump(mode="json") for ref, each in declared.items()}
     return {
         "name": workflow.name,
         "version": workflow.version,
@@ -34,7 +34,7 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "interface": interface_of(workflow),
         "when_left": workflow.when_left,
         "needs_tasks": workflow.needs_tasks,
-        "hash": digest([workflow.hash, spare, code]),
+        "hash": version_hash(workflow.hash, protocols, code),
         "tree": workflow.hash,
         "code": code,
         "root": tree["root"],
@@ -44,7 +44,7 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "undo_on_cancel": workflow.undo_on_cancel,
         "when_down": workflow.when_down,
         "shards": workflow.shards,
-        "protocols": {ref: each.model_dump(mode="json") for ref, each in declared.items()},
+        "protocols": protocols,
         "search_path": sorted({root for ref in targets if (root := import_root(ref))}),
     }
 

@@ -142,7 +142,7 @@ class Plan:
         code = {ref: self.code[ref] for ref in protocols if ref in self.code}
         tree = digest(root)
         own = {"root": root, "protocols": protocols, "supervision": None, "timeout_s": None, "tree": tree, "code": code}
-        own["hash"] = digest([tree, _spare(protocols), code]) if code else tree
+        own["hash"] = version_hash(tree, protocols, code)
         return {**self.definition, **own, "undo_on_cancel": True}
 
 
@@ -166,12 +166,25 @@ def _settings(step: Step, declared: Declaration) -> StepSettings:
     )
 
 
-def _spare(protocols: Mapping[str, Any]) -> dict[str, Any]:
-    """Declarations without defaults: a later Podium, with more settings, gives the same."""
-    return {
+def version_hash(tree: str, protocols: Mapping[str, Any], code: Mapping[str, str]) -> str:
+    """Of a version: of its tree, of what its protocols declare, and of their code.
+
+    Declarations count without defaults, so that a later Podium with more settings gives the same. Definitions of before
+    0.1 knew no code: their hash is that of the tree.
+    """
+    if not code:
+        return tree
+    spare = {
         ref: Declaration.model_validate(declared).model_dump(mode="json", exclude_defaults=True)
         for ref, declared in protocols.items()
     }
+    return digest([tree, spare, code])
+
+
+def tree_of(definition: Mapping[str, Any]) -> Workflow:
+    """The workflow that a definition is of. Raises pydantic's ValidationError, or InvalidDefinition."""
+    fields = Workflow.model_fields.keys() & definition.keys()
+    return Workflow.from_trusted({name: definition[name] for name in fields})
 
 
 def has_breakers(definition: Mapping[str, Any]) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..protocols.errors import EngineClosed, FixTheCall
+from ..protocols.errors import EngineClosed
 from ..protocols.tree import Node
 from ..protocols.values import Value
 from .dispatch import Dispatcher
+from .faults import report
 from .plan import Plan, TierPlan
 from .ports import Journal, Note
 from .settings import Governance
@@ -28,14 +29,16 @@ class Versions:
         """Hash of the version in force."""
         self._roots: dict[str, Node] = {}
         """By the hash of the tree."""
-        self._trees: dict[str, Any] = {}
 
     def recall(self, notes: Mapping[str, Any], newer: list[Any], code: Mapping[str, bytes]) -> None:
         """Take in what the shard knows, the one in force last, and `newer` ones that it may have missed."""
         stored = [value for name, value in notes.items() if name.startswith(_DEFINITION)]
         stored.sort(key=lambda definition: bool(definition["hash"] == notes.get(_CURRENT)))
         for definition in [*stored, *newer]:
-            self.define(definition, code)
+            try:
+                self.define(definition, code)
+            except Exception as error:  # its tasks are set aside, and those of other versions go on
+                report(f"version {definition.get('hash')} cannot be governed", error)
 
     def define(self, definition: Mapping[str, Any], code: Mapping[str, bytes], in_force: bool = True) -> Plan:
         """Take a version in. Versions with the same tree share their nodes, so that an open task can go by each."""
@@ -52,12 +55,8 @@ class Versions:
         return plan
 
     def _planned(self, definition: Mapping[str, Any]) -> Plan:
-        tree = definition.get("tree") or definition["hash"]
+        tree = str(definition.get("tree") or definition["hash"])
         plan = Plan(definition, self._roots.get(tree))
-        if plan.definition["root"] != self._trees.setdefault(tree, plan.definition["root"]):
-            raise FixTheCall(
-                f"version {plan.hash[:12]} of '{plan.name}' is here with another tree: deploy it under its own hash"
-            )
         self._roots[tree] = plan.root
         return plan
 
