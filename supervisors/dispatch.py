@@ -35,13 +35,14 @@ class Dispatcher:
         tell: Callable[[TaskState, Place, list[Value]], None],
         note_beginning: Callable[[TaskState, Place, Callable[[], None]], None],
         tier_setup: Callable[[TierPlan], Mapping[str, Any]],
+        check_clock: Callable[[], None],
     ) -> None:
         """`report` gets results, `started` what was sent on, `tell` what else happened to a step: ["lost"],
         ["chunk", …], ["log", …], or in a nested Hierarchy: ["below", event].
 
         `note_beginning` calls back when it is durable that an at-most-once step may have run.
         """
-        self._note_beginning = note_beginning
+        self._note_beginning, self._check_clock = note_beginning, check_clock
         self._means = means
         self._world, self._settings, self._family = means.world, means.settings, means.family
         self._report, self._started, self._tell, self._tier_setup = report, started, tell, tier_setup
@@ -92,7 +93,7 @@ class Dispatcher:
 
     def _listener(self) -> Listener:
         return Listener(
-            message=_message,
+            message=self._message,
             begins=lambda job, go: self._note_beginning(job.task, job.place, go),
             started=lambda job: self._started(job.task, job.place),
             chunk=lambda job, chunk: self._tell(job.task, job.place, chunk),
@@ -136,7 +137,10 @@ class Dispatcher:
 
     def run(self, plan: Plan, task: TaskState, place: Place, recovered: bool = False) -> None:
         """Have the attempt at `place` run, not before its time."""
-        delay_s = min(place.not_before - self._world.now(), place.wait_s) if place.wait_s > 0 else 0.0
+        delay_s = 0.0
+        if place.wait_s > 0:
+            self._check_clock()
+            delay_s = min(place.not_before - self._world.now(), place.wait_s)
         if delay_s > 0:
             again = partial(self._run_now, plan, task, place, recovered)
             self._waits[place] = self._world.call_later(delay_s, again)
@@ -195,6 +199,18 @@ class Dispatcher:
         if tier is not None:
             tier.cancel(f"{task.record.task_id.partition('/')[0]}/{place.path}")
 
+    def _message(self, job: Job, lane: int | None, ticket: str | None) -> list[Value]:
+        """As `actors/host.py` reads it."""
+        record, place, settings = job.task.record, job.place, job.settings
+        due_at, left_s = job.task.due_at(place), None
+        if due_at is not None:
+            self._check_clock()
+            left_s = (job.task.due_at(place) or due_at) - self._world.now()
+        times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, left_s]
+        task_id = record.task_id.partition("/")[0]
+        origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]
+        return [task_id, place.path, place.attempt, record.user, place.input, times, origin, lane, ticket]
+
     def is_started(self, task: TaskState, place: Place) -> bool:
         """Whether the step has been sent to a host or to its tier."""
         job = self._jobs.get(place)
@@ -232,12 +248,3 @@ class Dispatcher:
     async def close(self, why: PodiumError) -> None:
         """Stop all children, the last started first."""
         await self._family.end(why)
-
-
-def _message(job: Job, lane: int | None, ticket: str | None) -> list[Value]:
-    """As `actors/host.py` reads it."""
-    record, place, settings = job.task.record, job.place, job.settings
-    times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, job.task.due_at(place)]
-    task_id = record.task_id.partition("/")[0]
-    origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]
-    return [task_id, place.path, place.attempt, record.user, place.input, times, origin, lane, ticket]

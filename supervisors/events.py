@@ -159,6 +159,14 @@ class Overdue:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Skewed:
+    """The clock was set forward by `by_s`, or back if that is below 0: what has a time keeps what is left of it."""
+
+    by_s: float
+    at: float
+
+
 Event: TypeAlias = (
     StepFinished
     | StepFailed
@@ -174,8 +182,9 @@ Event: TypeAlias = (
     | Emitted
     | Relayed
     | Restarted
+    | Skewed
 )
-OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped)
+OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed)
 """Those that have no path."""
 
 
@@ -220,6 +229,8 @@ def _to_wire(event: Event) -> list[Value]:
             return ["d", event.timeout_s, event.at]
         case Overdue():
             return ["o", event.limit_s, event.at]
+        case Skewed():
+            return ["k", event.by_s, event.at]
 
 
 def _from_wire(wire: list[Value]) -> Event:
@@ -252,4 +263,6 @@ def _from_wire(wire: list[Value]) -> Event:
             return Due(timeout_s, at)
         case ["o", limit_s, at]:
             return Overdue(limit_s, at)
+        case ["k", by_s, at]:
+            return Skewed(by_s, at)
     raise ValueError(f"unknown event {str(wire)[:80]}")

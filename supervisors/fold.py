@@ -23,6 +23,7 @@ from .events import (
     Redriven,
     Relayed,
     Restarted,
+    Skewed,
     StepBegan,
     StepFailed,
     StepFinished,
@@ -115,6 +116,8 @@ def _take_in(folding: Folding, event: Event) -> None:
         case StepBegan():
             if event.path in task.running:
                 task.running[event.path].began = True
+        case Skewed():
+            _skew(folding, event.by_s)
         case Redriven():
             _redrive(folding, event)
         case Dropped():
@@ -193,6 +196,19 @@ def _drop(folding: Folding, event: Dropped) -> None:
         assert place.parked is not None
         folding.ended.append((place, Outcome(failure=place.parked)))
         place.actions = ()
+
+
+def _skew(folding: Folding, by_s: float) -> None:
+    task = folding.task
+    if task.time is not None:
+        task.time = task.time.moved(by_s)
+        folding.effects.append(Alarm(None))
+    for place in task.timed.values():
+        assert place.time is not None
+        place.time = place.time.moved(by_s)
+        folding.effects.append(Alarm(place))
+    for place in task.running.values():
+        place.not_before += by_s
 
 
 def _begin_times_anew(folding: Folding, now: float) -> None:

@@ -22,7 +22,7 @@ from ..protocols.blame import fault_of
 from ..protocols.errors import FixTheCall, NotFound, PodiumError
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
-from .events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, unpack_events
+from .events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, Skewed, unpack_events
 from .faults import report
 from .fold import UNDO, apply
 from .ports import DISMISSED, Ask, Change, Found, Journal, NewTask, Note, World
@@ -96,7 +96,7 @@ class Letters:
         if any(UNDO in getattr(event, "path", "") for event in events):
             return [replace(event, at=now) for event in events if isinstance(event, Due)]
         root, prefix = self._engine.plans[failed.hash].root, failed.task_id.partition("/")[2]
-        kept: list[Event] = [event for event in events if not isinstance(event, Emitted | Relayed | Restarted)]
+        kept: list[Event] = [event for event in events if not isinstance(event, Emitted | Relayed | Restarted | Skewed)]
         return [*without_the_failure(failed, root, prefix, kept), Redriven(failed.task_id, id, now)]
 
     def _continue(self, failed: TaskRecord, id: str, again: list[Event]) -> None:

@@ -139,6 +139,10 @@ class World(Protocol):
     def monotonic(self) -> float:
         """Seconds that never jump: for waiting and measuring."""
 
+    def clock(self) -> tuple[str, float]:
+        """Which boot of which machine this is, and UTC less the machine's monotonic clock, in seconds: it changes when
+        the clock is set."""
+
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
 
     async def sleep(self, delay_s: float) -> None: ...

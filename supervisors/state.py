@@ -24,6 +24,10 @@ class Time(NamedTuple):
     def until(self) -> float:
         return self.since + self.limit_s
 
+    def moved(self, by_s: float) -> Time:
+        """The same, after the clock was set forward by so much."""
+        return Time(self.since + by_s, self.limit_s)
+
     def left_s(self, now: float) -> float:
         """Seconds from now; a clock that was set back gives no more than there were."""
         return max(0.0, min(self.until - now, self.limit_s))

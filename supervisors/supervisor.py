@@ -17,15 +17,15 @@ from typing import Any
 from ..protocols.blame import fault_of
 from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
 from ..protocols.outcomes import Failure, Outcome
-from ..protocols.tree import Step
 from ..protocols.values import Value
 from .accepting import Accepting
 from .alarms import Alarms
+from .clock import Clock
 from .desk import Desk
 from .dispatch import Dispatcher
 from .emissions import Emissions
 from .entries import entry_of, is_parked_or_was, standing
-from .events import Abandoned, Event, StepBegan, StepFailed, StepLost
+from .events import Abandoned, Event, StepBegan, StepFailed
 from .family import Family
 from .faults import report, shielded
 from .fold import apply
@@ -35,6 +35,7 @@ from .intake import Intake
 from .last_words import LastWords
 from .letters import Letters
 from .lifecycle import Lifecycle
+from .live import Live
 from .permits import Permits
 from .plan import Plan
 from .pool import Means
@@ -84,6 +85,7 @@ class Supervisor:
         self._quarantine: Quarantine
         self._takeover: Takeover
         self._stalls: Stalls
+        self._clock: Clock
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
         """setup: shard, settings, resources (see Permits), definitions, code, keep, abandon.
@@ -106,7 +108,9 @@ class Supervisor:
         if self._abandoned is None:
             if any(plan.uses_quotas for plan in self._plans.values()):
                 self._permits.connect()
-            self._takeover.resume(self._takeover.fold(tasks), setup.get("keep"))
+            found = self._takeover.fold(tasks)
+            self._clock.check()
+            self._takeover.resume(found, setup.get("keep"))
             await self._dispatcher.wake_busy_tiers(setup["shard"])
         else:
             for task in self._takeover.fold(tasks):
@@ -125,8 +129,10 @@ class Supervisor:
         guard = Guard(world, resources[0], shard, journal.epoch, settings.lease_s)
         means = Means(world, settings, self._permits, guard, family)
         tier_setup = partial(self._versions.tier_setup, shard, resources, settings)
+        live = Live(world, journal, self._watchers, self._take)
+        clock = self._clock = Clock(world, journal, notes, self._tasks, self._take)
         self._dispatcher = Dispatcher(
-            means, self._step_ended, self._started, self._said, self._note_beginning, tier_setup
+            means, self._step_ended, live.started, live.said, self._note_beginning, tier_setup, clock.check
         )
         self._quarantine = Quarantine(world, journal, notes, self._watchers.ended)
         self._versions.dispatcher = self._dispatcher
@@ -146,7 +152,8 @@ class Supervisor:
         self._desk = Desk(world, journal, engine, self._dispatcher, watchers, emitted, self._quarantine)
         self._retries = Retries(world, settings, self._plans)
         self._emissions = Emissions(world, settings.max_emitted_bytes, self._record_emitted, self._watchers.tell)
-        self._alarms = Alarms(world, self._tasks, self._take, self._retries.late)
+        live.dispatcher, live.desk, live.emissions = self._dispatcher, self._desk, self._emissions
+        self._alarms = Alarms(world, self._tasks, self._take, self._retries.late, clock.check)
         self._takeover = Takeover(
             world, journal, engine, self._dispatcher, self._alarms, self._quarantine, self._step_ended
         )
@@ -305,6 +312,7 @@ class Supervisor:
     async def _keep_tidy(self) -> None:
         while True:
             await self._world.sleep(LOOK_S)
+            self._clock.check()
             self._stalls.look()
             if len(self._plans) > 1:
                 await self._versions.retire({task.hash for task in self._tasks.values()})
@@ -377,24 +385,3 @@ class Supervisor:
         task.order = self._accepted
         self._gate.opened(task.record)
         self._lifecycle.opened(task, self._plans[task.hash].has_stages, self._world.now())
-
-    def _started(self, task: TaskState, place: Place) -> None:
-        """A step was sent to a host, or to its tier."""
-        if task.record.status == "pending":
-            self._journal.write([standing(task, "running")])
-        if self._watchers.is_watched(task.record.task_id):
-            self._watchers.live(task, place, "started", self._world.now())
-            if not isinstance(place.node, Step):
-                self._dispatcher.watch(task, partial(self._desk.relay, task))
-
-    def _said(self, task: TaskState, place: Place, told: list[Value]) -> None:
-        """What a step, or what runs it, has to say before it ends."""
-        match told:
-            case ["lost"]:
-                self._take(task, StepLost(place.path, self._world.now()))
-            case ["chunk", value]:
-                self._emissions.add(task, place, value)
-            case ["below", event]:
-                self._emissions.relay(task, place, event)
-            case [kind, *value]:
-                self._watchers.live(task, place, kind, self._world.now(), value)
