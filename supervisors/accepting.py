@@ -36,6 +36,8 @@ class Accepting:
         self._engine.report_faults(task)
         if any(isinstance(effect, Run) and _needs_permits(plan, effect.place) for effect in effects):
             task.record = record = replace(record, status="pending")
+        if task.parked and task.outcome is None:
+            task.record = record = replace(record, status="parked")
         self._engine.keep(task)
         changes: list[Change] = [NewTask(record, submission.payload_digest)]
         if submission.timeout_s is not None:

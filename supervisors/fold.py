@@ -171,14 +171,13 @@ def _redrive(folding: Folding, event: Redriven) -> None:
         _begin_times_anew(folding, event.at)
         again += _those_to_run(task)
     for place in again:
-        is_new = place.parked is not None and place.parked.code == "expression"
         place.attempt, place.losses, place.began, place.emitted, place.not_before = 1, 0, False, False, 0.0
         place.fallbacks, place.failed, place.actions, place.parked = 0, False, USUAL, None
         place.children.clear()
-        if is_new:
-            folding.open(place, place.input)
-        else:
+        if place.is_mapped:
             folding.run(place)
+        else:
+            folding.open(place, place.given)
 
 
 def _those_to_run(task: TaskState) -> list[Place]:

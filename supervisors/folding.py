@@ -170,9 +170,10 @@ class Folding:
                     self.ended.append((place, move.outcome))
 
     def open(self, place: Place, input: Value) -> None:
-        place.opened_at, place.input = self.at, input
+        place.opened_at, place.input, place.given = self.at, input, input
         if place.node.with_ is not None and not self.map_input(place, place.node.with_):
             return
+        place.is_mapped = True
         if place.is_leaf():
             self.run(place)
         else:

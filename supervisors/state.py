@@ -47,6 +47,10 @@ class Place:
     node: Node
     parent: Place | None
     input: Value = None
+    given: Value = None
+    """What its input was before its `with`."""
+    is_mapped: bool = False
+    """Whether `input` is what its `with` made of that."""
     outcome: Outcome | None = None
     children: dict[str, Place] = field(default_factory=dict)
     """Runs below that their mode still needs, by label."""
@@ -97,7 +101,8 @@ class Place:
         return isinstance(self.node, Step) or (isinstance(self.node, Hierarchy) and self.parent is not None)
 
     def scope(self) -> dict[str, Value]:
-        """All outputs visible at this place, the nearest of each name."""
+        """All outputs visible to what is directly below, the nearest of each name. What stands in for a node is below
+        it, so it sees what was done in it."""
         visible: dict[str, Value] = {}
         place: Place | None = self
         while place is not None:
@@ -106,11 +111,11 @@ class Place:
         return visible
 
     def task_input(self) -> Value:
-        """What `task` means in expressions: the input of the whole tree."""
+        """What `task` means in expressions: what the whole tree was given."""
         place = self
         while place.parent is not None:
             place = place.parent
-        return place.input
+        return place.given
 
     def is_over(self) -> bool:
         """Whether it, or a node around it, has its outcome."""
