@@ -215,24 +215,21 @@ class Near:
     def _frames(self, items: list[list[Value]]) -> list[tuple[int, bytes]]:
         """One frame, or several if it would be too large; a message that fits none, or cannot be packed, is answered
         so, and no other is lost with it."""
+        number = self._frame_number + 1
         try:
-            frame = self._packed(items)
+            frame = pack([self._session, number, list(self._calls), self._received, items])
+            if len(frame) > self._limits.frame_bytes:
+                raise InvalidInput(problem=f"a message of {len(frame)} bytes, the limit is {self._limits.frame_bytes}")
         except InvalidInput as error:
             if len(items) == 1:
                 self._answer(items[0][0], Reply(error=error))
                 return self._frames([])
             middle = len(items) // 2
             return self._frames(items[:middle]) + self._frames(items[middle:])
-        self._frame_number += 1
+        self._frame_number = number
         self.counts.frames += 1
         self.counts.messages += len(items)
-        return [(self._frame_number, frame)]
-
-    def _packed(self, items: list[list[Value]]) -> bytes:
-        frame = pack([self._session, self._frame_number + 1, list(self._calls), self._received, items])
-        if len(frame) > self._limits.frame_bytes:
-            raise InvalidInput(problem=f"a message of {len(frame)} bytes, the limit is {self._limits.frame_bytes}")
-        return frame
+        return [(number, frame)]
 
     def _send(self, number: int, frame: bytes, resends: int) -> None:
         if self._lost is None:

@@ -49,27 +49,23 @@ class Folding:
             if self.task.outcome is not None or place.is_over():
                 continue
             try:
-                self.follow(place, outcome)
+                self.task.timed.pop(place.path, None)
+                if outcome.failure is not None and self.stand_in(place, outcome.failure):
+                    continue
+                place.outcome = outcome
+                parent = place.parent
+                if outcome.failure is None:
+                    self.succeeded(place)
+                if place.undoes is not None:
+                    self.undo_next()
+                elif parent is None:
+                    self.end(outcome)
+                elif parent.outcome is None and place.stands_in_for is not None:
+                    self.ended.append((parent, outcome))
+                elif parent.outcome is None:
+                    self.perform(parent, _FOLLOWING[type(parent.node)](parent, place))
             except Exception as error:
                 self.broke(place, error)
-
-    def follow(self, place: Place, outcome: Outcome) -> None:
-        """What follows from the end of one run."""
-        self.task.timed.pop(place.path, None)
-        if outcome.failure is not None and self.stand_in(place, outcome.failure):
-            return
-        place.outcome = outcome
-        parent = place.parent
-        if outcome.failure is None:
-            self.succeeded(place)
-        if place.undoes is not None:
-            self.undo_next()
-        elif parent is None:
-            self.end(outcome)
-        elif parent.outcome is None and place.stands_in_for is not None:
-            self.ended.append((parent, outcome))
-        elif parent.outcome is None:
-            self.perform(parent, _FOLLOWING[type(parent.node)](parent, place))
 
     def broke(self, place: Place, error: Exception) -> None:
         """A fault of ours in what follows from the end of a run: the node around it fails; without one, the task."""
