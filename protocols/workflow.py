@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from .binding import check_input, place
@@ -19,6 +18,7 @@ from .quantities import Seconds
 from .schemas import misfit
 from .tree import Definition, Node, Sequence, Step
 from .values import Value, digest
+from .yaml_core import dumped
 
 RESERVED = frozenset({"coordinator", "resources"})
 """Names that are Podium's own: its journal of that name is not a workflow's."""
@@ -95,7 +95,7 @@ class Workflow(Definition):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return dumped(self.to_dict())
 
     @classmethod
     def from_trusted(cls, data: Mapping[str, Any]) -> Workflow:
