@@ -45,7 +45,7 @@ class _Reading:
 
     def _mark(self) -> yaml.Mark:
         line = bisect_right(self._lines, self._at) - 1
-        return yaml.Mark(None, self._at, line, self._at - self._lines[line], None, None)
+        return yaml.Mark("", self._at, line, self._at - self._lines[line], None, 0)
 
     def _skip(self) -> None:
         found = _SPACE.match(self._text, self._at)

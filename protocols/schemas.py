@@ -36,7 +36,7 @@ def misfit(value: Any, schema: Mapping[str, Any]) -> tuple[tuple[str | int, ...]
     Nothing is fetched: a reference that leaves the schema, leads nowhere or goes round for ever is the misfit then.
     """
     import jsonschema  # noqa: PLC0415  (50 ms, and few processes meet a schema)
-    from jsonschema_specifications import REGISTRY  # noqa: PLC0415
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # noqa: PLC0415
     from referencing.exceptions import Unresolvable  # noqa: PLC0415
 
     try:

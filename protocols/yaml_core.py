@@ -41,7 +41,7 @@ class Unreadable(ValueError):
 class Loader(yaml.CSafeLoader):
     """Composes nodes with the tags of the core schema; `value_of` makes values of them."""
 
-    yaml_implicit_resolvers: Mapping[Any, Any] = {}
+    yaml_implicit_resolvers: dict[Any, Any] = {}
 
 
 class Dumper(yaml.SafeDumper):
