@@ -13,12 +13,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from .binding import place
 from .check import Flawed
 from .decoding import without_mark
 from .errors import InvalidDefinition
 from .json_nodes import NotJson, json_nodes
 from .tree import explain, real_loc
 from .workflow import Workflow
+from .workflow_schema import unlike_schema
 from .yaml_core import Loader, Unreadable, value_of
 
 MAX_FILE_BYTES = 1024 * 1024
@@ -48,7 +50,7 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
             where=f"{source}:1:1",
         )
     try:
-        return Workflow.model_validate(data)
+        workflow = Workflow.model_validate(data)
     except Flawed as error:
         raise InvalidDefinition(
             problem=error.problem, path=error.path, where=_position(node, error.loc, source)
@@ -57,6 +59,11 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
         first = explain(error, "")
         loc = real_loc(error.errors(include_url=False)[0]["loc"])
         raise InvalidDefinition(problem=first.problem, path=first.path, where=_position(node, loc, source)) from error
+    unlike = unlike_schema(data)
+    if unlike is not None:
+        loc, problem = unlike
+        raise InvalidDefinition(problem=problem, path=place("", loc).lstrip("."), where=_position(node, loc, source))
+    return workflow
 
 
 def _value(node: yaml.Node, source: str) -> Any:

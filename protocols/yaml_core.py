@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -41,7 +41,7 @@ class Unreadable(ValueError):
 class Loader(yaml.CSafeLoader):
     """Composes nodes with the tags of the core schema; `value_of` makes values of them."""
 
-    yaml_implicit_resolvers: dict[Any, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}  # type: ignore[misc]  # its base names no ClassVar
 
 
 class Dumper(yaml.SafeDumper):

@@ -27,7 +27,7 @@ from ...protocols.errors import (
     WaitTimedOut,
 )
 from ...protocols.outcomes import OPEN, TERMINAL, Criticality, TaskRecord
-from ...protocols.workflow import Workflow
+from ...protocols.workflow_schema import workflow_schema
 from ...supervisors.history import step_rows
 from ..client import Engine, Task, connect
 from ..cluster_file import running_cluster
@@ -280,7 +280,7 @@ def validate(source: Source, output: Output = "table") -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of workflow files, for editors."""
-    print(json.dumps(Workflow.model_json_schema(by_alias=True), indent=2))
+    print(json.dumps(workflow_schema(), indent=2))
 
 
 @app.command()
