@@ -41,6 +41,17 @@ def json_form(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
+def not_finite_in(value: Any) -> tuple[str | int, ...] | None:
+    """Where the first number is that JSON cannot hold, in what a lenient reader has made of JSON; None if all can."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ()
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if (found := not_finite_in(item)) is not None:
+            return key, *found
+    return None
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON (RFC 8259) of any value; see the head of this module for what JSON itself cannot hold."""
     return json.dumps(json_form(value), indent=indent, ensure_ascii=False, allow_nan=False)
@@ -78,4 +89,4 @@ def _rfc3339(moment: datetime) -> str:
     return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
 
 
-__all__ = ["NOT_FINITE", "finite", "from_json", "json_form", "to_json"]
+__all__ = ["NOT_FINITE", "finite", "from_json", "json_form", "not_finite_in", "to_json"]

@@ -344,6 +344,36 @@ def test_numbers_of_any_size_end_their_own_call(tmp_path, tool, arguments):
     run(work())
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments", "where"),
+    [
+        ("double", '{"n": NaN}', "arguments.n"),
+        ("double", '{"n": 1, "more": [{"x": -Infinity}]}', "arguments.more[0].x"),
+        ("wait_task", '{"task_id": "t-1", "timeout_s": NaN}', "arguments.timeout_s"),
+        ("double", '{"n": 1e999}', "arguments.n"),
+    ],
+)
+def test_a_number_that_json_has_not_is_refused_with_its_place(tmp_path, tool, arguments, where):
+    async def work():
+        async with served(tmp_path, DOUBLE) as (url, _):
+            ours = "io.modelcontextprotocol"
+            meta = json.dumps({f"{ours}/protocolVersion": "2026-07-28", f"{ours}/clientCapabilities": {}})
+            params = f'{{"name": "{tool}", "arguments": {arguments}, "_meta": {meta}}}'
+            headers = {
+                "Authorization": f"Bearer {token_of(tmp_path, 'ada')}",
+                "Accept": "application/json, text/event-stream",
+                "Content-Type": "application/json",
+                "MCP-Protocol-Version": "2026-07-28",
+                "Mcp-Method": "tools/call",
+                "Mcp-Name": tool,
+            }
+            body = f'{{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {params}}}'
+            async with httpx2.AsyncClient(timeout=30) as http:
+                return (await http.post(url, content=body, headers=headers)).text
+
+    assert where in run(work())
+
+
 def test_the_schemas_of_the_shipped_tools_have_no_choice_at_the_top(tmp_path):
     async def work():
         async with served(tmp_path, DOUBLE) as (url, _), client_of(url, token_of(tmp_path, "ada")) as client:

@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 from ....protocols.binding import place
 from ....protocols.check import walk
 from ....protocols.errors import InvalidInput
-from ....protocols.json_forms import json_form, to_json
+from ....protocols.json_forms import json_form, not_finite_in, to_json
 from ....protocols.outcomes import TaskRecord, TaskStatus
 from ....protocols.requests.pipelines import NAME as ASK
 from ....protocols.requests.request import Request
@@ -99,6 +99,10 @@ def check_task_tool(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    odd = not_finite_in(arguments)
+    if odd is not None:
+        problem = "NaN and Infinity are no numbers of JSON; where they are meant, they are sent as texts"
+        raise InvalidInput(problem=problem, path=place("arguments", odd))
     found = misfit(dict(arguments), schema)
     if found is not None:
         raise InvalidInput(problem=found[1], path=place("arguments", found[0]))
