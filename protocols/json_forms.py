@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
-from .values import Value
+from .errors import InvalidInput
+from .values import Value, check_value
 
 NOT_FINITE = "^(NaN|-?Infinity)$"
 """Pattern of the texts that stand for numbers which are not finite."""
@@ -39,6 +40,25 @@ def json_form(value: Any) -> Any:
     if isinstance(value, datetime):
         return _rfc3339(value)
     return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def writable(value: Value) -> Value:
+    """A value of a definition, as a file says it: dates as texts. Raises ValueError for what no file can say."""
+    try:
+        plain = check_value(value, "value")
+    except InvalidInput as error:
+        raise ValueError(str(error)) from error
+    return _written(plain)
+
+
+def _written(value: Value) -> Value:
+    if isinstance(value, dict):
+        return {_key(key): _written(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_written(item) for item in value]
+    if isinstance(value, bytes):
+        raise ValueError("bytes have no form in a file; write what makes them")
+    return _rfc3339(value) if isinstance(value, datetime) else value
 
 
 def not_finite_in(value: Any) -> tuple[str | int, ...] | None:
@@ -89,4 +109,4 @@ def _rfc3339(moment: datetime) -> str:
     return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
 
 
-__all__ = ["NOT_FINITE", "finite", "from_json", "json_form", "not_finite_in", "to_json"]
+__all__ = ["NOT_FINITE", "finite", "from_json", "json_form", "not_finite_in", "to_json", "writable"]

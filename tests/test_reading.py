@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import UTC, datetime
 
 import pytest
 
@@ -183,6 +184,20 @@ def test_a_json_file_that_is_neither_json_nor_yaml_is_told_what_is_no_json(text,
 def test_a_json_file_may_have_what_yaml_adds():
     text = "{name: w, # a remark\n root: 'tests.sample:add',}"
     assert read_workflow(text, "f.json").name == "w"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {"a": [-math.inf]}, (1, 2), datetime(2026, 1, 2, tzinfo=UTC)])
+def test_a_constant_is_the_same_in_python_and_in_a_file(value):
+    workflow = Workflow("w", Sequence(Step(sample.add, otherwise={"value": value})))
+    again = read_workflow(workflow.to_yaml())
+    assert again.hash == workflow.hash
+    assert repr(again.root.sequence[0].otherwise) == repr(workflow.root.sequence[0].otherwise)
+
+
+@pytest.mark.parametrize("value", [b"\xff", {"a": b""}, 2**70, "\ud800", object(), {("a", "b"): 1}])
+def test_a_constant_that_no_file_can_hold_is_refused_when_it_is_made(value):
+    with pytest.raises(InvalidDefinition, match="value"):
+        Step(sample.add, otherwise={"value": value})
 
 
 TEXTS = [
