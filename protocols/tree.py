@@ -27,6 +27,7 @@ from pydantic import (
 
 from .binding import place
 from .errors import InvalidDefinition
+from .json_forms import writable
 from .policy import RetryPolicy, Supervision
 from .protocol import current_reference, is_protocol, plain_name
 from .quantities import Count, Seconds
@@ -44,7 +45,7 @@ _KINDS = ("step", "sequence", "parallel", "each", "hierarchy", "adaptive")
 class Definition(BaseModel):
     """Frozen, strict about unknown keys; errors of the Python constructors are InvalidDefinition."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants")
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -62,6 +63,11 @@ class Constant(Definition):
     value: Any = None
     missing: str | None = None
     """What a result lacks that was made with it: it says `degraded`, and this. By default the name of the node."""
+
+    @field_validator("value")
+    @classmethod
+    def _is_writable(cls, value: Any) -> Any:
+        return writable(value)
 
 
 class _Node(Definition):

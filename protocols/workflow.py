@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from .binding import check_input, place
@@ -16,9 +15,10 @@ from .errors import InvalidInput
 from .policy import Supervision
 from .protocol import resolve
 from .quantities import Seconds
-from .schemas import misfit
+from .schemas import check_own, misfit
 from .tree import Definition, Node, Sequence, Step
 from .values import Value, digest
+from .yaml_core import dumped
 
 RESERVED = frozenset({"coordinator", "resources"})
 """Names that are Podium's own: its journal of that name is not a workflow's."""
@@ -65,7 +65,7 @@ class Workflow(Definition):
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             schema = schema.model_json_schema()
         if schema is not None:
-            _check_schema(schema)
+            check_own(schema)
         return schema
 
     @field_validator("name")
@@ -95,7 +95,7 @@ class Workflow(Definition):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return dumped(self.to_dict())
 
     @classmethod
     def from_trusted(cls, data: Mapping[str, Any]) -> Workflow:
@@ -116,15 +116,6 @@ class Workflow(Definition):
         while isinstance(first, Sequence) and first.with_ is None:
             first = first.sequence[0]
         return first.step if isinstance(first, Step) and first.with_ is None else None
-
-
-def _check_schema(schema: Any) -> None:
-    import jsonschema  # noqa: PLC0415  (50 ms, and few workflows have a schema)
-
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise ValueError(f"not a JSON Schema: {error.message}") from error
 
 
 def _validate(schema: Mapping[str, Any], value: Value) -> None:

@@ -6,9 +6,7 @@ standard output as it grows; what it lacks, and how it came about, to standard e
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ...protocols.decoding import decoded
 from ...protocols.errors import InvalidInput, PodiumError, WaitTimedOut
+from ...protocols.json_forms import from_json
+from ...protocols.json_forms import to_json as compact_json
 from ...protocols.library.front import pipeline_of
 from ...protocols.outcomes import TaskEvent
 from ...protocols.requests.grants import requests_config
@@ -28,6 +29,7 @@ from ..asking import plan_of, recorded_s, request_of
 from ..client import Task, connect
 from ..config import Settings, load_settings
 from ..store.reading import FileReader
+from .inputs import standard_input
 from .live import Listener
 from .options import is_running
 from .view import error_console, lack, seconds, to_json
@@ -50,7 +52,7 @@ class Ask:
 
     @property
     def text(self) -> str:
-        return sys.stdin.read() if self.question == "-" else self.question
+        return standard_input() if self.question == "-" else self.question
 
     def fields(self) -> dict[str, Any]:
         """Fields of the request, those that were given."""
@@ -107,15 +109,15 @@ def foresee(asked: Ask, data: Path | None, output: str, user: str | None) -> Non
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return decoded(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(problem=f"cannot be read: {error}", path=str(path)) from error
 
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(_read(path))
-    except ValueError as error:
+        return from_json(_read(path))
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(problem=f"not JSON: {error}", path=str(path)) from error
 
 
@@ -204,7 +206,7 @@ def _print_plan(console: Console, route: Route, made: RequestPlan, recorded: lis
         table.add_row(name, step.state or "", ", ".join(step.after), needs)
     console.print(table)
     for call in made.calls:
-        console.print(f"tool {call.tool}: {json.dumps(dict(call.arguments), ensure_ascii=False)}", markup=False)
+        console.print(f"tool {call.tool}: {compact_json(dict(call.arguments))}", markup=False)
     for name, why in made.refused.items():
         console.print(f"not used: {name}: {why}", markup=False, style="yellow")
     taken = made.estimate if recorded is None else estimate(recorded)

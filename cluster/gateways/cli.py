@@ -27,7 +27,7 @@ from ...protocols.errors import (
     WaitTimedOut,
 )
 from ...protocols.outcomes import OPEN, TERMINAL, Criticality, TaskRecord
-from ...protocols.workflow import Workflow
+from ...protocols.workflow_schema import workflow_schema
 from ...supervisors.history import step_rows
 from ..client import Engine, Task, connect
 from ..cluster_file import running_cluster
@@ -39,7 +39,7 @@ from .ask import ask, plan
 from .breakers import breakers
 from .dead import dead
 from .doctor import doctor
-from .inputs import read_input
+from .inputs import read_input, standard_input
 from .limits import limits
 from .live import follow
 from .options import Data, Output
@@ -107,7 +107,7 @@ def run(
 ) -> None:
     """Run a workflow on one input and print its result."""
     workflow = load_workflow(source)
-    value = read_input(input or [], sys.stdin.read)
+    value = read_input(input or [], standard_input)
     with _engine(data, user, limits, in_process) as engine:
         task = engine.submit(
             workflow, value, key=key, priority=priority, criticality=criticality, timeout_s=task_timeout
@@ -136,7 +136,7 @@ def submit(
 ) -> None:
     """Submit a task and print its id; when this returns, the task is durable."""
     workflow = load_workflow(source)
-    value = read_input(input or [], sys.stdin.read)
+    value = read_input(input or [], standard_input)
     with _engine(data, user) as engine:
         task = engine.submit(
             workflow, value, key=key, priority=priority, criticality=criticality, timeout_s=task_timeout
@@ -280,7 +280,7 @@ def validate(source: Source, output: Output = "table") -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of workflow files, for editors."""
-    print(json.dumps(Workflow.model_json_schema(by_alias=True), indent=2))
+    print(json.dumps(workflow_schema(), indent=2))
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ...protocols.json_forms import to_json
 from ...supervisors.gate import SHOW_USERS
 from ...supervisors.tally import quantile_s
 from ..client import connect
@@ -32,7 +32,7 @@ def top(data: Data = None, every: Every = 2.0, times: Times = None, output: Outp
     try:
         if output == "json":
             for status in _looks(data, every, times):
-                print(json.dumps(status), flush=True)
+                print(to_json(status), flush=True)
         else:
             _show(_looks(data, every, times))
     except KeyboardInterrupt:

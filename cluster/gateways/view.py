@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from datetime import datetime
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from ...protocols.json_forms import to_json as compact_json
 from ...protocols.outcomes import TaskEvent, TaskRecord
 from ...protocols.values import Value
 from ...supervisors.history import StepRow
@@ -33,7 +33,7 @@ MAX_SIBLINGS = 12
 
 
 def to_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    return compact_json(value, indent=2)
 
 
 def task_table(records: list[TaskRecord]) -> Table:

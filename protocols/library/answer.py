@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 from ..binding import place
 from ..context import Context
 from ..errors import InvalidInput
+from ..json_forms import from_json, to_json
 from ..protocol import protocol
 from ..schemas import misfit
 from .context import Assembled, assembled
@@ -102,7 +102,7 @@ def context_of(plan: Planned, context: Mapping[str, Any] | None, sources: Mappin
 def json_in(text: str) -> Any:
     """The JSON value of a text, with or without a code fence around it. Raises ValueError."""
     fenced = re.search(r"```(?:json)?\s*\n(.*?)```", text, re.DOTALL)
-    return json.loads(fenced.group(1) if fenced else text)
+    return from_json(fenced.group(1) if fenced else text)
 
 
 def why_misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
@@ -122,7 +122,7 @@ def _as_data(answer: Answer, schema: Mapping[str, Any]) -> Answer:
     if problem is not None:
         how = "an answer of quotations" if answer.model is None else "the model's answer"
         raise InvalidInput(problem=f"{how} does not fit the schema: {problem}", path="answer_schema")
-    return answer.model_copy(update={"value": value, "text": json.dumps(value, ensure_ascii=False)})
+    return answer.model_copy(update={"value": value, "text": to_json(value)})
 
 
 def _run_of(outcome: Mapping[str, Any]) -> ToolRun:

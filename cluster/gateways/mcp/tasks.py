@@ -61,7 +61,7 @@ def created(record: TaskRecord, keep_s: float) -> dict[str, Any]:
     return {"resultType": "task", **_facts(record, "working", keep_s)}
 
 
-def detailed(stored: StoredTask, keep_s: float) -> dict[str, Any]:
+def detailed(stored: StoredTask, keep_s: float, page_chars: int) -> dict[str, Any]:
     """What `tasks/get` gives."""
     record = stored.record
     if record.status == "parked":
@@ -74,7 +74,7 @@ def detailed(stored: StoredTask, keep_s: float) -> dict[str, Any]:
     if record.failure is not None and record.failure.code in PROTOCOL_FAILURES:
         error = {"code": types.INTERNAL_ERROR, "message": record.failure.message}
         return {"resultType": "complete", **_facts(record, "failed", keep_s), "error": error}
-    result = result_of(record).model_dump(mode="json", by_alias=True, exclude_none=True)
+    result = result_of(record, page_chars).model_dump(mode="json", by_alias=True, exclude_none=True)
     return {"resultType": "complete", **_facts(record, "completed", keep_s), "result": result}
 
 
