@@ -47,8 +47,6 @@ from .quoting import NO_MODEL, quotation, why_no_model
 
 DRAIN_S = 0.2
 """How long the end of a reply is waited for after its last word, so that its connection can be used again."""
-_BROKEN = ("error", "abort", "network_error", "insufficient_system_resource")
-"""Reasons to finish that are failures of a server's."""
 
 
 class ToQuote(BaseModel):
@@ -122,7 +120,7 @@ class Model(Protocol):
                         yield delta
         if delta := heard.end():
             yield delta
-        if (heard.finish is None and not reader.done) or heard.finish in _BROKEN:
+        if not heard.is_whole(reader.done):
             raise ModelCutOff(f"{endpoint.where} stopped in the middle, after {len(heard.text)} characters")
 
     def _reply(self, endpoint: _Endpoint, body: Mapping[str, Any]) -> Any:
@@ -181,8 +179,8 @@ class _Endpoint:
         except (openai.APITimeoutError, httpx.TimeoutException) as error:
             raise ModelStalled(f"nothing came from {self.where} for {self.silence_s:g} s") from error
         except openai.APIStatusError as error:
-            said = _body_of(error)
-            raise self.failure(error.status_code, said, retry_after_s(error, time.time())) from error
+            failure = self.failure(error.status_code, _body_of(error), retry_after_s(error, time.time()))
+            raise failure from None  # its cause would repeat what was said, with the key
         except (openai.APIError, httpx.RequestError, OSError) as error:
             if isinstance(error, ModelError):
                 raise

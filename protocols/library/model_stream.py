@@ -23,6 +23,8 @@ MAX_PIECE_BYTES = 16 * 1024 * 1024
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _THOUGHTS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """What encloses the reasoning of models whose server does not take it out of the text."""
+_BROKEN = ("error", "abort", "network_error", "insufficient_system_resource")
+"""Reasons to finish that are failures of a server's."""
 
 
 class Reader:
@@ -185,6 +187,14 @@ class Heard:
         self.text += added
         self.thought |= self._plain.thought
         return added
+
+    def is_whole(self, done: bool) -> bool:
+        """Whether the reply came to its own end.
+
+        Args:
+            done: whether it said that it is at its end, which some say without a reason.
+        """
+        return self.finish not in _BROKEN and (self.finish is not None or done)
 
     def _hear(self, choice: Mapping[str, Any]) -> str:
         delta = choice.get("delta")
