@@ -340,10 +340,17 @@ def test_calls_are_put_together_from_whatever_comes(pieces, out):
     assert calls == out and all(ids) and len(set(ids)) == len(ids)
 
 
-@pytest.mark.parametrize("arguments", ['{"x": ', "[1]", '{"x": NaN}', "3", "[" * 100_000])
+@pytest.mark.parametrize(
+    "arguments", ['{"x": ', "[1]", '{"x": 1180591620717411303424}', '{"x": NaN}', "3", "[" * 100_000]
+)
 def test_arguments_that_are_none_are_malformed(arguments):
     with pytest.raises(ModelMalformed):
         calls_of(_call("a", arguments, index=0))
+
+
+def test_what_a_call_has_to_carry_is_a_value_too():
+    with pytest.raises(ModelMalformed):
+        calls_of(_call("a", "{}", index=0, extra_content={"signature": 2**70}))
 
 
 def test_ids_that_come_twice_are_told_apart():

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .model_errors import ModelMalformed
+from ..errors import InvalidInput
+from ..values import check_value
+from .model_errors import ModelMalformed, encodable
 
 
 @dataclass(slots=True)
@@ -32,13 +34,14 @@ class HeardCall:
             arguments = _value(self.arguments)
             if isinstance(arguments, str):
                 arguments = _value(arguments)
-        except (ValueError, RecursionError) as error:
-            problem = f"the model called {self.name!r} with what is no JSON: {self.arguments[:200]}"
+            check_value([arguments, self.extra], "arguments")
+        except (InvalidInput, ValueError, RecursionError) as error:
+            problem = f"the model called {self.name!r} with what is no value: {encodable(self.arguments[:200])}"
             raise ModelMalformed(problem) from error
         if arguments is None:
             arguments = {}
         if not isinstance(arguments, dict) or not self.name:
-            raise ModelMalformed(f"the model called a tool in a form that is none: {self.arguments[:200]}")
+            raise ModelMalformed(f"the model called a tool in a form that is none: {encodable(self.arguments[:200])}")
         return arguments
 
     @property
@@ -125,8 +128,3 @@ def _value(text: str) -> Any:
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no number of JSON")
-
-
-def encodable(text: str) -> str:
-    """The text with halves of a character joined, and those that have no other half replaced."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -152,8 +152,13 @@ def said_in(body: Any) -> str:
             break
         found = next((found[key] for key in ("error", "message", "detail", "msg") if found.get(key)), str(dict(found)))
     text = found if isinstance(found, str) else _whole(found, lower=False)
-    text = " ".join(text.split())
+    text = encodable(" ".join(text.split()))
     return text if len(text) <= SAID_CHARS else f"{text[:SAID_CHARS]}…"
+
+
+def encodable(text: str) -> str:
+    """The text with halves of a character joined, and those that have no other half replaced."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _refused(

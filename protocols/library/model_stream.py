@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .model_calls import Calls, encodable
-from .model_errors import ModelMalformed, ModelNotFound
+from .model_calls import Calls
+from .model_errors import ModelMalformed, ModelNotFound, encodable
 
 MAX_PIECE_BYTES = 16 * 1024 * 1024
 """Of one event of a stream, or of a reply that is none; a bigger one is refused."""
@@ -185,6 +185,7 @@ class Heard:
         """The text that was held back until it was known to be some."""
         added = self._plain.end()
         self.text += added
+        self.refusal = encodable(self.refusal)
         self.thought |= self._plain.thought
         return added
 
