@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
@@ -34,6 +34,9 @@ from .ended import Ended, result_of
 from .session import new_session
 from .stream import Reading
 from .world import new_event_loop
+
+if TYPE_CHECKING:
+    from .request_state import RequestState
 
 
 class BaseTask:
@@ -54,6 +57,14 @@ class BaseTask:
         if self._end is not None and self._end.done() and self._end.exception() is None:
             return self._end.result().status  # type: ignore[return-value]
         return self.record.status
+
+    @property
+    def request_state(self) -> RequestState | None:
+        """Of a task that answers a request: its state and since when, read now; None of any other task."""
+        from .request_state import request_state  # noqa: PLC0415  (its reading of requests is not for everybody)
+
+        stored = self._core.reader.find_task(self.id)
+        return None if stored is None else request_state(stored)
 
     def __repr__(self) -> str:
         return f"<task {self.id} of {self.workflow}>"
