@@ -77,9 +77,10 @@ async def finish(ctx: Context, input: ToFinish) -> dict[str, Any]:
     runs = [_run_of(outcome) for outcome in input.results]
     missing = {f"tool {name}": why for name, why in input.plan.plan.refused.items()}
     missing |= context.missing
-    missing |= {f"tool {run.tool}": run.error for run in runs if run.error is not None}
     model = input.model if str(input.model.get("text", "")).strip() else _without_text(input, input.plan, context)
     missing |= model.get("missing", {})
+    said = set(missing.values())
+    missing |= {f"tool {run.tool}": run.error for run in runs if run.error is not None and run.error not in said}
     answer = Answer(
         text=model["text"].strip(),
         sources=[Source.model_validate(each) for each in model.get("sources", [])][:MAX_SOURCES],

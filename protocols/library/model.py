@@ -28,7 +28,7 @@ from ..requests.grants import ModelSettings, requests_config
 from ..retry_after import retry_after_s
 from .answer import context_of
 from .builtin import SHIPPED_TOOLS
-from .model_asking import ToAnswer, question_of, said_by_tools
+from .model_asking import ToAnswer, failed_tools, question_of, said_by_tools
 from .model_errors import (
     ModelCutOff,
     ModelError,
@@ -258,7 +258,7 @@ def _quoted(ctx: Context, input: ToAnswer, why: str, missing: dict[str, str]) ->
         "question": question,
         "sources": sources,
         "tokens": {},
-        "missing": missing,
+        "missing": failed_tools(input) | missing,
     }
 
 

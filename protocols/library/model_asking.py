@@ -45,6 +45,8 @@ class ToAnswer(BaseModel):
     """Instead of the request's text: a part of it."""
     parts: list[dict[str, Any]] | None = None
     """What members of a team found out: {"question", "text", "sources"} each."""
+    lacked: dict[str, str] = {}
+    """What the turn before this one was missing."""
 
 
 @dataclass(slots=True)
@@ -138,6 +140,25 @@ def said_by_tools(input: ToAnswer) -> list[tuple[str, str]]:
     """Name and text of the tools that ran."""
     outputs = [outcome["output"] for outcome in input.results if outcome.get("output")]
     return [(str(output["tool"]), str(output["text"])[:MAX_RESULT_CHARS]) for output in outputs]
+
+
+def failed_tools(input: ToAnswer) -> dict[str, str]:
+    """Tools that failed in this turn or one before it, and have not run since, with what they said; as `missing`."""
+    found = {what: why for what, why in input.lacked.items() if what.startswith("tool ")}
+    for name, _ in said_by_tools(input):
+        found.pop(f"tool {name}", None)
+    for name, outcome in zip(_called(input), input.results, strict=False):
+        if outcome.get("error"):
+            message = str(outcome["error"].get("message", ""))
+            found[f"tool {name}"] = message.removeprefix(f"tool {name}: ")
+    return found
+
+
+def _called(input: ToAnswer) -> list[str]:
+    """The tools that the results are of, in their order: as planned, or as the model called them."""
+    if not input.before:
+        return [call.tool for call in input.plan.plan.calls]
+    return [str(call["function"]["name"]) for call in input.before[-1].get("tool_calls", [])]
 
 
 def has_passage(messages: list[dict[str, Any]], path: str, line: int, end_line: int) -> bool:

@@ -18,6 +18,7 @@ from .context import CHARS_PER_TOKEN, Passage
 from .model_asking import (
     Parameters,
     ToAnswer,
+    failed_tools,
     has_passage,
     is_last_turn,
     messages_of,
@@ -157,7 +158,7 @@ class Talk:
 
     def _missing(self) -> dict[str, str]:
         """What the answer lacks."""
-        heard, found = self.heard, self.parameters.missing(self.offered)
+        heard, found = self.heard, self.parameters.missing(self.offered) | failed_tools(self.input)
         if heard.finish in _LENGTH:
             found["end"] = "the answer reached its limit of tokens"
         elif _is_filter(heard.finish):
