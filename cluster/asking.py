@@ -34,7 +34,8 @@ def workflow_of(settings: Settings) -> Workflow:
     config = requests_config(settings.config)
     if config.router.rules:
         router_from(config.router)
-    return ask_workflow({} if config.pipelines is None else own_pipelines(str(Path(config.pipelines).resolve())))
+    own = {} if config.pipelines is None else own_pipelines(str(Path(config.pipelines).resolve()))
+    return ask_workflow(own, operation_s=config.operation_s)
 
 
 def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:

@@ -45,9 +45,9 @@ def why_no_model(error: Mapping[str, Any] | None) -> tuple[str, str]:
     """Why there is no answer of the model, as the sentence before the quotations, and in short.
 
     Args:
-        error: the failure, {"message", "kind"}; None if it is not known.
+        error: the failure, {"message", "kind", "code"}; None if it is not known.
     """
-    reached = error is not None and error.get("kind") in ANSWERLESS
+    reached = error is not None and (error.get("kind") in ANSWERLESS or error.get("code") == "timeout")
     what = "gave no answer" if reached else "could not be reached"
     reason = "" if error is None else f": {' '.join(str(error.get('message', '')).split())}"
     return f"The model {what}, {INSTEAD}", f"it {what}{reason}"

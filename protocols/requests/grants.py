@@ -25,6 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import InvalidSetting
 
+OPERATION_S = 30.0
+"""Longest time of one long operation of a request, by the first design document."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -156,6 +158,8 @@ class RequestsConfig(BaseModel):
     tools: Mapping[str, ToolSpec] = {}
     model: ModelSettings = ModelSettings()
     router: RouterSettings = RouterSettings()
+    operation_s: Annotated[float, Field(ge=0, le=86_400)] = OPERATION_S
+    """Longest time of one attempt of a step that has no time-out of its own: a call of the model, say. 0: none."""
     pipelines: str | None = None
     """Folder of pipelines that take the place of shipped ones with the same name."""
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 from ..errors import InvalidDefinition
+from ..protocol import declaration_of, resolve
 from ..reading import read_workflow
-from ..tree import END, Adaptive, Node, Rule, Step
+from ..tree import END, Adaptive, Hierarchy, Node, Parallel, Rule, Step
 from ..tree import Sequence as InOrder
 from ..workflow import Workflow
+from .grants import OPERATION_S
 from .machine import HOOK, STAGES, State, check_pipeline, stage_named
 from .request import REQUEST_TYPES, RequestType
 
@@ -39,7 +42,9 @@ def shipped_pipelines() -> Mapping[RequestType, Workflow]:
 
 
 def ask_workflow(
-    own: Mapping[RequestType, Workflow] | None = None, hooks: Mapping[State, Step] | None = None
+    own: Mapping[RequestType, Workflow] | None = None,
+    hooks: Mapping[State, Step] | None = None,
+    operation_s: float = OPERATION_S,
 ) -> Workflow:
     """The workflow that answers requests.
 
@@ -47,6 +52,7 @@ def ask_workflow(
         own: pipelines that take the place of shipped ones.
         hooks: steps to run before a state is entered, in every pipeline. They get the stage's input and pass on what
             they return; one that fails keeps the request from entering the state, as any failed step would.
+        operation_s: longest time of one attempt of a step that says nothing of its own about that; 0 is no bound.
 
     Raises:
         InvalidDefinition: a pipeline makes a transition that the machine forbids, or a hook is for a state that no node
@@ -64,8 +70,43 @@ def ask_workflow(
         check_pipeline(pipeline.root, f"pipeline {type}")
         nodes[type] = _hooked(pipeline.root, hooks or {}).model_copy(update={"name": None})
         rules.append(Rule(after="route", when=f"output.route.type == '{type}'", to=type))
+    if operation_s:
+        nodes = _each(nodes, operation_s)
     adaptive = Adaptive(nodes, start="route", rules=(*rules, Rule(to=END)), max_visits=1)
     return Workflow(NAME, adaptive, description="Answers requests: routed to the pipeline of their type.")
+
+
+def bounded(node: Node, operation_s: float) -> Node:
+    """The tree with a time-out of an attempt for each step that has none, neither here nor by its protocol. Who has one
+    of silence only is meant to go on."""
+    changed: dict[str, Any] = {"fallback": tuple(bounded(other, operation_s) for other in node.fallback)}
+    match node:
+        case Step():
+            if not _is_bounded(node):
+                changed["timeout_s"] = operation_s
+        case InOrder():
+            changed["sequence"] = tuple(bounded(child, operation_s) for child in node.sequence)
+        case Parallel():
+            changed["parallel"] = node.parallel and _each(node.parallel, operation_s)
+            changed["do"] = node.do and bounded(node.do, operation_s)
+        case Hierarchy():
+            changed["hierarchy"] = bounded(node.hierarchy, operation_s)
+            changed["team"] = _each(node.team, operation_s)
+        case Adaptive():
+            changed["adaptive"] = _each(node.adaptive, operation_s)
+    return node.model_copy(update=changed)
+
+
+def _is_bounded(step: Step) -> bool:
+    try:
+        declared = declaration_of(resolve(step.step))
+    except LookupError:  # whoever submits the workflow is told so, with its place
+        return True
+    return any((step.timeout_s, step.idle_timeout_s, declared.timeout_s, declared.idle_timeout_s))
+
+
+def _each(nodes: Mapping[str, Node], operation_s: float) -> dict[str, Node]:
+    return {label: bounded(node, operation_s) for label, node in nodes.items()}
 
 
 def _hooked(root: Node, hooks: Mapping[State, Step]) -> Node:
