@@ -230,6 +230,7 @@ class Engine:
         priority: int = 0,
         user: str | None = None,
         timeout_s: float | None = None,
+        hooks: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Task:
         """Submit a request to the workflow `ask`; the task's result is an `Answer` as a dict (docs/requests.md).
@@ -238,12 +239,19 @@ class Engine:
 
         Args:
             request: a text, or a whole request.
+            hooks: by state, what runs before the request enters it, after what `config.requests.hooks` says: a
+                protocol, `module:name`, a step, or a list of them (docs/requests.md). Such requests are tasks of a
+                workflow of their own, `ask_` and a number.
             fields: of the request: root, session, type, tools, stream, attachments, answer_schema, limits.
 
         Raises:
             InvalidInput: names the field. What the user may not touch fails the task instead.
         """
         workflow, input = self._core.asked(request, fields)
+        if hooks:
+            from .asking import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
+
+            workflow = workflow_of(self.settings, hooks)
         return self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
 
     def task(self, task_id: str) -> Task:

@@ -40,11 +40,11 @@ def request_state(stored: StoredTask) -> RequestState | None:
 
 def request_states(reader: Reader, records: Iterable[TaskRecord]) -> dict[str, RequestState]:
     """By task id, of those among these tasks that answer requests. Only of open ones the journal is read; ended ones
-    are recognized by the name of their workflow."""
+    are recognized by the name of their workflow (`ask`, and with hooks of their own `ask_…`)."""
     found: dict[str, RequestState] = {}
     for record in records:
         if record.status in TERMINAL:
-            if record.workflow == NAME:
+            if record.workflow == NAME or record.workflow.startswith(f"{NAME}_"):
                 found[record.task_id] = RequestState(record.status, record.finished_at or record.accepted_at)  # type: ignore[arg-type]
         elif (stored := reader.find_task(record.task_id)) is not None and (state := request_state(stored)) is not None:
             found[record.task_id] = state

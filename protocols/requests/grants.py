@@ -160,6 +160,8 @@ class RequestsConfig(BaseModel):
     router: RouterSettings = RouterSettings()
     operation_s: Annotated[float, Field(ge=0, le=86_400)] = OPERATION_S
     """Longest time of one attempt of a step that has no time-out of its own: a call of the model, say. 0: none."""
+    hooks: Mapping[str, Any] = {}
+    """By state, what runs before a request enters it: `module:name` of a protocol, a step, or a list of them."""
     pipelines: str | None = None
     """Folder of pipelines that take the place of shipped ones with the same name."""
 
