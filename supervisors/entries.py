@@ -7,6 +7,7 @@ from dataclasses import replace
 from ..protocols.outcomes import TaskStatus
 from ..protocols.values import pack
 from .events import Event, pack_events
+from .lacking import lacking
 from .ports import Closing, Entry, Standing
 from .state import TaskState
 from .watchers import count_told
@@ -36,7 +37,7 @@ def _closed(task: TaskState, now: float) -> Closing:
     assert task.outcome is not None
     failure = task.outcome.failure
     status: TaskStatus = task.status  # type: ignore[assignment]
-    lacks = {} if failure else task.root.degraded
+    lacks = {} if failure else lacking(task)
     task.record = task.record.ended(status, now, task.outcome.output, failure, lacks)
     trouble = failure.to_wire() if failure else lacks
     return Closing(status, now, None if failure else pack(task.outcome.output), pack(trouble) if trouble else None)
