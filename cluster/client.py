@@ -19,7 +19,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
@@ -35,6 +35,9 @@ from .ended import Ended, result_of
 from .session import new_session
 from .stream import Reading
 from .world import new_event_loop
+
+if TYPE_CHECKING:
+    from .request_state import RequestState
 
 LEAVE_S = 2.0
 """How long `close` waits for what goes on although it was cancelled, as a step may in a cluster in this process."""
@@ -60,6 +63,14 @@ class BaseTask:
         if self._end is not None and self._end.done() and self._end.exception() is None:
             return self._end.result().status  # type: ignore[return-value]
         return self.record.status
+
+    @property
+    def request_state(self) -> RequestState | None:
+        """Of a task that answers a request: its state and since when, read now; None of any other task."""
+        from .request_state import request_state  # noqa: PLC0415  (its reading of requests is not for everybody)
+
+        stored = self._core.reader.find_task(self.id)
+        return None if stored is None else request_state(stored)
 
     def __repr__(self) -> str:
         return f"<task {self.id} of {self.workflow}>"
@@ -232,6 +243,7 @@ class Engine:
         priority: int = 0,
         user: str | None = None,
         timeout_s: float | None = None,
+        hooks: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Task:
         """Submit a request to the workflow `ask`; the task's result is an `Answer` as a dict (docs/requests.md).
@@ -240,12 +252,19 @@ class Engine:
 
         Args:
             request: a text, or a whole request.
+            hooks: by state, what runs before the request enters it, after what `config.requests.hooks` says: a
+                protocol, `module:name`, a step, or a list of them (docs/requests.md). Such requests are tasks of a
+                workflow of their own, `ask_` and a number.
             fields: of the request: root, session, type, tools, stream, attachments, answer_schema, limits.
 
         Raises:
             InvalidInput: names the field. What the user may not touch fails the task instead.
         """
         workflow, input = self._core.asked(request, fields)
+        if hooks:
+            from .asking import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
+
+            workflow = workflow_of(self.settings, hooks)
         return self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
 
     def task(self, task_id: str) -> Task:

@@ -127,10 +127,15 @@ class AsyncEngine:
         priority: int = 0,
         user: str | None = None,
         timeout_s: float | None = None,
+        hooks: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> AsyncTask:
         """As `Engine.ask`."""
         workflow, input = self._core.asked(request, fields)
+        if hooks:
+            from .asking import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
+
+            workflow = workflow_of(self.settings, hooks)
         return await self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
 
     async def submit_to(

@@ -8,6 +8,7 @@ from ..protocols.errors import InvalidInput
 from ..protocols.outcomes import Failure, Outcome, TaskStatus
 from ..protocols.values import MAX_VALUE_BYTES, pack
 from .events import Event, pack_events
+from .lacking import lacking
 from .ports import Closing, Entry, Standing
 from .state import TaskState
 from .watchers import count_told
@@ -42,7 +43,7 @@ def _closed(task: TaskState, now: float, max_value_bytes: int) -> Closing:
     result = None if task.outcome.failure else _packed_result(task, max_value_bytes)
     failure = task.outcome.failure
     status: TaskStatus = task.status  # type: ignore[assignment]
-    lacks = {} if failure else task.root.degraded
+    lacks = {} if failure else lacking(task)
     task.record = task.record.ended(status, now, task.outcome.output, failure, lacks)
     trouble = failure.to_wire() if failure else lacks
     return Closing(status, now, result, pack(trouble) if trouble else None)

@@ -33,6 +33,7 @@ from ..client import Engine, Task, connect
 from ..cluster_file import running_cluster
 from ..config import Settings, load_settings, parse_limits
 from ..loading import load_workflow
+from ..request_state import RequestState, request_state, request_states
 from ..store.reading import FileReader
 from . import daemon
 from .ask import ask, plan
@@ -162,11 +163,13 @@ def ps(
         raise typer.BadParameter(
             f"'{status}' is not one of {', '.join(sorted(OPEN | TERMINAL))}", param_hint="--status"
         )
-    records = FileReader(_settings(data).data).list_tasks(status, workflow, user, limit)  # type: ignore[arg-type]
+    reader = FileReader(_settings(data).data)
+    records = reader.list_tasks(status, workflow, user, limit)  # type: ignore[arg-type]
+    states = request_states(reader, records)
     if output == "json":
-        print(to_json([record.to_json() for record in records]))
+        print(to_json([_with_state(record, states.get(record.task_id)) for record in records]))
     elif records:
-        Console().print(task_table(records))
+        Console().print(task_table(records, {id: state.state for id, state in states.items()}))
     else:
         error_console().print("No tasks.")
 
@@ -181,22 +184,30 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
     record = stored.record
     parts = [stored, *reader.subtasks(task_id)]
     rows = [row for part in parts for row in step_rows(part.record, part.definition, part.bodies)]
+    state = request_state(stored)
     if output == "json":
-        print(to_json(record.to_json() | {"steps": [row.to_json() for row in rows]}))
+        print(to_json(_with_state(record, state) | {"steps": [row.to_json() for row in rows]}))
         return
     tree = StepTree(f"[bold]{record.workflow}[/] {record.task_id} {record.status}")
     for row in rows:
         tree.put(row)
     console = Console(highlight=False)
     console.print(tree.render(record.finished_at or max((row.opened_at for row in rows), default=0.0)))
-    _print_facts(console, record)
+    _print_facts(console, record, state)
 
 
 dead.command("show")(show)
 
 
-def _print_facts(console: Console, record: TaskRecord) -> None:
+def _with_state(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
+    """The record as JSON; of a request with `request`: {"state", "updated_at"}."""
+    return record.to_json() | ({} if state is None else {"request": state.to_json()})
+
+
+def _print_facts(console: Console, record: TaskRecord, state: RequestState | None) -> None:
     console.print(f"accepted {local_time(record.accepted_at)}, user {record.user}, priority {record.priority}")
+    if state is not None and record.finished_at is None:
+        console.print(f"request {state.state} since {local_time(state.updated_at)}")
     if record.finished_at is not None:
         took = seconds(record.finished_at - record.accepted_at)
         console.print(f"{record.status} {local_time(record.finished_at)}, after {took}")

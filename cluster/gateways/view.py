@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -36,15 +36,20 @@ def to_json(value: Any) -> str:
     return compact_json(value, indent=2)
 
 
-def task_table(records: list[TaskRecord]) -> Table:
-    """One line per task, in 80 columns for all but long names."""
+def task_table(records: list[TaskRecord], states: Mapping[str, str]) -> Table:
+    """One line per task, in 80 columns for all but long names.
+
+    Args:
+        states: of those that are requests, by task id.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     prioritised = any(record.priority for record in records)
     for title in ("task", "workflow", "status", "user", *(["prio"] if prioritised else []), "accepted", "took"):
         squeezed = title in ("workflow", "user")
         table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=8 if squeezed else len(title))
     for record in records:
-        mark = f"{_MARKS[record.status]} {record.status}"
+        state = states.get(record.task_id, record.status)
+        mark = f"{_MARKS[record.status]} {state if record.status == 'running' else record.status}"
         took = seconds(record.finished_at - record.accepted_at) if record.finished_at else ""
         priority = [str(record.priority)] if prioritised else []
         who = (record.task_id, record.workflow, mark, escape(record.user))

@@ -254,8 +254,9 @@ class Conversation(Protocol):
 
 def worth_keeping(answer: Mapping[str, Any]) -> str:
     """What to remember of an answer: quotations are in the files, and only their places are kept."""
-    if answer.get("model") is not None or answer.get("value") is not None:
-        return str(answer.get("text", ""))
+    text = str(answer.get("text", ""))
+    if text.strip() and (answer.get("model") is not None or answer.get("value") is not None):
+        return text
     places = [f"{source['path']}:{source['line']}" for source in answer.get("sources", [])]
     ran = [str(run["tool"]) for run in answer.get("tools", []) if not run.get("error")]
     said = [f"quoted {', '.join(places)}"] if places else []

@@ -33,6 +33,7 @@ from ....supervisors.events import unpack_events
 from ....supervisors.watchers import end_event, past_events
 from ...client_async import AsyncEngine, AsyncTask
 from ...definition import definition_of
+from ...request_state import RequestState, request_state, request_states
 from ...store.reading import StoredTask
 from .callers import Caller, own_task
 from .pages import page_of
@@ -178,7 +179,9 @@ class Gateway:
     def _unfinished(self, id: str) -> types.CallToolResult:
         stored = own_task(self._engine.core, id, self._caller_of())
         text = f"Task {id} goes on: {progress_of(stored)[2]}. Call wait_task with its id."
-        return said(text, {"task_id": id, "status": stored.record.status})
+        state = request_state(stored)
+        facts = {} if state is None else {"request": state.to_json()}
+        return said(text, {"task_id": id, "status": stored.record.status, **facts})
 
     async def _tell_progress(self, ctx: Context, id: str) -> None:
         async for event in self._engine.task(id).events():
@@ -212,7 +215,9 @@ class Gateway:
     def _listed(self, arguments: Mapping[str, Any]) -> types.CallToolResult:
         user, limit = self._caller_of().user, min(int(arguments.get("limit", 50)), 200)
         tasks = self._engine.tasks(arguments.get("status"), arguments.get("workflow"), user, limit)
-        rows = [{"task_id": task.id, "workflow": task.workflow, "status": task.record.status} for task in tasks]
+        records = [task.record for task in tasks]
+        states = request_states(self._engine.core.reader, records)
+        rows = [_row(record, states.get(record.task_id)) for record in records]
         return said(to_json(rows), {"tasks": rows})
 
     # the tasks extension
@@ -365,6 +370,11 @@ def _number(uri: Any, name: str, otherwise: int) -> int:
     if not re.fullmatch("[0-9]{1,15}", text):
         raise InvalidInput(problem="a whole number of at most 15 digits is wanted", path=f"?{name}")
     return int(text)
+
+
+def _row(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
+    row = {"task_id": record.task_id, "workflow": record.workflow, "status": record.status}
+    return row if state is None else {**row, "request": state.to_json()}
 
 
 def _events(stored: StoredTask, since: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import Field
 
 from ....protocols.outcomes import TERMINAL, TaskRecord
+from ...request_state import request_state
 from ...store.reading import StoredTask
 from .tools import progress_of, result_of
 
@@ -68,7 +69,9 @@ def detailed(stored: StoredTask, keep_s: float, page_chars: int) -> dict[str, An
         asked = {DECISION: {"method": "elicitation/create", "params": _question(record)}}
         return {"resultType": "complete", **_facts(record, "input_required", keep_s), "inputRequests": asked}
     if record.status not in TERMINAL:
-        return {"resultType": "complete", **_facts(record, "working", keep_s), "statusMessage": progress_of(stored)[2]}
+        state = request_state(stored)
+        facts = _facts(record, "working", keep_s) | ({} if state is None else {"lastUpdatedAt": _iso(state.updated_at)})
+        return {"resultType": "complete", **facts, "statusMessage": progress_of(stored)[2]}
     if record.status == "cancelled":
         return {"resultType": "complete", **_facts(record, "cancelled", keep_s)}
     if record.failure is not None and record.failure.code in PROTOCOL_FAILURES:

@@ -20,6 +20,7 @@ from ....protocols.tree import Step
 from ....protocols.values import Value
 from ....protocols.workflow import Workflow
 from ....supervisors.history import step_rows
+from ...request_state import request_state
 from ...store.reading import StoredTask
 from .pages import page_of
 from .wrapping import given_out, plain_object, wrapped
@@ -148,7 +149,9 @@ def progress_of(stored: StoredTask) -> tuple[int, int, str]:
     root = Workflow.from_trusted({"name": "w", "root": stored.definition["root"]}).root
     steps = sum(isinstance(node, Step) for loc, node in walk(root, ()) if not {"fallback", "undo"} & set(loc))
     running = [row.path.replace("/", ".") for row in rows if row.status == "open"]
-    what = f", running {', '.join(running[:3])}" if running else ""
+    state = request_state(stored)
+    what = "" if state is None else f", {state.state}"
+    what += f", running {', '.join(running[:3])}" if running else ""
     if stored.record.status == "parked":
         what = ", waiting for somebody to decide (podium dead)"
     return ended, max(steps, ended), f"{ended}/{max(steps, ended)} steps{what}"
