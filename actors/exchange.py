@@ -104,9 +104,12 @@ class Near:
         session: str,
         limits: ExchangeLimits = DEFAULT_LIMITS,
         hang_up: Callable[[], None] = _nothing,
+        is_working: Callable[[], bool] = lambda: False,
     ) -> None:
         """`session` names this side; a number is added, so that each exchange has a session of its own. `hang_up`
-        is called when no call will follow."""
+        is called when no call will follow. `is_working` tells whether the far side's process has used the processor
+        since it was asked last."""
+        self._is_working = is_working
         self.address, self.counts = address, ExchangeCounts()
         self._call, self._limits, self._hang_up = call, limits, hang_up
         self._session = f"{session}/{next(_sessions)}"
@@ -162,8 +165,14 @@ class Near:
             self.cancel(number)
             raise
 
-    def watch(self, on_lost: Callable[[PodiumError], None], lease_s: float | None = None) -> None:
+    def watch(
+        self,
+        on_lost: Callable[[PodiumError], None],
+        lease_s: float | None = None,
+        may_compute: Callable[[float], bool] = lambda silent_s: False,
+    ) -> None:
         self._watches += 1
+        self._may_compute = may_compute
         poll_s = None if lease_s is None else lease_s / POLLS_PER_LEASE
         self.send(WATCH, poll_s, lambda reply: on_lost(reply.error) if reply.error else None)
         if lease_s is not None and self._lease is None:
@@ -177,8 +186,10 @@ class Near:
         now, every_s = self._loop.time(), lease_s / POLLS_PER_LEASE
         if now - due_at > every_s:
             self._heard_at = now  # this side was stopped itself: what the other sent is still to be read
-        if now - self._heard_at > lease_s:
-            reason = f"it has not answered for {now - self._heard_at:.1f} s, the lease is {lease_s:g} s"
+        silent_s = now - self._heard_at
+        works = silent_s > every_s and self._is_working()
+        if silent_s > lease_s and not (works and self._may_compute(silent_s)):
+            reason = f"it has not answered for {silent_s:.1f} s, the lease is {lease_s:g} s"
             self.lose(PeerLost(address=self.address, reason=reason))
             return
         self._lease = self._loop.call_later(every_s, self._check_lease, lease_s, now + every_s)

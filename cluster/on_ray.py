@@ -33,7 +33,8 @@ from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
 from .collector import pass_over_what_is_there, tune_process
-from .presence import announce, end
+from .presence import Working, announce, end
+from .ray_folder import noted_folder
 from .wire import connect, listen
 from .world import LOG, LoopWorld, load_from_path, new_actor, new_event_loop
 
@@ -170,13 +171,16 @@ class RayWorld(LoopWorld):
 
     def line(self, address: str) -> Line:
         session = f"{self.address}@{os.getpid()}"
-        wire = connect(self.data, address)
+        wire, is_working = connect(self.data, address), Working(self.data, address)
         if wire is not None:
-            return Near(address, wire, session, hang_up=wire.close)
-        return Near(address, _call_to(address, self._handles.get(address) or self._find(address)), session)
+            return Near(address, wire, session, hang_up=wire.close, is_working=is_working)
+        call = _call_to(address, self._handles.get(address) or self._find(address))
+        return Near(address, call, session, is_working=is_working)
 
     async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
         await self.kill(address)
+        if noted_folder(self.data) is not None:
+            check_fits(address, needs, ray.nodes())
         options: dict[str, Any] = {
             "num_cpus": needs.num_cpus,
             "num_gpus": needs.num_gpus,
@@ -257,6 +261,19 @@ class RayWorld(LoopWorld):
 
 _RESIDENT = ray.remote(Resident)
 _THREADED = ray.remote(ThreadedResident)
+
+
+def check_fits(address: str, needs: Needs, nodes: list[dict[str, Any]]) -> None:
+    """Raises SpawnFailed for what no machine of a cluster of ours can ever hold: nobody adds machines to it."""
+    wanted = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, **needs.resources}
+    machines = [node.get("Resources", {}) for node in nodes if node.get("Alive")]
+    if machines and not any(all(have.get(n, 0) >= much for n, much in wanted.items()) for have in machines):
+        lacking = ", ".join(f"{much:g} {name}" for name, much in wanted.items() if much)
+        most = ", ".join(
+            f"{max(have.get(name, 0) for have in machines):g} {name}" for name, much in wanted.items() if much
+        )
+        reason = f"it needs {lacking}, and no machine has that; the most that one has: {most}"
+        raise SpawnFailed(address=address, reason=reason, kind="LookupError")
 
 
 def _call_to(address: str, handle: Any) -> Transport:

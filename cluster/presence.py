@@ -13,11 +13,15 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
+
 from ..protocols.errors import PodiumError
 from .store import lock
 from .wire import FOLDER
 
 _POLL_S = 0.005
+WORKING_SHARE = 0.1
+"""Of one processor: who uses less does not compute."""
 _held: dict[str, int] = {}
 """Handles of the locks that this process holds, so that they last as long as it does."""
 
@@ -73,3 +77,25 @@ def process_of(data: Path, address: str) -> int | None:
 
 def _path(data: Path, address: str) -> Path:
     return data / "run" / quote(address, safe="")
+
+
+class Working:
+    """Whether the process at an address has used the processor since it was last asked."""
+
+    def __init__(self, data: Path, address: str) -> None:
+        self._data, self._address = data, address
+        self._last: tuple[int, float, float] | None = None
+        """Process, seconds of the processor, and when that was."""
+
+    def __call__(self) -> bool:
+        pid = process_of(self._data, self._address)
+        if pid is None:
+            return False
+        try:
+            used = psutil.Process(pid).cpu_times()
+        except psutil.NoSuchProcess:
+            return False
+        last, self._last = self._last, (pid, used.user + used.system, time.monotonic())
+        if last is None or last[0] != pid:
+            return False
+        return self._last[1] - last[1] > WORKING_SHARE * (self._last[2] - last[2])

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from .cluster_file import ClusterFile, closed_in_order, holder, running_cluster
 from .config import Settings, prepare_ray
 from .definition import code_of
 from .presence import end, end_all
+from .ray_folder import new_folder, remove_folder
 from .session import COORDINATOR, coordinator_setup
 from .store.lock import DIES_WITHIN_S
 from .store.reading import FileReader, Reader
@@ -36,6 +38,8 @@ from .world import LOG, LoopWorld
 
 GUARD_S = 0.5
 """Seconds between two looks whether the cluster still stands."""
+REACH_S = 3.0
+"""How long somebody may take to answer at the address of a cluster that is to be joined."""
 LEAVE_S = 60.0
 """Longest time that leaving a broken cluster may take, in seconds: without its control store Ray needs about 7."""
 _PILLARS = ("gcs_server", "raylet")
@@ -98,6 +102,8 @@ class RaySession:
         facts = await self._take_or_facts()
         self.joined = facts is not None
         try:
+            if not self.joined:
+                remove_folder(self._data)  # of an owner that died
             if not ray.is_initialized():
                 await self._aside.run(partial(self._init, facts))
             self._address = ray.get_runtime_context().gcs_address
@@ -134,6 +140,8 @@ class RaySession:
             "namespace": self._namespace,
         }
         address = facts["address"] if facts else self._settings.address
+        if address is not None:
+            check_reachable(address)
         self._initialised_here = True
         # Off the main thread Ray leaves SIGTERM alone, as we want, and warns about it, as nobody wants.
         logging.getLogger("ray._private.worker").addFilter(_not_about_sigterm)
@@ -148,6 +156,8 @@ class RaySession:
         try:
             with lean():
                 ray.init(
+                    address="local",  # whatever other Ray there is, or the environment names
+                    _temp_dir=str(new_folder(self._data)),
                     num_cpus=self._settings.num_cpus,
                     object_store_memory=self._settings.object_store_mb * 1024 * 1024,
                     include_dashboard=False,
@@ -240,6 +250,8 @@ class RaySession:
             leave_ray()
             self._initialised_here = False
             self._end_pillars()
+            if not self.joined:
+                remove_folder(self._data)
 
     def _end_pillars(self) -> None:
         for process in [*self._below_pillars, *_children(self._pillars), *self._pillars]:
@@ -271,6 +283,18 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def check_reachable(address: str) -> None:
+    """Raises EngineClosed if nobody listens there: Ray would try for minutes, and say little."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like: Ray looks for it itself
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+    except OSError as error:
+        reason = f"cannot join the Ray cluster at {address}: nobody answers there ({error.strerror or error})"
+        raise EngineClosed(reason=reason) from error
 
 
 class _Aside:

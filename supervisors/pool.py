@@ -324,9 +324,14 @@ class Pool:
 
     def _connect(self, host: Host) -> None:
         host.line, host.is_stuck = self._world.line(host.address), False
-        host.line.watch(partial(self._lost, host), self._settings.lease_s)
+        host.line.watch(partial(self._lost, host), self._settings.lease_s, partial(self._may_compute, host))
         self._count_places()
         self._feed()
+
+    def _may_compute(self, host: Host, silent_s: float) -> bool:
+        """Whether what runs there may keep the interpreter's lock, and so the host from answering, for so long."""
+        limits = [job.settings.timeout_s for job in running(host)]
+        return any(limit_s is None or silent_s <= limit_s + self._settings.grace_s for limit_s in limits)
 
     def _count_places(self) -> None:
         self._up = sum(host.line is not None for host in self.hosts)

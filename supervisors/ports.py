@@ -73,11 +73,17 @@ class Line(Protocol):
     def ask(self, kind: str, payload: Value = None) -> Awaitable[Value]:
         """`send`, to be awaited; raises the error. Cancelling it cancels the message."""
 
-    def watch(self, on_lost: Callable[[PodiumError], None], lease_s: float | None = None) -> None:
+    def watch(
+        self,
+        on_lost: Callable[[PodiumError], None],
+        lease_s: float | None = None,
+        may_compute: Callable[[float], bool] = lambda silent_s: False,
+    ) -> None:
         """Keep a call out at all times, so that the death of the other side is known at once.
 
         With `lease_s` the other side also counts as lost when it has been silent for so long: it is stopped, or
-        its event loop is blocked.
+        its event loop is blocked. But silence alone is no death: as long as its process uses the processor, and
+        `may_compute` says that what it does may take so many seconds, it lives.
         """
 
     def lose(self, error: PodiumError) -> None:

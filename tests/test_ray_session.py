@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+import podium
+from podium.cluster.presence import Working
+from podium.cluster.ray_folder import MOST_CHARS, new_folder, remove_folder
 from podium.cluster.ray_session import living_pillars
+from podium.errors import EngineClosed, SpawnFailed
+from podium.supervisors.ports import Needs
 
 
 @pytest.fixture
@@ -58,3 +66,129 @@ def test_references_let_go_while_ray_is_left_do_not_end_the_process(tmp_path):
     """They did, silently: also when an engine left a broken cluster to go on in another."""
     done = subprocess.run([sys.executable, "-c", LEAVE], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.stdout == "still here\n", done.stderr
+
+
+# beside others
+
+
+OWNER = textwrap.dedent(
+    """
+    import os, pathlib, stat, sys, podium
+    with podium.connect(data="data", num_cpus=1) as engine:
+        folder = pathlib.Path("data/ray.folder").read_text()
+        mode, sockets = oct(stat.S_IMODE(os.lstat(folder).st_mode)), list(pathlib.Path(folder).rglob("raylet"))
+        print(folder, mode, len(sockets), flush=True)
+        if len(sys.argv) > 1:
+            os.kill(os.getpid(), 9)
+    """
+)
+
+
+@pytest.mark.ray
+def test_the_session_of_ray_lies_in_a_folder_of_ours_alone_and_goes_with_the_cluster(tmp_path):
+    def run(*words):
+        done = subprocess.run(
+            [sys.executable, "-c", OWNER, *words], cwd=tmp_path, capture_output=True, text=True, timeout=100
+        )
+        folder, mode, sockets = done.stdout.split()
+        assert (mode, int(sockets) > 0) == ("0o700", True), done.stderr
+        return Path(folder)
+
+    assert not run().exists()
+    left = run("and die")
+    assert left.exists()
+    assert run() != left
+    assert not left.exists(), "the next owner removes what a crash has left"
+
+
+def test_only_what_we_made_is_removed(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name, mode in (("precious", 0o700), ("podium-ray-open", 0o777)):
+        other = tmp_path / name
+        other.mkdir(mode=mode)
+        other.chmod(mode)
+        (tmp_path / "data" / "ray.folder").write_text(str(other))
+        remove_folder(tmp_path / "data")
+        assert other.exists()
+        assert not (tmp_path / "data" / "ray.folder").exists()
+
+
+def test_the_folder_is_short_enough_for_sockets(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    folder = new_folder(tmp_path)
+    assert len(str(folder)) <= MOST_CHARS
+    folder.mkdir()
+    remove_folder(tmp_path)
+    assert not folder.parent.exists()
+
+
+FOREIGN = textwrap.dedent(
+    """
+    import podium
+    from podium import Sequence, Workflow
+
+    @podium.protocol
+    async def echo(x): return x
+
+    with podium.connect(data="data", num_cpus=1) as engine:
+        print(engine.submit(Workflow("echo", Sequence(echo)), 1).result(timeout_s=60))
+    """
+)
+
+
+@pytest.mark.ray
+def test_another_ray_that_the_environment_names_is_not_ours(tmp_path):
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:6399"}
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:6399", "ray://127.0.0.1:6399"])
+def test_nobody_at_the_address_is_said_at_once(tmp_path, address):
+    began = time.monotonic()
+    with pytest.raises(EngineClosed, match=r"cannot join the Ray cluster at .*6399: nobody answers there"):
+        podium.connect(data=tmp_path / "data", address=address)
+    assert time.monotonic() - began < 30
+
+
+def test_what_fits_no_machine_is_said_with_what_there_is():
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0, "node": 1}}, {"Alive": False, "Resources": {"CPU": 64}}]
+    from podium.cluster.on_ray import check_fits
+
+    check_fits("a", Needs(num_cpus=2), nodes)
+    check_fits("a", Needs(), nodes)
+    with pytest.raises(
+        SpawnFailed, match="it needs 64 CPU, 1 GPU, and no machine has that; the most that one has: 2 CPU, 0 GPU"
+    ):
+        check_fits("a", Needs(num_cpus=64, num_gpus=1), nodes)
+    check_fits("a", Needs(num_cpus=64), [])
+
+
+BUSY = textwrap.dedent(
+    """
+    import sys, time
+    if sys.argv[1] == "computes":
+        while True: pass
+    time.sleep(60)
+    """
+)
+
+
+@pytest.mark.parametrize("does, works", [("computes", True), ("sleeps", False)])
+def test_a_process_that_uses_the_processor_works(tmp_path, monkeypatch, does, works):
+    child = subprocess.Popen([sys.executable, "-c", BUSY, does])
+    try:
+        monkeypatch.setattr("podium.cluster.presence.process_of", lambda *_: child.pid)
+        working = Working(tmp_path, "host")
+        time.sleep(0.5)
+        assert not working(), "there is nothing to compare with yet"
+        time.sleep(1.0)
+        assert working() is works
+    finally:
+        child.kill()
+        child.wait()
+    assert not working()

@@ -45,11 +45,13 @@ def start(settings: Settings) -> dict[str, Any]:
     give_up_at = time.monotonic() + START_S
     while time.monotonic() < give_up_at:
         facts = running_cluster(settings.data)
-        if facts is not None and facts["kind"] == "ray":
+        if facts is not None and facts["kind"] == "ray" and facts.get("daemon"):
             return facts
         if child.poll() is not None:
             break
         time.sleep(0.1)
+    if facts is not None and facts["kind"] in ("ray", "inprocess"):
+        return _joinable(settings.data, facts)  # somebody else was first, and its cluster ends with it
     tail = log.read_text(errors="replace")[-2000:]
     raise PodiumError(f"the cluster did not come up; the end of {log}:\n{tail}")
 
@@ -83,7 +85,8 @@ def main(given: str) -> None:
         signal.signal(number, lambda *_: ended.set())
     settings: dict[str, Any] = json.loads(given)
     engine = Engine(load_settings(**settings), daemon=True)
-    ended.wait()
+    if not engine.joined:  # else somebody was first: this one is not to outlast what it has joined
+        ended.wait()
     engine.close()
 
 
