@@ -53,7 +53,8 @@ def reply_of(replay, seed=2):
 def test_a_request_is_answered_by_any_server(ask, replay):
     with serving(reply_of(replay)) as served:
         answer, events, record = ask(served)
-    assert answer["text"] == "Hello, wörld 🌍" and answer["model"] == "m" and record.degraded == {}
+    assert answer["text"] == "Hello, wörld 🌍" and answer["model"] == "m"
+    assert set(record.degraded) == set(answer["missing"]) == ({"end"} if "model_length" in replay.out else set())
     assert "".join(event.value["text"] for event in events if event.kind == "chunk") == answer["text"]
     assert len(served.asked) == 1 and all(isinstance(count, int) for count in answer["tokens"].values())
 

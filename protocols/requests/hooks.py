@@ -26,7 +26,7 @@ _PLACE = re.compile(rf"(?:^|/){HOOK}(?P<node>[a-z]+)(?:_\d+)?(?:_from_(?P<before
 _STEP: TypeAdapter[Step] = TypeAdapter(Step)
 
 
-def read_hooks(*given: Mapping[str, Any] | None) -> Hooks:
+def read_hooks(*given: Mapping[Any, Any] | None) -> Hooks:
     """Hooks by state, each a protocol, its `module:name`, a step, or a list of these; those given first run first.
 
     Raises:
@@ -58,7 +58,7 @@ def transition_of(path: str) -> tuple[State | None, State]:
     if found is None or after is None:
         raise ValueError(f"'{path}' is not the path of a hook")
     before = next((state for state in STATES if state == found["before"]), None)
-    return before, after  # type: ignore[return-value]
+    return before, after
 
 
 def hooked(root: Node, hooks: Hooks) -> Node:

@@ -43,7 +43,7 @@ def shipped_pipelines() -> Mapping[RequestType, Workflow]:
 
 def ask_workflow(
     own: Mapping[RequestType, Workflow] | None = None,
-    hooks: Mapping[str, Any] | None = None,
+    hooks: Mapping[Any, Any] | None = None,
     operation_s: float = OPERATION_S,
 ) -> Workflow:
     """The workflow that answers requests.
