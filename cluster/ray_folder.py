@@ -1,8 +1,8 @@
 """The folder below which Ray keeps the session of a cluster that we start: logs, sockets, shared memory.
 
 Ray opens what it makes there, and the folder itself, to every user of the machine. So that lies in one of mode 0700,
-short enough for the paths of sockets, and goes with the cluster; `ray.folder` in the data directory says where it is, so that what a crash
-left is removed by the next owner.
+short enough for the paths of sockets, and goes with the cluster; `ray.folder` in the data directory says where it is,
+so that what a crash left is removed by the next owner.
 """
 
 from __future__ import annotations
