@@ -18,7 +18,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..protocols.conditions import check_expression
+from ..protocols.decoding import decoded
 from ..protocols.errors import InvalidInput, InvalidSetting
+from ..protocols.json_forms import from_json
 from ..protocols.limits import Amount, Limit, read_limits
 from ..protocols.quantities import Count, CountOrNone, Quantity, Seconds, SecondsOrNone
 from ..protocols.requests.grants import requests_config
@@ -214,7 +216,7 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     if not path.is_file():
         return {}
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(decoded(path.read_bytes()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidSetting(name="", source=str(path), problem=f"not TOML: {error}") from error
     return {name: (value, f"{path}: {name}") for name, value in values.items()}
@@ -236,8 +238,8 @@ def _from_text(name: str, text: str, variable: str) -> Any:
     if not text.lstrip().startswith("{"):
         return text
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return from_json(text)
+    except (ValueError, RecursionError) as error:
         raise InvalidSetting(name=name, source=variable, problem=f"not JSON: {error}") from error
 
 

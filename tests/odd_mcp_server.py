@@ -58,6 +58,12 @@ def slow(id: int) -> None:
     said(id, "slow")
 
 
+def grow(id: int) -> None:
+    SCHEMAS["late"] = STRICT
+    line(method="notifications/tools/list_changed")
+    said(id, "grown")
+
+
 def long(id: int) -> None:
     text = b'{"content": [{"type": "text", "text": "' + b"y" * 100_000
     out(b'{"result": ' + text + b'"}]}, "jsonrpc": "2.0", "id": %d}' % id)
@@ -72,6 +78,8 @@ DOES = {
     "noise": lambda id, _: noise(id),
     "unknown": lambda id, _: unknown(id),
     "long": lambda id, _: long(id),
+    "grow": lambda id, _: grow(id),
+    "late": lambda id, _: said(id, "late"),
     "cut": lambda id, _: out(head(id)),
     "latin1": lambda id, _: out(head(id) + b'{"type": "text", "text": "caf\xe9"}]}}'),
     "pair": lambda id, _: out(head(id) + b'{"type": "text", "text": "\\ud83d"}]}}'),

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
+from podium.cluster.config import load_settings
 from podium.cluster.gateways.inputs import read_input
 from podium.cluster.loading import load_workflow
-from podium.errors import InvalidInput
+from podium.errors import InvalidInput, InvalidSetting
 from podium.protocols.decoding import decoded
 from podium.protocols.json_forms import from_json, json_form, to_json
 
@@ -80,6 +81,19 @@ def test_a_byte_order_mark_says_how_a_file_is_written_and_is_not_part_of_it(tmp_
     (tmp_path / "w.yaml").write_bytes(mark + "name: w\nroot: tests.sample:add\n".encode(encoding))
     assert load_workflow(tmp_path / "w.yaml").name == "w"
     assert decoded(mark + "ü".encode(encoding)) == "ü"
+
+
+@pytest.mark.parametrize(("mark", "encoding"), [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le")])
+def test_settings_may_begin_with_a_mark(tmp_path, monkeypatch, mark, encoding):
+    monkeypatch.chdir(tmp_path)
+    Path("podium.toml").write_bytes(mark + 'user = "Zoë"\n'.encode(encoding))
+    assert load_settings().user == "Zoë"
+
+
+def test_settings_of_the_environment_have_the_numbers_of_json(monkeypatch):
+    monkeypatch.setenv("PODIUM_CONFIG", '{"x": NaN}')
+    with pytest.raises(InvalidSetting, match="not JSON: NaN is no number of JSON"):
+        load_settings()
 
 
 def test_standard_input_may_begin_with_a_mark():

@@ -115,6 +115,27 @@ def test_what_can_be_read_of_an_answer_is_read(tmp_path, name, found):
     assert bench(work, tmp_path)[0].count("starts") == 1
 
 
+def test_tools_that_change_are_listed_again(tmp_path):
+    async def work(on):
+        assert [await on.call("late"), await on.call("grow")] == ["late", "grown"]
+        with pytest.raises(mcp_tool.McpAnswerUnfit, match="gave no data"):
+            await on.call("late")
+
+    assert bench(work, tmp_path)[0].count("starts") == 1
+
+
+def test_a_call_that_is_given_up_leaves_the_others_alone(tmp_path):
+    async def work(on):
+        await on.call("ok")
+        patient, given_up = asyncio.create_task(on.call("slow")), asyncio.create_task(on.call("mute"))
+        await asyncio.sleep(0.1)
+        given_up.cancel()
+        return await patient, await on.call("ok")
+
+    on, found = bench(work, tmp_path)
+    assert found == ("slow", "fine") and on.count("starts") == 1
+
+
 def test_arguments_are_in_jsons_forms(tmp_path):
     given = {"b": b"\xff", "at": datetime(2026, 1, 2, tzinfo=UTC), "n": [math.nan, 1e22], "t": "🚀\u2028\x00"}
 
@@ -238,12 +259,18 @@ def test_everything_of_an_answer_may_be_had():
 # over HTTP
 
 SEEN = []
+SESSIONS = []
 
 
 async def endpoint(request):
     """A server of the older protocol, one response a request; what goes wrong is said by the tool's name."""
     if request.method != "POST":
         return Response(status_code=405)
+    if request.url.path == "/closed":
+        return PlainTextResponse("no token", 401)
+    session = request.headers.get("mcp-session-id")
+    if request.url.path == "/short" and session not in (None, SESSIONS[-1]):
+        return Response(status_code=404)
     asked = await request.json()
     method, id = asked["method"], asked.get("id")
     if id is None:
@@ -258,8 +285,11 @@ async def endpoint(request):
         },
         "tools/list": {"tools": tools},
     }
+    if method == "initialize":
+        SESSIONS.append(f"session-{len(SESSIONS)}")
     if method in results:
-        return JSONResponse({"jsonrpc": "2.0", "id": id, "result": results[method]})
+        headers = {"Mcp-Session-Id": SESSIONS[-1]} if request.url.path == "/short" else None
+        return JSONResponse(headers=headers, content={"jsonrpc": "2.0", "id": id, "result": results[method]})
     if method != "tools/call":
         return JSONResponse({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "no"}})
     name = asked["params"]["name"]
@@ -306,6 +336,7 @@ ANSWERS = {
     "later_ms": answers(JSONResponse(ERROR, 400)),
     "secret": answers(PlainTextResponse("who are you?", 401)),
     "nojson": answers(Response(b"{not json", media_type="application/json")),
+    "gzip": answers(Response(b"no gzip", media_type="application/json", headers={"content-encoding": "gzip"})),
     "much": answers(Response(b" " * 10_000, media_type="application/json")),
     "taken": answers(Response(status_code=202)),
 }
@@ -313,11 +344,8 @@ ANSWERS = {
 
 @asynccontextmanager
 async def over_http():
-    server = uvicorn.Server(
-        uvicorn.Config(
-            Starlette(routes=[Route("/mcp", endpoint, methods=["GET", "POST", "DELETE"])]), port=0, log_level="critical"
-        )
-    )
+    app = Starlette(routes=[Route("/{path}", endpoint, methods=["GET", "POST", "DELETE"])])
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -341,6 +369,7 @@ async def over_http():
         ("nojson", "McpAnswerUnfit", "JSON"),
         ("much", "McpAnswerUnfit", "more than 4096 bytes"),
         ("taken", "McpToolFailed", "202"),
+        ("gzip", "McpInterrupted", "DecodingError"),
     ],
 )
 def test_over_http_too_a_calls_trouble_is_its_own(name, kind, says, tmp_path):
@@ -364,6 +393,30 @@ def test_over_http_too_a_calls_trouble_is_its_own(name, kind, says, tmp_path):
         from podium.protocols.retry_after import retry_after_s
 
         assert retry_after_s(error, 0.0) == (7.0 if name == "later" else 1.5)
+
+
+def test_a_server_that_lets_nobody_in_is_not_asked_again(tmp_path):
+    async def whole():
+        async with over_http() as url:
+            with pytest.raises(mcp_tool.McpToolFailed, match="s: HTTP 401 Unauthorized: no token"):
+                await Bench(tmp_path, url=url.replace("/mcp", "/closed")).call("ok")
+
+    asyncio.run(asyncio.wait_for(whole(), 40))
+
+
+def test_a_session_that_the_server_has_forgotten_is_made_anew(tmp_path):
+    async def whole():
+        async with over_http() as url:
+            on = Bench(tmp_path, url=url.replace("/mcp", "/short"))
+            assert await on.call("ok") == "fine"
+            SEEN.clear()
+            SESSIONS.append("another")
+            with pytest.raises(mcp_tool.McpUnreachable, match="has ended the session"):
+                await on.call("ok")
+            assert SEEN == [] and await on.call("ok") == "fine"
+            await on.tool.stop()
+
+    asyncio.run(asyncio.wait_for(whole(), 40))
 
 
 def test_a_server_that_is_not_there_is_unreachable_and_one_that_comes_later_is_reached(tmp_path):

@@ -42,7 +42,7 @@ class HttpClient(httpx2.AsyncClient):
             return await self._checked(request, response)
         except _NOT_SENT as error:
             return _instead(request, 502, "not sent", _text(error))
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:  # what was read of it cannot be decoded, or no more came
             return _instead(request, 502, "cut off", _text(error))
 
     async def _checked(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
