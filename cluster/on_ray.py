@@ -180,7 +180,7 @@ class RayWorld(LoopWorld):
     async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
         await self.kill(address)
         if noted_folder(self.data) is not None:
-            check_fits(address, needs, ray.nodes())
+            check_fits(address, needs, ray.nodes())  # type: ignore[no-untyped-call]
         options: dict[str, Any] = {
             "num_cpus": needs.num_cpus,
             "num_gpus": needs.num_gpus,

@@ -292,7 +292,10 @@ class Journal(Protocol):
 
     shard: str
     epoch: int
-    doing: Doing
+
+    @property
+    def doing(self) -> Doing: ...
+
     on_failure: Callable[[PodiumError], None]
     """Called once when a commit fails: nothing of it or after it is acknowledged.
 

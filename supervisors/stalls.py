@@ -15,7 +15,7 @@ from functools import partial
 
 from ..protocols.tree import Step
 from ..protocols.values import Value
-from .ports import STUCK, Journal, Note, World
+from .ports import STUCK, Change, Journal, Note, World
 from .state import Place, TaskState
 
 LOG = logging.getLogger("podium")
@@ -43,16 +43,18 @@ class Stalls:
 
     def forget(self, notes: Mapping[str, Value]) -> None:
         """What was stuck with the predecessor runs again."""
-        stale = [Note(name, None) for name in notes if name.startswith(STUCK)]
-        if stale:
-            self._journal.write(stale)
+        self._unnote([name for name in notes if name.startswith(STUCK)])
+
+    def _unnote(self, names: list[str]) -> None:
+        changes: list[Change] = [Note(name, None) for name in names]
+        if changes:
+            self._journal.write(changes)
 
     def look(self) -> None:
         over = [id for id in self.found if id not in self._tasks or self._wrong(self._tasks[id]) is None]
         for id in over:
             del self.found[id]
-        if over:
-            self._journal.write([Note(STUCK + id, None) for id in over])
+        self._unnote([STUCK + id for id in over])
         for id in self._next():
             task = self._tasks.get(id)
             if task is not None and id not in self.found and self._wrong(task) is not None:
