@@ -17,6 +17,27 @@ from typing import Any
 from ..files import STANDARD_LIMITS, read_text, walk
 
 MAX_HITS = 200
+COMMITS = 30
+"""Of `git_log`."""
+_GIT_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_ALLOW_PROTOCOL": "",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+"""No configuration but the repository's own, and nothing is fetched: what is missing in a partial clone stays so."""
+_GIT_SETTINGS = (
+    *("-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.pager=cat"),
+    *("-c", "log.showSignature=false", "-c", "gpg.program=false", "-c", "gpg.openpgp.program=false"),
+    *("-c", "gpg.x509.program=false", "-c", "gpg.ssh.program=false", "-c", "core.sshCommand=false"),
+    *("-c", "core.alternateRefsCommand=false", "-c", "credential.helper=", "-c", "i18n.logOutputEncoding=UTF-8"),
+)
+"""What a repository's own configuration could have run is off: its author is a stranger."""
 
 
 def grep(arguments: dict[str, Any]) -> str:
@@ -64,13 +85,17 @@ def count_lines(arguments: dict[str, Any]) -> str:
 
 def git_log(arguments: dict[str, Any]) -> str:
     """The last commits of the repository."""
-    command = ["git", "-C", arguments["root"], "-c", "safe.directory=*", "log", "-n", "30", "--date=short"]
-    done = subprocess.run(
-        [*command, "--format=%h %ad %an: %s"], capture_output=True, text=True, timeout=10, check=False
-    )
+    root = arguments["root"]
+    command = ["git", "--no-pager", "-C", root, *_GIT_SETTINGS, "log", "--no-show-signature", "--no-ext-diff"]
+    command += ["--no-textconv", "--no-patch", "--no-mailmap", "-n", str(COMMITS + 1), "--date=short"]
+    command += ["--format=%h %ad %an: %s"]
+    env = _GIT_ENVIRONMENT | {"GIT_CEILING_DIRECTORIES": os.path.dirname(root)}
+    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip() or "git failed")
-    return done.stdout
+        raise RuntimeError(done.stderr.decode(errors="replace").strip() or "git failed")
+    commits = done.stdout.decode(errors="replace").splitlines()
+    older = [f"(only the last {COMMITS}; there are older ones)"] if len(commits) > COMMITS else []
+    return "\n".join([*commits[:COMMITS], *older]) + "\n"
 
 
 def _files(root: Path) -> Iterator[str]:
