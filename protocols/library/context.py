@@ -22,6 +22,7 @@ from ..context import Context
 from ..protocol import Protocol, protocol
 from ..requests.grants import requests_config
 from .file_index import FileIndex, Refreshed
+from .files import Reason
 from .front import Planned, granted_folder
 from .index_database import delete, take_lock
 from .memory import Memory
@@ -38,6 +39,15 @@ OPEN_INDEXES = 16
 KEPT_INDEXES = 256
 """Folders whose indexes are on disk, in one host, beside those that are open."""
 CHARS_PER_TOKEN = 4
+SAID: Mapping[Reason, str] = {
+    "secret": "with keys or passwords",
+    "encoding": "in no known encoding",
+    "too large": "over 1 MiB",
+    "too many": "beyond the first 200,000",
+    "unreadable": "that cannot be read",
+    "name": "whose name is not UTF-8",
+}
+"""What is said of files that are left out; ignored files, binaries, tools' folders and symlinks are not worth it."""
 
 
 class Passage(BaseModel):
@@ -172,6 +182,8 @@ class _Indexed:
         self.users = 0
         """Calls that use it now."""
         self._fresh_at = -FRESH_S
+        self._left_out: str | None = None
+        """What the last whole refresh left out."""
         self._searches: OrderedDict[str, list[Any]] = OrderedDict()
         self._turn, self._keeping = threading.Lock(), threading.Lock()
 
@@ -183,14 +195,16 @@ class _Indexed:
             return "the index was still being made"
         try:
             if time.monotonic() - self._fresh_at < FRESH_S:
-                return None
+                return self._left_out
             done = self.index.refresh(lambda: ctx.cancelled or (until is not None and time.monotonic() >= until))
             if done.indexed or done.removed or done.locked_out:
                 with self._keeping:
                     self._searches.clear()
             if done.complete or done.locked_out:
                 self._fresh_at = time.monotonic()
-            return _why_not_all(done)
+            if done.complete:
+                self._left_out = left_out(done)
+            return self._left_out if done.complete or done.locked_out else _why_not_all(done)
         finally:
             self._turn.release()
 
@@ -206,10 +220,21 @@ class _Indexed:
         return known
 
 
-def _why_not_all(done: Refreshed) -> str | None:
-    if done.complete or done.locked_out:
-        return None
+def _why_not_all(done: Refreshed) -> str:
     return f"time was up after {done.seen:,} files; the next request goes on from there"
+
+
+def left_out(done: Refreshed) -> str | None:
+    """What is not in the index and might have been meant to be, with some of the paths; None if there is nothing."""
+    said = [
+        f"{done.skipped[reason]:,} {SAID[reason]} ({_paths(done, reason)})" for reason in SAID if reason in done.skipped
+    ]
+    return f"left out: {'; '.join(said)}" if said else None
+
+
+def _paths(done: Refreshed, reason: Reason) -> str:
+    named = done.named.get(reason, ())
+    return ", ".join(named) + (", …" if len(named) < done.skipped[reason] else "")
 
 
 class Conversation(Protocol):

@@ -26,7 +26,7 @@ from .answer import context_of, json_in, why_misfit
 from .builtin import SHIPPED_TOOLS
 from .context import Assembled, Passage
 from .front import Planned
-from .quoting import MODEL_DOWN, NO_MODEL, quotation
+from .quoting import MODEL_DOWN, NO_MODEL, clipped, quotation
 
 SYSTEM = (
     "You answer the user's request. Use the material if it helps, and name the places you rely on as path:line. "
@@ -311,14 +311,14 @@ def _results(input: ToAnswer) -> list[dict[str, Any]]:
     texts = []
     for call, outcome in zip(calls, input.results, strict=False):
         output, error = outcome.get("output"), outcome.get("error")
-        text = output["text"][:MAX_RESULT_CHARS] if output else f"failed: {error and error.get('message')}"
+        text = clipped(output["text"], MAX_RESULT_CHARS) if output else f"failed: {error and error.get('message')}"
         texts.append({"role": "tool", "tool_call_id": call["id"], "content": text})
     return texts
 
 
 def _said_by_tools(input: ToAnswer) -> list[tuple[str, str]]:
     outputs = [outcome["output"] for outcome in input.results if outcome.get("output")]
-    return [(str(output["tool"]), str(output["text"])[:MAX_RESULT_CHARS]) for output in outputs]
+    return [(str(output["tool"]), clipped(str(output["text"]), MAX_RESULT_CHARS)) for output in outputs]
 
 
 def _sources(input: ToAnswer, text: str) -> list[dict[str, Any]]:

@@ -14,9 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..files import STANDARD_LIMITS, read_text, walk
+from ..files import STANDARD_LIMITS, read_text, walk, why_kept_out
 
 MAX_HITS = 200
+LINE_CHARS = 300
+"""Of a line that `grep` finds."""
+ANSWER_CHARS = 15_000
+"""Of what `grep` and `read_file` give: an answer is at most 64 KiB, as JSON."""
 COMMITS = 30
 """Of `git_log`."""
 _GIT_ENVIRONMENT = {
@@ -43,13 +47,16 @@ _GIT_SETTINGS = (
 def grep(arguments: dict[str, Any]) -> str:
     """Lines that a regular expression finds, as path:line: text."""
     pattern = re.compile(arguments["pattern"])
-    hits = []
+    hits: list[str] = []
+    room = ANSWER_CHARS
     for path, text in _texts(Path(arguments["root"])):
         for number, line in enumerate(text.splitlines(), 1):
             if pattern.search(line):
-                hits.append(f"{path}:{number}: {line.strip()[:300]}")
-                if len(hits) == MAX_HITS:
-                    return "\n".join([*hits, f"(only the first {MAX_HITS})"])
+                hit = f"{path}:{number}: {_clipped(line.strip(), LINE_CHARS, '… ')}"
+                room -= len(hit)
+                if len(hits) == MAX_HITS or room < 0:
+                    return "\n".join([*hits, f"(only the first {len(hits)})"])
+                hits.append(hit)
     return "\n".join(hits) or "nothing found"
 
 
@@ -66,9 +73,12 @@ def read_file(arguments: dict[str, Any]) -> str:
     root, wanted = Path(arguments["root"]), os.path.normpath(arguments["path"])
     for path in _files(root):
         if path == wanted or path.endswith("/" + wanted):
-            text = read_text(root, path)
-            return "" if text is None else text.content.decode(errors="replace")
-    raise FileNotFoundError(f"no file '{wanted}' below {root}, or it is kept out: ignored, a secret, or over 1 MiB")
+            text = _text_of(root, path)
+            if text is not None:
+                return _clipped(text, ANSWER_CHARS, "\n")
+    raise FileNotFoundError(
+        f"no file '{wanted}' below {root}, or it is kept out: ignored, a secret, no text, or over 1 MiB"
+    )
 
 
 def count_lines(arguments: dict[str, Any]) -> str:
@@ -98,12 +108,24 @@ def git_log(arguments: dict[str, Any]) -> str:
     return "\n".join([*commits[:COMMITS], *older]) + "\n"
 
 
+def _clipped(text: str, limit_chars: int, before: str) -> str:
+    more = len(text) - limit_chars
+    return text if more <= 0 else f"{text[:limit_chars]}{before}({more:,} characters more)"
+
+
 def _files(root: Path) -> Iterator[str]:
     return (found.path for found in walk(root, STANDARD_LIMITS) if found.skipped is None)
 
 
+def _text_of(root: Path, path: str) -> str | None:
+    """What the index would have of it."""
+    text = read_text(root, path)
+    plain = None if text is None else text.decoded()
+    return None if text is None or why_kept_out(text, plain, STANDARD_LIMITS) else plain
+
+
 def _texts(root: Path) -> Iterator[tuple[str, str]]:
     for path in _files(root):
-        text = read_text(root, path)
-        if text is not None and not text.is_binary:
-            yield path, text.content.decode(errors="replace")
+        text = _text_of(root, path)
+        if text is not None:
+            yield path, text

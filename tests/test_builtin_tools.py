@@ -1,4 +1,4 @@
-"""`git_log` over repositories of strangers: what their configuration names never runs, at any level of the sandbox."""
+"""The shipped tools: nothing that a stranger's repository names runs, at any level; and what is cut is said to be."""
 
 from __future__ import annotations
 
@@ -151,3 +151,31 @@ def test_the_example_runs_nothing_either(settings, repository, monkeypatch):
     assert "a" in (of_example(repository, "log", "--since=1970-01-02", "--numstat", "--format=%an") or "")
     assert not (repository.parent / "trace").exists()
     assert "repo_brief.inventory" in sys.modules
+
+
+def tool(name: str, root: Path, **arguments: str) -> str:
+    reference = f"library.boxed.builtin_tools:{name}"
+    box = Box(read=(str(root),))
+    return asyncio.run(run_function(reference, {"root": str(root), **arguments}, box, (SHIPPED_FROM,)))
+
+
+@pytest.mark.parametrize("letter", ["x", "漢", "😀", '"'])
+def test_what_tools_give_fits_an_answer_and_says_what_is_cut(letter, tmp_path):
+    (tmp_path / "long.txt").write_text(f"a {letter * 500}\n" * 400)
+    read = tool("read_file", tmp_path, path="long.txt")
+    assert read.endswith(" characters more)") and letter in read
+    found = tool("grep", tmp_path, pattern="^a").splitlines()
+    assert found[0].endswith("… (202 characters more)")
+    assert found[-1] == f"(only the first {len(found) - 1})"
+
+
+def test_tools_read_what_the_index_reads_and_keep_out_what_it_keeps_out(tmp_path):
+    (tmp_path / "wide.log").write_bytes("the ocelot failed\n".encode("utf-16"))
+    (tmp_path / "old.txt").write_bytes("die Prüfung der Zugänge\n".encode("latin-1"))
+    (tmp_path / "key.txt").write_text("-----BEGIN PRIVATE KEY-----\n" + "A" * 64 + "\n")
+    (tmp_path / "secrets.py").write_text("ocelot = 1\n")
+    assert tool("grep", tmp_path, pattern="ocelot") == "secrets.py:1: ocelot = 1\nwide.log:1: the ocelot failed"
+    assert tool("read_file", tmp_path, path="old.txt") == "die Prüfung der Zugänge\n"
+    assert tool("grep", tmp_path, pattern="AAAA") == "nothing found"
+    with pytest.raises(Exception, match="kept out"):
+        tool("read_file", tmp_path, path="key.txt")
