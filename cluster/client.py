@@ -219,6 +219,7 @@ class Engine:
         priority: int = 0,
         user: str | None = None,
         timeout_s: float | None = None,
+        criticality: Criticality = "critical",
         **fields: Any,
     ) -> Task:
         """Submit a request to the workflow `ask`; the task's result is an `Answer` as a dict (docs/requests.md).
@@ -233,7 +234,9 @@ class Engine:
             InvalidInput: names the field. What the user may not touch fails the task instead.
         """
         workflow, input = self._core.asked(request, fields)
-        return self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
+        return self.submit(
+            workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s, criticality=criticality
+        )
 
     def task(self, task_id: str) -> Task:
         """A task by its id, whoever submitted it and when. Raises NotFound."""

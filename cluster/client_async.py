@@ -127,11 +127,14 @@ class AsyncEngine:
         priority: int = 0,
         user: str | None = None,
         timeout_s: float | None = None,
+        criticality: Criticality = "critical",
         **fields: Any,
     ) -> AsyncTask:
         """As `Engine.ask`."""
         workflow, input = self._core.asked(request, fields)
-        return await self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
+        return await self.submit(
+            workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s, criticality=criticality
+        )
 
     async def submit_to(
         self, definition: Mapping[str, Any], input: Value, *, user: str, priority: int = 0, key: str | None = None
