@@ -17,5 +17,5 @@ def recorded_events(stored: StoredTask, from_offset: int = 0) -> list[TaskEvent]
     told = past_events(record, [event for body in stored.bodies for event in unpack_events(body)])
     if record.status in TERMINAL:
         told.append(end_event(record, len(told)))
-    events = [TaskEvent(kind, record.task_id, at, *rest) for kind, at, *rest in told]  # type: ignore[arg-type]
+    events = [TaskEvent(kind, record.task_id, at, *rest) for kind, at, *rest in told]
     return [event for event in events if event.offset is None or event.offset >= from_offset]

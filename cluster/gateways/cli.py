@@ -243,7 +243,7 @@ def _run() -> int:
             raise
         said = one_line(error.format_message())
         error.format_message = lambda: said  # type: ignore[attr-defined]
-        rich_format_error(error)  # type: ignore[arg-type]
+        rich_format_error(error)
         return int(getattr(error, "exit_code", 2))
 
 

@@ -151,8 +151,8 @@ def _name(path: str) -> str:
 def _summary(group: str, rows: list[StepRow]) -> Text:
     done = sum(row.status == "completed" for row in rows)
     failed = sum(row.status == "failed" for row in rows)
-    trouble = [", ", (f"{failed} failed", "red")] if failed else []
-    return styled(_name(group), (f" × {len(rows)}:", "dim"), f" {done} done", *trouble)
+    trouble = f", {failed} failed" if failed else ""
+    return styled(_name(group), (f" × {len(rows)}:", "dim"), f" {done} done", (trouble, "red"))
 
 
 def _line(row: StepRow, now: float) -> Text:
