@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.rich_utils import rich_format_error
@@ -241,10 +241,11 @@ def _run() -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        said = one_line(error.format_message())
-        error.format_message = lambda: said  # type: ignore[attr-defined]
-        rich_format_error(error)
-        return int(getattr(error, "exit_code", 2))
+        wrong: Any = error  # a ClickException, whose module depends on the version of typer
+        said = one_line(wrong.format_message())
+        wrong.format_message = lambda: said
+        rich_format_error(wrong)
+        return int(wrong.exit_code)
 
 
 def _guarded(command: Callable[[], int]) -> int:
