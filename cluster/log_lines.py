@@ -11,7 +11,7 @@ import logging
 import traceback
 from typing import Any
 
-from ..protocols.printable import printable
+from ..protocols.printable import one_line, printable
 
 _OURS = "podium"
 _CONTINUED = "\n    "
@@ -33,6 +33,7 @@ class _Harmless:
     def __call__(self, name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
         record: logging.LogRecord = self._before(name, *args, **kwargs)
         if name == _OURS or name.startswith(f"{_OURS}."):
+            record.name = one_line(name)
             record.msg, record.args = logged(_message(record)), ()
             if record.exc_info and record.exc_info[0] is not None:
                 lines = traceback.format_exception(*record.exc_info)

@@ -61,7 +61,9 @@ CALLS = [
     ("openat", (-100 % 2**64, 0, os.O_WRONLY | os.O_CREAT, 0o2755), EPERM),
     ("openat", (-100 % 2**64, 0, os.O_RDONLY, 0o6777), ALLOW),  # The mode does not count; it may be anything.
     ("openat", (-100 % 2**64, 0, 0o20000000 | os.O_WRONLY, 0o4700), EPERM),
-    ("fchmod", (3, 0o1777), ALLOW),
+    ("fchmod", (3, 0o1775), ALLOW),
+    ("fchmod", (3, 0o777), EPERM),
+    ("openat", (-100 % 2**64, 0, os.O_WRONLY | os.O_CREAT, 0o666), ALLOW),
     ("fchmod", (3, 0o4700), EPERM),
     ("fchmodat", (3, 0, 0o2700), EPERM),
     ("mknodat", (3, 0, 0o104755), EPERM),
@@ -219,18 +221,19 @@ print(other.recv(1).decode())
 
 @at(*WALLED)
 @pytest.mark.parametrize("attempt", [
+    "os.chmod(path, 0o666)",
     "os.chmod(path, 0o4755)", "os.chmod(path, 0o2700)", "os.chmod(path, 0o6777)",
     "os.fchmod(os.open(path, os.O_RDONLY), 0o4700)", "os.chmod(sys.argv[1] + '/sub', 0o2777)",
     "os.umask(0); os.close(os.open(sys.argv[1] + '/new', os.O_CREAT | os.O_WRONLY, 0o4755))",
     "os.umask(0); os.mknod(sys.argv[1] + '/new', 0o102755)",
 ])  # fmt: skip
-def test_no_file_becomes_setuid_or_setgid_even_where_it_may_write(level, attempt, tmp_path):
+def test_no_file_becomes_setuid_setgid_or_writable_by_all_even_where_it_may_write(level, attempt, tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "sub").mkdir()
     source = f"import os\npath = sys.argv[1] + '/file'\ntry:\n    {attempt}\n    print('done')\n"
     source += "except OSError as error:\n    print(errno.errorcode[error.errno])"
     assert said(source, tmp_path, box=Box(write=(str(tmp_path),)), level=level) == ["EPERM"]
-    assert all(path.stat().st_mode & 0o6000 == 0 for path in tmp_path.iterdir())
+    assert all(path.stat().st_mode & 0o6002 == 0 for path in tmp_path.iterdir())
 
 
 @at(*LEVELS)
@@ -294,3 +297,17 @@ def test_programs_of_every_day_run_in_the_box(level, tmp_path):
     assert (ran.exit_code, ran.stdout.strip()) == (0, "2"), ran
     assert python("import shutil, sys; shutil.copy(sys.argv[1], 'b'); print(open('b').read())", tmp_path / "a.txt",
                   box=Box(read=(str(tmp_path),)), level=level).exit_code == 0  # fmt: skip
+
+
+@at(*LEVELS)
+def test_with_network_names_are_resolved_and_the_internets_sockets_open(level):
+    source = """
+import asyncio, socket
+print(bool(socket.getaddrinfo("localhost", 80)))
+for family in (socket.AF_INET, socket.AF_INET6):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        socket.socket(family, kind).close()
+async def work():
+    return "loop"
+print(asyncio.run(work()))"""
+    assert said(source, box=Box(network=True), level=level) == ["True", "loop"]

@@ -37,7 +37,7 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
     record = stored.record
     parts = [stored, *reader.subtasks(record.task_id)]
     rows = [row for part in parts for row in step_rows(part.record, part.definition, part.bodies)]
-    events = [event for part in parts for event in recorded_events(part) if event.step]
+    events = _events_of(parts)
     wrong = [event for event in events if event.kind in WENT_WRONG]
     if output == "json":
         outputs = {event.step: event.value for event in events if event.kind == "finished"}
@@ -53,6 +53,13 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
 
 
 dead.command("show")(show)
+
+
+def _events_of(parts: list[StoredTask]) -> list[TaskEvent]:
+    """Of the steps of a task and of its nested Hierarchies, which are recorded with the task, too, but for outputs."""
+    told = (event for part in parts for event in recorded_events(part) if event.step)
+    once = {(event.step, event.attempt, event.kind, event.at): event for event in told}
+    return sorted(once.values(), key=lambda event: event.at)
 
 
 def _attempt(event: TaskEvent) -> dict[str, Any]:

@@ -12,8 +12,9 @@ each with what comes before it:
     landlock    reading and writing outside the box's folders; any socket, if `network` is not given, and with it all
                 but those of the Internet (no Unix sockets); signals to other processes from Linux 6.12; limits,
                 priority and processors of other processes; ptrace and the memory of others; keyrings; watching files
-                (inotify); setuid and setgid bits; extended attributes; shared memory and queues of System V; bpf,
-                perf, userfaultfd, mounts and new namespaces; calls of a foreign architecture, which end the tool.
+                (inotify); setuid and setgid bits, and making files writable by all; extended attributes; shared
+                memory and queues of System V; bpf, perf, userfaultfd, mounts and new namespaces; calls of a foreign
+                architecture, which end the tool.
                 Open stay: seeing whether a file exists, its size and mode, and changing the other bits of the mode,
                 owner and times of the user's own files. Needs Linux 6.2, on x86_64 or aarch64.
     bubblewrap  the rest of the machine is not there: own root folder (read-only), processes, network, IPC. Without

@@ -76,13 +76,18 @@ _ON_PROCESS: Mapping[str, tuple[Numbers, int]] = {
 }  # fmt: skip
 # Calls on a kind of thing and its number: only (kind, 0) is the caller itself, and not its user or group.
 _ON_KIND: Mapping[str, tuple[Numbers, int]] = {"setpriority": ((141, 140), 0), "ioprio_set": ((251, 30), 1)}
-# Calls that give a file its mode. Name: numbers, index of the mode, and of the flags that say whether it counts.
-_WITH_MODE: Mapping[str, tuple[Numbers, int, int | None]] = {
-    "chmod": ((90, None), 1, None), "fchmod": ((91, 52), 1, None), "fchmodat": ((268, 53), 2, None),
-    "fchmodat2": ((452, 452), 2, None), "creat": ((85, None), 1, None), "open": ((2, None), 2, 1),
-    "openat": ((257, 56), 3, 2), "mknod": ((133, None), 1, None), "mknodat": ((259, 33), 2, None),
+# Calls that change the mode of a file, anybody's that the user owns. Name: numbers, index of the mode.
+_CHANGES_MODE: Mapping[str, tuple[Numbers, int]] = {
+    "chmod": ((90, None), 1), "fchmod": ((91, 52), 1), "fchmodat": ((268, 53), 2), "fchmodat2": ((452, 452), 2),
+}  # fmt: skip
+# Calls that make a file. Name: numbers, index of the mode, and of the flags that say whether it counts.
+_MAKES: Mapping[str, tuple[Numbers, int, int | None]] = {
+    "creat": ((85, None), 1, None), "open": ((2, None), 2, 1), "openat": ((257, 56), 3, 2),
+    "mknod": ((133, None), 1, None), "mknodat": ((259, 33), 2, None),
 }  # fmt: skip
 _SET_ID = 0o6000
+_FOR_ALL = 0o002
+"""May be asked for when a file is made: the umask takes it away. Whoever changes a mode to it means it."""
 _MAKES_FILE = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
 _CLONE: Numbers = (56, 220)
 _NAMESPACES = 0x7E020080  # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
@@ -139,7 +144,9 @@ def _blocks(network: bool) -> Iterator[tuple[Numbers, Sequence[Step]]]:
         yield numbers, _only(index, (0,))
     for numbers, kind in _ON_KIND.values():
         yield numbers, [_argument(0), (_EQUAL, 1, 0, kind), (_RETURN, 0, 0, _FAIL), *_only(1, (0,))]
-    for numbers, mode, flags in _WITH_MODE.values():
+    for numbers, mode in _CHANGES_MODE.values():
+        yield numbers, _without(mode, _SET_ID | _FOR_ALL)
+    for numbers, mode, flags in _MAKES.values():
         yield numbers, _without(mode, _SET_ID, flags)
     yield _CLONE, _without(0, _NAMESPACES)
     yield _SOCKET, _only(0, _NETWORK) if network else [(_RETURN, 0, 0, _FAIL)]
