@@ -194,3 +194,33 @@ def test_a_whole_id_is_taken_even_if_others_begin_with_it(tmp_path, monkeypatch)
         ids.whole_id(tmp_path, "t-012")
     monkeypatch.setattr(ids, "_beginning_with", lambda data, start: ["t-0123"])
     assert ids.whole_id(tmp_path, "t-01/a[1]") == "t-0123/a[1]"
+
+
+TEAM = """
+import podium
+from podium import verdict
+
+@podium.protocol
+async def one_round(ctx, brief):
+    return verdict.accept(brief["input"]) if brief["outcomes"] else verdict.assign()
+
+@podium.protocol(retry=podium.Retry(attempts=2, initial_delay_s=0.01, max_delay_s=0.01))
+def shaky(ctx, input):
+    if ctx.attempt < 2:
+        raise ValueError("no luck below")
+    return 1
+
+team_flow = podium.Workflow("teamed", podium.Hierarchy(one_round, team={"x": podium.Step(shaky)}, name="team"))
+"""
+
+
+def test_show_tells_an_attempt_of_a_nested_hierarchy_once(cli):
+    (cli.folder / "team.py").write_text(TEAM)
+    code, _, err = cli("run", "team:team_flow", "-i", "1", "-q")
+    assert code == 0, err
+    task_id = newest(cli)
+    out = cli("show", task_id)[1]
+    assert out.count("no luck below; again") == 1, out
+    (attempt,) = json.loads(cli("show", task_id, "-o", "json")[1])["attempts"]
+    assert attempt["step"].endswith("x") and attempt["error"]["kind"] == "ValueError"
+    assert "no luck below" in cli("watch", task_id)[2]

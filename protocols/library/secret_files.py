@@ -40,8 +40,8 @@ PATTERNS: Mapping[bytes, re.Pattern[bytes]] = {
         rb"[A-Za-z0-9+/=]{40}"
     ),
     b"PuTTY-User-Key-File": re.compile(rb"PuTTY-User-Key-File-\d: "),
-    b"AKIA": re.compile(rb"\bAKIA[0-9A-Z]{16}\b(?<!EXAMPLE)"),
-    b"ASIA": re.compile(rb"\bASIA[0-9A-Z]{16}\b(?<!EXAMPLE)"),
+    b"AKIA": re.compile(rb"\bAKIA(?![0-9A-Z]*EXAMPLE)[0-9A-Z]{16}\b"),
+    b"ASIA": re.compile(rb"\bASIA(?![0-9A-Z]*EXAMPLE)[0-9A-Z]{16}\b"),
     b"AIza": re.compile(rb"\bAIza[0-9A-Za-z_-]{35}\b"),
     **{mark: re.compile(rb"\b%s[A-Za-z0-9]{36,}\b" % mark) for mark in (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_")},
     b"github_pat_": re.compile(rb"\bgithub_pat_[A-Za-z0-9_]{60,}\b"),
