@@ -12,6 +12,8 @@ from ..supervisors.alerts import Alert, Alerts
 from ..supervisors.ports import World
 from ..supervisors.settings import Governance
 
+UNASKED_S = 60.0
+"""Time between two looks at the figures if no alert was set, for those that are built in."""
 LOG = logging.getLogger("podium")
 
 
@@ -25,8 +27,9 @@ class Alerting:
         return [alert.to_wire() for alert in self._alerts.firing]
 
     async def keep_looking(self) -> None:
-        while self._settings.alerts:
-            await self._world.sleep(self._settings.alert_every_s)
+        every_s = self._settings.alert_every_s if self._settings.alerts else UNASKED_S
+        while True:
+            await self._world.sleep(every_s)
             try:
                 status = await self._status()
             except PodiumError:

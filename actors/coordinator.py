@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from ..protocols.blame import fault_of
 from ..protocols.errors import (
     NotFound,
     PeerLost,
@@ -28,6 +29,7 @@ from ..protocols.errors import (
 )
 from ..protocols.limits import Amount, read_limits
 from ..protocols.values import Value
+from ..supervisors.faults import report
 from ..supervisors.plan import all_quotas, has_breakers
 from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
@@ -37,6 +39,7 @@ from .catalogue import Catalogue
 from .child import Child
 from .departed import Departed
 from .deployment import Deployment
+from .door import check_code, check_definition
 from .resting import Resting
 
 RESOURCES = "resources"
@@ -157,6 +160,9 @@ class Coordinator:
                 value = await work
             except PodiumError as error:
                 ask.refuse(error)
+            except Exception as error:
+                report(f"the message '{ask.kind}'", error)
+                ask.refuse(PodiumError(f"{ask.kind}: {fault_of(error).message}"))
             else:
                 ask.reply(value)
 
@@ -169,6 +175,8 @@ class Coordinator:
 
         With `again`, a client only brings code anew, and another version may be in force.
         """
+        check_definition(definition)
+        code = check_code(code)
         quotas = await self._check_quotas(definition)
         in_force = not again or self._catalogue.is_current(definition)
         if in_force:

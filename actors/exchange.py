@@ -33,6 +33,7 @@ from typing import TypeAlias
 
 from ..protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, PodiumError, Unknown, from_wire
 from ..protocols.values import Value, pack, unpack
+from ..supervisors.faults import report, shielded
 from ..supervisors.ports import Reply
 
 RESULT, CHUNK, ERROR = 0, 1, 2
@@ -110,7 +111,7 @@ class Near:
         self._call, self._limits, self._hang_up = call, limits, hang_up
         self._session = f"{session}/{next(_sessions)}"
         self._loop = asyncio.get_running_loop()
-        self._numbers, self._frame_numbers = itertools.count(1), itertools.count(1)
+        self._numbers, self._frame_number = itertools.count(1), 0
         self._open: dict[int, _Open] = {}
         self._queue: deque[list[Value]] = deque()
         self._calls: set[int] = set()
@@ -212,19 +213,23 @@ class Near:
         return [self._queue.popleft() for _ in range(count)]
 
     def _frames(self, items: list[list[Value]]) -> list[tuple[int, bytes]]:
-        """One frame, or several if it would be too large; a message that is too large alone is answered so."""
-        number = next(self._frame_numbers)
-        frame = pack([self._session, number, list(self._calls), self._received, items])
-        if len(frame) <= self._limits.frame_bytes:
-            self.counts.frames += 1
-            self.counts.messages += len(items)
-            return [(number, frame)]
-        if len(items) == 1:
-            problem = f"a message of {len(frame)} bytes, the limit is {self._limits.frame_bytes}"
-            self._answer(items[0][0], Reply(error=InvalidInput(problem=problem)))
-            return self._frames([])
-        middle = len(items) // 2
-        return self._frames(items[:middle]) + self._frames(items[middle:])
+        """One frame, or several if it would be too large; a message that fits none, or cannot be packed, is answered
+        so, and no other is lost with it."""
+        number = self._frame_number + 1
+        try:
+            frame = pack([self._session, number, list(self._calls), self._received, items])
+            if len(frame) > self._limits.frame_bytes:
+                raise InvalidInput(problem=f"a message of {len(frame)} bytes, the limit is {self._limits.frame_bytes}")
+        except InvalidInput as error:
+            if len(items) == 1:
+                self._answer(items[0][0], Reply(error=error))
+                return self._frames([])
+            middle = len(items) // 2
+            return self._frames(items[:middle]) + self._frames(items[middle:])
+        self._frame_number = number
+        self.counts.frames += 1
+        self.counts.messages += len(items)
+        return [(number, frame)]
 
     def _send(self, number: int, frame: bytes, resends: int) -> None:
         if self._lost is None:
@@ -273,14 +278,24 @@ class Near:
         if kind == CHUNK:
             message = self._open.get(number)
             if message is not None and message[1] is not None:
-                message[1](value)
+                try:
+                    message[1](value)
+                except Exception as error:
+                    self._fault(error)
         else:
             self._answer(number, Reply(value) if kind == RESULT else Reply(error=from_wire(value)))
 
     def _answer(self, number: int, reply: Reply) -> None:
         message = self._open.pop(number, None)
         if message is not None:
-            message[0](reply)
+            try:
+                message[0](reply)
+            except Exception as error:
+                self._fault(error)
+
+    def _fault(self, error: Exception) -> None:
+        """Whatever one receiver does, the other results of its frame are delivered."""
+        report(f"a result from {self.address}", error)
 
     def lose(self, error: PodiumError) -> None:
         if self._lost is not None:
@@ -291,4 +306,4 @@ class Near:
         self._queue.clear()
         still_open, self._open = self._open, {}
         for on_reply, _ in still_open.values():
-            on_reply(Reply(error=error))
+            shielded(f"the loss of {self.address}", on_reply, Reply(error=error))

@@ -7,8 +7,10 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 
+from ..protocols.blame import fault_of
 from ..protocols.errors import InvalidInput, PodiumError
 from ..protocols.values import Value, pack, unpack
+from ..supervisors.faults import report
 from ..supervisors.ports import Ask
 from .exchange import CANCEL, CHUNK, DEFAULT_LIMITS, ERROR, RESULT, WATCH, ExchangeLimits
 
@@ -36,7 +38,7 @@ class Far:
         name, number, unanswered, received, items = unpack(frame, max_bytes=self._limits.frame_bytes)
         session = self._sessions.get(name)
         if session is None:
-            session = self._sessions[name] = _Session(self._pack, self._limits.frame_items)
+            session = self._sessions[name] = _Session(self._pack, self._limits)
         self._watch()
         session.touched = session.loop.time()
         session.settle(number, unanswered, received)
@@ -69,7 +71,8 @@ class Far:
         except PodiumError as error:
             message.refuse(error)
         except Exception as error:
-            message.refuse(PodiumError(f"{kind}: {type(error).__name__}: {error}"))
+            report(f"the message '{kind}'", error)
+            message.refuse(PodiumError(f"{kind}: {fault_of(error).message}"))
 
     def _pack(self, results: list[list[Value]]) -> bytes:
         try:
@@ -115,12 +118,12 @@ def _sendable(result: list[Value]) -> list[Value]:
 class _Session:
     """What the far side keeps for one near side."""
 
-    def __init__(self, pack_results: Callable[[list[list[Value]]], bytes], most: int) -> None:
+    def __init__(self, pack_results: Callable[[list[list[Value]]], bytes], limits: ExchangeLimits) -> None:
         self.loop = asyncio.get_running_loop()
         self.touched = self.loop.time()
         self.asks: dict[int, _Incoming] = {}
         self.cancelled_early: set[int] = set()
-        self._pack, self._most = pack_results, most
+        self._pack, self._most, self._most_bytes = pack_results, limits.frame_items, limits.frame_bytes
         self._waiting: dict[int, Callable[[bytes], None]] = {}
         """Calls that wait for something to carry back, by frame number, the longest waiting first."""
         self._flushing = False
@@ -207,10 +210,17 @@ class _Session:
             answer(self._take(number))
 
     def _take(self, number: int) -> bytes:
+        """An answer, with as many results as fit one frame; one at least."""
         taken = [self._unsent.popleft() for _ in range(min(self._most, len(self._unsent)))]
+        packed = self._pack(taken)
+        while len(packed) > self._most_bytes and len(taken) > 1:
+            rest = len(taken) // 2
+            self._unsent.extendleft(reversed(taken[rest:]))
+            del taken[rest:]
+            packed = self._pack(taken)
         if taken:
             self._sent.setdefault(number, []).extend(taken)
-        return self._pack(taken)
+        return packed
 
     def cancel(self, number: int) -> None:
         message = self.asks.get(number)

@@ -9,7 +9,7 @@ What needs permits waits in a *lane* until one of the lane's permits is free: an
 to the next in its lane, or gives it back with the answer.
 
 Messages:
-    run [task id, path, attempt, user, input, [timeout_s, idle_timeout_s, deadline], origin, lane, permit]: origin is
+    run [task id, path, attempt, user, input, [timeout_s, idle_timeout_s, left_s], origin, lane, permit]: origin is
     the first of the tasks that this one continues, or itself; without permits the last two are None, and an attempt
     with a lane may come with a permit or follow others. Answered by ["ok" | "fail", output or failure, seconds (None
     if it never began), whether it is stuck, permit that comes back, amounts really used by quota]; chunks are
@@ -143,7 +143,8 @@ class _Attempt:
     def __init__(self, host: ProtocolHost, ask: Ask) -> None:
         self._host, self._ask = host, ask
         self.task_id, self.path, self.number, self.user, self.input, times, self._origin, self.lane, _ = ask.payload
-        self._timeout_s, self._idle_timeout_s, self._deadline = times
+        self._timeout_s, self._idle_timeout_s, left_s = times
+        self._due_at = math.inf if left_s is None else host.world.monotonic() + left_s
         self.permit: str | None = None
         ask.on_cancel = self.cancel
         self.ended = False
@@ -268,8 +269,9 @@ class _Attempt:
             self._timer = self._host.world.call_later(delay_s, callback)
 
     def _context(self) -> Context:
-        own = None if self._timeout_s is None else self._host.world.now() + self._timeout_s
-        deadline = min((at for at in (own, self._deadline) if at is not None), default=None)
+        world = self._host.world
+        due_at = min(self._due_at, math.inf if self._timeout_s is None else world.monotonic() + self._timeout_s)
+        left = (lambda: None) if due_at == math.inf else (lambda: due_at - world.monotonic())
         log = _StepLog(self._host.log, {"task": self.task_id, "step": self.path})
         log.tell = lambda level, text: self._chunk(["log", level, text])
         return Context(
@@ -277,7 +279,7 @@ class _Attempt:
             step=self.path,
             attempt=self.number,
             user=self.user,
-            deadline=deadline,
+            deadline=None if due_at == math.inf else world.now() + due_at - world.monotonic(),
             log=log,
             origin=self._origin,
             config=self._host.config,
@@ -286,7 +288,7 @@ class _Attempt:
             _cancelled=lambda: self._stopping is not None,
             _used=self._used,
             _folder=self._host.folder,
-            _left=lambda: None if deadline is None else deadline - self._host.world.now(),
+            _left=left,
         )
 
     def _emit(self, value: Value) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
 from ..protocols.errors import PodiumError, from_wire
@@ -33,15 +34,14 @@ class Accepted:
 
     def fail(self, error: PodiumError) -> None:
         """None of them is acknowledged."""
-        if not self.ids.done():
-            self.ids.set_exception(error)
+        fail(self.ids, error)
 
     def _end_if_complete(self) -> None:
         if self._missing > 0 or self.ids.done():
             return
         refusal = next((refusal for _, refusal in self._rows if refusal is not None), None)
         if refusal is None:
-            self.ids.set_result([id for id, _ in self._rows])
+            settle(self.ids, [id for id, _ in self._rows])
         else:
             self.fail(from_wire(refusal))
 
@@ -70,6 +70,13 @@ def acknowledged(
     accepted.take(places, rows)
 
 
+def settle(future: Future[Any], value: Any) -> None:
+    """Set the result, unless whoever waited has given up meanwhile, in whatever thread."""
+    with suppress(InvalidStateError):
+        future.set_result(value)
+
+
 def fail(future: Future[Any], error: BaseException) -> None:
-    if not future.done():
+    """Set the error, unless it is settled or was given up."""
+    with suppress(InvalidStateError):
         future.set_exception(error)

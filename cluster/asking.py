@@ -13,6 +13,7 @@ from ..protocols.errors import InvalidInput
 from ..protocols.library.builtin import SHIPPED_TOOLS
 from ..protocols.library.front import cleaned, granted_folder, own_pipelines, pipeline_of, router_from
 from ..protocols.requests.grants import requests_config
+from ..protocols.requests.hooks import read_hooks
 from ..protocols.requests.pipelines import NAME, ask_workflow
 from ..protocols.requests.planner import RequestPlan, make_plan
 from ..protocols.requests.request import Request
@@ -25,16 +26,23 @@ RECORDED = 200
 """Tasks on record that an estimate is made from, at most."""
 
 
-def workflow_of(settings: Settings) -> Workflow:
-    """The workflow that answers requests, with the pipelines of the setting `config.requests.pipelines`.
+def workflow_of(settings: Settings, hooks: Mapping[str, Any] | None = None) -> Workflow:
+    """The workflow that answers requests, with the pipelines and hooks of the setting `config.requests`.
+
+    Args:
+        hooks: further ones, by state, that run after those of the settings; they make a workflow of its own name.
 
     Raises:
-        InvalidSetting, InvalidDefinition: a pipeline or a rule of the router is wrong.
+        InvalidSetting, InvalidDefinition: a pipeline, a hook or a rule of the router is wrong.
     """
     config = requests_config(settings.config)
     if config.router.rules:
         router_from(config.router)
-    return ask_workflow({} if config.pipelines is None else own_pipelines(str(Path(config.pipelines).resolve())))
+    own = {} if config.pipelines is None else own_pipelines(str(Path(config.pipelines).resolve()))
+    workflow = ask_workflow(own, read_hooks(config.hooks, hooks), config.operation_s)
+    if not hooks:
+        return workflow
+    return Workflow(f"{NAME}_{workflow.hash[:8]}", workflow.root, description=workflow.description)
 
 
 def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:

@@ -16,9 +16,10 @@ import atexit
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
@@ -34,6 +35,14 @@ from .ended import Ended, result_of
 from .session import new_session
 from .stream import Reading
 from .world import new_event_loop
+
+if TYPE_CHECKING:
+    from .request_state import RequestState
+
+LEAVE_S = 2.0
+"""How long `close` waits for what goes on although it was cancelled, as a step may in a cluster in this process."""
+END_S = 10.0
+"""How long it waits for its own event loop."""
 
 
 class BaseTask:
@@ -55,10 +64,20 @@ class BaseTask:
             return self._end.result().status  # type: ignore[return-value]
         return self.record.status
 
+    @property
+    def request_state(self) -> RequestState | None:
+        """Of a task that answers a request: its state and since when, read now; None of any other task."""
+        from .request_state import request_state  # noqa: PLC0415  (its reading of requests is not for everybody)
+
+        stored = self._core.reader.find_task(self.id)
+        return None if stored is None else request_state(stored)
+
     def __repr__(self) -> str:
         return f"<task {self.id} of {self.workflow}>"
 
     def _ended(self) -> Future[Ended]:
+        if self._core.is_forked:
+            self._core.check()
         if self._end is None:
             self._end = self._core.follow(self.id)
         return self._end
@@ -137,6 +156,8 @@ class Engine:
 
     def close(self) -> None:
         """Leave the cluster; one that this engine started is stopped in order, its open tasks stay durable."""
+        if self._core.is_forked:
+            return  # it is the parent's
         if not self._closed:
             self._closed = True
             atexit.unregister(self.close)
@@ -153,9 +174,13 @@ class Engine:
             InvalidInput: a quota without a limit, or over its limit.
             FixTheCall: the workflow has another number of shards.
         """
+        self._version(workflow)
+
+    def _version(self, workflow: Workflow) -> str:
+        """The hash of the deployed version."""
         self._check_open()
-        if not self._core.is_deployed(workflow):
-            self._wait(self._core.deploy(workflow))
+        hash: str = self._core.deployed(workflow) or self._wait(self._core.deploy(workflow))
+        return hash
 
     def submit(
         self,
@@ -206,9 +231,8 @@ class Engine:
         more than 1,000 tasks, or of a workflow with several shards: a part of them may have been accepted.
         """
         known = checked_keys(keys, inputs)
-        wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
-        self.deploy(workflow)
-        accepted, ends = self._core.submit(workflow.name, workflow.shards, workflow.hash, wires)
+        wires = self._core.submissions.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, self._version(workflow), wires)
         return [Task(self._core, id, workflow.name, end) for id, end in zip(accepted.result(), ends, strict=True)]
 
     def ask(
@@ -220,6 +244,7 @@ class Engine:
         user: str | None = None,
         timeout_s: float | None = None,
         criticality: Criticality = "critical",
+        hooks: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Task:
         """Submit a request to the workflow `ask`; the task's result is an `Answer` as a dict (docs/requests.md).
@@ -228,12 +253,19 @@ class Engine:
 
         Args:
             request: a text, or a whole request.
+            hooks: by state, what runs before the request enters it, after what `config.requests.hooks` says: a
+                protocol, `module:name`, a step, or a list of them (docs/requests.md). Such requests are tasks of a
+                workflow of their own, `ask_` and a number.
             fields: of the request: root, session, type, tools, stream, attachments, answer_schema, limits.
 
         Raises:
             InvalidInput: names the field. What the user may not touch fails the task instead.
         """
         workflow, input = self._core.asked(request, fields)
+        if hooks:
+            from .asking import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
+
+            workflow = workflow_of(self.settings, hooks)
         return self.submit(
             workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s, criticality=criticality
         )
@@ -305,6 +337,7 @@ class Engine:
         return self._core.joined
 
     def _check_open(self) -> None:
+        self._core.check()
         if self._closed:
             raise EngineClosed()
 
@@ -316,9 +349,10 @@ class Engine:
         self._loop.run_forever()
 
     def _end_loop(self) -> None:
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result(END_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10.0)
+        self._thread.join(timeout=END_S)
         if not self._thread.is_alive():
             self._loop.close()
 
@@ -328,8 +362,10 @@ async def _cancel_others() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_default_executor()
+    if others:  # what goes on although it was cancelled can only be left
+        await asyncio.wait(others, timeout=LEAVE_S)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), LEAVE_S)
 
 
 def connect(**settings: Any) -> Engine:

@@ -113,9 +113,9 @@ class AsyncEngine:
     ) -> list[AsyncTask]:
         """As `Engine.submit_many`."""
         known = checked_keys(keys, inputs)
-        wires = self._core.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
-        await self._core.deploy(workflow)
-        accepted, ends = self._core.submit(workflow.name, workflow.shards, workflow.hash, wires)
+        wires = self._core.submissions.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        version = await self._core.deploy(workflow)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, version, wires)
         ids = await asyncio.wrap_future(accepted)
         return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
 
@@ -128,10 +128,15 @@ class AsyncEngine:
         user: str | None = None,
         timeout_s: float | None = None,
         criticality: Criticality = "critical",
+        hooks: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> AsyncTask:
         """As `Engine.ask`."""
         workflow, input = self._core.asked(request, fields)
+        if hooks:
+            from .asking import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
+
+            workflow = workflow_of(self.settings, hooks)
         return await self.submit(
             workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s, criticality=criticality
         )
@@ -145,7 +150,9 @@ class AsyncEngine:
         """
         plain = check_value(input, "input", self.settings.max_value_bytes)
         name, shards, hash = str(definition["name"]), int(definition.get("shards", 1)), str(definition["hash"])
-        accepted, (end,) = self._core.submit(name, shards, hash, [self._core.wire(plain, key, priority, user)])
+        accepted, (end,) = self._core.submit(
+            name, shards, hash, [self._core.submissions.wire(plain, key, priority, user)]
+        )
         (id,) = await asyncio.wrap_future(accepted)
         return AsyncTask(self._core, id, name, end)
 

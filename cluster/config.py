@@ -114,6 +114,9 @@ class Settings(BaseModel):
     max_emitted_bytes: CountOrNone = 4 * 1024 * 1024
     """Bytes of what the steps of one task emit (`ctx.emit`) that are recorded, 64 more for each chunk; what comes after
     that is live only."""
+    mcp_page_chars: CountOrNone = 65_536
+    """Characters of a result that one answer over MCP holds; a larger one comes in pages (docs/mcp.md). 0 for no
+    bound."""
     config: Mapping[str, Any] = {}
     """What protocols get as `ctx.config`, plain data; `requests` in it is for `podium ask` (docs/requests.md)."""
     reconnect_s: Seconds = 60.0

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, get_args
+from typing import Any, TypeAlias
 from zlib import crc32
 
 from ..protocols.errors import (
     EngineClosed,
-    FixTheCall,
-    InvalidInput,
     NotFound,
     PeerLost,
     PodiumError,
     Unknown,
     from_wire,
 )
-from ..protocols.outcomes import Criticality, TaskRecord, TaskStatus
+from ..protocols.outcomes import TaskRecord, TaskStatus
+from ..protocols.protocol import ProtocolLike
 from ..protocols.requests.request import Request
-from ..protocols.values import Value, check_text, check_value
+from ..protocols.values import Value
 from ..protocols.workflow import Workflow
+from ..supervisors.plan import carried_key
 from ..supervisors.ports import Line, Reply
 from ..supervisors.shards import shards_of, spread, top_shard, workflow_of
-from .accepted import Accepted, Waiting, acknowledged, fail
+from .accepted import Accepted, Waiting, acknowledged, fail, settle
 from .collector import look_as_usual, look_rarely
 from .config import Settings
-from .definition import definition_of
+from .definition import definition_of, protocols_of
 from .ended import Ended
 from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .session import COORDINATOR, Session, new_session
 from .store.reading import Reader, StoredTask
+from .submissions import Submissions
 from .task_ids import new_task_id
 
 _RECONNECT_S = 0.2
+VersionKey: TypeAlias = tuple[str, tuple[ProtocolLike, ...]]
 
 
 class Core:
@@ -46,9 +49,12 @@ class Core:
         self.settings = settings
         self._session = session or new_session(settings)
         self._loop: asyncio.AbstractEventLoop
+        self._pid = os.getpid()
+        self.submissions = Submissions(settings, lambda: new_task_id(self._session.world))
         self._coordinator: Line | None = None
         self._links: dict[str, Link] = {}
-        self._deployed: set[str] = set()
+        self._deployed: dict[VersionKey, str] = {}
+        """Hashes of versions."""
         self._ask_workflow: Workflow | None = None
         self._carried: dict[str, dict[str, Value]] = defaultdict(dict)
         """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
@@ -94,6 +100,26 @@ class Core:
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
 
+    def check(self) -> None:
+        """From any thread. Raises EngineClosed if nothing can be asked here any more, or in a forked child."""
+        if os.getpid() != self._pid:
+            reason = f"it belongs to process {self._pid}, of which this is a fork: connect anew after forking"
+            raise EngineClosed(reason=reason)
+        if self.closed is not None:
+            raise self.closed
+
+    @property
+    def is_forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def soon(self, callback: Callable[..., None], *args: Any) -> None:
+        """Call on the loop, from any thread. Raises as `check`."""
+        self.check()
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError as error:  # the loop was closed in this moment
+            raise EngineClosed() from error
+
     async def close(self) -> None:
         if self._closed is not None:
             return
@@ -137,15 +163,21 @@ class Core:
             self._coordinator.watch(lambda _error: None, self.settings.lease_s * PATIENCE)
         return self._coordinator
 
-    async def deploy(self, workflow: Workflow) -> None:
-        """Have the workflow's actors running; a version that this client deployed before is not sent again."""
-        if workflow.hash not in self._deployed:
-            message = {"definition": definition_of(workflow), "code": self._session.code_of(workflow)}
+    async def deploy(self, workflow: Workflow) -> str:
+        """Have the workflow's actors running, and return the hash of the version; one that this client deployed before
+        is not sent again, unless a protocol of it was defined anew since."""
+        key = _version_key(workflow)
+        if key not in self._deployed:
+            definition = definition_of(workflow)
+            code = self._session.code_of(workflow)
+            carried = {carried_key(ref, definition["code"][ref]): packed for ref, packed in code.items()}
+            message = {"definition": definition, "code": carried}
             answer = await self.ask_coordinator("deploy", message)
-            self._deployed.add(workflow.hash)
-            if message["code"]:
-                self._carried[workflow.name][workflow.hash] = message
+            self._deployed[key] = definition["hash"]
+            if carried:
+                self._carried[workflow.name][definition["hash"]] = message
                 self._told.setdefault(workflow.name, answer["epoch"])
+        return self._deployed[key]
 
     def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
         """The workflow that answers requests, and its input for this one. On any thread. Raises InvalidInput."""
@@ -161,8 +193,9 @@ class Core:
             self._ask_workflow = workflow_of(self.settings)
         return self._ask_workflow
 
-    def is_deployed(self, workflow: Workflow) -> bool:
-        return workflow.hash in self._deployed
+    def deployed(self, workflow: Workflow) -> str | None:
+        """The hash of the version, if this client has deployed it."""
+        return self._deployed.get(_version_key(workflow))
 
     def link(self, shard: str) -> Link:
         link = self._links.get(shard)
@@ -203,7 +236,7 @@ class Core:
         """
         accepted = Accepted(len(tasks))
         ends: list[Future[Ended]] = [Future() for _ in tasks]
-        self._loop.call_soon_threadsafe(self._submit, shards_of(workflow, shards), hash, tasks, accepted, ends)
+        self.soon(self._submit, shards_of(workflow, shards), hash, tasks, accepted, ends)
         return accepted.ids, ends
 
     def _submit(
@@ -235,8 +268,7 @@ class Core:
             return
         ended = Ended(chunk[2], chunk[3], chunk[4])
         for future in futures:
-            if not future.done():
-                future.set_result(ended)
+            settle(future, ended)
 
     def _dead(self, shard: str, error: PodiumError) -> None:
         """A shard cannot be reached any more: what waits for its tasks is told so."""
@@ -255,7 +287,7 @@ class Core:
             self._waiting[shard][task_id].append(end)
             self.link(shard).follow(task_id)
 
-        self._loop.call_soon_threadsafe(start)
+        self.soon(start)
         return end
 
     def watch(
@@ -269,7 +301,7 @@ class Core:
         """Get the events of a task from an offset on, the past first; from any thread. Returns how to stop it."""
         watching = Watching(task_id, on_event, on_end, offset)
         link = partial(self.link, shard)
-        self._loop.call_soon_threadsafe(lambda: link().watch(watching))
+        self.soon(lambda: link().watch(watching))
         return lambda: _quietly(self._loop, lambda: link().unwatch(watching))
 
     def cancel(self, task_id: str) -> Future[TaskStatus]:
@@ -281,9 +313,9 @@ class Core:
             if reply.error is not None:
                 fail(status, reply.error)
             else:
-                status.set_result(reply.value)
+                settle(status, reply.value)
 
-        self._loop.call_soon_threadsafe(self._ask_link, shard, "cancel", task_id, answered)
+        self.soon(self._ask_link, shard, "cancel", task_id, answered)
         return status
 
     def redrive(self, ids: list[str]) -> list[Future[str]]:
@@ -304,7 +336,7 @@ class Core:
                 fail(future, error)
         for shard, theirs in by_shard.items():
             answered = partial(_delivered, [futures[id] for id in theirs])
-            self._loop.call_soon_threadsafe(self._ask_link, shard, kind, [letter(id) for id in theirs], answered)
+            self.soon(self._ask_link, shard, kind, [letter(id) for id in theirs], answered)
         return [futures[id] for id in ids]
 
     def _ask_link(self, shard: str, kind: str, payload: Value, answered: Callable[[Reply], None]) -> None:
@@ -328,49 +360,10 @@ class Core:
     def reader(self) -> Reader:
         return self._session.reader
 
-    def wires(
-        self,
-        workflow: Workflow,
-        inputs: list[Value],
-        keys: list[str] | None,
-        priority: int,
-        user: str | None,
-        criticality: Criticality,
-        timeout_s: float | None,
-    ) -> list[list[Value]]:
-        """New tasks as the supervisor takes them. Raises InvalidInput, naming the input if there are several."""
-        if not isinstance(workflow, Workflow):
-            example = "engine.submit(podium.Workflow('name', protocol), input)"
-            raise FixTheCall(f"submit takes a Workflow, not {type(workflow).__name__}: {example}")
-        if criticality not in get_args(Criticality):
-            known = ", ".join(get_args(Criticality))
-            raise InvalidInput(problem=f"'{criticality}' is none of {known}", path="criticality")
-        if timeout_s is not None and not timeout_s > 0:
-            raise InvalidInput(problem=f"seconds are more than 0, not {timeout_s!r}", path="timeout_s")
-        wires = []
-        for index, input in enumerate(inputs):
-            name = "input" if len(inputs) == 1 else f"inputs[{index}]"
-            plain = check_value(input, name, self.settings.max_value_bytes)
-            workflow.check_input(plain)
-            key = keys[index] if keys is not None else None
-            wires.append(self.wire(plain, key, priority, user, criticality, timeout_s))
-        return wires
 
-    def wire(
-        self,
-        input: Value,
-        key: str | None,
-        priority: int,
-        user: str | None,
-        criticality: Criticality = "critical",
-        timeout_s: float | None = None,
-    ) -> list[Value]:
-        """A new task, with checked input, as a supervisor takes it. Raises InvalidInput."""
-        for text, name in ((key, "key"), (user, "user")):
-            if text is not None:
-                check_text(text, name)
-        id, whose = new_task_id(self._session.world), user or self.settings.user
-        return [id, input, whose, priority, key, False, self.settings.source, criticality, timeout_s]
+def _version_key(workflow: Workflow) -> VersionKey:
+    """What makes another version of it in this process: its tree, and the protocols that its names stand for now."""
+    return workflow.hash, tuple(protocols_of(workflow).values())
 
 
 def _spread(tasks: list[list[Value]], shards: int) -> list[Sequence[int]]:
@@ -386,7 +379,7 @@ def _delivered(futures: list[Future[str]], reply: Reply) -> None:
         elif error is not None:
             fail(future, from_wire(error))
         else:
-            future.set_result(id)
+            settle(future, id)
 
 
 def _quietly(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

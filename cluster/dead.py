@@ -1,4 +1,4 @@
-"""Dead letters as clients see them: tasks that failed, and steps that are parked."""
+"""Dead letters as clients see them: tasks that failed or are set aside, and steps that are parked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .store.reading import Reader, StoredTask
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A task that failed, or of which something is parked; nobody drove it again or dropped it."""
+    """A task that failed or stalled, or of which something is parked; nobody drove it again or dropped it."""
 
     record: TaskRecord
     failure: Failure
@@ -48,6 +48,8 @@ def dead_letters(
 def _failure_of(stored: StoredTask) -> Failure:
     if stored.record.failure is not None:
         return stored.record.failure
+    if stored.stalled:
+        return Failure("stalled", stored.stalled)
     rows = step_rows(stored.record, stored.definition, stored.bodies)
     parked = (row.failure for row in rows if row.status == "parked" and row.failure is not None)
     return next(parked, Failure("uncertain", "what was parked goes on by now"))

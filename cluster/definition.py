@@ -8,17 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from ..protocols.binding import schemas_of, settle_hints
-from ..protocols.check import walk
 from ..protocols.errors import InvalidDefinition
 from ..protocols.protocol import ProtocolLike, declaration_of, resolve
 from ..protocols.tree import Node, Sequence, Step
 from ..protocols.workflow import Workflow
+from ..supervisors.plan import version_hash
+from .sources import fingerprint_of
 
 
 def definition_of(workflow: Workflow) -> dict[str, Any]:
-    """The definition as plain data (see supervisors/plan.py); raises InvalidDefinition for a missing protocol."""
+    """The definition as plain data (see supervisors/plan.py); raises InvalidDefinition for a missing protocol.
+
+    Its hash is of the tree, of what the protocols declare, and of their code: with another of these it is another
+    version, which runs beside the one that open tasks hold. `tree` is the hash of the tree alone.
+    """
     targets = protocols_of(workflow)
     tree = workflow.to_dict()
+    declared = {ref: declaration_of(target) for ref, target in targets.items()}
+    code = {ref: fingerprint_of(target, _root_of(ref, target)) for ref, target in targets.items()}
+    protocols = {ref: each.model_dump(mode="json") for ref, each in declared.items()}
     return {
         "name": workflow.name,
         "version": workflow.version,
@@ -26,7 +34,9 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "interface": interface_of(workflow),
         "when_left": workflow.when_left,
         "needs_tasks": workflow.needs_tasks,
-        "hash": workflow.hash,
+        "hash": version_hash(workflow.hash, protocols, code),
+        "tree": workflow.hash,
+        "code": code,
         "root": tree["root"],
         "input": tree.get("input"),
         "supervision": tree.get("supervision"),
@@ -34,9 +44,13 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "undo_on_cancel": workflow.undo_on_cancel,
         "when_down": workflow.when_down,
         "shards": workflow.shards,
-        "protocols": {ref: declaration_of(target).model_dump(mode="json") for ref, target in targets.items()},
+        "protocols": protocols,
         "search_path": sorted({root for ref in targets if (root := import_root(ref))}),
     }
+
+
+def _root_of(ref: str, target: ProtocolLike) -> str | None:
+    return import_root(ref) if is_importable(ref, target) else None
 
 
 def interface_of(workflow: Workflow) -> dict[str, Any]:
@@ -57,17 +71,22 @@ def interface_of(workflow: Workflow) -> dict[str, Any]:
 
 
 def protocols_of(workflow: Workflow) -> dict[str, ProtocolLike]:
-    refs = sorted({node.step for _, node in walk(workflow.root, ("root",)) if isinstance(node, Step)})
     try:
-        return {ref: resolve(ref) for ref in refs}
+        return {ref: resolve(ref) for ref in workflow.refs}
     except LookupError as error:
         raise InvalidDefinition(problem=f"unknown protocol: {error.args[0]}", path=workflow.name) from error
 
 
-def is_importable(ref: str) -> bool:
-    """Whether another process can import it: not from `__main__`, a notebook, or inside a function."""
+def is_importable(ref: str, target: ProtocolLike) -> bool:
+    """Whether another process finds it by importing: not from `__main__` or a notebook, nor what was made in a
+    function, of a method, or has lost its name to another."""
     module, _, qualname = ref.partition(":")
-    return module != "__main__" and "<locals>" not in qualname and import_root(ref) is not None
+    if module == "__main__" or import_root(ref) is None:
+        return False
+    found: Any = sys.modules[module]
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found is target
 
 
 def import_root(ref: str) -> str | None:
@@ -83,7 +102,7 @@ def import_root(ref: str) -> str | None:
 
 def code_of(workflow: Workflow, pickle: Callable[[Any], bytes]) -> dict[str, bytes]:
     """Pickles of the protocols that cannot be imported elsewhere, for processes of the same cluster only."""
-    moving = {ref: target for ref, target in protocols_of(workflow).items() if not is_importable(ref)}
+    moving = {ref: target for ref, target in protocols_of(workflow).items() if not is_importable(ref, target)}
     for target in moving.values():
         settle_hints(target)
     return {ref: pickle(target) for ref, target in moving.items()}

@@ -47,7 +47,7 @@ class Finding:
     """One thing that was looked at."""
 
     check: str
-    """One word: sqlite, directory, space, disk, sync, cluster, token, shard, record."""
+    """One word: sqlite, directory, space, disk, sync, cluster, token, shard, record, task."""
     level: Level
     place: str
     """A path, or shard and record."""
@@ -296,6 +296,9 @@ def _records(data: Path, shard: str, found: Audit) -> list[Finding]:
         what = f"version {hash[:12]} is not in the shard, and {tasks} open tasks need it"
         again = "deploy that version again: run its program, or podium submit with its file"
         findings.append(Finding("record", "problem", shard, what, again))
+    for id, why in found.stalled.items():
+        ways = f"podium dead redrive {id} when the cause is mended, podium dead drop {id}, or podium cancel {id}"
+        findings.append(Finding("task", "problem", f"{shard}: {id}", f"stalled: {why}", ways))
     return findings
 
 

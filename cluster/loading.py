@@ -6,6 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
+from ..protocols.decoding import decoded
 from ..protocols.errors import InvalidDefinition
 from ..protocols.reading import read_workflow
 from ..protocols.workflow import Workflow
@@ -37,11 +38,12 @@ def _import_root(folder: Path) -> Path:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return decoded(path.read_bytes())
     except OSError as error:
         raise InvalidDefinition(problem=error.strerror or str(error), where=str(path)) from error
     except UnicodeDecodeError as error:
-        raise InvalidDefinition(problem=f"not UTF-8 at byte {error.start}", where=str(path)) from error
+        problem = f"not {error.encoding.upper()} at byte {error.start}"
+        raise InvalidDefinition(problem=problem, where=str(path)) from error
 
 
 def _named(source: str) -> Workflow:

@@ -272,6 +272,9 @@ class _SimulatedWorld(CellWorld):
     def now(self) -> float:
         return self._simulation.now()
 
+    def clock(self) -> tuple[str, float]:
+        return "simulated", EPOCH_UTC + self._simulation.clock_offset_s
+
     def secret_bytes(self, count: int) -> bytes:
         return self.random.randbytes(count)
 

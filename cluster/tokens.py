@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..protocols.errors import InvalidInput, NotFound
+from ..protocols.quantities import check_priority
 
 Scope = Literal["call", "read"]
 """`read` lists and reads; `call` starts and cancels tasks, too."""
@@ -49,6 +50,7 @@ class Tokens:
         """A new token, and what is kept of it. Raises InvalidInput."""
         if not user or len(user) > 128:
             raise InvalidInput(problem="a user has a name of 1 to 128 characters", path="user")
+        check_priority(max_priority, "max_priority")
         secret = PREFIX + secrets.token_urlsafe(32)
         token = Token(secrets.token_hex(4), user, scope, max_priority, time.time(), self._hash(secret))
         with self._alone():

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import os
+import platform
 import secrets
 import shlex
 import signal
@@ -15,6 +16,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -71,6 +73,9 @@ class LoopWorld:
 
     def now(self) -> float:
         return time.time()
+
+    def clock(self) -> tuple[str, float]:
+        return boot(), time.time() - time.monotonic()
 
     def secret_bytes(self, count: int) -> bytes:
         return secrets.token_bytes(count)
@@ -161,6 +166,15 @@ class LoopWorld:
             journal.let_go()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@cache
+def boot() -> str:
+    """What names this boot of this machine: how far its monotonic clock means the same."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"{platform.node()} {psutil.boot_time():.0f}"
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

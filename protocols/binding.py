@@ -47,6 +47,11 @@ def check_input(target: ProtocolLike, value: Value) -> None:
     _edges_of(target).read_input(value)  # type: ignore[arg-type]  # mypy takes neither for hashable; both are
 
 
+def input_hint_of(target: ProtocolLike) -> Any:
+    """The type that `run` asks for; Any if it does not say, or takes nothing."""
+    return _edges_of(target).input_hint  # type: ignore[arg-type]  # as above
+
+
 def schemas_of(target: ProtocolLike) -> tuple[dict[str, Any], dict[str, Any]]:
     """JSON Schemas of input and output, by the type hints of `run`; {} where they say nothing that a schema can."""
     edges = _edges_of(target)  # type: ignore[arg-type]  # as above
@@ -74,6 +79,7 @@ class _Edges:
         self.takes_input = name is not None
         self.input_name = name or "input"
         hints = _hints(run, ref, {self.input_name, "return"})
+        self.input_hint = hints.get(self.input_name, Any) if self.takes_input else Any
         self.input = _adapter(hints.get(self.input_name, Any), f"{ref}, input")
         self.output = _adapter(_of_items(hints.get("return", Any)), f"{ref}, return")
 

@@ -10,6 +10,7 @@ from .binding import place
 from .conditions import check_expression
 from .errors import InvalidDefinition
 from .protocol import resolve
+from .references import reference_flaws
 from .tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step
 
 MAX_NODES = 10_000
@@ -50,6 +51,8 @@ def check_tree(root: Node, resolve_protocols: bool) -> None:
             flaws.append(Flaw(("root",), f"more than {MAX_NODES} nodes"))
             break
         flaws += _flaws_of(loc, node, resolve_protocols)
+    if resolve_protocols and not flaws:
+        flaws += [Flaw(loc, problem) for loc, problem in reference_flaws(root)]
     if flaws:
         raise Flawed(flaws=flaws)
 

@@ -7,12 +7,12 @@ from typing import Any, Literal, TypeAlias
 
 from .values import Value
 
-TaskStatus = Literal["pending", "running", "parked", "completed", "failed", "cancelled"]
+TaskStatus = Literal["pending", "running", "parked", "stalled", "completed", "failed", "cancelled"]
 Criticality = Literal["critical_plus", "critical", "sheddable_plus", "sheddable"]
 """What a new task matters when not all can come in, the most first."""
 BACKGROUND = -10
 """Priority for what nobody waits for: it gives way to everything that came up to ten times `age_s` after it."""
-OPEN: frozenset[str] = frozenset({"pending", "running", "parked"})
+OPEN: frozenset[str] = frozenset({"pending", "running", "parked", "stalled"})
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -24,7 +24,8 @@ class Failure:
     `expression` (a CEL expression failed), `no_rule`, `too_many_visits`, `too_many_rounds`, `rejected` (a
     supervising protocol's verdict), `escalated`, `bad_verdict`, `bad_goto`, `too_few` (a quorum missed),
     `breaker_open` (the protocol's breaker refuses calls), `uncertain` (nobody knows what a run of an at-most-once step
-    has done), `workflow_down` (its supervisor gave up, and `when_down` is `fail`).
+    has done), `workflow_down` (its supervisor gave up, and `when_down` is `fail`), `stalled` (it had been set aside,
+    and somebody dropped it), `internal` (a fault of Podium's).
     """
 
     code: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, TypeAlias, overload
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .conditions import check_expression
 from .context import Context
 from .errors import InvalidDefinition
+from .fingerprint import code_fingerprint
 from .policy import Breaker, Retry, RetryPolicy
 from .quantities import Count, Quantity, Seconds
 from .recovery import OnError
@@ -92,9 +94,12 @@ class Protocol:
     num_cpus: ClassVar[float] = 0
     num_gpus: ClassVar[float] = 0
     resources: ClassVar[Mapping[str, float]] = {}
+    _mark: ClassVar[str] = ""
+    """Ends the reference of one that shares its name with others."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._mark = _told_apart(cls)
         inputs_of(cls.run, reference(cls), skip=1)
         _KNOWN[reference(cls)] = cls
 
@@ -120,6 +125,8 @@ class FunctionProtocol:
         self.__doc__, self.__name__ = function.__doc__, function.__name__
         self.__module__, self.__qualname__ = function.__module__, function.__qualname__
         self.__wrapped__ = function
+        self._mark = ""
+        self._mark = _told_apart(self)
         inputs_of(function, reference(self))
         known = _KNOWN.get(reference(self))
         if isinstance(known, FunctionProtocol) and known.function is function and known.settings != self.settings:
@@ -192,6 +199,21 @@ def inputs_of(run: Callable[..., Any], ref: str, skip: int = 0) -> tuple[bool, s
     return takes_ctx, inputs[0] if inputs else None
 
 
+def has_own_name(target: ProtocolLike) -> bool:
+    """Whether its name in its module can be its own; what is made in a function, of a lambda or a method has none."""
+    return "<" not in target.__qualname__ and not inspect.ismethod(getattr(target, "function", None))
+
+
+def _told_apart(target: ProtocolLike) -> str:
+    """What tells a protocol without a name of its own from another of that name with other code, or bound to other
+    values: products of one factory. "" for the first."""
+    known = _KNOWN.get(f"{target.__module__}:{target.__qualname__}")
+    if known is None or has_own_name(target):
+        return ""
+    own = code_fingerprint(target, exactly=True)
+    return "" if own == code_fingerprint(known, exactly=True) else f"~{own[:8]}"
+
+
 def is_protocol(target: object) -> bool:
     return isinstance(target, FunctionProtocol) or (
         inspect.isclass(target) and issubclass(target, Protocol) and target is not Protocol
@@ -199,7 +221,25 @@ def is_protocol(target: object) -> bool:
 
 
 def reference(target: ProtocolLike) -> str:
-    return f"{target.__module__}:{target.__qualname__}"
+    return f"{target.__module__}:{target.__qualname__}{target._mark}"
+
+
+def current_reference(target: ProtocolLike) -> str:
+    """Its reference, for a tree. Raises ValueError if another has taken the name since."""
+    ref = reference(target)
+    known = _KNOWN.get(ref)
+    if known is not None and known is not target and code_fingerprint(known) != code_fingerprint(target):
+        raise ValueError(
+            f"another protocol has been defined under the name '{ref}' since ({_place(known)}), and would run in place "
+            f"of this one ({_place(target)}): give each a name of its own"
+        )
+    return ref
+
+
+def _place(target: ProtocolLike) -> str:
+    code = getattr(getattr(target, "function", None), "__code__", None) or getattr(target, "run", None)
+    code = getattr(code, "__code__", code)
+    return f"line {getattr(code, 'co_firstlineno', '?')} of {getattr(code, 'co_filename', target.__module__)}"
 
 
 def declaration_of(target: ProtocolLike) -> Declaration:
@@ -214,13 +254,18 @@ def declaration_of(target: ProtocolLike) -> Declaration:
     else:
         declared = Declaration.model_fields.keys() - {"ref", "name"}
         given = {name: getattr(target, name) for name in declared} | {"name": target.name}
-    given["name"] = given.get("name") or target.__name__
+    given["name"] = given.get("name") or plain_name(target.__name__)
     try:
         return Declaration(ref=ref, **given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         setting = ".".join(str(part) for part in first["loc"])
         raise InvalidDefinition(problem=f"{setting}: {first['msg']}", path=f"protocol {ref}") from error
+
+
+def plain_name(name: str) -> str:
+    """A name for hosts, steps and metrics, from one that may be no identifier, as `<lambda>`."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "", name) or "protocol"
 
 
 def resolve(ref: str) -> ProtocolLike:
@@ -253,7 +298,7 @@ def _import(module_name: str) -> Any:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise LookupError(f"no module '{module_name}' on the import path") from error
         raise LookupError(f"module '{module_name}' does not import: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LookupError(f"module '{module_name}' does not import: {type(error).__name__}: {error}") from error
 
 
@@ -270,8 +315,11 @@ __all__ = [
     "ProtocolClass",
     "ProtocolLike",
     "Value",
+    "current_reference",
     "declaration_of",
+    "has_own_name",
     "is_protocol",
+    "plain_name",
     "protocol",
     "reference",
     "resolve",

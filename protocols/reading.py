@@ -1,7 +1,7 @@
 """Workflows from YAML and JSON files, with file:line:column in every error.
 
-Read as YAML 1.2 where it matters: only `true` and `false` are booleans (so `on: yes` stays text). Duplicate
-keys, aliases and custom tags are refused; size and depth are limited before anything is built.
+Read as YAML 1.2 (see yaml_core.py), or as JSON if it is JSON. Duplicate keys, aliases and custom tags are refused;
+size and depth are limited before anything is built.
 """
 
 from __future__ import annotations
@@ -13,33 +13,28 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from .binding import place
 from .check import Flawed
+from .decoding import without_mark
 from .errors import InvalidDefinition
+from .json_nodes import NotJson, json_nodes
 from .tree import explain, real_loc
 from .workflow import Workflow
+from .workflow_schema import unlike_schema
+from .yaml_core import Loader, Unreadable, value_of
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_FILE_DEPTH = 200
 """Nesting of YAML collections; a tree of MAX_TREE_DEPTH levels needs about three each."""
-
-
-class _Loader(yaml.CSafeLoader):
-    """Safe loader with the boolean words of YAML 1.2."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern) for tag, pattern in rows if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
-    ]
-    for first, rows in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
+MAX_JOINED = 1_000
+"""Texts in one YAML file that may hold surrogate pairs."""
+_PAIR = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\.", re.DOTALL)
+"""A surrogate pair as JSON writes it, or any other escape."""
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def read_workflow(text: str, source: str = "<text>") -> Workflow:
-    """The workflow in `text` (YAML, or JSON, which is YAML too).
+    """The workflow in `text` (YAML, or JSON).
 
     Args:
         source: what errors call the text, usually the file's path.
@@ -47,15 +42,15 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
     Raises:
         InvalidDefinition: with `where` = source:line:column and `path` in the tree.
     """
-    node = _compose(text, source)
-    data = _construct(text)
+    node = _compose(without_mark(text), source)
+    data = _value(node, source)
     if not isinstance(data, dict):
         raise InvalidDefinition(
             problem=f"expected a mapping with `name` and `root`, found {type(data).__name__}",
             where=f"{source}:1:1",
         )
     try:
-        return Workflow.model_validate(data)
+        workflow = Workflow.model_validate(data)
     except Flawed as error:
         raise InvalidDefinition(
             problem=error.problem, path=error.path, where=_position(node, error.loc, source)
@@ -64,32 +59,94 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
         first = explain(error, "")
         loc = real_loc(error.errors(include_url=False)[0]["loc"])
         raise InvalidDefinition(problem=first.problem, path=first.path, where=_position(node, loc, source)) from error
+    unlike = unlike_schema(data)
+    if unlike is not None:
+        loc, problem = unlike
+        raise InvalidDefinition(problem=problem, path=place("", loc).lstrip("."), where=_position(node, loc, source))
+    return workflow
+
+
+def _value(node: yaml.Node, source: str) -> Any:
+    try:
+        return value_of(node)
+    except Unreadable as error:
+        raise InvalidDefinition(problem=str(error), where=_at(error.mark, source)) from error
 
 
 def _compose(text: str, source: str) -> yaml.Node:
-    if len(text.encode()) > MAX_FILE_BYTES:
-        raise InvalidDefinition(problem=f"{len(text.encode())} bytes, the limit is {MAX_FILE_BYTES}", where=source)
-    try:
-        _check_events(text, source)
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise InvalidDefinition(problem=f"not YAML: {error.problem or error.context}", where=where) from error
-    except yaml.YAMLError as error:
-        raise InvalidDefinition(problem=f"not YAML: {error}", where=source) from error
+    size_bytes = len(text.encode(errors="surrogatepass"))
+    if size_bytes > MAX_FILE_BYTES:
+        raise InvalidDefinition(problem=f"{size_bytes} bytes, the limit is {MAX_FILE_BYTES}", where=source)
+    node = _as_json(text, source) if text.lstrip()[:1] in ("{", "[") else None
+    if node is None:
+        node = _as_yaml(text, source)
     if node is None:
         raise InvalidDefinition(problem="empty", where=source)
     _check_keys(node, source)
     return node
 
 
+def _as_json(text: str, source: str) -> yaml.Node | None:
+    """None if it is no JSON: YAML has collections in brackets, too. A file that is named so has to be, or YAML."""
+    try:
+        return json_nodes(text, MAX_FILE_DEPTH)
+    except NotJson as error:
+        if not source.lower().endswith(".json"):
+            return None
+        try:
+            return _as_yaml(text, source)
+        except InvalidDefinition:
+            raise InvalidDefinition(problem=f"not JSON: {error}", where=_at(error.mark, source)) from error
+
+
+def _as_yaml(text: str, source: str) -> yaml.Node | None:
+    for _ in range(MAX_JOINED + 1):
+        try:
+            _check_events(text, source)
+            return yaml.compose(text, Loader=Loader)
+        except yaml.MarkedYAMLError as error:
+            joined = _pairs_joined(text, error)
+            if joined is None:
+                where = _at(error.problem_mark or error.context_mark, source)
+                raise InvalidDefinition(problem=f"not YAML: {error.problem or error.context}", where=where) from error
+            text = joined
+        except yaml.reader.ReaderError as error:
+            before = text.encode()[: error.position].decode(errors="ignore")
+            where = f"{source}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+            raise InvalidDefinition(problem=f"not YAML: {error.reason}", where=where) from error
+        except UnicodeEncodeError as error:
+            raise InvalidDefinition(problem="half of a surrogate pair, which is no character", where=source) from error
+    raise InvalidDefinition(problem=f"more than {MAX_JOINED} texts with surrogate pairs", where=source)
+
+
+def _pairs_joined(text: str, error: yaml.MarkedYAMLError) -> str | None:
+    """The text with surrogate pairs, which JSON has and YAML has not, as one escape each in the quoted text that the
+    error is about; None if it is about something else."""
+    start = error.context_mark.index if error.context_mark else 0
+    quoted = _QUOTED.match(text, start)
+    if quoted is None:
+        return None
+    joined = _PAIR.sub(_one_escape, quoted[0])
+    return None if joined == quoted[0] else text[:start] + joined + text[quoted.end() :]
+
+
+def _one_escape(found: re.Match[str]) -> str:
+    if not found[1]:
+        return found[0]
+    high, low = int(found[1], 16), int(found[2], 16)
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08X}"
+
+
+def _at(mark: Any, source: str) -> str:
+    return f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+
+
 def _check_events(text: str, source: str) -> None:
     """Refuse aliases, tags, further documents and deep nesting before any node is built."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=Loader):
         mark = event.start_mark
-        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        where = _at(mark, source)
         if isinstance(event, yaml.AliasEvent):
             raise InvalidDefinition(problem=f"aliases are not allowed (*{event.anchor})", where=where)
         if isinstance(event, yaml.DocumentStartEvent):
@@ -129,10 +186,6 @@ def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
             ahead += [value for _, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             ahead += node.value
-
-
-def _construct(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
 
 
 def _position(node: yaml.Node, loc: tuple[str | int, ...], source: str) -> str:

@@ -8,8 +8,10 @@ them is taken.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 MAX_SCHEMA_BYTES = 32_768
 """As JSON."""
@@ -22,18 +24,86 @@ REFUSED = (
     *("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor"),
 )
 """Keywords that are not taken: those that may take very long, and those that let a schema name other schemas."""
-_NAMED = ("properties", "$defs", "definitions", "dependentSchemas")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords whose keys are names, not keywords."""
 _VALUES = ("const", "enum", "default", "examples", "required", "type", "dependentRequired")
 """Keywords whose content is no schema."""
 
 
 def misfit(value: Any, schema: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str] | None:
-    """Where a value does not fit a schema, and why; None if it does."""
-    import jsonschema  # noqa: PLC0415  (50 ms, and few processes meet a schema)
+    """Where a value does not fit a schema, and why; None if it does.
 
-    error = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(value)), None)
+    Nothing is fetched: a reference that leaves the schema, leads nowhere or goes round for ever is the misfit then.
+    """
+    import jsonschema  # noqa: PLC0415  (50 ms, and few processes meet a schema)
+    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # noqa: PLC0415
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+    try:
+        error = next(iter(jsonschema.Draft202012Validator(schema, registry=REGISTRY).iter_errors(value)), None)
+    except Unresolvable as wrong:
+        return (), f"the schema itself is wrong: '{wrong.ref}' leads nowhere in it"
+    except RecursionError:
+        return (), "the value or the schema is nested too deeply, or the schema refers to itself without end"
+    except re.error as wrong:
+        return (), f"the schema itself is wrong: a pattern is no regular expression ({wrong})"
     return None if error is None else (tuple(error.absolute_path), error.message)
+
+
+def check_own(schema: Any) -> None:
+    """Raises ValueError for what is no JSON Schema, or has a reference within itself that leads nowhere."""
+    import jsonschema  # noqa: PLC0415  (see above)
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"not a JSON Schema: {error.message}") from error
+
+    def check(node: dict[str, Any]) -> dict[str, Any]:
+        reference = node.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#/"):
+            pointed(schema, reference)
+        return node
+
+    transformed(schema, check)
+
+
+def pointed(schema: Mapping[str, Any], reference: str) -> Any:
+    """What a pointer such as `#/$defs/name` leads to within a schema. Raises ValueError if there is nothing."""
+    found: Any = schema
+    for part in unquote(reference[2:]).split("/") if len(reference) > 1 else ():
+        part = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and part.isdecimal() and int(part[:9]) < len(found):
+            found = found[int(part[:9])]
+        elif isinstance(found, Mapping) and part in found:
+            found = found[part]
+        else:
+            raise ValueError(f"not a JSON Schema: there is no '{reference}' in it")
+    return found
+
+
+def transformed(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]], leaving: Collection[str] = ()) -> Any:
+    """A copy in which every schema within, inner ones first, is what `change` makes of it.
+
+    What has an `$id` below the top is a document of its own, in which references mean something else: it is left as it
+    is, and so is what the keywords in `leaving` hold.
+    """
+    if isinstance(schema, list):
+        return [_below(each, change, leaving) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    copy: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, Mapping):
+            copy[key] = {name: _below(each, change, leaving) for name, each in value.items()}
+        else:
+            copy[key] = value if key in _VALUES or key in leaving else _below(value, change, leaving)
+    return change(copy)
+
+
+def _below(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]], leaving: Collection[str]) -> Any:
+    is_document = isinstance(schema, Mapping) and isinstance(schema.get("$id"), str)
+    return schema if is_document else transformed(schema, change, leaving)
 
 
 def check_foreign(schema: Mapping[str, Any]) -> None:

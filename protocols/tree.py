@@ -27,8 +27,9 @@ from pydantic import (
 
 from .binding import place
 from .errors import InvalidDefinition
+from .json_forms import writable
 from .policy import RetryPolicy, Supervision
-from .protocol import is_protocol, reference
+from .protocol import current_reference, is_protocol, plain_name
 from .quantities import Count, Seconds
 from .recovery import OnError
 
@@ -44,7 +45,7 @@ _KINDS = ("step", "sequence", "parallel", "each", "hierarchy", "adaptive")
 class Definition(BaseModel):
     """Frozen, strict about unknown keys; errors of the Python constructors are InvalidDefinition."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants")
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -62,6 +63,11 @@ class Constant(Definition):
     value: Any = None
     missing: str | None = None
     """What a result lacks that was made with it: it says `degraded`, and this. By default the name of the node."""
+
+    @field_validator("value")
+    @classmethod
+    def _is_writable(cls, value: Any) -> Any:
+        return writable(value)
 
 
 class _Node(Definition):
@@ -118,7 +124,7 @@ class Step(_Node):
     @field_validator("step", mode="before")
     @classmethod
     def _reference(cls, target: Any) -> Any:
-        return reference(target) if is_protocol(target) else target
+        return current_reference(target) if is_protocol(target) else target
 
     @field_validator("step")
     @classmethod
@@ -315,7 +321,7 @@ def time_limit_s(node: Node) -> float | None:
 
 def default_name(node: _Node) -> str:
     if isinstance(node, Step):
-        return node.step.rpartition(":")[2].rpartition(".")[2]
+        return plain_name(node.step.rpartition(":")[2].partition("~")[0].rpartition(".")[2])
     return type(node).__name__.lower()
 
 

@@ -7,19 +7,21 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from .binding import check_input, place
-from .check import check_tree
+from .check import check_tree, walk
 from .errors import InvalidInput
 from .policy import Supervision
 from .protocol import resolve
 from .quantities import Seconds
-from .schemas import misfit
+from .schemas import check_own, misfit
 from .tree import Definition, Node, Sequence, Step
 from .values import Value, digest
+from .yaml_core import dumped
 
+RESERVED = frozenset({"coordinator", "resources"})
+"""Names that are Podium's own: its journal of that name is not a workflow's."""
 WORKFLOW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -63,8 +65,15 @@ class Workflow(Definition):
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             schema = schema.model_json_schema()
         if schema is not None:
-            _check_schema(schema)
+            check_own(schema)
         return schema
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name in RESERVED:
+            raise ValueError(f"'{name}' is a name that Podium uses for itself; give the workflow another")
+        return name
 
     @model_validator(mode="after")
     def _sound(self, info: ValidationInfo) -> Workflow:
@@ -76,12 +85,17 @@ class Workflow(Definition):
         """SHA-256 of the tree's canonical form, hexadecimal."""
         return digest(self.to_dict())
 
+    @cached_property
+    def refs(self) -> tuple[str, ...]:
+        """References of all protocols in the tree."""
+        return tuple(sorted({node.step for _, node in walk(self.root, ("root",)) if isinstance(node, Step)}))
+
     def to_dict(self) -> dict[str, Any]:
         """The canonical form: what YAML and JSON files hold, names filled in, defaults left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return dumped(self.to_dict())
 
     @classmethod
     def from_trusted(cls, data: Mapping[str, Any]) -> Workflow:
@@ -102,15 +116,6 @@ class Workflow(Definition):
         while isinstance(first, Sequence) and first.with_ is None:
             first = first.sequence[0]
         return first.step if isinstance(first, Step) and first.with_ is None else None
-
-
-def _check_schema(schema: Any) -> None:
-    import jsonschema  # noqa: PLC0415  (50 ms, and few workflows have a schema)
-
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise ValueError(f"not a JSON Schema: {error.message}") from error
 
 
 def _validate(schema: Mapping[str, Any], value: Value) -> None:

@@ -26,9 +26,11 @@ class Alarms:
         tasks: Mapping[str, TaskState],
         take: Callable[[TaskState, Event], None],
         late: Callable[[TaskState, Place | None], Event],
+        check_clock: Callable[[], None],
     ) -> None:
         """`tasks` are the open ones; `late` makes the event of a time that is up, `take` takes it in."""
         self._world, self._tasks, self._take, self._late = world, tasks, take, late
+        self._check_clock = check_clock
         self._soon: list[tuple[float, int, str, str | None, Time]] = []
         """A heap by monotonic time, of task ids and paths; without a path, of the task itself."""
         self._later: list[tuple[float, str, str | None, Time]] = []
@@ -39,6 +41,7 @@ class Alarms:
 
     def set(self, task: TaskState, place: Place | None) -> None:
         """Have the time of a node, or without one of the task, ring if it is still running then."""
+        self._check_clock()
         path, time = (None, task.time) if place is None else (place.path, place.time)
         if time is None or not _counts(task, path, time):
             return

@@ -13,6 +13,8 @@ from typing import Any
 
 from ..protocols.conditions import ExpressionFailed, holds
 
+BUILT_IN = {"stalled": "workflows.exists(name, has(workflows[name].stalled) && size(workflows[name].stalled) > 0)"}
+"""Rules that hold without being set: a rule of the same name takes their place."""
 FIGURES = ("workflows", "quotas", "load", "throttle")
 
 
@@ -30,7 +32,7 @@ class Alert:
 
 class Alerts:
     def __init__(self, rules: Mapping[str, str]) -> None:
-        self._rules = dict(rules)
+        self._rules = {**BUILT_IN, **rules}
         self._firing: dict[str, Alert] = {}
 
     @property

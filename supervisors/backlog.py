@@ -25,6 +25,7 @@ from .waiting import Holder, Request, Who
 if TYPE_CHECKING:
     from .hosts import Host
     from .lanes import Lane
+    from .pool import Pool
 
 _NOBODY = Holder("", 0)
 
@@ -45,6 +46,7 @@ class Job:
     host: Host | None = None
     lane: Lane | None = None
     number: int | None = None
+    pool: Pool | None = None
     call: Call | None = None
     """How its protocol's breaker let it through."""
     dropped: bool = False
@@ -81,6 +83,9 @@ class Backlog:
 
     def __iter__(self) -> Iterator[Job]:
         return iter([*self._ready, *self._wishing.values(), *self._numbers])
+
+    def has(self, job: Job) -> bool:
+        return job in self._numbers or str(id(job)) in self._wishing or job in self._ready
 
     def add(self, job: Job) -> None:
         if job.settings.quotas:

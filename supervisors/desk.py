@@ -5,7 +5,7 @@ Every answer tells what is durable: a task that is not in memory is looked up in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from ..protocols.errors import NotFound
@@ -13,8 +13,9 @@ from ..protocols.outcomes import OPEN, TaskRecord
 from ..protocols.values import Value
 from .dispatch import Dispatcher
 from .events import Cancelled, Event, unpack_events
-from .plan import Plan
 from .ports import Ask, Found, Journal, World
+from .quarantine import Quarantine
+from .services import Engine
 from .state import TaskState
 from .watchers import Attendance, Watch, Watchers, done_chunk, is_relayed, parked_event, past_events, put_started
 
@@ -24,28 +25,39 @@ class Desk:
         self,
         world: World,
         journal: Journal,
-        tasks: Mapping[str, TaskState],
+        engine: Engine,
         dispatcher: Dispatcher,
         watchers: Watchers,
-        take: Callable[[TaskState, Event], None],
-        plans: Mapping[str, Plan],
         record: Callable[[TaskState], None],
+        quarantine: Quarantine,
     ) -> None:
-        """`tasks` are the open ones; `take` takes an event in; `plans` are by hash; `record` has what the task has
-        emitted made durable."""
-        self._record = record
-        self._plans = plans
-        self._world, self._journal, self._tasks = world, journal, tasks
-        self._dispatcher, self._watchers, self._take = dispatcher, watchers, take
+        """`record` has what a task has emitted made durable."""
+        self._world, self._journal, self._engine = world, journal, engine
+        self._tasks, self._dispatcher, self._watchers = engine.tasks, dispatcher, watchers
+        self._record, self._quarantine = record, quarantine
+
+    def acknowledge(self, ask: Ask, follow: bool, acks: list[list[Value]], ended: list[TaskRecord]) -> None:
+        """Answer a submission, or tell it and go on telling how its tasks end."""
+        if not follow:
+            ask.reply(acks)
+            return
+        ask.chunk(["ack", acks])
+        for record in ended:
+            ask.chunk(done_chunk(record))
+        over = {record.task_id for record in ended}
+        self.follow(ask, [id for id, error in acks if error is None and id not in over])
 
     def cancel(self, ask: Ask, task_id: str) -> None:
         """cancel id: answered with the task's status then; a task that has ended stays as it is."""
         task = self._tasks.get(task_id)
         if task is not None and task.outcome is None:
-            undo = self._plans[task.record.hash].undo_on_cancel
-            self._take(task, Cancelled(self._world.now(), undo))
+            undo = self._engine.plans[task.hash].undo_on_cancel
+            self._engine.take(task, Cancelled(self._world.now(), undo))
             status = "cancelled" if task.cancelled else task.status  # it may be failing, and take back what it did
             self._journal.write([], lambda: ask.reply(status))
+            return
+        if task_id in self._quarantine.aside:
+            self._quarantine.cancel(task_id, partial(ask.reply, "cancelled"))
             return
         self._journal.find([task_id], [], partial(self._reply_status, ask, task_id))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..protocols.tree import Hierarchy, Step
 from ..protocols.values import Value
 from .backlog import Job
 from .family import Child
-from .plan import Plan, TierPlan
+from .plan import Build, Plan, TierPlan
 from .pool import Listener, Means, Pool
 from .ports import Timer
 from .shards import tier_shard
@@ -34,17 +35,18 @@ class Dispatcher:
         tell: Callable[[TaskState, Place, list[Value]], None],
         note_beginning: Callable[[TaskState, Place, Callable[[], None]], None],
         tier_setup: Callable[[TierPlan], Mapping[str, Any]],
+        check_clock: Callable[[], None],
     ) -> None:
         """`report` gets results, `started` what was sent on, `tell` what else happened to a step: ["lost"],
         ["chunk", …], ["log", …], or in a nested Hierarchy: ["below", event].
 
         `note_beginning` calls back when it is durable that an at-most-once step may have run.
         """
-        self._note_beginning = note_beginning
+        self._note_beginning, self._check_clock = note_beginning, check_clock
         self._means = means
         self._world, self._settings, self._family = means.world, means.settings, means.family
         self._report, self._started, self._tell, self._tier_setup = report, started, tell, tier_setup
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[Build, Pool] = {}
         self._tiers: dict[str, Tier] = {}
         self._jobs: dict[Place, Job] = {}
         self._errands: dict[tuple[str, str], Tier] = {}
@@ -55,18 +57,43 @@ class Dispatcher:
         """Make pools and tiers for a plan; their actors start with the first work, or with `start`."""
         self._code.update(code)
         self._family.govern(self._settings.restarts.declared(plan.supervision))
+        search_path = list(plan.definition.get("search_path") or [])
         for ref in plan.refs:
-            if ref not in self._pools:
-                self._pools[ref] = Pool(self._means, plan.declarations[ref], self._listener())
-            self._pools[ref].use_code(self._code.get(ref), list(plan.definition.get("search_path") or []))
+            if plan.build(ref) not in self._pools:
+                self._new_pool(plan, ref)
+            for build, pool in self._pools.items():
+                if build.ref == ref:
+                    pool.use_code(self._carried(build, plan.build(ref)), search_path)
         for tier in plan.tiers:
             if tier.name not in self._tiers:
                 self._tiers[tier.name] = self._new_tier(tier)
         self._family.adopt(self._children(plan))
 
+    def _new_pool(self, plan: Plan, ref: str) -> Pool:
+        """Its hosts have addresses of their own, even beside another protocol of that name, or other code of this."""
+        build, declared = plan.build(ref), plan.declarations[ref]
+        labels = {pool.label for pool in self._pools.values()} | set(self._tiers) | {tier.name for tier in plan.tiers}
+        names = (f"{declared.name}~{n}" if n > 1 else declared.name for n in itertools.count(1))
+        label = next(name for name in names if name not in labels)
+        pool = self._pools[build] = Pool(self._means, declared, self._listener(), label, build.code)
+        return pool
+
+    def _carried(self, build: Build, newest: Build) -> bytes | None:
+        """The code that hosts of a build are given; where it is lost, that of the newest."""
+        return self._code.get(build.carried) or self._code.get(newest.carried)
+
+    def retire(self, plans: Iterable[Plan]) -> list[Child]:
+        """Forget the pools that none of these plans needs and that have nothing to do; returns their hosts."""
+        needed = {plan.build(ref) for plan in plans for ref in plan.refs}
+        gone = [build for build, pool in self._pools.items() if build not in needed and pool.is_idle]
+        return [host for build in gone for host in self._pools.pop(build).hosts]
+
+    async def end(self, children: list[Child], why: PodiumError) -> None:
+        await self._family.retire(children, why)
+
     def _listener(self) -> Listener:
         return Listener(
-            message=_message,
+            message=self._message,
             begins=lambda job, go: self._note_beginning(job.task, job.place, go),
             started=lambda job: self._started(job.task, job.place),
             chunk=lambda job, chunk: self._tell(job.task, job.place, chunk),
@@ -89,7 +116,7 @@ class Dispatcher:
     def _children(self, plan: Plan) -> list[Child]:
         children: list[Child] = []
         for name in plan.children:
-            children += self._pools[name].hosts if name in self._pools else [self._tiers[name]]
+            children += [self._tiers[name]] if name in self._tiers else self._pools[plan.build(name)].hosts
         return children
 
     def _new_tier(self, tier: TierPlan) -> Tier:
@@ -110,7 +137,10 @@ class Dispatcher:
 
     def run(self, plan: Plan, task: TaskState, place: Place, recovered: bool = False) -> None:
         """Have the attempt at `place` run, not before its time."""
-        delay_s = min(place.not_before - self._world.now(), place.wait_s) if place.wait_s > 0 else 0.0
+        delay_s = 0.0
+        if place.wait_s > 0:
+            self._check_clock()
+            delay_s = min(place.not_before - self._world.now(), place.wait_s)
         if delay_s > 0:
             again = partial(self._run_now, plan, task, place, recovered)
             self._waits[place] = self._world.call_later(delay_s, again)
@@ -129,8 +159,9 @@ class Dispatcher:
         except ExpressionFailed as error:
             self._report(task, place, ["fail", Failure("invalid_input", f"limit_key: {error}").to_wire()])
             return
-        job = self._jobs[place] = Job(task, place, settings, key, place.losses)
-        self._pools[settings.ref].submit(job)
+        pool = self._pools[plan.build(settings.ref)]
+        job = self._jobs[place] = Job(task, place, settings, key, place.losses, pool=pool)
+        pool.submit(job)
 
     def _job_ended(self, job: Job, result: list[Value]) -> None:
         self._jobs.pop(job.place, None)
@@ -162,17 +193,36 @@ class Dispatcher:
         if timer is not None:
             timer.cancel()
         job = self._jobs.pop(place, None)
-        if job is not None:
-            self._pools[job.settings.ref].cancel(job)
+        if job is not None and job.pool is not None:
+            job.pool.cancel(job)
         tier = self._errands.pop((task.record.task_id, place.path), None)
         if tier is not None:
             tier.cancel(f"{task.record.task_id.partition('/')[0]}/{place.path}")
+
+    def _message(self, job: Job, lane: int | None, ticket: str | None) -> list[Value]:
+        """As `actors/host.py` reads it."""
+        record, place, settings = job.task.record, job.place, job.settings
+        due_at, left_s = job.task.due_at(place), None
+        if due_at is not None:
+            self._check_clock()
+            left_s = (job.task.due_at(place) or due_at) - self._world.now()
+        times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, left_s]
+        task_id = record.task_id.partition("/")[0]
+        origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]
+        return [task_id, place.path, place.attempt, record.user, place.input, times, origin, lane, ticket]
 
     def is_started(self, task: TaskState, place: Place) -> bool:
         """Whether the step has been sent to a host or to its tier."""
         job = self._jobs.get(place)
         is_sent = job is not None and job.number is not None
         return is_sent or (task.record.task_id, place.path) in self._errands
+
+    def has(self, task: TaskState, place: Place) -> bool:
+        """Whether the step is at a host or a tier, or waits for something that exists."""
+        job = self._jobs.get(place)
+        if job is not None:
+            return job.pool is not None and job.pool.has(job)
+        return place in self._waits or (task.record.task_id, place.path) in self._errands
 
     def watch(self, task: TaskState, watcher: Callable[[Value], None]) -> None:
         """Pass on the live events of what the task has delegated to tiers."""
@@ -198,12 +248,3 @@ class Dispatcher:
     async def close(self, why: PodiumError) -> None:
         """Stop all children, the last started first."""
         await self._family.end(why)
-
-
-def _message(job: Job, lane: int | None, ticket: str | None) -> list[Value]:
-    """As `actors/host.py` reads it."""
-    record, place, settings = job.task.record, job.place, job.settings
-    times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, job.task.due_at(place)]
-    task_id = record.task_id.partition("/")[0]
-    origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]
-    return [task_id, place.path, place.attempt, record.user, place.input, times, origin, lane, ticket]

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..protocols.outcomes import TaskStatus
-from ..protocols.values import pack
+from ..protocols.errors import InvalidInput
+from ..protocols.outcomes import Failure, Outcome, TaskStatus
+from ..protocols.values import MAX_VALUE_BYTES, pack
 from .events import Event, pack_events
+from .lacking import lacking
 from .ports import Closing, Entry, Standing
 from .state import TaskState
 from .watchers import count_told
 
 
-def entry_of(task: TaskState, events: list[Event], now: float) -> Entry:
-    """The next entry of a task that these events have been folded into. If it has ended, its record says so then."""
+def entry_of(task: TaskState, events: list[Event], now: float, max_value_bytes: int = MAX_VALUE_BYTES) -> Entry:
+    """The next entry of a task that these events have been folded into. If it has ended, its record says so then.
+
+    A result that was joined of many outputs and is larger than `max_value_bytes`, packed, is refused: the task fails.
+    """
+    body = pack_events(events)
+    closing = _closed(task, now, max_value_bytes) if task.outcome is not None else None
     task.entries += 1
     for event in events:
         task.told += count_told(event)
-    closing = _closed(task, now) if task.outcome is not None else None
-    return Entry(task.record.task_id, task.entries, pack_events(events), closing)
+    return Entry(task.record.task_id, task.entries, body, closing)
 
 
 def is_parked_or_was(task: TaskState) -> bool:
@@ -32,11 +38,25 @@ def standing(task: TaskState, status: str) -> Standing:
     return Standing(task.record.task_id, status)
 
 
-def _closed(task: TaskState, now: float) -> Closing:
+def _closed(task: TaskState, now: float, max_value_bytes: int) -> Closing:
     assert task.outcome is not None
+    result = None if task.outcome.failure else _packed_result(task, max_value_bytes)
     failure = task.outcome.failure
     status: TaskStatus = task.status  # type: ignore[assignment]
-    lacks = {} if failure else task.root.degraded
+    lacks = {} if failure else lacking(task)
     task.record = task.record.ended(status, now, task.outcome.output, failure, lacks)
     trouble = failure.to_wire() if failure else lacks
-    return Closing(status, now, None if failure else pack(task.outcome.output), pack(trouble) if trouble else None)
+    return Closing(status, now, result, pack(trouble) if trouble else None)
+
+
+def _packed_result(task: TaskState, max_value_bytes: int) -> bytes | None:
+    assert task.outcome is not None
+    try:
+        packed = pack(task.outcome.output)
+        if len(packed) <= max_value_bytes:
+            return packed
+        problem = f"the result has {len(packed)} bytes packed, the limit is {max_value_bytes}"
+    except InvalidInput as error:
+        problem = f"the result: {error.problem}"
+    task.outcome = Outcome(failure=Failure("invalid_output", problem, step=task.root.path or task.root.name))
+    return None

@@ -54,6 +54,8 @@ class Redriven:
     by: str
     """The request that asked for it: the same one that comes again is not to do it again."""
     at: float
+    hash: str = ""
+    """Of the version that it goes on with, if another than before: one with the same tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,14 @@ class Overdue:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Skewed:
+    """The clock was set forward by `by_s`, or back if that is below 0: what has a time keeps what is left of it."""
+
+    by_s: float
+    at: float
+
+
 Event: TypeAlias = (
     StepFinished
     | StepFailed
@@ -172,8 +182,9 @@ Event: TypeAlias = (
     | Emitted
     | Relayed
     | Restarted
+    | Skewed
 )
-OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped)
+OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed)
 """Those that have no path."""
 
 
@@ -196,7 +207,8 @@ def _to_wire(event: Event) -> list[Value]:
         case StepBegan():
             return ["b", event.path, event.at]
         case Redriven():
-            return ["r", event.of, event.by, event.at]
+            redriven = ["r", event.of, event.by, event.at]
+            return [*redriven, event.hash] if event.hash else redriven
         case Dropped():
             return ["g", event.by, event.at]
         case Cancelled():
@@ -217,6 +229,8 @@ def _to_wire(event: Event) -> list[Value]:
             return ["d", event.timeout_s, event.at]
         case Overdue():
             return ["o", event.limit_s, event.at]
+        case Skewed():
+            return ["k", event.by_s, event.at]
 
 
 def _from_wire(wire: list[Value]) -> Event:
@@ -227,8 +241,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return StepFailed(path, Failure.from_wire(failure), retry_at, at, tuple(actions[0]) if actions else USUAL)
         case ["b", path, at]:
             return StepBegan(path, at)
-        case ["r", of, by, at]:
-            return Redriven(of, by, at)
+        case ["r", of, by, at, *hash]:
+            return Redriven(of, by, at, *hash)
         case ["g", by, at]:
             return Dropped(by, at)
         case ["c", at, undo]:
@@ -249,4 +263,6 @@ def _from_wire(wire: list[Value]) -> Event:
             return Due(timeout_s, at)
         case ["o", limit_s, at]:
             return Overdue(limit_s, at)
+        case ["k", by_s, at]:
+            return Skewed(by_s, at)
     raise ValueError(f"unknown event {str(wire)[:80]}")

@@ -135,6 +135,13 @@ class Family:
                 failed = {}
         self._under_way.discard(restart)
 
+    async def retire(self, children: Iterable[Child], why: PodiumError) -> None:
+        """End children that are not needed any more, the last started first."""
+        for child in reversed(self._in_order(children)):
+            self._children.remove(child)
+            child.is_wanted = False
+            await child.end(why)
+
     async def end(self, why: PodiumError) -> None:
         """End all children, the last started first; nothing is started any more."""
         self._ended = True

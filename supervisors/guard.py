@@ -67,6 +67,10 @@ class Guard:
         """Outcomes that are not told yet."""
         self._tells_in_s: float | None = None
 
+    def has(self, job: Job) -> bool:
+        """Whether it waits to be let through."""
+        return job in self._asking
+
     def declare(self, protocol: str, policy: Breaker, on_open: Callable[[str], None]) -> None:
         """Have the protocol's calls guarded; `on_open` gets the name of a breaker that has opened."""
         if self._policies.get(protocol) != policy:

@@ -14,10 +14,12 @@ from typing import TypeAlias, get_args
 
 from ..protocols.errors import InvalidInput, KeyConflict, PodiumError
 from ..protocols.outcomes import OPEN, Criticality, TaskRecord
+from ..protocols.quantities import check_priority, check_seconds
 from ..protocols.values import Value, digest
 from .gate import Gate
 from .plan import Plan
 from .ports import Change, Found, Journal, World
+from .quarantine import Quarantine
 from .state import Effect, TaskState
 
 SLICE = 128
@@ -53,15 +55,17 @@ class Intake:
         tasks: dict[str, TaskState],
         accept: Callable[[Plan, list[Submission]], list[Change]],
         carry_out: Callable[[TaskState, list[Effect]], None],
+        quarantine: Quarantine,
     ) -> None:
         self._world, self._journal, self._gate = world, journal, gate
         self._tasks, self._accept, self._carry_out = tasks, accept, carry_out
+        self._quarantine = quarantine
         self._keys: dict[tuple[str, str], Found] = {}
         """Keys of tasks whose acceptance is not durable yet, so that the journal cannot know them."""
 
     def take(self, plan: Plan, wires: list[list[Value]], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
         """Accept what is new and sound; `then` gets acknowledgements, and records that ended before, once durable."""
-        submissions = [self._read(plan, wire) for wire in wires]
+        submissions = [self._read_or_refused(plan, wire) for wire in wires]
         ids = [s.record.task_id for s in submissions if s.again]
         keys = [(s.record.user, s.record.key) for s in submissions if s.record.key is not None]
         if ids or keys:
@@ -69,14 +73,37 @@ class Intake:
         else:
             self._admit(plan, submissions, then)
 
+    def _read_or_refused(self, plan: Plan, wire: list[Value]) -> Submission:
+        """One that cannot be read is refused, and no other of those that came with it."""
+        try:
+            return self._read(plan, wire)
+        except PodiumError as error:
+            return self._refused(plan, error)
+        except (TypeError, ValueError) as error:
+            return self._refused(plan, InvalidInput(problem=f"not what a submission is made of: {error}", path="tasks"))
+
+    def _refused(self, plan: Plan, error: PodiumError) -> Submission:
+        return Submission(self._record(plan, "", None, "", 0, None), "", False, None, "critical", None, error)
+
     def _read(self, plan: Plan, wire: list[Value]) -> Submission:
         """[id, input, user, priority, key, again, source, criticality, timeout_s]."""
         id, input, user, priority, key, again, source, criticality, timeout_s = wire
-        if not (isinstance(id, str) and isinstance(user, str) and isinstance(priority, int)):
-            raise InvalidInput(problem="id and user are texts, priority is a whole number", path="tasks")
+        if not (isinstance(id, str) and isinstance(user, str) and isinstance(key, str | None)):
+            raise InvalidInput(problem="id, user and key are texts", path="tasks")
+        if source is not None and not user:
+            raise InvalidInput(problem="an empty text is nobody", path="user")
+        self._quarantine.check(id)
+        check_priority(priority)
+        if timeout_s is not None:
+            check_seconds(timeout_s, "timeout_s")
         if criticality not in _CRITICALITIES:
             raise InvalidInput(problem=f"'{criticality}' is none of {', '.join(_CRITICALITIES)}", path="tasks")
-        record = TaskRecord(
+        record = self._record(plan, id, input, user, priority, key)
+        payload_digest = digest(input) if key is not None else ""
+        return Submission(record, payload_digest, again, source, criticality, timeout_s)
+
+    def _record(self, plan: Plan, id: str, input: Value, user: str, priority: int, key: str | None) -> TaskRecord:
+        return TaskRecord(
             task_id=id,
             workflow=plan.name,
             version=plan.version,
@@ -88,8 +115,6 @@ class Intake:
             status="running",
             accepted_at=self._world.now(),
         )
-        payload_digest = digest(input) if key is not None else ""
-        return Submission(record, payload_digest, again, source, criticality, timeout_s)
 
     def _sort_out(
         self,

@@ -15,38 +15,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ..protocols.blame import fault_of
 from ..protocols.errors import FixTheCall, NotFound, PodiumError
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
-from .events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, unpack_events
+from .events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, Skewed, unpack_events
+from .faults import report
 from .fold import UNDO, apply
-from .plan import Plan
-from .ports import DISMISSED, Ask, Change, Entry, Found, Journal, NewTask, Note, World
+from .ports import DISMISSED, Ask, Change, Found, Journal, NewTask, Note, World
+from .quarantine import Quarantine
 from .resuming import without_the_failure
-from .state import Effect, TaskState
+from .services import Engine
+from .state import TaskState
 from .tier import Tier
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What the supervisor does for it."""
-
-    tasks: Mapping[str, TaskState]
-    plans: Mapping[str, Plan]
-    take: Callable[[TaskState, Event], None]
-    keep: Callable[[TaskState], None]
-    entry: Callable[[TaskState, list[Event]], Entry]
-    carry_out: Callable[[TaskState, list[Effect]], None]
-    tiers_of: Callable[[str], list[Tier]]
-    """The tiers that may know a run "<task>/<path>"."""
-
-
 class Letters:
-    def __init__(self, world: World, journal: Journal, engine: Engine, notes: Mapping[str, Value]) -> None:
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        engine: Engine,
+        notes: Mapping[str, Value],
+        quarantine: Quarantine,
+        fold_again: Callable[[str], None],
+    ) -> None:
         self._world, self._journal, self._engine = world, journal, engine
+        self._quarantine, self._fold_again = quarantine, fold_again
         self.dismissed: dict[str, str] = {
             name.removeprefix(DISMISSED): str(note) for name, note in notes.items() if name.startswith(DISMISSED)
         }
@@ -62,17 +60,25 @@ class Letters:
                 answers.append([await work(letter), None])
             except PodiumError as error:
                 answers.append([None, error.to_wire()])
+            except Exception as error:
+                report(f"{ask.kind} {letter}", error)
+                answers.append([None, PodiumError(fault_of(error).message).to_wire()])
         self._journal.write([], lambda: ask.reply(answers))
 
     async def _redrive(self, letter: list[str]) -> str:
         id, successor = letter
-        if tiers := self._tiers_of(id):
+        if tiers := await self._tiers_of(id):
             return await _delivered(tiers, "redrive", letter)
         if self._is_done(id, successor):
             return id
+        if id in self._quarantine.aside:
+            self._fold_again(id)
+            self._engine.tasks[id].requests |= {successor}
+            return id
         task = self._parked(id)
         if task is not None:
-            self._engine.take(task, Redriven(None, successor, self._world.now()))
+            newest = self._engine.newest(self._engine.plans[task.hash]).hash
+            self._engine.take(task, Redriven(None, successor, self._world.now(), newest if newest != task.hash else ""))
             return id
         events = await self._events(id)
         if _was_asked(events, successor):
@@ -90,14 +96,13 @@ class Letters:
         if any(UNDO in getattr(event, "path", "") for event in events):
             return [replace(event, at=now) for event in events if isinstance(event, Due)]
         root, prefix = self._engine.plans[failed.hash].root, failed.task_id.partition("/")[2]
-        kept: list[Event] = [event for event in events if not isinstance(event, Emitted | Relayed | Restarted)]
+        kept: list[Event] = [event for event in events if not isinstance(event, Emitted | Relayed | Restarted | Skewed)]
         return [*without_the_failure(failed, root, prefix, kept), Redriven(failed.task_id, id, now)]
 
     def _continue(self, failed: TaskRecord, id: str, again: list[Event]) -> None:
-        now, plan = self._world.now(), self._engine.plans[failed.hash]
-        record = replace(
-            failed, task_id=id, key=None, status="running", accepted_at=now, finished_at=None, result=None, failure=None
-        )
+        now, plan = self._world.now(), self._engine.newest(self._engine.plans[failed.hash])
+        begins = {"task_id": id, "key": None, "status": "running", "accepted_at": now, "hash": plan.hash}
+        record = replace(failed, finished_at=None, result=None, failure=None, **begins)  # type: ignore[arg-type]
         task, effects = plan.begin(record)
         for event in again:
             effects = apply(task, event)
@@ -108,9 +113,13 @@ class Letters:
 
     async def _drop(self, letter: list[str]) -> str:
         id, request = letter
-        if tiers := self._tiers_of(id):
+        if tiers := await self._tiers_of(id):
             return await _delivered(tiers, "drop", letter)
         if self._is_done(id, request):
+            return id
+        if id in self._quarantine.aside:
+            self._quarantine.drop(id, request)
+            self._dismiss(id)
             return id
         task = self._parked(id)
         if task is not None:
@@ -121,13 +130,24 @@ class Letters:
             return id
         else:
             await self._failed(id)
+        self._dismiss(id)
+        return id
+
+    def _dismiss(self, id: str) -> None:
+        """It is no dead letter any more."""
         if id not in self.dismissed:
             self.dismissed[id] = ""
             self._journal.write([Note(DISMISSED + id, "")])
-        return id
 
-    def _tiers_of(self, id: str) -> list[Tier]:
-        return [] if "/" not in id or id in self._engine.tasks else self._engine.tiers_of(id)
+    async def _tiers_of(self, id: str) -> list[Tier]:
+        """Those below that may know it; none, if it is a task of this shard, even one that has ended."""
+        if "/" not in id or id in self._engine.tasks or await self._find(id):
+            return []
+        return self._engine.tiers_of(id)
+
+    async def _find(self, id: str) -> list[Found]:
+        found: list[Found] = await _called_back(lambda then: self._journal.find([id], [], then))
+        return found
 
     def _is_done(self, id: str, request: str) -> bool:
         task = self._engine.tasks.get(id)
@@ -145,7 +165,7 @@ class Letters:
         return task if task is not None and task.parked else None
 
     async def _failed(self, id: str) -> TaskRecord:
-        found: list[Found] = await _called_back(lambda then: self._journal.find([id], [], then))
+        found = await self._find(id)
         if not found:
             raise NotFound(what="task", name=id)
         record = found[0].record

@@ -36,6 +36,25 @@ class StepSettings:
     limit_key: str | None
 
 
+def carried_key(ref: str, fingerprint: str) -> str:
+    """Key of the code of a protocol among what clients bring: each has its own, whatever its name is."""
+    return f"{ref}@{fingerprint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What hosts share: a protocol with what it declares and its code. Another of these is another pool."""
+
+    ref: str
+    declared: str
+    code: str
+
+    @property
+    def carried(self) -> str:
+        """Key of its code among what clients bring."""
+        return carried_key(self.ref, self.code)
+
+
 @dataclass(frozen=True, slots=True)
 class TierPlan:
     """A nested Hierarchy: what its own supervisor is told."""
@@ -48,17 +67,20 @@ class TierPlan:
 class Plan:
     """One version of a workflow, ready to be governed.
 
-    The definition is plain data: name, version, hash, root (a node), protocols ({ref: declaration}),
-    search_path (folders from which the protocols import).
+    The definition is plain data: name, version, hash, tree (hash of the tree alone), root (a node), protocols ({ref:
+    declaration}), code ({ref: fingerprint}), search_path (folders from which the protocols import).
     """
 
-    def __init__(self, definition: Mapping[str, Any]) -> None:
+    def __init__(self, definition: Mapping[str, Any], root: Node | None = None) -> None:
+        """`root` are the nodes of another version with the same tree: tasks of both can then go by either."""
         self.definition = dict(definition)
         self.name, self.version = str(definition["name"]), str(definition["version"])
         self.hash = str(definition["hash"])
         self.timeout_s: float | None = definition.get("timeout_s")
         self.undo_on_cancel = bool(definition.get("undo_on_cancel"))
-        self.root: Node = Workflow.from_trusted({"name": self.name, "root": definition["root"]}).root
+        self.tree = str(definition.get("tree") or definition["hash"])
+        self.code: Mapping[str, str] = definition.get("code") or {}
+        self.root: Node = root or Workflow.from_trusted({"name": self.name, "root": definition["root"]}).root
         self.declarations = {
             ref: Declaration.model_validate(declared) for ref, declared in definition["protocols"].items()
         }
@@ -76,6 +98,11 @@ class Plan:
     def begin(self, record: TaskRecord) -> tuple[TaskState, list[Effect]]:
         """The state of a new task of this version, and its first effects."""
         return begin(record, self.root, record.task_id.partition("/")[2], self.timeout_s)
+
+    def build(self, ref: str) -> Build:
+        """What hosts of a protocol have to be of, in this version."""
+        declared = self.declarations[ref]
+        return Build(ref, digest(declared.model_dump(mode="json", exclude_defaults=True)), self.code.get(ref, ""))
 
     def settings(self, step: Step) -> StepSettings:
         return self._steps[id(step)]
@@ -112,7 +139,10 @@ class Plan:
         below = [each for _, own in own_children(node) for _, each in walk(own, ())]
         used = {child.step for child in below if isinstance(child, Step)}
         protocols = {ref: self.definition["protocols"][ref] for ref in sorted(used)}
-        own = {"root": root, "protocols": protocols, "hash": digest(root), "supervision": None, "timeout_s": None}
+        code = {ref: self.code[ref] for ref in protocols if ref in self.code}
+        tree = digest(root)
+        own = {"root": root, "protocols": protocols, "supervision": None, "timeout_s": None, "tree": tree, "code": code}
+        own["hash"] = version_hash(tree, protocols, code)
         return {**self.definition, **own, "undo_on_cancel": True}
 
 
@@ -134,6 +164,27 @@ def _settings(step: Step, declared: Declaration) -> StepSettings:
         at_most_once=at_most_once,
         limit_key=declared.limit_key,
     )
+
+
+def version_hash(tree: str, protocols: Mapping[str, Any], code: Mapping[str, str]) -> str:
+    """Of a version: of its tree, of what its protocols declare, and of their code.
+
+    Declarations count without defaults, so that a later Podium with more settings gives the same. Definitions of before
+    0.1 knew no code: their hash is that of the tree.
+    """
+    if not code:
+        return tree
+    spare = {
+        ref: Declaration.model_validate(declared).model_dump(mode="json", exclude_defaults=True)
+        for ref, declared in protocols.items()
+    }
+    return digest([tree, spare, code])
+
+
+def tree_of(definition: Mapping[str, Any]) -> Workflow:
+    """The workflow that a definition is of. Raises pydantic's ValidationError, or InvalidDefinition."""
+    fields = Workflow.model_fields.keys() & definition.keys()
+    return Workflow.from_trusted({name: definition[name] for name in fields})
 
 
 def has_breakers(definition: Mapping[str, Any]) -> bool:

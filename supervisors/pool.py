@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..protocols.errors import PodiumError, SpawnFailed, Unknown
+from ..protocols.errors import ComeBack, FixTheCall, PodiumError, SpawnFailed, Unknown
 from ..protocols.outcomes import Failure
 from ..protocols.protocol import Declaration
 from ..protocols.values import Value
@@ -60,13 +60,15 @@ class Means:
 
 
 class Pool:
-    def __init__(self, means: Means, declared: Declaration, listener: Listener) -> None:
+    def __init__(self, means: Means, declared: Declaration, listener: Listener, label: str, fingerprint: str) -> None:
+        """`label` is its own among the pools of this supervisor; `fingerprint` is of the code that it runs."""
+        self.label, self._fingerprint = label, fingerprint
         self._world, self._settings = means.world, means.settings
         self._permits, self._family, self._guard = means.permits, means.family, means.guard
         self._declared, self._listener = declared, listener
-        self._backlog = Backlog(declared.name, self._permits, self._settings, self._feed)
+        self._backlog = Backlog(label, self._permits, self._settings, self._feed)
         self._lanes = Lanes(self._world, self._permits, self._backlog, self._has_room_ahead, self._send)
-        self.hosts = [self._new_host(f"{means.world.address}/{declared.name}-{n}") for n in range(declared.replicas)]
+        self.hosts = [self._new_host(f"{means.world.address}/{label}-{n}") for n in range(declared.replicas)]
         self._up = 0
         """Hosts that run."""
         self._code: bytes | None = None
@@ -85,12 +87,17 @@ class Pool:
     def describe(self) -> dict[str, Value]:
         return {
             "protocol": self._declared.ref,
+            "code": self._fingerprint[:12],
             "hosts": len(self.hosts),
             "up": self._up,
             "running": sum(len(host.jobs) for host in self.hosts),
             "queued": len(self._backlog),
             "blocked": self.blocked,
         }
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._backlog and not any(host.jobs for host in self.hosts)
 
     def use_code(self, code: bytes | None, search_path: list[str]) -> None:
         """Where hosts load the protocol from when they start next."""
@@ -134,6 +141,11 @@ class Pool:
             self._lanes.look_ahead_soon(self.hosts)
         elif self._backlog.first() is job:
             self._feed()  # whoever was first before has had its chance
+
+    def has(self, job: Job) -> bool:
+        """Whether the job is at a host, or waits."""
+        at_host = job.host is not None and job in job.host.jobs
+        return at_host or self._backlog.has(job) or self._guard.has(job)
 
     def cancel(self, job: Job) -> None:
         """Stop the job. Its result is not reported; its permits come back when its code has ended."""
@@ -220,22 +232,31 @@ class Pool:
         lane = None if job.lane is None else job.lane.number
         assert host.line is not None
         listener = self._listener
-        answered, chunk = partial(self._answered, job), partial(listener.chunk, job)
-        job.number = host.line.send("run", listener.message(job, lane, ticket), answered, chunk)
-        listener.started(job)
+        answered, chunk = partial(self._answered, job, ticket), partial(listener.chunk, job)
+        try:
+            job.number = host.line.send("run", listener.message(job, lane, ticket), answered, chunk)
+        except PodiumError as error:
+            self._answered(job, ticket, Reply(error=error))
+        else:
+            listener.started(job)
 
     def _has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
         return is_sound and len(host.jobs) < host.most
 
-    def _answered(self, job: Job, reply: Reply) -> None:
+    def _answered(self, job: Job, ticket: str | None, reply: Reply) -> None:
+        """`ticket` are the permits that it was sent with."""
         host = job.host
         if host is None or isinstance(reply.error, Unknown):
             return  # `end_host` queues it again
         lane = job.lane
         self._leave(job, host)
-        if reply.error is not None:
-            result: list[Any] = ["fail", Failure("internal", str(reply.error)).to_wire(), None, True, None]
+        result: list[Any]
+        if isinstance(reply.error, FixTheCall | ComeBack):  # it never left: too large for a message, or too many wait
+            failure = Failure(reply.error.code, str(reply.error), type(reply.error).__name__)
+            result = ["fail", failure.to_wire(), None, False, ticket]
+        elif reply.error is not None:
+            result = ["fail", Failure("internal", str(reply.error)).to_wire(), None, True, None]
         else:
             result = reply.value
             self._succeeded_at = self._world.monotonic()
@@ -257,7 +278,7 @@ class Pool:
 
     def _settle(self, job: Job, used: Mapping[str, float]) -> None:
         """What a run really used of its rates, against what it was granted."""
-        who = Who("", self._declared.name, job.task.record.user, "", job.key)
+        who = Who("", self.label, job.task.record.user, "", job.key)
         needs = job.settings.quotas
         self._permits.charge(who, {quota: amount - needs.get(quota, 0) for quota, amount in used.items()})
 
@@ -309,7 +330,7 @@ class Pool:
 
     def _count_places(self) -> None:
         self._up = sum(host.line is not None for host in self.hosts)
-        self._permits.set_places(self._declared.name, self._up * self._declared.concurrency)
+        self._permits.set_places(self.label, self._up * self._declared.concurrency)
 
     def _lost(self, host: Host, error: PodiumError) -> None:
         host.line = None

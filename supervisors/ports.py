@@ -19,6 +19,10 @@ from ..protocols.values import Value
 
 DISMISSED = "dismissed:"
 """Note of a failed task that is no dead letter any more: the id of its successor, or "" if it was dropped."""
+STALLED = "stalled:"
+"""Note of an open task that is set aside: why."""
+STUCK = "stuck:"
+"""Note of an open task that nothing moves although it is not set aside: what is wrong."""
 Role = Literal["coordinator", "resources", "supervisor", "host"]
 
 
@@ -134,6 +138,10 @@ class World(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never jump: for waiting and measuring."""
+
+    def clock(self) -> tuple[str, float]:
+        """Which boot of which machine this is, and UTC less the machine's monotonic clock, in seconds: it changes when
+        the clock is set."""
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
 
@@ -262,11 +270,23 @@ class OpenTask:
     """Packed events in order, entry 1 first."""
 
 
+class Doing(Protocol):
+    """What the owner of a shard works on, kept where its death does not reach it."""
+
+    before: str
+    """What the last owner was doing when it died, "<task id> <entries>"; "" if it was doing nothing."""
+
+    def begin(self, task_id: str, entry: int) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Journal(Protocol):
     """One shard, held by one incarnation under one epoch. Contract tests: tests/test_journal.py."""
 
     shard: str
     epoch: int
+    doing: Doing
     on_failure: Callable[[PodiumError], None]
     """Called once when a commit fails: nothing of it or after it is acknowledged.
 

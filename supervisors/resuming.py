@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from ..protocols.errors import FixTheCall
 from ..protocols.outcomes import Failure, TaskRecord
-from ..protocols.tree import Node, Parallel
+from ..protocols.tree import Hierarchy, Node, Parallel
 from .events import OF_THE_TASK, Abandoned, Cancelled, Event, Overdue, StepBegan, StepFailed, StepFinished, TimedOut
 from .fold import apply, begin
+from .modes.hierarchical import LEAD
 from .state import Place, TaskState
 
-DECISIONS = frozenset({"rejected", "bad_verdict", "escalated", "no_rule", "bad_goto", "too_many_rounds"})
-"""Failures that lie in an output, or in what follows from it."""
+DECISIONS = frozenset({"rejected", "bad_verdict", "escalated", "no_rule", "bad_goto"})
+"""Failures that lie in one output: of a supervising protocol, or of what no rule fits."""
 
 
 def without_the_failure(record: TaskRecord, root: Node, prefix: str, events: list[Event]) -> list[Event]:
@@ -32,17 +33,14 @@ def without_the_failure(record: TaskRecord, root: Node, prefix: str, events: lis
     if failure is None:
         return events
     kept: list[Event] = [event for event in events if not isinstance(event, Overdue | Abandoned | Cancelled)]
-    kept = _Causes(record, root, prefix, kept).left_out(failure)
-    if not _is_open(record, root, prefix, kept) and failure.code in DECISIONS and _ends_with_output(kept):
-        kept.pop()
+    causes = _Causes(record, root, prefix, kept)
+    kept = causes.left_out(failure)
+    if not _is_open(record, root, prefix, kept) and failure.code in DECISIONS:
+        kept = causes.without_decision(failure, kept)
     if not _is_open(record, root, prefix, kept):
         problem = f"it would fail again at once with what is recorded ({failure.code}: {failure.message})"
         raise FixTheCall(f"task {record.task_id} cannot go on from where it failed: {problem}")
     return kept
-
-
-def _ends_with_output(events: list[Event]) -> bool:
-    return bool(events) and isinstance(events[-1], StepFinished)
 
 
 def _is_open(record: TaskRecord, root: Node, prefix: str, events: list[Event]) -> bool:
@@ -77,10 +75,26 @@ class _Causes:
         self._look(failure, gone)
         return [event for event in self._events if not gone.has(event)]
 
-    def _look(self, failure: Failure, gone: _Gone) -> None:
+    def without_decision(self, failure: Failure, events: list[Event]) -> list[Event]:
+        """The events without the output of what decided: it is asked again, and nobody else is."""
+        place = self._place(failure)
+        if place is None:
+            return events
+        beside = f"{place.path}/" if place.path else ""
+        if isinstance(place.node, Hierarchy) and failure.code in ("rejected", "escalated"):
+            beside += f"{LEAD}#"
+        for at in range(len(events) - 1, -1, -1):
+            event = events[at]
+            if isinstance(event, StepFinished) and (event.path == place.path or event.path.startswith(beside)):
+                return events[:at] + events[at + 1 :]
+        return events
+
+    def _place(self, failure: Failure) -> Place | None:
         place = self._places.get(failure.step)
-        if place is None and failure.step in ("", self._root.name):
-            place = self._root
+        return self._root if place is None and failure.step in ("", self._root.name) else place
+
+    def _look(self, failure: Failure, gone: _Gone) -> None:
+        place = self._place(failure)
         if place is None or place.path in gone.steps:
             return
         gone.steps.add(place.path)

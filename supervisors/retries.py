@@ -91,7 +91,7 @@ class Retries:
         return StepFailed(place.path, failure, retry_at, now, actions)
 
     def _step(self, task: TaskState, place: Place) -> StepSettings | None:
-        return self._plans[task.record.hash].settings(place.node) if isinstance(place.node, Step) else None
+        return self._plans[task.hash].settings(place.node) if isinstance(place.node, Step) else None
 
     def late(self, task: TaskState, place: Place | None) -> Event:
         """The event of a time that is up: of a step, another node, or without a place the task."""

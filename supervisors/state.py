@@ -24,6 +24,10 @@ class Time(NamedTuple):
     def until(self) -> float:
         return self.since + self.limit_s
 
+    def moved(self, by_s: float) -> Time:
+        """The same, after the clock was set forward by so much."""
+        return Time(self.since + by_s, self.limit_s)
+
     def left_s(self, now: float) -> float:
         """Seconds from now; a clock that was set back gives no more than there were."""
         return max(0.0, min(self.until - now, self.limit_s))
@@ -43,6 +47,10 @@ class Place:
     node: Node
     parent: Place | None
     input: Value = None
+    given: Value = None
+    """What its input was before its `with`."""
+    is_mapped: bool = False
+    """Whether `input` is what its `with` made of that."""
     outcome: Outcome | None = None
     children: dict[str, Place] = field(default_factory=dict)
     """Runs below that their mode still needs, by label."""
@@ -93,7 +101,8 @@ class Place:
         return isinstance(self.node, Step) or (isinstance(self.node, Hierarchy) and self.parent is not None)
 
     def scope(self) -> dict[str, Value]:
-        """All outputs visible at this place, the nearest of each name."""
+        """All outputs visible to what is directly below, the nearest of each name. What stands in for a node is below
+        it, so it sees what was done in it."""
         visible: dict[str, Value] = {}
         place: Place | None = self
         while place is not None:
@@ -102,11 +111,11 @@ class Place:
         return visible
 
     def task_input(self) -> Value:
-        """What `task` means in expressions: the input of the whole tree."""
+        """What `task` means in expressions: what the whole tree was given."""
         place = self
         while place.parent is not None:
             place = place.parent
-        return place.input
+        return place.given
 
     def is_over(self) -> bool:
         """Whether it, or a node around it, has its outcome."""
@@ -144,6 +153,8 @@ class TaskState:
 
     record: TaskRecord
     root: Place
+    hash: str = ""
+    """Of the version that it goes by."""
     order: int = 0
     """Of tasks accepted in the same instant."""
     running: dict[str, Place] = field(default_factory=dict)
@@ -157,6 +168,8 @@ class TaskState:
     ending: Outcome | None = None
     """How it will end when everything is taken back; None as long as nothing is."""
     outcome: Outcome | None = None
+    faults: list[Exception] = field(default_factory=list)
+    """Faults of ours while it was folded, until they are reported."""
     cancelled: bool = False
     origin: str | None = None
     """The first of the tasks that this one continues."""

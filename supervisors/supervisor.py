@@ -11,59 +11,67 @@ Messages: submit, deploy, cancel, redrive, drop, follow, watch, status, last_wor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ..protocols.blame import fault_of
 from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
-from ..protocols.outcomes import Failure, TaskRecord
-from ..protocols.tree import Step
+from ..protocols.outcomes import Failure, Outcome
 from ..protocols.values import Value
+from .accepting import Accepting
 from .alarms import Alarms
+from .clock import Clock
 from .desk import Desk
 from .dispatch import Dispatcher
 from .emissions import Emissions
 from .entries import entry_of, is_parked_or_was, standing
-from .events import Abandoned, Cancelled, Due, Event, Restarted, StepBegan, StepLost, unpack_events
+from .events import Abandoned, Event, StepBegan, StepFailed
 from .family import Family
+from .faults import report, shielded
 from .fold import apply
 from .gate import Gate
 from .guard import Guard
-from .intake import Intake, Submission
+from .intake import Intake
 from .last_words import LastWords
-from .letters import Engine, Letters
+from .letters import Letters
 from .lifecycle import Lifecycle
+from .live import Live
 from .permits import Permits
-from .plan import Plan, TierPlan
+from .plan import Plan
 from .pool import Means
-from .ports import Ask, Change, Entry, Journal, NewTask, Note, OpenTask, World, durable
+from .ports import Ask, Change, Entry, Journal, World, durable
+from .quarantine import Quarantine
 from .rest import Rest
 from .retention import Retention
 from .retries import Retries
+from .services import Engine
 from .settings import Governance
-from .shards import is_tier, tier_shard
+from .shards import is_tier
+from .stalls import LOOK_S, Stalls
 from .state import Effect, Halt, Place, Run, TaskState
+from .takeover import Takeover
 from .tally import Tally
-from .watchers import Watchers, count_told, done_chunk, parked_event
-
-_DEFINITION, _CURRENT, _CHILDREN = "definition:", "current", "children"
+from .versions import CHILDREN, Versions
+from .watchers import Watchers, parked_event
 
 
 class Supervisor:
     def __init__(self, world: World) -> None:
         self._world = world
         self._settings = Governance()
-        self._plans: dict[str, Plan] = {}
-        self._code: dict[str, bytes] = {}
         self._tasks: dict[str, TaskState] = {}
         self._tally = Tally()
         self._lifecycle = Lifecycle(self._tally)
         self._accepted = 0
+        self._faults = 0
+        """Of Podium's own, since it started."""
         self._watchers = Watchers()
         self._abandoned: str | None = None
         """Why the workflow is down and its tasks fail, or None."""
         self._last_words = LastWords(world)
         self._journal: Journal
+        self._versions: Versions
+        self._plans: Mapping[str, Plan]
         self._permits: Permits
         self._dispatcher: Dispatcher
         self._gate: Gate
@@ -74,6 +82,10 @@ class Supervisor:
         self._retention: Retention
         self._retries: Retries
         self._rest: Rest
+        self._quarantine: Quarantine
+        self._takeover: Takeover
+        self._stalls: Stalls
+        self._clock: Clock
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
         """setup: shard, settings, resources (see Permits), definitions, code, keep, abandon.
@@ -88,59 +100,72 @@ class Supervisor:
         self._journal = await self._world.open_journal(setup["shard"])
         self._journal.on_failure = self._world.crash
         notes = await self._journal.notes()
-        await self._world.all([self._world.kill(address) for address in notes.get(_CHILDREN) or []])
+        await self._world.all([self._world.kill(address) for address in notes.get(CHILDREN) or []])
         self._open_doors(setup["shard"], setup["resources"], notes)
-        stored = [value for name, value in notes.items() if name.startswith(_DEFINITION)]
-        stored.sort(key=lambda definition: bool(definition["hash"] == notes.get(_CURRENT)))
-        for definition in [*stored, *setup["definitions"]]:
-            self._define(definition, setup.get("code") or {})
+        self._versions.recall(notes, setup["definitions"], setup.get("code") or {})
         self._abandoned = setup.get("abandon")
         tasks = await self._journal.open_tasks()
         if self._abandoned is None:
             if any(plan.uses_quotas for plan in self._plans.values()):
                 self._permits.connect()
-            self._resume([self._folded(task) for task in tasks], setup.get("keep"))
+            found = self._takeover.fold(tasks)
+            self._clock.check()
+            self._takeover.resume(found, setup.get("keep"))
             await self._dispatcher.wake_busy_tiers(setup["shard"])
         else:
-            for task in tasks:
-                self._take(self._folded(task), Abandoned(self._abandoned, self._world.now()))
+            for task in self._takeover.fold(tasks):
+                self._take(task, Abandoned(self._abandoned, self._world.now()))
         if not is_tier(setup["shard"]):
             self._world.background(self._retention.keep_sweeping(), "retention")
+        self._world.background(self._keep_tidy(), "tidy")
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 
     def _open_doors(self, shard: str, resources: list[Any], notes: Mapping[str, Value]) -> None:
         world, settings, journal = self._world, self._settings, self._journal
+        self._versions = Versions(journal)
+        self._plans = self._versions.plans
         self._permits = Permits(world, resources, shard, journal.epoch, settings)
         family = Family(world, settings.restarts, partial(durable, journal), self._give_up)
         guard = Guard(world, resources[0], shard, journal.epoch, settings.lease_s)
         means = Means(world, settings, self._permits, guard, family)
-        tier_setup = partial(self._tier_setup, shard, resources)
+        tier_setup = partial(self._versions.tier_setup, shard, resources, settings)
+        live = Live(world, journal, self._watchers, self._take)
+        clock = self._clock = Clock(world, journal, notes, self._tasks, self._take)
         self._dispatcher = Dispatcher(
-            means, self._step_ended, self._started, self._said, self._note_beginning, tier_setup
+            means, self._step_ended, live.started, live.said, self._note_beginning, tier_setup, clock.check
         )
-        self._desk = Desk(
-            world, journal, self._tasks, self._dispatcher, self._watchers, self._take, self._plans, self._record_emitted
-        )
+        self._quarantine = Quarantine(world, journal, notes, self._watchers.ended)
+        self._versions.dispatcher = self._dispatcher
         tiers_of = self._dispatcher.tiers_of
-        engine = Engine(self._tasks, self._plans, self._take, self._keep, self._entry, self._carry_out, tiers_of)
-        self._letters = Letters(world, journal, engine, notes)
-        self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
+        engine = Engine(
+            self._tasks,
+            self._plans,
+            self._take,
+            self._keep,
+            self._entry,
+            self._carry_out,
+            tiers_of,
+            self._report_faults,
+            self._versions.newest,
+        )
+        watchers, emitted = self._watchers, self._record_emitted
+        self._desk = Desk(world, journal, engine, self._dispatcher, watchers, emitted, self._quarantine)
         self._retries = Retries(world, settings, self._plans)
         self._emissions = Emissions(world, settings.max_emitted_bytes, self._record_emitted, self._watchers.tell)
-        self._alarms = Alarms(world, self._tasks, self._take, self._retries.late)
+        live.dispatcher, live.desk, live.emissions = self._dispatcher, self._desk, self._emissions
+        self._alarms = Alarms(world, self._tasks, self._take, self._retries.late, clock.check)
+        self._takeover = Takeover(
+            world, journal, engine, self._dispatcher, self._alarms, self._quarantine, self._step_ended
+        )
+        self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
+        self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
+        self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
+        self._stalls = Stalls(world, journal, self._tasks, self._dispatcher.has, self._fault)
+        self._stalls.forget(notes)
         self._gate = Gate(settings)
         self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
-        self._intake = Intake(world, self._gate, journal, self._tasks, self._accept, self._carry_out)
-
-    def _tier_setup(self, shard: str, resources: list[Any], tier: TierPlan) -> dict[str, Any]:
-        definitions = [t.definition for p in self._plans.values() for t in p.tiers if t.name == tier.name]
-        return {
-            "shard": tier_shard(shard, tier.name),
-            "settings": self._settings.to_wire(),
-            "resources": resources,
-            "definitions": definitions,
-            "code": self._code,
-        }
+        accept = Accepting(journal, engine).accept
+        self._intake = Intake(world, self._gate, journal, self._tasks, accept, self._carry_out, self._quarantine)
 
     def _give_up(self, error: PodiumError) -> None:
         self._last_words.give_up(self._dispatcher.close, error)
@@ -180,27 +205,17 @@ class Supervisor:
 
     # definitions
 
-    def _define(self, definition: Mapping[str, Any], code: Mapping[str, bytes], in_force: bool = True) -> Plan:
-        plan = self._plans.get(definition["hash"])
-        if plan is None or plan.definition != definition:
-            plan = Plan(definition)
-            self._plans[plan.hash] = plan
-        self._code.update(code)
-        self._dispatcher.prepare(plan, code)
-        children = Note(_CHILDREN, self._dispatcher.child_addresses)
-        current = [Note(_CURRENT, plan.hash)] if in_force else []
-        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), *current, children])
-        return plan
-
     async def _deploy(self, ask: Ask) -> None:
-        """deploy (see `_define`): take a version in, durably, and start its actors; answered when they run."""
-        plan = self._define(**ask.payload)
+        """deploy (see `Versions.define`): take a version in, durably, and start its actors; answered when they run."""
+        plan = self._versions.define(**ask.payload)
         answer = {"hash": plan.hash, "epoch": self._journal.epoch}
         try:
             with self._rest.busy():
                 await self._dispatcher.start(plan)
         except PodiumError as error:
             ask.refuse(error)
+        except Exception as error:
+            ask.refuse(PodiumError(self._fault(f"deploying {plan.name}", error).message))
         else:
             self._journal.write([], lambda: ask.reply(answer))
 
@@ -208,9 +223,11 @@ class Supervisor:
         return {
             "epoch": self._journal.epoch,
             "open": len(self._tasks),
+            "stalled": {**self._quarantine.to_wire(), **self._stalls.to_wire()},
+            "faults": self._faults,
             "users": self._gate.busiest,
             "load": self._world.load()._asdict(),
-            "versions": [{"hash": plan.hash, "version": plan.version} for plan in self._plans.values()],
+            "versions": self._versions.describe(),
             **self._dispatcher.describe(),
             "counts": {**self._tally.to_wire(), "permit_s": self._permits.waits.to_wire()},
         }
@@ -230,7 +247,7 @@ class Supervisor:
         self._check_not_down()
         tasks, since = ask.payload["tasks"], ask.payload.get("attend")
         if since is None:
-            self._intake.take(plan, tasks, partial(self._acknowledge, ask, ask.payload["follow"]))
+            self._intake.take(plan, tasks, partial(self._desk.acknowledge, ask, ask.payload["follow"]))
         else:
             ((id, _, _, _, _, again, *_),) = tasks
             self._intake.take(plan, tasks, lambda _acks, _ended: self._desk.attend(ask, id, since, not again))
@@ -238,39 +255,6 @@ class Supervisor:
     def _check_not_down(self) -> None:
         if self._abandoned is not None:
             raise WorkflowDown(workflow=self._world.address.partition("/")[2], reason=self._abandoned)
-
-    def _acknowledge(self, ask: Ask, follow: bool, acks: list[list[Value]], ended: list[TaskRecord]) -> None:
-        if not follow:
-            ask.reply(acks)
-            return
-        ask.chunk(["ack", acks])
-        for record in ended:
-            ask.chunk(done_chunk(record))
-        over = {record.task_id for record in ended}
-        self._desk.follow(ask, [id for id, error in acks if error is None and id not in over])
-
-    def _accept(self, plan: Plan, submissions: list[Submission]) -> list[Change]:
-        """Open tasks in memory; returns what makes them durable. Their effects follow when that is done."""
-        changes: list[Change] = []
-        for submission in submissions:
-            record = submission.record
-            task, effects = plan.begin(record)
-            waits = any(isinstance(e, Run) and self._needs_permits(plan, e.place) for e in effects)
-            if waits:
-                task.record = record = replace(record, status="pending")
-            self._keep(task)
-            changes.append(NewTask(record, submission.payload_digest))
-            if submission.timeout_s is not None:
-                due = Due(submission.timeout_s, record.accepted_at)
-                effects += apply(task, due)
-                changes.append(self._entry(task, [due]))
-            elif task.outcome is not None:
-                changes.append(self._entry(task, []))
-            submission.effects = effects
-        return changes
-
-    def _needs_permits(self, plan: Plan, place: Place) -> bool:
-        return isinstance(place.node, Step) and bool(plan.settings(place.node).quotas)
 
     # the loop
 
@@ -286,13 +270,24 @@ class Supervisor:
             self._record(task, emitted)
 
     def _record(self, task: TaskState, events: list[Event]) -> None:
+        doing = self._journal.doing
+        doing.begin(task.record.task_id, task.entries)
+        try:
+            self._fold_in(task, events)
+        except Exception as error:
+            self._fail_task(task, error)
+        doing.end()
+
+    def _fold_in(self, task: TaskState, events: list[Event]) -> None:
         told = self._watchers.see(task, events)
         effects: list[Effect] = []
         for event in events:
             effects = apply(task, event)
             self._tally.happened(event)
+        if task.faults:
+            self._report_faults(task)
         self._lifecycle.happened(task, event.at)
-        entry = entry_of(task, events, event.at)
+        entry = self._entry(task, events)
         changes: list[Change] = [entry]
         if is_parked_or_was(task):
             changes.append(standing(task, task.status))
@@ -301,30 +296,71 @@ class Supervisor:
         then = partial(self._carry_out, task, effects)
         self._journal.write(changes, partial(self._tell_all, task, told, entry.n, then) if told else then)
 
+    def _fail_task(self, task: TaskState, error: Exception) -> None:
+        """What happened to it cannot be recorded: it fails, and says so."""
+        failure = self._fault(f"task {task.record.task_id}", error)
+        effects: list[Effect] = [Halt(place) for place in task.running.values()]
+        task.running.clear()
+        task.outcome = Outcome(failure=failure)
+        self._journal.write([self._entry(task, [])], partial(self._carry_out, task, effects))
+
+    def _fault(self, what: str, error: Exception) -> Failure:
+        self._faults += 1
+        report(what, error)
+        return fault_of(error)
+
+    async def _keep_tidy(self) -> None:
+        while True:
+            await self._world.sleep(LOOK_S)
+            self._clock.check()
+            self._stalls.look()
+            if len(self._plans) > 1:
+                await self._versions.retire({task.hash for task in self._tasks.values()})
+
+    def _report_faults(self, task: TaskState) -> None:
+        for error in task.faults:
+            self._fault(f"task {task.record.task_id}", error)
+        task.faults.clear()
+
     def _entry(self, task: TaskState, events: list[Event]) -> Entry:
-        return entry_of(task, events, events[-1].at if events else self._world.now())
+        now = events[-1].at if events else self._world.now()
+        return entry_of(task, events, now, self._settings.max_value_bytes)
 
     def _tell_all(self, task: TaskState, told: list[list[Value]], n: int, then: Callable[[], None]) -> None:
         for event in told:
-            self._watchers.tell(task.record.task_id, event, n)
+            shielded("telling watchers", self._watchers.tell, task.record.task_id, event, n)
         then()
 
     def _carry_out(self, task: TaskState, effects: list[Effect]) -> None:
-        plan = self._plans[task.record.hash]
+        doing = self._journal.doing
+        doing.begin(task.record.task_id, task.entries)
         for effect in effects:
-            if isinstance(effect, Run):
-                if task.running.get(effect.place.path) is effect.place:
-                    self._dispatcher.run(plan, task, effect.place)
-            elif isinstance(effect, Halt):
-                self._dispatcher.halt(task, effect.place)
-            else:
-                self._alarms.set(task, effect.place)
+            try:
+                self._carry_out_one(task, effect)
+            except Exception as error:
+                self._effect_failed(task, effect, error)
         if task.outcome is not None and self._tasks.pop(task.record.task_id, None) is not None:
             self._gate.ended(task.record)
             self._tally.ended(task.record)
             self._retention.finished += 1
-            self._watchers.ended(task.record, task.told)
+            shielded("telling how a task ended", self._watchers.ended, task.record, task.told)
             task.root.let_go()
+        doing.end()
+
+    def _carry_out_one(self, task: TaskState, effect: Effect) -> None:
+        if isinstance(effect, Run):
+            if task.running.get(effect.place.path) is effect.place:
+                self._dispatcher.run(self._plans[task.hash], task, effect.place)
+        elif isinstance(effect, Halt):
+            self._dispatcher.halt(task, effect.place)
+        else:
+            self._alarms.set(task, effect.place)
+
+    def _effect_failed(self, task: TaskState, effect: Effect, error: Exception) -> None:
+        """A step that cannot be run for a fault of ours has failed."""
+        failure = self._fault(f"task {task.record.task_id}, {type(effect).__name__}", error)
+        if isinstance(effect, Run) and task.running.get(effect.place.path) is effect.place:
+            self._take(task, StepFailed(effect.place.path, failure, None, self._world.now()))
 
     def _note_beginning(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
         """An at-most-once step is about to be sent to a host: go on when that is durable."""
@@ -337,63 +373,15 @@ class Supervisor:
         """A host or a tier answered."""
         if task.running.get(place.path) is not place:
             return
-        self._take(task, self._retries.event_of(task, place, result))
-
-    def _folded(self, found: OpenTask) -> TaskState:
-        """The state of an open task, folded again and kept."""
-        record = found.record
-        task, _ = self._plans[record.hash].begin(record)
-        for body in found.bodies:
-            task.entries += 1
-            for event in unpack_events(body):
-                apply(task, event)
-                task.told += count_told(event)
-        self._keep(task)
-        return task
+        try:
+            event = self._retries.event_of(task, place, result)
+        except Exception as error:
+            event = StepFailed(place.path, self._fault(f"a result of {place.path}", error), None, self._world.now())
+        self._take(task, event)
 
     def _keep(self, task: TaskState) -> None:
         self._tasks[task.record.task_id] = task
         self._accepted += 1
         task.order = self._accepted
         self._gate.opened(task.record)
-        self._lifecycle.opened(task, self._plans[task.record.hash].has_stages, self._world.now())
-
-    def _resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
-        """Have the unfinished steps of tasks that were taken over run."""
-        for task in tasks:
-            if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
-                self._take(task, Cancelled(self._world.now(), self._plans[task.record.hash].undo_on_cancel))
-                continue
-            if task.outcome is not None:
-                self._journal.write([self._entry(task, [])], partial(self._carry_out, task, []))
-            plan = self._plans[task.record.hash]
-            for place in list(task.running.values()):
-                if place.began:
-                    message = "its supervisor died while it ran, and it is to run at most once"
-                    self._step_ended(task, place, ["fail", Failure("uncertain", message).to_wire(), None, False, None])
-                else:
-                    if place.emitted:
-                        self._take(task, Restarted(place.path, self._world.now()))
-                    self._dispatcher.run(plan, task, place, recovered=True)
-            self._alarms.resume(task)
-
-    def _started(self, task: TaskState, place: Place) -> None:
-        """A step was sent to a host, or to its tier."""
-        if task.record.status == "pending":
-            self._journal.write([standing(task, "running")])
-        if self._watchers.is_watched(task.record.task_id):
-            self._watchers.live(task, place, "started", self._world.now())
-            if not isinstance(place.node, Step):
-                self._dispatcher.watch(task, partial(self._desk.relay, task))
-
-    def _said(self, task: TaskState, place: Place, told: list[Value]) -> None:
-        """What a step, or what runs it, has to say before it ends."""
-        match told:
-            case ["lost"]:
-                self._take(task, StepLost(place.path, self._world.now()))
-            case ["chunk", value]:
-                self._emissions.add(task, place, value)
-            case ["below", event]:
-                self._emissions.relay(task, place, event)
-            case [kind, *value]:
-                self._watchers.live(task, place, kind, self._world.now(), value)
+        self._lifecycle.opened(task, self._plans[task.hash].has_stages, self._world.now())

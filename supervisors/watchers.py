@@ -26,6 +26,7 @@ from .events import (
     Redriven,
     Relayed,
     Restarted,
+    Skewed,
     StepBegan,
     StepFailed,
     StepFinished,
@@ -177,7 +178,7 @@ class Watchers:
                 watch.behind.append((entry, event))
 
 
-_UNTOLD = (Cancelled, Abandoned, Due, StepBegan)
+_UNTOLD = (Cancelled, Abandoned, Due, StepBegan, Skewed)
 """Events that no watcher sees."""
 
 

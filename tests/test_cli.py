@@ -53,6 +53,34 @@ def test_run_prints_the_result_alone_on_standard_output(cli):
     assert "completed" in err
 
 
+ODD = """
+import math
+from datetime import UTC, datetime
+import podium
+@podium.protocol
+async def odd(input):
+    return {"n": [math.nan, -math.inf], "raw": b"\\xff", "at": datetime(2026, 1, 2, tzinfo=UTC), "given": input}
+odds = podium.Workflow("odds", podium.Sequence(odd))
+"""
+
+
+def test_what_is_printed_as_json_is_json_wherever_it_is(cli):
+    (cli.folder / "odds.py").write_text(ODD)
+    (cli.folder / "marked.json").write_bytes(b'\xef\xbb\xbf{"a": "\xc3\xa9"}')
+    right = {"n": ["NaN", "-Infinity"], "raw": "/w==", "at": "2026-01-02T00:00:00Z"}
+
+    def strict(text):
+        return json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+    _, out, _ = cli("run", "odds:odds", "-q", "-o", "json", "-i", "x=-Infinity", "-i", "y=1e400")
+    assert strict(out) == {**right, "given": {"x": "-Infinity", "y": "1e400"}}
+    _, out, _ = cli("run", "odds:odds", "-q", "-i", "@marked.json")
+    assert strict(out) == {**right, "given": {"a": "é"}}
+    (task, *_) = strict(cli("ps", "-o", "json")[1])
+    assert strict(cli("show", task["task_id"], "-o", "json")[1])["task_id"] == task["task_id"]
+    assert strict(cli("watch", task["task_id"], "-o", "json")[1])["n"] == right["n"]
+
+
 def test_what_failed_is_a_dead_letter_without_a_cluster(cli):
     (cli.folder / "bad.yaml").write_text("name: bad\nroot: {sequence: [tests.sample:add, tests.sample:fail]}\n")
     assert cli("dead", "ls")[2] == "No dead letters.\n"

@@ -592,3 +592,77 @@ def test_an_at_most_once_step_may_be_cancelled_at_any_moment():
             assert (await engine.status())["quotas"]["llm"]["held"] == 0
 
         Simulation(after, limits={"llm": 1}).run(work)
+
+
+# what the differential test found
+
+
+@podium.protocol(on_error={"validation": "park"})
+async def parks(input):
+    return input
+
+
+def test_what_is_parked_at_the_acceptance_says_so():
+    async def work(engine):
+        task = await engine.submit(
+            Workflow("w", Sequence(Step(parks, with_="input.x", on_error={"validation": "park"}))), {}
+        )
+        return task.record.status, [letter.id == task.id for letter in engine.dead_letters()]
+
+    assert Simulation().run(work) == ("parked", [True])
+
+
+def test_a_with_is_applied_once_however_often_its_step_is_driven_again():
+    """The step is parked because its fallback's expression failed; its own was fine."""
+    failing = Step(fails_at_first, with_={"x": "input"}, fallback=Step(parks, with_="input.nowhere"))
+    HEALED.clear()
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(failing)), 1)
+        await asyncio.sleep(10)
+        assert task.status == "parked"
+        HEALED.append(True)
+        await engine.redrive([task.id])
+        return await task.result(timeout_s=30)
+
+    assert Simulation().run(work) == {"x": 1}
+
+
+HEALED = []
+
+
+@podium.protocol(on_error={"internal": ["fallback", "park"]})
+async def fails_at_first(input):
+    if not HEALED:
+        raise RuntimeError("no")
+    return input
+
+
+@pytest.mark.parametrize("join", ["all", "quorum(2)"])
+def test_a_failure_of_an_unnamed_parallel_at_the_root_names_it(join):
+    tree = podium.Parallel({"a": Step(fails), "b": Step(fails)}, join=join)
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", tree), 1)
+        with pytest.raises(TaskFailed) as failed:
+            await task.result()
+        return failed.value.step
+
+    assert Simulation().run(work) == ("a" if join == "all" else "parallel")
+
+
+@podium.protocol(on_error={"internal": "fail"})
+async def fails(input):
+    raise RuntimeError("no")
+
+
+def test_task_is_what_was_submitted_in_rules_and_each_too():
+    each = podium.Parallel(each="task.items", do=parks)
+    rules = [podium.Rule(after="each", when="task.more", to="each"), podium.Rule(to="end")]
+    tree = podium.Adaptive({"each": each}, start="each", rules=rules, with_={"only": "input.items"}, max_visits=1)
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", tree), {"items": [1, 2], "more": False})
+        return await task.result()
+
+    assert Simulation().run(work) == [1, 2]

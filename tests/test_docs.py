@@ -83,13 +83,16 @@ def test_the_examples_of_requests_run(tmp_path):
 
 
 def test_the_configuration_in_the_docs_is_one(tmp_path, monkeypatch):
-    (text,) = blocks((ROOT / "docs/requests.md").read_text(), "toml")
+    text, switches = blocks((ROOT / "docs/requests.md").read_text(), "toml")
     (tmp_path / "podium.toml").write_text(text)
     monkeypatch.chdir(tmp_path)
     config = requests_config(load_settings().config)
     assert config.model.base_url and config.pipelines and config.tools["words"].minimum == "landlock"
     assert config.grants_of("ada").allows_tool("grep") and not config.grants_of("bob").allows_tool("grep")
     assert router_from(config.router).route(Request(text="see TICKET-7")).type == "tool_execution"
+    (tmp_path / "podium.toml").write_text(switches)
+    model = requests_config(load_settings().config).model
+    assert model.answer_tokens_as == "max_tokens" and model.extra == {"reasoning_effort": "low"}
 
 
 def test_the_examples_of_mcp_are_what_they_say(tmp_path, monkeypatch):

@@ -16,13 +16,13 @@ from podium.protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnre
 from podium.protocols.values import pack, unpack
 
 
-def run(work):
+def run(work, faults=()):
     loop = VirtualLoop()
     try:
         result = loop.run_until_complete(asyncio.wait_for(work, 10_000))
     finally:
         loop.close()
-    assert not loop.uncaught
+    assert [str(error) for error in loop.uncaught] == list(faults)
     return result
 
 
@@ -146,7 +146,7 @@ def test_refusals_and_crashes_of_a_handler_come_back_as_errors():
         with pytest.raises(Exception, match="ZeroDivisionError: oops"):
             await near.ask("break")
 
-    run(work())
+    run(work(), faults=["oops"])
 
 
 def test_an_answer_that_is_not_plain_data_harms_only_itself():

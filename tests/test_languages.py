@@ -172,7 +172,7 @@ def test_what_is_in_no_known_encoding_is_named(root, index):
     write(root, "noise.dat", bytes(range(128, 256)) * 4)
     done = index.refresh()
     assert (dict(done.skipped), dict(done.named)) == ({"encoding": 1}, {"encoding": ("noise.dat",)})
-    assert left_out(index.refresh()) == "left out: 1 in no known encoding (noise.dat)"
+    assert left_out(index.refresh()) == "1 in no known encoding (noise.dat)"
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -241,7 +241,7 @@ def test_keys_and_tokens_are_known_by_what_they_look_like(text, root, index):
     write(root, "wide.txt", f"the narwhal\n{text}\n".encode("utf-16"))
     done = index.refresh()
     assert (paths(index, "narwhal"), dict(done.skipped)) == ([], {"secret": 2})
-    assert left_out(done) == "left out: 2 with keys or passwords (notes.txt, wide.txt)"
+    assert left_out(done) == "2 with keys or passwords (notes.txt, wide.txt)"
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -255,7 +255,7 @@ def test_what_is_left_out_is_still_told_when_nothing_has_changed(root, index):
         write(root, f"{number}/.env", "x")
     index.refresh()
     said = left_out(index.refresh())
-    assert said == "left out: 6 with keys or passwords (key.txt, 0/.env, 1/.env, …)"
+    assert said == "6 with keys or passwords (key.txt, 0/.env, 1/.env, …)"
 
 
 def test_secrets_may_be_asked_for(root, tmp_path):

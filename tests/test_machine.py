@@ -144,9 +144,9 @@ def test_hooks_run_before_a_state_is_entered():
     workflow = ask_workflow(hooks={"processing": Step(sample.echo)})
     simple = workflow.root.adaptive["simple_query"]
     (behind,) = [node for node in simple.sequence if node.name == "model"]
-    assert [node.name for node in behind.sequence] == ["before_model", "entered"]
-    with pytest.raises(InvalidDefinition, match="no node brings 'completed'"):
-        ask_workflow(hooks={"completed": Step(sample.echo)})
+    assert [node.name for node in behind.sequence] == ["before_model_from_context_gathering", "entered"]
+    with pytest.raises(InvalidDefinition, match="no hook can stand before 'cancelled'"):
+        ask_workflow(hooks={"cancelled": Step(sample.echo)})
 
 
 # properties

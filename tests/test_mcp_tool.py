@@ -52,23 +52,28 @@ def test_what_the_tool_says_of_its_failure_is_the_steps(engine):
 
 
 def test_a_call_that_takes_too_long_leaves_the_others_on_its_connection_alone(monkeypatch):
-    from podium.protocols.library import mcp_tool
+    from podium.protocols.library import mcp_connection, mcp_tool
 
     class Slow:
+        session = property(lambda self: self)
+
         async def __aenter__(self):
             return self
 
         async def __aexit__(self, *_error):
             pass
 
-        async def call_tool(self, _name, arguments):
-            await asyncio.sleep(arguments["s"])
-            return SimpleNamespace(content=[], is_error=False, structured_content=arguments)
+        async def list_tools(self, params):
+            pass
+
+        async def send_request(self, request, _kind):
+            await asyncio.sleep(request.params.arguments["s"])
+            return SimpleNamespace(content=[], is_error=False, structured_content=request.params.arguments)
 
     async def client(_self, _stack):
         return Slow()
 
-    monkeypatch.setattr(mcp_tool._Connection, "_client", client)
+    monkeypatch.setattr(mcp_connection.Connection, "_client", client)
     grants = {"*": {"tools": ["*"]}}
     context = podium.Context(user="ada", config={"mcp": {"s": {"command": ["x"]}}, "requests": {"grants": grants}})
 

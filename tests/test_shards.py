@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
+from podium.cluster.definition import definition_of
 from podium.cluster.gateways.metrics import exposition
 from podium.cluster.simulated import _SimulatedSession, _SimulatedWorld
 from podium.cluster.store.reading import FileReader
@@ -316,7 +317,9 @@ def test_a_deployment_that_reached_one_shard_only_reaches_the_others_when_they_s
     second = Workflow("w", Sequence(sample.add, sample.add), shards=2, version="2")
 
     def current(sim):
-        return {unpack(sim.disk.shards[shard].notes["current"]) == second.hash for shard in ("w", "w~1")}
+        return {
+            unpack(sim.disk.shards[shard].notes["current"]) == definition_of(second)["hash"] for shard in ("w", "w~1")
+        }
 
     def run(seed):
         async def work(engine):

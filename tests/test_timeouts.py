@@ -98,7 +98,11 @@ def test_times_that_were_not_needed_are_forgotten_and_the_others_ring_on_time():
         world = engine._core._session.world
         tasks = {}
         alarms = Alarms(
-            world, tasks, lambda task, event: rung.append(round(loop.time() - began, 1)), lambda task, place: None
+            world,
+            tasks,
+            lambda task, event: rung.append(round(loop.time() - began, 1)),
+            lambda task, place: None,
+            lambda: None,
         )
         for limit_s in [0.5, 1.5, 2.5, 3.5, 50.1] * 100:
             task = Play(step("a", total_timeout_s=limit_s)).task
@@ -125,7 +129,11 @@ def test_alarms_ring_in_the_order_of_their_times():
         began, world = loop.time(), engine._core._session.world
         tasks = {}
         alarms = Alarms(
-            world, tasks, lambda task, event: rung.append(round(loop.time() - began, 2)), lambda task, place: None
+            world,
+            tasks,
+            lambda task, event: rung.append(round(loop.time() - began, 2)),
+            lambda task, place: None,
+            lambda: None,
         )
         for limit_s in (7.25, 0.5, 3.1, 2.05, 1.0):
             task = Play(step("a", total_timeout_s=limit_s)).task
@@ -151,7 +159,7 @@ def test_a_submission_may_say_how_long_the_task_has():
     workflow = Workflow("w", Sequence(SLOW), timeout_s=12)
     assert run(workflow, {"s": 50}, timeout_s=30) == (("timeout", ""), 30)
     assert run(workflow, {"s": 50}, timeout_s=30, kill="supervisor/w") == (("timeout", ""), 30)
-    with pytest.raises(InvalidInput, match="timeout_s: seconds are more than 0, not 0"):
+    with pytest.raises(InvalidInput, match="timeout_s: seconds are more than 0 and at most 1e\\+10, not 0"):
         run(workflow, {"s": 50}, timeout_s=0)
 
 
@@ -210,3 +218,75 @@ def test_the_code_is_told_which_time_runs_out_first(settings, limit_s):
 
     began = simulation.run(work)
     assert told[0] - began == pytest.approx(limit_s, abs=1)
+
+
+# the clock is set
+
+
+@pytest.mark.parametrize("kill", [None, "supervisor/w", "coordinator", "supervisor/w/asks_left-0"])
+@pytest.mark.parametrize("jump_s", [3_600, -3_600, 30, -30])
+@pytest.mark.parametrize(
+    "limits",
+    [{"task": 60}, {"step": 60}, {"node": 60}],
+    ids=["of the task", "of the step", "of a node"],
+)
+def test_a_clock_that_is_set_changes_no_time_that_is_left(limits, jump_s, kill):
+    simulation = Simulation()
+    step = Step("tests.test_timeouts:asks_left", total_timeout_s=limits.get("step"))
+    flow = Workflow("w", Sequence(step, timeout_s=limits.get("node")), timeout_s=limits.get("task"))
+
+    async def work(engine):
+        loop = asyncio.get_running_loop()
+        task, began = await engine.submit(flow, 500), loop.time()
+        await asyncio.sleep(20)
+        simulation.clock_offset_s = jump_s
+        if kill is not None:
+            simulation.kill(kill)
+        with pytest.raises(TaskFailed) as failed:
+            await task.result()
+        return failed.value.cause_code, round(loop.time() - began)
+
+    assert simulation.run(work) == ("timeout", 60)
+
+
+@podium.protocol(concurrency=10)
+async def asks_left(ctx: podium.Context, seconds):
+    await asyncio.sleep(seconds)
+    return ctx.left_s
+
+
+@pytest.mark.parametrize("jump_s", [3_600, -3_600])
+def test_what_a_step_is_told_of_its_time_does_not_change_either(jump_s):
+    simulation = Simulation()
+
+    async def work(engine):
+        flow = Workflow("w", Sequence(Step("tests.test_timeouts:asks_left"), timeout_s=100))
+        task = await engine.submit(flow, 20)
+        await asyncio.sleep(10)
+        simulation.clock_offset_s = jump_s
+        return round(await task.result())
+
+    assert simulation.run(work) == 80
+
+
+@pytest.mark.parametrize("jump_s", [3_600, -3_600])
+@pytest.mark.parametrize("kill", [False, True])
+def test_an_attempt_that_waits_waits_as_long_as_before(jump_s, kill):
+    simulation = Simulation()
+    retry = Retry(attempts=2, initial_delay_s=100, max_delay_s=100, jitter=False)
+
+    async def work(engine):
+        loop = asyncio.get_running_loop()
+        task, began = (
+            await engine.submit(Workflow("w", Sequence(Step("tests.sample:fail", retry=retry))), {}),
+            loop.time(),
+        )
+        await asyncio.sleep(20)
+        simulation.clock_offset_s = jump_s
+        if kill:
+            simulation.kill("supervisor/w")
+        with pytest.raises(TaskFailed):
+            await task.result()
+        return round(loop.time() - began)
+
+    assert simulation.run(work) in (100, 101)

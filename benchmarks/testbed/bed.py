@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {
     "max_losses": 100,
 }
 """Nothing is to go down by the sheer rate of kills, and back-off is to forget soon."""
-_SHARD_FILES = {".db", ".lock", ".mark"}
+_SHARD_FILES = {".db", ".doing", ".lock", ".mark"}
 _POLL_S = 0.02
 
 

@@ -6,9 +6,7 @@ standard output as it grows; what it lacks, and how it came about, to standard e
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,8 @@ import typer
 from rich.table import Table
 
 from ...protocols.errors import InvalidInput, PodiumError, WaitTimedOut
-from ...protocols.library.decoding import decoded
+from ...protocols.json_forms import from_json
+from ...protocols.library.decoding import decoded as text_in
 from ...protocols.library.front import pipeline_of
 from ...protocols.outcomes import TaskEvent
 from ...protocols.printable import one_line
@@ -30,6 +29,7 @@ from ..asking import plan_of, recorded_s, request_of
 from ..client import Engine, Task
 from ..config import Settings, load_settings
 from ..store.reading import FileReader
+from .inputs import standard_input
 from .live import Listener
 from .terminal import Terminal, error_console, say, styled, to_json
 from .view import lack, seconds
@@ -52,7 +52,7 @@ class Ask:
 
     @property
     def text(self) -> str:
-        return sys.stdin.read() if self.question == "-" else self.question
+        return standard_input() if self.question == "-" else self.question
 
     def fields(self) -> dict[str, Any]:
         """Fields of the request, those that were given."""
@@ -114,7 +114,7 @@ def foresee(asked: Ask, data: Path | None, output: str, user: str | None) -> Non
 
 def _read(path: Path) -> str:
     try:
-        text = decoded(path.read_bytes())
+        text = text_in(path.read_bytes())
     except OSError as error:
         raise InvalidInput(problem=f"cannot be read: {error}", path=str(path)) from error
     if text is None:
@@ -124,8 +124,8 @@ def _read(path: Path) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(_read(path))
-    except ValueError as error:
+        return from_json(_read(path))
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(problem=f"not JSON: {error}", path=str(path)) from error
 
 
@@ -190,6 +190,8 @@ def _print_answer(answer: dict[str, Any], speaker: _Speaker) -> None:
 
 def _print_notes(answer: dict[str, Any], degraded: dict[str, Any]) -> None:
     console = error_console()
+    if answer.get("left_out"):
+        console.print(one_line(f"left out: {answer['left_out']}"), style="dim")
     for what, why in answer["missing"].items():
         console.print(f"without {what}: {why}", style="yellow")
     for what, why in degraded.items():

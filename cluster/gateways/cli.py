@@ -22,18 +22,19 @@ from typer.rich_utils import rich_format_error
 from ...protocols.errors import FixTheCall, InvalidSetting, NotFound, PodiumError, WaitTimedOut
 from ...protocols.outcomes import OPEN, TERMINAL
 from ...protocols.printable import one_line
-from ...protocols.workflow import Workflow
+from ...protocols.workflow_schema import workflow_schema
 from ..loading import load_workflow
+from ..request_state import request_states
 from ..store.reading import FileReader
 from . import daemon
 from .ask import ask, plan
 from .breakers import breakers
 from .dead import dead
 from .doctor import doctor
-from .inputs import read_input
+from .inputs import read_input, standard_input
 from .limits import limits
 from .live import follow
-from .one_task import cancel, detached, engine_of, print_degraded, print_result, settings_of, show, watch
+from .one_task import cancel, detached, engine_of, print_degraded, print_result, settings_of, show, watch, with_state
 from .options import (
     Data,
     Important,
@@ -117,7 +118,7 @@ def run(
 ) -> None:
     """Run a workflow on one input and print its result."""
     workflow = load_workflow(source)
-    value = read_input(input or [], sys.stdin.read)
+    value = read_input(input or [], standard_input)
     with engine_of(data, user, limits, in_process) as engine:
         task = engine.submit(
             workflow, value, key=key, priority=priority, criticality=criticality, timeout_s=task_timeout
@@ -146,7 +147,7 @@ def submit(
 ) -> None:
     """Submit a task and print its id; when this returns, the task is durable."""
     workflow = load_workflow(source)
-    value = read_input(input or [], sys.stdin.read)
+    value = read_input(input or [], standard_input)
     with engine_of(data, user) as engine:
         task = engine.submit(
             workflow, value, key=key, priority=priority, criticality=criticality, timeout_s=task_timeout
@@ -172,11 +173,13 @@ def ps(
         raise typer.BadParameter(
             f"'{status}' is not one of {', '.join(sorted(OPEN | TERMINAL))}", param_hint="--status"
         )
-    records = FileReader(settings_of(data).data).list_tasks(status, workflow, user, limit)  # type: ignore[arg-type]
+    reader = FileReader(settings_of(data).data)
+    records = reader.list_tasks(status, workflow, user, limit)  # type: ignore[arg-type]
+    states = request_states(reader, records)
     if output == "json":
-        print(to_json([record.to_json() for record in records]))
+        print(to_json([with_state(record, states.get(record.task_id)) for record in records]))
     elif records:
-        print_tasks(records)
+        print_tasks(records, {id: state.state for id, state in states.items()})
     else:
         error_console().print("No tasks.")
 
@@ -199,7 +202,7 @@ def validate(source: Source, output: Output = "table") -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of workflow files, for editors."""
-    print(json.dumps(Workflow.model_json_schema(by_alias=True), indent=2))
+    print(json.dumps(workflow_schema(), indent=2))
 
 
 @app.command()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...protocols.decoding import decoded, without_mark
 from ...protocols.errors import InvalidInput
+from ...protocols.json_forms import from_json
 from ...protocols.values import Value
 
 MAX_INPUT_BYTES = 64 * 1024 * 1024
@@ -40,6 +43,16 @@ def read_input(parts: list[str], read_stdin: Callable[[], str]) -> Value:
     return merged
 
 
+def standard_input() -> str:
+    """All of standard input, as text. Raises InvalidInput if it is none."""
+    content = sys.stdin.buffer.read()
+    try:
+        return decoded(content)
+    except UnicodeDecodeError as error:
+        problem = f"not {error.encoding.upper()} at byte {error.start}"
+        raise InvalidInput(problem=problem, path="standard input") from error
+
+
 def _whole(part: str, read_stdin: Callable[[], str]) -> Value:
     if part == "-":
         return _parse(read_stdin(), "standard input")
@@ -48,26 +61,28 @@ def _whole(part: str, read_stdin: Callable[[], str]) -> Value:
         try:
             if path.stat().st_size > MAX_INPUT_BYTES:
                 raise InvalidInput(problem=f"larger than {MAX_INPUT_BYTES} bytes", path=str(path))
-            return _parse(path.read_text(encoding="utf-8"), str(path))
+            return _parse(decoded(path.read_bytes()), str(path))
         except OSError as error:
             raise InvalidInput(problem=error.strerror or str(error), path=str(path)) from error
         except UnicodeDecodeError as error:
-            raise InvalidInput(problem=f"not UTF-8 at byte {error.start}", path=str(path)) from error
+            raise InvalidInput(problem=f"not {error.encoding.upper()} at byte {error.start}", path=str(path)) from error
     return _json_or_text(part)
 
 
 def _parse(text: str, source: str) -> Value:
     try:
-        return json.loads(text)
+        return from_json(without_mark(text))
     except json.JSONDecodeError as error:
         place = f"{source}:{error.lineno}:{error.colno}"
         raise InvalidInput(problem=f"not JSON: {error.msg}", path=place) from error
+    except ValueError as error:  # NaN, or a number of too many digits
+        raise InvalidInput(problem=f"not JSON: {error}", path=source) from error
     except RecursionError as error:
         raise InvalidInput(problem="nested too deeply", path=source) from error
 
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        return from_json(text)
+    except (ValueError, RecursionError):
         return text

@@ -16,6 +16,7 @@ from ..client import Engine, Task, connect
 from ..cluster_file import running_cluster
 from ..config import Settings, load_settings, parse_limits
 from ..recorded import WENT_WRONG, recorded_events
+from ..request_state import RequestState, request_state
 from ..store.ids import whole_id
 from ..store.reading import FileReader, StoredTask
 from .dead import dead
@@ -42,17 +43,23 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
     if output == "json":
         outputs = {event.step: event.value for event in events if event.kind == "finished"}
         steps = [row.to_json() | {"output": outputs.get(row.path)} for row in rows]
-        print(to_json(record.to_json() | {"steps": steps, "attempts": [_attempt(event) for event in wrong]}))
+        attempts = [_attempt(event) for event in wrong]
+        print(to_json(with_state(record, request_state(stored)) | {"steps": steps, "attempts": attempts}))
         return
     tree = StepTree(styled((record.workflow, "bold"), f" {record.task_id} {record.status}"))
     for row in rows:
         tree.put(row)
     console = Terminal()
     console.print(tree.render(record.finished_at or max((row.opened_at for row in rows), default=0.0)))
-    _print_facts(console, record, wrong)
+    _print_facts(console, record, wrong, request_state(stored))
 
 
 dead.command("show")(show)
+
+
+def with_state(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
+    """The record as JSON; of a request with `request`: {"state", "updated_at"}."""
+    return record.to_json() | ({} if state is None else {"request": state.to_json()})
 
 
 def _events_of(parts: list[StoredTask]) -> list[TaskEvent]:
@@ -70,9 +77,13 @@ def _attempt(event: TaskEvent) -> dict[str, Any]:
     return told | {"error": error, "retry_at": value.get("retry_at") if "failure" in value else None}
 
 
-def _print_facts(console: Terminal, record: TaskRecord, wrong: list[TaskEvent]) -> None:
+def _print_facts(
+    console: Terminal, record: TaskRecord, wrong: list[TaskEvent], state: RequestState | None = None
+) -> None:
     accepted = f"accepted {local_time(record.accepted_at)}, user {record.user}, priority {record.priority}"
     console.print(one_line(accepted), soft_wrap=True)
+    if state is not None and record.finished_at is None:
+        console.print(f"request {state.state} since {local_time(state.updated_at)}")
     _print_value(console, "input", record.input)
     if record.finished_at is not None:
         took = seconds(record.finished_at - record.accepted_at)

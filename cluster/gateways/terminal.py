@@ -7,7 +7,6 @@ every character, in JSON's escapes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from ...protocols.json_forms import to_json as any_as_json
 from ...protocols.printable import json_safe, printable
 
 
@@ -51,4 +51,4 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    return json_safe(json.dumps(value, indent=indent, ensure_ascii=False, default=str))
+    return json_safe(any_as_json(value, indent))

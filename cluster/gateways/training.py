@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.table import Table
 
+from ...protocols.decoding import decoded
 from ...protocols.errors import InvalidInput
 from ...protocols.library.front import router_from
 from ...protocols.requests.grants import requests_config
@@ -66,7 +67,7 @@ def explain_route(question: str, output: str) -> None:
 def _read(file: Path) -> list[Example]:
     """Raises InvalidInput with the line."""
     try:
-        lines = file.read_text().splitlines()
+        lines = decoded(file.read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(problem=f"cannot be read: {error}", path=str(file)) from error
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

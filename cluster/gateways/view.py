@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -34,15 +34,19 @@ MAX_SIBLINGS = 12
 """Runs of one node shown singly; more are counted."""
 
 
-def print_tasks(records: list[TaskRecord]) -> None:
+def print_tasks(records: list[TaskRecord], states: Mapping[str, str]) -> None:
     """A table of tasks, in 80 columns for all but long names; where a terminal is too narrow, lines are wider than it:
-    an id is never cut."""
-    table = task_table(records)
+    an id is never cut.
+
+    Args:
+        states: of those that are requests, by task id.
+    """
+    table = task_table(records, states)
     least = sum((column.min_width or 0) + 2 for column in table.columns) - 2
     Terminal(width=max(Terminal().width, least)).print(table)
 
 
-def task_table(records: list[TaskRecord]) -> Table:
+def task_table(records: list[TaskRecord], states: Mapping[str, str]) -> Table:
     """One line per task."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     prioritised = any(record.priority for record in records)
@@ -50,7 +54,9 @@ def task_table(records: list[TaskRecord]) -> Table:
         whole = max(len(record.task_id) for record in records) if title == "task" and records else WIDTHS.get(title, 4)
         table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=whole)
     for record in records:
-        mark = styled(_MARKS[record.status], f" {record.status}")
+        state = states.get(record.task_id, record.status)
+        shown = state if record.status == "running" else record.status
+        mark = styled(_MARKS[record.status], f" {shown}")
         took = seconds(record.finished_at - record.accepted_at) if record.finished_at else ""
         priority = [str(record.priority)] if prioritised else []
         who = (record.task_id, one_line(record.workflow), mark, one_line(record.user))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...protocols.errors import JournalCorrupt
+from ...supervisors.ports import STALLED, STUCK
 from .faults import UNREADABLE, as_ours
 from .mark import Count, loss, read_mark
 from .opening import check_tables, format_of, reading
@@ -43,6 +45,8 @@ class Audit:
     """Records that cannot be trusted, or are missing between others."""
     undefined: dict[str, int] = field(default_factory=dict)
     """Hashes of workflow versions that are not in the shard: how many open tasks need each."""
+    stalled: dict[str, str] = field(default_factory=dict)
+    """Open tasks that do not go on by themselves, and why."""
     open: int = 0
     finished: int = 0
     log_bytes: int = 0
@@ -102,7 +106,18 @@ def _look_through(db: sqlite3.Connection, path: Path, shard: str, found: Audit) 
             break
     needed = dict(db.execute("SELECT hash, count(*) FROM tasks WHERE finished_at IS NULL GROUP BY hash"))
     there = {name for (name,) in db.execute("SELECT name FROM notes")}
+    found.stalled = _stalled(db, shard)
     found.undefined = {hash: tasks for hash, tasks in needed.items() if f"definition:{hash}" not in there}
+
+
+def _stalled(db: sqlite3.Connection, shard: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for row in db.execute(NOTE_SELECT):
+        with suppress(JournalCorrupt):  # told as a flaw
+            name, why = note_of(shard, row)
+            if name.startswith((STALLED, STUCK)):
+                found[name.partition(":")[2]] = str(why)
+    return found
 
 
 def _has_our_tables(db: sqlite3.Connection, path: Path, shard: str) -> bool:

@@ -15,7 +15,8 @@ from typing import Any
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import DISMISSED, Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
+from ...supervisors.faults import shielded
+from ...supervisors.ports import DISMISSED, STALLED, Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
 from ...supervisors.shards import is_tier, workflow_of
 from .reading import StoredTask
 
@@ -30,6 +31,7 @@ class Shard:
     """By task: (epoch, packed events) in order."""
     notes: dict[str, bytes] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    doing: str = ""
 
 
 class Disk:
@@ -74,7 +76,7 @@ class DiskReader:
             _stored(name, shard, id)
             for name, shard in self._disk.shards.items()
             for id, task in shard.tasks.items()
-            if task.record.status == "parked"
+            if task.record.status in ("parked", "stalled")
             or (task.record.status == "failed" and not is_tier(name) and f"{DISMISSED}{id}" not in shard.notes)
         ]
         wanted = {"workflow": workflow, "user": user}
@@ -112,7 +114,22 @@ def _note(shard: Shard, name: str) -> Any:
 def _stored(name: str, shard: Shard, task_id: str) -> StoredTask:
     record = shard.tasks[task_id].record
     definition = unpack(shard.notes.get(f"definition:{record.hash}", pack({})))
-    return StoredTask(name, record, definition, [body for _, body in shard.entries.get(task_id, [])])
+    bodies = [body for _, body in shard.entries.get(task_id, [])]
+    return StoredTask(name, record, definition, bodies, str(_note(shard, f"{STALLED}{task_id}") or ""))
+
+
+class MemoryDoing:
+    """Implements `Doing`."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard, self.before = shard, shard.doing
+        self.end()
+
+    def begin(self, task_id: str, entry: int) -> None:
+        self._shard.doing = f"{task_id} {entry}"
+
+    def end(self) -> None:
+        self._shard.doing = ""
 
 
 class MemoryJournal:
@@ -124,6 +141,7 @@ class MemoryJournal:
         self._disk = disk.shard(shard)
         self._disk.epoch += 1
         self.epoch = self._disk.epoch
+        self.doing = MemoryDoing(self._disk)
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
         self._loop = asyncio.get_running_loop()
         self._delay_s = delay_s
@@ -192,7 +210,7 @@ class MemoryJournal:
 
     def _acknowledge(self, answers: list[Callable[[], Any]]) -> None:
         for answer in answers:
-            answer()
+            shielded(f"what follows a commit of shard '{self.shard}'", answer)
         if self._queue and not self._failed:
             self._begin()
         else:

@@ -14,15 +14,14 @@ from typing import Any, Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
-from ...supervisors.ports import DISMISSED
+from ...protocols.workflow import RESERVED
+from ...supervisors.ports import DISMISSED, STALLED
 from ...supervisors.shards import is_tier, workflow_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
 from .rows import NOTE_SELECT, TASK_SELECT, entries_of, found_row, note_of
 from .schema import shard_path
-
-_RESERVED = ("coordinator", "resources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,8 @@ class StoredTask:
     """The workflow version that it runs."""
     bodies: list[bytes]
     """Its packed events, in order."""
+    stalled: str = ""
+    """Why it is set aside, if it is."""
 
 
 class Reader(Protocol):
@@ -62,7 +63,7 @@ class Reader(Protocol):
 def shards(data: Path) -> list[str]:
     """Names of the shards in a data directory that hold tasks (see supervisors/shards.py)."""
     names = sorted(path.stem for path in (data / "shards").glob("*.db"))
-    return [name for name in names if name not in _RESERVED]
+    return [name for name in names if name not in RESERVED]
 
 
 class FileReader:
@@ -151,7 +152,7 @@ def _list_shard(data: Path, shard: str, filters: dict[str, Any], limit: int) -> 
 
 def _dead_where(shard: str, user: str | None) -> tuple[str, list[str]]:
     of_user = ("1", []) if user is None else ("user = ?", [user])
-    parked = f"status = 'parked' AND {of_user[0]}"
+    parked = f"status IN ('parked', 'stalled') AND {of_user[0]}"
     if is_tier(shard):
         return parked, of_user[1]
     failed = f"status = 'failed' AND {of_user[0]} AND '{DISMISSED}' || id NOT IN (SELECT name FROM notes)"
@@ -162,7 +163,9 @@ def _stored(shard: str, db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredT
     record = found_row(shard, row).record
     note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{record.hash}",)).fetchone()
     definition = note_of(shard, note)[1] if note else {}
-    return StoredTask(shard, record, definition, entries_of(shard, db, record.task_id))
+    why = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"{STALLED}{record.task_id}",)).fetchone()
+    stalled = str(note_of(shard, why)[1]) if why else ""
+    return StoredTask(shard, record, definition, entries_of(shard, db, record.task_id), stalled)
 
 
 @contextmanager

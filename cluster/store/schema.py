@@ -44,5 +44,9 @@ def mark_path(path: Path) -> Path:
     return path.with_suffix(".mark")
 
 
+def doing_path(path: Path) -> Path:
+    return path.with_suffix(".doing")
+
+
 def lock_path(path: Path) -> Path:
     return path.with_suffix(".lock")

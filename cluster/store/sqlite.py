@@ -26,13 +26,15 @@ from typing import Any
 
 from ...protocols.errors import Fenced, JournalCorrupt, JournalFailed, PodiumError
 from ...protocols.values import Value
+from ...supervisors.faults import shielded
 from ...supervisors.ports import Change, Found, OpenTask
 from . import lock
+from .doing import Doing
 from .faults import UNREADABLE, as_ours
 from .mark import Mark
 from .opening import check_file, open_file, take_epoch
 from .rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of, open_task_rows, seal
-from .schema import lock_path, shard_path
+from .schema import doing_path, lock_path, shard_path
 from .writing import finished_count, forgettable, write_changes
 
 LOG = logging.getLogger("podium")
@@ -79,6 +81,7 @@ class SqliteJournal:
         """Of the shard, over all epochs."""
         self._db: sqlite3.Connection
         self._mark: Mark
+        self.doing: Doing
         self._thread: threading.Thread | None = None
         self._failed: PodiumError | None = None
         self._reads: set[asyncio.Future[Any]] = set()
@@ -187,7 +190,7 @@ class SqliteJournal:
             self._warn(seconds)
         for answer in answers:
             if self._failed is None:
-                answer()
+                shielded(f"what follows a commit of shard '{self.shard}'", answer)
 
     def _warn(self, seconds: float) -> None:
         now = self._clock()
@@ -218,6 +221,7 @@ class SqliteJournal:
         try:
             count, self._mark = take_epoch(self._db, self._path, self.shard)
             self.epoch, self._commits = count.epoch, count.commits
+            self.doing = Doing(doing_path(self._path))
         except Exception as error:
             self._call_back(_settle, opened, (None, as_ours(self.shard, self._path, error)))
             return

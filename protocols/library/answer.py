@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +11,12 @@ from pydantic import BaseModel
 from ..binding import place
 from ..context import Context
 from ..errors import InvalidInput
+from ..json_forms import from_json, to_json
 from ..protocol import protocol
 from ..schemas import misfit
 from .context import Assembled, assembled
 from .front import Planned
+from .quoting import quotation, why_no_model
 
 MAX_SOURCES = 12
 
@@ -52,6 +53,8 @@ class Answer(BaseModel):
     tools: list[ToolRun] = []
     missing: dict[str, str] = {}
     """What could not be used, and why."""
+    left_out: str | None = None
+    """Files of the folder that are not in the index: secrets, too large ones, and the like. That is no lack."""
     tokens: dict[str, int] = {}
 
 
@@ -75,16 +78,20 @@ async def finish(ctx: Context, input: ToFinish) -> dict[str, Any]:
     context = context_of(input.plan, input.context, input.sources)
     runs = [_run_of(outcome) for outcome in input.results]
     missing = {f"tool {name}": why for name, why in input.plan.plan.refused.items()}
-    missing |= {**context.missing, **input.model.get("missing", {})}
-    missing |= {f"tool {run.tool}": run.error for run in runs if run.error is not None}
+    missing |= context.missing
+    model = input.model if str(input.model.get("text", "")).strip() else _without_text(input, input.plan, context)
+    missing |= model.get("missing", {})
+    said = set(missing.values())
+    missing |= {f"tool {run.tool}": run.error for run in runs if run.error is not None and run.error not in said}
     answer = Answer(
-        text=input.model.get("text", "").strip(),
-        sources=[Source.model_validate(each) for each in input.model.get("sources", [])][:MAX_SOURCES],
+        text=model["text"].strip(),
+        sources=[Source.model_validate(each) for each in model.get("sources", [])][:MAX_SOURCES],
         type=input.plan.route.type,
-        model=input.model.get("model"),
+        model=model.get("model"),
         tools=runs,
         missing=missing,
-        tokens=input.model.get("tokens", {}),
+        left_out=context.left_out,
+        tokens=model.get("tokens", {}),
     )
     schema = input.plan.request.answer_schema
     return (answer if schema is None else _as_data(answer, schema)).model_dump(mode="json")
@@ -102,7 +109,7 @@ def context_of(plan: Planned, context: Mapping[str, Any] | None, sources: Mappin
 def json_in(text: str) -> Any:
     """The JSON value of a text, with or without a code fence around it. Raises ValueError."""
     fenced = re.search(r"```(?:json)?\s*\n(.*?)```", text, re.DOTALL)
-    return json.loads(fenced.group(1) if fenced else text)
+    return from_json(fenced.group(1) if fenced else text)
 
 
 def why_misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
@@ -122,7 +129,20 @@ def _as_data(answer: Answer, schema: Mapping[str, Any]) -> Answer:
     if problem is not None:
         how = "an answer of quotations" if answer.model is None else "the model's answer"
         raise InvalidInput(problem=f"{how} does not fit the schema: {problem}", path="answer_schema")
-    return answer.model_copy(update={"value": value, "text": json.dumps(value, ensure_ascii=False)})
+    return answer.model_copy(update={"value": value, "text": to_json(value)})
+
+
+def _without_text(input: ToFinish, plan: Planned, context: Assembled) -> dict[str, Any]:
+    """Quotations in place of a model's output in which there is nothing to read, of a pipeline that lets it pass."""
+    outputs = [outcome["output"] for outcome in input.results if outcome.get("output")]
+    said = [(str(output["tool"]), str(output["text"])) for output in outputs]
+    called = ", ".join(str(call.get("tool")) for call in input.model.get("calls", []))
+    reason = f"it only called {called}, which did not run" if called else "what came of it has no text"
+    sentence, short = why_no_model({"kind": "ModelMalformed", "message": reason})
+    text, pieces = quotation(plan.request.text, context, said, sentence)
+    sources = [{"path": piece.path, "line": piece.line, "end_line": piece.end_line} for piece in pieces]
+    missing = {**input.model.get("missing", {}), "model": short}
+    return {"text": text, "sources": sources, "missing": missing, "tokens": input.model.get("tokens", {})}
 
 
 def _run_of(outcome: Mapping[str, Any]) -> ToolRun:

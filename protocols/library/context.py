@@ -72,6 +72,8 @@ class Found(BaseModel):
     passages: list[Passage] = []
     missing: str | None = None
     """What was not looked at, and why."""
+    left_out: str | None = None
+    """What is not in the index on purpose, and might be missed."""
 
 
 class Assembled(BaseModel):
@@ -82,6 +84,8 @@ class Assembled(BaseModel):
     earlier: list[Turn] = []
     missing: dict[str, str] = {}
     """By source: why it is not here, or not all of it."""
+    left_out: str | None = None
+    """Files that are not in the index on purpose, and might be missed."""
 
 
 class ToFind(BaseModel):
@@ -126,9 +130,10 @@ class Files(Protocol):
         root = granted_folder(named, requests_config(ctx.config).grants_of(ctx.user), ctx.user)
         with self._index_of(ctx, root) as indexed:
             missing = indexed.refresh(ctx)
+            kept_out = indexed.left_out
             found = [] if input.task == "index" else indexed.search(question)
         passages = [Passage.model_validate(each, from_attributes=True) for each in found]
-        return Found(question=question, passages=passages, missing=missing)
+        return Found(question=question, passages=passages, missing=missing, left_out=kept_out)
 
     @contextmanager
     def _index_of(self, ctx: Context, root: str) -> Iterator[_Indexed]:
@@ -182,7 +187,7 @@ class _Indexed:
         self.users = 0
         """Calls that use it now."""
         self._fresh_at = -FRESH_S
-        self._left_out: str | None = None
+        self.left_out: str | None = None
         """What the last whole refresh left out."""
         self._searches: OrderedDict[str, list[Any]] = OrderedDict()
         self._turn, self._keeping = threading.Lock(), threading.Lock()
@@ -195,7 +200,7 @@ class _Indexed:
             return "the index was still being made"
         try:
             if time.monotonic() - self._fresh_at < FRESH_S:
-                return self._left_out
+                return None
             done = self.index.refresh(lambda: ctx.cancelled or (until is not None and time.monotonic() >= until))
             if done.indexed or done.removed or done.locked_out:
                 with self._keeping:
@@ -203,8 +208,8 @@ class _Indexed:
             if done.complete or done.locked_out:
                 self._fresh_at = time.monotonic()
             if done.complete:
-                self._left_out = left_out(done)
-            return self._left_out if done.complete or done.locked_out else _why_not_all(done)
+                self.left_out = left_out(done)
+            return _why_not_all(done)
         finally:
             self._turn.release()
 
@@ -220,7 +225,9 @@ class _Indexed:
         return known
 
 
-def _why_not_all(done: Refreshed) -> str:
+def _why_not_all(done: Refreshed) -> str | None:
+    if done.complete or done.locked_out:
+        return None
     return f"time was up after {done.seen:,} files; the next request goes on from there"
 
 
@@ -229,7 +236,7 @@ def left_out(done: Refreshed) -> str | None:
     said = [
         f"{done.skipped[reason]:,} {SAID[reason]} ({_paths(done, reason)})" for reason in SAID if reason in done.skipped
     ]
-    return f"left out: {'; '.join(said)}" if said else None
+    return "; ".join(said) or None
 
 
 def _paths(done: Refreshed, reason: Reason) -> str:
@@ -279,8 +286,9 @@ class Conversation(Protocol):
 
 def worth_keeping(answer: Mapping[str, Any]) -> str:
     """What to remember of an answer: quotations are in the files, and only their places are kept."""
-    if answer.get("model") is not None or answer.get("value") is not None:
-        return str(answer.get("text", ""))
+    text = str(answer.get("text", ""))
+    if text.strip() and (answer.get("model") is not None or answer.get("value") is not None):
+        return text
     places = [f"{source['path']}:{source['line']}" for source in answer.get("sources", [])]
     ran = [str(run["tool"]) for run in answer.get("tools", []) if not run.get("error")]
     said = [f"quoted {', '.join(places)}"] if places else []
@@ -314,6 +322,7 @@ def assembled(plan: Planned, sources: Mapping[str, Any]) -> Assembled:
         turns=[Turn.model_validate(turn) for turn in outputs.get("conversation", {}).get("turns", [])],
         earlier=[Turn.model_validate(turn) for turn in outputs.get("earlier", {}).get("turns", [])],
         missing=missing,
+        left_out=found.left_out,
     )
     return cut_to(context, plan.request.limits.context_tokens)
 

@@ -11,57 +11,58 @@ Servers are named in the cluster's setting `config`, and nowhere else, so no inp
 
     steps:  {step: "podium.protocols.library.mcp_tool:McpTool", with: {server: '"files"', tool: '"read_file"', …}}
 
-A connection is kept as long as its host lives, and made anew when it breaks. Needs `podium[mcp]`.
+A connection is kept as long as its host lives, and made anew when it is over. What a call meets is its own: an answer
+that fits nothing, a server's error, a time-out end that call, once, and leave the others alone. A tool that has run, or
+may have, is not called again, unless the server says that this does no harm (`readOnlyHint`, `idempotentHint`).
+
+Needs `podium[mcp]`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
+from ..binding import place
 from ..context import Context
 from ..errors import InvalidInput
+from ..json_forms import json_form
 from ..policy import Breaker, Retry
 from ..protocol import Protocol
+from ..quantities import Seconds
 from ..requests.grants import requests_config
+from ..schemas import misfit
+from . import mcp_content as content
+from .mcp_servers import McpServer, server_of
 
-CONNECT_S = 20.0
-"""Longest time until a server has answered for the first time."""
-
-
-class McpServer(BaseModel):
-    """Where a server is: a command that speaks MCP on its standard input and output, or an address."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    command: tuple[str, ...] = ()
-    env: Mapping[str, str] = {}
-    """Added to the clean environment of the command."""
-    url: str | None = None
-    token_env: str | None = None
-    """Environment variable of the hosts with a bearer token for `url`."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> McpServer:
-        if bool(self.command) == (self.url is not None):
-            raise ValueError("give either `command` or `url`")
-        return self
+if TYPE_CHECKING:
+    from .mcp_connection import Connection
 
 
 class ToAsk(BaseModel):
     server: str
     tool: str
     arguments: dict[str, Any] = {}
-    timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    timeout_s: Seconds = 60.0
+    everything: bool = False
+    """Whether all of the answer comes, as {"structured", "text", "blocks"} with binary content as bytes."""
 
 
 class McpUnreachable(ConnectionError):
-    """The server does not answer, or the connection broke: another attempt may help."""
+    """The tool did not run, or says that running it again does no harm: another attempt may help."""
+
+
+class McpInterrupted(ConnectionError):
+    """The connection broke during the call. The tool may have run, so it is not called again."""
+
+
+class McpBusy(Exception):
+    """The server does not take the call now; `retry_after_s` or the header says when to come back, if it does."""
+
+    retry_after_s: float | None = None
+    headers: Mapping[str, Any] = {}
 
 
 class McpTooSlow(Exception):
@@ -69,20 +70,25 @@ class McpTooSlow(Exception):
 
 
 class McpToolFailed(Exception):
-    """The tool ran and says that it failed."""
+    """The tool ran and says that it failed, or its server does not take the call."""
+
+
+class McpAnswerUnfit(Exception):
+    """The tool ran, and its answer fits neither the protocol nor the tool's own schema, or is too large."""
 
 
 class McpTool(Protocol):
-    """Calls one tool. Gives its structured result, or its text. Its user needs a grant for `<server>.<tool>`."""
+    """Calls one tool. Gives its structured result, or its text, in which content of other kinds is named as left out;
+    with `everything` all of it. Its user needs a grant for `<server>.<tool>`."""
 
     concurrency = 32
     quotas: ClassVar[Mapping[str, int]] = {"tool": 1}
     limit_key = "input.server"
-    retry = Retry(attempts=3, initial_delay_s=0.5, max_delay_s=5.0, only=("McpUnreachable",))
-    breaker = Breaker(failure_rate=0.5, min_calls=10, open_s=30.0, counts=("McpUnreachable",))
+    retry = Retry(attempts=3, initial_delay_s=0.5, max_delay_s=5.0, only=("McpUnreachable", "McpBusy"))
+    breaker = Breaker(failure_rate=0.5, min_calls=10, open_s=30.0, counts=("McpUnreachable", "McpInterrupted"))
 
     def __init__(self) -> None:
-        self._connections: dict[str, _Connection] = {}
+        self._connections: dict[str, Connection] = {}
 
     async def stop(self) -> None:
         for connection in self._connections.values():
@@ -92,94 +98,87 @@ class McpTool(Protocol):
         name = f"{input.server}.{input.tool}"
         if not requests_config(ctx.config).grants_of(ctx.user).allows_tool(name):
             raise InvalidInput(problem=f"the tool '{name}' is not granted to user '{ctx.user}'", path="input.tool")
+        server = server_of(ctx.config, input.server)
         connection = self._connections.get(input.server)
-        if connection is None or connection.is_broken:
-            connection = self._connections[input.server] = _Connection(server_of(ctx.config, input.server))
-        return await connection.call(input)
+        if connection is None or connection.is_over:
+            connection = self._connections[input.server] = _connected(server)
+        result = await _call(connection, input, name)
+        schema = connection.output_schema(input.tool)
+        if result.is_error:
+            raise McpToolFailed(f"{name}: {content.complaint(result)}")
+        if schema is not None:
+            _check(name, result.structured_content, schema)
+        if input.everything:
+            return content.everything(result)
+        if result.structured_content is None:
+            return content.text_of(result.content)
+        if beside := content.left_out(result.content):
+            ctx.log.info("%s: left out beside its data: %s", name, ", ".join(beside))
+        return result.structured_content
 
 
-def server_of(config: Mapping[str, Any], name: str) -> McpServer:
-    """Raises InvalidInput for a server that `config.mcp` does not name, or names wrongly."""
-    known = config.get("mcp") or {}
-    if name not in known:
-        problem = f"no server '{name}' in config.mcp; there are {', '.join(known) or 'none'}"
-        raise InvalidInput(problem=problem, path="input.server")
+def _connected(server: McpServer) -> Connection:
+    from .mcp_connection import Connection  # noqa: PLC0415  (an extra, and 0.5 s)
+
+    return Connection(server)
+
+
+async def _call(connection: Connection, asked: ToAsk, name: str) -> Any:
+    """The answer of a tool, however it went. Raises one of the errors above."""
+    from mcp.shared.exceptions import MCPError  # noqa: PLC0415  (see above)
+
+    from .mcp_connection import Lost, NotConnected  # noqa: PLC0415
+
     try:
-        return McpServer.model_validate(known[name])
+        result = await connection.call(asked.tool, json_form(asked.arguments), asked.timeout_s)
+    except NotConnected as error:
+        raise (McpToolFailed if error.refused else McpUnreachable)(f"{asked.server}: {error}") from error
+    except TimeoutError as error:
+        raise McpTooSlow(f"{name} gave no answer in {asked.timeout_s:g} s") from error
+    except Lost as error:
+        raise _interrupted(connection, asked, str(error)) from error
+    except MCPError as error:
+        raise _meant(connection, asked, error) from error
     except ValidationError as error:
         row = error.errors(include_url=False)[0]
-        place = ".".join(["config.mcp", name, *map(str, row["loc"])])
-        raise InvalidInput(problem=str(row["msg"]), path=place) from error
+        problem = f"its answer is none of the protocol's: {place('$', row['loc'])}: {row['msg']}"
+        raise McpAnswerUnfit(f"{name}: {problem}") from error
+    if not hasattr(result, "is_error"):
+        raise McpToolFailed(f"{name}: it asks for input, which a step cannot give")
+    return result
 
 
-class _Connection:
-    """A client in a task of its own: the SDK wants to be entered and left by one task."""
-
-    def __init__(self, server: McpServer) -> None:
-        self._server = server
-        self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._leave = asyncio.Event()
-        self.is_broken = False
-        self._living = asyncio.create_task(self._live())
-
-    async def call(self, asked: ToAsk) -> Any:
-        try:
-            client = await asyncio.wait_for(asyncio.shield(self._ready), CONNECT_S)
-        except Exception as error:
-            raise self._lost(asked, error) from error
-        try:
-            result = await asyncio.wait_for(client.call_tool(asked.tool, asked.arguments), asked.timeout_s)
-        except TimeoutError as error:  # of this call: others on the same connection go on
-            raise McpTooSlow(f"{asked.server}.{asked.tool} gave no answer in {asked.timeout_s:g} s") from error
-        except Exception as error:
-            if _is_refusal(error):
-                raise McpToolFailed(f"{asked.server}.{asked.tool}: {error}") from error
-            raise self._lost(asked, error) from error
-        text = "\n".join(block.text for block in result.content if getattr(block, "type", "") == "text")
-        if result.is_error:
-            raise McpToolFailed(f"{asked.server}.{asked.tool}: {text}")
-        return result.structured_content if result.structured_content is not None else text
-
-    def _lost(self, asked: ToAsk, error: Exception) -> McpUnreachable:
-        """The connection is of no use any more."""
-        self.is_broken = True
-        self._leave.set()
-        return McpUnreachable(f"{asked.server}: {type(error).__name__}: {error}")
-
-    async def close(self) -> None:
-        self._leave.set()
-        await asyncio.wait([self._living], timeout=5.0)
-
-    async def _live(self) -> None:
-        try:
-            async with AsyncExitStack() as stack:
-                client = await stack.enter_async_context(await self._client(stack))
-                self._ready.set_result(client)
-                await self._leave.wait()
-        except Exception as error:
-            self.is_broken = True
-            if not self._ready.done():
-                self._ready.set_exception(error)
-                self._ready.exception()  # looked at, if nobody waits any more
-
-    async def _client(self, stack: AsyncExitStack) -> Any:
-        from mcp.client import Client  # noqa: PLC0415  (an extra, and 0.5 s)
-        from mcp.client.stdio import StdioServerParameters  # noqa: PLC0415
-        from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415
-
-        if self._server.url is None:
-            program, *arguments = self._server.command
-            return Client(StdioServerParameters(command=program, args=arguments, env=dict(self._server.env) or None))
-        import httpx2  # noqa: PLC0415  (it comes with mcp)
-
-        token = os.environ.get(self._server.token_env, "") if self._server.token_env else ""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        http = await stack.enter_async_context(
-            httpx2.AsyncClient(headers=headers, timeout=httpx2.Timeout(30, read=300))
-        )
-        return Client(streamable_http_client(self._server.url, http_client=http))
+def _interrupted(connection: Connection, asked: ToAsk, problem: str) -> Exception:
+    kind = McpUnreachable if connection.may_repeat(asked.tool) else McpInterrupted
+    return kind(f"{asked.server}.{asked.tool}: {problem}")
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether the server has answered, and said no."""
-    return type(error).__name__ == "MCPError" and getattr(error, "code", 0) in (-32602, -32601, -32600)
+def _meant(connection: Connection, asked: ToAsk, error: Any) -> Exception:
+    """What an error of JSON-RPC means: the server's own, or one that says what became of the request."""
+    from .mcp_connection import UNREADABLE, delivery_of  # noqa: PLC0415  (an extra)
+
+    name, delivery, data = f"{asked.server}.{asked.tool}", delivery_of(error), error.error.data
+    if delivery == "not sent":
+        return McpUnreachable(f"{asked.server}: {error}")
+    if delivery == "cut off":
+        return _interrupted(connection, asked, str(error))
+    if error.code == UNREADABLE or delivery == "too large":
+        return McpAnswerUnfit(f"{name}: {error}")
+    wait_ms = data.get("retryAfterMs") if isinstance(data, Mapping) else None
+    if delivery == "busy" or isinstance(wait_ms, int | float):
+        busy = McpBusy(f"{name}: {error}")
+        busy.retry_after_s = wait_ms / 1000 if isinstance(wait_ms, int | float) else None
+        busy.headers = {"retry-after": data["retryAfter"]} if delivery == "busy" and data.get("retryAfter") else {}
+        return busy
+    return McpToolFailed(f"{name}: {error}")
+
+
+def _check(name: str, data: Any, schema: Mapping[str, Any]) -> None:
+    if data is None:
+        raise McpAnswerUnfit(f"{name}: it has an output schema, and gave no data but text")
+    found = misfit(data, schema)
+    if found is not None:
+        raise McpAnswerUnfit(f"{name}: its data does not fit its own schema: {place('$', found[0])}: {found[1]}")
+
+
+__all__ = ["McpServer", "McpTool", "server_of"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .context import Assembled, Passage
 from .words import words_of
@@ -17,7 +18,10 @@ LOOKED_AT_CHARS = 200_000
 """Of one passage; what comes after is not quoted."""
 TOOL_CHARS = 4_000
 NO_MODEL = "No model is configured, so this quotes what was found instead of answering in its own words."
-MODEL_DOWN = "The model could not be reached, so this quotes what was found instead of answering in its own words."
+INSTEAD = "so this quotes what was found instead of answering in its own words."
+REFUSALS = ("ModelMalformed", "ModelCutOff", "ModelRefused", "ModelKeyRefused", "ModelTooLong", "ModelParameterRefused")
+ANSWERLESS = (*REFUSALS, "ModelNotFound", "ModelUnpaid", "ModelFiltered", "ModelOutOfTokens")
+"""Kinds of failures of a model that was reached; see model_errors.py."""
 NOTHING = "Nothing was found that has to do with the question, and without a model there is no more to say."
 
 
@@ -35,6 +39,18 @@ def quotation(
     if not parts:
         parts = [f"Earlier you asked: {turn.question}\n\n{_quoted(turn.answer)}" for turn in context.earlier[:1]]
     return "\n\n".join(each for each in (why, *(parts or [NOTHING])) if each), pieces
+
+
+def why_no_model(error: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Why there is no answer of the model, as the sentence before the quotations, and in short.
+
+    Args:
+        error: the failure, {"message", "kind", "code"}; None if it is not known.
+    """
+    reached = error is not None and (error.get("kind") in ANSWERLESS or error.get("code") == "timeout")
+    what = "gave no answer" if reached else "could not be reached"
+    reason = "" if error is None else f": {' '.join(str(error.get('message', '')).split())}"
+    return f"The model {what}, {INSTEAD}", f"it {what}{reason}"
 
 
 def _best_pieces(passages: Sequence[Passage], question: str) -> list[Passage]:

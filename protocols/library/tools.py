@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pydantic import BaseModel
 from ..binding import place
 from ..context import Context
 from ..errors import FixTheCall, InvalidInput
+from ..json_forms import to_json
 from ..policy import Retry
 from ..protocol import Protocol
 from ..requests.grants import EVERYTHING, Grants, RequestsConfig, ToolSpec, requests_config
@@ -152,7 +152,7 @@ async def _run(spec: ToolSpec, arguments: Mapping[str, Any], box: Box) -> tuple[
         places = (SHIPPED_FROM,) if is_shipped(spec) else ()
         said = await run_function(spec.function, dict(arguments), box, places)
         there = await asyncio.to_thread(levels)
-        return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False), {"level": there[-1]}
+        return said if isinstance(said, str) else to_json(said), {"level": there[-1]}
     given = _Given(arguments)
     ran = await run_boxed(
         [part.format_map(given) for part in spec.command], box, (spec.stdin or "").format_map(given).encode()

@@ -25,6 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import InvalidSetting
 
+OPERATION_S = 30.0
+"""Longest time of one long operation of a request, by the first design document."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -101,13 +103,31 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    base_url: str | None = None
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]")] | None = None
     """None: there is none, and answers are made of quotations. `https://api.openai.com/v1` for OpenAI's own."""
     name: str = "gpt-5-mini"
     key_env: str | None = "OPENAI_API_KEY"
     """Environment variable of the hosts that holds the key; it is read there and goes nowhere else."""
     first_token_s: Annotated[float, Field(gt=0)] = 30.0
     """Longest silence of the endpoint, in seconds, before the first token and between two."""
+    whole_answer_s: Annotated[float, Field(gt=0)] = 120.0
+    """The same where it does not stream, and is silent until the answer is there."""
+    stream: bool = True
+    """The switches from here on are for what a server does not know. One that says so by itself is asked without it."""
+    usage: bool = True
+    """Whether to ask for the count of tokens (`stream_options`); without it they are estimated."""
+    tools: bool = True
+    """Whether the model may be offered tools to call."""
+    schema_as: Literal["json_schema", "json_object", "text"] = "json_schema"
+    """How it is told what JSON to answer with; the last two say it in words as well."""
+    answer_tokens_as: Literal["max_completion_tokens", "max_tokens", "none"] = "max_completion_tokens"
+    """The name that the limit of the answer's tokens has."""
+    system_role: Literal["system", "developer", "user"] = "system"
+    """`user`: the model knows no such role, and hears it with the question."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """None: the endpoint's own."""
+    extra: Mapping[str, Any] = {}
+    """Further parameters, as they are: `{reasoning_effort = "low"}`."""
     cents_per_1000_in: Annotated[float, Field(ge=0)] = 0.0
     cents_per_1000_out: Annotated[float, Field(ge=0)] = 0.0
     """What tokens cost, for a limit named `cents`."""
@@ -138,6 +158,10 @@ class RequestsConfig(BaseModel):
     tools: Mapping[str, ToolSpec] = {}
     model: ModelSettings = ModelSettings()
     router: RouterSettings = RouterSettings()
+    operation_s: Annotated[float, Field(ge=0, le=86_400)] = OPERATION_S
+    """Longest time of one attempt of a step that has no time-out of its own: a call of the model, say. 0: none."""
+    hooks: Mapping[str, Any] = {}
+    """By state, what runs before a request enters it: `module:name` of a protocol, a step, or a list of them."""
     pipelines: str | None = None
     """Folder of pipelines that take the place of shipped ones with the same name."""
 

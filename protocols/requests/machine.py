@@ -140,6 +140,43 @@ def check_pipeline(root: Node, name: str) -> None:
             raise InvalidDefinition(problem=problem, path=name)
 
 
+def entered_from(root: Sequence | Adaptive) -> Mapping[str, frozenset[State]]:
+    """By name of each node in a pipeline's root, the states that a request may come from when it comes to it; and by
+    `name>` those that it may be in when it leaves it."""
+    if isinstance(root, Sequence):
+        return _in_turn(root)
+    ways = {label: _through(child, label) for label, child in root.adaptive.items()}
+    entries: dict[str, frozenset[State]] = {label: frozenset() for label in ways}
+    entries[root.start] = frozenset({"received"})
+    left: dict[str, frozenset[State]] = {}
+    while True:
+        left = {label: _left(way, entries[label]) for label, way in ways.items()}
+        after = {label: _entries(root, label, left) | entries[label] for label in ways}
+        if after == entries:
+            return {**entries, **{f"{label}>": states for label, states in left.items()}}
+        entries = after
+
+
+def _entries(root: Adaptive, label: str, left: Mapping[str, frozenset[State]]) -> frozenset[State]:
+    return frozenset(
+        state for before in root.adaptive if label in set(_targets(root, before)) for state in left[before]
+    )
+
+
+def _left(ways: _Ways, entered: frozenset[State]) -> frozenset[State]:
+    return ways.lasts | (entered if ways.may_be_silent else frozenset())
+
+
+def _in_turn(root: Sequence) -> Mapping[str, frozenset[State]]:
+    found, states = {}, frozenset[State]({"received"})
+    for child in root.sequence:
+        name = child.name or default_name(child)
+        ways = _through(child, name)
+        found[name] = states
+        found[f"{name}>"] = states = _left(ways, states)
+    return found
+
+
 def _through(node: Node, name: str) -> _Ways:
     state = stage_named(name)
     if state is not None:

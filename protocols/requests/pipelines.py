@@ -6,16 +6,19 @@ user's with the same name takes the place of a shipped one; hooks are steps of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
-from ..errors import InvalidDefinition
+from ..protocol import declaration_of, resolve
 from ..reading import read_workflow
-from ..tree import END, Adaptive, Node, Rule, Step
+from ..tree import END, Adaptive, Hierarchy, Node, Parallel, Rule, Step
 from ..tree import Sequence as InOrder
 from ..workflow import Workflow
-from .machine import HOOK, STAGES, State, check_pipeline, stage_named
+from .grants import OPERATION_S
+from .hooks import hooked, read_hooks, with_end
+from .machine import check_pipeline
 from .request import REQUEST_TYPES, RequestType
 
 NAME = "ask"
@@ -39,60 +42,65 @@ def shipped_pipelines() -> Mapping[RequestType, Workflow]:
 
 
 def ask_workflow(
-    own: Mapping[RequestType, Workflow] | None = None, hooks: Mapping[State, Step] | None = None
+    own: Mapping[RequestType, Workflow] | None = None,
+    hooks: Mapping[str, Any] | None = None,
+    operation_s: float = OPERATION_S,
 ) -> Workflow:
     """The workflow that answers requests.
 
     Args:
         own: pipelines that take the place of shipped ones.
-        hooks: steps to run before a state is entered, in every pipeline. They get the stage's input and pass on what
-            they return; one that fails keeps the request from entering the state, as any failed step would.
+        hooks: by state, steps to run before it is entered, in every pipeline (see hooks.py). They get the stage's input
+            and pass on what they return; one that fails keeps the request from entering the state, as any failed step
+            would. Before `completed` they get the answer, before `failed` {"request", "route"}, and change nothing.
+        operation_s: longest time of one attempt of a step that says nothing of its own about that; 0 is no bound.
 
     Raises:
-        InvalidDefinition: a pipeline makes a transition that the machine forbids, or a hook is for a state that no node
-            brings.
+        InvalidDefinition: a pipeline makes a transition that the machine forbids, or no hook can stand before a state.
     """
-    for state in hooks or {}:
-        if state not in STAGES.values():
-            raise InvalidDefinition(
-                problem=f"no node brings '{state}'; there are {', '.join(STAGES.values())}", path="hooks"
-            )
+    steps = read_hooks(hooks)
     pipelines = {**shipped_pipelines(), **(own or {})}
-    nodes: dict[str, Node] = {"route": Step(ROUTE)}
+    nodes: dict[str, Node] = {"route": with_end(Step(ROUTE), steps)}
     rules = []
     for type, pipeline in pipelines.items():
         check_pipeline(pipeline.root, f"pipeline {type}")
-        nodes[type] = _hooked(pipeline.root, hooks or {}).model_copy(update={"name": None})
+        nodes[type] = hooked(pipeline.root, steps).model_copy(update={"name": None})
         rules.append(Rule(after="route", when=f"output.route.type == '{type}'", to=type))
+    if operation_s:
+        nodes = _each(nodes, operation_s)
     adaptive = Adaptive(nodes, start="route", rules=(*rules, Rule(to=END)), max_visits=1)
     return Workflow(NAME, adaptive, description="Answers requests: routed to the pipeline of their type.")
 
 
-def _hooked(root: Node, hooks: Mapping[State, Step]) -> Node:
-    """The tree with each stage that has a hook in a sequence behind it."""
-    if not hooks:
-        return root
-    match root:
+def bounded(node: Node, operation_s: float) -> Node:
+    """The tree with a time-out of an attempt for each step that has none, neither here nor by its protocol. Who has one
+    of silence only is meant to go on."""
+    changed: dict[str, Any] = {"fallback": tuple(bounded(other, operation_s) for other in node.fallback)}
+    changed["undo"] = node.undo and bounded(node.undo, operation_s)
+    match node:
+        case Step():
+            if not _is_bounded(node):
+                changed["timeout_s"] = operation_s
         case InOrder():
-            return root.model_copy(update={"sequence": tuple(_behind(root.sequence, hooks))})
+            changed["sequence"] = tuple(bounded(child, operation_s) for child in node.sequence)
+        case Parallel():
+            changed["parallel"] = node.parallel and _each(node.parallel, operation_s)
+            changed["do"] = node.do and bounded(node.do, operation_s)
+        case Hierarchy():
+            changed["hierarchy"] = bounded(node.hierarchy, operation_s)
+            changed["team"] = _each(node.team, operation_s)
         case Adaptive():
-            nodes = {label: _with_hook(label, node, hooks) for label, node in root.adaptive.items()}
-            return root.model_copy(update={"adaptive": nodes})
-        case _:
-            raise InvalidDefinition(
-                problem="hooks need a sequence or an adaptive at the root of a pipeline", path="hooks"
-            )
+            changed["adaptive"] = _each(node.adaptive, operation_s)
+    return node.model_copy(update=changed)
 
 
-def _behind(nodes: tuple[Node, ...], hooks: Mapping[State, Step]) -> Iterator[Node]:
-    for node in nodes:
-        yield _with_hook(str(node.name), node, hooks).model_copy(update={"name": node.name})
+def _is_bounded(step: Step) -> bool:
+    try:
+        declared = declaration_of(resolve(step.step))
+    except LookupError:  # whoever submits the workflow is told so, with its place
+        return True
+    return any((step.timeout_s, step.idle_timeout_s, declared.timeout_s, declared.idle_timeout_s))
 
 
-def _with_hook(name: str, node: Node, hooks: Mapping[State, Step]) -> Node:
-    state = stage_named(name)
-    hook = None if state is None else hooks.get(state)
-    if hook is None:
-        return node
-    inside = node.model_copy(update={"name": "entered", "with_": None})
-    return InOrder(hook.model_copy(update={"name": f"{HOOK}{name}"}), inside, with_=node.with_)
+def _each(nodes: Mapping[str, Node], operation_s: float) -> dict[str, Node]:
+    return {label: bounded(node, operation_s) for label, node in nodes.items()}

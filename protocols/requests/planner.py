@@ -111,9 +111,10 @@ def make_plan(
     chosen = [name for name in wanted if name in usable] or _fitting(request.text, usable, failed)
     calls = [Call(tool=name, arguments=arguments_for(usable[name], request)) for name in chosen]
     able = [call for call in calls if set(usable[call.tool].required) <= set(call.arguments)]
-    refused |= {
-        call.tool: _lacking(usable[call.tool], call) for call in calls if call not in able and call.tool in wanted
-    }
+    lacking = {call.tool: _lacking(usable[call.tool], call) for call in calls if call not in able}
+    if not has_tools:
+        lacking = dict.fromkeys(wanted, f"a request of the type '{type}' runs no tools")
+    refused = {name: why for name, why in lacking.items() if name in wanted} | refused
     return RequestPlan(
         type=type,
         steps=steps,

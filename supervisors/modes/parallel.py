@@ -30,7 +30,7 @@ def opening(place: Place) -> list[Move]:
     try:
         branches = _branches(place)
     except ExpressionFailed as error:
-        return [Finish(Outcome(failure=Failure("expression", str(error)).at(place.path, 1)))]
+        return [Finish(Outcome(failure=Failure("expression", str(error)).at(place.path or place.name, 1)))]
     node = _node(place)
     join = _Join(len(branches), deque(branches))
     place.memory = join
@@ -68,7 +68,7 @@ def timed_out(place: Place) -> list[Move]:
         outcome = join.decided or Outcome(_partial(place, node))
     else:
         message = f"{done} of {join.total} branches were done after {node.timeout_s:g} s"
-        outcome = join.decided or Outcome(failure=Failure("timeout", message).at(place.path, 1))
+        outcome = join.decided or Outcome(failure=Failure("timeout", message).at(place.path or place.name, 1))
     return [*(Stop(label) for label in running), Finish(outcome)]
 
 
@@ -143,7 +143,7 @@ def _enough(place: Place, node: Parallel, join: _Join, child: Place | None) -> O
     if join.total - join.failed < wanted:
         last = child.outcome.failure.message if child and child.outcome and child.outcome.failure else "empty"
         message = f"{node.join} missed: {join.failed} of {join.total} branches failed, the last with: {last}"
-        return Outcome(failure=Failure("too_few", message).at(place.path, 1))
+        return Outcome(failure=Failure("too_few", message).at(place.path or place.name, 1))
     return None
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
@@ -19,20 +19,24 @@ from urllib.parse import parse_qs, urlsplit
 
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.session import ServerSession
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from mcp.shared.exceptions import MCPError
 
-from ....protocols.errors import FixTheCall, NotFound, Overloaded, PodiumError
+from ....protocols.errors import FixTheCall, InvalidInput, NotFound, Overloaded, PodiumError
+from ....protocols.json_forms import to_json
 from ....protocols.outcomes import TERMINAL, TaskRecord
+from ....protocols.quantities import check_priority
 from ....protocols.requests.pipelines import NAME as ASK
 from ....supervisors.events import unpack_events
 from ....supervisors.watchers import end_event, past_events
 from ...client_async import AsyncEngine, AsyncTask
 from ...definition import definition_of
+from ...request_state import RequestState, request_state, request_states
 from ...store.reading import StoredTask
 from .callers import Caller, own_task
+from .pages import page_of
 from .tasks import EXTENSION, ByTask, check_name, created, decided, detailed, knows_tasks, need_tasks
 from .tools import TASK_TOOLS, Published, check_task_tool, progress_of, result_of, said, task_tools
 
@@ -44,6 +48,8 @@ FRESH_S = 0.5
 """How long what is published counts as known."""
 PROGRESS_S = 0.2
 """Least time between two notes of progress: each reads the task's journal."""
+TELL_S = 5.0
+"""Seconds that telling one client of that may take."""
 LOOK_S = 2.0
 """Seconds between two looks whether other workflows are published."""
 OVERLOADED = -32050
@@ -62,6 +68,7 @@ class Gateway:
 
     def __init__(self, engine: AsyncEngine, caller_of: Callable[[], Caller], call_s: float = CALL_S) -> None:
         self._engine, self._caller_of, self._call_s = engine, caller_of, call_s
+        self._page_chars = engine.settings.mcp_page_chars
         self._ask = definition_of(engine.ask_workflow())
         self._known: dict[str, Published] = {}
         self._read_at = -math.inf
@@ -71,7 +78,7 @@ class Gateway:
         themselves."""
 
     def server(self) -> Server[Any]:
-        server: Server[Any] = Server(
+        server: Server[Any] = _Server(
             "podium",
             version=version("podium"),
             instructions="Workflows as tools; long ones become tasks that survive everything. `list_tasks` finds them.",
@@ -141,7 +148,7 @@ class Gateway:
             need_tasks(ctx)
         input = published.input_of(params.arguments or {})
         meta: Any = ctx.meta or {}
-        priority = min(int(meta.get("podium/priority", 0)), caller.max_priority)
+        priority = min(_priority(meta), caller.max_priority)
         if published.name == ASK:
             task = await self._engine.submit(self._engine.ask_workflow(), input, user=caller.user, priority=priority)
         else:
@@ -149,7 +156,7 @@ class Gateway:
         if knows_tasks(ctx):
             record = await self._ended(task, QUICK_S)
             keep_s = self._engine.settings.keep_finished_s
-            return created(task.record, keep_s) if record is None else result_of(record)
+            return created(task.record, keep_s) if record is None else result_of(record, self._page_chars)
         return await self._waited_for(ctx, task, published)
 
     async def _waited_for(self, ctx: Context, task: AsyncTask, published: Published) -> types.CallToolResult:
@@ -166,13 +173,15 @@ class Gateway:
             if telling is not None:
                 telling.cancel()
         if record is not None:
-            return result_of(record)
+            return result_of(record, self._page_chars)
         return self._unfinished(task.id)
 
     def _unfinished(self, id: str) -> types.CallToolResult:
         stored = own_task(self._engine.core, id, self._caller_of())
         text = f"Task {id} goes on: {progress_of(stored)[2]}. Call wait_task with its id."
-        return said(text, {"task_id": id, "status": stored.record.status})
+        state = request_state(stored)
+        facts = {} if state is None else {"request": state.to_json()}
+        return said(text, {"task_id": id, "status": stored.record.status, **facts})
 
     async def _tell_progress(self, ctx: Context, id: str) -> None:
         async for event in self._engine.task(id).events():
@@ -199,18 +208,22 @@ class Gateway:
         if name == "wait_task" and stored.record.status not in TERMINAL:
             await self._ended(self._engine.task(id), min(float(arguments.get("timeout_s", self._call_s)), self._call_s))
             stored = own_task(self._engine.core, id, caller)
-        return result_of(stored.record) if stored.record.status in TERMINAL else self._unfinished(id)
+        if stored.record.status not in TERMINAL:
+            return self._unfinished(id)
+        return result_of(stored.record, self._page_chars, int(arguments.get("page", 1)))
 
     def _listed(self, arguments: Mapping[str, Any]) -> types.CallToolResult:
         user, limit = self._caller_of().user, min(int(arguments.get("limit", 50)), 200)
         tasks = self._engine.tasks(arguments.get("status"), arguments.get("workflow"), user, limit)
-        rows = [{"task_id": task.id, "workflow": task.workflow, "status": task.record.status} for task in tasks]
-        return said(json.dumps(rows), {"tasks": rows})
+        records = [task.record for task in tasks]
+        states = request_states(self._engine.core.reader, records)
+        rows = [_row(record, states.get(record.task_id)) for record in records]
+        return said(to_json(rows), {"tasks": rows})
 
     # the tasks extension
 
     async def _get(self, ctx: Context, params: ByTask) -> dict[str, Any]:
-        return detailed(self._mine(ctx, params), self._engine.settings.keep_finished_s)
+        return detailed(self._mine(ctx, params), self._engine.settings.keep_finished_s, self._page_chars)
 
     async def _cancel(self, ctx: Context, params: ByTask) -> dict[str, Any]:
         self._mine(ctx, params)
@@ -259,6 +272,7 @@ class Gateway:
     async def _list_templates(self, _ctx: Context, _params: Any) -> types.ListResourceTemplatesResult:
         about = {
             "task://{id}": "a task: its status, result or error",
+            "task://{id}/result{?page}": "a result that is too large for one answer, page by page",
             "task://{id}/events{?from}": "what has happened to a task, from an offset on",
             "workflow://{name}": "a workflow as it is published",
         }
@@ -272,9 +286,9 @@ class Gateway:
     async def _read_resource(self, _ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         try:
             found = self._resource(urlsplit(str(params.uri)))
-        except NotFound as error:
+        except FixTheCall as error:
             raise MCPError(types.INVALID_PARAMS, str(error), {"uri": str(params.uri)}) from error
-        text = json.dumps(found, default=str, ensure_ascii=False)
+        text = to_json(found)
         content = types.TextResourceContents(uri=params.uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[content])
 
@@ -282,31 +296,85 @@ class Gateway:
         if uri.scheme == "workflow" and uri.netloc in (published := self._published()):
             tool = published[uri.netloc].tool()
             return {"definition": published[uri.netloc].definition, "tool": tool.model_dump(mode="json", by_alias=True)}
-        if uri.scheme != "task" or uri.path not in ("", "/", "/events"):
+        if uri.scheme != "task" or uri.path not in ("", "/", "/events", "/result"):
             raise NotFound(what="resource", name=uri.geturl()[:128])
         stored = own_task(self._engine.core, uri.netloc, self._caller_of())
-        if uri.path != "/events":
-            return {**stored.record.to_json(), "progress": progress_of(stored)[2]}
-        (since,) = parse_qs(uri.query).get("from", ["0"])
-        return _events(stored, int(since) if since.isdecimal() else 0)
+        if uri.path == "/events":
+            return _events(stored, _number(uri, "from", 0))
+        if uri.path == "/result":
+            if stored.record.status != "completed":
+                raise NotFound(what="result of task", name=stored.record.task_id)
+            part = page_of(stored.record.result, self._page_chars, _number(uri, "page", 1))
+            return {**part.facts, "text": part.text}
+        facts = {**stored.record.to_json(), "progress": progress_of(stored)[2]}
+        part = page_of(stored.record.result, self._page_chars)
+        return {**facts, "result": None, "pages": part.pages} if part.pages > 1 else facts
 
     # changes
 
     async def _look_for_changes(self) -> None:
-        known = self._signature()
+        known = self._listing()
         while True:
             await asyncio.sleep(LOOK_S)
-            if (now := self._signature()) != known:
+            try:
+                now = self._listing()
+            except PodiumError as error:  # the engine ends; or what is deployed cannot be read now
+                _log.warning("whether the list of tools has changed is not known: %s", error)
+                continue
+            if now != known:
                 known = now
                 await self._bus.publish(ToolsListChanged())
-                for key, session in list(self._sessions.items()):
-                    try:
-                        await session.send_tool_list_changed()
-                    except Exception:  # whatever the transport says: it has gone
-                        self._sessions.pop(key, None)
+                await asyncio.gather(*(self._tell_change(key) for key in self._sessions))
 
-    def _signature(self) -> dict[str, str]:
-        return {name: str(published.definition["hash"]) for name, published in self._published().items()}
+    async def _tell_change(self, key: int) -> None:
+        """To a session of the older protocol that has asked for the list."""
+        try:
+            await asyncio.wait_for(self._sessions[key].send_tool_list_changed(), TELL_S)
+        except Exception as error:  # whatever the transport says: it has gone, or does not listen
+            _log.info("a client is not told of the change any more: %s", error or type(error).__name__)
+            self._sessions.pop(key, None)
+
+    def _listing(self) -> dict[str, str]:
+        """What is listed, by name."""
+        return {name: published.tool().model_dump_json() for name, published in self._published().items()}
+
+
+class _Server(Server[Any]):
+    """Declares what is true of it: the list of tools changes, and clients are told; resources they ask for."""
+
+    def get_capabilities(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+        *,
+        protocol_version: str | None = None,
+    ) -> types.ServerCapabilities:
+        found = super().get_capabilities(
+            notification_options, experimental_capabilities, extensions, protocol_version=protocol_version
+        )
+        resources = types.ResourcesCapability(subscribe=False, list_changed=False)
+        return found.model_copy(update={"tools": types.ToolsCapability(list_changed=True), "resources": resources})
+
+
+def _priority(meta: Mapping[str, Any]) -> int:
+    try:
+        return check_priority(meta.get("podium/priority", 0), "_meta.podium/priority")
+    except InvalidInput as error:
+        raise MCPError(types.INVALID_PARAMS, str(error)) from error
+
+
+def _number(uri: Any, name: str, otherwise: int) -> int:
+    """A whole number of the query. Raises InvalidInput."""
+    (text, *_) = parse_qs(uri.query).get(name, [str(otherwise)])
+    if not re.fullmatch("[0-9]{1,15}", text):
+        raise InvalidInput(problem="a whole number of at most 15 digits is wanted", path=f"?{name}")
+    return int(text)
+
+
+def _row(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
+    row = {"task_id": record.task_id, "workflow": record.workflow, "status": record.status}
+    return row if state is None else {**row, "request": state.to_json()}
 
 
 def _events(stored: StoredTask, since: int) -> dict[str, Any]:

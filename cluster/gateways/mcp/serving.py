@@ -1,8 +1,8 @@
 """Serving MCP: on standard input and output, for the one user who started it; over HTTP, for those who have a token.
 
-HTTP listens on loopback unless told otherwise. Host and Origin are checked, so that no page in a browser can talk to
-it; who has no token of this data directory is let in nowhere; bodies are bounded in size and depth before they are
-parsed.
+HTTP listens on loopback unless told otherwise. Host and Origin are checked: a page in a browser can talk to it only if
+it comes from this host, and its browser is told so (CORS, https://fetch.spec.whatwg.org). Who has no token of this data
+directory is let in nowhere; bodies are bounded in size and depth before they are parsed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,6 +34,7 @@ MAX_DEPTH = 64
 LOOK_S = 0.5
 """Seconds between two looks whether the cluster is still there."""
 END_S = 5.0
+_HOW = ("http", "https")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _TEXT_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
 """Takes linear time: a text that does not end goes to the end of the body, and nothing is tried twice."""
@@ -76,7 +78,7 @@ def http_app(engine: AsyncEngine, names: Sequence[str] = _LOOPBACK, call_s: floa
     security = TransportSecuritySettings(
         enable_dns_rebinding_protection=True,
         allowed_hosts=[each for name in names for each in (name, f"{name}:*")],
-        allowed_origins=[f"http://{name}{port}" for name in names for port in ("", ":*")],
+        allowed_origins=[f"{how}://{name}{port}" for how in _HOW for name in names for port in ("", ":*")],
     )
     server, tokens = Gateway(engine, caller_of_token, call_s).server(), Tokens(engine.settings.data)
     app = server.streamable_http_app(
@@ -87,7 +89,13 @@ def http_app(engine: AsyncEngine, names: Sequence[str] = _LOOPBACK, call_s: floa
         auth=AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None),
         token_verifier=Verifier(tokens),
     )
-    return _Bounded(app, tokens)
+    return CORSMiddleware(
+        _Bounded(app, tokens),
+        allow_origin_regex=f"(?:{'|'.join(_HOW)})://(?:{'|'.join(map(re.escape, names))})(?::[0-9]+)?",
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=("Mcp-Session-Id", "WWW-Authenticate"),
+    )
 
 
 class _Bounded:

@@ -15,6 +15,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import Field
 
 from ....protocols.outcomes import TERMINAL, TaskRecord
+from ...request_state import request_state
 from ...store.reading import StoredTask
 from .tools import progress_of, result_of
 
@@ -61,20 +62,22 @@ def created(record: TaskRecord, keep_s: float) -> dict[str, Any]:
     return {"resultType": "task", **_facts(record, "working", keep_s)}
 
 
-def detailed(stored: StoredTask, keep_s: float) -> dict[str, Any]:
+def detailed(stored: StoredTask, keep_s: float, page_chars: int) -> dict[str, Any]:
     """What `tasks/get` gives."""
     record = stored.record
     if record.status == "parked":
         asked = {DECISION: {"method": "elicitation/create", "params": _question(record)}}
         return {"resultType": "complete", **_facts(record, "input_required", keep_s), "inputRequests": asked}
     if record.status not in TERMINAL:
-        return {"resultType": "complete", **_facts(record, "working", keep_s), "statusMessage": progress_of(stored)[2]}
+        state = request_state(stored)
+        facts = _facts(record, "working", keep_s) | ({} if state is None else {"lastUpdatedAt": _iso(state.updated_at)})
+        return {"resultType": "complete", **facts, "statusMessage": progress_of(stored)[2]}
     if record.status == "cancelled":
         return {"resultType": "complete", **_facts(record, "cancelled", keep_s)}
     if record.failure is not None and record.failure.code in PROTOCOL_FAILURES:
         error = {"code": types.INTERNAL_ERROR, "message": record.failure.message}
         return {"resultType": "complete", **_facts(record, "failed", keep_s), "error": error}
-    result = result_of(record).model_dump(mode="json", by_alias=True, exclude_none=True)
+    result = result_of(record, page_chars).model_dump(mode="json", by_alias=True, exclude_none=True)
     return {"resultType": "complete", **_facts(record, "completed", keep_s), "result": result}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -12,6 +11,7 @@ from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 from ....protocols.binding import place
 from ....protocols.check import walk
 from ....protocols.errors import InvalidInput
+from ....protocols.json_forms import json_form, not_finite_in, to_json
 from ....protocols.outcomes import TaskRecord, TaskStatus
 from ....protocols.requests.pipelines import NAME as ASK
 from ....protocols.requests.request import Request
@@ -20,13 +20,22 @@ from ....protocols.tree import Step
 from ....protocols.values import Value
 from ....protocols.workflow import Workflow
 from ....supervisors.history import step_rows
+from ...request_state import request_state
 from ...store.reading import StoredTask
+from .pages import page_of
+from .wrapping import given_out, plain_object, wrapped
 
-_ANYTHING: dict[str, Any] = {}
 _ID = {"type": "string", "description": "id of the task"}
-_TASK_FACTS = {
+_PAGE = {"type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "of a result that comes in pages"}
+_TASK_FACTS: dict[str, Any] = {
     "type": "object",
-    "properties": {"task_id": {"type": "string"}, "status": {"type": "string"}, "result": {}},
+    "properties": {
+        "task_id": {"type": "string"},
+        "status": {"type": "string"},
+        "page": {"type": "integer", "description": "if the result comes in pages: this is the text of one"},
+        "pages": {"type": "integer"},
+        "result": {},
+    },
     "required": ["task_id", "status"],
 }
 
@@ -43,29 +52,24 @@ class Published:
 
     @property
     def takes_object(self) -> bool:
-        """Whether its input is an object; another is wrapped, because arguments of tools are always objects."""
-        return bool(self.schema.get("type") == "object") and self.name != ASK
+        """Whether its arguments are its input; another input is wrapped, because arguments are plain objects."""
+        return self.name != ASK and plain_object(self.schema) is not None
 
     @property
     def schema(self) -> dict[str, Any]:
         return dict((self.definition.get("interface") or {}).get("input") or self.definition.get("input") or {})
 
     def tool(self) -> Tool:
-        gives = (self.definition.get("interface") or {}).get("output") or _ANYTHING
-        defs = {key: gives[key] for key in ("$defs",) if key in gives}
-        result = {key: value for key, value in gives.items() if key not in defs}
-        output = {**_TASK_FACTS, "properties": {**_TASK_FACTS["properties"], "result": result}, **defs}  # type: ignore[dict-item]
         if self.name == ASK:
             return Tool(name=ASK, description=_ABOUT_ASK, input_schema=_ask_schema(), output_schema=_TASK_FACTS)
-        wrapped = {"type": "object", "properties": {"input": self.schema}, "required": ["input"]}
-        if "$defs" in self.schema:
-            inner = {key: value for key, value in self.schema.items() if key != "$defs"}
-            wrapped |= {"properties": {"input": inner}, "$defs": self.schema["$defs"]}
+        takes = plain_object(self.schema) or {**wrapped(self.schema, "input"), "required": ["input"]}
+        gives = given_out((self.definition.get("interface") or {}).get("output") or {})
+        facts = wrapped(gives, "result", _TASK_FACTS["properties"])
         return Tool(
             name=self.name,
             description=str(self.definition.get("description") or f"Runs the workflow '{self.name}', durably."),
-            input_schema=self.schema if self.takes_object else wrapped,
-            output_schema=output,
+            input_schema=takes,
+            output_schema={**facts, "required": _TASK_FACTS["required"]},
         )
 
     def input_of(self, arguments: Mapping[str, Any]) -> Value:
@@ -96,6 +100,10 @@ def check_task_tool(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    odd = not_finite_in(arguments)
+    if odd is not None:
+        problem = "NaN and Infinity are no numbers of JSON; where they are meant, they are sent as texts"
+        raise InvalidInput(problem=problem, path=place("arguments", odd))
     found = misfit(dict(arguments), schema)
     if found is not None:
         raise InvalidInput(problem=found[1], path=place("arguments", found[0]))
@@ -105,7 +113,9 @@ def task_tools() -> list[Tool]:
     """For clients that know no tasks."""
     reads, changes = ToolAnnotations(read_only_hint=True), ToolAnnotations(destructive_hint=True)
     by_id = {"type": "object", "properties": {"task_id": _ID}, "required": ["task_id"]}
-    waiting = {**by_id, "properties": {"task_id": _ID, "timeout_s": {"type": "number", "minimum": 0, "maximum": 25}}}
+    reading = {**by_id, "properties": {"task_id": _ID, "page": _PAGE}}
+    seconds = {"type": "number", "minimum": 0, "maximum": 25}
+    waiting = {**by_id, "properties": {"task_id": _ID, "timeout_s": seconds, "page": _PAGE}}
     listing = {
         "type": "object",
         "properties": {
@@ -115,7 +125,9 @@ def task_tools() -> list[Tool]:
         },
     }
     return [
-        Tool(name="get_task", description="How far a task is, and its result.", input_schema=by_id, annotations=reads),
+        Tool(
+            name="get_task", description="How far a task is, and its result.", input_schema=reading, annotations=reads
+        ),
         Tool(
             name="wait_task",
             description="Waits for a task, 25 s at most; then its result, or how far it is.",
@@ -137,25 +149,37 @@ def progress_of(stored: StoredTask) -> tuple[int, int, str]:
     root = Workflow.from_trusted({"name": "w", "root": stored.definition["root"]}).root
     steps = sum(isinstance(node, Step) for loc, node in walk(root, ()) if not {"fallback", "undo"} & set(loc))
     running = [row.path.replace("/", ".") for row in rows if row.status == "open"]
-    what = f", running {', '.join(running[:3])}" if running else ""
+    state = request_state(stored)
+    what = "" if state is None else f", {state.state}"
+    what += f", running {', '.join(running[:3])}" if running else ""
     if stored.record.status == "parked":
         what = ", waiting for somebody to decide (podium dead)"
     return ended, max(steps, ended), f"{ended}/{max(steps, ended)} steps{what}"
 
 
-def result_of(record: TaskRecord) -> CallToolResult:
-    """A task that has ended, as what a call gives. A task that failed is an error of the tool."""
+def result_of(record: TaskRecord, page_chars: int, page: int = 1) -> CallToolResult:
+    """A task that has ended, as what a call gives. A task that failed is an error of the tool.
+
+    Raises InvalidInput for a page that its result does not have.
+    """
     facts = {"task_id": record.task_id, "status": record.status}
     if record.status != "completed":
         failure = record.failure
         why = f"{failure.kind or failure.code} in step '{failure.step}': {failure.message}" if failure else "cancelled"
         return said(why, facts, is_error=True)
     result = record.result
+    part = page_of(result, page_chars, page)
+    if part.pages > 1:
+        paged = said(part.text, {**facts, **part.facts})
+        return paged.model_copy(update={"content": [*paged.content, text_block(part.note(record.task_id))]})
     text = result["text"] if record.workflow == ASK and isinstance(result, Mapping) else result
-    plain = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False, default=str)
-    return said(plain, {**facts, "result": result})
+    return said(text if isinstance(text, str) else to_json(text), {**facts, "result": result})
 
 
 def said(text: str, facts: Mapping[str, Any] | None = None, is_error: bool = False) -> CallToolResult:
-    plain = None if facts is None else json.loads(json.dumps(facts, default=str))
-    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=plain, is_error=is_error)
+    plain = None if facts is None else json_form(facts)
+    return CallToolResult(content=[text_block(text)], structured_content=plain, is_error=is_error)
+
+
+def text_block(text: str) -> TextContent:
+    return TextContent(type="text", text=text)

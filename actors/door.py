@@ -1,0 +1,47 @@
+"""What a client brings is checked here, by the rules that hold in the client, before anything of it is stored.
+
+A client may be older, foreign or wrong: whatever it brings ends at most its own deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..protocols.check import walk
+from ..protocols.errors import InvalidDefinition, PodiumError
+from ..protocols.tree import Step
+from ..supervisors.plan import Plan, tree_of, version_hash
+
+
+def check_definition(definition: Any) -> None:
+    """Raises InvalidDefinition for what is no definition that a supervisor can govern."""
+    if not isinstance(definition, Mapping) or not isinstance(definition.get("name"), str):
+        raise InvalidDefinition(problem="a definition is a mapping with a name", path="definition")
+    try:
+        plan = Plan(definition)
+        tree = tree_of(definition).hash
+    except PodiumError:
+        raise
+    except (ValidationError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        problem = f"workflow '{str(definition['name'])[:64]}' cannot be governed: {type(error).__name__}: {error}"
+        raise InvalidDefinition(problem=problem, path="definition") from error
+    _check_declared(plan)
+    if plan.tree != tree or plan.hash != version_hash(tree, definition["protocols"], plan.code):
+        problem = f"the hash of '{plan.name}' is not that of what it holds: make the definition with this Podium"
+        raise InvalidDefinition(problem=problem, path="definition.hash")
+
+
+def _check_declared(plan: Plan) -> None:
+    for _, node in walk(plan.root, ()):
+        if isinstance(node, Step) and node.step not in plan.declarations:
+            raise InvalidDefinition(problem=f"the protocol '{node.step}' is not declared", path="definition.protocols")
+
+
+def check_code(code: Any) -> dict[str, bytes]:
+    """Code that is carried, by protocol. Raises InvalidDefinition."""
+    if not isinstance(code, Mapping) or not all(isinstance(k, str) and isinstance(v, bytes) for k, v in code.items()):
+        raise InvalidDefinition(problem="code is bytes by protocol", path="code")
+    return dict(code)

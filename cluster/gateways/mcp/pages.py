@@ -1,0 +1,47 @@
+"""Results that are too large for one answer: what a client reads of them, page by page.
+
+Clients of models cut what is long, or refuse it, so a result of more than `mcp_page_chars` comes in pages: the text of
+its JSON (or the text that it is), cut by characters. All pages one after the other are the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ....protocols.errors import InvalidInput
+from ....protocols.json_forms import to_json
+from ....protocols.values import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    text: str
+    number: int
+    """From 1."""
+    pages: int
+    chars: int
+    """Of the whole."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"page": self.number, "pages": self.pages, "chars": self.chars}
+
+    def note(self, task_id: str) -> str:
+        """For who reads: where it goes on."""
+        more = f" Call get_task with task_id {task_id} and page {self.number + 1} for the next."
+        return f"Page {self.number} of {self.pages} of the result.{more if self.number < self.pages else ''}"
+
+
+def page_of(result: Value, page_chars: int, number: int = 1) -> Page:
+    """One page of a result. Raises InvalidInput if it has no such page.
+
+    Args:
+        page_chars: characters of a page; 0 makes the whole one page.
+    """
+    whole = result if isinstance(result, str) else to_json(result)
+    pages = -(-len(whole) // page_chars) if page_chars and whole else 1
+    if not 1 <= number <= pages:
+        raise InvalidInput(problem=f"the result has {pages} pages", path="page")
+    start = (number - 1) * page_chars
+    return Page(whole[start : start + page_chars] if pages > 1 else whole, number, pages, len(whole))

@@ -1,0 +1,79 @@
+"""Schemas as clients of MCP want them: an object at the top, without a choice, and every reference still in place.
+
+APIs of models refuse a tool whose input has `anyOf`, `oneOf`, `allOf`, `not` or `enum` at the top, and with it every
+request that lists the tool. What is no plain object is therefore one property of an object, and its references are
+moved with it; definitions stay at the top, where clients look for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from ....protocols.json_forms import NOT_FINITE
+from ....protocols.schemas import pointed, transformed
+
+_CHOICES = frozenset({"anyOf", "oneOf", "allOf", "not", "enum", "const", "$ref", "$dynamicRef", "if"})
+_DEFINITIONS = ("$defs", "definitions")
+_ABOUT = frozenset({*_DEFINITIONS, "$schema", "$comment", "title", "description"})
+
+
+def plain_object(schema: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schema, if a tool may have it as it is: it takes objects, and has no choice at the top."""
+    opened = _opened(schema)
+    return opened if opened.get("type") == "object" and not _CHOICES & set(opened) else None
+
+
+def wrapped(schema: Mapping[str, Any], name: str, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The schema of an object with `schema` as its property `name`, beside `others`."""
+    inner, above = _moved(schema, f"#/properties/{name}")
+    return {"type": "object", "properties": {**(others or {}), name: inner}, **above}
+
+
+def given_out(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a result in JSON's forms: numbers that are not finite and bytes are texts there."""
+    loose: dict[str, Any] = transformed(schema, _in_json, leaving=("not", "if"))
+    return loose
+
+
+def _in_json(node: dict[str, Any]) -> dict[str, Any]:
+    kinds = node.get("type")
+    several = kinds if isinstance(kinds, list) else [kinds]
+    if "number" in several and "string" not in several:
+        return {**node, "type": [*several, "string"], "pattern": NOT_FINITE}
+    if kinds == "string" and node.get("format") == "binary":
+        return {**{key: value for key, value in node.items() if key != "format"}, "contentEncoding": "base64"}
+    return node
+
+
+def _opened(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Without a reference that is all there is at the top, as pydantic writes models that hold themselves."""
+    opened, seen = dict(schema), set()
+    while set(opened) - _ABOUT == {"$ref"} and opened["$ref"] not in seen and "$id" not in opened:
+        seen.add(opened["$ref"])
+        reference = opened["$ref"]
+        target = pointed(schema, reference) if isinstance(reference, str) and reference.startswith("#/") else None
+        if not isinstance(target, Mapping) or {"$id", "$schema", *_DEFINITIONS} & set(target):
+            break
+        opened = {**target, **{key: opened[key] for key in opened if key != "$ref"}}
+    return opened
+
+
+def _moved(schema: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema as it has to be at `place` of another one, and what belongs at that one's top."""
+    if "$id" in schema:
+        return dict(schema), {}
+    at_top = [key for key in _DEFINITIONS if isinstance(schema.get(key), Mapping)]
+
+    def move(node: dict[str, Any]) -> dict[str, Any]:
+        reference = node.get("$ref")
+        if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+            return node
+        if unquote(reference[2:].partition("/")[0]) in at_top:
+            return node
+        return {**node, "$ref": place + reference[1:]}
+
+    moved = transformed(schema, move)
+    above = {key: moved.pop(key) for key in (*at_top, "$schema") if key in moved}
+    return moved, above

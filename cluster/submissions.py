@@ -1,0 +1,65 @@
+"""What is submitted, checked in the client, as a supervisor takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+from ..protocols.errors import FixTheCall, InvalidInput
+from ..protocols.outcomes import Criticality
+from ..protocols.quantities import check_priority, check_seconds
+from ..protocols.values import Value, check_text, check_value
+from ..protocols.workflow import Workflow
+from .config import Settings
+
+
+class Submissions:
+    def __init__(self, settings: Settings, new_id: Callable[[], str]) -> None:
+        self._settings, self._new_id = settings, new_id
+
+    def wires(
+        self,
+        workflow: Workflow,
+        inputs: Sequence[Value],
+        keys: Sequence[str] | None,
+        priority: int,
+        user: str | None,
+        criticality: Criticality,
+        timeout_s: float | None,
+    ) -> list[list[Value]]:
+        """New tasks as the supervisor takes them. Raises InvalidInput, naming the input if there are several."""
+        if not isinstance(workflow, Workflow):
+            example = "engine.submit(podium.Workflow('name', protocol), input)"
+            raise FixTheCall(f"submit takes a Workflow, not {type(workflow).__name__}: {example}")
+        if criticality not in get_args(Criticality):
+            known = ", ".join(get_args(Criticality))
+            raise InvalidInput(problem=f"'{criticality}' is none of {known}", path="criticality")
+        if timeout_s is not None:
+            check_seconds(timeout_s, "timeout_s")
+        made = []
+        for index, input in enumerate(inputs):
+            name = "input" if len(inputs) == 1 else f"inputs[{index}]"
+            plain = check_value(input, name, self._settings.max_value_bytes)
+            workflow.check_input(plain)
+            key = keys[index] if keys is not None else None
+            made.append(self.wire(plain, key, priority, user, criticality, timeout_s))
+        return made
+
+    def wire(
+        self,
+        input: Value,
+        key: str | None,
+        priority: int,
+        user: str | None,
+        criticality: Criticality = "critical",
+        timeout_s: float | None = None,
+    ) -> list[Value]:
+        """A new task, with checked input, as a supervisor takes it. Raises InvalidInput."""
+        for text, name in ((key, "key"), (user, "user")):
+            if text is not None:
+                check_text(text, name)
+        if user == "":
+            raise InvalidInput(problem="an empty text is nobody; leave it out for your own", path="user")
+        check_priority(priority)
+        whose = self._settings.user if user is None else user
+        return [self._new_id(), input, whose, priority, key, False, self._settings.source, criticality, timeout_s]

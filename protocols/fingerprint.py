@@ -1,0 +1,131 @@
+"""What code is, by its content: two functions of one name with other code, or other values bound in, are two.
+
+Nothing is imported and nothing of the user's runs. What cannot be compared by content, as an open connection in a
+closure, counts by its class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import pickle
+from collections.abc import Iterator, Mapping
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_MOST_DEPTH = 20
+_MOST_ITEMS = 1_000
+"""Of a list or mapping that is looked at item by item."""
+_HIDDEN = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__"})
+
+
+def code_fingerprint(target: object, exactly: bool = False) -> str:
+    """SHA-256, hexadecimal, of a function or class: bytecode, constants, what is bound in, and what it refers to in its
+    own module. With `exactly`, what cannot be compared by content counts by its identity in this process."""
+    digest = hashlib.sha256()
+    for part in _Parts(exactly).of(target, 0):
+        digest.update(part.encode("utf-8", "backslashreplace"))
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+class _Parts:
+    def __init__(self, exactly: bool) -> None:
+        self._exactly = exactly
+        self._seen: set[int] = set()
+
+    def of(self, value: Any, depth: int) -> Iterator[str]:
+        """What tells it apart."""
+        if isinstance(value, _PLAIN):
+            yield repr(value)
+        elif depth > _MOST_DEPTH or id(value) in self._seen:
+            yield f"again {type(value).__qualname__}"
+        else:
+            self._seen.add(id(value))
+            yield from self._of_new(value, depth + 1)
+
+    def _of_new(self, value: Any, depth: int) -> Iterator[str]:
+        function = getattr(value, "function", None)
+        if isinstance(value, CodeType):
+            yield from self._of_code(value, depth)
+        elif isinstance(value, FunctionType):
+            yield from self._of_function(value, depth)
+        elif isinstance(value, MethodType):
+            yield from self.of(value.__func__, depth)
+            yield from self.of(value.__self__, depth)
+        elif type(value).__name__ == "FunctionProtocol" and callable(function):
+            yield from self.of(function, depth)
+        elif isinstance(value, ModuleType):
+            yield value.__name__
+        elif isinstance(value, type):
+            yield from self._of_class(value, depth)
+        elif isinstance(value, Mapping | list | tuple) and len(value) > _MOST_ITEMS:
+            yield self._of_object(value)
+        elif isinstance(value, Mapping):
+            for key in sorted(value, key=repr):
+                yield repr(key)
+                yield from self.of(value[key], depth)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                yield from self.of(item, depth)
+        else:
+            yield self._of_object(value)
+
+    def _of_code(self, code: CodeType, depth: int) -> Iterator[str]:
+        yield code.co_code.hex()
+        yield repr((code.co_names, code.co_varnames, code.co_flags))
+        for constant in code.co_consts:
+            if isinstance(constant, frozenset):
+                yield repr(sorted(map(repr, constant)))
+            else:
+                yield from self.of(constant, depth)
+
+    def _of_function(self, function: FunctionType, depth: int) -> Iterator[str]:
+        yield from self.of(function.__code__, depth)
+        yield from self.of(function.__defaults__, depth)
+        yield from self.of(function.__kwdefaults__, depth)
+        for cell in function.__closure__ or ():
+            try:
+                yield from self.of(cell.cell_contents, depth)
+            except ValueError:
+                yield "empty"
+        for name in _names(function.__code__):
+            if name in function.__globals__:
+                yield name
+                yield from self._of_global(function.__globals__[name], function.__module__, depth)
+
+    def _of_global(self, value: Any, module: str, depth: int) -> Iterator[str]:
+        """Functions and classes of other modules count by their names: those have fingerprints of their own."""
+        if isinstance(value, FunctionType | type) and value.__module__ != module:
+            yield f"{value.__module__}:{value.__qualname__}"
+        else:
+            yield from self.of(value, depth)
+
+    def _of_class(self, cls: type, depth: int) -> Iterator[str]:
+        if cls.__module__ in ("builtins", "typing") or cls.__module__.startswith("podium."):
+            yield f"{cls.__module__}:{cls.__qualname__}"
+            return
+        for name, member in sorted(vars(cls).items()):
+            if name not in _HIDDEN:
+                yield name
+                yield from self.of(inspect.unwrap(member) if callable(member) else member, depth)
+        for base in cls.__bases__:
+            yield from self.of(base, depth)
+
+    def _of_object(self, value: Any) -> str:
+        if self._exactly:
+            return f"{type(value).__qualname__} {id(value)}"
+        try:
+            return hashlib.sha256(pickle.dumps(value, protocol=4)).hexdigest()
+        except Exception:  # whatever its own code raises: it has no content that can be compared
+            return f"{type(value).__module__}:{type(value).__qualname__}"
+
+
+def _names(code: CodeType) -> list[str]:
+    """Of everything that a function and the functions in it look up outside."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= set(_names(constant))
+    return sorted(names)

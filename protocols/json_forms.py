@@ -1,0 +1,112 @@
+"""Values as JSON, wherever somebody outside reads them: the command line, MCP, files.
+
+JSON has neither bytes, nor dates, nor numbers that are not finite. They become texts, which pydantic reads back as what
+they were where the type hint says so: bytes as base64 (RFC 4648; `pydantic.Base64Bytes`), dates as RFC 3339, the rest
+as "NaN", "Infinity" and "-Infinity". `null` was rejected: it cannot be told from a value that is missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+from .errors import InvalidInput
+from .values import Value, check_value
+
+NOT_FINITE = "^(NaN|-?Infinity)$"
+"""Pattern of the texts that stand for numbers which are not finite."""
+
+
+def json_form(value: Any) -> Any:
+    """`value` as what JSON can hold; what is no plain data, such as a path, as its text."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {_key(key): json_form(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_form(item) for item in value]
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else _not_finite(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime):
+        return _rfc3339(value)
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def writable(value: Value) -> Value:
+    """A value of a definition, as a file says it: dates as texts. Raises ValueError for what no file can say."""
+    try:
+        plain = check_value(value, "value")
+    except InvalidInput as error:
+        raise ValueError(str(error)) from error
+    return _written(plain)
+
+
+def _written(value: Value) -> Value:
+    if isinstance(value, dict):
+        return {_key(key): _written(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_written(item) for item in value]
+    if isinstance(value, bytes):
+        raise ValueError("bytes have no form in a file; write what makes them")
+    return _rfc3339(value) if isinstance(value, datetime) else value
+
+
+def not_finite_in(value: Any) -> tuple[str | int, ...] | None:
+    """Where the first number is that JSON cannot hold, in what a lenient reader has made of JSON; None if all can."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ()
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if (found := not_finite_in(item)) is not None:
+            return key, *found
+    return None
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON (RFC 8259) of any value; see the head of this module for what JSON itself cannot hold."""
+    return json.dumps(json_form(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(text: str) -> Value:
+    """What JSON says, and nothing else: `NaN` and `Infinity` are none of it. Raises ValueError, or RecursionError."""
+    return json.loads(text, parse_constant=_refuse, parse_float=finite)
+
+
+def finite(text: str) -> float:
+    """The number that a text of digits is. Raises ValueError for one that is larger than any float."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:40]} is larger than any number that can be kept")
+    return number
+
+
+def _refuse(name: str) -> Value:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _key(key: Any) -> str:
+    """Keys are texts; json.dumps would name true, null and numbers so, too, and fail for the rest."""
+    form = json_form(key)
+    return form if isinstance(form, str) else json.dumps(form)
+
+
+def _not_finite(number: float) -> str:
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+def _rfc3339(moment: datetime) -> str:
+    text = moment.isoformat()
+    return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
+
+
+__all__ = ["NOT_FINITE", "finite", "from_json", "json_form", "not_finite_in", "to_json", "writable"]

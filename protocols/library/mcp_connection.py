@@ -1,0 +1,281 @@
+"""A connection to an MCP server that many calls share, and of which each call's fault is its own.
+
+It ends for all only when it is really over: the process has ended, or the server has forgotten the session. Calls that
+run then are waited for, where that is possible; those that come later get a new connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from mcp.client import Client
+from mcp.client.session import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    CONNECTION_CLOSED,
+    HEADER_MISMATCH,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    InputRequiredResult,
+    JSONRPCResponse,
+    PaginatedRequestParams,
+    ToolListChangedNotification,
+)
+from pydantic import TypeAdapter, ValidationError
+
+from .mcp_content import mended
+from .mcp_http import DELIVERY, Delivery, HttpClient
+from .mcp_servers import McpServer
+from .mcp_stdio import StdioServer
+
+LOG = logging.getLogger("podium.mcp")
+CONNECT_S = 20.0
+"""Longest time until a server has answered for the first time."""
+MAX_LIST_PAGES = 100
+UNREADABLE = PARSE_ERROR
+"""Code of the error for an answer that came and cannot be read, on any transport."""
+_Answer: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
+
+
+class NotConnected(Exception):
+    """The server does not come up, or does not let us in. `refused` is when trying again cannot help."""
+
+    def __init__(self, problem: str, refused: bool = False) -> None:
+        super().__init__(problem)
+        self.refused = refused
+
+
+class Lost(Exception):
+    """The connection ended while a call was on its way: nobody knows whether the tool has run."""
+
+
+class Connection:
+    """A client in a task of its own: the SDK wants to be entered and left by one task."""
+
+    def __init__(self, server: McpServer) -> None:
+        self._server = server
+        self._ready: asyncio.Future[ClientSession] = asyncio.get_running_loop().create_future()
+        self._leave = asyncio.Event()
+        self._running = 0
+        self._stdio: StdioServer | None = None
+        self._tools: dict[str, Mapping[str, Any]] = {}
+        """What the server lists, as it listed it last: of a list in which one tool is wrong the others count."""
+        self._page: Mapping[str, Any] = {}
+        """What came last of the list."""
+        self._has_changed = False
+        self.is_over = False
+        """Whether it takes no more calls."""
+        self._living = asyncio.create_task(self._live())
+
+    async def call(self, name: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+        """What the tool answers: a CallToolResult, or an InputRequiredResult.
+
+        Raises:
+            NotConnected: nothing was sent.
+            TimeoutError: no answer in time; others on the connection go on.
+            Lost: it broke meanwhile.
+            MCPError: the server's answer is an error, or one of mcp_http.py says what became of the request.
+            ValidationError: the answer is none of the protocol's.
+        """
+        self._running += 1
+        try:
+            session = await asyncio.shield(self._ready)
+            async with asyncio.timeout(timeout_s):
+                return await self._called(session, name, arguments)
+        finally:
+            self._running -= 1
+            self._leave_if_done()
+
+    def output_schema(self, name: str) -> dict[str, Any] | None:
+        """What a tool's data fits, as the server lists it; None if it says nothing."""
+        schema = self._tools.get(name, {}).get("outputSchema")
+        return schema if isinstance(schema, dict) else None
+
+    def may_repeat(self, name: str) -> bool:
+        """Whether the server says that calling a tool twice does no more than calling it once."""
+        hints = self._tools.get(name, {}).get("annotations")
+        return isinstance(hints, dict) and True in (hints.get("readOnlyHint"), hints.get("idempotentHint"))
+
+    async def close(self) -> None:
+        self.is_over = True
+        self._leave.set()
+        await asyncio.wait([self._living], timeout=8.0)
+
+    async def _called(self, session: ClientSession, name: str, arguments: dict[str, Any]) -> Any:
+        if self._has_changed:
+            self._has_changed = False
+            self._tools = await self._listed(session)
+        if self.is_over:
+            raise NotConnected(self._why("the connection has ended"))
+        request = CallToolRequest(params=CallToolRequestParams(name=name, arguments=arguments))
+        for is_last in (False, True):
+            try:
+                return await session.send_request(request, _Answer)
+            except MCPError as error:
+                if error.code == INVALID_REQUEST and error.error.message == "Session terminated":
+                    self._end()
+                    raise NotConnected("the server has ended the session") from error
+                if self.is_over and error.code == CONNECTION_CLOSED:
+                    raise Lost(self._why("the connection ended")) from error
+                if error.code != HEADER_MISMATCH or is_last:
+                    raise
+                # the headers that the tool wants are not as we know them, so it did not run
+                self._tools = await self._listed(session)
+        return None
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._leave_if_done()
+
+    def _leave_if_done(self) -> None:
+        if self.is_over and not self._running:
+            self._leave.set()
+
+    def _why(self, problem: str) -> str:
+        said = self._stdio.why() if self._stdio is not None else ""
+        return f"{problem} ({said})" if said else problem
+
+    async def _live(self) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(CONNECT_S):
+                        client = await stack.enter_async_context(await self._client(stack))
+                        self._tools = await self._listed(client.session)
+                except Exception as error:  # told before the server is ended, which would change what it says
+                    self._fail(error)
+                    return
+                self._ready.set_result(client.session)
+                await self._leave.wait()
+        except Exception as error:
+            LOG.warning("leaving an MCP server: %s", _text(_innermost(error)))
+        finally:
+            self.is_over = True
+            if not self._ready.done():
+                self._fail(NotConnected("given up"))
+
+    def _fail(self, error: Exception) -> None:
+        """Nobody gets a session from this connection."""
+        self.is_over = True
+        cause = _innermost(error)
+        refused = isinstance(cause, MCPError) and delivery_of(cause) == "refused"
+        problem = f"no answer within {CONNECT_S:g} s" if isinstance(cause, TimeoutError) else _text(cause)
+        self._ready.set_exception(NotConnected(self._why(problem), refused))
+        self._ready.exception()  # looked at, if nobody waits any more
+
+    async def _client(self, stack: AsyncExitStack) -> Client:
+        server = self._server
+        if server.url is None:
+            self._stdio = StdioServer(server.command, server.env, server.max_message_bytes, self._end)
+            return Client(_Mended(self._stdio, self._take_page), message_handler=self._heard)
+        import httpx2  # noqa: PLC0415  (it comes with mcp)
+
+        token = os.environ.get(server.token_env, "") if server.token_env else ""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        patience = httpx2.Timeout(30, read=None)  # the call's own time-out bounds it
+        http = await stack.enter_async_context(HttpClient(server.max_message_bytes, headers=headers, timeout=patience))
+        way = streamable_http_client(server.url, http_client=http, max_sse_event_size=server.max_message_bytes)
+        return Client(_Mended(way, self._take_page), message_handler=self._heard)
+
+    async def _listed(self, session: ClientSession) -> dict[str, Mapping[str, Any]]:
+        """By name. What cannot be read of the list is not known, and calls go on without it."""
+        found: dict[str, Mapping[str, Any]] = {}
+        cursor: str | None = None
+        for _ in range(MAX_LIST_PAGES):
+            self._page = {}
+            try:
+                await session.list_tools(params=PaginatedRequestParams(cursor=cursor) if cursor else None)
+            except (MCPError, ValidationError) as error:
+                LOG.warning("an MCP server's list of tools is not as it should be: %s", _text(error))
+            tools = self._page.get("tools")
+            for tool in tools if isinstance(tools, list) else ():
+                if isinstance(tool, dict) and isinstance(tool.get("name"), str):
+                    found[tool["name"]] = tool
+            cursor = self._page.get("nextCursor")
+            if not cursor or not isinstance(cursor, str):
+                return found
+        LOG.warning("an MCP server lists more than %d pages of tools; the rest is not known", MAX_LIST_PAGES)
+        return found
+
+    def _take_page(self, page: Mapping[str, Any]) -> None:
+        self._page = page
+
+    async def _heard(self, message: Any) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            self._has_changed = True
+
+
+class _Mended:
+    """A transport whose answers are mended before the SDK looks at them."""
+
+    def __init__(self, transport: Any, on_tools: Callable[[Mapping[str, Any]], None]) -> None:
+        self._transport, self._on_tools = transport, on_tools
+
+    async def __aenter__(self) -> tuple[Any, Any]:
+        reads, writes = await self._transport.__aenter__()
+        return _Reads(reads, self._on_tools), writes
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._transport.__aexit__(*error)
+
+
+class _Reads:
+    def __init__(self, stream: Any, on_tools: Callable[[Mapping[str, Any]], None]) -> None:
+        self._stream, self._on_tools = stream, on_tools
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __aiter__(self) -> _Reads:
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._as_protocol(await self._stream.__anext__())
+
+    async def receive(self) -> Any:
+        return self._as_protocol(await self._stream.receive())
+
+    async def __aenter__(self) -> _Reads:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._stream.__aexit__(*error)
+
+    def _as_protocol(self, item: Any) -> Any:
+        message = getattr(item, "message", None)
+        if isinstance(message, JSONRPCResponse):
+            message.result = mended(message.result)
+            if "tools" in message.result:
+                self._on_tools(message.result)
+        return item
+
+
+def delivery_of(error: MCPError) -> Delivery | None:
+    """What became of a request that an error is about, if it is not the server's own answer."""
+    data = error.error.data
+    if isinstance(data, dict) and data.get(DELIVERY) is not None:
+        found: Delivery = data[DELIVERY]
+        return found
+    is_cut = error.code == CONNECTION_CLOSED and error.error.message.startswith("SSE stream")  # the SDK's own words
+    return "cut off" if is_cut else None
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _text(error: BaseException) -> str:
+    kind = type(error).__name__
+    return str(error) if isinstance(error, MCPError) else f"{kind}: {error}" if str(error) else kind

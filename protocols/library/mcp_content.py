@@ -1,0 +1,117 @@
+"""What a tool of an MCP server has answered, as a value: its data, or its text, and never less without a word."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from ..json_forms import to_json
+from ..values import Value
+
+KNOWN = frozenset({"text", "image", "audio", "resource", "resource_link"})
+"""Kinds of blocks that the protocol has."""
+MAX_ERROR_CHARS = 4_000
+
+
+def mended(result: Any) -> Any:
+    """A raw result in which what the protocol's own types would refuse is said instead: an answer without `content`,
+    and blocks of kinds that it does not know (yet)."""
+    if not isinstance(result, dict) or not {"content", "structuredContent", "isError"} & set(result):
+        return result
+    blocks = result.get("content")
+    if not isinstance(blocks, list):
+        return {**result, "content": [] if blocks is None else [_said(str(blocks)[:MAX_ERROR_CHARS])]}
+    return {**result, "content": [_mended_block(block) for block in blocks]}
+
+
+def _mended_block(block: Any) -> Any:
+    kind = block.get("type") if isinstance(block, Mapping) else type(block).__name__
+    return block if kind in KNOWN else _said(f"[{str(kind)[:40]}, left out]")
+
+
+def _said(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def text_of(blocks: list[Any]) -> str:
+    """The text of all blocks, one after the other; what is no text is named as left out.
+
+    A document that is not alone has a line with its address before it.
+    """
+    return "\n".join(_text(block, len(blocks) > 1) for block in blocks)
+
+
+def left_out(blocks: list[Any]) -> list[str]:
+    """What data beside the blocks does not hold: all of them that are no plain text."""
+    return [_name(block) for block in blocks if block.type != "text"]
+
+
+def everything(result: Any) -> dict[str, Value]:
+    """All of an answer: {"structured", "text", "blocks"}, binary content as bytes."""
+    blocks = [_plain(block) for block in result.content]
+    return {"structured": result.structured_content, "text": text_of(result.content), "blocks": blocks}
+
+
+def complaint(result: Any) -> str:
+    """What a tool says of its failure: its text, else its data."""
+    text = text_of(result.content).strip()
+    if not text and result.structured_content is not None:
+        text = to_json(result.structured_content)
+    return text[:MAX_ERROR_CHARS] or "the tool says that it failed, and no more"
+
+
+def _text(block: Any, has_others: bool) -> str:
+    match block.type:
+        case "text":
+            return str(block.text)
+        case "resource":
+            text = _document(block.resource)
+            if text is None:
+                return f"[{_name(block)}, left out]"
+            return f"[resource {block.resource.uri}]\n{text}" if has_others else text
+        case "resource_link":
+            about = ", ".join(str(each) for each in (block.description, block.mime_type) if each)
+            return f"[link {block.uri} {block.name}{f': {about}' if about else ''}]"
+        case _:
+            return f"[{_name(block)}, left out]"
+
+
+def _name(block: Any) -> str:
+    """What a block is: its kind, address, type and size."""
+    holder = block.resource if block.type == "resource" else block
+    content = getattr(holder, "blob", None) or getattr(holder, "data", None) or ""
+    size = f"{len(content) * 3 // 4} bytes" if content else ""
+    parts = (block.type, getattr(holder, "uri", None), getattr(holder, "mime_type", None), size)
+    return " ".join(str(part) for part in parts if part)
+
+
+def _document(resource: Any) -> str | None:
+    """The text of an embedded resource, also of one that comes as bytes and says that it is text."""
+    text = getattr(resource, "text", None)
+    if text is not None:
+        return str(text)
+    if not str(resource.mime_type or "").startswith("text/"):
+        return None
+    content = _bytes(resource.blob)
+    try:
+        return content.decode("utf-8") if isinstance(content, bytes) else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _plain(block: Any) -> dict[str, Value]:
+    plain: dict[str, Value] = block.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for holder, key in ((plain, "data"), (plain.get("resource", {}), "blob")):
+        if key in holder:
+            holder[key] = _bytes(holder[key])
+    return plain
+
+
+def _bytes(text: str) -> bytes | str:
+    """Base64 as the bytes that it is; what is none stays as it came."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return text

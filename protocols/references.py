@@ -1,0 +1,165 @@
+"""What the expressions of a tree refer to and can never find, and what an undo would be given and cannot take.
+
+Both would fail only when they are reached, the undo when everything else has failed already. Found here is what is
+certain: that a name is not there on any way through the tree. Who asks first (`has(outputs.x)`, `"x" in outputs`,
+`outputs.?x`) may name anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import BaseModel
+
+from .binding import input_hint_of
+from .protocol import resolve
+from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step
+
+if TYPE_CHECKING:
+    from .check import Loc
+
+Found: TypeAlias = "tuple[Loc, str]"
+"""Where, and what is wrong."""
+_UNDO_INPUT = frozenset({"input", "output"})
+_NO_CODE = re.compile(
+    r'[rRbB]{0,2}(?:"""(?:[^\\]|\\.)*?"""|\'\'\'(?:[^\\]|\\.)*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\')|//[^\n]*',
+    re.DOTALL,
+)
+"""Texts and comments."""
+_PLAIN_TEXT = re.compile(r"([\"'])([A-Za-z_][\w-]*)\1")
+
+
+def reference_flaws(root: Node) -> Iterator[Found]:
+    """Every such flaw of a tree whose protocols and expressions are known to be sound."""
+    return _flaws(root, ("root",), frozenset())
+
+
+def _flaws(node: Node, loc: Loc, there: frozenset[str]) -> Iterator[Found]:
+    """`there` are the names that `outputs` may have where the node is."""
+    for part, source in _sources(node):
+        yield from _unknown_outputs((*loc, *part), source, there)
+    own: frozenset[str] = frozenset()
+    match node:
+        case Sequence():
+            for index, child in enumerate(node.sequence):
+                if not _is_silent(child):
+                    yield from _flaws(child, (*loc, "sequence", index), there | own)
+                own |= {str(child.name)}
+        case Parallel():
+            for name, child in (node.parallel or {}).items():
+                yield from _flaws(child, (*loc, "parallel", name), there)
+            if node.each is not None and node.do is not None:
+                yield from _unknown_outputs((*loc, "each"), node.each, there)
+                yield from _flaws(node.do, (*loc, "do"), there)
+        case Hierarchy():  # its members begin with nothing, by a supervisor of their own
+            yield from _flaws(node.hierarchy, (*loc, "hierarchy"), frozenset())
+            for name, child in node.team.items():
+                yield from _flaws(child, (*loc, "team", name), frozenset())
+        case Adaptive():
+            own = frozenset(node.adaptive)
+            for index, rule in enumerate(node.rules):
+                yield from _unknown_outputs((*loc, "rules", index, "when"), rule.when, there | own)
+            for name, child in node.adaptive.items():
+                yield from _flaws(child, (*loc, "adaptive", name), there | own)
+    for index, child in enumerate(node.fallback):  # it may see what has ended inside the node that failed
+        yield from _flaws(child, (*loc, "fallback", index), there | own)
+    if node.undo is not None:
+        yield from _flaws(node.undo, (*loc, "undo"), frozenset())
+        yield from _undo_flaws(node.undo, (*loc, "undo"))
+
+
+def _is_silent(node: Node) -> bool:
+    """Whether it refers to nothing; most steps do not, and long sequences are of steps."""
+    return isinstance(node, Step) and node.with_ is None and node.undo is None and not node.fallback
+
+
+def _sources(node: Node) -> list[tuple[Loc, str]]:
+    """The expressions of its `with`."""
+    if isinstance(node.with_, str):
+        return [(("with",), node.with_)]
+    return [(("with", key), source) for key, source in (node.with_ or {}).items()]
+
+
+def _unknown_outputs(loc: Loc, source: str, there: frozenset[str]) -> Iterator[Found]:
+    for name in sorted(fields_of("outputs", source) - there):
+        known = f"there may be {', '.join(sorted(there))}" if there else "there are no outputs here"
+        yield loc, f"`{source}`: no node '{name}' has ended before this; {known}{_meant(name, there)}"
+
+
+def _undo_flaws(undo: Step, loc: Loc) -> Iterator[Found]:
+    """What takes a node back is given {"input", "output"} of that node, or what its `with` makes of it."""
+    for part, source in _sources(undo):
+        for name in sorted(fields_of("input", source) - _UNDO_INPUT):
+            problem = f"the input of an undo has the fields input and output, no '{name}'{_meant(name, _UNDO_INPUT)}"
+            yield (*loc, *part), f"`{source}`: {problem}"
+    if isinstance(undo.with_, str):
+        return
+    given = _UNDO_INPUT if undo.with_ is None else frozenset(undo.with_)
+    wanted = input_hint_of(resolve(undo.step))
+    if wanted in (str, int, float, bool):
+        gets = f"and gets a mapping with {', '.join(sorted(given))}"
+        yield loc, f"{undo.step} takes {wanted.__name__}, {gets}; pick from it with `with`"
+    elif _is_plain_model(wanted):
+        yield from _misfits(wanted, given, undo, loc)
+
+
+def _misfits(model: type[BaseModel], given: frozenset[str], undo: Step, loc: Loc) -> Iterator[Found]:
+    place = loc if undo.with_ is None else (*loc, "with")
+    known = frozenset(model.model_fields)
+    unknown = sorted(given - known)
+    lacking = sorted(name for name, field in model.model_fields.items() if field.is_required() and name not in given)
+    if lacking:
+        instead = f", and not {', '.join(unknown)}" if unknown else ""
+        yield place, f"{undo.step} needs {', '.join(lacking)}{instead}: {model.__name__} has {', '.join(sorted(known))}"
+    elif unknown and model.model_config.get("extra") == "forbid":
+        yield place, f"{undo.step} takes no {', '.join(unknown)}: {model.__name__} has {', '.join(sorted(known))}"
+
+
+def _is_plain_model(hint: Any) -> bool:
+    """Whether the fields of a model are all that decides: nothing of its own reads them under other names."""
+    if not (isinstance(hint, type) and issubclass(hint, BaseModel)) or hint.__pydantic_root_model__:
+        return False
+    decorators = hint.__pydantic_decorators__
+    is_renamed = any(field.alias or field.validation_alias for field in hint.model_fields.values())
+    changes = any(each.info.mode != "after" for each in decorators.model_validators.values())
+    return not (is_renamed or changes or decorators.root_validators or hint.model_config.get("alias_generator"))
+
+
+def fields_of(variable: str, source: str) -> frozenset[str]:
+    """The fields of a variable that an expression reads without asking whether they are there."""
+    if re.search(rf"\(\s*{variable}\s*,", source):
+        return frozenset()  # a macro has a variable of that name
+    texts: list[str] = []
+
+    def keep(found: re.Match[str]) -> str:
+        texts.append(found[0])
+        return f" \0{len(texts) - 1}\0 "
+
+    code = _NO_CODE.sub(keep, source)
+    read: set[str] = set()
+    asked: set[str | None] = set()
+    field = r"(?:\.\s*(?P<field>\w+)(?P<call>\s*\()?|\[\s*\0(?P<key>\d+)\0\s*\])"
+    for found in re.finditer(rf"(?<!\w)(?P<has>has\s*\(\s*)?{variable}\s*{field}", code):
+        name = found["field"] or _plain(texts[int(found["key"])])
+        is_other = code[: found.start()].rstrip().endswith((".", ".?"))  # a field of something else
+        if not is_other and not found["call"] and name is not None:
+            (asked if found["has"] else read).add(name)
+    for found in re.finditer(rf"\0(\d+)\0\s*in\s+{variable}\b", code):
+        asked.add(_plain(texts[int(found[1])]))
+    return frozenset(name for name in read if name not in asked)
+
+
+def _plain(text: str) -> str | None:
+    found = _PLAIN_TEXT.fullmatch(text)
+    return found[2] if found else None
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), 1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+__all__ = ["fields_of", "reference_flaws"]

@@ -1,0 +1,54 @@
+"""Opening tasks that were let in: in memory at once, with the changes that make them durable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..protocols.tree import Step
+from .events import Due
+from .fold import apply
+from .plan import Plan
+from .ports import Change, Journal, NewTask
+from .services import Engine
+from .state import Place, Run
+
+if TYPE_CHECKING:
+    from .intake import Submission
+
+
+class Accepting:
+    def __init__(self, journal: Journal, engine: Engine) -> None:
+        self._journal, self._engine = journal, engine
+
+    def accept(self, plan: Plan, submissions: list[Submission]) -> list[Change]:
+        """Open tasks in memory; returns what makes them durable. Their effects follow when that is done."""
+        changes: list[Change] = []
+        for submission in submissions:
+            self._journal.doing.begin(submission.record.task_id, 0)
+            changes += self._opened(plan, submission)
+        self._journal.doing.end()
+        return changes
+
+    def _opened(self, plan: Plan, submission: Submission) -> list[Change]:
+        record = submission.record
+        task, effects = plan.begin(record)
+        self._engine.report_faults(task)
+        if any(isinstance(effect, Run) and _needs_permits(plan, effect.place) for effect in effects):
+            task.record = record = replace(record, status="pending")
+        if task.parked and task.outcome is None:
+            task.record = record = replace(record, status="parked")
+        self._engine.keep(task)
+        changes: list[Change] = [NewTask(record, submission.payload_digest)]
+        if submission.timeout_s is not None:
+            due = Due(submission.timeout_s, record.accepted_at)
+            effects += apply(task, due)
+            changes.append(self._engine.entry(task, [due]))
+        elif task.outcome is not None:
+            changes.append(self._engine.entry(task, []))
+        submission.effects = effects
+        return changes
+
+
+def _needs_permits(plan: Plan, place: Place) -> bool:
+    return isinstance(place.node, Step) and bool(plan.settings(place.node).quotas)

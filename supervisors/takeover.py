@@ -1,0 +1,103 @@
+"""The open tasks of a shard that was taken over: folded again, and their unfinished steps run.
+
+One that cannot be folded is set aside (`quarantine.py`), and stops none of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ..protocols.errors import FixTheCall
+from ..protocols.outcomes import Failure
+from ..protocols.values import Value
+from .alarms import Alarms
+from .dispatch import Dispatcher
+from .events import Cancelled, Restarted, unpack_events
+from .fold import apply
+from .ports import Journal, OpenTask, World
+from .quarantine import Quarantine
+from .services import Engine
+from .state import Place, TaskState
+from .watchers import count_told
+
+
+class Takeover:
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        engine: Engine,
+        dispatcher: Dispatcher,
+        alarms: Alarms,
+        quarantine: Quarantine,
+        step_ended: Callable[[TaskState, Place, list[Value]], None],
+    ) -> None:
+        self._world, self._journal, self._engine = world, journal, engine
+        self._dispatcher, self._alarms, self._quarantine = dispatcher, alarms, quarantine
+        self._step_ended = step_ended
+
+    def fold(self, found: list[OpenTask]) -> list[TaskState]:
+        """The states of all that can be folded; they are kept."""
+        tasks = [self._folded_or_set_aside(each) for each in found]
+        return [task for task in tasks if task is not None]
+
+    def _folded_or_set_aside(self, found: OpenTask) -> TaskState | None:
+        id = found.record.task_id
+        if self._quarantine.reason(id) is not None:
+            self._quarantine.keep(found)
+            return None
+        self._journal.doing.begin(id, len(found.bodies))
+        try:
+            task = self._folded(found)
+        except Exception as error:
+            self._quarantine.cannot_fold(found, error)
+            return None
+        finally:
+            self._journal.doing.end()
+        self._engine.keep(task)
+        return task
+
+    def _folded(self, found: OpenTask) -> TaskState:
+        """Raises what is wrong, also if the fold caught it and would have the task fail: it had not before."""
+        record = found.record
+        task, _ = self._engine.plans[record.hash].begin(record)
+        for body in found.bodies:
+            task.entries += 1
+            for event in unpack_events(body):
+                apply(task, event)
+                task.told += count_told(event)
+        if task.faults and task.outcome is not None:
+            raise task.faults[-1]
+        task.faults.clear()
+        return task
+
+    def resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
+        """Have the unfinished steps of tasks run. In a tier, those that are not in `keep` are cancelled."""
+        for task in tasks:
+            if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
+                undo = self._engine.plans[task.hash].undo_on_cancel
+                self._engine.take(task, Cancelled(self._world.now(), undo))
+            else:
+                self._go_on(task)
+
+    def _go_on(self, task: TaskState) -> None:
+        if task.outcome is not None:
+            self._journal.write([self._engine.entry(task, [])], partial(self._engine.carry_out, task, []))
+        plan = self._engine.plans[task.hash]
+        for place in list(task.running.values()):
+            if place.began:
+                message = "its supervisor died while it ran, and it is to run at most once"
+                self._step_ended(task, place, ["fail", Failure("uncertain", message).to_wire(), None, False, None])
+            else:
+                if place.emitted:
+                    self._engine.take(task, Restarted(place.path, self._world.now()))
+                self._dispatcher.run(plan, task, place, recovered=True)
+        self._alarms.resume(task)
+
+    def redrive(self, id: str) -> None:
+        """Fold one that was set aside again. Raises FixTheCall if it still cannot be folded."""
+        task = self._folded_or_set_aside(self._quarantine.release(id))
+        if task is None:
+            raise FixTheCall(f"task {id} is still stalled: {self._quarantine.reason(id)}")
+        self._go_on(task)
