@@ -132,14 +132,14 @@ def test_each_view_of_a_task_is_harmless():
     for row in (StepRow(NAME, "failed", 2, 1.0, 2.0, RECORD.failure), *many):
         tree.put(row)
     shown(tree.render(5.0))
-    shown(view.task_table([RECORD]))
+    shown(view.task_table([RECORD], {"t-1": NAME}))
     for event in EVENTS[3:]:
         harmless(one_line(view.why_wrong(event)))
     harmless(view.lack(RECORD.degraded[NAME]))
 
 
 def test_what_commands_print_is_harmless(capsys):
-    view.print_tasks([RECORD])
+    view.print_tasks([RECORD], {"t-1": NAME})
     dead._print([DeadLetter(RECORD, RECORD.failure)])
     one_task._print_facts(Terminal(width=80), RECORD, EVENTS[3:6])
     one_task.print_result(NAME, "table")

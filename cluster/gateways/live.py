@@ -31,7 +31,7 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool, from_of
     console = error_console()
     tree = StepTree(styled((title, "bold"), " ", (task.id, "dim")))
     if not console.is_terminal:
-        listener = Listener(task, from_offset, lambda event: console.print(event_line(event), markup=False))
+        listener = Listener(task, from_offset, lambda event: console.print(event_line(event)))
         listener.start()
         listener.wait(timeout_s, lambda: None)
         return
