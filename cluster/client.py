@@ -243,6 +243,7 @@ class Engine:
         priority: int = 0,
         user: str | None = None,
         timeout_s: float | None = None,
+        criticality: Criticality = "critical",
         hooks: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Task:
@@ -265,7 +266,9 @@ class Engine:
             from .asking import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
 
             workflow = workflow_of(self.settings, hooks)
-        return self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
+        return self.submit(
+            workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s, criticality=criticality
+        )
 
     def task(self, task_id: str) -> Task:
         """A task by its id, whoever submitted it and when. Raises NotFound."""

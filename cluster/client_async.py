@@ -127,6 +127,7 @@ class AsyncEngine:
         priority: int = 0,
         user: str | None = None,
         timeout_s: float | None = None,
+        criticality: Criticality = "critical",
         hooks: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> AsyncTask:
@@ -136,7 +137,9 @@ class AsyncEngine:
             from .asking import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
 
             workflow = workflow_of(self.settings, hooks)
-        return await self.submit(workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s)
+        return await self.submit(
+            workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s, criticality=criticality
+        )
 
     async def submit_to(
         self, definition: Mapping[str, Any], input: Value, *, user: str, priority: int = 0, key: str | None = None

@@ -31,9 +31,11 @@ from ..protocols.errors import HookFailed
 from ..protocols.protocol import ProtocolLike, resolve
 from ..supervisors.ports import Actor, Journal, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
+from .log_lines import keep_log_lines
 from .store.reading import FileReader
 from .store.sqlite import SqliteJournal
 
+keep_log_lines()
 LOG = logging.getLogger("podium")
 HOOK_S = 30.0
 """Seconds that a hook may take."""

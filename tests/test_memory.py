@@ -185,7 +185,7 @@ def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path):
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE turns (id)")
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="is no memory of format 1"):
+    with pytest.raises(ValueError, match="is no memory of format 2"):
         Memory(path)
     assert path.read_bytes() == before
 

@@ -7,32 +7,32 @@ standard output as it grows; what it lacks, and how it came about, to standard e
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from ...protocols.decoding import decoded
 from ...protocols.errors import InvalidInput, PodiumError, WaitTimedOut
 from ...protocols.json_forms import from_json
-from ...protocols.json_forms import to_json as compact_json
+from ...protocols.library.decoding import decoded as text_in
 from ...protocols.library.front import pipeline_of
 from ...protocols.outcomes import TaskEvent
+from ...protocols.printable import one_line
 from ...protocols.requests.grants import requests_config
 from ...protocols.requests.planner import RequestPlan, estimate, steps_of
 from ...protocols.requests.request import REQUEST_TYPES
 from ...protocols.requests.router import Route
 from ..asking import plan_of, recorded_s, request_of
-from ..client import Task, connect
+from ..client import Engine, Task
 from ..config import Settings, load_settings
 from ..store.reading import FileReader
 from .inputs import standard_input
 from .live import Listener
-from .options import is_running
-from .view import error_console, lack, seconds, to_json
+from .terminal import Terminal, error_console, say, styled, to_json
+from .view import lack, seconds
 
 _SPEAKING = re.compile(r"(?:^|/)model(?:_\d+)?(?:#\d+)?(?:/fallback:\d+)?$")
 """Steps whose chunks are the answer, and not a member's part of it."""
@@ -69,31 +69,36 @@ class Ask:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def answer(
-    asked: Ask, data: Path | None, output: str, user: str | None, timeout_s: float | None, explain: bool
-) -> None:
-    fields = asked.fields()
-    where = None if is_running(data) else "inprocess"
-    with connect(data=data, user=user, source="cli", cluster=where) as engine:
-        task = engine.ask(asked.text, **fields)
-        speaker = _Speaker(aloud=output == "table" and asked.schema is None)
-        try:
-            speaker.follow(task, timeout_s)
-            said = task.result(timeout_s=timeout_s)
-        except KeyboardInterrupt:
-            error_console().print(
-                f"\nInterrupted. The task is saved: `podium up` resumes it, `podium watch {task.id}`."
-            )
-            raise typer.Exit(130) from None
-        degraded = task.record.degraded
-        recorded = recorded_s(FileReader(engine.settings.data), str(said["type"]))
-    if output == "json":
-        extra = {"task_id": task.id, "degraded": degraded} | (speaker.seen if explain else {})
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How the answer is to be told."""
+
+    output: str
+    timeout_s: float | None
+    explain: bool
+    quiet: bool
+
+
+def answer(engine: Engine, asked: Ask, submitted: Mapping[str, Any], manner: Manner) -> None:
+    """`submitted`: key, priority, criticality and timeout_s of the task."""
+    task = engine.ask(asked.text, **submitted, **asked.fields())
+    speaker = _Speaker(aloud=manner.output == "table" and asked.schema is None)
+    try:
+        speaker.follow(task, manner.timeout_s)
+        said = task.result(timeout_s=manner.timeout_s)
+    except KeyboardInterrupt:
+        error_console().print(f"\nInterrupted. The task is saved: `podium up` resumes it, `podium watch {task.id}`.")
+        raise typer.Exit(130) from None
+    degraded = task.record.degraded
+    recorded = recorded_s(FileReader(engine.settings.data), str(said["type"]))
+    if manner.output == "json":
+        extra = {"task_id": task.id, "degraded": degraded} | (speaker.seen if manner.explain else {})
         print(to_json(said | extra))
     else:
         _print_answer(said, speaker)
-    _print_notes(said, degraded)
-    if explain:
+    if not manner.quiet:
+        _print_notes(said, degraded)
+    if manner.explain:
         _print_explanation(engine.settings, speaker.seen, recorded)
 
 
@@ -104,14 +109,17 @@ def foresee(asked: Ask, data: Path | None, output: str, user: str | None) -> Non
     if output == "json":
         print(to_json({"route": route.model_dump(mode="json"), "plan": made.model_dump(mode="json")}))
     else:
-        _print_plan(Console(highlight=False), route, made)
+        _print_plan(Terminal(), route, made)
 
 
 def _read(path: Path) -> str:
     try:
-        return decoded(path.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
+        text = text_in(path.read_bytes())
+    except OSError as error:
         raise InvalidInput(problem=f"cannot be read: {error}", path=str(path)) from error
+    if text is None:
+        raise InvalidInput(problem="it is no text, or in no encoding that is known", path=str(path))
+    return text
 
 
 def _read_json(path: Path) -> Any:
@@ -160,7 +168,7 @@ class _Speaker:
             self._attempt, self.said = (step, attempt), ""
         self.said += text
         if self._aloud:
-            print(text, end="", flush=True)
+            say(text, end="")
 
     def _broke_off(self) -> None:
         """What was said counts no more."""
@@ -171,22 +179,24 @@ class _Speaker:
 
 def _print_answer(answer: dict[str, Any], speaker: _Speaker) -> None:
     if speaker.said.strip() != answer["text"].strip() or not speaker.said:
-        print(answer["text"])
+        say(answer["text"])
     elif not speaker.said.endswith("\n"):
         print()
     if answer["sources"] and answer["value"] is None:
         print("\nSources:")
         for source in answer["sources"]:
-            print(f"  {source['path']}:{source['line']}")
+            print(one_line(f"  {source['path']}:{source['line']}"))
 
 
 def _print_notes(answer: dict[str, Any], degraded: dict[str, Any]) -> None:
     console = error_console()
+    if answer.get("left_out"):
+        console.print(one_line(f"left out: {answer['left_out']}"), style="dim")
     for what, why in answer["missing"].items():
-        console.print(f"without {what}: {why}", markup=False, style="yellow")
+        console.print(f"without {what}: {why}", style="yellow")
     for what, why in degraded.items():
         if what not in answer["missing"]:
-            console.print(f"degraded, without {what}: {lack(why)}", markup=False, style="yellow")
+            console.print(f"degraded, without {what}: {lack(why)}", style="yellow")
 
 
 def _print_explanation(settings: Settings, seen: dict[str, Any], recorded: list[float]) -> None:
@@ -196,9 +206,13 @@ def _print_explanation(settings: Settings, seen: dict[str, Any], recorded: list[
         _print_plan(error_console(), route, made.model_copy(update={"steps": steps}), recorded)
 
 
-def _print_plan(console: Console, route: Route, made: RequestPlan, recorded: list[float] | None = None) -> None:
-    console.print(f"[bold]{route.type}[/] ({route.decided_by}): ", end="")
-    console.print(f"{route.why}; complexity {route.complexity:.2f}", markup=False)
+def print_route(console: Terminal, route: Route) -> None:
+    head = styled((route.type, "bold"), f" ({route.decided_by}): {route.why}; complexity {route.complexity:.2f}")
+    console.print(head)
+
+
+def _print_plan(console: Terminal, route: Route, made: RequestPlan, recorded: list[float] | None = None) -> None:
+    print_route(console, route)
     table = Table("step", "state", "after", "quotas", box=None, pad_edge=False, header_style="bold")
     for step in made.steps:
         name = f"({step.name})" if step.maybe else step.name
@@ -206,9 +220,9 @@ def _print_plan(console: Console, route: Route, made: RequestPlan, recorded: lis
         table.add_row(name, step.state or "", ", ".join(step.after), needs)
     console.print(table)
     for call in made.calls:
-        console.print(f"tool {call.tool}: {compact_json(dict(call.arguments))}", markup=False)
+        console.print(f"tool {call.tool}: {to_json(dict(call.arguments), indent=None)}")
     for name, why in made.refused.items():
-        console.print(f"not used: {name}: {why}", markup=False, style="yellow")
+        console.print(f"not used: {name}: {why}", style="yellow")
     taken = made.estimate if recorded is None else estimate(recorded)
     if taken is None:
         console.print("time: nothing of this type is on record yet")

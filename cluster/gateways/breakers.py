@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from ...protocols.printable import one_line
 from ..client import connect
 from .options import Data, Output, need_running
-from .view import to_json
+from .terminal import Terminal, styled, to_json
 
 breakers = typer.Typer(help="Show the circuit breakers; `podium breakers open|reset NAME` moves one by hand.")
 
@@ -54,7 +53,7 @@ def _print(found: dict[str, Any], output: str) -> None:
     if output == "json":
         print(to_json(found))
     elif found:
-        Console(highlight=False).print(breaker_table(found))
+        Terminal().print(breaker_table(found))
     else:
         print("No breakers yet: none of the protocols that were called has one.")
 
@@ -65,5 +64,6 @@ def breaker_table(found: dict[str, Any]) -> Table:
         state = facts["state"].replace("_", "-")
         left = "" if facts["left_s"] is None else f", tries again in {facts['left_s']:.0f} s"
         counts = [str(facts[key]) for key in ("calls", "failed", "slow")]
-        table.add_row(Text(name), Text(state, style=_STYLES.get(facts["state"], "")), *counts, facts["why"] + left)
+        shown = styled((state, _STYLES.get(facts["state"], "")))
+        table.add_row(one_line(name), shown, *counts, one_line(facts["why"] + left))
     return table

@@ -7,33 +7,24 @@ and do not import ray.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
+import traceback
 from collections.abc import Callable
-from pathlib import Path
+from importlib import metadata
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.rich_utils import rich_format_error
 
-from ...protocols.errors import (
-    EngineClosed,
-    FixTheCall,
-    InvalidSetting,
-    NotFound,
-    PodiumError,
-    TaskCancelled,
-    TaskFailed,
-    WaitTimedOut,
-)
-from ...protocols.outcomes import OPEN, TERMINAL, Criticality, TaskRecord
+from ...protocols.errors import FixTheCall, InvalidSetting, NotFound, PodiumError, WaitTimedOut
+from ...protocols.outcomes import OPEN, TERMINAL
+from ...protocols.printable import one_line
 from ...protocols.workflow_schema import workflow_schema
-from ...supervisors.history import step_rows
-from ..client import Engine, Task, connect
-from ..cluster_file import running_cluster
-from ..config import Settings, load_settings, parse_limits
 from ..loading import load_workflow
-from ..request_state import RequestState, request_state, request_states
+from ..request_state import request_states
 from ..store.reading import FileReader
 from . import daemon
 from .ask import ask, plan
@@ -43,12 +34,33 @@ from .doctor import doctor
 from .inputs import read_input, standard_input
 from .limits import limits
 from .live import follow
-from .options import Data, Output
+from .one_task import cancel, detached, engine_of, print_degraded, print_result, settings_of, show, watch, with_state
+from .options import (
+    Data,
+    Important,
+    InProcess,
+    Key,
+    Limits,
+    Output,
+    Priority,
+    Quiet,
+    TaskTimeout,
+    Timeout,
+    User,
+)
 from .outside import mcp, token
 from .router import router
 from .status import status
+from .terminal import error_console, styled, to_json
 from .top import metrics, top
-from .view import StepTree, error_console, lack, local_time, seconds, task_table, to_json
+from .view import print_tasks
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"podium {metadata.version('podium')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="podium",
@@ -57,6 +69,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _podium(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    pass
+
 
 app.command()(ask)
 app.command()(plan)
@@ -72,22 +94,10 @@ app.command()(top)
 app.command()(metrics)
 
 Source = Annotated[str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, or a name.")]
-TaskId = Annotated[str, typer.Argument(metavar="ID")]
 Input = Annotated[
     list[str] | None,
     typer.Option("-i", "--input", help="k=v (repeatable), @file.json, or - for standard input."),
 ]
-Key = Annotated[str | None, typer.Option("--key", help="Submission key: the same key gives the same task.")]
-Priority = Annotated[int, typer.Option("--priority", help="Higher goes first; below 0 is background.")]
-Important = Annotated[Criticality, typer.Option("--criticality", help="What is sheddable is refused first.")]
-User = Annotated[str | None, typer.Option("--user", help="Who submits (default: the login name).")]
-TaskTimeout = Annotated[
-    float | None, typer.Option("--task-timeout", help="Seconds in which the task has to end, or it fails.")
-]
-Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait; the task goes on.")]
-Limits = Annotated[str | None, typer.Option("--limits", help="Permits per quota: llm=5,tool=10.")]
-InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process instead of on Ray.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress on standard error.")]
 
 
 @app.command()
@@ -109,7 +119,7 @@ def run(
     """Run a workflow on one input and print its result."""
     workflow = load_workflow(source)
     value = read_input(input or [], standard_input)
-    with _engine(data, user, limits, in_process) as engine:
+    with engine_of(data, user, limits, in_process) as engine:
         task = engine.submit(
             workflow, value, key=key, priority=priority, criticality=criticality, timeout_s=task_timeout
         )
@@ -117,10 +127,10 @@ def run(
             follow(task, workflow.name, timeout, quiet)
             result = task.result(timeout_s=timeout)
         except KeyboardInterrupt:
-            _detached(task, engine)
+            detached(task, engine)
             raise typer.Exit(130) from None
-        _print_degraded(error_console(), task.record)
-    _print_result(result, output)
+        print_degraded(error_console(), task.record)
+    print_result(result, output)
 
 
 @app.command()
@@ -138,7 +148,7 @@ def submit(
     """Submit a task and print its id; when this returns, the task is durable."""
     workflow = load_workflow(source)
     value = read_input(input or [], standard_input)
-    with _engine(data, user) as engine:
+    with engine_of(data, user) as engine:
         task = engine.submit(
             workflow, value, key=key, priority=priority, criticality=criticality, timeout_s=task_timeout
         )
@@ -163,119 +173,20 @@ def ps(
         raise typer.BadParameter(
             f"'{status}' is not one of {', '.join(sorted(OPEN | TERMINAL))}", param_hint="--status"
         )
-    reader = FileReader(_settings(data).data)
+    reader = FileReader(settings_of(data).data)
     records = reader.list_tasks(status, workflow, user, limit)  # type: ignore[arg-type]
     states = request_states(reader, records)
     if output == "json":
-        print(to_json([_with_state(record, states.get(record.task_id)) for record in records]))
+        print(to_json([with_state(record, states.get(record.task_id)) for record in records]))
     elif records:
-        Console().print(task_table(records, {id: state.state for id, state in states.items()}))
+        print_tasks(records, {id: state.state for id, state in states.items()})
     else:
         error_console().print("No tasks.")
 
 
-@app.command()
-def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
-    """Show one task: its steps with status, attempts, times and errors."""
-    reader = FileReader(_settings(data).data)
-    stored = reader.find_task(task_id)
-    if stored is None:
-        raise NotFound(what="task", name=task_id)
-    record = stored.record
-    parts = [stored, *reader.subtasks(task_id)]
-    rows = [row for part in parts for row in step_rows(part.record, part.definition, part.bodies)]
-    state = request_state(stored)
-    if output == "json":
-        print(to_json(_with_state(record, state) | {"steps": [row.to_json() for row in rows]}))
-        return
-    tree = StepTree(f"[bold]{record.workflow}[/] {record.task_id} {record.status}")
-    for row in rows:
-        tree.put(row)
-    console = Console(highlight=False)
-    console.print(tree.render(record.finished_at or max((row.opened_at for row in rows), default=0.0)))
-    _print_facts(console, record, state)
-
-
-dead.command("show")(show)
-
-
-def _with_state(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
-    """The record as JSON; of a request with `request`: {"state", "updated_at"}."""
-    return record.to_json() | ({} if state is None else {"request": state.to_json()})
-
-
-def _print_facts(console: Console, record: TaskRecord, state: RequestState | None) -> None:
-    console.print(f"accepted {local_time(record.accepted_at)}, user {record.user}, priority {record.priority}")
-    if state is not None and record.finished_at is None:
-        console.print(f"request {state.state} since {local_time(state.updated_at)}")
-    if record.finished_at is not None:
-        took = seconds(record.finished_at - record.accepted_at)
-        console.print(f"{record.status} {local_time(record.finished_at)}, after {took}")
-    _print_degraded(console, record)
-    if record.failure is not None:
-        failure = record.failure
-        console.print(f"{failure.kind or failure.code} in '{failure.step}': {failure.message}", markup=False)
-        if failure.traceback:
-            console.print(failure.traceback, markup=False, style="dim")
-
-
-def _print_degraded(console: Console, record: TaskRecord) -> None:
-    for what, why in record.degraded.items():
-        console.print(f"degraded, without {what}: {lack(why)}", markup=False)
-
-
-@app.command()
-def watch(
-    task_id: TaskId,
-    data: Data = None,
-    timeout: Timeout = None,
-    output: Output = "table",
-    from_offset: Annotated[int, typer.Option("--from", min=0, help="Offset of the first event to tell.")] = 0,
-) -> None:
-    """Follow a task live until it ends, and print its result."""
-    settings = _settings(data)
-    stored = FileReader(settings.data).find_task(task_id)
-    if stored is None:
-        raise NotFound(what="task", name=task_id)
-    if stored.record.status in OPEN and running_cluster(settings.data) is None:
-        reason = f"task {task_id} is {stored.record.status}, but no cluster is running: `podium up` resumes it"
-        raise EngineClosed(reason=reason)
-    if stored.record.status in TERMINAL:
-        _print_result(_stored_result(stored.record), output)
-        return
-    with _engine(data) as engine:
-        task = engine.task(task_id)
-        try:
-            follow(task, stored.record.workflow, timeout, False, from_offset)
-            result = task.result(timeout_s=timeout)
-        except KeyboardInterrupt:
-            _detached(task, engine)
-            raise typer.Exit(130) from None
-        _print_degraded(error_console(), task.record)
-    _print_result(result, output)
-
-
-def _stored_result(record: TaskRecord) -> Any:
-    if record.failure is not None and record.status == "failed":
-        raise TaskFailed(task_id=record.task_id, workflow=record.workflow, failure=record.failure.to_wire())
-    if record.status == "cancelled":
-        raise TaskCancelled(task_id=record.task_id, workflow=record.workflow)
-    return record.result
-
-
-@app.command()
-def cancel(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
-    """Cancel a task. One that has ended stays as it is."""
-    stored = FileReader(_settings(data).data).find_task(task_id)
-    if stored is None:
-        raise NotFound(what="task", name=task_id)
-    after: str = stored.record.status
-    if after in OPEN:
-        with _engine(data) as engine:
-            after = engine.task(task_id).cancel()
-    else:
-        error_console().print(f"task {task_id} has already ended: {after}")
-    print(to_json({"task_id": task_id, "status": after}) if output == "json" else after)
+app.command()(show)
+app.command()(watch)
+app.command()(cancel)
 
 
 @app.command()
@@ -285,7 +196,7 @@ def validate(source: Source, output: Output = "table") -> None:
     if output == "json":
         print(to_json({"name": workflow.name, "version": workflow.version, "hash": workflow.hash}))
     else:
-        print(f"{workflow.name} version {workflow.version}: ok (hash {workflow.hash[:12]})")
+        print(one_line(f"{workflow.name} version {workflow.version}: ok (hash {workflow.hash[:12]})"))
 
 
 @app.command()
@@ -297,7 +208,7 @@ def schema() -> None:
 @app.command()
 def up(data: Data = None, limits: Limits = None, output: Output = "table") -> None:
     """Start a lasting local cluster for the data directory; open tasks resume."""
-    settings = _settings(data, limits=limits)
+    settings = settings_of(data, limits=limits)
     facts = daemon.start(settings)
     if output == "json":
         print(to_json(facts))
@@ -307,54 +218,50 @@ def up(data: Data = None, limits: Limits = None, output: Output = "table") -> No
 @app.command()
 def down(data: Data = None, output: Output = "table") -> None:
     """End the lasting cluster in order; open tasks stay durable."""
-    ended = daemon.stop(_settings(data).data)
+    ended = daemon.stop(settings_of(data).data)
     if output == "json":
         print(to_json({"ended": ended}))
     error_console().print("Ended. Open tasks are kept." if ended else "No cluster is running.")
 
 
-def _settings(data: Path | None, user: str | None = None, limits: str | None = None) -> Settings:
-    parsed = parse_limits(limits, "option --limits") if limits else None
-    return load_settings(data=data, user=user, limits=parsed, source="cli")
-
-
-def _engine(data: Path | None, user: str | None = None, limits: str | None = None, in_process: bool = False) -> Engine:
-    parsed = parse_limits(limits, "option --limits") if limits else None
-    return connect(data=data, user=user, limits=parsed, source="cli", cluster="inprocess" if in_process else None)
-
-
-def _print_result(result: Any, output: str) -> None:
-    if output == "table" and isinstance(result, str):
-        print(result)
-    else:
-        print(to_json(result))
-
-
-def _detached(task: Task, engine: Engine) -> None:
-    note = error_console()
-    if engine.joined:
-        note.print(f"\nDetached. The task goes on; to follow it:\n  podium watch {task.id}")
-    else:
-        note.print(
-            f"\nInterrupted. The task is saved. To resume it and to follow it:\n  podium up\n  podium watch {task.id}"
-        )
-
-
 def main() -> None:
     """Entry point: errors become one line on standard error and an exit code."""
-    sys.exit(_guarded(lambda: app(standalone_mode=True)))
+    sys.exit(_guarded(_run))
 
 
-def _guarded(command: Callable[[], Any]) -> int:
+def _run() -> int:
+    """Parse and run, and show what the parser finds wrong; its errors quote what was typed, and names of files."""
     try:
-        command()
+        return int(app(standalone_mode=False) or 0)
+    except typer.Abort:
+        error_console().print("Aborted.")
+        return 1
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # who read it has had enough
+        return 1
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        wrong: Any = error  # a ClickException, whose module depends on the version of typer
+        said = one_line(wrong.format_message())
+        wrong.format_message = lambda: said
+        rich_format_error(wrong)
+        return int(wrong.exit_code)
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    try:
+        return command()
     except KeyboardInterrupt:
         return 130
     except PodiumError as error:
-        error_console().print(f"[red]{type(error).__name__}:[/] ", end="")
-        error_console().print(str(error), markup=False)
+        error_console().print(styled((f"{type(error).__name__}:", "red"), f" {error}"))
         return exit_code(error)
-    return 0
+    except Exception:
+        error_console().print(traceback.format_exc().rstrip())
+        return 1
 
 
 def exit_code(error: PodiumError) -> int:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from ...protocols.printable import one_line
 from ...protocols.recovery import Category
 from ..client import connect
 from ..config import load_settings
 from ..dead import DeadLetter, dead_letters
+from ..store.ids import whole_id
 from ..store.reading import FileReader
 from .options import Data, Output
-from .view import error_console, local_time, to_json
+from .terminal import Terminal, error_console, styled, to_json
+from .view import local_time
 
 dead = typer.Typer(
     help="Failed tasks and parked steps: list them, drive them again, or drop them.", no_args_is_help=True
@@ -87,12 +88,15 @@ def _chosen(
 ) -> list[str]:
     if bool(ids) == every:
         raise typer.BadParameter("give either ids or --all", param_hint="ID...")
-    return ids or [letter.id for letter in _letters(data, workflow, user, category, None)]
+    if ids:
+        place = load_settings(data=data, source="cli").data
+        return [whole_id(place, typed) for typed in ids]
+    return [letter.id for letter in _letters(data, workflow, user, category, None)]
 
 
 def _print(letters: list[DeadLetter]) -> None:
     """Two lines for each: which, and why."""
-    console = Console(highlight=False)
+    console = Terminal()
     width = max(len(letter.id) for letter in letters)
     flow = max(len(letter.record.workflow) for letter in letters)
     for letter in letters:
@@ -100,5 +104,5 @@ def _print(letters: list[DeadLetter]) -> None:
         since = local_time(record.finished_at or record.accepted_at)
         head = f"{letter.id:<{width}}  {record.workflow:<{flow}}  {record.status:<6}  {letter.category:<10}  {since}"
         why = f"{failure.step}: {failure.message}".partition("\n")[0]
-        console.print(head, markup=False, soft_wrap=True)
-        console.print(Text(f"  {why}", style="dim"), no_wrap=True, overflow="ellipsis")
+        console.print(one_line(head), soft_wrap=True)
+        console.print(styled((f"  {why}", "dim")), no_wrap=True, overflow="ellipsis")

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from ..config import load_settings
 from ..doctor import Finding, examine
 from ..repair import repair
-from .view import to_json
+from .terminal import Terminal, styled, to_json
 
-_MARKS = {"problem": "[red]✗ problem[/]", "warning": "[yellow]! warning[/]", "ok": "[green]✓ ok[/]"}
+_MARKS = {"problem": ("✗ problem", "red"), "warning": ("! warning", "yellow"), "ok": ("✓ ok", "green")}
 _ORDER = ["problem", "warning", "ok"]
 _ALIKE = 5
 """Findings of one kind and remedy shown singly; more are counted. All are in the JSON form."""
@@ -41,7 +41,7 @@ def doctor(
     if output == "json":
         print(to_json([asdict(finding) for finding in findings]))
     else:
-        Console(highlight=False).print(findings_table(findings, place))
+        Terminal().print(findings_table(findings, place))
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
 
@@ -56,12 +56,13 @@ def findings_table(findings: list[Finding], data: Path) -> RenderableType:
         table.add_column(no_wrap=True, width=10)
         table.add_column(no_wrap=True, width=9)
         table.add_column(overflow="fold")
-        mark = "[cyan]↻ done[/]" if finding.repaired and finding.level == "ok" else _MARKS[finding.level]
-        what = f"[bold]{escape(_short(finding.place, data))}[/]: {escape(finding.what)}"
-        table.add_row(mark, finding.check, what + (f" [dim](and {more} more like it: -o json)[/]" if more else ""))
+        mark = ("↻ done", "cyan") if finding.repaired and finding.level == "ok" else _MARKS[finding.level]
+        also = f" (and {more} more like it: -o json)" if more else ""
+        what = styled((_short(finding.place, data), "bold"), f": {finding.what}", (also, "dim"))
+        table.add_row(styled(mark), finding.check, what)
         parts.append(table)
         if finding.remedy not in ("", below) and finding.level != "ok":
-            parts.append(Padding(f"[dim]→[/] {escape(finding.remedy)}", (0, 0, 0, 22)))
+            parts.append(Padding(styled(("→ ", "dim"), finding.remedy), (0, 0, 0, 22)))
     return Group(*parts, _verdict(findings))
 
 
@@ -89,10 +90,10 @@ def _short(place: str, data: Path) -> str:
     return inside if inside != place else place
 
 
-def _verdict(findings: list[Finding]) -> str:
+def _verdict(findings: list[Finding]) -> Text:
     count = {level: sum(finding.level == level for finding in findings) for level in _ORDER}
     problems, warnings = count["problem"], count["warning"]
     if not problems and not warnings:
-        return "[green]All is well.[/]"
+        return styled(("All is well.", "green"))
     said = [f"{number} {word}{'s' if number > 1 else ''}" for word, number in count.items() if number and word != "ok"]
-    return f"[red]{', '.join(said)}.[/]" if problems else f"[yellow]{', '.join(said)}.[/]"
+    return styled((f"{', '.join(said)}.", "red" if problems else "yellow"))

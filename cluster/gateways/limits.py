@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ...protocols.limits import Amount
+from ...protocols.printable import one_line
 from ..client import connect
 from ..config import load_settings, parse_limits
 from .options import Data, Output, is_running, need_running
-from .view import to_json
+from .terminal import Terminal, to_json
 
 limits = typer.Typer(help="Show the limits and their use; `podium limits set llm=3` changes them.")
 
@@ -52,7 +52,7 @@ def _print(uses: dict[str, Any], output: str) -> None:
     if output == "json":
         print(to_json(uses))
         return
-    Console(highlight=False).print(use_table(uses))
+    Terminal().print(use_table(uses))
 
 
 def use_table(uses: dict[str, Any]) -> Table:
@@ -61,5 +61,5 @@ def use_table(uses: dict[str, Any]) -> Table:
         numbers = ["" if use[key] is None else str(use[key]) for key in ("held", "waiting")]
         now = f" (now {use['now']})" if "now" in use else f" ({use['left']} left)" if "left" in use else ""
         amount = "not set" if use["limit"] is None else f"{use['limit']}{now}"
-        table.add_row(name, amount, *numbers)
+        table.add_row(one_line(name), amount, *numbers)
     return table

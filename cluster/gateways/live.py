@@ -12,7 +12,8 @@ from ...protocols.errors import PodiumError, WaitTimedOut
 from ...protocols.outcomes import TaskEvent
 from ..client import Task
 from . import interrupts
-from .view import StepTree, error_console, event_line
+from .terminal import error_console, styled
+from .view import StepTree, event_line
 
 REFRESH_HZ = 4
 
@@ -28,9 +29,9 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool, from_of
     if quiet:
         return
     console = error_console()
-    tree = StepTree(f"[bold]{title}[/] [dim]{task.id}[/]")
+    tree = StepTree(styled((title, "bold"), " ", (task.id, "dim")))
     if not console.is_terminal:
-        listener = Listener(task, from_offset, lambda event: console.print(event_line(event), markup=False))
+        listener = Listener(task, from_offset, lambda event: console.print(event_line(event)))
         listener.start()
         listener.wait(timeout_s, lambda: None)
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ...protocols.printable import one_line
 from ...supervisors.shards import workflow_of
 from ...supervisors.tally import BOUNDS_S
 
@@ -95,5 +96,5 @@ def _buckets(labels: dict[str, str], histogram: dict[str, Any]) -> list[Sample]:
 def _labels(labels: dict[str, str]) -> str:
     if not labels:
         return ""
-    escaped = {k: v.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") for k, v in labels.items()}
+    escaped = {k: one_line(v).replace("\\", r"\\").replace('"', r"\"") for k, v in labels.items()}
     return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ...protocols.errors import InvalidInput
+from ...protocols.printable import one_line
 from ..client_async import connect_async
 from ..config import load_settings
 from ..loading import load_workflow
 from ..tokens import Tokens
 from .options import Data, Output, is_running
-from .view import error_console, local_time, to_json
+from .terminal import Terminal, error_console, to_json
+from .view import local_time
 
 token = typer.Typer(no_args_is_help=True, help="Tokens of those who call over HTTP.")
 
@@ -80,8 +81,10 @@ def list_tokens(data: Data = None, output: Output = "table") -> None:
         return
     table = Table("id", "user", "scope", "priority up to", "created", box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(row["id"], row["user"], row["scope"], str(row["max_priority"]), local_time(row["created_at"]))
-    Console(highlight=False).print(table)
+        table.add_row(
+            row["id"], one_line(row["user"]), row["scope"], str(row["max_priority"]), local_time(row["created_at"])
+        )
+    Terminal().print(table)
 
 
 @token.command()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from ...protocols.printable import one_line
 from ..client import connect
 from ..cluster_file import running_cluster
 from ..config import load_settings
 from .limits import use_table
 from .options import Data, Output
+from .terminal import Terminal, to_json
 from .top import warnings
-from .view import to_json
 
 
 def status(data: Data = None, output: Output = "table") -> None:
@@ -30,12 +29,12 @@ def status(data: Data = None, output: Output = "table") -> None:
         facts = {name: {"value": v, "source": settings.sources.get(name, "default")} for name, v in values.items()}
         print(to_json({"settings": facts, "cluster": cluster, "running": running}))
         return
-    console = Console(highlight=False)
+    console = Terminal()
     table = Table("setting", "value", "from", box=None, pad_edge=False, header_style="bold")
     for name, value in values.items():
         table.add_row(
             name,
-            json.dumps(value) if isinstance(value, dict) else str(value),
+            one_line(to_json(value, indent=None) if isinstance(value, dict) else str(value)),
             settings.sources.get(name, "default"),
         )
     console.print(table)
@@ -43,7 +42,7 @@ def status(data: Data = None, output: Output = "table") -> None:
     _print_running(console, cluster, running)
 
 
-def _print_running(console: Console, cluster: dict[str, Any] | None, running: dict[str, Any] | None) -> None:
+def _print_running(console: Terminal, cluster: dict[str, Any] | None, running: dict[str, Any] | None) -> None:
     if cluster is None:
         console.print("No cluster is running.")
         return
@@ -58,6 +57,6 @@ def _print_running(console: Console, cluster: dict[str, Any] | None, running: di
         hosts = f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else ""
         blocked = "; ".join(p["blocked"] for p in pools if p["blocked"])
         state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
-        workflows.add_row(name, state, str(facts.get("open", "")), hosts)
+        workflows.add_row(one_line(name), one_line(state), str(facts.get("open", "")), hosts)
     console.print(workflows)
     console.print(use_table(running["quotas"]))

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ...protocols.json_forms import to_json
+from ...protocols.printable import one_line
 from ...supervisors.gate import SHOW_USERS
 from ...supervisors.tally import quantile_s
 from ..client import connect
@@ -22,6 +22,7 @@ from .breakers import breaker_table
 from .limits import use_table
 from .metrics import exposition
 from .options import Data, Output, need_running
+from .terminal import Terminal, styled, to_json
 
 Every = Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")]
 Times = Annotated[int | None, typer.Option("-n", "--times", min=1, help="Looks before it ends; without, for ever.")]
@@ -32,7 +33,7 @@ def top(data: Data = None, every: Every = 2.0, times: Times = None, output: Outp
     try:
         if output == "json":
             for status in _looks(data, every, times):
-                print(to_json(status), flush=True)
+                print(to_json(status, indent=None), flush=True)
         else:
             _show(_looks(data, every, times))
     except KeyboardInterrupt:
@@ -57,7 +58,7 @@ def _looks(data: Path | None, every_s: float, times: int | None) -> Iterator[dic
 
 
 def _show(looks: Iterator[dict[str, Any]]) -> None:
-    console = Console(highlight=False)
+    console = Terminal()
     before: dict[str, Any] | None = None
     with Live(console=console, auto_refresh=False) as live:
         for status in looks:
@@ -76,11 +77,11 @@ def picture(status: dict[str, Any], before: dict[str, Any] | None) -> Group:
 
 def warnings(status: dict[str, Any]) -> list[Text]:
     """What somebody should look at: limits that are lowered, and alerts."""
-    lines = [Text(f"alert '{each['name']}': {each['rule']}", style="bold red") for each in status["alerts"]]
+    lines = [styled((f"alert '{each['name']}': {each['rule']}", "bold red")) for each in status["alerts"]]
     throttle = status["throttle"]
     if throttle["factor"] < 1:
         reason = throttle["changes"][-1]["reason"]
-        lines.append(Text(f"limits are at {throttle['factor']:.0%}: {reason}", style="yellow"))
+        lines.append(styled((f"limits are at {throttle['factor']:.0%}: {reason}", "yellow")))
     return lines
 
 
@@ -93,7 +94,7 @@ def _users(status: dict[str, Any]) -> list[Table]:
         return []
     table = Table("user", "open", box=None, pad_edge=False, header_style="bold")
     for user, count in open_tasks.most_common(SHOW_USERS):
-        table.add_row(user, str(count))
+        table.add_row(one_line(user), str(count))
     return [table]
 
 
@@ -119,7 +120,7 @@ def _workflows(status: dict[str, Any], before: dict[str, Any] | None) -> Table:
         row.append(f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else "")
         row += [_per_s(name, status, before), *_quantiles(facts), _lag(facts), str(facts.get("restarts", ""))]
         reason = f": {facts['reason']}" if facts.get("reason") else ""
-        table.add_row(name, facts["state"] + reason, *row)
+        table.add_row(one_line(name), one_line(facts["state"] + reason), *row)
     return table
 
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from ...protocols.decoding import decoded
@@ -25,7 +24,8 @@ from ...protocols.requests.scorer import (
 )
 from ..asking import request_of
 from ..config import load_settings
-from .view import error_console, to_json
+from .answering import print_route
+from .terminal import Terminal, error_console, to_json
 
 
 def train_scorer(file: Path | None, out: Path, own_only: bool) -> None:
@@ -47,7 +47,7 @@ def test_scorer(file: Path | None, output: str) -> None:
         print(to_json({name: report.model_dump(mode="json") for name, report in reports.items()}))
         return
     for name, report in reports.items():
-        _print_report(Console(highlight=False), name, report)
+        _print_report(Terminal(), name, report)
 
 
 def explain_route(question: str, output: str) -> None:
@@ -58,9 +58,8 @@ def explain_route(question: str, output: str) -> None:
         features = shipped_scorer().explain(request)[:8]
         print(to_json({**route.model_dump(mode="json"), "features": features}))
         return
-    console = Console(highlight=False)
-    console.print(f"[bold]{route.type}[/] ({route.decided_by}): ", end="")
-    console.print(f"{route.why}; complexity {route.complexity:.2f}", markup=False)
+    console = Terminal()
+    print_route(console, route)
     for type, share in sorted(route.scores.items(), key=lambda each: -each[1]):
         console.print(f"  {type:<18} {share:.2f}")
 
@@ -85,7 +84,7 @@ def _example(line: str, where: str) -> Example:
         raise InvalidInput(problem=f"not a JSON object: {error}", path=where) from error
 
 
-def _print_report(console: Console, name: str, report: Report) -> None:
+def _print_report(console: Terminal, name: str, report: Report) -> None:
     console.print(f"{name}: {report.accuracy:.1%} of {report.examples} right")
     table = Table("is \\ taken for", *REQUEST_TYPES, "precision", "recall", box=None, pad_edge=False)
     for actual in REQUEST_TYPES:

@@ -7,52 +7,59 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from ...protocols.json_forms import to_json as compact_json
 from ...protocols.outcomes import TaskEvent, TaskRecord
+from ...protocols.printable import one_line, printable
 from ...protocols.values import Value
 from ...supervisors.history import StepRow
+from .terminal import Terminal, styled
 
 _MARKS = {
-    "completed": "[green]✓[/]",
-    "failed": "[red]✗[/]",
-    "cancelled": "[yellow]⊘[/]",
-    "running": "[cyan]▶[/]",
-    "open": "[cyan]▶[/]",
-    "waiting": "[yellow]↻[/]",
-    "parked": "[yellow]‖[/]",
-    "pending": "[dim]·[/]",
+    "completed": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "cancelled": ("⊘", "yellow"),
+    "running": ("▶", "cyan"),
+    "open": ("▶", "cyan"),
+    "waiting": ("↻", "yellow"),
+    "parked": ("‖", "yellow"),
+    "pending": ("·", "dim"),
 }
+WIDTHS = {"workflow": 8, "user": 8, "status": 11, "accepted": 8, "took": 6}
+"""Least widths of columns of `podium ps`; workflow and user are squeezed down to these."""
 MAX_SIBLINGS = 12
 """Runs of one node shown singly; more are counted."""
 
 
-def to_json(value: Any) -> str:
-    return compact_json(value, indent=2)
-
-
-def task_table(records: list[TaskRecord], states: Mapping[str, str]) -> Table:
-    """One line per task, in 80 columns for all but long names.
+def print_tasks(records: list[TaskRecord], states: Mapping[str, str]) -> None:
+    """A table of tasks, in 80 columns for all but long names; where a terminal is too narrow, lines are wider than it:
+    an id is never cut.
 
     Args:
         states: of those that are requests, by task id.
     """
+    table = task_table(records, states)
+    least = sum((column.min_width or 0) + 2 for column in table.columns) - 2
+    Terminal(width=max(Terminal().width, least)).print(table)
+
+
+def task_table(records: list[TaskRecord], states: Mapping[str, str]) -> Table:
+    """One line per task."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     prioritised = any(record.priority for record in records)
     for title in ("task", "workflow", "status", "user", *(["prio"] if prioritised else []), "accepted", "took"):
-        squeezed = title in ("workflow", "user")
-        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=8 if squeezed else len(title))
+        whole = max(len(record.task_id) for record in records) if title == "task" and records else WIDTHS.get(title, 4)
+        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=whole)
     for record in records:
         state = states.get(record.task_id, record.status)
-        mark = f"{_MARKS[record.status]} {state if record.status == 'running' else record.status}"
+        shown = state if record.status == "running" else record.status
+        mark = styled(_MARKS[record.status], f" {shown}")
         took = seconds(record.finished_at - record.accepted_at) if record.finished_at else ""
         priority = [str(record.priority)] if prioritised else []
-        who = (record.task_id, record.workflow, mark, escape(record.user))
+        who = (record.task_id, one_line(record.workflow), mark, one_line(record.user))
         table.add_row(*who, *priority, local_time(record.accepted_at), took)
     return table
 
@@ -72,7 +79,7 @@ def seconds(duration_s: float) -> str:
 class StepTree:
     """The steps of one task by path, fed with events or with stored rows."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: Text) -> None:
         self._title = title
         self._rows: dict[str, StepRow] = {}
         self.notes: list[str] = []
@@ -110,7 +117,7 @@ class StepTree:
             else:
                 for row in rows:
                     branches[row.path] = parent.add(_line(row, now))
-        notes = Text("\n".join(self.notes), style="dim", overflow="ellipsis", no_wrap=True)
+        notes = Text("\n".join(map(printable, self.notes)), style="dim", overflow="ellipsis", no_wrap=True)
         return Group(tree, notes) if self.notes else tree
 
     def _branch(self, tree: Tree, branches: dict[str, Tree], path: str) -> Tree:
@@ -118,7 +125,7 @@ class StepTree:
             return tree
         if path not in branches:
             parent = self._branch(tree, branches, _parent(path))
-            branches[path] = parent.add(f"[bold]{escape(_name(path))}[/]")
+            branches[path] = parent.add(styled((_name(path), "bold")))
         return branches[path]
 
 
@@ -147,20 +154,20 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _summary(group: str, rows: list[StepRow]) -> str:
+def _summary(group: str, rows: list[StepRow]) -> Text:
     done = sum(row.status == "completed" for row in rows)
     failed = sum(row.status == "failed" for row in rows)
-    trouble = f", [red]{failed} failed[/]" if failed else ""
-    return f"{escape(_name(group))} [dim]× {len(rows)}:[/] {done} done{trouble}"
+    trouble = f", {failed} failed" if failed else ""
+    return styled(_name(group), (f" × {len(rows)}:", "dim"), f" {done} done", (trouble, "red"))
 
 
-def _line(row: StepRow, now: float) -> str:
+def _line(row: StepRow, now: float) -> Text:
     took = seconds(max(0.0, (row.ended_at or now) - row.opened_at))
-    attempt = f" [dim]attempt {row.attempt}[/]" if row.attempt > 1 else ""
+    attempt = f" attempt {row.attempt}" if row.attempt > 1 else ""
     problem = ""
     if row.failure is not None and row.status != "completed":
-        problem = f" [red]{escape(row.failure.kind or row.failure.code)}: {escape(_short(row.failure.message))}[/]"
-    return f"{_MARKS[row.status]} {escape(_name(row.path))} [dim]{took}[/]{attempt}{problem}"
+        problem = f" {row.failure.kind or row.failure.code}: {_short(row.failure.message)}"
+    return styled(_MARKS[row.status], f" {_name(row.path)} ", (took, "dim"), (attempt, "dim"), (problem, "red"))
 
 
 def _short(text: str) -> str:
@@ -179,14 +186,21 @@ def event_line(event: TaskEvent) -> str:
     if event.kind in ("failed", "retrying"):
         failure = event.value.get("failure", event.value)
         said = f": {failure['kind'] or failure['code']}: {_short(failure['message'])}"
-    return f"{at} {event.kind}{place}{attempt}{said}"
+    return one_line(f"{at} {event.kind}{place}{attempt}{said}")
+
+
+def why_wrong(event: TaskEvent) -> str:
+    """Why an attempt of a step did not do, and when the next one came."""
+    value: Any = event.value if isinstance(event.value, dict) else {}
+    failure = value.get("failure", value)
+    said = f": {failure['kind'] or failure['code']}: {_short(failure['message'])}" if failure else ""
+    again = f"; again {local_time(value['retry_at'])}" if value.get("retry_at") is not None else ""
+    note = f" ({failure['note']})" if failure and failure.get("note") else ""
+    ended = {"timed_out": "timed out", "lost": "was lost with its host"}.get(event.kind, "failed")
+    return f"{event.step}: attempt {event.attempt} {ended} {local_time(event.at)}{said}{again}{note}"
 
 
 def lack(why: dict[str, Any]) -> str:
     """Why something is missing in a result."""
     error = why["error"]
-    return f"{why['step']}: {error['kind'] or error['code']}: {_short(error['message'])}"
-
-
-def error_console() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    return one_line(f"{why['step']}: {error['kind'] or error['code']}: {_short(error['message'])}")

@@ -56,6 +56,10 @@ def inventory(request: BriefRequest) -> Inventory:
     )
 
 
+NOTHING_RUNS = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "log.showSignature=false")
+"""What the configuration of a stranger's repository could have git execute is off."""
+
+
 def source_files(root: Path) -> list[Path]:
     """Every file of the tree that belongs to it, in a stable order."""
     tracked = _tracked(root) if is_git(root) else None
@@ -69,9 +73,10 @@ def is_git(root: Path) -> bool:
 
 def git(root: Path, *words: str) -> str | None:
     """What git prints, or None: no git, no repository, no history yet."""
-    command = ["git", "-c", "core.quotepath=off", "-c", "safe.directory=*", *words]
+    command = ["git", "-c", "core.quotepath=off", "-c", "safe.directory=*", *NOTHING_RUNS, *words]
+    env = os.environ | {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1"}
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, errors="replace", check=False)
     except OSError:
         return None
     return done.stdout if done.returncode == 0 else None

@@ -8,7 +8,7 @@ from .report import assemble
 from .sections import Editor, write_section
 from .structure import by_folder, in_detail, size_up
 
-LARGE = 400
+LARGE = 1000
 """Files from which a tree is summarised per folder."""
 
 brief = Workflow(

@@ -53,6 +53,8 @@ class Answer(BaseModel):
     tools: list[ToolRun] = []
     missing: dict[str, str] = {}
     """What could not be used, and why."""
+    left_out: str | None = None
+    """Files of the folder that are not in the index: secrets, too large ones, and the like. That is no lack."""
     tokens: dict[str, int] = {}
 
 
@@ -88,6 +90,7 @@ async def finish(ctx: Context, input: ToFinish) -> dict[str, Any]:
         model=model.get("model"),
         tools=runs,
         missing=missing,
+        left_out=context.left_out,
         tokens=model.get("tokens", {}),
     )
     schema = input.plan.request.answer_schema

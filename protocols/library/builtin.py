@@ -17,7 +17,11 @@ _ROOT = {"type": "string", "description": "the folder"}
 def _tool(name: str, about: str, **arguments: Mapping[str, str]) -> ToolSpec:
     required = ("root", *(each for each in arguments if each != "path" or name == "read_file"))
     return ToolSpec(
-        about=about, function=f"{_SHIPPED}:{name}", arguments={"root": _ROOT, **arguments}, required=required
+        about=about,
+        function=f"{_SHIPPED}:{name}",
+        arguments={"root": _ROOT, **arguments},
+        required=required,
+        minimum="landlock" if name == "git_log" else "limits",  # git reads what a stranger may have written
     )
 
 

@@ -22,6 +22,7 @@ from ..context import Context
 from ..protocol import Protocol, protocol
 from ..requests.grants import requests_config
 from .file_index import FileIndex, Refreshed
+from .files import Reason
 from .front import Planned, granted_folder
 from .index_database import delete, take_lock
 from .memory import Memory
@@ -38,6 +39,15 @@ OPEN_INDEXES = 16
 KEPT_INDEXES = 256
 """Folders whose indexes are on disk, in one host, beside those that are open."""
 CHARS_PER_TOKEN = 4
+SAID: Mapping[Reason, str] = {
+    "secret": "with keys or passwords",
+    "encoding": "in no known encoding",
+    "too large": "over 1 MiB",
+    "too many": "beyond the first 200,000",
+    "unreadable": "that cannot be read",
+    "name": "whose name is not UTF-8",
+}
+"""What is said of files that are left out; ignored files, binaries, tools' folders and symlinks are not worth it."""
 
 
 class Passage(BaseModel):
@@ -62,6 +72,8 @@ class Found(BaseModel):
     passages: list[Passage] = []
     missing: str | None = None
     """What was not looked at, and why."""
+    left_out: str | None = None
+    """What is not in the index on purpose, and might be missed."""
 
 
 class Assembled(BaseModel):
@@ -72,6 +84,8 @@ class Assembled(BaseModel):
     earlier: list[Turn] = []
     missing: dict[str, str] = {}
     """By source: why it is not here, or not all of it."""
+    left_out: str | None = None
+    """Files that are not in the index on purpose, and might be missed."""
 
 
 class ToFind(BaseModel):
@@ -116,9 +130,10 @@ class Files(Protocol):
         root = granted_folder(named, requests_config(ctx.config).grants_of(ctx.user), ctx.user)
         with self._index_of(ctx, root) as indexed:
             missing = indexed.refresh(ctx)
+            kept_out = indexed.left_out
             found = [] if input.task == "index" else indexed.search(question)
         passages = [Passage.model_validate(each, from_attributes=True) for each in found]
-        return Found(question=question, passages=passages, missing=missing)
+        return Found(question=question, passages=passages, missing=missing, left_out=kept_out)
 
     @contextmanager
     def _index_of(self, ctx: Context, root: str) -> Iterator[_Indexed]:
@@ -172,6 +187,8 @@ class _Indexed:
         self.users = 0
         """Calls that use it now."""
         self._fresh_at = -FRESH_S
+        self.left_out: str | None = None
+        """What the last whole refresh left out."""
         self._searches: OrderedDict[str, list[Any]] = OrderedDict()
         self._turn, self._keeping = threading.Lock(), threading.Lock()
 
@@ -190,6 +207,8 @@ class _Indexed:
                     self._searches.clear()
             if done.complete or done.locked_out:
                 self._fresh_at = time.monotonic()
+            if done.complete:
+                self.left_out = left_out(done)
             return _why_not_all(done)
         finally:
             self._turn.release()
@@ -210,6 +229,19 @@ def _why_not_all(done: Refreshed) -> str | None:
     if done.complete or done.locked_out:
         return None
     return f"time was up after {done.seen:,} files; the next request goes on from there"
+
+
+def left_out(done: Refreshed) -> str | None:
+    """What is not in the index and might have been meant to be, with some of the paths; None if there is nothing."""
+    said = [
+        f"{done.skipped[reason]:,} {SAID[reason]} ({_paths(done, reason)})" for reason in SAID if reason in done.skipped
+    ]
+    return "; ".join(said) or None
+
+
+def _paths(done: Refreshed, reason: Reason) -> str:
+    named = done.named.get(reason, ())
+    return ", ".join(named) + (", …" if len(named) < done.skipped[reason] else "")
 
 
 class Conversation(Protocol):
@@ -290,6 +322,7 @@ def assembled(plan: Planned, sources: Mapping[str, Any]) -> Assembled:
         turns=[Turn.model_validate(turn) for turn in outputs.get("conversation", {}).get("turns", [])],
         earlier=[Turn.model_validate(turn) for turn in outputs.get("earlier", {}).get("turns", [])],
         missing=missing,
+        left_out=found.left_out,
     )
     return cut_to(context, plan.request.limits.context_tokens)
 

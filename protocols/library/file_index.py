@@ -60,6 +60,8 @@ class Refreshed:
     """Files taken out because they are gone or are kept out now."""
     skipped: Mapping[Reason, int]
     """What is not indexed, by the reason; a folder that is not gone into counts once."""
+    named: Mapping[Reason, tuple[str, ...]]
+    """Some of the paths of these, the first ones."""
     took_s: float
 
 
@@ -104,9 +106,10 @@ class FileIndex:
             db = self._open()
             complete = db is not None and self._refresh(db, counts, _deadline(until))
         skipped: Mapping[Reason, int] = dict(counts.skipped)
+        named: Mapping[Reason, tuple[str, ...]] = {reason: tuple(paths) for reason, paths in counts.named.items()}
         took_s = time.monotonic() - started_at
         done = (counts.seen, counts.read, counts.indexed, counts.unchanged, counts.removed)
-        return Refreshed(complete, db is None, *done, skipped, took_s)
+        return Refreshed(complete, db is None, *done, skipped, named, took_s)
 
     def search(self, question: str, limit: int = 20) -> list[Passage]:
         """The passages that have most to do with a question, the best first; any text is a question.

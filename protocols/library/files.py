@@ -13,36 +13,37 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from .decoding import decoded, is_binary
 from .ignoring import Rules, is_ignored, lines_of, rules_above
+from .secret_files import holds_secret, looks_secret
 
 Reason: TypeAlias = Literal[
-    "ignored", "tool folder", "symlink", "special", "secret", "too large", "too many", "binary", "unreadable", "name"
+    "ignored",
+    "tool folder",
+    "symlink",
+    "special",
+    "secret",
+    "too large",
+    "too many",
+    "binary",
+    "encoding",
+    "unreadable",
+    "name",
 ]
 """Why something is not indexed.
 
 `ignored` counts an ignored folder once; `tool folder` is .git, a virtual environment and the like; `special` is a
-socket, a pipe or a device; `name` is a name that is not UTF-8.
+socket, a pipe or a device; `encoding` is a text in none that is known (decoding.py); `name` is a name that is not
+UTF-8.
 """
 
 TOOL_FOLDERS = frozenset({".git", ".hg", ".svn", "node_modules", "__pycache__", ".podium"})
 TOOL_MARKS = frozenset({"pyvenv.cfg", "cluster.lock", "ray.token"})
 """A folder with one of these is a virtual environment, or a data directory of Podium, whatever it is called."""
-SECRETS = (
-    *(".env", ".env.*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk"),
-    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".htpasswd"),
-    *("ray.token", "tokens.key", "tokens.json"),
-    *(".npmrc", ".pypirc", ".git-credentials", ".dockercfg", "credentials", "credentials.*", "secrets.*"),
-)
-"""Names of files that usually hold secrets, in lower case."""
 SECRET_FOLDERS = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker"})
-HARMLESS = ("*.example", "*.sample", "*.template", "*.pub")
-"""Names that look like secrets and are none."""
-BINARY_PROBE_BYTES = 8192
-"""A NUL within so many first bytes makes a file binary; it is also git's rule."""
 
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -63,7 +64,7 @@ class IndexLimits:
     passage_chars: int = 4_000
     """Longest passage, in characters; a longer line is cut."""
     with_secrets: bool = False
-    """Index files that look like secrets, too."""
+    """Index files that look like secrets, by their names or by what is in them, too."""
 
     def __post_init__(self) -> None:
         least = {"max_file_bytes": 1, "max_files": 1, "passage_lines": 4, "passage_chars": 200}
@@ -96,7 +97,11 @@ class Text:
 
     @property
     def is_binary(self) -> bool:
-        return b"\0" in self.content[:BINARY_PROBE_BYTES]
+        return is_binary(self.content)
+
+    def decoded(self) -> str | None:
+        """As a text, composed (NFC); None if it is none, or in no encoding that is known."""
+        return decoded(self.content)
 
 
 def walk(root: Path, limits: IndexLimits) -> Iterator[Found]:
@@ -142,12 +147,15 @@ def read_text(root: Path, path: str) -> Text | None:
         return None
 
 
-def looks_secret(name: str) -> bool:
-    """Whether a file of this name usually holds keys or passwords."""
-    name = name.lower()
-    if any(fnmatchcase(name, pattern) for pattern in HARMLESS):
-        return False
-    return any(fnmatchcase(name, pattern) for pattern in SECRETS)
+def why_kept_out(text: Text, plain: str | None, limits: IndexLimits) -> Reason | None:
+    """Why a file is left out for what is in it; None if it is not.
+
+    Args:
+        plain: the text, as `text.decoded()` gives it.
+    """
+    if plain is None:
+        return "binary" if text.is_binary else "encoding"
+    return "secret" if not limits.with_secrets and holds_secret(text.content) else None
 
 
 @contextmanager

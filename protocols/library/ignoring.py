@@ -3,7 +3,7 @@
 `pathspec` translates each pattern; which pattern wins is decided here, one path at a time, as git does it: the last
 matching line of the deepest file decides, and what lies below an ignored folder is never asked about, because the
 walk does not go there. Asking pathspec about whole paths instead gets `a/**` with `!a/keep.txt` wrong.
-A pattern that pathspec cannot read is passed over, as git does. A person's global excludes are not read.
+A line that cannot be read is passed over, as git does. A person's global excludes are not read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,23 @@ MAX_RULES_BYTES = 1_048_576
 """Of one file of rules; the rest of a longer one is not read."""
 _ANYWHERE = re.compile(r"/?(?:\*\*/)+([^/]+)")
 """`**/name`, which says no more than `name`."""
+_BRACKETS = re.compile(r"\[[!^]?\]?(?:\[:\w*:\]|\\.|[^\]\\])*\]")
+_CLASS = re.compile(r"\[:(\w*):\]")
+_CLASSES = {
+    "alpha": "a-zA-Z",
+    "digit": "0-9",
+    "alnum": "a-zA-Z0-9",
+    "upper": "A-Z",
+    "lower": "a-z",
+    "xdigit": "0-9a-fA-F",
+    "space": " \t\r\n\f\v",
+    "blank": " \t",
+    "punct": "!-.:-@\\[-`{-~",
+    "cntrl": "\x01-\x1f\x7f",
+    "print": " -~",
+    "graph": "!-~",
+}
+_RANGE = re.compile(r"(\\?[^\\\[\]])-(\\?[^\\\[\]])")
 _NAMED_GROUP = re.compile(r"\(\?P<\w+>")
 
 
@@ -144,9 +161,20 @@ def _regex(pattern: str) -> re.Pattern[str] | None:
     if pattern[0] in "#!":  # the sign of the line is off already
         pattern = f"\\{pattern}"
     try:
-        return GitIgnoreSpecPattern(pattern).regex
-    except ValueError:
+        pattern = _BRACKETS.sub(lambda found: _CLASS.sub(lambda name: _CLASSES[name[1]], found[0]), pattern)
+    except KeyError:  # a class that there is not: git takes such a line for one that matches nothing
         return None
+    for readable in (pattern, _BRACKETS.sub(_forward, pattern)):
+        try:
+            return GitIgnoreSpecPattern(readable).regex
+        except (ValueError, re.error, OverflowError, RecursionError):
+            continue
+    return None
+
+
+def _forward(brackets: re.Match[str]) -> str:
+    """Of a range the wrong way round git takes the first letter: `[a-Z]` is `[a]`."""
+    return _RANGE.sub(lambda found: found[0] if found[1][-1] <= found[2][-1] else found[1], brackets[0])
 
 
 def _without_trailing_spaces(line: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .words import TOKENIZER
 
-FORMAT = 1
+FORMAT = 2
 """Goes up with each change of the tables or of how texts are cut."""
 APPLICATION = 0x506F4649
 """Marks the file as ours ("PoFI"), so that no other SQLite file is ever deleted."""

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-from .files import Found, IndexLimits, Reason, Text, read_text, walk
+from .files import Found, IndexLimits, Reason, Text, read_text, walk, why_kept_out
 from .index_database import PASSAGES_PER_FILE
 from .passages import cut
-from .words import spelled_out
+from .words import spelled_out, unspaced_of
 
 COMMIT_EVERY = 500
 """Files changed between two commits."""
 RACY_NS = 50_000_000
 """A file that changed so shortly before it was read may change again within one tick of the file system's clock, and
 its time would not tell. So its time is not noted, and the next pass reads it again."""
+NAMED = 3
+"""Paths by which what is skipped for one reason is named; all of it is counted."""
 _UNKNOWN_NS = -1
 
 
@@ -38,6 +41,13 @@ class Counts:
     unchanged: int = 0
     removed: int = 0
     skipped: Counter[Reason] = field(default_factory=Counter)
+    named: dict[Reason, list[str]] = field(default_factory=dict)
+
+    def skip(self, path: str, reason: Reason) -> None:
+        self.skipped[reason] += 1
+        named = self.named.setdefault(reason, [])
+        if len(named) < NAMED and path not in named:
+            named.append(path)
 
 
 class Pass:
@@ -77,50 +87,51 @@ class Pass:
 
     def _look_at(self, found: Found, counts: Counts) -> None:
         if found.skipped is not None:
-            counts.skipped[found.skipped] += 1
+            counts.skip(found.path, found.skipped)
             return
         counts.seen += 1
         query = "SELECT id, size_bytes, mtime_ns, hash, skipped FROM files WHERE path = ?"
         row = self._db.execute(query, (found.path,)).fetchone()
         if row is not None and (row[1], row[2]) == (found.size_bytes, found.mtime_ns):
-            self._keep(row[0], row[4], counts)
+            self._keep(found.path, row[0], row[4], counts)
         else:
             self._read(found.path, row, counts)
 
-    def _keep(self, file: int, skipped: Reason | None, counts: Counts) -> None:
+    def _keep(self, path: str, file: int, skipped: Reason | None, counts: Counts) -> None:
         self._present.add(file)
         if skipped is None:
             counts.unchanged += 1
         else:
-            counts.skipped[skipped] += 1
+            counts.skip(path, skipped)
 
     def _read(self, path: str, row: tuple[int, int, int, bytes, Reason | None] | None, counts: Counts) -> None:
         text = read_text(self._root, path)
         if text is None or text.size_bytes > self._limits.max_file_bytes:  # gone, or grown since it was listed
-            counts.skipped["unreadable" if text is None else "too large"] += 1
+            counts.skip(path, "unreadable" if text is None else "too large")
             return
         counts.read += 1
         digest = blake2b(text.content, digest_size=16).digest()
         stamp = (text.size_bytes, _time_to_note(text.mtime_ns), digest)
         if row is not None and row[3] == digest:
             self._db.execute("UPDATE files SET size_bytes = ?, mtime_ns = ?, hash = ? WHERE id = ?", (*stamp, row[0]))
-            self._keep(row[0], row[4], counts)
+            self._keep(path, row[0], row[4], counts)
             return
         self._forget([] if row is None else [row[0]])
         self._index(path, text, stamp, counts)
 
     def _index(self, path: str, text: Text, stamp: tuple[int, int, bytes], counts: Counts) -> None:
-        skipped: Reason | None = "binary" if text.is_binary else None
+        plain = text.decoded()
+        skipped = why_kept_out(text, plain, self._limits)
         insert = "INSERT INTO files (path, size_bytes, mtime_ns, hash, skipped) VALUES (?, ?, ?, ?, ?)"
         file = self._db.execute(insert, (path, *stamp, skipped)).lastrowid or 0
         self._present.add(file)
-        if skipped is not None:
-            counts.skipped[skipped] += 1
+        if skipped is not None or plain is None:
+            counts.skip(path, skipped or "binary")
             return
         counts.indexed += 1
         self._db.executemany(
             "INSERT INTO passages (rowid, path, titles, text, parts, line, end_line) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            _rows(file, path, text.content.decode(errors="replace"), self._limits),
+            _rows(file, path, plain, self._limits),
         )
 
     def _remove_absent(self, counts: Counts, is_over: Callable[[], bool]) -> bool:
@@ -140,10 +151,12 @@ class Pass:
 
 
 def _rows(file: int, path: str, text: str, limits: IndexLimits) -> Iterable[tuple[int, str, str, str, str, int, int]]:
-    names = f"{path} {spelled_out(path)}"
+    composed = path if path.isascii() else unicodedata.normalize("NFC", path)
+    names = f"{composed} {spelled_out(composed)}"
     for number, piece in enumerate(cut(path, text, limits)[:PASSAGES_PER_FILE]):
         row = file * PASSAGES_PER_FILE + number
-        yield row, names, piece.titles, piece.text, spelled_out(piece.text), piece.line, piece.end_line
+        titles = piece.titles if piece.titles.isascii() else " ".join((piece.titles, *unspaced_of(piece.titles)))
+        yield row, names, titles, piece.text, spelled_out(piece.text), piece.line, piece.end_line
 
 
 def _time_to_note(mtime_ns: int) -> int:

@@ -13,23 +13,25 @@ import hashlib
 import os
 import sqlite3
 import threading
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from .words import TOKENIZER, match_of
+from .words import TOKENIZER, match_of, spelled_out
 
-FORMAT = 1
+FORMAT = 2
 DAY_S = 86_400.0
 BUSY_WAIT_S = 10.0
 """How long a call waits for another process that writes."""
 
+_WORDS = f"CREATE VIRTUAL TABLE words USING fts5(owner, question, answer, tokenize = '{TOKENIZER}')"
 _TABLES = (
     """CREATE TABLE turns (
         id INTEGER PRIMARY KEY, user TEXT NOT NULL, session TEXT NOT NULL, turn_id TEXT NOT NULL,
         question TEXT NOT NULL, answer TEXT NOT NULL, at REAL NOT NULL, UNIQUE (user, session, turn_id))""",
     "CREATE INDEX turns_by_session ON turns (user, session, at)",
     "CREATE INDEX turns_by_age ON turns (at)",
-    f"CREATE VIRTUAL TABLE words USING fts5(owner, question, answer, tokenize = '{TOKENIZER}')",
+    _WORDS,
     "CREATE TRIGGER turn_is_forgotten AFTER DELETE ON turns BEGIN DELETE FROM words WHERE rowid = old.id; END",
 )
 _TURN = "turns.turn_id, turns.question, turns.answer, turns.at"
@@ -87,9 +89,7 @@ class Memory:
                 (user, session, turn_id, _sound(question), _sound(answer), at),
             )
             if added.rowcount:
-                owners = f"{_owner(user, session)} {_owner(user, None)}"
-                row = (added.lastrowid, owners, _sound(question), _sound(answer))
-                self._db.execute("INSERT INTO words (rowid, owner, question, answer) VALUES (?, ?, ?, ?)", row)
+                _index(self._db, added.lastrowid or 0, user, session, _sound(question), _sound(answer))
             self._prune(user, session, at)
 
     def recent(self, user: str, session: str, limit: int) -> list[Turn]:
@@ -161,8 +161,29 @@ def _check_format(db: sqlite3.Connection, database: Path) -> None:
         for table in _TABLES:
             db.execute(table)
         db.execute(f"PRAGMA user_version={FORMAT}")
+    elif version == 1 and {"turns", "words"} <= tables:
+        _index_anew(db)
     elif version != FORMAT or not {"turns", "words"} <= tables:
         raise ValueError(f"{database} is no memory of format {FORMAT}: its format is {version}")
+
+
+def _index_anew(db: sqlite3.Connection) -> None:
+    """From format 1, which did not find what is written without spaces: the turns stay, their words are made anew."""
+    db.execute("DROP TABLE words")
+    db.execute(_WORDS)
+    for turn in db.execute("SELECT id, user, session, question, answer FROM turns").fetchall():
+        _index(db, *turn)
+    db.execute(f"PRAGMA user_version={FORMAT}")
+
+
+def _index(db: sqlite3.Connection, row: int, user: str, session: str, question: str, answer: str) -> None:
+    owners = f"{_owner(user, session)} {_owner(user, None)}"
+    texts = (f"{text} {spelled_out(text)}" for text in (_composed(question), _composed(answer)))
+    db.execute("INSERT INTO words (rowid, owner, question, answer) VALUES (?, ?, ?, ?)", (row, owners, *texts))
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _owner(user: str, session: str | None) -> str:

@@ -17,6 +17,7 @@ from ..requests.grants import ModelSettings, ToolSpec
 from .answer import context_of
 from .context import Assembled
 from .front import Planned
+from .quoting import clipped
 
 SYSTEM = (
     "You answer the user's request. Use the material if it helps, and name the places you rely on as path:line. "
@@ -139,7 +140,7 @@ def is_last_turn(input: ToAnswer) -> bool:
 def said_by_tools(input: ToAnswer) -> list[tuple[str, str]]:
     """Name and text of the tools that ran."""
     outputs = [outcome["output"] for outcome in input.results if outcome.get("output")]
-    return [(str(output["tool"]), str(output["text"])[:MAX_RESULT_CHARS]) for output in outputs]
+    return [(str(output["tool"]), clipped(str(output["text"]), MAX_RESULT_CHARS)) for output in outputs]
 
 
 def failed_tools(input: ToAnswer) -> dict[str, str]:
@@ -279,4 +280,4 @@ def _result(outcome: Mapping[str, Any]) -> str:
     output, error = outcome.get("output"), outcome.get("error") or {}
     if not output:
         return f"failed: {error.get('message') or 'it gave no result'}"
-    return str(output["text"])[:MAX_RESULT_CHARS] or "(nothing)"
+    return clipped(str(output["text"]), MAX_RESULT_CHARS) or "(nothing)"

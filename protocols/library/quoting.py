@@ -101,5 +101,10 @@ def _quoted(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    clean = re.sub(r"`{3,}", "'''", text.rstrip())
-    return clean if len(clean) <= TOOL_CHARS else f"{clean[:TOOL_CHARS]}\n({len(clean) - TOOL_CHARS:,} characters more)"
+    return clipped(re.sub(r"`{3,}", "'''", text.rstrip()), TOOL_CHARS)
+
+
+def clipped(text: str, limit_chars: int) -> str:
+    """The beginning of a text, and how much is left out."""
+    more = len(text) - limit_chars
+    return text if more <= 0 else f"{text[:limit_chars]}\n({more:,} characters more)"

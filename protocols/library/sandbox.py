@@ -9,11 +9,16 @@ each with what comes before it:
     process     that. It may do all that Podium's user may.
     limits      processor time, memory, size of files, number of processes. No capabilities: of root, only the
                 ownership of root's files is left, and setuid programs gain nothing.
-    landlock    reading and writing outside the box's folders; any socket, if `network` is not given; signals to
-                other processes from Linux 6.12. Open stay: seeing whether a file exists, its size and mode, and
-                changing the mode, owner and times of the user's own files. Needs Linux 6.2.
+    landlock    reading and writing outside the box's folders; any socket, if `network` is not given, and with it all
+                but those of the Internet (no Unix sockets); signals to other processes from Linux 6.12; limits,
+                priority and processors of other processes; ptrace and the memory of others; keyrings; watching files
+                (inotify); setuid and setgid bits, and making files writable by all; extended attributes; shared
+                memory and queues of System V; bpf, perf, userfaultfd, mounts and new namespaces; calls of a foreign
+                architecture, which end the tool.
+                Open stay: seeing whether a file exists, its size and mode, and changing the other bits of the mode,
+                owner and times of the user's own files. Needs Linux 6.2, on x86_64 or aarch64.
     bubblewrap  the rest of the machine is not there: own root folder (read-only), processes, network, IPC. Without
-                Landlock, which the namespaces make needless.
+                Landlock, which the namespaces make needless; the same system calls fail (sandbox_filter.py).
 
 Number of processes and memory of all together are watched by the box's keeper every 20 ms, because the kernel's
 own limit counts per user and spares root: a fork bomb gets beyond its number for that long, and is then killed

@@ -49,7 +49,8 @@ class Box(BaseModel):
     write: tuple[Folder, ...] = ()
     """Folders that may be read and written, beside its own temporary one."""
     network: bool = False
-    """Whether it may use the network: all of it, this machine's loopback and Unix sockets within reach included."""
+    """Whether it may use the network: all of it, this machine's loopback included. From `landlock` on, Unix sockets are
+    not part of it."""
     minimum: Level = "process"
     """The weakest level that this tool may run at."""
 

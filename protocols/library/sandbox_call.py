@@ -20,9 +20,16 @@ def main() -> None:
     os.dup2(2, 1)
     order = json.loads(sys.stdin.buffer.read())
     sys.path[:0] = order["search_path"]
-    answer = json.dumps(_answer(order["ref"], order["value"])).encode()
+    answer = _packed(_answer(order["ref"], order["value"]))
     with open(answer_fd, "wb") as out:
         out.write(answer)
+
+
+def _packed(answer: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(answer, ensure_ascii=False).encode()  # Half as long for texts beyond ASCII.
+    except UnicodeEncodeError:
+        return json.dumps(answer).encode()
 
 
 def _answer(ref: str, value: Any) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from typing import Any
 import psutil
 
 from .sandbox_box import LEVELS, Box, Level, ToolNotStarted
-from .sandbox_walls import bubblewrap, landlock_abi, landlock_rules, seccomp_program
+from .sandbox_filter import seccomp_program
+from .sandbox_walls import bubblewrap, landlock_abi, landlock_rules
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEEPER = str(Path(__file__).with_name("sandbox_child.py"))
@@ -159,7 +160,7 @@ def _watched(box: Box, level: Level) -> dict[str, int]:
 
 
 _PROBE = """
-import os, socket, sys
+import os, resource, socket, sys
 port, secret, level = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 def denied(attempt, error):
     try:
@@ -175,6 +176,9 @@ if level in ("landlock", "bubblewrap"):
     held &= denied(lambda: os.truncate(secret, 0), OSError)
     held &= denied(lambda: open(secret + ".new", "w"), OSError)
     held &= denied(lambda: socket.create_connection(("127.0.0.1", port), 1), OSError)
+if level == "landlock":
+    held &= denied(lambda: socket.socket(socket.AF_UNIX), OSError)
+    held &= denied(lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CORE), OSError)
 sys.stdout.write("held" if held else "open")
 """
 

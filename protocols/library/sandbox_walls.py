@@ -1,4 +1,4 @@
-"""The walls of a box as data: Landlock rules, seccomp programs, bubblewrap's command line.
+"""The walls of a box as data: Landlock rules, bubblewrap's command line. The seccomp filter is in sandbox_filter.py.
 
 Pure but for asking the kernel for its Landlock version. `sandbox_child.py` applies what is made here, in the child.
 """
@@ -6,12 +6,9 @@ Pure but for asking the kernel for its Landlock version. `sandbox_child.py` appl
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
-import platform
-import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from .sandbox_box import Box
 
@@ -41,19 +38,6 @@ _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _TCP = 0b11  # bind, connect
 _SCOPES = 0b11  # abstract Unix sockets, signals
-
-_ARCHITECTURE: Mapping[str, int] = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_SOCKET: Mapping[str, int] = {"x86_64": 41, "aarch64": 198}
-_UNCOUNTED: Mapping[str, tuple[int, ...]] = {
-    "x86_64": (29, 64, 68, 240, 319, 425, 447),
-    "aarch64": (194, 190, 186, 180, 279, 425, 447),
-}
-"""shmget, semget, msgget, mq_open, memfd_create, memfd_secret: memory that no limit counts, and the first four
-outlive the tool. io_uring_setup: opens sockets past any filter."""
-_X32 = 0x40000000
-
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def landlock_abi() -> int:
@@ -90,29 +74,6 @@ def landlock_rules(box: Box, folder: str, abi: int) -> dict[str, object] | None:
         "rules": rules,
         "attribute_bytes": 24 if abi >= 6 else 16 if abi >= 4 else 8,
     }
-
-
-def seccomp_program(network: bool) -> bytes | None:
-    """A filter that fails what Landlock and namespaces leave open; None on an unknown architecture.
-
-    Without network `socket` fails for every family, Unix sockets too: through one, a tool would reach the
-    services of this machine. Socket pairs stay.
-
-    Returns:
-        An array of struct sock_filter, native byte order.
-    """
-    machine = platform.machine()
-    if machine not in _ARCHITECTURE:
-        return None
-    denied = [(number, errno.ENOSYS) for number in _UNCOUNTED[machine]]
-    if not network:
-        denied.append((_SOCKET[machine], errno.EACCES))
-    program = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, _ARCHITECTURE[machine]), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
-    program += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
-    for number, error in denied:
-        program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | error)]
-    program.append((_RETURN, 0, 0, _ALLOW))
-    return b"".join(struct.pack("=HBBI", *each) for each in program)
 
 
 def bubblewrap(program: str, box: Box, folder: str, seccomp_fd: int | None) -> Sequence[str]:

@@ -163,7 +163,8 @@ async def _run(spec: ToolSpec, arguments: Mapping[str, Any], box: Box) -> tuple[
     if ran.exit_code != 0:
         how = f"signal {ran.signal}" if ran.exit_code is None else f"exit code {ran.exit_code}"
         raise BoxFailed(message=f"{how}: {(ran.stderr or ran.stdout).strip()[-500:]}", kind="ProcessDied")
-    return ran.stdout, facts
+    is_cut = ran.truncated and len(ran.stdout.encode(errors="replace")) >= spec.output_bytes
+    return f"{ran.stdout}\n(only the first {spec.output_bytes:,} bytes)" if is_cut else ran.stdout, facts
 
 
 class _Given(dict[str, Any]):

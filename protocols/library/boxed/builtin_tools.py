@@ -14,21 +14,49 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..files import STANDARD_LIMITS, read_text, walk
+from ..files import STANDARD_LIMITS, read_text, walk, why_kept_out
 
 MAX_HITS = 200
+LINE_CHARS = 300
+"""Of a line that `grep` finds."""
+ANSWER_CHARS = 15_000
+"""Of what `grep` and `read_file` give: an answer is at most 64 KiB, as JSON."""
+COMMITS = 30
+"""Of `git_log`."""
+_GIT_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_ALLOW_PROTOCOL": "",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+"""No configuration but the repository's own, and nothing is fetched: what is missing in a partial clone stays so."""
+_GIT_SETTINGS = (
+    *("-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.pager=cat"),
+    *("-c", "log.showSignature=false", "-c", "gpg.program=false", "-c", "gpg.openpgp.program=false"),
+    *("-c", "gpg.x509.program=false", "-c", "gpg.ssh.program=false", "-c", "core.sshCommand=false"),
+    *("-c", "core.alternateRefsCommand=false", "-c", "credential.helper=", "-c", "i18n.logOutputEncoding=UTF-8"),
+)
+"""What a repository's own configuration could have run is off: its author is a stranger."""
 
 
 def grep(arguments: dict[str, Any]) -> str:
     """Lines that a regular expression finds, as path:line: text."""
     pattern = re.compile(arguments["pattern"])
-    hits = []
+    hits: list[str] = []
+    room = ANSWER_CHARS
     for path, text in _texts(Path(arguments["root"])):
         for number, line in enumerate(text.splitlines(), 1):
             if pattern.search(line):
-                hits.append(f"{path}:{number}: {line.strip()[:300]}")
-                if len(hits) == MAX_HITS:
-                    return "\n".join([*hits, f"(only the first {MAX_HITS})"])
+                hit = f"{path}:{number}: {_clipped(line.strip(), LINE_CHARS, '… ')}"
+                room -= len(hit)
+                if len(hits) == MAX_HITS or room < 0:
+                    return "\n".join([*hits, f"(only the first {len(hits)})"])
+                hits.append(hit)
     return "\n".join(hits) or "nothing found"
 
 
@@ -45,9 +73,12 @@ def read_file(arguments: dict[str, Any]) -> str:
     root, wanted = Path(arguments["root"]), os.path.normpath(arguments["path"])
     for path in _files(root):
         if path == wanted or path.endswith("/" + wanted):
-            text = read_text(root, path)
-            return "" if text is None else text.content.decode(errors="replace")
-    raise FileNotFoundError(f"no file '{wanted}' below {root}, or it is kept out: ignored, a secret, or over 1 MiB")
+            text = _text_of(root, path)
+            if text is not None:
+                return _clipped(text, ANSWER_CHARS, "\n")
+    raise FileNotFoundError(
+        f"no file '{wanted}' below {root}, or it is kept out: ignored, a secret, no text, or over 1 MiB"
+    )
 
 
 def count_lines(arguments: dict[str, Any]) -> str:
@@ -64,21 +95,37 @@ def count_lines(arguments: dict[str, Any]) -> str:
 
 def git_log(arguments: dict[str, Any]) -> str:
     """The last commits of the repository."""
-    command = ["git", "-C", arguments["root"], "-c", "safe.directory=*", "log", "-n", "30", "--date=short"]
-    done = subprocess.run(
-        [*command, "--format=%h %ad %an: %s"], capture_output=True, text=True, timeout=10, check=False
-    )
+    root = arguments["root"]
+    command = ["git", "--no-pager", "-C", root, *_GIT_SETTINGS, "log", "--no-show-signature", "--no-ext-diff"]
+    command += ["--no-textconv", "--no-patch", "--no-mailmap", "-n", str(COMMITS + 1), "--date=short"]
+    command += ["--format=%h %ad %an: %s"]
+    env = _GIT_ENVIRONMENT | {"GIT_CEILING_DIRECTORIES": os.path.dirname(root)}
+    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip() or "git failed")
-    return done.stdout
+        raise RuntimeError(done.stderr.decode(errors="replace").strip() or "git failed")
+    commits = done.stdout.decode(errors="replace").splitlines()
+    older = [f"(only the last {COMMITS}; there are older ones)"] if len(commits) > COMMITS else []
+    return "\n".join([*commits[:COMMITS], *older]) + "\n"
+
+
+def _clipped(text: str, limit_chars: int, before: str) -> str:
+    more = len(text) - limit_chars
+    return text if more <= 0 else f"{text[:limit_chars]}{before}({more:,} characters more)"
 
 
 def _files(root: Path) -> Iterator[str]:
     return (found.path for found in walk(root, STANDARD_LIMITS) if found.skipped is None)
 
 
+def _text_of(root: Path, path: str) -> str | None:
+    """What the index would have of it."""
+    text = read_text(root, path)
+    plain = None if text is None else text.decoded()
+    return None if text is None or why_kept_out(text, plain, STANDARD_LIMITS) else plain
+
+
 def _texts(root: Path) -> Iterator[tuple[str, str]]:
     for path in _files(root):
-        text = read_text(root, path)
-        if text is not None and not text.is_binary:
-            yield path, text.content.decode(errors="replace")
+        text = _text_of(root, path)
+        if text is not None:
+            yield path, text

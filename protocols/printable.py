@@ -1,0 +1,44 @@
+"""What may be shown: texts without what a terminal, a log or whoever reads them would take for orders.
+
+A name, an error or an answer can hold anything. Written as it is, an escape sequence sets a terminal's title, moves its
+cursor over what stands there or types into it, a newline makes a second line of a log, and an override of the direction
+shows another name than it is. So everything that comes from outside goes through `printable`, or `one_line`, where it
+leaves for a person or a log. JSON is no such place: it has escapes of its own (`json_safe`), and keeps every character.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CONTROLS = "\0-\x08\x0b-\x1f\x7f-\x9f"
+_DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"
+_SURROGATES = "\ud800-\udfff"
+_HIDDEN = re.compile(f"[{_CONTROLS}{_DIRECTIONS}{_SURROGATES}\ufff9-\ufffb\U000e0000-\U000e007f]")
+"""Controls (C0 but tab and newline, DEL, C1), marks and overrides of the direction of writing, halves of characters,
+which no encoding can hold, annotations, and tags, which nothing shows."""
+_BREAKS = re.compile("[\t\n\u2028\u2029]")
+_NOT_IN_JSON = re.compile(f"[\x7f-\x9f{_DIRECTIONS}{_SURROGATES}\u2028\u2029\ufff9-\ufffb\U000e0000-\U000e007f]")
+
+
+def printable(text: str) -> str:
+    """The text with escapes such as `\\x1b` and `\\u202e` for what must not be written as it is; lines stay lines."""
+    return text if text.isascii() and text.isprintable() else _HIDDEN.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """As `printable`, and one line, whatever is in it."""
+    return text if text.isascii() and text.isprintable() else _BREAKS.sub(_escape, printable(text))
+
+
+def json_safe(text: str) -> str:
+    """A JSON text with JSON's own escapes for what must not be written as it is: it reads as the same value."""
+    return text if text.isascii() and "\x7f" not in text else _NOT_IN_JSON.sub(_json_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    pairs = found[0].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{pairs[at : at + 4]}" for at in range(0, len(pairs), 4))
