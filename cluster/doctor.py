@@ -195,7 +195,13 @@ def private_files(data: Path) -> list[Finding]:
 
 def open_to_others(data: Path) -> dict[Path, int]:
     """The files of ours whose mode lets others in, with their modes."""
-    ours = [data / "ray.token", data / "cluster.json", data / "cluster.lock", *sorted((data / "shards").glob("*"))]
+    ours = [
+        data / "ray.token",
+        data / "socket.token",
+        data / "cluster.json",
+        data / "cluster.lock",
+        *sorted((data / "shards").glob("*")),
+    ]
     return {path: mode for path in ours if (mode := _mode(path)) & 0o077}
 
 

@@ -7,14 +7,17 @@ listens, frames go by Ray's actor calls instead: on another machine, or while an
 
 On the wire each frame, and each answer, follows a header: its length, and the number of the call.
 
-Only the owner of the data directory may enter the folder of the files. They are reached through a handle of that
-folder, because paths of sockets may have 107 bytes, and data directories are longer.
+Only the owner of the data directory may enter the folder of the files, and whoever connects first shows the directory's
+secret (token_file.py): who does not is cut off, and nothing of what it sent is read. The files are reached through a
+handle of that folder, because paths of sockets may have 107 bytes, and data directories are longer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
+import logging
 import os
 import socket
 import struct
@@ -27,9 +30,13 @@ from typing import cast
 
 from ..actors.exchange import DEFAULT_LIMITS
 from ..protocols.errors import PeerLost, Unknown
+from .token_file import SIZE_BYTES, token_of
 
+LOG = logging.getLogger("podium")
 FOLDER = "sockets"
 """Within the data directory."""
+SHOW_S = 10.0
+"""How long a connection may take to show the secret."""
 BACKLOG = 4096
 """Connections that may wait to be accepted."""
 _HEADER = struct.Struct("!QQ")
@@ -77,9 +84,32 @@ class _Stream(asyncio.Protocol):
 class _Served(_Stream):
     """The far end: frames go to the actor, its answers back."""
 
-    def __init__(self, take_in: Callable[[bytes, Callable[[bytes], None]], None]) -> None:
+    def __init__(self, take_in: Callable[[bytes, Callable[[bytes], None]], None], token: bytes) -> None:
         super().__init__(DEFAULT_LIMITS.frame_bytes)
-        self._take_in = take_in
+        self._take_in, self._token = take_in, token
+        self._shown: bytearray | None = bytearray()
+        """What was shown of the secret so far; None when it was right."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        asyncio.get_running_loop().call_later(SHOW_S, self._check_shown)
+
+    def _check_shown(self) -> None:
+        if self._shown is not None:
+            self.hang_up()
+
+    def data_received(self, data: bytes) -> None:
+        if self._shown is not None:
+            self._shown += data
+            if len(self._shown) < SIZE_BYTES:
+                return
+            shown, data = bytes(self._shown[:SIZE_BYTES]), bytes(self._shown[SIZE_BYTES:])
+            if not hmac.compare_digest(shown, self._token):
+                LOG.warning("a connection without the secret of the data directory was cut off")
+                self.hang_up()
+                return
+            self._shown = None
+        super().data_received(data)
 
     def take(self, number: int, frame: bytes) -> None:
         self._take_in(frame, partial(self.carry, number))
@@ -88,9 +118,9 @@ class _Served(_Stream):
 class Wire(_Stream):
     """The near end of one connection; calling it is the `Transport` of an exchange."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, token: bytes) -> None:
         super().__init__(sys.maxsize)  # what the other side answers was made here, in this data directory
-        self._address = address
+        self._address, self._token = address, token
         self._waiting: dict[int, Callable[[bytes | Unknown], None]] = {}
         self._calls = 0
         self._early: list[tuple[int, bytes]] = []
@@ -110,6 +140,7 @@ class Wire(_Stream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.transport.write(self._token)  # type: ignore[union-attr]
         for number, frame in self._early:
             self.carry(number, frame)
         self._early.clear()
@@ -147,10 +178,11 @@ def connect(data: Path, address: str) -> Wire | None:
     try:
         with _Entered(data / FOLDER) as folder:
             near.connect(f"{folder}/{_name(address)}")
+        token = token_of(data)
     except OSError:  # nobody is there, or too many wait
         near.close()
         return None
-    wire, loop = Wire(address), asyncio.get_running_loop()
+    wire, loop = Wire(address, token), asyncio.get_running_loop()
     taking = loop.create_task(loop.create_unix_connection(lambda: wire, sock=near))
     taking.add_done_callback(partial(_taken, wire))
     return wire
@@ -168,6 +200,7 @@ async def listen(
 ) -> asyncio.AbstractServer:
     """Be reached at `address` from now on, in place of any earlier process. Raises OSError."""
     (data / FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
+    token = token_of(data)
     far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _Entered(data / FOLDER) as folder:
@@ -181,7 +214,7 @@ async def listen(
     except OSError:
         far.close()
         raise
-    return await asyncio.get_running_loop().create_unix_server(lambda: _Served(take_in), sock=far)
+    return await asyncio.get_running_loop().create_unix_server(lambda: _Served(take_in, token), sock=far)
 
 
 def _name(address: str) -> str:

@@ -9,13 +9,16 @@ import socket
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from podium.actors.exchange import Near
 from podium.actors.far_side import Far
-from podium.cluster.wire import FOLDER, connect, listen
+from podium.cluster.token_file import token_of
+from podium.cluster.wire import FOLDER, _Entered, _name, connect, listen
 from podium.protocols.errors import PeerLost
 
 ADDRESS = "host/flow/tests.sample:echo/0"
@@ -147,9 +150,60 @@ def test_who_sends_what_is_no_frame_is_cut_off_and_others_are_not(tmp_path, monk
             with socket.socket(socket.AF_UNIX) as stranger:
                 stranger.setblocking(False)
                 stranger.connect(place)
-                await loop.sock_sendall(stranger, sent)
+                await loop.sock_sendall(stranger, token_of(tmp_path) + sent)
                 assert await loop.sock_recv(stranger, 1) == b""
             assert await near.ask("echo", 1) == 1
             near.close()
 
     run(work())
+
+
+# the secret
+
+
+@pytest.mark.parametrize("shown", [b"", b"x" * 31, b"x" * 32, b"\x00" * 200], ids=len)
+def test_who_does_not_show_the_secret_is_cut_off_and_not_read(tmp_path, shown):
+    taken = []
+
+    async def work():
+        server = await listen(tmp_path, ADDRESS, lambda frame, answer: taken.append(frame))
+        with _Entered(tmp_path / FOLDER) as folder:
+            reader, writer = await asyncio.open_unix_connection(f"{folder}/{_name(ADDRESS)}")
+        frame = struct.pack("!QQ", 3, 1) + b"abc"
+        writer.write(shown + frame if len(shown) >= 32 else shown)
+        if len(shown) >= 32:
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+        else:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(), 0.2)
+        writer.close()
+        server.close()
+
+    run(work())
+    assert taken == []
+
+
+def test_the_secret_may_come_in_pieces_and_with_the_first_frame(tmp_path):
+    async def work():
+        server = await listen(tmp_path, ADDRESS, lambda frame, answer: answer(frame + b"!"))
+        with _Entered(tmp_path / FOLDER) as folder:
+            reader, writer = await asyncio.open_unix_connection(f"{folder}/{_name(ADDRESS)}")
+        sent = token_of(tmp_path) + struct.pack("!QQ", 3, 1) + b"abc"
+        for at in range(0, len(sent), 5):
+            writer.write(sent[at : at + 5])
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert (await reader.readexactly(20))[16:] == b"abc!"
+        writer.close()
+        server.close()
+
+    run(work())
+
+
+def test_the_secret_is_made_once_and_its_owners_alone(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        tokens = set(pool.map(lambda _: token_of(tmp_path), range(50)))
+    assert len(tokens) == 1
+    assert (tmp_path / "socket.token").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["socket.token"]
