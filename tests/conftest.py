@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("podium", settings.default, deadline=None)
@@ -11,3 +14,28 @@ settings.load_profile("podium")
 
 def pytest_addoption(parser):
     parser.addoption("--seeds", type=int, default=500, help="seeds of the simulated storm (tests/test_simulation.py)")
+
+
+class _Faults(logging.Handler):
+    """What the engine says of its own faults and of tasks that stall, in this process."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if "a fault of Podium's" in text or "stalls:" in text:
+            self.said.append(text)
+
+
+@pytest.fixture(autouse=True)
+def no_faults_of_ours():
+    """A test in which the engine met a fault of its own, or a task stalled, fails, whatever came out. In simulations,
+    which take the place of the event loop's handler, `Simulation.run` sees to the same."""
+    faults = _Faults()
+    asyncio_log = logging.getLogger("asyncio")
+    asyncio_log.addHandler(faults)
+    yield
+    asyncio_log.removeHandler(faults)
+    assert faults.said == []

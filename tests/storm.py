@@ -23,6 +23,7 @@ from podium.supervisors.events import StepFinished, unpack_events
 from podium.supervisors.fold import apply, begin
 from podium.supervisors.shards import shards_of
 from podium.testing import Faults, Simulation
+from tests import differential
 
 WITHIN_S = 20_000
 """Virtual seconds in which everything must have finished."""
@@ -248,11 +249,12 @@ class Storm:
         self.ids = [task.id for task in tasks]
         clerk = asyncio.ensure_future(self._redrive_what_is_parked(engine))
         watching = asyncio.ensure_future(self._watch(tasks[0]))
+        odd = asyncio.ensure_future(self._odd(engine))
         await self._submit_again(engine, tasks[0])
         cancelling = [asyncio.ensure_future(self._cancel(tasks[n], at)) for n, at in self.cancels.items()]
         for n, task in enumerate(tasks):
             self.ended[task.id] = await self._end_of(n, task)
-        await asyncio.gather(watching, *cancelling)
+        await asyncio.gather(watching, odd, *cancelling)
         clerk.cancel()
         for task in self.successors:
             with contextlib.suppress(TaskFailed):
@@ -260,6 +262,12 @@ class Storm:
         # the faults have stopped, and what was stopped has thawed
         await asyncio.sleep(self.faults.kill_within_s + self.faults.freeze_s + 3 * self.simulation.settings.lease_s)
         return await engine.status()
+
+    async def _odd(self, engine):
+        """Beside it, a random tree over odd values, expressions and exceptions (tests/differential.py)."""
+        odd, input = differential.case(self.simulation.seed, tiers=False)
+        outcome, wanted = await differential.found(engine, odd, input), differential.expected(odd, input)
+        assert outcome in (wanted, ["failed", "host_lost"]), f"{odd.name}: {outcome}, and should be {wanted}"
 
     async def _submit(self, engine):
         """All tasks by number; they belong to the users in turn."""
@@ -393,5 +401,5 @@ def check_fold(shard, record):
         for event in unpack_events(body):
             apply(task, event)
     assert task.status == record.status, f"I6: {record.task_id} folds to {task.status}, recorded {record.status}"
-    assert task.outcome.output == record.result, f"I6: {record.task_id} folds to another result"
+    assert repr(task.outcome.output) == repr(record.result), f"I6: {record.task_id} folds to another result"
     assert not task.running
