@@ -91,8 +91,12 @@ def _counted(value: Any) -> Value:
     if value is None:
         _ADD_REFERENCE(_NONE)
         return None
-    if isinstance(value, dict):
-        return {key: _counted(item) for key, item in value.items()}
+    if isinstance(value, dict):  # in the order of its keys: CEL's own order is another each time
+        return {key: _counted(value[key]) for key in sorted(value, key=_order)}
     if isinstance(value, list):
         return [_counted(item) for item in value]
     return value
+
+
+def _order(key: Value) -> tuple[str, str]:
+    return type(key).__name__, str(key)

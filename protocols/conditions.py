@@ -96,8 +96,8 @@ def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
 
 
 def _evaluated(source: str, place: str, names: Mapping[str, Value]) -> Value:
-    mentioned = {name: value for name, value in names.items() if name in source}
-    result = _compile(source, place).eval(data=fed(mentioned))
+    used = {name: _pruned(names[name], paths) for name, paths in _used(source).items() if name in names}
+    result = _compile(source, place).eval(data=fed(used))
     try:
         value = result.plain_value()
     except TypeError as error:  # of all that CEL can give, only this has no form in Python
@@ -105,6 +105,30 @@ def _evaluated(source: str, place: str, names: Mapping[str, Value]) -> Value:
     if result.type() == cel.Type.ERROR:
         raise ExpressionFailed(str(value)[:MAX_REASON_CHARS])
     return given(value)
+
+
+_MENTION = re.compile(r"(?<![\w.])([a-z_]+)((?:\s*\.\s*[A-Za-z_]\w*(?!\w*\s*\())*)")
+
+
+@lru_cache(maxsize=4096)
+def _used(source: str) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """By name: the paths below it that the expression mentions; () is all of it. CEL copies whatever it is given, and a
+    whole task that is copied for each of its items costs the square of them."""
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for name, path in _MENTION.findall(source):
+        fields = tuple(field.strip() for field in path.split(".")[1:])
+        found.setdefault(name, set()).add(fields)
+    return {name: tuple(paths) for name, paths in found.items()}
+
+
+def _pruned(value: Value, paths: tuple[tuple[str, ...], ...]) -> Value:
+    """Of a mapping only what the paths lead to."""
+    if not isinstance(value, dict) or () in paths:
+        return value
+    below: dict[str, list[tuple[str, ...]]] = {}
+    for field, *rest in paths:
+        below.setdefault(field, []).append(tuple(rest))
+    return {field: _pruned(value[field], tuple(rests)) for field, rests in below.items() if field in value}
 
 
 _ELSEWHERE = object()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+import time
 
 import pytest
 from cel_expr_python import cel
@@ -206,3 +207,47 @@ def test_what_is_looked_up_without_cel_is_what_cel_gives(value, source):
             evaluate(source, "with", names)
     else:
         assert evaluate(source, "with", names) == given_as_data(result.plain_value())
+
+
+@pytest.mark.parametrize(
+    "source, used",
+    [
+        ("task.a.b + input", {"task": (("a", "b"),), "input": ((),)}),
+        ("task.items.size()", {"task": (("items",),)}),
+        ("task.size()", {"task": ((),)}),
+        ("task . a . b", {"task": (("a", "b"),)}),
+        ("task.?a.b", {"task": ((),)}),
+        ("task['a']", {"task": ((),)}),
+        ("has(task.a)", {"task": (("a",),)}),
+        ("task.items.map(x, x.k)", {"task": (("items",),)}),
+        ("'task.a' + task.b", {"task": (("a",), ("b",))}),
+    ],
+)
+def test_only_what_an_expression_uses_is_copied(source, used):
+    found = conditions._used(source)
+    assert {name: tuple(sorted(found[name])) for name in used} == used
+
+
+@settings(max_examples=500)
+@given(values(), st.sampled_from(EXPRESSIONS))
+def test_what_is_left_out_changes_nothing(value, source):
+    names = {"input": {"k": value, "items": [value, 1, 2], "other": value}, "task": value, "outputs": {}}
+
+    def outcome(pruned):
+        with pytest.MonkeyPatch.context() as patch:
+            if not pruned:
+                patch.setattr(conditions, "_pruned", lambda value, _paths: value)
+            try:
+                return repr(evaluate(source, "with", names))
+            except ExpressionFailed as failed:
+                return str(failed)[:40]
+
+    assert outcome(True) == outcome(False)
+
+
+def test_a_with_over_a_whole_task_costs_what_it_uses():
+    names = {"input": 1, "task": {"items": ["x" * 100] * 50_000, "name": "n"}, "outputs": {}}
+    began = time.perf_counter()
+    for _ in range(200):
+        assert evaluate("{'n': input, 'of': task.name}", "with", names) == {"n": 1, "of": "n"}
+    assert time.perf_counter() - began < 2, "each copied 50,000 items"
