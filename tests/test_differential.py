@@ -21,4 +21,5 @@ def test_the_trees_are_worth_it():
     outcomes = [expected(*case(seed)) for seed in range(500)]
     codes = {outcome[1] for outcome in outcomes if outcome[0] == "failed"}
     assert 0.3 < sum(outcome[0] == "ok" for outcome in outcomes) / len(outcomes) < 0.9
-    assert codes >= {"error", "expression", "invalid_output", "too_few", "cancelled"}
+    assert codes >= {"error", "expression", "too_few"}
+    assert len(codes) >= 7
