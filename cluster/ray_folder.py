@@ -11,9 +11,13 @@ import os
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 PREFIX = "podium-ray-"
+_OF_RAY = ("ray::", "raylet", "gcs_server")
 MOST_CHARS = 40
 """Of the path of a socket 107 may be used; Ray's own part has up to 64."""
 
@@ -42,8 +46,33 @@ def remove_folder(data: Path) -> None:
     """Remove what is noted, if it is ours: nothing of the session stays."""
     folder = noted_folder(data)
     if folder is not None and _is_ours(folder):
+        end_what_is_left(folder)
         shutil.rmtree(folder, ignore_errors=True)
     _note(data).unlink(missing_ok=True)
+
+
+def end_what_is_left(folder: Path) -> None:
+    """Kill Ray's own processes that still have files open there: some outlive a raylet that was killed."""
+    for process in psutil.process_iter(["name", "pid"]):
+        name = process.info["name"] or ""
+        if name.startswith(_OF_RAY) and process.pid != os.getpid() and _has_open(process.pid, folder):
+            with suppress(psutil.Error):
+                process.kill()
+
+
+def _has_open(pid: int, folder: Path) -> bool:
+    for handle in _handles(pid):
+        with suppress(OSError):
+            if os.readlink(handle).startswith(f"{folder}/"):
+                return True
+    return False
+
+
+def _handles(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it has ended, or is somebody else's
+        return []
 
 
 def _is_ours(folder: Path) -> bool:

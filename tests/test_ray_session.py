@@ -192,3 +192,19 @@ def test_a_process_that_uses_the_processor_works(tmp_path, monkeypatch, does, wo
         child.kill()
         child.wait()
     assert not working()
+
+
+def helpers_of_ray():
+    return {
+        process.pid for process in psutil.process_iter(["name"]) if (process.info["name"] or "").startswith("ray::")
+    }
+
+
+@pytest.mark.ray
+def test_nothing_of_ray_outlives_a_driver_that_was_killed_longer_than_to_the_next(tmp_path):
+    """Two of Ray's helpers did, for ever."""
+    before = helpers_of_ray()
+    for words in (["and die"], []):
+        subprocess.run([sys.executable, "-c", OWNER, *words], cwd=tmp_path, capture_output=True, timeout=100)
+    mine = [psutil.Process(pid) for pid in helpers_of_ray() - before]
+    assert [process for process in mine if process.ppid() == 1] == []
