@@ -14,7 +14,6 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -34,6 +33,7 @@ from ..supervisors.supervisor import Supervisor
 from .log_lines import keep_log_lines
 from .store.reading import FileReader
 from .store.sqlite import SqliteJournal
+from .threads import Threads
 
 keep_log_lines()
 LOG = logging.getLogger("podium")
@@ -63,7 +63,7 @@ class LoopWorld:
         self.loop = asyncio.get_running_loop()
         self._on_crash = on_crash
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._journals: list[SqliteJournal] = []
         self.crashed = False
         self._load: Load | None = None
@@ -154,8 +154,8 @@ class LoopWorld:
 
     async def in_thread(self, work: Callable[[], Any]) -> Any:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(max_workers=1024, thread_name_prefix=self.address)
-        return await self.loop.run_in_executor(self._threads, work)
+            self._threads = Threads(self.address)
+        return await asyncio.wrap_future(self._threads.submit(work))
 
     def release(self) -> None:
         """End what still runs here: the actor is gone."""
@@ -165,7 +165,7 @@ class LoopWorld:
         for journal in self._journals:
             journal.let_go()
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
 
 
 @cache
