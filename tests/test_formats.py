@@ -9,6 +9,9 @@ from contextlib import closing
 
 import pytest
 
+import podium
+from podium import Sequence, Step, Workflow
+from podium.cluster.definition import definition_of
 from podium.cluster.store import migrations
 from podium.cluster.store.reading import FileReader
 from podium.cluster.store.schema import FORMAT, shard_path
@@ -16,6 +19,7 @@ from podium.cluster.store.sqlite import SqliteJournal
 from podium.protocols.errors import JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure
 from podium.protocols.values import pack
+from tests import sample
 
 FORMAT_1 = """
 CREATE TABLE shard (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL) STRICT;
@@ -168,3 +172,37 @@ def test_a_copy_of_format_1_put_back_after_the_migration_is_refused(tmp_path):
     path.write_bytes(path.with_name("w.db.format1").read_bytes())
     with pytest.raises(JournalCorrupt, match="format 1, but commits in a later format were acknowledged: 1"):
         opened(tmp_path)
+
+
+# an upgrade with open tasks
+
+
+OLD_FLOW = Workflow("w", Sequence(Step(sample.add, name="a"), Step(sample.add, name="b")))
+
+
+def write_open_tasks(data):
+    """As the first Podium left them: a definition that knows no code, one task at its start and one in its middle."""
+    definition = {k: v for k, v in definition_of(OLD_FLOW).items() if k not in ("tree", "code", "interface")}
+    definition["hash"] = OLD_FLOW.hash
+    path = shard_path(data, "w")
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.executescript(f"BEGIN;{FORMAT_1}PRAGMA user_version=1;COMMIT;")
+        for name, value in ((f"definition:{OLD_FLOW.hash}", definition), ("current", OLD_FLOW.hash)):
+            db.execute("INSERT INTO notes VALUES (?, ?)", (name, sealed(pack(value))))
+        for id in ("t-1", "t-2"):
+            row = (id, "w", "1", OLD_FLOW.hash, sealed(pack({"n": 1})), "u", 0, None, "", "running", 100.5)
+            db.execute(f"INSERT INTO tasks VALUES ({','.join('?' * 14)})", (*row, None, None, None))
+        body = pack([["f", "a", {"n": 100}, 101.5]])
+        db.execute("INSERT INTO entries VALUES (?,?,?,?)", ("t-2", 1, 1, sealed(body)))
+
+
+def test_open_tasks_of_the_oldest_format_go_on_beside_those_of_a_new_version(tmp_path):
+    write_open_tasks(tmp_path)
+    with podium.connect(data=tmp_path, cluster="inprocess") as engine:
+        new = engine.submit(OLD_FLOW, {"n": 10})
+        assert new.record.hash != OLD_FLOW.hash
+        found = [engine.task(id).result(timeout_s=30) for id in ("t-1", "t-2", new.id)]
+        assert engine.status()["workflows"]["w"]["stalled"] == {}
+    assert found == [{"n": 3}, {"n": 101}, {"n": 12}]
