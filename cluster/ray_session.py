@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import logging
 import os
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from ..supervisors.ports import Line, Needs
 from .cluster_file import ClusterFile, closed_in_order, holder, running_cluster
 from .config import Settings, prepare_ray
 from .definition import code_of
+from .joining import check_joinable
 from .presence import end, end_all
 from .ray_folder import new_folder, remove_folder
 from .session import COORDINATOR, coordinator_setup
@@ -38,8 +38,6 @@ from .world import LOG, LoopWorld
 
 GUARD_S = 0.5
 """Seconds between two looks whether the cluster still stands."""
-REACH_S = 3.0
-"""How long somebody may take to answer at the address of a cluster that is to be joined."""
 LEAVE_S = 60.0
 """Longest time that leaving a broken cluster may take, in seconds: without its control store Ray needs about 7."""
 _PILLARS = ("gcs_server", "raylet")
@@ -140,8 +138,8 @@ class RaySession:
             "namespace": self._namespace,
         }
         address = facts["address"] if facts else self._settings.address
-        if address is not None:
-            check_reachable(address)
+        if facts is None and address is not None:
+            check_joinable(address)
         self._initialised_here = True
         # Off the main thread Ray leaves SIGTERM alone, as we want, and warns about it, as nobody wants.
         logging.getLogger("ray._private.worker").addFilter(_not_about_sigterm)
@@ -283,18 +281,6 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def check_reachable(address: str) -> None:
-    """Raises EngineClosed if nobody listens there: Ray would try for minutes, and say little."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto" and the like: Ray looks for it itself
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH_S).close()
-    except OSError as error:
-        reason = f"cannot join the Ray cluster at {address}: nobody answers there ({error.strerror or error})"
-        raise EngineClosed(reason=reason) from error
 
 
 class _Aside:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -14,6 +16,7 @@ import psutil
 import pytest
 
 import podium
+from podium.cluster import joining
 from podium.cluster.presence import Working
 from podium.cluster.ray_folder import MOST_CHARS, new_folder, remove_folder
 from podium.cluster.ray_session import living_pillars
@@ -147,12 +150,52 @@ def test_another_ray_that_the_environment_names_is_not_ours(tmp_path):
     assert done.stdout == "1\n", done.stderr
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:6399", "ray://127.0.0.1:6399"])
-def test_nobody_at_the_address_is_said_at_once(tmp_path, address):
+def test_nobody_at_the_address_is_said_at_once(tmp_path):
     began = time.monotonic()
     with pytest.raises(EngineClosed, match=r"cannot join the Ray cluster at .*6399: nobody answers there"):
-        podium.connect(data=tmp_path / "data", address=address)
+        podium.connect(data=tmp_path / "data", address="127.0.0.1:6399")
     assert time.monotonic() - began < 30
+
+
+def test_who_listens_and_is_no_ray_is_said_within_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(joining, "PROBE_S", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(EngineClosed, match=f"cannot join the Ray cluster at {address}: "):
+            joining.check_joinable(address)
+
+
+@pytest.mark.parametrize(
+    "facts, said, reason",
+    [
+        (
+            None,
+            "x: Unauthenticated: RPC error: InvalidAuthToken: is missing",
+            "it asks for a token: set RAY_AUTH_MODE=token",
+        ),
+        (None, "", "it does not answer within 10 s as a Ray cluster does"),
+        (None, "first\nlast words\n", "last words"),
+        ({"ray_version": "2.9.0", "python_version": "3.9.1"}, "", "it runs Ray 2.9.0 on Python 3.9.1, this is Ray"),
+    ],
+)
+def test_why_it_cannot_be_joined_is_one_sentence(monkeypatch, facts, said, reason):
+    monkeypatch.setattr(joining, "_ask", lambda _address: (facts, said))
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(EngineClosed) as refused:
+        joining.check_joinable(f"127.0.0.1:{server.getsockname()[1]}")
+    assert f": {reason}" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.ray
+def test_a_cluster_of_another_token_is_joined_with_it_and_not_without(tmp_path):
+    """Two clusters of Podium's: the second client comes with a data directory, and so a token, of its own."""
+    with podium.connect(data=tmp_path / "theirs", num_cpus=1) as engine:
+        address = json.loads((tmp_path / "theirs" / "cluster.json").read_text())["address"]
+        assert engine.joined is False
+        join = f"import podium; podium.connect(data='mine', address='{address}')"
+        done = subprocess.run([sys.executable, "-c", join], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip().splitlines()[-1].startswith("podium.protocols.errors.EngineClosed: cannot join")
+    assert "it asks for a token" in done.stderr
 
 
 def test_what_fits_no_machine_is_said_with_what_there_is():
