@@ -59,4 +59,27 @@ def _print_running(console: Terminal, cluster: dict[str, Any] | None, running: d
         state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
         workflows.add_row(one_line(name), one_line(state), str(facts.get("open", "")), hosts)
     console.print(workflows)
+    _print_versions(console, running["workflows"])
+    _print_stalled(console, running["workflows"])
     console.print(use_table(running["quotas"]))
+
+
+def _print_versions(console: Terminal, workflows: dict[str, Any]) -> None:
+    """Which code runs: of each version, the fingerprints of its protocols."""
+    table = Table("code of", "version", "hash", "protocols", box=None, pad_edge=False, header_style="bold")
+    for name, facts in workflows.items():
+        for version in facts.get("versions", []):
+            code = ", ".join(f"{ref.rpartition(':')[2]} {print}" for ref, print in version["code"].items())
+            mark = "" if version["in_force"] else " (replaced)"
+            table.add_row(one_line(name), one_line(version["version"]) + mark, version["hash"][:12], one_line(code))
+    if table.row_count:
+        console.print(table)
+
+
+def _print_stalled(console: Terminal, workflows: dict[str, Any]) -> None:
+    table = Table("stalled task", "of", "why", box=None, pad_edge=False, header_style="bold red")
+    for name, facts in workflows.items():
+        for id, why in facts.get("stalled", {}).items():
+            table.add_row(id, one_line(name), one_line(why))
+    if table.row_count:
+        console.print(table)
