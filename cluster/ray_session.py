@@ -54,6 +54,10 @@ def _not_about_sigterm(record: logging.LogRecord) -> bool:
     return "SIGTERM handler is not set" not in record.getMessage()
 
 
+_OPEN: list[RaySession] = []
+"""Sessions of this process: they share its one Ray, which the last of them leaves."""
+
+
 class RaySession:
     def __init__(self, settings: Settings, daemon: bool = False) -> None:
         self._settings, self._daemon = settings, daemon
@@ -64,6 +68,8 @@ class RaySession:
         self.on_rebuilt: Callable[[], None] = lambda: None
         self.on_closed: Callable[[PodiumError], None] = lambda _error: None
         self._initialised_here = False
+        self._folder_of = self._data
+        """The data directory that notes where Ray's session lies."""
         self._address: str | None = None
         """Of the control store of the cluster that this session is in."""
         self._pillars: list[psutil.Process] = []
@@ -90,6 +96,7 @@ class RaySession:
         self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._data)
         self._ray_world.is_cut_off = self._is_gone
         await self._enter()
+        _OPEN.append(self)
         if self._initialised_here or not self.joined:
             self._guard = asyncio.get_running_loop().create_task(self._look_after())
 
@@ -151,6 +158,7 @@ class RaySession:
             return
         from .starting import lean  # noqa: PLC0415  (imports ray)
 
+        self._folder_of = self._data
         try:
             with lean():
                 ray.init(
@@ -238,8 +246,19 @@ class RaySession:
             await self._ray_world.stop(COORDINATOR)
             self._file.announce_end()
         self._ray_world.release()
+        if self in _OPEN:
+            _OPEN.remove(self)
+        if _OPEN and self._initialised_here:
+            self._hand_ray_on(_OPEN[0])
         await self._aside.run(self._leave_ray)
         self._file.release()
+
+    def _hand_ray_on(self, other: RaySession) -> None:
+        """Another engine of this process is still in it: that one looks after it and leaves it."""
+        other._initialised_here, self._initialised_here = True, False
+        other._pillars, other._below_pillars = self._pillars, self._below_pillars
+        other._folder_of = self._folder_of
+        self._pillars, self._below_pillars = [], []
 
     def _leave_ray(self) -> None:
         if self._initialised_here:
@@ -249,7 +268,7 @@ class RaySession:
             self._initialised_here = False
             self._end_pillars()
             if not self.joined:
-                remove_folder(self._data)
+                remove_folder(self._folder_of)
 
     def _end_pillars(self) -> None:
         for process in [*self._below_pillars, *_children(self._pillars), *self._pillars]:

@@ -251,3 +251,32 @@ def test_nothing_of_ray_outlives_a_driver_that_was_killed_longer_than_to_the_nex
         subprocess.run([sys.executable, "-c", OWNER, *words], cwd=tmp_path, capture_output=True, timeout=100)
     mine = [psutil.Process(pid) for pid in helpers_of_ray() - before]
     assert [process for process in mine if process.ppid() == 1] == []
+
+
+TWO = textwrap.dedent(
+    """
+    import asyncio, podium
+    from podium import Sequence, Workflow
+
+    @podium.protocol
+    async def nap(s):
+        await asyncio.sleep(s)
+        return s
+
+    flow = Workflow("naps", Sequence(nap))
+    first = podium.connect(data="first", num_cpus=1)
+    second = podium.connect(data="second")
+    assert first.submit(flow, 0).result(timeout_s=60) == second.submit(flow, 0).result(timeout_s=60) == 0
+    task = second.submit(flow, 2)
+    first.close()
+    print(task.result(timeout_s=60), second.submit(flow, 1).result(timeout_s=60))
+    second.close()
+    """
+)
+
+
+@pytest.mark.ray
+def test_the_engine_that_started_ray_leaves_and_the_other_of_the_process_goes_on(tmp_path):
+    done = subprocess.run([sys.executable, "-c", TWO], cwd=tmp_path, capture_output=True, text=True, timeout=150)
+    assert (done.stdout, done.returncode) == ("2 1\n", 0), done.stderr
+    assert not (tmp_path / "first" / "ray.folder").exists()
