@@ -32,7 +32,7 @@ from functools import partial
 from typing import TypeAlias
 
 from ..protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, PodiumError, Unknown, from_wire
-from ..protocols.values import Value, pack, unpack
+from ..protocols.values import Value, is_readable, pack, unpack, unpack_marked
 from ..supervisors.faults import report, shielded
 from ..supervisors.ports import Reply
 
@@ -79,6 +79,13 @@ _sessions = itertools.count(1)
 
 def _nothing() -> None:
     """A transport that is not bound to a connection."""
+
+
+def _read_marked(answer: bytes, error: InvalidInput) -> list[Value]:
+    """An answer with a result that packs but does not unpack: that one is an error, the others are as they were."""
+    incarnation, results = unpack_marked(answer, max_bytes=len(answer))
+    told = InvalidInput(problem=f"the answer cannot be read: {error.problem}").to_wire()
+    return [incarnation, [r if is_readable(r) else [r[0], r[1], ERROR, told] for r in results]]
 
 
 _Open: TypeAlias = tuple[Callable[[Reply], None], Callable[[Value], None] | None]
@@ -253,7 +260,11 @@ class Near:
         if isinstance(answer, bytes):
             self._heard_at = self._loop.time()
             self._calls.discard(number)
-            self._take_in(unpack(answer, max_bytes=len(answer)))
+            try:
+                read = unpack(answer, len(answer))
+            except InvalidInput as error:
+                read = _read_marked(answer, error)
+            self._take_in(read)
             if self._queue or (len(self._open) > self._watches and not self._calls):
                 self._schedule()
             elif self._open and not self._calls:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..protocols.blame import fault_of
 from ..protocols.errors import InvalidInput, PodiumError
-from ..protocols.values import Value, pack, unpack
+from ..protocols.values import Unreadable, Value, is_readable, pack, unpack, unpack_marked
 from ..supervisors.faults import report
 from ..supervisors.ports import Ask
 from .exchange import CANCEL, CHUNK, DEFAULT_LIMITS, ERROR, RESULT, WATCH, ExchangeLimits
@@ -35,7 +35,12 @@ class Far:
 
     def take_in(self, frame: bytes, answer: Callable[[bytes], None]) -> None:
         """Carry one frame in; `answer` gets what is to be carried back, when there is something."""
-        name, number, unanswered, received, items = unpack(frame, max_bytes=self._limits.frame_bytes)
+        accept = self._accept
+        try:
+            name, number, unanswered, received, items = unpack(frame, self._limits.frame_bytes)
+        except InvalidInput:
+            accept = self._accept_if_readable
+            name, number, unanswered, received, items = _read_marked(frame, self._limits.frame_bytes)
         session = self._sessions.get(name)
         if session is None:
             session = self._sessions[name] = _Session(self._pack, self._limits)
@@ -47,7 +52,7 @@ class Far:
             return
         session.wait(number, answer)
         for item in items:
-            self._accept(session, *item)
+            accept(session, *item)
 
     async def exchange(self, frame: bytes) -> bytes:
         """`take_in`, to be awaited."""
@@ -73,6 +78,13 @@ class Far:
         except Exception as error:
             report(f"the message '{kind}'", error)
             message.refuse(PodiumError(f"{kind}: {fault_of(error).message}"))
+
+    def _accept_if_readable(self, session: _Session, number: int, kind: str, payload: Value) -> None:
+        if not isinstance(payload, Unreadable):
+            self._accept(session, number, kind, payload)
+            return
+        session.asks[number] = message = _Incoming(session, number, kind, None)
+        message.refuse(InvalidInput(problem="a key of a mapping is a list or mapping; keys are texts", path=kind))
 
     def _pack(self, results: list[list[Value]]) -> bytes:
         try:
@@ -106,10 +118,20 @@ class Far:
             self._watch()
 
 
+def _read_marked(frame: bytes, max_bytes: int) -> list[Value]:
+    """A frame with a message that packs but does not unpack: its payload is Unreadable, the others are as they were.
+
+    Raises InvalidInput for what is no frame at all.
+    """
+    *head, items = unpack_marked(frame, max_bytes)
+    return [*head, [item if is_readable(item) else [*item[:2], Unreadable()] for item in items]]
+
+
 def _sendable(result: list[Value]) -> list[Value]:
     """A result that can be packed: the same, or the error that says why it cannot."""
     try:
-        pack(result)
+        packed = pack(result)
+        unpack(packed, len(packed))
     except InvalidInput as error:
         return [result[0], result[1], ERROR, error.to_wire()]
     return result

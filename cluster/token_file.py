@@ -20,7 +20,7 @@ def token_of(data: Path) -> bytes:
     path = data / NAME
     with suppress(FileNotFoundError):
         return _checked(path)
-    draft = data / f"{NAME}.{os.getpid()}.draft"
+    draft = data / f"{NAME}.{secrets.token_hex(8)}.draft"
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(handle, secrets.token_bytes(SIZE_BYTES))

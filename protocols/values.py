@@ -53,8 +53,11 @@ def pack(value: Value) -> bytes:
     return packed
 
 
-def unpack(packed: bytes, max_bytes: int = MAX_VALUE_BYTES) -> Value:
+def unpack(packed: bytes, max_bytes: int = MAX_VALUE_BYTES, pairs_hook: Any = None) -> Value:
     """The value that `pack` made.
+
+    Args:
+        pairs_hook: makes mappings of pairs of their keys and values; see `unpack_marked`.
 
     Raises:
         InvalidInput: too large, damaged, or not a value of ours.
@@ -74,9 +77,36 @@ def unpack(packed: bytes, max_bytes: int = MAX_VALUE_BYTES) -> Value:
             max_map_len=size_bytes,
             max_ext_len=64,
             ext_hook=_refuse_extension,
+            object_pairs_hook=pairs_hook,
         )
     except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a list as a key
         raise InvalidInput(problem=f"not a packed value: {error}") from error
+
+
+class Unreadable:
+    """Stands for a mapping with a key that no mapping can have, in a message that is read all the same."""
+
+
+def unpack_marked(packed: bytes, max_bytes: int) -> Value:
+    """As `unpack`, with Unreadable in place of what packs but does not unpack: in a message of many parts, what is to
+    blame is then told from the others. Slower; for when `unpack` has failed."""
+    return unpack(packed, max_bytes, _marked)
+
+
+def _marked(pairs: list[tuple[Value, Value]]) -> Value:
+    try:
+        return dict(pairs)
+    except TypeError:
+        return Unreadable()
+
+
+def is_readable(value: Value) -> bool:
+    """Whether nothing in it is Unreadable."""
+    if isinstance(value, dict):
+        return all(map(is_readable, value.values()))
+    if isinstance(value, list):
+        return all(map(is_readable, value))
+    return not isinstance(value, Unreadable)
 
 
 def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Value:

@@ -27,6 +27,7 @@ from podium.supervisors.permits import Permits
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import Entry, NewTask, Standing
 from podium.supervisors.supervisor import Supervisor
+from podium.supervisors.takeover import Takeover
 from podium.supervisors.tier import Tier
 from podium.testing import Simulation
 
@@ -180,14 +181,14 @@ def _freed(host: ProtocolHost, attempt: Any) -> str | None:
 def _above() -> None:
     where(Coordinator, "_lost", "supervisor lost", lambda _c, child, _e: child.address != "resources")
     always(Coordinator, "_resume", "coordinator started")
-    where(Supervisor, "_resume", "open tasks taken over", lambda _s, tasks, _keep: bool(tasks))
-    where(Supervisor, "_resume", "tier drops a task", _drops)
+    where(Takeover, "resume", "open tasks taken over", lambda _t, tasks, _keep: bool(tasks))
+    where(Takeover, "resume", "tier drops a task", _drops)
     where(Link, "_lost", "client lost it before the acknowledgement", lambda link, _e: bool(link._batches))
     where(Link, "_lost", "client lost it while following", lambda link, _e: bool(link._followed))
     where(Link, "_lost", "client lost it while watching", lambda link, _e: bool(link._watched))
 
 
-def _drops(_supervisor: Supervisor, tasks: list[Any], keep: list[str] | None) -> bool:
+def _drops(_takeover: Takeover, tasks: list[Any], keep: list[str] | None) -> bool:
     return keep is not None and any(task.record.task_id not in keep for task in tasks)
 
 

@@ -23,6 +23,7 @@ from unittest.mock import patch
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from podium.actors import exchange
 from podium.actors.board import Board
 from podium.actors.exchange import Near
 from podium.actors.far_side import _Session
@@ -31,18 +32,23 @@ from podium.cluster.link import Link
 from podium.cluster.simulated import _SimulatedWorld
 from podium.cluster.store.memory import MemoryJournal
 from podium.cluster.store.sqlite import SqliteJournal
+from podium.protocols import protocol as protocol_module
 from podium.protocols.outcomes import OPEN
 from podium.supervisors import intake, ledger
 from podium.supervisors.breaker import Breaker
+from podium.supervisors.clock import Clock
+from podium.supervisors.dispatch import Dispatcher
 from podium.supervisors.events import StepFinished
 from podium.supervisors.family import Family
 from podium.supervisors.lanes import Lanes
 from podium.supervisors.ledger import Ledger
 from podium.supervisors.permits import Permits
+from podium.supervisors.plan import Build, Plan
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import OpenTask
 from podium.supervisors.supervisor import Supervisor
 from tests import (
+    test_boundaries,
     test_breaker,
     test_dead_letters,
     test_engine,
@@ -50,6 +56,7 @@ from tests import (
     test_journal,
     test_lanes,
     test_supervision,
+    test_versions,
 )
 from tests.storm import run_storm
 from tests.test_ledger import LedgerMachine
@@ -262,6 +269,38 @@ def keep_a_permit_that_came_back() -> Any:
     return patch.object(Lanes, "_permit_unused", lambda _lanes, _host, _lane, _reply: None)
 
 
+def lose_a_step_now_and_then() -> Any:
+    inner = Dispatcher.run
+
+    def run(dispatcher: Any, plan: Any, task: Any, place: Any, recovered: bool = False) -> None:
+        if dispatcher._world.random.random() > 0.03:
+            inner(dispatcher, plan, task, place, recovered)
+
+    return patch.object(Dispatcher, "run", run)
+
+
+def never_look_at_the_clock() -> Any:
+    return patch.object(Clock, "check", lambda _clock: None)
+
+
+def run_the_last_of_a_name_for_all() -> Any:
+    return patch.object(protocol_module, "_told_apart", lambda _target: "")
+
+
+def let_one_receiver_lose_the_rest_of_its_frame() -> Any:
+    def report(_what: str, error: BaseException) -> None:
+        raise error
+
+    return patch.object(exchange, "report", report)
+
+
+def give_new_tasks_the_old_hosts() -> Any:
+    def build(plan: Any, ref: str) -> Build:
+        return Build(ref, "", "")
+
+    return patch.object(Plan, "build", build)
+
+
 MUTANTS: list[Callable[[], Any]] = [
     acknowledge_before_commit,
     skip_the_epoch_check,
@@ -285,6 +324,11 @@ MUTANTS: list[Callable[[], Any]] = [
     believe_in_probes_of_the_dead,
     count_outcomes_of_older_states,
     send_what_runs_once_before_that_is_durable,
+    lose_a_step_now_and_then,
+    never_look_at_the_clock,
+    run_the_last_of_a_name_for_all,
+    let_one_receiver_lose_the_rest_of_its_frame,
+    give_new_tasks_the_old_hosts,
 ]
 
 
@@ -319,8 +363,8 @@ def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def resilience() -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Those of breakers and dead letters."""
-    yield from _tests_in(test_breaker, test_dead_letters)
+    """Those of breakers, dead letters, boundaries and versions."""
+    yield from _tests_in(test_breaker, test_dead_letters, test_boundaries, test_versions)
     for victim in ("supervisor/w", "resources"):
         yield f"prober and {victim}", partial(test_breaker.test_a_prober_that_dies_wedges_nothing, victim)
 

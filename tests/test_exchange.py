@@ -261,3 +261,72 @@ def test_a_value_that_cannot_be_packed_leaves_nothing_in_the_next():
         with pytest.raises(InvalidInput, match="not plain data"):
             pack({"n": [1, 2, object()]})
         assert unpack(pack({"n": [1]})) == {"n": [1]}
+
+
+# one message, or one receiver, harms no other
+
+
+@pytest.mark.parametrize("bad", range(4))
+def test_a_receiver_that_raises_loses_no_other_result_of_the_frame(bad):
+    got = []
+
+    def receiver(n):
+        def take(reply):
+            if n == bad:
+                raise ZeroDivisionError("mine")
+            got.append(n)
+
+        return take
+
+    async def work():
+        _, _, near = pair()
+        for n in range(4):
+            near.send("echo", n, receiver(n))
+        await asyncio.sleep(1)
+        return await near.ask("echo", "still there")
+
+    assert run(work(), faults=["mine"]) == "still there"
+    assert sorted(got) == [n for n in range(4) if n != bad]
+
+
+@pytest.mark.parametrize("bad", [2**70, "\ud800", object(), {(1, 2): 3}, b"x" * 2_000_000], ids=lambda v: str(v)[:12])
+@pytest.mark.parametrize("place", range(3))
+def test_a_message_that_fits_no_frame_is_refused_and_the_others_go(bad, place):
+    async def work():
+        _, _, near = pair(limits=ExchangeLimits(frame_bytes=1_000_000))
+        payloads = [0, 1, 2]
+        payloads[place] = bad
+        asked = [near.ask("echo", payload) for payload in payloads]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    outcomes = run(work())
+    assert isinstance(outcomes[place], InvalidInput)
+    assert [o for n, o in enumerate(outcomes) if n != place] == [n for n in range(3) if n != place]
+
+
+def test_answers_that_are_large_together_come_in_several_frames():
+    async def work():
+        _, _, near = pair(limits=ExchangeLimits(frame_bytes=1_000_000))
+        texts = [str(n) * 300_000 for n in range(8)]
+        return [
+            len(text) for text in await asyncio.gather(*(near.ask("echo", text) for text in texts))
+        ], near.counts.frames
+
+    lengths, frames = run(work())
+    assert lengths == [300_000] * 8
+    assert frames >= 3
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_an_answer_that_packs_but_does_not_unpack_is_an_error_and_the_others_come(place):
+    def receive(ask):
+        ask.reply({(1, 2): 3} if ask.payload == place else ask.payload)
+
+    async def work():
+        far = Far(receive, "far@1")
+        near = Near("far", Network(far).call, "near")
+        return await asyncio.gather(*(near.ask("echo", n) for n in range(3)), return_exceptions=True)
+
+    outcomes = run(work())
+    assert isinstance(outcomes[place], InvalidInput)
+    assert [o for n, o in enumerate(outcomes) if n != place] == [n for n in range(3) if n != place]
