@@ -56,6 +56,7 @@ from tests import (
     test_journal,
     test_lanes,
     test_supervision,
+    test_timeouts,
     test_versions,
 )
 from tests.storm import run_storm
@@ -365,6 +366,10 @@ def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
 def resilience() -> Iterator[tuple[str, Callable[[], Any]]]:
     """Those of breakers, dead letters, boundaries and versions."""
     yield from _tests_in(test_breaker, test_dead_letters, test_boundaries, test_versions)
+    yield "receiver", partial(test_exchange.test_a_receiver_that_raises_loses_no_other_result_of_the_frame, 1)
+    for jump_s in (3_600, -3_600):
+        clock = test_timeouts.test_a_clock_that_is_set_changes_no_time_that_is_left
+        yield f"clock by {jump_s} s", partial(clock, {"task": 60}, jump_s, "supervisor/w")
     for victim in ("supervisor/w", "resources"):
         yield f"prober and {victim}", partial(test_breaker.test_a_prober_that_dies_wedges_nothing, victim)
 
