@@ -42,7 +42,8 @@ def workflow_of(settings: Settings, hooks: Mapping[str, Any] | None = None) -> W
     workflow = ask_workflow(own, read_hooks(config.hooks, hooks), config.operation_s)
     if not hooks:
         return workflow
-    return Workflow(f"{NAME}_{workflow.hash[:8]}", workflow.root, description=workflow.description)
+    name = f"{NAME}_{workflow.hash[:8]}"
+    return Workflow(name, workflow.root, description=workflow.description, starts=workflow.starts)
 
 
 def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:

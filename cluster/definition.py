@@ -43,6 +43,7 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "timeout_s": workflow.timeout_s,
         "undo_on_cancel": workflow.undo_on_cancel,
         "when_down": workflow.when_down,
+        "starts": workflow.starts,
         "shards": workflow.shards,
         "protocols": protocols,
         "search_path": sorted({root for ref in targets if (root := import_root(ref))}),

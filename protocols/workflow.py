@@ -49,6 +49,9 @@ class Workflow(Definition):
     """What becomes of the open tasks when the supervisor itself died too often: they wait until the workflow is
     deployed again, or fail as `workflow_down`."""
 
+    starts: Literal["at_once", "as_needed"] = "at_once"
+    """When its actors start: all of them before its first task is accepted, so that one that cannot start is said at
+    once; or each when something waits for it, the others one by one behind it."""
     shards: Annotated[int, Field(ge=1, le=64)] = 1
     """How many supervisors share its tasks, each with a journal and hosts of its own: more than one when that one's
     processor bounds the throughput. What a protocol keeps in memory, `concurrency` and `replicas` are then per shard.

@@ -107,6 +107,12 @@ class Dispatcher:
         for tier in plan.tiers:
             await self._tiers[tier.name].deploy(tier.definition, self._code)
 
+    async def start_in_turn(self, plan: Plan) -> None:
+        """Start one actor after the other; those that something waits for have started by themselves. One that does not
+        start is a failure like any other."""
+        for child in self._children(plan):
+            await self._family.start_alone(child)
+
     async def wake_busy_tiers(self, shard: str) -> None:
         """A tier with open runs is needed, if only to cancel them: the task above may have ended as we died."""
         for name in sorted(self._tiers):

@@ -86,6 +86,12 @@ class Family:
                 child.is_wanted = True
                 self._world.background(self._start(child), f"start {child.address}")
 
+    async def start_alone(self, child: Child) -> None:
+        """Start one that does not run, if it is not ended meanwhile; return when it does, or has failed."""
+        if not child.is_wanted and not self._ended:
+            child.is_wanted = True
+            await self._start(child)
+
     async def _start(self, child: Child) -> None:
         try:
             await self._confirm()

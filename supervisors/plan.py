@@ -77,6 +77,7 @@ class Plan:
         self.name, self.version = str(definition["name"]), str(definition["version"])
         self.hash = str(definition["hash"])
         self.timeout_s: float | None = definition.get("timeout_s")
+        self.starts_as_needed = definition.get("starts") == "as_needed"
         self.undo_on_cancel = bool(definition.get("undo_on_cancel"))
         self.tree = str(definition.get("tree") or definition["hash"])
         self.code: Mapping[str, str] = definition.get("code") or {}

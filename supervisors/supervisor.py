@@ -210,8 +210,11 @@ class Supervisor:
         plan = self._versions.define(**ask.payload)
         answer = {"hash": plan.hash, "epoch": self._journal.epoch}
         try:
-            with self._rest.busy():
-                await self._dispatcher.start(plan)
+            if plan.starts_as_needed:
+                self._world.background(self._dispatcher.start_in_turn(plan), "start in turn")
+            else:
+                with self._rest.busy():
+                    await self._dispatcher.start(plan)
         except PodiumError as error:
             ask.refuse(error)
         except Exception as error:

@@ -69,7 +69,8 @@ def ask_workflow(
     if operation_s:
         nodes = _each(nodes, operation_s)
     adaptive = Adaptive(nodes, start="route", rules=(*rules, Rule(to=END)), max_visits=1)
-    return Workflow(NAME, adaptive, description="Answers requests: routed to the pipeline of their type.")
+    description = "Answers requests: routed to the pipeline of their type."
+    return Workflow(NAME, adaptive, description=description, starts="as_needed")
 
 
 def bounded(node: Node, operation_s: float) -> Node:
