@@ -8,7 +8,7 @@ KILLS ?= 200
 MINUTES ?= 10
 ROUNDS ?= 3
 
-.PHONY: demo test check bench bench-peers soak sweep mutants chaos steady conformance clean
+.PHONY: demo test check bench bench-peers soak differential sweep mutants chaos steady conformance clean
 
 demo: $(STAMP)
 	$(BIN)/podium run examples/repo_brief/brief.yaml --input path="$(CURDIR)"
@@ -34,6 +34,9 @@ bench-peers: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak --seeds $(SEEDS)
+
+differential: $(STAMP)
+	$(BIN)/python -m tests.differential --simulated 20000 --inprocess 500 --ray 50
 
 sweep: $(STAMP)
 	$(BIN)/python -m tests.sweep
