@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..protocols.outcomes import TERMINAL, TaskEvent
-from ..supervisors.events import unpack_events
+from ..supervisors.events import readable_events
 from ..supervisors.watchers import end_event, past_events
 from .store.reading import StoredTask
 
@@ -14,7 +14,7 @@ WENT_WRONG = frozenset({"retrying", "failed", "lost", "timed_out"})
 def recorded_events(stored: StoredTask, from_offset: int = 0) -> list[TaskEvent]:
     """The events of a task from an offset on, its end included if it has ended."""
     record = stored.record
-    told = past_events(record, [event for body in stored.bodies for event in unpack_events(body)])
+    told = past_events(record, readable_events(stored.bodies))
     if record.status in TERMINAL:
         told.append(end_event(record, len(told)))
     events = [TaskEvent(kind, record.task_id, at, *rest) for kind, at, *rest in told]

@@ -12,7 +12,7 @@ from ..protocols.errors import NotFound
 from ..protocols.outcomes import OPEN, TaskRecord
 from ..protocols.values import Value
 from .dispatch import Dispatcher
-from .events import Cancelled, Event, unpack_events
+from .events import Cancelled, readable_events
 from .ports import Ask, Found, Journal, World
 from .quarantine import Quarantine
 from .services import Engine
@@ -114,13 +114,13 @@ class Desk:
         self._journal.entries(task_id, lambda bodies: self._tell_all(watch, found[0].record, bodies))
 
     def _tell_all(self, watch: Watch, record: TaskRecord, bodies: list[bytes]) -> None:
-        past = past_events(record, _unpacked(bodies))
+        past = past_events(record, readable_events(bodies))
         for event in past:
             watch.tell(event)
         watch.close(record, len(past))
 
     def _tell_past(self, watch: Watch, task: TaskState, bodies: list[bytes]) -> None:
-        past = past_events(task.record, _unpacked(bodies))
+        past = past_events(task.record, readable_events(bodies))
         for place in task.running.values():
             if self._dispatcher.is_started(task, place):
                 put_started(past, place.path, place.attempt, self._world.now())
@@ -135,7 +135,3 @@ class Desk:
             self._record(task)
             told = [*event[:5], None]
             self._journal.write([], lambda: self._watchers.tell(task.record.task_id, told))
-
-
-def _unpacked(bodies: list[bytes]) -> list[Event]:
-    return [event for body in bodies for event in unpack_events(body)]

@@ -6,6 +6,7 @@ and this list.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -194,6 +195,17 @@ def pack_events(events: list[Event]) -> bytes:
 
 def unpack_events(body: bytes) -> list[Event]:
     return [_from_wire(wire) for wire in unpack(body, max_bytes=len(body))]
+
+
+def readable_events(bodies: Iterable[bytes]) -> list[Event]:
+    """The events of a task as far as they can be read: for those who look. Whoever goes on with it raises instead."""
+    events: list[Event] = []
+    for body in bodies:
+        try:
+            events += unpack_events(body)
+        except Exception:  # of a later Podium, or of whatever the task is set aside for: its reason is told elsewhere
+            break
+    return events
 
 
 def _to_wire(event: Event) -> list[Value]:

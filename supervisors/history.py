@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..protocols.outcomes import OPEN, Failure, TaskRecord
 from ..protocols.workflow import Workflow
-from .events import Event, StepFailed, StepFinished, unpack_events
+from .events import Event, StepFailed, StepFinished, readable_events
 from .fold import apply, begin
 from .state import Place, TaskState
 
@@ -40,17 +40,17 @@ class StepRow:
 
 
 def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterable[bytes]) -> list[StepRow]:
-    """Every run of every step so far, in the order in which they ended; then those that have not."""
+    """Every run of every step so far, in the order in which they ended; then those that have not. Of a task that is set
+    aside, as far as it can be folded."""
     root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
     task, _ = begin(record, root, record.task_id.partition("/")[2])
     rows: dict[str, StepRow] = {}
-    for body in bodies:
-        for event in unpack_events(body):
-            _note(rows, task, event)
-            before = {**task.parked, **task.running}
-            apply(task, event)
-            _note_stopped(rows, before, task, event)
-            _note_parked(rows, task)
+    for event in readable_events(bodies):
+        _note(rows, task, event)
+        before = {**task.parked, **task.running}
+        apply(task, event)
+        _note_stopped(rows, before, task, event)
+        _note_parked(rows, task)
     if record.status in OPEN:
         for place in task.running.values():
             row = rows.setdefault(place.path, _row(place, "open"))

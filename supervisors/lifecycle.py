@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..protocols.outcomes import TaskRecord
 from ..protocols.requests.machine import State, has_stages, state_among
 from ..protocols.workflow import Workflow
-from .events import unpack_events
+from .events import readable_events
 from .fold import apply, begin
 from .state import Place, TaskState
 from .tally import Tally
@@ -73,10 +73,9 @@ def transitions(record: TaskRecord, definition: Mapping[str, Any], bodies: Itera
         return
     task, _ = begin(record, root, record.task_id.partition("/")[2])
     state = state_of(task)
-    for body in bodies:
-        for event in unpack_events(body):
-            apply(task, event)
-            after = state_of(task, state)
-            if after != state:
-                yield Transition(state, after, event.at)
-                state = after
+    for event in readable_events(bodies):
+        apply(task, event)
+        after = state_of(task, state)
+        if after != state:
+            yield Transition(state, after, event.at)
+            state = after

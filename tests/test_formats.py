@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import subprocess
+import sys
 import zlib
 from contextlib import closing
 
@@ -16,7 +19,7 @@ from podium.cluster.store import migrations
 from podium.cluster.store.reading import FileReader
 from podium.cluster.store.schema import FORMAT, shard_path
 from podium.cluster.store.sqlite import SqliteJournal
-from podium.protocols.errors import JournalCorrupt, JournalFailed
+from podium.protocols.errors import FixTheCall, JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure
 from podium.protocols.values import pack
 from tests import sample
@@ -206,3 +209,26 @@ def test_open_tasks_of_the_oldest_format_go_on_beside_those_of_a_new_version(tmp
         found = [engine.task(id).result(timeout_s=30) for id in ("t-1", "t-2", new.id)]
         assert engine.status()["workflows"]["w"]["stalled"] == {}
     assert found == [{"n": 3}, {"n": 101}, {"n": 12}]
+
+
+@pytest.mark.faults
+def test_an_event_of_a_later_podium_sets_its_task_aside_and_every_command_says_so(tmp_path, caplog):
+    write_open_tasks(tmp_path)
+    with closing(sqlite3.connect(shard_path(tmp_path, "w"), isolation_level=None)) as db:
+        db.execute("INSERT INTO entries VALUES (?,?,?,?)", ("t-1", 1, 1, sealed(pack([["?", 1]]))))
+    with podium.connect(data=tmp_path, cluster="inprocess") as engine:
+        assert engine.submit(OLD_FLOW, {"n": 10}).result(timeout_s=30) == {"n": 12}
+        assert engine.task("t-2").result(timeout_s=30) == {"n": 101}
+        with pytest.raises(FixTheCall, match=r"is still stalled: .* unknown event"):
+            engine.redrive(["t-1"])
+    assert "task t-1 cannot be folded, and is set aside" in caplog.text
+    for words in (["show", "t-1"], ["ps"], ["dead", "ls"], ["dead", "show", "t-1"], ["doctor"]):
+        command = [sys.executable, "-m", "podium", *words, "--data", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"})
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (words == ["doctor"])
+        assert "stalled" in done.stdout
+        assert words == ["ps"] or "unknown event" in done.stdout
+    with podium.connect(data=tmp_path, cluster="inprocess") as engine:
+        engine.drop(["t-1"])
+        assert engine.task("t-1").status == "failed"

@@ -44,7 +44,8 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
         outputs = {event.step: event.value for event in events if event.kind == "finished"}
         steps = [row.to_json() | {"output": outputs.get(row.path)} for row in rows]
         attempts = [_attempt(event) for event in wrong]
-        print(to_json(with_state(record, request_state(stored)) | {"steps": steps, "attempts": attempts}))
+        told = {"steps": steps, "attempts": attempts} | ({"stalled": stored.stalled} if stored.stalled else {})
+        print(to_json(with_state(record, request_state(stored)) | told))
         return
     tree = StepTree(styled((record.workflow, "bold"), f" {record.task_id} {record.status}"))
     for row in rows:
@@ -52,6 +53,9 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
     console = Terminal()
     console.print(tree.render(record.finished_at or max((row.opened_at for row in rows), default=0.0)))
     _print_facts(console, record, wrong, request_state(stored))
+    if stored.stalled:
+        console.print(one_line(f"stalled: {stored.stalled}"), soft_wrap=True, style="red")
+        console.print(f"podium dead redrive {record.task_id} when the cause is mended, or drop; or podium cancel")
 
 
 dead.command("show")(show)

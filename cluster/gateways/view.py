@@ -27,6 +27,7 @@ _MARKS = {
     "waiting": ("↻", "yellow"),
     "parked": ("‖", "yellow"),
     "pending": ("·", "dim"),
+    "stalled": ("!", "red"),
 }
 WIDTHS = {"workflow": 8, "user": 8, "status": 11, "accepted": 8, "took": 6}
 """Least widths of columns of `podium ps`; workflow and user are squeezed down to these."""

@@ -29,7 +29,7 @@ from ....protocols.json_forms import to_json
 from ....protocols.outcomes import TERMINAL, TaskRecord
 from ....protocols.quantities import check_priority
 from ....protocols.requests.pipelines import NAME as ASK
-from ....supervisors.events import unpack_events
+from ....supervisors.events import readable_events
 from ....supervisors.watchers import end_event, past_events
 from ...client_async import AsyncEngine, AsyncTask
 from ...definition import definition_of
@@ -379,7 +379,7 @@ def _row(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
 
 def _events(stored: StoredTask, since: int) -> dict[str, Any]:
     """What is recorded from an offset on, and the offset to go on with."""
-    past = past_events(stored.record, [event for body in stored.bodies for event in unpack_events(body)])
+    past = past_events(stored.record, readable_events(stored.bodies))
     if stored.record.status in TERMINAL:
         past.append(end_event(stored.record, len(past)))
     names = ("kind", "at", "step", "attempt", "value", "offset")
