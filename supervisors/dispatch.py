@@ -47,6 +47,8 @@ class Dispatcher:
         self._world, self._settings, self._family = means.world, means.settings, means.family
         self._report, self._started, self._tell, self._tier_setup = report, started, tell, tier_setup
         self._pools: dict[Build, Pool] = {}
+        self._leaving: set[str] = set()
+        """Labels of pools that are being ended."""
         self._tiers: dict[str, Tier] = {}
         self._jobs: dict[Place, Job] = {}
         self._errands: dict[tuple[str, str], Tier] = {}
@@ -72,7 +74,8 @@ class Dispatcher:
     def _new_pool(self, plan: Plan, ref: str) -> Pool:
         """Its hosts have addresses of their own, even beside another protocol of that name, or other code of this."""
         build, declared = plan.build(ref), plan.declarations[ref]
-        labels = {pool.label for pool in self._pools.values()} | set(self._tiers) | {tier.name for tier in plan.tiers}
+        labels = {pool.label for pool in self._pools.values()} | self._leaving
+        labels |= {*self._tiers, *(tier.name for tier in plan.tiers)}
         names = (f"{declared.name}~{n}" if n > 1 else declared.name for n in itertools.count(1))
         label = next(name for name in names if name not in labels)
         pool = self._pools[build] = Pool(self._means, declared, self._listener(), label, build.code)
@@ -82,14 +85,24 @@ class Dispatcher:
         """The code that hosts of a build are given; where it is lost, that of the newest."""
         return self._code.get(build.carried) or self._code.get(newest.carried)
 
-    def retire(self, plans: Iterable[Plan]) -> list[Child]:
-        """Forget the pools that none of these plans needs and that have nothing to do; returns their hosts."""
+    async def retire(self, plans: Iterable[Plan], why: PodiumError) -> None:
+        """End the pools that none of these plans needs and that have nothing to do. A task of their version that comes
+        all the same has them made anew; at other addresses, as long as they are not gone."""
         needed = {plan.build(ref) for plan in plans for ref in plan.refs}
-        gone = [build for build, pool in self._pools.items() if build not in needed and pool.is_idle]
-        return [host for build in gone for host in self._pools.pop(build).hosts]
+        idle = [build for build, pool in self._pools.items() if build not in needed and pool.is_idle]
+        gone = [self._pools.pop(build) for build in idle]
+        labels = {pool.label for pool in gone}
+        self._leaving |= labels
+        await self._family.retire([host for pool in gone for host in pool.hosts], why)
+        self._leaving -= labels
 
-    async def end(self, children: list[Child], why: PodiumError) -> None:
-        await self._family.retire(children, why)
+    def _pool(self, plan: Plan, ref: str) -> Pool:
+        """That of a version; made anew if it was retired."""
+        pool = self._pools.get(plan.build(ref))
+        if pool is None:
+            self.prepare(plan, {})
+            pool = self._pools[plan.build(ref)]
+        return pool
 
     def _listener(self) -> Listener:
         return Listener(
@@ -165,7 +178,7 @@ class Dispatcher:
         except ExpressionFailed as error:
             self._report(task, place, ["fail", Failure("invalid_input", f"limit_key: {error}").to_wire()])
             return
-        pool = self._pools[plan.build(settings.ref)]
+        pool = self._pool(plan, settings.ref)
         job = self._jobs[place] = Job(task, place, settings, key, place.losses, pool=pool)
         pool.submit(job)
 

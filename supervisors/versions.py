@@ -68,9 +68,7 @@ class Versions:
     async def retire(self, in_use: set[str]) -> None:
         """End the hosts that only versions need which are not in force, and of which no task (by hash) is open."""
         needed = [plan for hash, plan in self.plans.items() if hash in in_use or hash == self.current]
-        gone = self.dispatcher.retire(needed)
-        if gone:
-            await self.dispatcher.end(gone, EngineClosed(reason="a newer version took its place"))
+        await self.dispatcher.retire(needed, EngineClosed(reason="a newer version took its place"))
 
     def tier_setup(self, shard: str, resources: list[Any], settings: Governance, tier: TierPlan) -> dict[str, Any]:
         """What the supervisor of a nested Hierarchy is started with: all versions of it that are known by then."""

@@ -15,7 +15,7 @@ from podium.cluster.definition import definition_of
 from podium.errors import FixTheCall, InvalidDefinition, TaskFailed
 from podium.protocols.fingerprint import code_fingerprint
 from podium.supervisors.plan import Plan
-from podium.testing import Simulation, simulate
+from podium.testing import Faults, Simulation, simulate
 
 # one name, several protocols
 
@@ -397,3 +397,35 @@ def test_plans_of_one_tree_share_its_nodes():
     assert (
         Plan({**SOUND, "hash": "other"}, first.root).settings(first.root.sequence[0]).ref == "tests.test_versions:last"
     )
+
+
+def test_a_client_that_goes_on_with_an_older_version_has_its_hosts_made_anew():
+    async def work(engine):
+        old = cell_flow("return ['old', x]")
+        definition = definition_of(old)
+        assert await (await engine.submit(old, 1)).result() == ["old", 1]
+        assert await (await engine.submit(cell_flow("return ['new', x]"), 2)).result() == ["new", 2]
+        await asyncio.sleep(60)
+        pools = (await engine.status())["workflows"]["w"]["pools"]
+        assert len(pools) == 2, "those of the old version are gone"
+        task = await engine.submit_to(definition, 3, user="ada")
+        assert (await task.result(timeout_s=60))[1] == 3
+        await asyncio.sleep(60)
+        return len((await engine.status())["workflows"]["w"]["pools"])
+
+    assert Simulation().run(work) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_versions_that_come_and_go_in_quick_turns_lose_nothing(seed):
+    faults = Faults(delay_s=0.2, commit_s=0.1, kills=2, kill_within_s=40)
+    simulation = Simulation(seed, faults=faults, restart_intensity=1000, top_restart_intensity=1000)
+
+    async def work(engine):
+        tasks = []
+        for n in range(8):
+            tasks.append(await engine.submit(cell_flow(f"return [{n % 3}, x]"), n))
+            await asyncio.sleep(simulation.rng.uniform(0, 10))
+        return [(await task.result(timeout_s=1_000))[1] for task in tasks]
+
+    assert simulation.run(work) == list(range(8)), "of whatever code: a host that starts again has the newest only"
