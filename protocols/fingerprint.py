@@ -17,7 +17,9 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _MOST_DEPTH = 20
 _MOST_ITEMS = 1_000
 """Of a list or mapping that is looked at item by item."""
-_HIDDEN = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__"})
+_HIDDEN = frozenset(
+    {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__", "_exact", "_mark"}
+)
 
 
 def code_fingerprint(target: object, exactly: bool = False) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, TypeAlias, overload
@@ -206,12 +207,25 @@ def has_own_name(target: ProtocolLike) -> bool:
 
 def _told_apart(target: ProtocolLike) -> str:
     """What tells a protocol without a name of its own from another of that name with other code, or bound to other
-    values: products of one factory. "" for the first."""
-    known = _KNOWN.get(f"{target.__module__}:{target.__qualname__}")
-    if known is None or has_own_name(target):
+    values: products of one factory. "" for the first. The mark is of the content, so that the next run of the program
+    makes the same; where contents are alike, as with two connections, it counts."""
+    base = f"{target.__module__}:{target.__qualname__}"
+    first = _KNOWN.get(base)
+    if first is None or has_own_name(target) or _exactly(first) == _exactly(target):
         return ""
-    own = code_fingerprint(target, exactly=True)
-    return "" if own == code_fingerprint(known, exactly=True) else f"~{own[:8]}"
+    content = code_fingerprint(target)
+    stem = "" if content == code_fingerprint(first) else f"~{content[:8]}"
+    marks = (stem if n == 1 else f"{stem}~{n}" for n in itertools.count(1 if stem else 2))
+    return next(m for m in marks if (base + m) not in _KNOWN or _exactly(_KNOWN[base + m]) == _exactly(target))
+
+
+def _exactly(target: ProtocolLike) -> str:
+    """Fingerprint that also tells apart what has the same content; made once."""
+    known = vars(target).get("_exact")
+    if known is None:
+        known = code_fingerprint(target, exactly=True)
+        target._exact = known  # type: ignore[union-attr]
+    return str(known)
 
 
 def is_protocol(target: object) -> bool:

@@ -429,3 +429,27 @@ def test_versions_that_come_and_go_in_quick_turns_lose_nothing(seed):
         return [(await task.result(timeout_s=1_000))[1] for task in tasks]
 
     assert simulation.run(work) == list(range(8)), "of whatever code: a host that starts again has the newest only"
+
+
+def holding(thing):
+    @podium.protocol
+    async def held(x):
+        return [x, thing.n]
+
+    return held
+
+
+def test_products_with_alike_contents_are_told_apart_by_counting():
+    class Connection:
+        def __init__(self, n):
+            self.n = n
+            self.lock = asyncio.Lock.__new__  # nothing that could be pickled
+
+        def __reduce__(self):
+            raise TypeError("never")
+
+    one, two, three = (holding(Connection(n)) for n in (1, 2, 3))
+    assert [repr(each).partition("held")[2] for each in (one, two, three)] == [">", "~2>", "~3>"]
+    assert simulate(Workflow("w", Parallel({"a": one, "b": two, "c": three})), [0]) == [
+        {"a": [0, 1], "b": [0, 2], "c": [0, 3]}
+    ]
