@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -280,3 +281,29 @@ def test_the_engine_that_started_ray_leaves_and_the_other_of_the_process_goes_on
     done = subprocess.run([sys.executable, "-c", TWO], cwd=tmp_path, capture_output=True, text=True, timeout=150)
     assert (done.stdout, done.returncode) == ("2 1\n", 0), done.stderr
     assert not (tmp_path / "first" / "ray.folder").exists()
+
+
+LOOKS = """
+import os, socket, sys
+for place in sys.argv[1:]:
+    for reach in (os.listdir, lambda place: os.symlink("/etc/hostname", f"{place}/debug_state.txt")):
+        try:
+            reach(place)
+        except PermissionError:
+            continue
+        print("reached", place)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+def test_another_user_of_the_machine_gets_nowhere():
+    with tempfile.TemporaryDirectory() as data:
+        os.chmod(data, 0o755)
+        with podium.connect(data=data, num_cpus=1):
+            folder = Path(data, "ray.folder").read_text()
+            assert os.listdir(f"{folder}/r/session_latest/logs")
+            places = [folder, f"{folder}/r", f"{folder}/r/session_latest/logs", f"{data}/sockets"]
+            command = ["/usr/bin/env", "python3", "-c", LOOKS, *places]
+            done = subprocess.run(command, capture_output=True, text=True, user=65534, cwd="/", timeout=60)
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr
