@@ -18,6 +18,7 @@ from typing import Any
 import podium
 from podium import Adaptive, Constant, Hierarchy, Parallel, Rule, Sequence, Step, Workflow, verdict
 from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
+from podium.protocols.check import walk
 from podium.protocols.conditions import ExpressionFailed, evaluate, mentions
 from podium.protocols.recovery import RECOVERY
 from podium.testing import Simulation
@@ -434,7 +435,11 @@ def _plain(value: Any) -> Any:
 def case(seed: int, tiers: bool = True) -> tuple[Workflow, Any]:
     """A tree and its input."""
     trees = Trees(seed, tiers)
-    return trees.workflow(f"w{seed}"), trees.random.choice(VALUES)
+    workflow, input = trees.workflow(f"w{seed}"), trees.random.choice(VALUES)
+    is_each = any(isinstance(node, Parallel) and node.each for _, node in walk(workflow.root, ()))
+    if input is VALUES[LARGE] and is_each:
+        input = VALUES[LARGE + 1]  # ten thousand steps of ten thousand items each need all the memory that there is
+    return workflow, input
 
 
 def expected(workflow: Workflow, input: Any) -> Any:
