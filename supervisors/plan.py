@@ -85,6 +85,7 @@ class Plan:
         self.declarations = {
             ref: Declaration.model_validate(declared) for ref, declared in definition["protocols"].items()
         }
+        self._builds = {ref: _build(declared, self.code) for ref, declared in self.declarations.items()}
         self._steps: dict[int, StepSettings] = {}
         self._tiers: dict[int, TierPlan] = {}
         self.supervision = _supervision(definition, self.root)
@@ -102,8 +103,7 @@ class Plan:
 
     def build(self, ref: str) -> Build:
         """What hosts of a protocol have to be of, in this version."""
-        declared = self.declarations[ref]
-        return Build(ref, digest(declared.model_dump(mode="json", exclude_defaults=True)), self.code.get(ref, ""))
+        return self._builds[ref]
 
     def settings(self, step: Step) -> StepSettings:
         return self._steps[id(step)]
@@ -165,6 +165,11 @@ def _settings(step: Step, declared: Declaration) -> StepSettings:
         at_most_once=at_most_once,
         limit_key=declared.limit_key,
     )
+
+
+def _build(declared: Declaration, code: Mapping[str, str]) -> Build:
+    settings = digest(declared.model_dump(mode="json", exclude_defaults=True))
+    return Build(declared.ref, settings, code.get(declared.ref, ""))
 
 
 def version_hash(tree: str, protocols: Mapping[str, Any], code: Mapping[str, str]) -> str:

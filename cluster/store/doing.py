@@ -14,8 +14,10 @@ import struct
 from pathlib import Path
 
 SIZE_BYTES = 4096
-_LENGTH = struct.Struct("<H")
-_MOST_BYTES = SIZE_BYTES - _LENGTH.size
+_FORM = struct.Struct("<HI4000s")
+"""Bytes of the task's id (0 if nothing is under way), its entries, the id."""
+_MOST_BYTES = 4000
+_NOTHING = bytes(2)
 
 
 class Doing:
@@ -31,18 +33,16 @@ class Doing:
             self._page = mmap.mmap(handle, SIZE_BYTES)
         finally:
             os.close(handle)
-        (length,) = _LENGTH.unpack_from(self._page)
-        self.before = self._page[_LENGTH.size :][: min(length, _MOST_BYTES)].decode("utf-8", "replace")
+        length, entry, id = _FORM.unpack_from(self._page)
+        self.before = f"{id[:length].decode('utf-8', 'replace')} {entry}" if 0 < length <= _MOST_BYTES else ""
         self.end()
 
     def begin(self, task_id: str, entry: int) -> None:
-        text = f"{task_id} {entry}".encode()
-        if len(text) <= _MOST_BYTES:
-            self._page[_LENGTH.size : _LENGTH.size + len(text)] = text
-            _LENGTH.pack_into(self._page, 0, len(text))
+        id = task_id.encode()
+        _FORM.pack_into(self._page, 0, min(len(id), _MOST_BYTES), entry, id)
 
     def end(self) -> None:
-        _LENGTH.pack_into(self._page, 0, 0)
+        self._page[0:2] = _NOTHING
 
     def close(self) -> None:
         self._page.close()
