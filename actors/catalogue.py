@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..protocols.errors import FixTheCall
+from ..protocols.limits import Amount
 from ..protocols.values import Value
+from ..supervisors.holding import Needs, check_order, needs_of
 from ..supervisors.ports import Note
 from ..supervisors.shards import shards_of, workflow_of
 
@@ -19,6 +21,8 @@ class Catalogue:
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, Value]] = {}
         self._definitions: dict[str, Value] = {}
+        self._needs: dict[str, tuple[str, Needs]] = {}
+        """By workflow: for which hash, and what its tasks hold and its steps need."""
 
     def __iter__(self) -> Iterator[str]:
         """Names of workflows."""
@@ -38,6 +42,11 @@ class Catalogue:
         facts = {name: definition[name] for name in _FACTS} | {"quotas": quotas or earlier}
         self._set(workflow, definition, facts)
         return Note(_NOTE + workflow, facts | {_DEFINITION: definition})
+
+    def note_quotas(self, workflow: str) -> Note:
+        """Its tasks need the ResourceActor, whatever the workflow says; returns what makes that durable."""
+        facts = self._entries[workflow] = self._entries[workflow] | {"quotas": True}
+        return Note(_NOTE + workflow, facts | {_DEFINITION: self._definitions.get(workflow)})
 
     def _check_shards(self, workflow: str, count: int) -> None:
         """A key is looked for in one shard only, so each must stay where it is."""
@@ -61,6 +70,19 @@ class Catalogue:
         """What a supervisor has to know when it starts, beside what is in its shard: it may have missed the last."""
         found = self._definitions.get(workflow_of(shard))
         return [] if found is None else [found]
+
+    def check_order(self, definition: Mapping[str, Any], limits: Mapping[str, Amount]) -> None:
+        """Raises InvalidDefinition if tasks of this version could wait in a ring with those of other workflows."""
+        name = str(definition["name"])
+        others = [self._needs_of(each) for each in self._definitions if each != name]
+        check_order(name, needs_of(definition), others, limits)
+
+    def _needs_of(self, workflow: str) -> Needs:
+        definition: Any = self._definitions[workflow]
+        known = self._needs.get(workflow)
+        if known is None or known[0] != definition["hash"]:
+            known = self._needs[workflow] = (definition["hash"], needs_of(definition))
+        return known[1]
 
     def is_current(self, definition: Mapping[str, Any]) -> bool:
         """Whether no other version is in force."""

@@ -34,6 +34,7 @@ from ..supervisors.plan import all_quotas, has_breakers
 from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
+from ..supervisors.shards import workflow_of
 from .alerting import Alerting
 from .catalogue import Catalogue
 from .child import Child
@@ -193,6 +194,7 @@ class Coordinator:
         """Whether the workflow needs the ResourceActor. A quota without a limit is refused."""
         needs = all_quotas(definition)
         if needs:
+            self._catalogue.check_order(definition, self._limits)
             line = await self._resources_line()
             for quotas in needs:
                 await line.ask("check", dict(quotas))
@@ -286,6 +288,7 @@ class Coordinator:
             "resources": [RESOURCES, child.start],
             "definitions": self._catalogue.definitions(child.name),
             "code": self._code,
+            "permits": self._catalogue.entry(child.name)["quotas"],
         }
 
     async def _up(self, child: Child, role: Any, setup: Callable[[], Mapping[str, Any]]) -> Line:
@@ -323,6 +326,14 @@ class Coordinator:
         if role == "supervisor":
             line.send("last_words", None, lambda reply: _hear(child, reply))
             self._resting.attend(child, line)
+            if not self._catalogue.entry(child.name)["quotas"]:
+                line.send("permits", None, partial(self._wants_permits, child))
+
+    def _wants_permits(self, child: Child, reply: Reply) -> None:
+        """Its tasks hold some, though the workflow says nothing of it: those of the background."""
+        if reply.error is None:
+            self._journal.write([self._catalogue.note_quotas(workflow_of(child.name))])
+            self._world.background(self._settled(self._resources_line()), "permits")
 
     def _delay(self, child: Child, counted: bool = True) -> float | None:
         now, rng = self._world.monotonic(), self._world.random

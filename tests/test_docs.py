@@ -69,7 +69,7 @@ def test_the_python_in_the_docs_runs():
 
 
 def test_the_example_of_limits_runs(capsys):
-    (code,) = blocks((ROOT / "docs/limits.md").read_text(), "python")
+    code = "\n".join(blocks((ROOT / "docs/limits.md").read_text(), "python"))
     exec(compile(code, "limits.md", "exec"), {"__name__": "docs"})
     assert capsys.readouterr().out == "WHY?\n"
 

@@ -70,7 +70,7 @@ def ask_workflow(
         nodes = _each(nodes, operation_s)
     adaptive = Adaptive(nodes, start="route", rules=(*rules, Rule(to=END)), max_visits=1)
     description = "Answers requests: routed to the pipeline of their type."
-    return Workflow(NAME, adaptive, description=description, starts="as_needed")
+    return Workflow(NAME, adaptive, quotas={"request": 1}, description=description, starts="as_needed")
 
 
 def bounded(node: Node, operation_s: float) -> Node:
