@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -269,6 +270,7 @@ class Coordinator:
             "lease_s": self._settings.lease_s,
             "age_s": self._settings.age_s,
             "throttle": self._settings.throttle,
+            "thresholds": asdict(self._settings.thresholds),
             "weights": dict(self._settings.weights),
             "cold": self._cold,
         }

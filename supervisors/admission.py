@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
+from ..protocols.outcomes import TaskRecord
 from .dispatch import Dispatcher
+from .gate import Slots
 from .permits import Permits
 from .plan import Plan
 from .ports import Ask
@@ -28,10 +30,16 @@ BEGUN_AT = 0.0
 
 class Admission:
     def __init__(
-        self, permits: Permits, plans: Mapping[str, Plan], dispatcher: Dispatcher, later: Iterable[str]
+        self,
+        permits: Permits,
+        plans: Mapping[str, Plan],
+        tasks: Mapping[str, TaskState],
+        dispatcher: Dispatcher,
+        later: Iterable[str],
     ) -> None:
-        """`plans` are by hash; `later` are tasks of a tier that go on when the supervisor above says so."""
-        self._permits, self._plans, self._dispatcher = permits, plans, dispatcher
+        """`plans` are by hash, `tasks` the open ones; `later` are those of a tier that go on when the supervisor above
+        says so."""
+        self._permits, self._plans, self._tasks, self._dispatcher = permits, plans, tasks, dispatcher
         self._waiting: dict[str, dict[Place, bool]] = {}
         """By task: its steps that are due, and whether each was taken over."""
         self._later = set(later)
@@ -97,6 +105,16 @@ class Admission:
         self._later.discard(id)
         if (ticket := self._tickets.pop(id, None)) is not None:
             self._permits.release(ticket)
+
+    def slots(self, plan: Plan, record: TaskRecord) -> list[Slots]:
+        """How much of each quota that such a task holds is taken by the tasks here, as far as limits are known."""
+        needs = plan.needs_of(record)
+        limits = {quota: limit for quota in needs if (limit := self._permits.limit(quota)) is not None}
+        return [Slots(quota, self._taken(quota), needs[quota], limit) for quota, limit in limits.items()]
+
+    def _taken(self, quota: str) -> int:
+        holders = [task for task in self._tasks.values() if task.running]
+        return sum(self._plans[task.hash].needs_of(task.record).get(quota, 0) for task in holders)
 
     def has(self, task: TaskState, place: Place) -> bool:
         """Whether the step is under way, or waits for what its task needs."""

@@ -153,6 +153,10 @@ class Permits:
         elif self._joined and self._line is not None:
             self._line.send("release", [ticket], _ignore)
 
+    def limit(self, quota: str) -> float | None:
+        """Of the permits of the whole cluster, as far as it is known here."""
+        return None if self._books is None else self._books.limit(quota)
+
     def charge(self, who: Who, amounts: Mapping[str, float]) -> None:
         """More, or less, of some rates was used than was asked for."""
         whom = who._replace(workflow=self._workflow)

@@ -139,7 +139,7 @@ class Supervisor:
         self._dispatcher = Dispatcher(
             means, self._step_ended, live.started, live.said, self._note_beginning, tier_setup, clock.check
         )
-        self._admission = Admission(self._permits, self._plans, self._dispatcher, later)
+        self._admission = Admission(self._permits, self._plans, self._tasks, self._dispatcher, later)
         self._quarantine = Quarantine(world, journal, notes, self._watchers.ended)
         self._versions.dispatcher = self._dispatcher
         tiers_of = self._dispatcher.tiers_of
@@ -170,7 +170,8 @@ class Supervisor:
         self._gate = Gate(settings)
         self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
         accept = Accepting(journal, engine).accept
-        self._intake = Intake(world, self._gate, journal, self._tasks, accept, self._carry_out, self._quarantine)
+        slots = self._admission.slots if settings.max_slots is not None else lambda _plan, _record: []
+        self._intake = Intake(world, self._gate, journal, self._tasks, accept, self._carry_out, self._quarantine, slots)
 
     def _give_up(self, error: PodiumError) -> None:
         self._last_words.give_up(self._dispatcher.close, error)
