@@ -294,8 +294,8 @@ class Supervisor:
         told = self._watchers.see(task, events)
         effects: list[Effect] = []
         for event in events:
+            self._tally.happened(task, event)
             effects = apply(task, event)
-            self._tally.happened(event)
         if task.faults:
             self._report_faults(task)
         self._lifecycle.happened(task, event.at)
