@@ -187,7 +187,7 @@ def test_hooks_stand_in_yaml_beside_pipelines_and_run_before_those_of_the_settin
         ("cancelled: tests.test_hooks:note", r"hooks.yaml.*no hook can stand before 'cancelled'"),
         ("planned: {step: 7}", r"hooks.yaml.*hook before 'planned'"),
         ("- planned", r"hooks.yaml:1:1.*expected a mapping, found list"),
-        ("planned: [x", r"hooks.yaml:1"),
+        ("planned: [x", r"hooks.yaml:2:1: not YAML"),
     ],
 )
 def test_a_mistake_in_hooks_yaml_is_said_with_the_file(text, says):
