@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..protocols.errors import FixTheCall
+from ..protocols.errors import FixTheCall, NotFound
+from ..protocols.limits import Amount
 from ..protocols.values import Value
-from ..supervisors.ports import Note
+from ..supervisors.holding import Needs, check_order, needs_of
+from ..supervisors.ports import WITHDRAWN, Change, Note
 from ..supervisors.shards import shards_of, workflow_of
 
 _NOTE = "workflow:"
@@ -19,25 +21,57 @@ class Catalogue:
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, Value]] = {}
         self._definitions: dict[str, Value] = {}
+        self._needs: dict[str, tuple[str, Needs]] = {}
+        """By workflow: for which hash, and what its tasks hold and its steps need."""
+
+        self._withdrawn: set[str] = set()
 
     def __iter__(self) -> Iterator[str]:
-        """Names of workflows."""
+        """Names of workflows, of those that were undeployed too."""
         return iter(self._entries)
 
     def recall(self, notes: Mapping[str, Any]) -> None:
+        self._withdrawn = {name.removeprefix(WITHDRAWN) for name, is_so in notes.items() if name.startswith(WITHDRAWN)}
         for name, entry in notes.items():
             if name.startswith(_NOTE):
                 facts = dict(entry)
                 self._set(name.removeprefix(_NOTE), facts.pop(_DEFINITION, None), facts)
 
-    def enter(self, definition: Mapping[str, Any], quotas: bool) -> Note:
+    def enter(self, definition: Mapping[str, Any], quotas: bool) -> list[Change]:
         """Take a version in; returns what makes that durable. Raises FixTheCall for another number of shards."""
         workflow = str(definition["name"])
         self._check_shards(workflow, definition["shards"])
         earlier = self._entries.get(workflow, {}).get("quotas", False)
         facts = {name: definition[name] for name in _FACTS} | {"quotas": quotas or earlier}
         self._set(workflow, definition, facts)
-        return Note(_NOTE + workflow, facts | {_DEFINITION: definition})
+        back = [self.restore(workflow)] if workflow in self._withdrawn else []
+        return [Note(_NOTE + workflow, facts | {_DEFINITION: definition}), *back]
+
+    def withdraw(self, workflow: str) -> Note:
+        """It is not listed or started any more; what is known of it stays. Returns what makes that durable."""
+        self._withdrawn.add(workflow)
+        return Note(WITHDRAWN + workflow, True)
+
+    def restore(self, workflow: str) -> Note:
+        self._withdrawn.discard(workflow)
+        return Note(WITHDRAWN + workflow, None)
+
+    def is_listed(self, shard: str) -> bool:
+        workflow = workflow_of(shard)
+        return workflow in self._entries and workflow not in self._withdrawn
+
+    def check(self, shard: str) -> None:
+        """Raises NotFound for what is not deployed."""
+        if not self.is_listed(shard):
+            is_known = workflow_of(shard) in self._withdrawn
+            known = ", ".join(filter(self.is_listed, self)) or "none"
+            hint = "it was undeployed; deploy it again" if is_known else f"deployed: {known}"
+            raise NotFound(what="workflow", name=shard, hint=hint)
+
+    def note_quotas(self, workflow: str) -> Note:
+        """Its tasks need the ResourceActor, whatever the workflow says; returns what makes that durable."""
+        facts = self._entries[workflow] = self._entries[workflow] | {"quotas": True}
+        return Note(_NOTE + workflow, facts | {_DEFINITION: self._definitions.get(workflow)})
 
     def _check_shards(self, workflow: str, count: int) -> None:
         """A key is looked for in one shard only, so each must stay where it is."""
@@ -61,6 +95,19 @@ class Catalogue:
         """What a supervisor has to know when it starts, beside what is in its shard: it may have missed the last."""
         found = self._definitions.get(workflow_of(shard))
         return [] if found is None else [found]
+
+    def check_order(self, definition: Mapping[str, Any], limits: Mapping[str, Amount]) -> None:
+        """Raises InvalidDefinition if tasks of this version could wait in a ring with those of other workflows."""
+        name = str(definition["name"])
+        others = [self._needs_of(each) for each in self._definitions if each != name and self.is_listed(each)]
+        check_order(name, needs_of(definition), others, limits)
+
+    def _needs_of(self, workflow: str) -> Needs:
+        definition: Any = self._definitions[workflow]
+        known = self._needs.get(workflow)
+        if known is None or known[0] != definition["hash"]:
+            known = self._needs[workflow] = (definition["hash"], needs_of(definition))
+        return known[1]
 
     def is_current(self, definition: Mapping[str, Any]) -> bool:
         """Whether no other version is in force."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
-from ..supervisors.ports import Line
+from ..protocols.errors import Unknown
+from ..protocols.values import Value
+from ..supervisors.ports import Line, Reply
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 
@@ -34,6 +37,22 @@ class Child:
             self.is_waiting.clear()
         else:
             self.is_waiting.set()
+
+    def hear(self, reply: Reply) -> None:
+        """Its last words."""
+        if reply.error is None:
+            self.last_words = str(reply.value)
+
+    async def describe(self, entry: Mapping[str, Value]) -> dict[str, Value]:
+        """How it is, beside what the catalogue says of its workflow."""
+        if self.down is not None:
+            return {**entry, "state": "down", "reason": self.down}
+        if self.line is None:
+            return {**entry, "state": "starting" if self.starting else "idle", "reason": self.waits}
+        try:
+            return {**entry, "state": "up", **await self.line.ask("status")}
+        except Unknown:
+            return {**entry, "state": "starting"}
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,6 @@ from ..protocols.errors import (
     PodiumError,
     SpawnFailed,
     TooManyRestarts,
-    Unknown,
     WorkflowDown,
 )
 from ..protocols.limits import Amount, read_limits
@@ -34,6 +34,7 @@ from ..supervisors.plan import all_quotas, has_breakers
 from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
+from ..supervisors.shards import workflow_of
 from .alerting import Alerting
 from .catalogue import Catalogue
 from .child import Child
@@ -41,6 +42,7 @@ from .departed import Departed
 from .deployment import Deployment
 from .door import check_code, check_definition
 from .resting import Resting
+from .undeploying import Undeploying
 
 RESOURCES = "resources"
 _MAY_PASS = ("JournalFailed", "DataInUse")
@@ -143,6 +145,8 @@ class Coordinator:
         match ask.kind:
             case "deploy":
                 self._answer(ask, self._deploy(**ask.payload))
+            case "undeploy":
+                self._answer(ask, self._undeploy(*ask.payload))
             case "where":
                 self._answer(ask, self._where(*ask.payload))
             case "limits":
@@ -180,7 +184,7 @@ class Coordinator:
         quotas = await self._check_quotas(definition)
         in_force = not again or self._catalogue.is_current(definition)
         if in_force:
-            await durable(self._journal, [self._catalogue.enter(definition, quotas)])
+            await durable(self._journal, self._catalogue.enter(definition, quotas))
         children = self._supervisors_of(str(definition["name"]))
         for child in children:
             await self._revive(child)
@@ -189,10 +193,17 @@ class Coordinator:
         await Deployment(self._world, message, self._started).reach(children)
         return {"hash": definition["hash"], "epoch": self._journal.epoch}
 
+    async def _undeploy(self, workflow: str, leave_open: bool) -> None:
+        """undeploy [workflow, whether open tasks are left as they are]: its actors have ended when this is answered."""
+        self._catalogue.check(workflow)
+        undeploying = Undeploying(self._world, self._journal, self._catalogue, self._resting)
+        await undeploying.undeploy(workflow, self._supervisors_of(workflow), leave_open)
+
     async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:
         """Whether the workflow needs the ResourceActor. A quota without a limit is refused."""
         needs = all_quotas(definition)
         if needs:
+            self._catalogue.check_order(definition, self._limits)
             line = await self._resources_line()
             for quotas in needs:
                 await line.ask("check", dict(quotas))
@@ -207,10 +218,10 @@ class Coordinator:
         epoch = self._journal.epoch
         if told not in (None, epoch):
             return {"address": None, "epoch": epoch}
+        self._catalogue.check(shard)
         child = self._supervisors.get(shard)
         if child is None:
-            known = ", ".join(self._catalogue) or "none"
-            raise NotFound(what="workflow", name=shard, hint=f"deployed: {known}")
+            raise NotFound(what="shard", name=shard)
         if child.down is None or child.line is None:
             await self._started(child)
         return {"address": child.address, "epoch": epoch}
@@ -228,7 +239,8 @@ class Coordinator:
         return await (await self._resources_line()).ask("breaker", change)
 
     async def _status(self) -> dict[str, Value]:
-        workflows = {shard: await self._describe(child) for shard, child in list(self._supervisors.items())}
+        listed = [(shard, child) for shard, child in self._supervisors.items() if self._catalogue.is_listed(shard)]
+        workflows = {shard: await child.describe(self._catalogue.entry(shard)) for shard, child in listed}
         limits: Value = {name: {"limit": limit, "held": 0, "waiting": 0} for name, limit in self._limits.items()}
         uses: Value = {"limits": limits, "throttle": {"factor": 1.0, "changes": []}, "breakers": {}}
         if self._resources.line is not None:
@@ -241,17 +253,6 @@ class Coordinator:
             "load": self._world.load()._asdict(),
             "alerts": self._alerting.to_wire(),
         }
-
-    async def _describe(self, child: Child) -> dict[str, Value]:
-        entry = dict(self._catalogue.entry(child.name))
-        if child.down is not None:
-            return {**entry, "state": "down", "reason": child.down}
-        if child.line is None:
-            return {**entry, "state": "starting" if child.starting else "idle", "reason": child.waits}
-        try:
-            return {**entry, "state": "up", **await child.line.ask("status")}
-        except Unknown:
-            return {**entry, "state": "starting"}
 
     # children
 
@@ -267,11 +268,13 @@ class Coordinator:
             "lease_s": self._settings.lease_s,
             "age_s": self._settings.age_s,
             "throttle": self._settings.throttle,
+            "thresholds": asdict(self._settings.thresholds),
             "weights": dict(self._settings.weights),
             "cold": self._cold,
         }
 
     async def _started(self, child: Child) -> Line:
+        self._catalogue.check(child.name)
         if child.down is not None:
             raise WorkflowDown(workflow=child.name, reason=child.down)
         if self._catalogue.entry(child.name)["quotas"]:
@@ -286,6 +289,7 @@ class Coordinator:
             "resources": [RESOURCES, child.start],
             "definitions": self._catalogue.definitions(child.name),
             "code": self._code,
+            "permits": self._catalogue.entry(child.name)["quotas"],
         }
 
     async def _up(self, child: Child, role: Any, setup: Callable[[], Mapping[str, Any]]) -> Line:
@@ -321,8 +325,16 @@ class Coordinator:
         line = child.line = self._world.line(child.address)
         line.watch(lambda error: self._lost(child, line, error), self._settings.lease_s)
         if role == "supervisor":
-            line.send("last_words", None, lambda reply: _hear(child, reply))
+            line.send("last_words", None, child.hear)
             self._resting.attend(child, line)
+            if not self._catalogue.entry(child.name)["quotas"]:
+                line.send("permits", None, partial(self._wants_permits, child))
+
+    def _wants_permits(self, child: Child, reply: Reply) -> None:
+        """Its tasks hold some, though the workflow says nothing of it: those of the background."""
+        if reply.error is None:
+            self._journal.write([self._catalogue.note_quotas(workflow_of(child.name))])
+            self._world.background(self._settled(self._resources_line()), "permits")
 
     def _delay(self, child: Child, counted: bool = True) -> float | None:
         now, rng = self._world.monotonic(), self._world.random
@@ -379,8 +391,3 @@ class Coordinator:
         """Free what supervisors held that are gone for good."""
         self._departed.add(children)
         await self._departed.tell(self._resources.line)
-
-
-def _hear(child: Child, reply: Reply) -> None:
-    if reply.error is None:
-        child.last_words = str(reply.value)

@@ -140,6 +140,11 @@ class Near:
     def open_count(self) -> int:
         return len(self._open)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is closed or lost: nothing comes of it any more."""
+        return self._lost is not None
+
     def send(
         self,
         kind: str,

@@ -105,6 +105,12 @@ class Far:
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(self._poll_s, self._sweep_sessions)
 
+    def close(self) -> None:
+        """The actor is gone: nothing of it is kept for anybody."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sessions.clear()
+
     def _sweep_sessions(self) -> None:
         """Answer calls that waited long, and forget near sides that have not called for long."""
         self._sweep = None

@@ -69,7 +69,8 @@ class ResourceActor:
         """Who asked for the status while the books are lent."""
 
     async def start(self, setup: Mapping[str, Any]) -> None:
-        """setup: limits, lease_s, age_s, weights, throttle, cold (whether no holder can have survived)."""
+        """setup: limits, lease_s, age_s, weights, throttle, thresholds, cold (whether no holder can have survived)."""
+        self._throttle = Throttle(Thresholds(**setup["thresholds"]))
         empty_at = -math.inf if setup["cold"] else self._world.monotonic()
         self._ledger = Ledger(setup["limits"], setup["age_s"], setup["weights"], empty_at)
         self._lease_s = setup["lease_s"]

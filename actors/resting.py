@@ -31,7 +31,7 @@ class Resting:
     ) -> None:
         """`start` has the supervisor of a shard run; `forget` frees what some of them held."""
         self._world, self._settings = world, settings
-        self._supervisors, self._start, self._forget = supervisors, start, forget
+        self._supervisors, self.start, self._forget = supervisors, start, forget
 
     def attend(self, child: Child, line: Line) -> None:
         """Hear when the supervisor that has just started has nothing to do."""
@@ -39,20 +39,26 @@ class Resting:
 
     def _is_idle(self, child: Child, line: Line, reply: Reply) -> None:
         if reply.error is None and child.line is line and child.starting is None:
-            child.line = None
-            child.starting = asyncio.get_running_loop().create_task(self._lay_down(child, line))
+            self.lay_down(child, "it had nothing to do and was laid to rest")
 
-    async def _lay_down(self, child: Child, line: Line) -> None:
+    def lay_down(self, child: Child, why: str) -> asyncio.Task[None]:
+        """End its actors, if they run, and free what they held; unless it is wanted again by then."""
+        line, child.line = child.line, None
+        child.starting = asyncio.get_running_loop().create_task(self._lay_down(child, line, why))
+        return child.starting
+
+    async def _lay_down(self, child: Child, line: Line | None, why: str) -> None:
         try:
-            line.lose(PeerLost(address=child.address, reason="it had nothing to do and was laid to rest"))
-            await self._world.stop(child.address)
+            if line is not None:
+                line.lose(PeerLost(address=child.address, reason=why))
+                await self._world.stop(child.address)
             await self._forget([child])
         except PodiumError:
             pass  # what it held comes back with its lease
         finally:
             child.starting = None
         if await self._world.open_count(child.name) > 0:
-            await self._start(child.name)
+            await self.start(child.name)
 
     async def keep_tidy(self) -> None:
         """Start each that rests, once in a while."""
@@ -60,5 +66,5 @@ class Resting:
             await self._world.sleep(min(TIDY_S, self._settings.keep_finished_s))
             for shard, child in list(self._supervisors.items()):
                 if child.line is None and child.down is None:
-                    await self._start(shard)
+                    await self.start(shard)
                     await self._world.sleep(APART_S)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ..protocols.binding import place
 from ..protocols.errors import InvalidInput
 from ..protocols.library.builtin import SHIPPED_TOOLS
-from ..protocols.library.front import cleaned, granted_folder, own_pipelines, pipeline_of, router_from
+from ..protocols.library.front import cleaned, granted_folder, own_hooks, own_pipelines, pipeline_of, router_from
 from ..protocols.requests.grants import requests_config
 from ..protocols.requests.hooks import read_hooks
 from ..protocols.requests.pipelines import NAME, ask_workflow
@@ -38,12 +38,14 @@ def workflow_of(settings: Settings, hooks: Mapping[str, Any] | None = None) -> W
     config = requests_config(settings.config)
     if config.router.rules:
         router_from(config.router)
-    own = {} if config.pipelines is None else own_pipelines(str(Path(config.pipelines).resolve()))
-    workflow = ask_workflow(own, read_hooks(config.hooks, hooks), config.operation_s)
+    folder = None if config.pipelines is None else str(Path(config.pipelines).resolve())
+    own, theirs = ({}, {}) if folder is None else (own_pipelines(folder), own_hooks(folder))
+    workflow = ask_workflow(own, read_hooks(theirs, config.hooks, hooks), config.operation_s)
     if not hooks:
         return workflow
     name = f"{NAME}_{workflow.hash[:8]}"
-    return Workflow(name, workflow.root, description=workflow.description, starts=workflow.starts)
+    settings_of = {"description": workflow.description, "starts": workflow.starts, "quotas": workflow.quotas}
+    return Workflow(name, workflow.root, **settings_of)
 
 
 def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:

@@ -31,9 +31,11 @@ from ..protocols.workflow import Workflow
 from .config import Settings, load_settings
 from .core import Core
 from .dead import DeadLetter, dead_letters
+from .deployed import DeployedWorkflow, deployed_workflows
 from .ended import Ended, result_of
 from .session import new_session
 from .stream import Reading
+from .submissions import checked_keys
 from .world import new_event_loop
 
 if TYPE_CHECKING:
@@ -175,6 +177,18 @@ class Engine:
             FixTheCall: the workflow has another number of shards.
         """
         self._version(workflow)
+
+    def workflows(self) -> list[DeployedWorkflow]:
+        """What is deployed, by name, with definitions."""
+        return deployed_workflows(self._core.reader)
+
+    def undeploy(self, name: str, *, leave_open: bool = False) -> None:
+        """Take a workflow back: its actors end, it is not listed or published, until it is deployed again.
+
+        Raises NotFound, or FixTheCall while tasks are open, unless they are to be left: those wait until then.
+        """
+        self._check_open()
+        self._wait(self._core.undeploy(name, leave_open))
 
     def _version(self, workflow: Workflow) -> str:
         """The hash of the deployed version."""
@@ -376,12 +390,3 @@ def connect(**settings: Any) -> Engine:
 def _settled(futures: list[Future[str]]) -> list[Future[str]]:
     wait(futures)
     return futures
-
-
-def checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:
-    """One key for each input. Raises ValueError."""
-    if keys is None:
-        return None
-    if len(keys) != len(inputs):
-        raise ValueError(f"{len(keys)} keys for {len(inputs)} inputs")
-    return list(keys)

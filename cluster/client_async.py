@@ -15,13 +15,15 @@ from ..protocols.recovery import Category
 from ..protocols.requests.request import Request
 from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
-from .client import BaseTask, checked_keys
+from .client import BaseTask
 from .config import Settings, load_settings
 from .core import Core
 from .dead import DeadLetter, dead_letters
+from .deployed import DeployedWorkflow, deployed_workflows
 from .ended import result_of
 from .session import Session
 from .stream import Reading
+from .submissions import checked_keys
 
 
 class AsyncTask(BaseTask):
@@ -81,6 +83,14 @@ class AsyncEngine:
     async def deploy(self, workflow: Workflow) -> None:
         """Start the workflow's actors now, instead of with its first task."""
         await self._core.deploy(workflow)
+
+    def workflows(self) -> list[DeployedWorkflow]:
+        """As `Engine.workflows`."""
+        return deployed_workflows(self._core.reader)
+
+    async def undeploy(self, name: str, *, leave_open: bool = False) -> None:
+        """As `Engine.undeploy`."""
+        await self._core.undeploy(name, leave_open)
 
     async def submit(
         self,

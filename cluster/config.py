@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import secrets
 import shlex
 import tomllib
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..protocols.conditions import check_expression
 from ..protocols.decoding import decoded
@@ -38,6 +39,7 @@ DEFAULT_LIMITS: dict[str, Amount] = {
 """Permits per quota, cluster-wide; from the project's first design document."""
 _PREFIX = "PODIUM_"
 _FILE = "podium.toml"
+_SOURCE = re.compile(r"(driver|cli|mcp)(\.[A-Za-z0-9][A-Za-z0-9_-]{0,63})?")
 
 
 class Settings(BaseModel):
@@ -68,9 +70,27 @@ class Settings(BaseModel):
     """The same for each user."""
     max_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of the machine's memory in use above which new tasks are refused as Overloaded; accepted ones go on."""
+    max_cpu: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the machine's processors in use above which new tasks are refused as Overloaded; None is no bound."""
+    max_slots: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the permits that tasks hold from start to end (those of `request`, for `ask`) above which new tasks of
+    the workflow are refused as Overloaded; None: they are accepted, and wait."""
     throttle: bool = False
-    """Whether limits go down, to 60 % at least, while more than 80 % of the CPU or the memory is used or the event loop
-    is 0.4 s late, and up again when the CPU is used by less than 30 %."""
+    """Whether limits go down, to `throttle_floor` at least, while the load of the machine is above `throttle_high`, and
+    up again when it is below `throttle_low`. The load is the highest of the shares of CPU and memory in use, and of the
+    lag of the event loop to `throttle_full_lag_s`."""
+    throttle_high: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Load above which limits go down, and above which presets retry less."""
+    throttle_low: Annotated[float, Field(ge=0, le=1, validate_default=True)] = 0.3
+    """Load of CPU and event loop below which limits go up again; not above `throttle_high`."""
+    throttle_floor: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """Share of the limits that always stays."""
+    throttle_step: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the limits by which they go down or up at once."""
+    throttle_samples: Count = 5
+    """Samples of the load in a row, one each second, before limits change."""
+    throttle_full_lag_s: Seconds = 0.5
+    """Seconds by which the event loop is late that count as a load of 1."""
     alerts: Mapping[str, str] = {}
     """By name, CEL over `workflows`, `quotas`, `load` and `throttle` as `podium status -o json` shows them:
     `quotas.llm.waiting > 100`. Logged when it begins and when it is over."""
@@ -81,7 +101,8 @@ class Settings(BaseModel):
     source: Literal["driver", "cli", "mcp"] = "driver"
     """Who speaks: `rates` may differ."""
     rates: Mapping[str, str] = {"cli": "50/s burst 500", "mcp": "10/s burst 50"}
-    """New tasks per time of each user in each workflow, by source; more are refused as Overloaded. A source that is not
+    """New tasks per time of each user in each workflow, by source; more are refused as Overloaded. `mcp.<kind>` is for
+    one kind alone, and counts instead: a workflow, or the type that a request names ("mcp.tool_execution"). What is not
     named has no bound."""
     max_value_bytes: Annotated[int, Field(ge=1024)] = MAX_VALUE_BYTES
     """Largest input or output of a step, packed, in bytes."""
@@ -164,9 +185,20 @@ class Settings(BaseModel):
     @classmethod
     def _are_rates(cls, rates: Mapping[str, str]) -> Mapping[str, str]:
         for source, limit in _readable(rates).items():
-            if limit.interval_s is None or source not in ("driver", "cli", "mcp"):
-                raise ValueError(f"'{source}': expected a rate such as '10/s burst 50' for driver, cli or mcp")
+            if limit.interval_s is None or not _SOURCE.fullmatch(source):
+                raise ValueError(
+                    f"'{source}': expected a rate such as '10/s burst 50' for driver, cli or mcp, or one kind of task: "
+                    "mcp.<workflow>, mcp.<type of request>"
+                )
         return rates
+
+    @field_validator("throttle_low")
+    @classmethod
+    def _is_not_above(cls, low: float, info: ValidationInfo) -> float:
+        high = info.data.get("throttle_high", 1.0)
+        if low > high:
+            raise ValueError(f"it is above throttle_high={high:g}")
+        return low
 
     def governance(self) -> Governance:
         """With the owner of the requests' config, unless it names one: whoever starts the cluster."""

@@ -179,6 +179,10 @@ class Core:
                 self._told.setdefault(workflow.name, answer["epoch"])
         return self._deployed[key]
 
+    async def undeploy(self, workflow: str, leave_open: bool) -> None:
+        await self.ask_coordinator("undeploy", [workflow, leave_open])
+        self._deployed.clear()  # what is submitted next is deployed again
+
     def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
         """The workflow that answers requests, and its input for this one. On any thread. Raises InvalidInput."""
         from .asking import input_of, request_of  # noqa: PLC0415  (60 ms, and not all ask)

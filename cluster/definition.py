@@ -42,6 +42,7 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "supervision": tree.get("supervision"),
         "timeout_s": workflow.timeout_s,
         "undo_on_cancel": workflow.undo_on_cancel,
+        "quotas": dict(workflow.quotas),
         "when_down": workflow.when_down,
         "starts": workflow.starts,
         "shards": workflow.shards,

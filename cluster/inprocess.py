@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from ..actors.exchange import Near, Transport
 from ..actors.far_side import Far
 from ..protocols.errors import Fenced, PeerLost, SpawnFailed, Unknown
 from ..protocols.values import Value, pack, unpack
-from ..supervisors.ports import Actor, Line, Needs, Role
+from ..supervisors.ports import Actor, Line, Needs, Role, Timer
 from .virtual import Process, in_process
 from .world import LOG, LoopWorld, new_actor
 
@@ -38,7 +39,8 @@ class Cell:
         """Whether killing it only takes it off its address: a zombie, for simulations."""
         self.world: LoopWorld
         self.actor: Actor
-        self.far: Far
+        self.far: Far | None = None
+        """None of a client."""
         self.calls: set[asyncio.Future[bytes]] = set()
         if owner is not None:
             owner.children.append(self)
@@ -50,9 +52,13 @@ class Cell:
         self.dead = PeerLost(address=self.address, reason=reason)
         if self.process is not None:
             self.process.dead = True
-        for child in self.children:
+        for child in list(self.children):
             child.die(f"its owner {self.address} is gone")
+        if self.owner is not None:
+            self.owner.children.remove(self)
         self.world.release()
+        if self.far is not None:
+            self.far.close()
         for call in list(self.calls):
             if not call.done():
                 call.set_exception(self.dead)
@@ -149,6 +155,7 @@ class InProcessCluster:
         """One frame to the cell and its answer back; fails when the cell dies."""
         if cell.dead is not None:
             raise cell.dead
+        assert cell.far is not None, f"{cell.address} is a client"
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
         cell.calls.add(answer)
@@ -172,10 +179,17 @@ class CellWorld(LoopWorld):
         super().__init__(cell.address, cluster.data, lambda error: cluster.crashed(cell))
         self._cluster, self._cell = cluster, cell
         self._lines: list[Near] = []
+        self._timers: WeakSet[asyncio.TimerHandle] = WeakSet()
+        """Those that the loop holds: an actor that is gone leaves none behind."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        timer = self.loop.call_later(delay_s, callback)
+        self._timers.add(timer)
+        return timer
 
     def line(self, address: str) -> Line:
         near = Near(address, self._cluster.call_to(address), self.address)
-        self._lines.append(near)
+        self._lines = [line for line in self._lines if not line.is_over] + [near]
         return near
 
     async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
@@ -189,5 +203,7 @@ class CellWorld(LoopWorld):
 
     def release(self) -> None:
         super().release()
+        for timer in list(self._timers):
+            timer.cancel()
         for line in self._lines:
             line.close()

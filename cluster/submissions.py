@@ -63,3 +63,12 @@ class Submissions:
         check_priority(priority)
         whose = self._settings.user if user is None else user
         return [self._new_id(), input, whose, priority, key, False, self._settings.source, criticality, timeout_s]
+
+
+def checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:
+    """One key for each input. Raises ValueError."""
+    if keys is None:
+        return None
+    if len(keys) != len(inputs):
+        raise ValueError(f"{len(keys)} keys for {len(inputs)} inputs")
+    return list(keys)

@@ -94,7 +94,7 @@ class LoopWorld:
         lag_s = 0.0 if self._load is None else max(0.0, now - self._sample_due_at)
         self._load = Load(psutil.cpu_percent() / 100, psutil.virtual_memory().percent / 100, lag_s)
         self._sample_due_at = now + SAMPLE_S
-        self.loop.call_later(SAMPLE_S, self._sample)
+        self.call_later(SAMPLE_S, self._sample)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         return self.loop.call_later(delay_s, callback)

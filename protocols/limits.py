@@ -4,7 +4,8 @@
 
 The name is that of the quota, and says for whom it counts apart; the key of "per key" is what a protocol's `limit_key`
 gives (the model, the host name of a service). The value is a number of permits, held while a step
-runs, or an amount per s, min, h or day, which is used up.
+runs, or an amount per s, min, h or day, which is used up: in any s (min, h, day) no more of it than that amount and its
+burst. The burst is what may be used in one go; unless written it is the amount itself, "10/s" is "10/s burst 10".
 """
 
 from __future__ import annotations

@@ -66,6 +66,14 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
     return workflow
 
 
+def read_mapping(text: str, source: str) -> dict[str, Any]:
+    """A mapping in YAML or JSON, by the rules for workflows. Raises InvalidDefinition with source:line:column."""
+    data = _value(_compose(without_mark(text), source), source)
+    if not isinstance(data, dict):
+        raise InvalidDefinition(problem=f"expected a mapping, found {type(data).__name__}", where=f"{source}:1:1")
+    return data
+
+
 def _value(node: yaml.Node, source: str) -> Any:
     try:
         return value_of(node)

@@ -14,7 +14,7 @@ from .check import check_tree, walk
 from .errors import InvalidInput
 from .policy import Supervision
 from .protocol import resolve
-from .quantities import Seconds
+from .quantities import Count, Seconds
 from .schemas import check_own, misfit
 from .tree import Definition, Node, Sequence, Step
 from .values import Value, digest
@@ -45,6 +45,9 @@ class Workflow(Definition):
     """Whether it is long, and only for MCP clients that know tasks; others are told so."""
     supervision: Supervision | None = None
     """How its supervisor treats the hosts and tiers below it when they die; a root Hierarchy's own goes before."""
+    quotas: Mapping[str, Count] = {}
+    """Permits that each of its tasks holds from its first step to its end: it is `pending` until it has all of them. A
+    step of it needs no more of a quota that its task holds."""
     when_down: Literal["wait", "fail"] = "wait"
     """What becomes of the open tasks when the supervisor itself died too often: they wait until the workflow is
     deployed again, or fail as `workflow_down`."""

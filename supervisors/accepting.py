@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..protocols.outcomes import TaskRecord
 from ..protocols.tree import Step
 from .events import Due
 from .fold import apply
@@ -34,7 +35,7 @@ class Accepting:
         record = submission.record
         task, effects = plan.begin(record)
         self._engine.report_faults(task)
-        if any(isinstance(effect, Run) and _needs_permits(plan, effect.place) for effect in effects):
+        if any(isinstance(effect, Run) and _needs_permits(plan, record, effect.place) for effect in effects):
             task.record = record = replace(record, status="pending")
         if task.parked and task.outcome is None:
             task.record = record = replace(record, status="parked")
@@ -50,5 +51,7 @@ class Accepting:
         return changes
 
 
-def _needs_permits(plan: Plan, place: Place) -> bool:
-    return isinstance(place.node, Step) and bool(plan.settings(place.node).quotas)
+def _needs_permits(plan: Plan, record: TaskRecord, place: Place) -> bool:
+    if plan.needs_of(record):
+        return True
+    return isinstance(place.node, Step) and bool(plan.settings_in(place.node, record).quotas)

@@ -172,7 +172,7 @@ class Dispatcher:
             assert isinstance(place.node, Hierarchy)
             self._delegate(plan.tier(place.node), task, place, recovered)
             return
-        settings = plan.settings(place.node)
+        settings = plan.settings_in(place.node, task.record)
         try:
             key = key_of(settings.limit_key, place.input) if settings.limit_key else ""
         except ExpressionFailed as error:
@@ -201,6 +201,13 @@ class Dispatcher:
         )
         tier.submit(errand)
         self._started(task, place)
+
+    def expect(self, plan: Plan, task: TaskState, place: Place) -> None:
+        """What runs at `place` will go on later: its tier, if it has one, is to keep it."""
+        if isinstance(place.node, Hierarchy):
+            tier = self._tiers[plan.tier(place.node).name]
+            self._errands[task.record.task_id, place.path] = tier
+            tier.expect(f"{task.record.task_id.partition('/')[0]}/{place.path}")
 
     def _errand_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
         self._errands.pop((task.record.task_id, place.path), None)

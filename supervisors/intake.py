@@ -16,7 +16,7 @@ from ..protocols.errors import InvalidInput, KeyConflict, PodiumError
 from ..protocols.outcomes import OPEN, Criticality, TaskRecord
 from ..protocols.quantities import check_priority, check_seconds
 from ..protocols.values import Value, digest
-from .gate import Gate
+from .gate import Gate, Newcomer, Slots
 from .plan import Plan
 from .ports import Change, Found, Journal, World
 from .quarantine import Quarantine
@@ -56,10 +56,12 @@ class Intake:
         accept: Callable[[Plan, list[Submission]], list[Change]],
         carry_out: Callable[[TaskState, list[Effect]], None],
         quarantine: Quarantine,
+        slots: Callable[[Plan, TaskRecord], list[Slots]],
     ) -> None:
+        """`slots`: what tasks like this one hold as a whole."""
         self._world, self._journal, self._gate = world, journal, gate
         self._tasks, self._accept, self._carry_out = tasks, accept, carry_out
-        self._quarantine = quarantine
+        self._quarantine, self._slots = quarantine, slots
         self._keys: dict[tuple[str, str], Found] = {}
         """Keys of tasks whose acceptance is not durable yet, so that the journal cannot know them."""
 
@@ -141,21 +143,21 @@ class Intake:
 
     def _admit(self, plan: Plan, submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
         new = [s for s in submissions if not s.error and not s.known and s.record.task_id not in self._tasks]
-        new = self._let_in(new)
+        new = self._let_in(plan, new)
         for start in range(0, len(new), SLICE):
             together = new[start : start + SLICE]
             self._journal.write(self._accept(plan, together), partial(self._durable, together))
         self._journal.write([], partial(_acknowledge, submissions, then))
 
-    def _let_in(self, new: list[Submission]) -> list[Submission]:
+    def _let_in(self, plan: Plan, new: list[Submission]) -> list[Submission]:
         """All of those that come from outside, or none. They were sent together, so they are of one kind."""
         outside = [each for each in new if each.source is not None]
         if not outside:
             return new
-        users = Counter(each.record.user for each in outside)
+        who = Counter(Newcomer(each.record.user, _kinds(each.record)) for each in outside)
         world, first = self._world, outside[0]
-        load, now = world.load(), world.monotonic()
-        refusal = self._gate.refusal(users, str(first.source), first.criticality, load.memory, now)
+        load, now, slots = world.load(), world.monotonic(), self._slots(plan, first.record)
+        refusal = self._gate.refusal(who, str(first.source), first.criticality, load, slots, now)
         if refusal is None:
             return new
         for each in outside:
@@ -171,6 +173,13 @@ class Intake:
             task = self._tasks.get(record.task_id)
             if task is not None:
                 self._carry_out(task, submission.effects)
+
+
+def _kinds(record: TaskRecord) -> tuple[str, ...]:
+    match record.input:
+        case {"request": {"type": str(type)}}:
+            return type, record.workflow
+    return (record.workflow,)
 
 
 def _acknowledge(submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]) -> None:

@@ -78,6 +78,11 @@ class Ledger:
     def limits(self) -> dict[str, Amount]:
         return dict(self._written)
 
+    def limit(self, quota: str) -> float | None:
+        """How many permits of it the cluster has; None for a rate, or if that is not set."""
+        limits = self._limits.get(quota, ())
+        return next((each.amount for each in limits if each.scope == "cluster" and each.interval_s is None), None)
+
     @property
     def held(self) -> dict[str, int]:
         """Permits held by limit, over all its pools."""

@@ -82,12 +82,12 @@ class Permits:
         self._deciding = False
 
     def acquire(self, wish: Request, then: Callable[[str], None]) -> None:
-        """Ask for all that `wish` needs, and a place at its protocol's hosts.
+        """Ask for all that `wish` needs, and a place at the hosts of its protocol, if it is of one.
 
         `wish.id` is the caller's key for it; `then` gets the ticket when all is held.
         """
         ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
-        who = wish.who._replace(workflow=self._workflow, place=self._place(wish.who.protocol))
+        who = wish.who._replace(workflow=self._workflow, place=self._place_of(wish.who))
         request = wish._replace(id=ticket, holder=Holder(self._shard, self._epoch), who=who)
         if (kept := self._kept_for(request)) is not None:
             self.waits.observe(0.0)
@@ -153,6 +153,10 @@ class Permits:
         elif self._joined and self._line is not None:
             self._line.send("release", [ticket], _ignore)
 
+    def limit(self, quota: str) -> float | None:
+        """Of the permits of the whole cluster, as far as it is known here."""
+        return None if self._books is None else self._books.limit(quota)
+
     def charge(self, who: Who, amounts: Mapping[str, float]) -> None:
         """More, or less, of some rates was used than was asked for."""
         whom = who._replace(workflow=self._workflow)
@@ -210,6 +214,9 @@ class Permits:
 
     def _place(self, protocol: str) -> str:
         return f"{self._shard}/{protocol}"
+
+    def _place_of(self, who: Who) -> str:
+        return self._place(who.protocol) if who.protocol else ""
 
     def _tell_served(self) -> None:
         served, self._served = self._served, []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..protocols.check import children, own_children, walk
@@ -18,6 +18,8 @@ from ..protocols.workflow import Workflow
 from .fold import begin
 from .state import Effect, TaskState
 
+BACKGROUND = "background"
+"""Quota of which each task of a priority below 0 holds one."""
 _OF_THE_LEAF = ("fallback", "otherwise", "missing", "undo", "timeout_s")
 """Settings of a nested Hierarchy that its own supervisor has nothing to do with."""
 
@@ -68,7 +70,8 @@ class Plan:
     """One version of a workflow, ready to be governed.
 
     The definition is plain data: name, version, hash, tree (hash of the tree alone), root (a node), protocols ({ref:
-    declaration}), code ({ref: fingerprint}), search_path (folders from which the protocols import).
+    declaration}), code ({ref: fingerprint}), search_path (folders from which the protocols import), quotas (what each
+    task holds), and in that of a nested Hierarchy held (quotas of which the task above has what there is to hold).
     """
 
     def __init__(self, definition: Mapping[str, Any], root: Node | None = None) -> None:
@@ -79,6 +82,8 @@ class Plan:
         self.timeout_s: float | None = definition.get("timeout_s")
         self.starts_as_needed = definition.get("starts") == "as_needed"
         self.undo_on_cancel = bool(definition.get("undo_on_cancel"))
+        self.quotas: Mapping[str, int] = definition.get("quotas") or {}
+        self._held_above: list[str] | None = definition.get("held")
         self.tree = str(definition.get("tree") or definition["hash"])
         self.code: Mapping[str, str] = definition.get("code") or {}
         self.root: Node = root or Workflow.from_trusted({"name": self.name, "root": definition["root"]}).root
@@ -108,6 +113,20 @@ class Plan:
     def settings(self, step: Step) -> StepSettings:
         return self._steps[id(step)]
 
+    def needs_of(self, record: TaskRecord) -> Mapping[str, int]:
+        """What a task holds as long as something of it runs; nothing in a nested Hierarchy, for the task above does."""
+        if self._held_above is not None:
+            return {}
+        return {BACKGROUND: 1, **self.quotas} if record.priority < 0 else self.quotas
+
+    def settings_in(self, step: Step, record: TaskRecord) -> StepSettings:
+        """The settings of a step in a task, which needs no more of what the task holds."""
+        settings = self.settings(step)
+        held = {*self.quotas, *(self._held_above or ()), *([BACKGROUND] if record.priority < 0 else [])}
+        if held.isdisjoint(settings.quotas):
+            return settings
+        return replace(settings, quotas={name: count for name, count in settings.quotas.items() if name not in held})
+
     def tier(self, node: Hierarchy) -> TierPlan:
         return self._tiers[id(node)]
 
@@ -132,7 +151,7 @@ class Plan:
 
     @property
     def uses_quotas(self) -> bool:
-        return any(settings.quotas for settings in self._steps.values())
+        return bool(self.quotas) or any(settings.quotas for settings in self._steps.values())
 
     def _tier_definition(self, node: Hierarchy) -> dict[str, Any]:
         root = node.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"with": None}
@@ -144,7 +163,8 @@ class Plan:
         tree = digest(root)
         own = {"root": root, "protocols": protocols, "supervision": None, "timeout_s": None, "tree": tree, "code": code}
         own["hash"] = version_hash(tree, protocols, code)
-        return {**self.definition, **own, "undo_on_cancel": True}
+        held = sorted({*self.quotas, *(self._held_above or ())})
+        return {**self.definition, **own, "undo_on_cancel": True, "quotas": {}, "held": held}
 
 
 def _supervision(definition: Mapping[str, Any], root: Node) -> Supervision:
@@ -198,9 +218,9 @@ def has_breakers(definition: Mapping[str, Any]) -> bool:
 
 
 def all_quotas(definition: Mapping[str, Any]) -> list[Mapping[str, int]]:
-    """The needs of every step in the whole definition, nested tiers included."""
+    """The needs of its tasks, and of every step in the whole definition, nested tiers included."""
     plan_root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
-    needs = []
+    needs: list[Mapping[str, int]] = [definition.get("quotas") or {}]
     for _, node in walk(plan_root, ()):
         if isinstance(node, Step):
             declared = Declaration.model_validate(definition["protocols"][node.step])

@@ -17,6 +17,8 @@ from ..protocols.outcomes import TaskRecord
 from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value
 
+WITHDRAWN = "withdrawn:"
+"""Begins the names of notes in the coordinator's journal: workflows that were undeployed."""
 DISMISSED = "dismissed:"
 """Note of a failed task that is no dead letter any more: the id of its successor, or "" if it was dropped."""
 STALLED = "stalled:"

@@ -68,7 +68,7 @@ class Retries:
 
     def __init__(self, world: World, settings: Governance, plans: Mapping[str, Plan]) -> None:
         """`plans` are by hash."""
-        self._world, self._plans = world, plans
+        self._world, self._plans, self._thresholds = world, plans, settings.thresholds
         now = world.monotonic()
         self._budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.retry_reserve, now))
 
@@ -110,6 +110,9 @@ class Retries:
             earned = step.retry.budget if attempt == 1 else attempt - 1.0
             self._budgets[step.ref].add(earned, self._world.monotonic())
 
+    def _is_pressed(self) -> bool:
+        return is_pressed(self._world.load(), self._thresholds)
+
     def _retry(
         self, step: StepSettings, task: TaskState, place: Place, failure: Failure
     ) -> tuple[Failure, float | None]:
@@ -119,7 +122,7 @@ class Retries:
         budget = None if policy.budget is None or policy.attempts == 1 else self._budgets[step.ref]
         if budget is not None and attempt == 1:
             budget.add(policy.budget or 0.0, now)
-        attempts = attempts_of(policy, task.record.priority, is_pressed(self._world.load()))
+        attempts = attempts_of(policy, task.record.priority, self._is_pressed())
         if not may_retry(policy, failure, attempt, attempts):
             note = "the machine is under pressure" if attempts <= attempt < policy.attempts else ""
             return replace(failure, note=note), None

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..protocols.values import MAX_VALUE_BYTES
 from .restarts import RestartPolicy
+from .throttle import Thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,20 @@ class Governance:
     """The same for each user."""
     max_memory: float = 0.9
     """Share of the machine's memory above which new tasks are refused."""
+    max_cpu: float | None = None
+    """The same of its processors; None is no bound."""
+    max_slots: float | None = None
+    """Share of the permits that tasks hold as a whole above which new ones are refused; None: they wait."""
     rates: Mapping[str, str] = field(default_factory=dict)
     """New tasks per time for each user, by source."""
     throttle: bool = False
-    """Whether the limits follow the load of the machine."""
+    """Whether the limits follow the load of the machine; by how much and when, see `Thresholds`."""
+    throttle_high: float = 0.8
+    throttle_low: float = 0.3
+    throttle_floor: float = 0.6
+    throttle_step: float = 0.1
+    throttle_samples: int = 5
+    throttle_full_lag_s: float = 0.5
     max_losses: int = 5
     """Hosts that one attempt may lose before its step fails as `host_lost`."""
     max_value_bytes: int = MAX_VALUE_BYTES
@@ -55,6 +66,10 @@ class Governance:
     restart_intensity: int = 10
     top_restart_intensity: int = 3
     restart_period_s: float = 60.0
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return Thresholds(**{each.name: getattr(self, f"throttle_{each.name}") for each in fields(Thresholds)})
 
     @property
     def restarts(self) -> RestartPolicy:

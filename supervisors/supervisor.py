@@ -5,7 +5,8 @@ its own. What the shard holds is authoritative; memory is its fold. Nothing is a
 depends on an event starts, before the event is durable. When a commit fails it crashes, and its successor
 folds the shard again under the next epoch.
 
-Messages: submit, deploy, cancel, redrive, drop, follow, watch, status, last_words, rest, forget (see the methods).
+Messages: submit, deploy, cancel, redrive, drop, follow, watch, status, last_words, rest, permits, forget (see the
+methods).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
 from ..protocols.outcomes import Failure, Outcome
 from ..protocols.values import Value
 from .accepting import Accepting
+from .admission import Admission
 from .alarms import Alarms
 from .clock import Clock
 from .desk import Desk
@@ -74,6 +76,7 @@ class Supervisor:
         self._plans: Mapping[str, Plan]
         self._permits: Permits
         self._dispatcher: Dispatcher
+        self._admission: Admission
         self._gate: Gate
         self._intake: Intake
         self._desk: Desk
@@ -88,10 +91,12 @@ class Supervisor:
         self._clock: Clock
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
-        """setup: shard, settings, resources (see Permits), definitions, code, keep, abandon.
+        """setup: shard, settings, resources (see Permits), permits (whether some may be held), definitions, code, keep,
+        later, abandon.
 
-        Folds the shard and goes on with it. In a tier, `keep` are the tasks that the supervisor above still wants;
-        other open ones are cancelled. With `abandon` (the reason why the workflow is down) every open task fails.
+        Folds the shard and goes on with it. In a tier, `keep` are tasks that the supervisor above still wants (other
+        open ones are cancelled), of which those in `later` go on when they are submitted again. With `abandon` (the
+        reason why the workflow is down) every open task fails.
 
         Returns:
             {"epoch": this incarnation's, "open": tasks that were taken over}
@@ -101,12 +106,12 @@ class Supervisor:
         self._journal.on_failure = self._world.crash
         notes = await self._journal.notes()
         await self._world.all([self._world.kill(address) for address in notes.get(CHILDREN) or []])
-        self._open_doors(setup["shard"], setup["resources"], notes)
+        self._open_doors(setup["shard"], setup["resources"], notes, setup.get("later") or [])
         self._versions.recall(notes, setup["definitions"], setup.get("code") or {})
         self._abandoned = setup.get("abandon")
         tasks = await self._journal.open_tasks()
         if self._abandoned is None:
-            if any(plan.uses_quotas for plan in self._plans.values()):
+            if setup.get("permits") or any(plan.uses_quotas for plan in self._plans.values()):
                 self._permits.connect()
             found = self._takeover.fold(tasks)
             self._clock.check()
@@ -120,7 +125,7 @@ class Supervisor:
         self._world.background(self._keep_tidy(), "tidy")
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 
-    def _open_doors(self, shard: str, resources: list[Any], notes: Mapping[str, Value]) -> None:
+    def _open_doors(self, shard: str, resources: list[Any], notes: Mapping[str, Value], later: list[str]) -> None:
         world, settings, journal = self._world, self._settings, self._journal
         self._versions = Versions(journal)
         self._plans = self._versions.plans
@@ -134,6 +139,7 @@ class Supervisor:
         self._dispatcher = Dispatcher(
             means, self._step_ended, live.started, live.said, self._note_beginning, tier_setup, clock.check
         )
+        self._admission = Admission(self._permits, self._plans, self._tasks, self._dispatcher, later)
         self._quarantine = Quarantine(world, journal, notes, self._watchers.ended)
         self._versions.dispatcher = self._dispatcher
         tiers_of = self._dispatcher.tiers_of
@@ -155,17 +161,17 @@ class Supervisor:
         live.dispatcher, live.desk, live.emissions = self._dispatcher, self._desk, self._emissions
         self._alarms = Alarms(world, self._tasks, self._take, self._retries.late, clock.check)
         self._takeover = Takeover(
-            world, journal, engine, self._dispatcher, self._alarms, self._quarantine, self._step_ended
+            world, journal, engine, self._admission, self._alarms, self._quarantine, self._step_ended
         )
         self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
-        self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
-        self._stalls = Stalls(world, journal, self._tasks, self._dispatcher.has, self._fault)
+        self._stalls = Stalls(world, journal, self._tasks, self._admission.has, self._fault)
         self._stalls.forget(notes)
         self._gate = Gate(settings)
         self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
         accept = Accepting(journal, engine).accept
-        self._intake = Intake(world, self._gate, journal, self._tasks, accept, self._carry_out, self._quarantine)
+        slots = self._admission.slots if settings.max_slots is not None else lambda _plan, _record: []
+        self._intake = Intake(world, self._gate, journal, self._tasks, accept, self._carry_out, self._quarantine, slots)
 
     def _give_up(self, error: PodiumError) -> None:
         self._last_words.give_up(self._dispatcher.close, error)
@@ -175,7 +181,7 @@ class Supervisor:
         await self._journal.close()
 
     def receive(self, ask: Ask) -> None:
-        if ask.kind not in ("status", "last_words", "rest"):
+        if ask.kind not in ("status", "last_words", "rest", "permits"):
             self._rest.disturb()
         match ask.kind:
             case "submit":
@@ -198,6 +204,8 @@ class Supervisor:
                 self._last_words.promise(ask)
             case "rest":
                 self._rest.promise(ask)
+            case "permits":
+                self._admission.promise(ask)
             case "forget":
                 self._retention.forget(ask, {id.partition("/")[0] for id in self._tasks})
             case _:
@@ -254,6 +262,7 @@ class Supervisor:
         else:
             ((id, _, _, _, _, again, *_),) = tasks
             self._intake.take(plan, tasks, lambda _acks, _ended: self._desk.attend(ask, id, since, not again))
+            self._admission.proceed(id, self._tasks.get(id))
 
     def _check_not_down(self) -> None:
         if self._abandoned is not None:
@@ -285,8 +294,8 @@ class Supervisor:
         told = self._watchers.see(task, events)
         effects: list[Effect] = []
         for event in events:
+            self._tally.happened(task, event)
             effects = apply(task, event)
-            self._tally.happened(event)
         if task.faults:
             self._report_faults(task)
         self._lifecycle.happened(task, event.at)
@@ -348,12 +357,13 @@ class Supervisor:
             self._retention.finished += 1
             shielded("telling how a task ended", self._watchers.ended, task.record, task.told)
             task.root.let_go()
+        self._admission.settle(task)
         doing.end()
 
     def _carry_out_one(self, task: TaskState, effect: Effect) -> None:
         if isinstance(effect, Run):
             if task.running.get(effect.place.path) is effect.place:
-                self._dispatcher.run(self._plans[task.hash], task, effect.place)
+                self._admission.run(task, effect.place)
         elif isinstance(effect, Halt):
             self._dispatcher.halt(task, effect.place)
         else:

@@ -11,8 +11,8 @@ from functools import partial
 from ..protocols.errors import FixTheCall
 from ..protocols.outcomes import Failure
 from ..protocols.values import Value
+from .admission import Admission
 from .alarms import Alarms
-from .dispatch import Dispatcher
 from .events import Cancelled, Restarted, unpack_events
 from .fold import apply
 from .ports import Journal, OpenTask, World
@@ -28,13 +28,13 @@ class Takeover:
         world: World,
         journal: Journal,
         engine: Engine,
-        dispatcher: Dispatcher,
+        admission: Admission,
         alarms: Alarms,
         quarantine: Quarantine,
         step_ended: Callable[[TaskState, Place, list[Value]], None],
     ) -> None:
         self._world, self._journal, self._engine = world, journal, engine
-        self._dispatcher, self._alarms, self._quarantine = dispatcher, alarms, quarantine
+        self._admission, self._alarms, self._quarantine = admission, alarms, quarantine
         self._step_ended = step_ended
 
     def fold(self, found: list[OpenTask]) -> list[TaskState]:
@@ -84,7 +84,6 @@ class Takeover:
     def _go_on(self, task: TaskState) -> None:
         if task.outcome is not None:
             self._journal.write([self._engine.entry(task, [])], partial(self._engine.carry_out, task, []))
-        plan = self._engine.plans[task.hash]
         for place in list(task.running.values()):
             if place.began:
                 message = "its supervisor died while it ran, and it is to run at most once"
@@ -92,7 +91,7 @@ class Takeover:
             else:
                 if place.emitted:
                     self._engine.take(task, Restarted(place.path, self._world.now()))
-                self._dispatcher.run(plan, task, place, recovered=True)
+                self._admission.run(task, place, recovered=True)
         self._alarms.resume(task)
 
     def redrive(self, id: str) -> None:

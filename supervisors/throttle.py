@@ -1,8 +1,8 @@
 """Fewer permits while the machine is overloaded: by how much, decided from samples of its load. Pure.
 
 The load is the highest of three: the share of the CPU in use, that of the memory, and the lag of the event loop as a
-share of `FULL_LAG_S`. Limits go down by a step when it has been above `high` for `PATIENCE` samples in a row, as far as
-`floor`, and up again when CPU and lag have been below `low` for as long; in between they stay, so they do not swing.
+share of `full_lag_s`. Limits go down by a step when it has been above `high` for `samples` in a row, as far as `floor`,
+and up again when CPU and lag have been below `low` for as long; in between they stay, so they do not swing.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from typing import Any
 from ..protocols.limits import Amount, read_limits
 from .ports import Load
 
-HIGH = 0.8
-"""Load above which the machine is under pressure."""
-STEP = 0.1
-PATIENCE = 5
-"""Samples."""
-FULL_LAG_S = 0.5
-"""Lag of the event loop that counts as a load of 1."""
 KEEP_CHANGES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    high: float = HIGH
+    """The settings `throttle_…`."""
+
+    high: float = 0.8
+    """Load above which the machine is under pressure."""
     low: float = 0.3
     floor: float = 0.6
+    """Share of the limits that stays."""
+    step: float = 0.1
+    samples: int = 5
+    full_lag_s: float = 0.5
+    """Lag of the event loop that counts as a load of 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,16 @@ class Throttle:
 
     def look(self, load: Load, now: float) -> bool:
         """Take a sample in; returns whether `factor` has changed. `now`: UTC seconds."""
-        share, reason = _pressure(load)
-        self._over = self._over + 1 if share > self._thresholds.high else 0
-        is_calm = max(load.cpu, load.lag_s / FULL_LAG_S) < self._thresholds.low and not self._over
+        bounds = self._thresholds
+        share, reason = _pressure(load, bounds.full_lag_s)
+        self._over = self._over + 1 if share > bounds.high else 0
+        is_calm = max(load.cpu, load.lag_s / bounds.full_lag_s) < bounds.low and not self._over
         self._under = self._under + 1 if is_calm else 0
-        if max(self._over, self._under) < PATIENCE:
+        if max(self._over, self._under) < bounds.samples:
             return False
-        step = -STEP if self._over else STEP
+        step = -bounds.step if self._over else bounds.step
         self._over = self._under = 0
-        factor = round(min(1.0, max(self._thresholds.floor, self.factor + step)), 3)
+        factor = round(min(1.0, max(bounds.floor, self.factor + step)), 3)
         if factor == self.factor:
             return False
         self.factor = factor
@@ -81,14 +83,14 @@ class Throttle:
         return {name: amount for name, amount in now.items() if amount < permits[name]}
 
 
-def is_pressed(load: Load) -> bool:
-    return _pressure(load)[0] > HIGH
+def is_pressed(load: Load, bounds: Thresholds) -> bool:
+    return _pressure(load, bounds.full_lag_s)[0] > bounds.high
 
 
-def _pressure(load: Load) -> tuple[float, str]:
+def _pressure(load: Load, full_lag_s: float) -> tuple[float, str]:
     """The highest share, and what it is of."""
     return max(
         (load.cpu, f"{load.cpu:.0%} of the CPU is used"),
         (load.memory, f"{load.memory:.0%} of the memory is used"),
-        (load.lag_s / FULL_LAG_S, f"the event loop was {load.lag_s:.2f} s late"),
+        (load.lag_s / full_lag_s, f"the event loop was {load.lag_s:.2f} s late"),
     )

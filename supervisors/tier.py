@@ -58,6 +58,8 @@ class Tier:
         self._turn = 0
         self._last_words: str | None = None
         self._errands: dict[str, Errand] = {}
+        self._expected: set[str] = set()
+        """Runs that it is to keep, and to go on with when they are submitted again."""
 
     @property
     def is_up(self) -> bool:
@@ -69,7 +71,12 @@ class Tier:
             with suppress(Unknown):
                 await self._line.ask("deploy", {"definition": definition, "code": dict(code)})
 
+    def expect(self, id: str) -> None:
+        """The run, if the tier has it, is to wait until it is submitted again."""
+        self._expected.add(id)
+
     def submit(self, errand: Errand) -> None:
+        self._expected.discard(str(errand.task[0]))
         self._errands[str(errand.task[0])] = errand
         if self._line is not None:
             self._send(errand)
@@ -84,8 +91,9 @@ class Tier:
             self._send_watch(errand)
 
     def cancel(self, id: str) -> None:
-        errand = self._errands.pop(id, None)
-        if errand is not None and self._line is not None:
+        is_wanted = self._errands.pop(id, None) is not None or id in self._expected
+        self._expected.discard(id)
+        if is_wanted and self._line is not None:
             self._line.send("cancel", id, lambda _reply: None)
 
     async def forget(self, ids: list[str]) -> set[str]:
@@ -163,7 +171,8 @@ class Tier:
         self._turn += 1
         turn = self._turn
         try:
-            setup = {**self._setup(), "keep": list(self._errands)}
+            expected = sorted(self._expected)
+            setup = {**self._setup(), "keep": [*self._errands, *expected], "later": expected}
             await self._world.spawn("supervisor", self.address, setup, Needs())
         except SpawnFailed:
             if self._turn == turn:

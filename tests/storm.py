@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from random import Random
 
 import podium
@@ -146,7 +147,7 @@ async def lead(ctx, brief):
     return podium.verdict.accept({"n": brief["outcomes"]["x"]["output"]["n"]})
 
 
-def workflow(rng: Random, shards: int) -> Workflow:
+def workflow(rng: Random, shards: int, quotas: Mapping[str, int]) -> Workflow:
     """The same work in every storm, under supervision drawn from the seed."""
 
     def supervision() -> Supervision:
@@ -177,6 +178,7 @@ def workflow(rng: Random, shards: int) -> Workflow:
         supervision=supervision(),
         undo_on_cancel=rng.random() < 0.5,
         shards=shards,
+        quotas=quotas,
     )
 
 
@@ -212,8 +214,9 @@ class Storm:
         self.count = rng.choice([1, 3, 10])
         self.cancels = {n: rng.uniform(0, 15) for n in range(1, self.count) if rng.random() < 0.1}
         """When tasks are cancelled, in virtual seconds, by their number."""
-        self.workflow = workflow(rng, shards=Random(f"{seed}, shards").choice([1, 1, 2]))
-        limits = {"llm": rng.choice([1, 2, 5])}
+        quotas = Random(f"{seed}, quotas").choice([{}, {"room": 1}])
+        self.workflow = workflow(rng, shards=Random(f"{seed}, shards").choice([1, 1, 2]), quotas=quotas)
+        limits = {"llm": rng.choice([1, 2, 5]), "room": 2}
         restarts = {"restart_intensity": 1000, "top_restart_intensity": 1000, "retry_reserve": 1000}
         self.keyed = rng.random() < 0.5
         """Whether all tasks have a key, or only the first."""

@@ -8,10 +8,12 @@ import pytest
 
 import podium
 from podium import Adaptive, Rule, Sequence, Step
+from podium.cluster.asking import workflow_of
+from podium.cluster.config import Settings
 from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
 from podium.protocols.requests.hooks import HOOKED, hooked, read_hooks, transition_of
 from podium.protocols.requests.machine import STAGES, check_pipeline, may_follow
-from podium.protocols.requests.pipelines import REQUEST_TYPES, ask_workflow, shipped_pipelines
+from podium.protocols.requests.pipelines import REQUEST_TYPES, ask_workflow, hooks_from, shipped_pipelines
 
 pytestmark = pytest.mark.timeout(60)
 SEEN: list[tuple[str, str]] = []
@@ -170,3 +172,30 @@ def test_a_sequence_without_a_state_in_between_comes_from_the_one_before():
     changed = hooked(root, read_hooks({"planned": note}))
     (behind,) = [node for node in changed.sequence if node.name == "plan"]
     assert transition_of(f"plan/{behind.sequence[0].name}") == ("validated", "planned")
+
+
+def test_hooks_stand_in_yaml_beside_pipelines_and_run_before_those_of_the_settings(ask, tmp_path):
+    text = "planned:\n  - {step: 'tests.test_hooks:note', timeout_s: 5}\n  - tests.test_hooks:note\n"
+    (tmp_path / "hooks.yaml").write_text(text)
+    ask({"pipelines": str(tmp_path), "hooks": {"processing": "tests.test_hooks:note"}})
+    assert SEEN[:2] == [("validated", "planned")] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cancelled: tests.test_hooks:note", r"hooks.yaml.*no hook can stand before 'cancelled'"),
+        ("planned: {step: 7}", r"hooks.yaml.*hook before 'planned'"),
+        ("- planned", r"hooks.yaml:1:1.*expected a mapping, found list"),
+        ("planned: [x", r"hooks.yaml:2:1: not YAML"),
+    ],
+)
+def test_a_mistake_in_hooks_yaml_is_said_with_the_file(text, says):
+    with pytest.raises(InvalidDefinition, match=says):
+        hooks_from(text, "hooks.yaml")
+
+
+def test_a_request_with_hooks_of_its_own_holds_the_permits_that_any_other_holds():
+    settings = Settings(user="ada")
+    with_hooks = workflow_of(settings, {"planned": note})
+    assert with_hooks.name != "ask" and with_hooks.quotas == workflow_of(settings).quotas == {"request": 1}

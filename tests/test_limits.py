@@ -132,7 +132,7 @@ def test_background_work_gives_way_to_what_came_later_and_is_not_forgotten():
 
     run(work, lookahead_s=0, age_s=5.0)
     background = [place for place, each in enumerate(order) if each == "background"]
-    assert background[0] == 0 and 50 <= background[1] <= 55
+    assert background[0] <= 1 and 50 <= background[1] <= 55  # the first once it has its permit
 
 
 def test_tasks_that_were_accepted_under_a_limit_wait_for_it_in_a_cluster_without():

@@ -55,6 +55,10 @@ def test_what_fails_may_go_back_to_a_stable_state_and_to_no_other():
         ("complex_workflow/model_2/fallback:1", "processing"),
         ("complex_workflow/model/member_1/look", "processing"),
         ("tool_execution/remember", None),
+        ("group/fallback:1", None),
+        ("group[0]", None),
+        ("simple_query/model:undo", None),
+        ("simple_query/group:undo/model", None),
         ("modelling", None),
     ],
 )
@@ -93,10 +97,52 @@ BAD = [
         Sequence(
             stage("validate"),
             stage("plan"),
-            Sequence(stage("model"), name="x", fallback=stage("context")),
+            Sequence(stage("model"), name="x", fallback=straight("context")),
             stage("format"),
         ),
         "from 'context_gathering' to 'response_formatting'",
+    ),
+    (
+        between(Sequence(stage("model"), name="x", fallback=stage("model"))),  # its path is x/fallback:1
+        "from 'planned' to 'response_formatting'",
+    ),
+    (
+        Sequence(
+            stage("validate"),
+            stage("plan"),
+            stage("validate_2"),
+            Sequence(stage("validate"), otherwise=Constant(value=1)),
+            Sequence(stage("validate"), stage("plan"), fallback=stage("plan")),
+            stage("model"),
+            stage("format"),
+        ),
+        "from 'validated' to 'processing'",
+    ),
+    (between(Parallel(each="input", do=stage("model"), name="x")), "from 'planned' to 'response_formatting'"),
+    (between(Parallel(each="input", do=straight("model"), name="x")), "from 'planned' to 'response_formatting'"),
+    (
+        between(Parallel({"a": straight("other", "model"), "b": sample.echo}, join="any", name="x")),
+        "from 'planned' to 'response_formatting'",
+    ),
+    (
+        between(
+            Adaptive(
+                {"a": straight("other", "model"), "b": sample.echo},
+                start="a",
+                rules=[Rule(after="a", when="error != null", to="b"), Rule(to="end")],
+                name="x",
+            )
+        ),
+        "from 'planned' to 'response_formatting'",
+    ),
+    (
+        Sequence(
+            stage("validate"),
+            stage("plan"),
+            Hierarchy(Step(sample.echo, fallback=straight("tools")), team={"a": sample.echo}),
+            stage("format"),
+        ),
+        "from 'planned' to 'response_formatting'",
     ),
     (
         Sequence(
@@ -164,6 +210,13 @@ def _unique(children):
         yield child.model_copy(update={"name": name if count == 1 else f"{name}_{count}"})
 
 
+def _with_a_way_out(nodes):
+    """An Adaptive that goes on when its first node fails."""
+    rules = [Rule(after="one", when="error != null", to="two"), Rule(after="one", to="two"), Rule(to="end")]
+    one, two = (node.model_copy(update={"name": None}) for node in nodes)
+    return Adaptive({"one": one, "two": two}, start="one", rules=rules)
+
+
 trees = st.recursive(
     leaves,
     lambda below: st.one_of(
@@ -177,6 +230,14 @@ trees = st.recursive(
         st.lists(below, min_size=1, max_size=3).map(
             lambda nodes: Sequence(*_unique(nodes), otherwise=Constant(value=1))
         ),
+        st.tuples(st.sampled_from(["[]", "[1]", "[1, 2]"]), below).map(lambda pair: Parallel(each=pair[0], do=pair[1])),
+        st.tuples(st.sampled_from(["any", "settled"]), st.lists(below, min_size=1, max_size=3)).map(
+            lambda pair: Parallel(
+                {str(node.name): node.model_copy(update={"name": None}) for node in _unique(pair[1])}, join=pair[0]
+            )
+        ),
+        below.map(lambda node: node.model_copy(update={"undo": Step(sample.echo)})),
+        st.lists(below, min_size=2, max_size=2).map(_with_a_way_out),
     ),
     max_leaves=8,
 )
@@ -192,8 +253,8 @@ def walked(root, seed, output=lambda path: {}, fails=0.3):
     task, _ = begin(record, root)
     states = [state_of(task)]
     for n in range(200):
-        if task.outcome is not None:
-            break
+        if task.outcome is not None or not task.running:
+            break  # or what takes it back is parked
         path = rng.choice(list(task.running))
         if rng.random() < 0.02:
             apply(task, Cancelled(float(n), False))

@@ -8,9 +8,10 @@ from collections import Counter
 import podium
 from podium import Sequence, Workflow
 from podium.supervisors.ports import Load
-from podium.supervisors.throttle import PATIENCE, Thresholds, Throttle
+from podium.supervisors.throttle import Thresholds, Throttle
 from podium.testing import Simulation
 
+PATIENCE = Thresholds().samples
 LIMITS = {"request": 50, "llm": 5, "one": 1, "none": 0, "llm per user": 4, "tokens": "10/s burst 30"}
 
 

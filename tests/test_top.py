@@ -9,7 +9,8 @@ from collections import defaultdict
 import pytest
 from rich.console import Console
 
-from podium import Retry, Sequence, Step, Workflow
+import podium
+from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Workflow
 from podium.cluster.gateways.metrics import exposition
 from podium.cluster.gateways.top import picture
 from podium.supervisors.tally import BOUNDS_S, Histogram, quantile_s
@@ -74,6 +75,8 @@ def test_metrics_are_in_the_format_of_prometheus(looks):
     assert buckets == sorted(buckets)
     assert len(buckets) == len(BOUNDS_S) + 1
     assert buckets[-1] == values["podium_task_seconds_count"]['{workflow="w"}'] == 4
+    steps = values["podium_step_seconds_count"]
+    assert steps['{workflow="w",step="model",protocol="tests.sample:model"}'] == 4
     assert not any("t-0" in line for line in lines), "no task ids as labels"
 
 
@@ -81,6 +84,51 @@ def test_names_are_escaped_as_the_format_wants():
     status = {"workflows": {'a"b\\c': {"state": "down"}}, "quotas": {}, "load": {"cpu": 0.0, "memory": 0.0}}
     status |= {"breakers": {}, "throttle": {"factor": 1.0}, "alerts": []}
     assert 'podium_workflow_up{workflow="a\\"b\\\\c"} 0' in exposition(status)
+
+
+def test_times_are_by_place_in_the_tree_and_protocol_whatever_round_or_item_it_was():
+    @podium.protocol
+    async def slow(input):
+        await asyncio.sleep(2)
+        return input
+
+    @podium.protocol(retry=Retry(attempts=3, initial_delay_s=1, max_delay_s=1, jitter=False))
+    async def at_last(ctx, input):
+        if ctx.attempt < 3:
+            raise ValueError("not yet")
+        return input
+
+    async def work(engine):
+        each = Parallel(each="input", do=Step(slow, fallback=sample.echo), name="all")
+        team = Hierarchy(sample.lead, team={"x": slow}, name="team")
+        loop = Adaptive({"a": at_last}, start="a", rules=[Rule(after="a", when="visits.a < 2", to="a"), Rule(to="end")])
+        await (await engine.submit(Workflow("w", Sequence(each, team, loop)), [1, 2, 3])).result()
+        with pytest.raises(podium.errors.TaskFailed):
+            await (await engine.submit(Workflow("w2", Sequence(sample.fail)), 1)).result()
+        return await engine.status()
+
+    status = Simulation().run(work)
+    counted = {
+        (step, protocol.rpartition(".")[2]): (sum(histogram["counts"]), round(histogram["sum_s"]))
+        for step, protocol, histogram in status["workflows"]["w"]["counts"]["step_s"]
+    }
+    assert counted == {("all", "slow"): (3, 12), ("team", ""): (1, 2), ("adaptive/a", "at_last"): (2, 4)}
+    ((step, protocol, histogram),) = status["workflows"]["w2"]["counts"]["step_s"]
+    assert (step, protocol, sum(histogram["counts"])) == ("fail", "tests.sample:fail", 1)
+
+
+def test_no_label_holds_what_a_terminal_takes_for_an_order():
+    histogram = Histogram()
+    histogram.observe(1.0)
+    rows = [["a/b", 'mod:x"\x1b]0;y\x07\n\u202e', histogram.to_wire()]]
+    counts = {"tasks": {}, "steps": {}, "transitions": [], "state_s": {}, "step_s": rows}
+    counts |= {"task_s": histogram.to_wire(), "permit_s": histogram.to_wire()}
+    flow = {"state": "up", "open": 0, "pools": [], "load": {"lag_s": 0.0}, "counts": counts}
+    status = {"workflows": {"w": flow}, "quotas": {}, "load": {"cpu": 0.0, "memory": 0.0}}
+    status |= {"breakers": {}, "throttle": {"factor": 1.0}, "alerts": []}
+    lines = [line for line in exposition(status) if "step_seconds" in line]
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    assert lines[-1].endswith('protocol="mod:x\\"\\\\x1b]0;y\\\\x07\\\\n\\\\u202e"} 1')
 
 
 def test_top_names_what_somebody_should_look_at():

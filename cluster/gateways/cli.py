@@ -54,6 +54,7 @@ from .status import status
 from .terminal import error_console, styled, to_json
 from .top import metrics, top
 from .view import print_tasks
+from .workflows import undeploy, workflows
 
 
 def _print_version(wanted: bool) -> None:
@@ -92,6 +93,8 @@ app.add_typer(breakers, name="breakers")
 app.add_typer(dead, name="dead")
 app.command()(top)
 app.command()(metrics)
+app.command()(workflows)
+app.command()(undeploy)
 
 Source = Annotated[str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, or a name.")]
 Input = Annotated[

@@ -49,6 +49,13 @@ def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Samp
     for family, key in (("task_seconds", "task_s"), ("permit_wait_seconds", "permit_s")):
         samples = [each for name, facts in flows.items() for each in _buckets(_of(name), facts["counts"][key])]
         yield family, "histogram", "Seconds, since the supervisor started.", samples
+    samples = [
+        each
+        for name, facts in flows.items()
+        for step, protocol, histogram in facts["counts"]["step_s"]
+        for each in _buckets({**_of(name), "step": step, "protocol": protocol}, histogram)
+    ]
+    yield "step_seconds", "histogram", "Seconds from when a step was due to its end, by place and protocol.", samples
     moves: list[Sample] = [
         ("", {**_of(name), "before": before, "after": after}, count)
         for name, facts in flows.items()

@@ -16,7 +16,19 @@ from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
 from ...supervisors.faults import shielded
-from ...supervisors.ports import DISMISSED, STALLED, Change, Entry, Forget, Found, NewTask, Note, OpenTask, Standing
+from ...supervisors.ports import (
+    DISMISSED,
+    STALLED,
+    WITHDRAWN,
+    Change,
+    Entry,
+    Forget,
+    Found,
+    NewTask,
+    Note,
+    OpenTask,
+    Standing,
+)
 from ...supervisors.shards import is_tier, workflow_of
 from .reading import StoredTask
 
@@ -91,11 +103,16 @@ class DiskReader:
 
     def definitions(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
+        coordinator = self._disk.shard("coordinator")
         for name, shard in sorted(self._disk.shards.items()):
-            current = _note(shard, "current") if name == workflow_of(name) else None
+            is_listed = name == workflow_of(name) and f"{WITHDRAWN}{name}" not in coordinator.notes
+            current = _note(shard, "current") if is_listed else None
             if current is not None:
                 found.append(_note(shard, f"definition:{current}"))
         return found
+
+    def open_count(self, shard: str) -> int:
+        return self._disk.open_count(shard)
 
     def subtasks(self, task_id: str) -> list[StoredTask]:
         return [

@@ -15,13 +15,16 @@ from typing import Any, Protocol
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
 from ...protocols.workflow import RESERVED
-from ...supervisors.ports import DISMISSED, STALLED
+from ...supervisors.ports import DISMISSED, STALLED, WITHDRAWN
 from ...supervisors.shards import is_tier, workflow_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
 from .rows import NOTE_SELECT, TASK_SELECT, entries_of, found_row, note_of
 from .schema import shard_path
+
+COORDINATOR = "coordinator"
+"""The shard that holds the coordinator's notes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class Reader(Protocol):
     def subtasks(self, task_id: str) -> list[StoredTask]: ...
 
     def definitions(self) -> list[dict[str, Any]]: ...
+
+    def open_count(self, shard: str) -> int: ...
 
 
 def shards(data: Path) -> list[str]:
@@ -123,16 +128,24 @@ class FileReader:
         return found
 
     def definitions(self) -> list[dict[str, Any]]:
-        """The newest definition of each workflow that was ever deployed here, by name."""
+        """The newest definition of each workflow that is deployed here, by name."""
         found = []
+        withdrawn = self._withdrawn()
         for shard in shards(self._data):
-            if shard == workflow_of(shard):
+            if shard == workflow_of(shard) and shard not in withdrawn:
                 with _open(self._data, shard) as db:
                     current = db.execute(f"{NOTE_SELECT} WHERE name = 'current'").fetchone()
                     hash = note_of(shard, current)[1] if current else None
                     note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{hash}",)).fetchone()
                     found += [note_of(shard, note)[1]] if note else []
         return found
+
+    def _withdrawn(self) -> set[str]:
+        if not shard_path(self._data, COORDINATOR).exists():
+            return set()
+        with _open(self._data, COORDINATOR) as db:
+            rows = db.execute(f"{NOTE_SELECT} WHERE name LIKE '{WITHDRAWN}%'")
+            return {note_of(COORDINATOR, row)[0].removeprefix(WITHDRAWN) for row in rows}
 
     def open_count(self, shard: str) -> int:
         """Tasks of a shard that have not ended; 0 if there is no such shard."""

@@ -16,7 +16,7 @@ from ..context import Context
 from ..errors import InvalidInput, InvalidSetting
 from ..protocol import protocol
 from ..requests.grants import Grants, RequestsConfig, RouterSettings, read_setting, requests_config
-from ..requests.pipelines import read_pipeline, shipped_pipelines
+from ..requests.pipelines import hooks_from, read_pipeline, shipped_pipelines
 from ..requests.planner import RequestPlan, make_plan
 from ..requests.request import REQUEST_TYPES, Attachment, Request, RequestType
 from ..requests.router import Route, Router, Rule
@@ -125,6 +125,13 @@ def own_pipelines(folder: str) -> Mapping[RequestType, Workflow]:
     """Those in a folder, `<type>.yaml` each. Raises InvalidDefinition."""
     paths = {type: Path(folder) / f"{type}.yaml" for type in REQUEST_TYPES}
     return {type: read_pipeline(path.read_text(), str(path)) for type, path in paths.items() if path.is_file()}
+
+
+@lru_cache(maxsize=8)
+def own_hooks(folder: str) -> Mapping[str, Any]:
+    """Those of `hooks.yaml` in a folder of pipelines, by state. Raises InvalidDefinition."""
+    path = Path(folder) / "hooks.yaml"
+    return hooks_from(path.read_text(), str(path)) if path.is_file() else {}
 
 
 @lru_cache(maxsize=8)

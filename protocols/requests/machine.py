@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, starmap
 from typing import Literal, TypeAlias, get_args
 
 from ..check import walk
@@ -64,7 +64,11 @@ NEXT: Mapping[State, frozenset[State]] = {
 HOOK = "before_"
 """Begins the name of what runs before a state is entered."""
 _LABEL = re.compile(r"[#\[:]")
-"""What follows the name in a label: `draft#2`, `do[17]`, `model:undo`."""
+"""What follows the name in a label: `draft#2`, `do[17]`, `fallback:1`."""
+_UNDO = ":undo"
+"""Ends the label of what takes a node back."""
+_UNNAMED = ""
+"""Of a node whose name is not in the paths below it: a fallback is `fallback:1`, what runs for each item `[17]`."""
 
 
 def may_follow(before: State, after: State) -> bool:
@@ -88,8 +92,11 @@ def stage_named(name: str) -> State | None:
 
 
 def stage_of(path: str) -> State | None:
-    """The state that a place in the tree belongs to: that of the outermost stage around it. A hook belongs to none."""
+    """The state that a place in the tree belongs to: that of the outermost stage around it. A hook belongs to none, and
+    neither does what takes something back."""
     parts = path.split("/")
+    if any(part.endswith(_UNDO) for part in parts):
+        return None
     for part, below in zip(parts, [*parts[1:], ""], strict=True):
         state = stage_named(_LABEL.split(part, maxsplit=1)[0])
         if state is not None:
@@ -184,7 +191,7 @@ def _through(node: Node, name: str) -> _Ways:
         return _Ways(own, own, frozenset(), False)
     ways = _inside(node)
     for other in node.fallback:
-        ways = _either(ways, _then(_broken_off(ways), _through(other, other.name or default_name(other))))
+        ways = _either(ways, _then(_broken_off(ways), _through(other, _UNNAMED)))
     return ways if node.otherwise is None else _either(ways, _broken_off(ways))
 
 
@@ -205,24 +212,29 @@ def _inside(node: Node) -> _Ways:
         case Parallel():
             return _beside(node)
         case Hierarchy():
-            ways = _NOTHING
-            for label, child in node.team.items():
-                ways = _either(ways, _through(child, label))
-            ways = _broken_off(ways)
-            return _then(ways, ways)
+            return _at_any_time([_through(node.hierarchy, _UNNAMED), *starmap(_through, _by_label(node.team))], True)
         case Adaptive():
             return _by_rules(node)
 
 
 def _beside(node: Parallel) -> _Ways:
-    """Branches at once: the stages in them may come in any order."""
-    branches = [_through(child, label) for label, child in (node.parallel or {}).items()]
+    """Branches at once. Of an empty list none runs, and what is not waited for may not have begun."""
     if node.do is not None:
-        branches = [_through(node.do, node.do.name or default_name(node.do))] * 2
+        return _at_any_time([_through(node.do, _UNNAMED)] * 2, True)
+    branches = list(starmap(_through, _by_label(node.parallel or {})))
+    waits_for_all = node.join == "all" and node.on_timeout == "fail"
+    return _at_any_time(branches, not waits_for_all or all(way.may_be_silent for way in branches))
+
+
+def _by_label(nodes: Mapping[str, Node]) -> Iterator[tuple[Node, str]]:
+    return ((node, label) for label, node in nodes.items())
+
+
+def _at_any_time(branches: list[_Ways], may_be_silent: bool) -> _Ways:
+    """The stages in them may come in any order."""
     states = frozenset(state for way in branches for state in _states(way))
     steps = frozenset(product(states, states)) if len(states) > 1 else frozenset()
-    silent = all(way.may_be_silent for way in branches)
-    return _Ways(states, states, steps, silent)
+    return _Ways(states, states, steps, may_be_silent)
 
 
 def _states(way: _Ways) -> frozenset[State]:
@@ -233,7 +245,7 @@ def _by_rules(node: Adaptive) -> _Ways:
     """Every path along the rules: a closure over pairs of nodes that one can reach without a state between."""
     ways = {label: _through(child, label) for label, child in node.adaptive.items()}
     if any("error" in rule.when for rule in node.rules):
-        ways = {label: _either(way, _broken_off(way)) if way.steps else way for label, way in ways.items()}
+        ways = {label: way if stage_named(label) else _either(way, _broken_off(way)) for label, way in ways.items()}
     follow = {label: set(_targets(node, label)) for label in ways}
     beyond = {label: frozenset(_beyond(label, ways, follow)) for label in ways}
     reached = _reached({node.start, *node.jumps}, follow)

@@ -11,8 +11,9 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from ..errors import InvalidDefinition
 from ..protocol import declaration_of, resolve
-from ..reading import read_workflow
+from ..reading import read_mapping, read_workflow
 from ..tree import END, Adaptive, Hierarchy, Node, Parallel, Rule, Step
 from ..tree import Sequence as InOrder
 from ..workflow import Workflow
@@ -30,6 +31,16 @@ def read_pipeline(text: str, source: str) -> Workflow:
     workflow = read_workflow(text, source)
     check_pipeline(workflow.root, f"pipeline {workflow.name} in {source}")
     return workflow
+
+
+def hooks_from(text: str, source: str) -> dict[str, Any]:
+    """Hooks by state in YAML, as the setting has them. Raises InvalidDefinition with the file and the state."""
+    found = read_mapping(text, source)
+    try:
+        read_hooks(found)
+    except InvalidDefinition as error:
+        raise InvalidDefinition(problem=error.problem, path=error.path, where=source) from error
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +81,7 @@ def ask_workflow(
         nodes = _each(nodes, operation_s)
     adaptive = Adaptive(nodes, start="route", rules=(*rules, Rule(to=END)), max_visits=1)
     description = "Answers requests: routed to the pipeline of their type."
-    return Workflow(NAME, adaptive, description=description, starts="as_needed")
+    return Workflow(NAME, adaptive, quotas={"request": 1}, description=description, starts="as_needed")
 
 
 def bounded(node: Node, operation_s: float) -> Node:

@@ -1,0 +1,55 @@
+"""Taking a workflow back: its supervisors end, it is neither listed nor started, and all that is on record stays.
+
+It is refused while tasks are open, unless they are to be left as they are: they go on when it is deployed again. A task
+that comes in at the last moment counts, too: then everything is as it was before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from ..protocols.errors import FixTheCall, PodiumError
+from ..supervisors.ports import Journal, World, durable
+from .catalogue import Catalogue
+from .child import Child
+from .resting import Resting
+
+WHY = "its workflow was undeployed"
+
+
+class Undeploying:
+    def __init__(self, world: World, journal: Journal, catalogue: Catalogue, resting: Resting) -> None:
+        self._world, self._journal, self._catalogue, self._resting = world, journal, catalogue, resting
+
+    async def undeploy(self, workflow: str, children: list[Child], leave_open: bool) -> None:
+        """Raises FixTheCall if tasks are open that are not to be left."""
+        if not leave_open:
+            _refuse_if_open(workflow, await self._open(children))
+        await durable(self._journal, [self._catalogue.withdraw(workflow)])
+        for child in children:
+            await self._end(child)
+        if leave_open or self._catalogue.is_listed(workflow):  # or somebody has deployed it again meanwhile
+            return
+        if count := await self._open(children):
+            await durable(self._journal, [self._catalogue.restore(workflow)])
+            await self._world.all([self._resting.start(child.name) for child in children])
+            _refuse_if_open(workflow, count)
+
+    async def _open(self, children: list[Child]) -> int:
+        return sum([await self._world.open_count(child.name) for child in children])
+
+    async def _end(self, child: Child) -> None:
+        while child.starting is not None:
+            with suppress(PodiumError):
+                await asyncio.shield(child.starting)
+        await asyncio.shield(self._resting.lay_down(child, WHY))
+
+
+def _refuse_if_open(workflow: str, count: int) -> None:
+    if count:
+        tasks = f"{count} tasks are" if count > 1 else "1 task is"
+        raise FixTheCall(
+            f"workflow '{workflow}' is not undeployed: {tasks} open. Wait for them, cancel them, or leave them as they "
+            "are (--leave-open): they go on when it is deployed again"
+        )
