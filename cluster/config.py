@@ -12,6 +12,7 @@ import secrets
 import shlex
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,9 +23,10 @@ from ..protocols.decoding import decoded
 from ..protocols.errors import InvalidInput, InvalidSetting
 from ..protocols.json_forms import from_json
 from ..protocols.limits import Amount, Limit, read_limits
-from ..protocols.quantities import Count, CountOrNone, Quantity, Seconds, SecondsOrNone
+from ..protocols.quantities import Count, CountOrNone, Quantity, Seconds, SecondsOrNone, shown
 from ..protocols.requests.grants import requests_config
 from ..protocols.values import MAX_VALUE_BYTES, check_value
+from ..protocols.wording import problem_of
 from ..supervisors.settings import Governance
 
 DEFAULT_LIMITS: dict[str, Amount] = {
@@ -139,7 +141,9 @@ class Settings(BaseModel):
         try:
             plain = dict(check_value(dict(config), "config"))
             requests_config(plain)
-        except (InvalidInput, InvalidSetting) as error:
+        except InvalidSetting as error:
+            raise ValueError(f"{error.name}: {error.problem}") from error
+        except InvalidInput as error:
             raise ValueError(str(error)) from error
         return plain
 
@@ -200,16 +204,24 @@ def load_settings(**keywords: Any) -> Settings:
     for layer in layers:
         for name, (value, source) in layer.items():
             if name not in Settings.model_fields or name == "sources":
-                known = ", ".join(field for field in Settings.model_fields if field != "sources")
-                raise InvalidSetting(name=name, source=source, problem=f"no such setting; there are {known}")
+                raise InvalidSetting(name=name, source=source, problem=_no_such(name))
             values[name], sources[name] = value, source
     try:
         return Settings(**values, sources=sources)
     except ValidationError as error:
         row = error.errors(include_url=False)[0]
-        name = str(row["loc"][0])
-        problem = f"{row['msg']}, not {row['input']!r}"
+        name, *below = map(str, row["loc"])
+        problem = problem_of(row, Settings)
+        if row["type"] not in ("value_error", "extra_forbidden"):  # these name what was given
+            problem += f", not {shown(row['input'])}"
+        problem = ": ".join([".".join(below), problem]) if below else problem
         raise InvalidSetting(name=name, source=sources.get(name, "default"), problem=problem) from error
+
+
+def _no_such(name: str) -> str:
+    known = [field for field in Settings.model_fields if field != "sources"]
+    near = get_close_matches(name, known, n=1)
+    return f"no such setting; did you mean '{near[0]}'?" if near else f"no such setting; there are {', '.join(known)}"
 
 
 def _from_file(path: Path) -> dict[str, tuple[Any, str]]:

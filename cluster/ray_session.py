@@ -180,7 +180,7 @@ class RaySession:
         while True:
             await asyncio.sleep(GUARD_S)
             if self.joined and closed_in_order(self._data):
-                self.on_closed(EngineClosed(reason="the cluster was shut down"))
+                self.on_closed(EngineClosed(reason="the cluster was shut down: connect again; tasks are kept"))
                 return
             if not self.joined:
                 await self._look_after_coordinator()

@@ -19,6 +19,7 @@ from .errors import InvalidDefinition, InvalidInput
 from .protocol import FunctionProtocol, Protocol, ProtocolLike, inputs_of, reference
 from .values import Value
 from .verdicts import Goto, as_goto
+from .wording import place, problem_of
 
 _ANYTHING = (Any, inspect.Parameter.empty, object, Value)
 _ITERATORS = (abc.Iterator, abc.Iterable, abc.Generator, abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
@@ -81,7 +82,8 @@ class _Edges:
         hints = _hints(run, ref, {self.input_name, "return"})
         self.input_hint = hints.get(self.input_name, Any) if self.takes_input else Any
         self.input = _adapter(hints.get(self.input_name, Any), f"{ref}, input")
-        self.output = _adapter(_of_items(hints.get("return", Any)), f"{ref}, return")
+        self.output_hint = _of_items(hints.get("return", Any))
+        self.output = _adapter(self.output_hint, f"{ref}, return")
 
     def caller(self, run: Callable[..., Any]) -> Callable[[Context, Any], Any]:
         """`run` as a function of (ctx, input), whatever it takes; one that yields gives the list of what it yields."""
@@ -106,7 +108,7 @@ class _Edges:
         try:
             return self.input.validator.validate_python(value)
         except ValidationError as error:
-            raise InvalidInput(problem=_problems(error, self.input_name)) from error
+            raise InvalidInput(problem=_problems(error, self.input_name, self.input_hint)) from error
 
     def plain_output(self, output: Any) -> Value:
         """What `run` returned, checked and as plain data; of an iterator, its items. Raises InvalidOutput."""
@@ -121,7 +123,7 @@ class _Edges:
         try:
             return self.output.serializer.to_python(self.output.validator.validate_python(output))
         except ValidationError as error:
-            raise InvalidOutput(_problems(error, "output")) from error
+            raise InvalidOutput(_problems(error, "output", self.output_hint)) from error
         except PydanticSerializationError as error:
             raise InvalidOutput(f"output: {error}") from error
 
@@ -192,13 +194,8 @@ def _of_items(hint: Any) -> Any:
     return list[items[0]] if items else list  # type: ignore[valid-type]
 
 
-def _problems(error: ValidationError, root: str) -> str:
+def _problems(error: ValidationError, root: str, hint: Any) -> str:
     """One line: `input.files[3].name: Field required; …`, at most three of them, and how many more."""
-    rows = [f"{place(root, row['loc'])}: {row['msg']}" for row in error.errors(include_url=False)]
+    rows = [f"{place(root, row['loc'])}: {problem_of(row, hint)}" for row in error.errors(include_url=False)]
     more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
     return "; ".join(rows[:3]) + more
-
-
-def place(root: str, loc: tuple[str | int, ...]) -> str:
-    """A pydantic location as one would write it: `input.files[3].name`."""
-    return root + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)

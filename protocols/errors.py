@@ -69,13 +69,14 @@ class InvalidDefinition(FixTheCall):
 
 
 class InvalidInput(FixTheCall):
-    """A value does not fit. `path` is the field, written like `input.files[3].name`."""
+    """A value does not fit. `path` is the field, written like `input.files[3].name`; `workflow` whose input it is."""
 
     code = "invalid_input"
 
-    def __init__(self, *, problem: str, path: str = "") -> None:
-        super().__init__(f"{path}: {problem}" if path else problem)
-        self.problem, self.path = problem, path
+    def __init__(self, *, problem: str, path: str = "", workflow: str = "") -> None:
+        whose = f"workflow '{workflow}'" if workflow else ""
+        super().__init__(": ".join(part for part in (whose, path, problem) if part))
+        self.problem, self.path, self.workflow = problem, path, workflow
 
 
 class InvalidSetting(FixTheCall):

@@ -93,7 +93,9 @@ app.add_typer(dead, name="dead")
 app.command()(top)
 app.command()(metrics)
 
-Source = Annotated[str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, or a name.")]
+Source = Annotated[
+    str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, module:workflow, or file.py:workflow.")
+]
 Input = Annotated[
     list[str] | None,
     typer.Option("-i", "--input", help="k=v (repeatable), @file.json, or - for standard input."),
