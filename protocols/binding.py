@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, PydanticInvalidForJsonSchema, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from .advice import advice_on, name_of
 from .context import Context
 from .errors import InvalidDefinition, InvalidInput
 from .protocol import FunctionProtocol, Protocol, ProtocolLike, inputs_of, reference
@@ -178,8 +179,15 @@ def _adapter(hint: Any, place: str) -> TypeAdapter[Any] | None:
         return TypeAdapter(type(None) if hint is None else hint)
     except (PydanticUserError, TypeError) as error:
         reason = str(error).partition("\n")[0].partition(". Set ")[0].rstrip(".")
-        problem = f"its type hint {_name(hint)} cannot be used: {reason}; take a hint that pydantic reads, or Any"
+        problem = f"its type hint {_name(hint)} cannot be used: {reason}; {_way_out(hint)}"
         raise InvalidDefinition(problem=problem, path=f"protocol {place}") from error
+
+
+def _way_out(hint: Any) -> str:
+    advice = advice_on(hint) if inspect.isclass(hint) else None
+    if advice is None:
+        return "take a hint that pydantic reads, or Any"
+    return f"such a value does not travel: give {advice}, and say so in the hint"
 
 
 def _name(hint: Any) -> str:
@@ -194,8 +202,14 @@ def _of_items(hint: Any) -> Any:
     return list[items[0]] if items else list  # type: ignore[valid-type]
 
 
+def _problem(row: Any, hint: Any) -> str:
+    advice = advice_on(type(row["input"]))
+    more = f"; this is a {name_of(type(row['input']))}, give {advice}" if advice else ""
+    return problem_of(row, hint) + more
+
+
 def _problems(error: ValidationError, root: str, hint: Any) -> str:
     """One line: `input.files[3].name: Field required; …`, at most three of them, and how many more."""
-    rows = [f"{place(root, row['loc'])}: {problem_of(row, hint)}" for row in error.errors(include_url=False)]
+    rows = [f"{place(root, row['loc'])}: {_problem(row, hint)}" for row in error.errors(include_url=False)]
     more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
     return "; ".join(rows[:3]) + more
