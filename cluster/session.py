@@ -13,6 +13,7 @@ from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line
 from .cluster_file import ClusterFile, holder
 from .config import Settings
+from .importing import check_not_importing
 from .inprocess import Cell, CellWorld, InProcessCluster
 from .store.reading import FileReader, Reader
 from .world import LoopWorld
@@ -42,6 +43,7 @@ class Session(Protocol):
 
 
 def new_session(settings: Settings, daemon: bool = False) -> Session:
+    check_not_importing()
     if settings.cluster == "inprocess":
         return InProcessSession(settings)
     from .ray_session import RaySession  # noqa: PLC0415  (it needs session.py, and the other kind does not need it)

@@ -30,6 +30,7 @@ from ..protocols.errors import HookFailed
 from ..protocols.protocol import ProtocolLike, resolve
 from ..supervisors.ports import Actor, Journal, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
+from .importing import importing
 from .log_lines import keep_log_lines
 from .store.reading import FileReader
 from .store.sqlite import SqliteJournal
@@ -216,4 +217,5 @@ def load_from_path(ref: str, search_path: list[str]) -> ProtocolLike:
         if folder not in sys.path:
             sys.path.append(folder)
             importlib.invalidate_caches()
-    return resolve(ref)
+    with importing(ref):
+        return resolve(ref)

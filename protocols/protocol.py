@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .conditions import check_expression
 from .context import Context
-from .errors import InvalidDefinition
+from .errors import InvalidDefinition, PodiumError
 from .fingerprint import code_fingerprint
 from .policy import Breaker, Retry, RetryPolicy
 from .quantities import Count, Quantity, Seconds
@@ -30,6 +30,7 @@ from .wording import first_problem, named
 
 _KNOWN: dict[str, ProtocolClass | FunctionProtocol] = {}
 """Every protocol defined in this process by its reference, so that `__main__` and notebooks work too."""
+_AT_IMPORT = '; put what is to run only as a program under `if __name__ == "__main__":`'
 _FROM_A_SCRIPT = ": it is of a script or notebook, which only that can bring: start the script again"
 
 
@@ -329,8 +330,11 @@ def _import(module_name: str) -> Any:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise LookupError(f"no module '{module_name}' on the import path") from error
         raise LookupError(f"module '{module_name}' does not import: {error}") from error
+    except PodiumError as error:
+        raise LookupError(f"module '{module_name}' does not import: {error}") from error
     except (Exception, SystemExit) as error:
-        raise LookupError(f"module '{module_name}' does not import: {type(error).__name__}: {error}") from error
+        hint = _AT_IMPORT if isinstance(error, RuntimeError) and "running event loop" in str(error) else ""
+        raise LookupError(f"module '{module_name}' does not import: {type(error).__name__}: {error}{hint}") from error
 
 
 def _close(name: str, module_name: str) -> str:
