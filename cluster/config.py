@@ -124,7 +124,8 @@ class Settings(BaseModel):
     config: Mapping[str, Any] = {}
     """What protocols get as `ctx.config`, plain data; `requests` in it is for `podium ask` (docs/requests.md)."""
     reconnect_s: Seconds = 60.0
-    """Seconds that a client waits for a lost coordinator or supervisor to come back."""
+    """Seconds that a client waits for a lost coordinator to come back; and for a supervisor that cannot start, as on a full
+    disk, before new tasks are refused as Overloaded, with the reason."""
     sources: Mapping[str, str] = {}
 
     @field_validator("limits", mode="before")

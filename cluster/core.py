@@ -32,7 +32,8 @@ from .collector import look_as_usual, look_rarely
 from .config import Settings
 from .definition import definition_of, protocols_of
 from .ended import Ended
-from .link import BATCH, PATIENCE, Batch, Link, Watching
+from .holdups import answered, not_up
+from .link import BATCH, PATIENCE, Batch, Link, Refusing, Watching
 from .session import COORDINATOR, Session, new_session
 from .store.reading import Reader, StoredTask
 from .submissions import Submissions
@@ -172,7 +173,7 @@ class Core:
             code = self._session.code_of(workflow)
             carried = {carried_key(ref, definition["code"][ref]): packed for ref, packed in code.items()}
             message = {"definition": definition, "code": carried}
-            answer = await self.ask_coordinator("deploy", message)
+            answer = await answered(self, workflow.name, "deploy", message)
             self._deployed[key] = definition["hash"]
             if carried:
                 self._carried[workflow.name][definition["hash"]] = message
@@ -206,6 +207,7 @@ class Core:
                 partial(self._done, shard),
                 partial(self._dead, shard),
                 self.settings.lease_s,
+                Refusing(self.settings.reconnect_s, partial(not_up, self, shard.__eq__), self._is_stored),
             )
         return link
 
@@ -341,6 +343,9 @@ class Core:
 
     def _ask_link(self, shard: str, kind: str, payload: Value, answered: Callable[[Reply], None]) -> None:
         self.link(shard).ask(kind, payload, answered)
+
+    def _is_stored(self, task_id: str) -> bool:
+        return self._session.reader.find_task(task_id) is not None
 
     def record(self, task_id: str) -> TaskRecord:
         """What is stored of a task; from any thread. Raises NotFound."""

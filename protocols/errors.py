@@ -135,13 +135,14 @@ class Overloaded(ComeBack):
 
 
 class WaitTimedOut(ComeBack, TimeoutError):
-    """The wait ended, the work did not: the task goes on."""
+    """The wait ended, the work did not: the task goes on. `reason` is what may hold it up, if that is known."""
 
     code = "wait_timed_out"
 
-    def __init__(self, *, task_id: str, waited_s: float, status: str) -> None:
-        super().__init__(f"task {task_id} is still {status} after {waited_s:g} s; it goes on")
-        self.task_id, self.waited_s, self.status = task_id, waited_s, status
+    def __init__(self, *, task_id: str, waited_s: float, status: str, reason: str = "") -> None:
+        goes_on = f"it goes on when this is mended: {reason}" if reason else "it goes on"
+        super().__init__(f"task {task_id} is still {status} after {waited_s:g} s; {goes_on}")
+        self.task_id, self.waited_s, self.status, self.reason = task_id, waited_s, status, reason
 
 
 class WorkflowDown(ComeBack):

@@ -23,6 +23,8 @@ STALLED = "stalled:"
 """Note of an open task that is set aside: why."""
 STUCK = "stuck:"
 """Note of an open task that nothing moves although it is not set aside: what is wrong."""
+BLOCKED = "blocked:"
+"""Begins the note of a protocol of which no host can start until the workflow is deployed again: why."""
 Role = Literal["coordinator", "resources", "supervisor", "host"]
 
 

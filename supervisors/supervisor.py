@@ -20,6 +20,7 @@ from ..protocols.outcomes import Failure, Outcome
 from ..protocols.values import Value
 from .accepting import Accepting
 from .alarms import Alarms
+from .blocked import Blocked
 from .clock import Clock
 from .desk import Desk
 from .dispatch import Dispatcher
@@ -85,6 +86,7 @@ class Supervisor:
         self._quarantine: Quarantine
         self._takeover: Takeover
         self._stalls: Stalls
+        self._blocked: Blocked
         self._clock: Clock
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
@@ -162,6 +164,7 @@ class Supervisor:
         self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
         self._stalls = Stalls(world, journal, self._tasks, self._dispatcher.has, self._fault)
         self._stalls.forget(notes)
+        self._blocked = Blocked(journal, notes)
         self._gate = Gate(settings)
         self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
         accept = Accepting(journal, engine).accept
@@ -171,6 +174,7 @@ class Supervisor:
         self._last_words.give_up(self._dispatcher.close, error)
 
     async def stop(self) -> None:
+        self._blocked.look(self._dispatcher.pools)
         await self._dispatcher.close(EngineClosed(reason=f"{self._world.address} is stopped"))
         await self._journal.close()
 
@@ -220,6 +224,7 @@ class Supervisor:
         except Exception as error:
             ask.refuse(PodiumError(self._fault(f"deploying {plan.name}", error).message))
         else:
+            self._blocked.look(self._dispatcher.pools)
             self._journal.write([], lambda: ask.reply(answer))
 
     def _status(self) -> dict[str, Value]:
@@ -317,6 +322,7 @@ class Supervisor:
             await self._world.sleep(LOOK_S)
             self._clock.check()
             self._stalls.look()
+            self._blocked.look(self._dispatcher.pools)
             if len(self._plans) > 1:
                 await self._versions.retire({task.hash for task in self._tasks.values()})
 

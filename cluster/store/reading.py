@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
 from ...protocols.workflow import RESERVED
-from ...supervisors.ports import DISMISSED, STALLED
+from ...supervisors.blocked import blocked_protocols
+from ...supervisors.ports import BLOCKED, DISMISSED, STALLED
 from ...supervisors.shards import is_tier, workflow_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
@@ -58,6 +59,8 @@ class Reader(Protocol):
     def subtasks(self, task_id: str) -> list[StoredTask]: ...
 
     def definitions(self) -> list[dict[str, Any]]: ...
+
+    def blocked(self, workflow: str) -> dict[str, dict[str, str]]: ...
 
 
 def shards(data: Path) -> list[str]:
@@ -133,6 +136,16 @@ class FileReader:
                     note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{hash}",)).fetchone()
                     found += [note_of(shard, note)[1]] if note else []
         return found
+
+    def blocked(self, workflow: str) -> dict[str, dict[str, str]]:
+        """Of which protocols of a workflow no host can start, as `supervisors.blocked` has it."""
+        notes: dict[str, Value] = {}
+        for shard in shards(self._data):
+            if workflow_of(shard) == workflow:
+                with _open(self._data, shard) as db:
+                    rows = db.execute(f"{NOTE_SELECT} WHERE name >= ? AND name < ?", (BLOCKED, BLOCKED[:-1] + ";"))
+                    notes |= dict(note_of(shard, row) for row in rows.fetchall())
+        return blocked_protocols(notes)
 
     def open_count(self, shard: str) -> int:
         """Tasks of a shard that have not ended; 0 if there is no such shard."""
