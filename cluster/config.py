@@ -5,6 +5,7 @@ The only file that reads or sets environment variables.
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -124,8 +125,8 @@ class Settings(BaseModel):
     config: Mapping[str, Any] = {}
     """What protocols get as `ctx.config`, plain data; `requests` in it is for `podium ask` (docs/requests.md)."""
     reconnect_s: Seconds = 60.0
-    """Seconds that a client waits for a lost coordinator to come back; and for a supervisor that cannot start, as on a full
-    disk, before new tasks are refused as Overloaded, with the reason."""
+    """Seconds that a client waits for a lost coordinator to come back; and for a supervisor that cannot start, as on a
+    full disk, before new tasks are refused as Overloaded, with the reason."""
     sources: Mapping[str, str] = {}
 
     @field_validator("limits", mode="before")
@@ -288,6 +289,8 @@ def prepare_ray(token: Path) -> bool:
     os.environ.setdefault("RAY_preload_python_modules", "podium.cluster.on_ray")  # workers import it while they start
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if "RAY_AUTH_MODE" not in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "")).name == token.name:
+        if token.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(token))
         if not token.exists():
             token.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

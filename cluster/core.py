@@ -28,6 +28,7 @@ from ..supervisors.plan import carried_key
 from ..supervisors.ports import Line, Reply
 from ..supervisors.shards import shards_of, spread, top_shard, workflow_of
 from .accepted import Accepted, Waiting, acknowledged, fail, settle
+from .cluster_file import using
 from .collector import look_as_usual, look_rarely
 from .config import Settings
 from .definition import definition_of, protocols_of
@@ -72,7 +73,8 @@ class Core:
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._session.on_rebuilt, self._session.on_closed = self._rebuilt, self._shut
-        await self._session.open()
+        with using(self.settings.data):
+            await self._session.open()
         self._collects_rarely = look_rarely()
 
     def _rebuilt(self) -> None:
