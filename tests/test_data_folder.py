@@ -7,7 +7,7 @@ import re
 import pytest
 
 import podium
-from podium.errors import InvalidSetting
+from podium.errors import InvalidSetting, Overloaded
 
 
 def file(place):
@@ -67,3 +67,23 @@ def test_a_token_that_is_a_folder_is_named(tmp_path):
     (tmp_path / "data" / "ray.token").mkdir(parents=True)
     with pytest.raises(InvalidSetting, match=r"cannot be used: Is a directory \(.*/ray\.token\)"):
         podium.connect(data=tmp_path / "data", num_cpus=1)
+
+
+@podium.protocol
+async def same(n: int):
+    return n
+
+
+def test_one_shard_that_cannot_be_read_keeps_no_other_workflow_from_its_work(tmp_path):
+    with podium.connect(data=tmp_path, cluster="inprocess") as engine:
+        for name in ("sound", "broken"):
+            assert engine.submit(podium.Workflow(name, same), 1).result(timeout_s=30) == 1
+    for path in (tmp_path / "shards").glob("broken.*"):
+        path.unlink()
+    (tmp_path / "shards" / "broken.db").mkdir()
+    with podium.connect(data=tmp_path, cluster="inprocess", reconnect_s=1) as engine:
+        assert engine.submit(podium.Workflow("sound", same), 2).result(timeout_s=30) == 2
+        with pytest.raises(
+            Overloaded, match="workflow 'broken' does not start: journal of shard 'broken' cannot write"
+        ):
+            engine.submit(podium.Workflow("broken", same), 2)
