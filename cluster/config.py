@@ -119,6 +119,11 @@ class Settings(BaseModel):
     max_emitted_bytes: CountOrNone = 4 * 1024 * 1024
     """Bytes of what the steps of one task emit (`ctx.emit`) that are recorded, 64 more for each chunk; what comes after
     that is live only."""
+    log_mb: Quantity = 10.0
+    """Size in MiB at which the log of a protocol, `logs/<protocol>.log` in the data directory, is turned over
+    (docs/logs.md). 0 keeps none."""
+    log_files: Annotated[int, Field(ge=0, le=1000)] = 5
+    """Logs of each protocol that are kept beside the one that is written."""
     mcp_page_chars: CountOrNone = 65_536
     """Characters of a result that one answer over MCP holds; a larger one comes in pages (docs/mcp.md). 0 for no
     bound."""

@@ -203,6 +203,7 @@ def open_to_others(data: Path) -> dict[Path, int]:
         data / "cluster.json",
         data / "cluster.lock",
         *sorted((data / "shards").glob("*")),
+        *sorted((data / "logs").glob("*")),
     ]
     return {path: mode for path in ours if (mode := _mode(path)) & 0o077}
 

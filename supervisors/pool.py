@@ -303,6 +303,8 @@ class Pool:
             "grace_s": self._settings.grace_s,
             "max_value_bytes": self._settings.max_value_bytes,
             "config": self._settings.config,
+            "log_bytes": round(self._settings.log_mb * 1024 * 1024),
+            "log_files": self._settings.log_files,
             "code": self._code,
             "code_from": self._code_from,
             "search_path": self._search_path,

@@ -192,6 +192,9 @@ class World(Protocol):
     def folder(self, name: str) -> str:
         """Path of a folder that lasts, for whoever names it; made if it is not there."""
 
+    def open_log(self, protocol: str, most_bytes: int, kept: int) -> Callable[[str], None]:
+        """What takes the lines that steps of a protocol log, from any thread, and keeps them. It never raises."""
+
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         """The protocol, imported from `search_path` or unpickled. Raises LookupError."""
 
