@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,14 @@ def status(data: Data = None, output: Output = "table") -> None:
         )
     console.print(table)
     console.print()
-    _print_running(console, settings.data, cluster, running)
+    _print_running(console, cluster, running, partial(_blocked_below, settings.data))
 
 
 def _print_running(
-    console: Terminal, data: Path, cluster: dict[str, Any] | None, running: dict[str, Any] | None
+    console: Terminal,
+    cluster: dict[str, Any] | None,
+    running: dict[str, Any] | None,
+    blocked_below: Callable[[str], str] = lambda _shard: "",
 ) -> None:
     if cluster is None:
         console.print("No cluster is running.")
@@ -61,7 +66,7 @@ def _print_running(
     for name, facts in running["workflows"].items():
         pools = facts.get("pools", [])
         hosts = f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else ""
-        blocked = "; ".join(p["blocked"] for p in pools if p["blocked"]) or _blocked_below(data, name)
+        blocked = "; ".join(p["blocked"] for p in pools if p["blocked"]) or blocked_below(name)
         state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
         workflows.add_row(one_line(name), one_line(state), str(facts.get("open", "")), hosts)
     console.print(workflows)

@@ -82,7 +82,7 @@ def _show(looks: Iterator[dict[str, Any]]) -> None:
             before = status
 
 
-def picture(status: dict[str, Any], before: dict[str, Any] | None, width: int) -> Group:
+def picture(status: dict[str, Any], before: dict[str, Any] | None, width: int = 120) -> Group:
     """`width` is that of the screen, in characters."""
     load = status["load"]
     head = Text(f"CPU {load['cpu']:.0%}   memory {load['memory']:.0%}", style="bold")
