@@ -110,7 +110,7 @@ class Coordinator:
         resumed: list[str] = []
         idle: list[Child] = []
         for shard, child in list(self._supervisors.items()):
-            if await self._world.open_count(shard) > 0:
+            if await self._may_have_open_tasks(shard):
                 resumed.append(shard)
             elif child.line is None and child.starting is None:
                 idle.append(child)
@@ -119,6 +119,13 @@ class Coordinator:
             await self._world.all([self._world.kill(child.address) for child in idle])
             await self._departed.tell(self._resources.line)
         await self._world.all([self._rouse(shard) for shard in resumed])
+
+    async def _may_have_open_tasks(self, shard: str) -> bool:
+        """What cannot be read may have; its supervisor will say why it does not start."""
+        try:
+            return await self._world.open_count(shard) > 0
+        except PodiumError:
+            return True
 
     async def _rouse(self, shard: str) -> None:
         await self._settled(self._started(self._supervisors[shard]))

@@ -22,13 +22,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 
 from ..protocols.binding import Binding, InvalidOutput
-from ..protocols.blame import failure_of, sayable
+from ..protocols.blame import failure_of, sayable, trace_of
 from ..protocols.context import Context
 from ..protocols.errors import InvalidInput, NotFound
 from ..protocols.outcomes import Failure
@@ -51,6 +52,8 @@ class ProtocolHost:
         self._max_bytes = MAX_VALUE_BYTES
         self.config: Mapping[str, Any] = {}
         self.log = logging.getLogger("podium.protocol")
+        self.keep_line: Callable[[str], None] = lambda _line: None
+        """Takes what steps log into a file that stays."""
         self._waiting: deque[_Attempt] = deque()
         self._lanes: defaultdict[int, deque[_Attempt]] = defaultdict(deque)
         """Who waits for permits."""
@@ -62,6 +65,8 @@ class ProtocolHost:
         self._concurrency = setup["concurrency"]
         self.grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
         self.config = setup["config"]
+        if setup["log_bytes"]:
+            self.keep_line = self.world.open_log(setup["name"], setup["log_bytes"], setup["log_files"])
         self.log = logging.getLogger(f"podium.protocol.{setup['name']}")
         self.binding = Binding(target)
         if isinstance(self.binding.live, Protocol):
@@ -274,6 +279,7 @@ class _Attempt:
         left = (lambda: None) if due_at == math.inf else (lambda: due_at - world.monotonic())
         log = _StepLog(self._host.log, {"task": self.task_id, "step": self.path})
         log.tell = lambda level, text: self._chunk(["log", level, text])
+        log.keep = self._host.keep_line
         return Context(
             task_id=self.task_id,
             step=self.path,
@@ -309,15 +315,25 @@ class _StepLog(logging.LoggerAdapter[logging.Logger]):
     """
 
     tell: Callable[[str, str], None]
+    keep: Callable[[str], None]
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        self.tell(logging.getLevelName(level).lower(), _line(msg, args))
+        name, line = logging.getLevelName(level).lower(), _line(msg, args)
+        self.tell(name, line)
+        place = self.extra or {}
+        self.keep(f"{name} {place.get('task')} {place.get('step')}: {line}{_traced(kwargs.get('exc_info'))}")
         if self.isEnabledFor(level):
             super().log(level, msg, *args, **kwargs)
+
+
+def _traced(exc_info: Any) -> str:
+    """The traceback that goes with a line, below it."""
+    error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
+    return f"\n{trace_of(error)}" if error is not None else ""
 
 
 def _line(msg: object, args: tuple[object, ...]) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..protocols.binding import place
 from ..protocols.errors import InvalidInput
 from ..protocols.library.builtin import SHIPPED_TOOLS
 from ..protocols.library.front import cleaned, granted_folder, own_hooks, own_pipelines, pipeline_of, router_from
@@ -18,6 +17,7 @@ from ..protocols.requests.pipelines import NAME, ask_workflow
 from ..protocols.requests.planner import RequestPlan, make_plan
 from ..protocols.requests.request import Request
 from ..protocols.requests.router import Route
+from ..protocols.wording import first_problem, place
 from ..protocols.workflow import Workflow
 from .config import Settings
 from .store.reading import Reader
@@ -57,8 +57,8 @@ def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fie
     try:
         return Request.model_validate({"source": settings.source, "user": settings.user, **given, **fields})
     except ValidationError as error:
-        row = error.errors(include_url=False)[0]
-        raise InvalidInput(problem=str(row["msg"]), path=place("request", row["loc"])) from error
+        loc, problem = first_problem(error, Request)
+        raise InvalidInput(problem=problem, path=place("request", loc)) from error
 
 
 def input_of(request: Request) -> dict[str, Any]:

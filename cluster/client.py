@@ -33,6 +33,7 @@ from .core import Core
 from .dead import DeadLetter, dead_letters
 from .deployed import DeployedWorkflow, deployed_workflows
 from .ended import Ended, result_of
+from .holdups import why_held_now
 from .session import new_session
 from .stream import Reading
 from .submissions import checked_keys
@@ -105,8 +106,13 @@ class Task(BaseTask):
         except TimeoutError as error:
             if isinstance(error, PodiumError):
                 raise
-            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status) from None
+            raise self.timed_out(timeout_s) from None
         return result_of(ended, self.id, self.workflow)
+
+    def timed_out(self, waited_s: float | None) -> WaitTimedOut:
+        """The error for who has waited so long, with what may hold the task up."""
+        why = why_held_now(self._core, self.workflow)
+        return WaitTimedOut(task_id=self.id, waited_s=waited_s or 0.0, status=self.status, reason=why)
 
     def events(self, from_offset: int = 0) -> Iterator[TaskEvent]:
         """What happened so far, from an offset on, then what happens, until the task ends (see TaskEvent).

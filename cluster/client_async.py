@@ -21,6 +21,7 @@ from .core import Core
 from .dead import DeadLetter, dead_letters
 from .deployed import DeployedWorkflow, deployed_workflows
 from .ended import result_of
+from .holdups import why_held
 from .session import Session
 from .stream import Reading
 from .submissions import checked_keys
@@ -34,7 +35,8 @@ class AsyncTask(BaseTask):
         end = asyncio.wrap_future(self._ended())
         done, _ = await asyncio.wait([end], timeout=timeout_s)
         if not done:
-            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status)
+            why = await why_held(self._core, self.workflow)
+            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status, reason=why)
         return result_of(end.result(), self.id, self.workflow)
 
     async def events(self, from_offset: int = 0) -> AsyncIterator[TaskEvent]:

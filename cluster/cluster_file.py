@@ -10,7 +10,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,31 @@ class ClusterFile:
 
 def _unusable(data: Path, error: OSError) -> InvalidSetting:
     problem = f"cannot be used: {error.strerror} ({error.filename})"
+    if isinstance(error, FileExistsError):
+        problem = "cannot be used: it is there, and no folder"
     return InvalidSetting(name="data", source=str(data), problem=problem)
+
+
+def make_folder(data: Path) -> None:
+    """Raises InvalidSetting if it is not there and cannot be made."""
+    if "\0" in str(data):
+        raise InvalidSetting(name="data", source=repr(str(data)), problem="cannot be used: a path has no zero bytes")
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(data, error) from error
+
+
+@contextmanager
+def using(data: Path) -> Iterator[None]:
+    """While files in the folder are opened. Raises InvalidSetting for one that cannot be, with its name."""
+    try:
+        yield
+    except OSError as error:
+        name = str(error.filename or "")
+        if not name.startswith((str(data), str(data.resolve()))):
+            raise
+        raise _unusable(data, error) from error
 
 
 def running_cluster(data: Path) -> dict[str, Any] | None:

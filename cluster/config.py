@@ -5,6 +5,7 @@ The only file that reads or sets environment variables.
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -13,6 +14,7 @@ import secrets
 import shlex
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,9 +25,10 @@ from ..protocols.decoding import decoded
 from ..protocols.errors import InvalidInput, InvalidSetting
 from ..protocols.json_forms import from_json
 from ..protocols.limits import Amount, Limit, read_limits
-from ..protocols.quantities import Count, CountOrNone, Quantity, Seconds, SecondsOrNone
+from ..protocols.quantities import Count, CountOrNone, Quantity, Seconds, SecondsOrNone, shown
 from ..protocols.requests.grants import requests_config
 from ..protocols.values import MAX_VALUE_BYTES, check_value
+from ..protocols.wording import problem_of
 from ..supervisors.settings import Governance
 
 DEFAULT_LIMITS: dict[str, Amount] = {
@@ -137,13 +140,19 @@ class Settings(BaseModel):
     max_emitted_bytes: CountOrNone = 4 * 1024 * 1024
     """Bytes of what the steps of one task emit (`ctx.emit`) that are recorded, 64 more for each chunk; what comes after
     that is live only."""
+    log_mb: Quantity = 10.0
+    """Size in MiB at which the log of a protocol, `logs/<protocol>.log` in the data directory, is turned over
+    (docs/logs.md). 0 keeps none."""
+    log_files: Annotated[int, Field(ge=0, le=1000)] = 5
+    """Logs of each protocol that are kept beside the one that is written."""
     mcp_page_chars: CountOrNone = 65_536
     """Characters of a result that one answer over MCP holds; a larger one comes in pages (docs/mcp.md). 0 for no
     bound."""
     config: Mapping[str, Any] = {}
     """What protocols get as `ctx.config`, plain data; `requests` in it is for `podium ask` (docs/requests.md)."""
     reconnect_s: Seconds = 60.0
-    """Seconds that a client waits for a lost coordinator or supervisor to come back."""
+    """Seconds that a client waits for a lost coordinator to come back; and for a supervisor that cannot start, as on a
+    full disk, before new tasks are refused as Overloaded, with the reason."""
     sources: Mapping[str, str] = {}
 
     @field_validator("limits", mode="before")
@@ -160,7 +169,9 @@ class Settings(BaseModel):
         try:
             plain = dict(check_value(dict(config), "config"))
             requests_config(plain)
-        except (InvalidInput, InvalidSetting) as error:
+        except InvalidSetting as error:
+            raise ValueError(f"{error.name}: {error.problem}") from error
+        except InvalidInput as error:
             raise ValueError(str(error)) from error
         return plain
 
@@ -232,16 +243,24 @@ def load_settings(**keywords: Any) -> Settings:
     for layer in layers:
         for name, (value, source) in layer.items():
             if name not in Settings.model_fields or name == "sources":
-                known = ", ".join(field for field in Settings.model_fields if field != "sources")
-                raise InvalidSetting(name=name, source=source, problem=f"no such setting; there are {known}")
+                raise InvalidSetting(name=name, source=source, problem=_no_such(name))
             values[name], sources[name] = value, source
     try:
         return Settings(**values, sources=sources)
     except ValidationError as error:
         row = error.errors(include_url=False)[0]
-        name = str(row["loc"][0])
-        problem = f"{row['msg']}, not {row['input']!r}"
+        name, *below = map(str, row["loc"])
+        problem = problem_of(row, Settings)
+        if row["type"] not in ("value_error", "extra_forbidden"):  # these name what was given
+            problem += f", not {shown(row['input'])}"
+        problem = ": ".join([".".join(below), problem]) if below else problem
         raise InvalidSetting(name=name, source=sources.get(name, "default"), problem=problem) from error
+
+
+def _no_such(name: str) -> str:
+    known = [field for field in Settings.model_fields if field != "sources"]
+    near = get_close_matches(name, known, n=1)
+    return f"no such setting; did you mean '{near[0]}'?" if near else f"no such setting; there are {', '.join(known)}"
 
 
 def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
@@ -307,6 +326,8 @@ def prepare_ray(token: Path) -> bool:
     os.environ.setdefault("RAY_preload_python_modules", "podium.cluster.on_ray")  # workers import it while they start
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if "RAY_AUTH_MODE" not in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "")).name == token.name:
+        if token.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(token))
         if not token.exists():
             token.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

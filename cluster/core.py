@@ -28,11 +28,13 @@ from ..supervisors.plan import carried_key
 from ..supervisors.ports import Line, Reply
 from ..supervisors.shards import shards_of, spread, top_shard, workflow_of
 from .accepted import Accepted, Waiting, acknowledged, fail, settle
+from .cluster_file import using
 from .collector import look_as_usual, look_rarely
 from .config import Settings
 from .definition import definition_of, protocols_of
 from .ended import Ended
-from .link import BATCH, PATIENCE, Batch, Link, Watching
+from .holdups import answered, not_up
+from .link import BATCH, PATIENCE, Batch, Link, Refusing, Watching
 from .session import COORDINATOR, Session, new_session
 from .store.reading import Reader, StoredTask
 from .submissions import Submissions
@@ -71,7 +73,8 @@ class Core:
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._session.on_rebuilt, self._session.on_closed = self._rebuilt, self._shut
-        await self._session.open()
+        with using(self.settings.data):
+            await self._session.open()
         self._collects_rarely = look_rarely()
 
     def _rebuilt(self) -> None:
@@ -172,7 +175,7 @@ class Core:
             code = self._session.code_of(workflow)
             carried = {carried_key(ref, definition["code"][ref]): packed for ref, packed in code.items()}
             message = {"definition": definition, "code": carried}
-            answer = await self.ask_coordinator("deploy", message)
+            answer = await answered(self, workflow.name, "deploy", message)
             self._deployed[key] = definition["hash"]
             if carried:
                 self._carried[workflow.name][definition["hash"]] = message
@@ -210,6 +213,7 @@ class Core:
                 partial(self._done, shard),
                 partial(self._dead, shard),
                 self.settings.lease_s,
+                Refusing(self.settings.reconnect_s, partial(not_up, self, shard.__eq__), self._is_stored),
             )
         return link
 
@@ -345,6 +349,9 @@ class Core:
 
     def _ask_link(self, shard: str, kind: str, payload: Value, answered: Callable[[Reply], None]) -> None:
         self.link(shard).ask(kind, payload, answered)
+
+    def _is_stored(self, task_id: str) -> bool:
+        return self._session.reader.find_task(task_id) is not None
 
     def record(self, task_id: str) -> TaskRecord:
         """What is stored of a task; from any thread. Raises NotFound."""

@@ -20,6 +20,7 @@ from typing import Literal
 
 from ..protocols.errors import JournalFailed
 from .cluster_file import closed_in_order, running_cluster
+from .holdups import blocked_hosts
 from .store.audit import Audit, audit
 from .store.faults import as_ours
 from .store.lock import holder
@@ -47,7 +48,8 @@ class Finding:
     """One thing that was looked at."""
 
     check: str
-    """One word: sqlite, directory, space, disk, sync, cluster, token, shard, record, task."""
+    """One word: sqlite, directory, space, disk, sync, cluster, token, shard, record, task, host,
+    workflow."""
     level: Level
     place: str
     """A path, or shard and record."""
@@ -201,6 +203,7 @@ def open_to_others(data: Path) -> dict[Path, int]:
         data / "cluster.json",
         data / "cluster.lock",
         *sorted((data / "shards").glob("*")),
+        *sorted((data / "logs").glob("*")),
     ]
     return {path: mode for path in ours if (mode := _mode(path)) & 0o077}
 
@@ -305,7 +308,9 @@ def _records(data: Path, shard: str, found: Audit) -> list[Finding]:
     for id, why in found.stalled.items():
         ways = f"podium dead redrive {id} when the cause is mended, podium dead drop {id}, or podium cancel {id}"
         findings.append(Finding("task", "problem", f"{shard}: {id}", f"stalled: {why}", ways))
-    return findings
+    mend = "mend the code and deploy it again: start its driver, or podium submit; a new name needs the old one, too"
+    level: Level = "problem" if found.open else "warning"
+    return findings + [Finding("host", level, shard, why, mend) for why in blocked_hosts(found.blocked)]
 
 
 def _held(data: Path, shard: str) -> Finding | None:

@@ -19,6 +19,9 @@ from ray._private import worker
 _COUNTING = ("add_object_ref_reference", "remove_object_ref_reference")
 """What every reference calls as it comes and goes; Ray prints an error of the first."""
 
+_OF_RAY = ("ray_listen_error_messages", "ray_print_logs")
+"""Names of threads that Ray starts in a driver, and that look for its core as long as they live."""
+
 
 def _nothing(*_: Any) -> None:
     """Nobody counts references any more."""
@@ -34,6 +37,8 @@ class _HiddenCore:
         if threading.get_ident() != self._thread:
             if name in _COUNTING:
                 return _nothing
+            if threading.current_thread().name.startswith(_OF_RAY):
+                raise SystemExit  # ends that thread, which has nothing to do any more, without a word
             raise AttributeError(f"'{name}' of Ray's core: Ray is being left")
         return getattr(self._core, name)
 

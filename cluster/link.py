@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..protocols.errors import Overloaded, PodiumError, Unknown
 from ..protocols.values import Value
 from ..supervisors.ports import Line, Reply
+from .holdups import refusal
 from .world import LoopWorld
 
 RECONNECT_S = 0.05
@@ -51,6 +52,17 @@ class Asked:
     on_reply: Callable[[Reply], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """What becomes of tasks that wait for a supervisor which cannot start."""
+
+    after_s: float
+    why: Callable[[], Awaitable[str]]
+    """Why it does not run; "" if it does, or nobody knows."""
+    is_stored: Callable[[str], bool]
+    """Whether a task was accepted, although nobody has said so."""
+
+
 class Link:
     def __init__(
         self,
@@ -59,12 +71,14 @@ class Link:
         on_done: Callable[[list[Value]], None],
         on_dead: Callable[[PodiumError], None],
         lease_s: float,
+        refusing: Refusing,
     ) -> None:
         """`locate` gives a line to the supervisor that runs now; `on_done` gets every "done" chunk."""
         self._world, self._locate, self._on_done, self._on_dead = world, locate, on_done, on_dead
         self._lease_s = lease_s * PATIENCE
         self._line: Line | None = None
         self._connecting = False
+        self._refusing, self._outages = refusing, 0
         self._batches: dict[Batch, None] = {}
         self._followed: dict[str, None] = {}
         self._watched: dict[Watching, None] = {}
@@ -108,8 +122,35 @@ class Link:
         if self._line is not None:
             send()
         elif not self._connecting:
-            self._connecting = True
-            self._world.background(self._connect(), "connect")
+            self._begin(self._connect(), "connect")
+
+    def _begin(self, connecting: Awaitable[None], name: str) -> None:
+        self._connecting = True
+        self._outages += 1
+        self._world.background(connecting, name)
+        self._look_later(self._outages)
+
+    def _look_later(self, outage: int) -> None:
+        self._world.call_later(self._refusing.after_s, lambda: self._overdue(outage))
+
+    def _overdue(self, outage: int) -> None:
+        if self._connecting and self._outages == outage:
+            if self._batches:
+                self._world.background(self._refuse(), "refuse")
+            self._look_later(outage)
+
+    async def _refuse(self) -> None:
+        """Refuse the tasks that nobody can accept, unless they were, and the word of it was lost."""
+        why = await self._refusing.why()
+        if not why or not self._connecting:
+            return
+        error = refusal(why).to_wire()
+        for batch in list(self._batches):
+            self._acknowledged(batch, [self._known(task) or [None, error] for task in batch.tasks])
+
+    def _known(self, task: list[Value]) -> list[Value] | None:
+        """The acknowledgement of a task that was sent, if it is durable."""
+        return [task[0], None] if task[5] and self._refusing.is_stored(task[0]) else None
 
     async def _connect(self) -> None:
         try:
@@ -135,8 +176,7 @@ class Link:
             for task in batch.tasks:
                 task[5] = True
         if self._batches or self._followed or self._watched or self._asked:
-            self._connecting = True
-            self._world.background(self._reconnect(), "reconnect")
+            self._begin(self._reconnect(), "reconnect")
 
     async def _reconnect(self) -> None:
         await self._world.sleep(RECONNECT_S)

@@ -1,19 +1,23 @@
-"""Workflows from files and from `module:name`, with the import path that their protocols need."""
+"""Workflows from files, `module:name` or `file.py:name`, with the import path that their protocols need."""
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 
 from ..protocols.decoding import decoded
-from ..protocols.errors import InvalidDefinition
+from ..protocols.errors import InvalidDefinition, PodiumError
 from ..protocols.reading import read_workflow
 from ..protocols.workflow import Workflow
 
 
 def load_workflow(source: str | Path) -> Workflow:
-    """The workflow in a YAML or JSON file, or under `module:name`.
+    """The workflow in a YAML or JSON file, under `module:name` or `file.py:name`, or the one in `file.py`.
 
     Protocols import from the working directory and from the file's own folder, or from above the package that
     the file is in.
@@ -23,6 +27,9 @@ def load_workflow(source: str | Path) -> Workflow:
     """
     path = Path(source)
     _import_from(Path.cwd())
+    file, _, name = str(source).partition(".py:")
+    if name or path.suffix == ".py":
+        return _of_file(Path(f"{file}.py") if name else path, name, str(source))
     if path.suffix in (".yaml", ".yml", ".json") or path.exists():
         _import_from(_import_root(path.resolve().parent))
         return read_workflow(_text(path), str(source))
@@ -46,17 +53,60 @@ def _text(path: Path) -> str:
         raise InvalidDefinition(problem=problem, where=str(path)) from error
 
 
+def _of_file(path: Path, name: str, source: str) -> Workflow:
+    """The workflow of this name in a Python file; without a name, the only one. It is imported as a module, by the name
+    that other processes find it under."""
+    place = path.resolve()
+    if not place.is_file():
+        raise InvalidDefinition(problem=os.strerror(errno.ENOENT), where=str(path))
+    root = _import_root(place.parent)
+    _import_from(root)
+    parts = place.relative_to(root).with_suffix("").parts
+    module = _imported(".".join(parts[:-1] if parts[-1] == "__init__" else parts), source)
+    if Path(getattr(module, "__file__", None) or "").resolve() != place:
+        problem = f"'{module.__name__}' is already another module: give the file another name"
+        raise InvalidDefinition(problem=problem, where=source)
+    return _workflow_in(module, name or _only_workflow(module, source), source)
+
+
+def _only_workflow(module: ModuleType, source: str) -> str:
+    names = _workflows(module)
+    if len({id(getattr(module, name)) for name in names}) == 1:
+        return names[0]
+    ways = " or ".join(f"{source}:{name}" for name in names) or "a Workflow is needed at module level"
+    found = f"{len(names)} workflows in it; write" if names else "no workflow in it;"
+    raise InvalidDefinition(problem=f"{found} {ways}", where=source)
+
+
+def _workflows(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if isinstance(value, Workflow)]
+
+
 def _named(source: str) -> Workflow:
     module_name, _, name = source.partition(":")
-    if not name:
-        raise InvalidDefinition(problem="expected a YAML or JSON file, or module:workflow", where=source)
+    if not name or module_name.startswith(".") or "/" in module_name:
+        problem = "expected a YAML or JSON file, module:workflow or file.py:workflow"
+        raise InvalidDefinition(problem=problem, where=source)
+    return _workflow_in(_imported(module_name, source), name, source)
+
+
+def _imported(module_name: str, source: str) -> ModuleType:
     try:
-        target = getattr(importlib.import_module(module_name), name, None)
-    except ImportError as error:
-        raise InvalidDefinition(problem=f"does not import: {error}", where=source) from error
+        return importlib.import_module(module_name)
+    except PodiumError:
+        raise  # what is wrong in it says where
+    except (Exception, SystemExit) as error:
+        kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise InvalidDefinition(problem=f"does not import: {kind}{error}", where=source) from error
+
+
+def _workflow_in(module: ModuleType, name: str, source: str) -> Workflow:
+    target = getattr(module, name, None)
     if not isinstance(target, Workflow):
         found = "nothing" if target is None else type(target).__name__
-        raise InvalidDefinition(problem=f"expected a Workflow, found {found}", where=source)
+        near = get_close_matches(name, _workflows(module), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise InvalidDefinition(problem=f"expected a Workflow, found {found}{hint}", where=source)
     return target
 
 

@@ -33,6 +33,7 @@ from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
 from .collector import pass_over_what_is_there, tune_process
+from .importing import importing
 from .presence import Working, announce, end
 from .ray_folder import noted_folder
 from .wire import connect, listen
@@ -247,7 +248,8 @@ class RayWorld(LoopWorld):
 
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         if code is not None:
-            return cloudpickle.loads(code)  # type: ignore[no-any-return]
+            with importing(ref):
+                return cloudpickle.loads(code)  # type: ignore[no-any-return]
         return load_from_path(ref, search_path)
 
     def _find(self, address: str) -> Any:

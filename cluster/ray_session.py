@@ -32,6 +32,7 @@ from .joining import check_joinable
 from .presence import end, end_all
 from .ray_folder import new_folder, remove_folder
 from .session import COORDINATOR, coordinator_setup
+from .signals import keeping_sigterm
 from .store.lock import DIES_WITHIN_S
 from .store.reading import FileReader, Reader
 from .world import LOG, LoopWorld
@@ -110,7 +111,7 @@ class RaySession:
             if not self.joined:
                 remove_folder(self._data)  # of an owner that died
             if not ray.is_initialized():
-                await self._aside.run(partial(self._init, facts))
+                await self._aside.run(partial(keeping_sigterm, partial(self._init, facts)))
             self._address = ray.get_runtime_context().gcs_address
             if not self.joined:
                 await end_all(self._data)
@@ -180,7 +181,7 @@ class RaySession:
         while True:
             await asyncio.sleep(GUARD_S)
             if self.joined and closed_in_order(self._data):
-                self.on_closed(EngineClosed(reason="the cluster was shut down"))
+                self.on_closed(EngineClosed(reason="the cluster was shut down: connect again; tasks are kept"))
                 return
             if not self.joined:
                 await self._look_after_coordinator()

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from ..protocols.errors import DataInUse, PodiumError
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line
-from .cluster_file import ClusterFile, holder
+from .cluster_file import ClusterFile, holder, make_folder
 from .config import Settings
+from .importing import check_not_importing
 from .inprocess import Cell, CellWorld, InProcessCluster
 from .store.reading import FileReader, Reader
 from .world import LoopWorld
@@ -42,6 +43,8 @@ class Session(Protocol):
 
 
 def new_session(settings: Settings, daemon: bool = False) -> Session:
+    check_not_importing()
+    make_folder(settings.data)
     if settings.cluster == "inprocess":
         return InProcessSession(settings)
     from .ray_session import RaySession  # noqa: PLC0415  (it needs session.py, and the other kind does not need it)

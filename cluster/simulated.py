@@ -266,6 +266,9 @@ class _SimulatedWorld(CellWorld):
     def folder(self, name: str) -> str:
         return self._simulation.folder(name)
 
+    def open_log(self, protocol: str, most_bytes: int, kept: int) -> Callable[[str], None]:
+        return lambda _line: None
+
     async def run_command(self, command: str, text: str) -> None:
         self._simulation.told.append((command, text))
 

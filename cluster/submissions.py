@@ -39,11 +39,23 @@ class Submissions:
         made = []
         for index, input in enumerate(inputs):
             name = "input" if len(inputs) == 1 else f"inputs[{index}]"
-            plain = check_value(input, name, self._settings.max_value_bytes)
-            workflow.check_input(plain)
+            plain = self._checked(workflow, input, name)
             key = keys[index] if keys is not None else None
             made.append(self.wire(plain, key, priority, user, criticality, timeout_s))
         return made
+
+    def _checked(self, workflow: Workflow, input: Value, name: str) -> Value:
+        """The input as plain data that fits the workflow; an error names this, and which input of several it is."""
+        try:
+            plain = check_value(input, name, self._settings.max_value_bytes)
+        except InvalidInput as error:
+            raise InvalidInput(problem=error.problem, path=error.path, workflow=workflow.name) from error
+        try:
+            workflow.check_input(plain)
+        except InvalidInput as error:
+            path = ": ".join(part for part in ("" if name == "input" else name, error.path) if part)
+            raise InvalidInput(problem=error.problem, path=path, workflow=workflow.name) from error
+        return plain
 
     def wire(
         self,

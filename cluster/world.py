@@ -30,6 +30,8 @@ from ..protocols.errors import HookFailed
 from ..protocols.protocol import ProtocolLike, resolve
 from ..supervisors.ports import Actor, Journal, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
+from .importing import importing
+from .log_file import LogFile
 from .log_lines import keep_log_lines
 from .store.reading import FileReader
 from .store.sqlite import SqliteJournal
@@ -65,6 +67,7 @@ class LoopWorld:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: Threads | None = None
         self._journals: list[SqliteJournal] = []
+        self._logs: list[LogFile] = []
         self.crashed = False
         self._load: Load | None = None
         self._sample_due_at = 0.0
@@ -142,6 +145,11 @@ class LoopWorld:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return str(path)
 
+    def open_log(self, protocol: str, most_bytes: int, kept: int) -> Callable[[str], None]:
+        log = LogFile(self.data.resolve() / "logs", protocol, most_bytes, kept)
+        self._logs.append(log)
+        return log.write
+
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         """Import it; what is pickled is for clusters that have other processes."""
         return load_from_path(ref, search_path)
@@ -164,6 +172,8 @@ class LoopWorld:
             task.cancel()
         for journal in self._journals:
             journal.let_go()
+        for log in self._logs:
+            log.close()
         if self._threads is not None:
             self._threads.close()
 
@@ -216,4 +226,5 @@ def load_from_path(ref: str, search_path: list[str]) -> ProtocolLike:
         if folder not in sys.path:
             sys.path.append(folder)
             importlib.invalidate_caches()
-    return resolve(ref)
+    with importing(ref):
+        return resolve(ref)

@@ -14,11 +14,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, PydanticInvalidForJsonSchema, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from .advice import advice_on, name_of
 from .context import Context
 from .errors import InvalidDefinition, InvalidInput
 from .protocol import FunctionProtocol, Protocol, ProtocolLike, inputs_of, reference
 from .values import Value
 from .verdicts import Goto, as_goto
+from .wording import place, problem_of
 
 _ANYTHING = (Any, inspect.Parameter.empty, object, Value)
 _ITERATORS = (abc.Iterator, abc.Iterable, abc.Generator, abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
@@ -81,7 +83,8 @@ class _Edges:
         hints = _hints(run, ref, {self.input_name, "return"})
         self.input_hint = hints.get(self.input_name, Any) if self.takes_input else Any
         self.input = _adapter(hints.get(self.input_name, Any), f"{ref}, input")
-        self.output = _adapter(_of_items(hints.get("return", Any)), f"{ref}, return")
+        self.output_hint = _of_items(hints.get("return", Any))
+        self.output = _adapter(self.output_hint, f"{ref}, return")
 
     def caller(self, run: Callable[..., Any]) -> Callable[[Context, Any], Any]:
         """`run` as a function of (ctx, input), whatever it takes; one that yields gives the list of what it yields."""
@@ -106,7 +109,7 @@ class _Edges:
         try:
             return self.input.validator.validate_python(value)
         except ValidationError as error:
-            raise InvalidInput(problem=_problems(error, self.input_name)) from error
+            raise InvalidInput(problem=_problems(error, self.input_name, self.input_hint)) from error
 
     def plain_output(self, output: Any) -> Value:
         """What `run` returned, checked and as plain data; of an iterator, its items. Raises InvalidOutput."""
@@ -121,7 +124,7 @@ class _Edges:
         try:
             return self.output.serializer.to_python(self.output.validator.validate_python(output))
         except ValidationError as error:
-            raise InvalidOutput(_problems(error, "output")) from error
+            raise InvalidOutput(_problems(error, "output", self.output_hint)) from error
         except PydanticSerializationError as error:
             raise InvalidOutput(f"output: {error}") from error
 
@@ -176,8 +179,15 @@ def _adapter(hint: Any, place: str) -> TypeAdapter[Any] | None:
         return TypeAdapter(type(None) if hint is None else hint)
     except (PydanticUserError, TypeError) as error:
         reason = str(error).partition("\n")[0].partition(". Set ")[0].rstrip(".")
-        problem = f"its type hint {_name(hint)} cannot be used: {reason}; take a hint that pydantic reads, or Any"
+        problem = f"its type hint {_name(hint)} cannot be used: {reason}; {_way_out(hint)}"
         raise InvalidDefinition(problem=problem, path=f"protocol {place}") from error
+
+
+def _way_out(hint: Any) -> str:
+    advice = advice_on(hint) if inspect.isclass(hint) else None
+    if advice is None:
+        return "take a hint that pydantic reads, or Any"
+    return f"such a value does not travel: give {advice}, and say so in the hint"
 
 
 def _name(hint: Any) -> str:
@@ -192,13 +202,14 @@ def _of_items(hint: Any) -> Any:
     return list[items[0]] if items else list  # type: ignore[valid-type]
 
 
-def _problems(error: ValidationError, root: str) -> str:
+def _problem(row: Any, hint: Any) -> str:
+    advice = advice_on(type(row["input"]))
+    more = f"; this is a {name_of(type(row['input']))}, give {advice}" if advice else ""
+    return problem_of(row, hint) + more
+
+
+def _problems(error: ValidationError, root: str, hint: Any) -> str:
     """One line: `input.files[3].name: Field required; …`, at most three of them, and how many more."""
-    rows = [f"{place(root, row['loc'])}: {row['msg']}" for row in error.errors(include_url=False)]
+    rows = [f"{place(root, row['loc'])}: {_problem(row, hint)}" for row in error.errors(include_url=False)]
     more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
     return "; ".join(rows[:3]) + more
-
-
-def place(root: str, loc: tuple[str | int, ...]) -> str:
-    """A pydantic location as one would write it: `input.files[3].name`."""
-    return root + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)

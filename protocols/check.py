@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .binding import place
 from .conditions import check_expression
 from .errors import InvalidDefinition
 from .protocol import resolve
 from .references import reference_flaws
 from .tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step
+from .wording import place
 
 MAX_NODES = 10_000
 MAX_TREE_DEPTH = 50
@@ -28,7 +28,7 @@ class Flaw:
 
 
 class Flawed(InvalidDefinition):
-    """InvalidDefinition that still knows the location of the first flaw, for the reader of files."""
+    """InvalidDefinition that still knows the location of each flaw, for the reader of files."""
 
     code = "invalid_tree"
 
@@ -36,11 +36,11 @@ class Flawed(InvalidDefinition):
         first, *others = flaws
         lines = [first.problem, *(f"{place('', flaw.loc)[1:]}: {flaw.problem}" for flaw in others)]
         super().__init__(problem="\n".join(lines), path=place("", first.loc)[1:])
-        self._loc = first.loc
+        self._flaws = flaws
 
     @property
-    def loc(self) -> Loc:
-        return self._loc
+    def flaws(self) -> list[Flaw]:
+        return self._flaws
 
 
 def check_tree(root: Node, resolve_protocols: bool) -> None:

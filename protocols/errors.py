@@ -69,13 +69,14 @@ class InvalidDefinition(FixTheCall):
 
 
 class InvalidInput(FixTheCall):
-    """A value does not fit. `path` is the field, written like `input.files[3].name`."""
+    """A value does not fit. `path` is the field, written like `input.files[3].name`; `workflow` whose input it is."""
 
     code = "invalid_input"
 
-    def __init__(self, *, problem: str, path: str = "") -> None:
-        super().__init__(f"{path}: {problem}" if path else problem)
-        self.problem, self.path = problem, path
+    def __init__(self, *, problem: str, path: str = "", workflow: str = "") -> None:
+        whose = f"workflow '{workflow}'" if workflow else ""
+        super().__init__(": ".join(part for part in (whose, path, problem) if part))
+        self.problem, self.path, self.workflow = problem, path, workflow
 
 
 class InvalidSetting(FixTheCall):
@@ -134,13 +135,14 @@ class Overloaded(ComeBack):
 
 
 class WaitTimedOut(ComeBack, TimeoutError):
-    """The wait ended, the work did not: the task goes on."""
+    """The wait ended, the work did not: the task goes on. `reason` is what may hold it up, if that is known."""
 
     code = "wait_timed_out"
 
-    def __init__(self, *, task_id: str, waited_s: float, status: str) -> None:
-        super().__init__(f"task {task_id} is still {status} after {waited_s:g} s; it goes on")
-        self.task_id, self.waited_s, self.status = task_id, waited_s, status
+    def __init__(self, *, task_id: str, waited_s: float, status: str, reason: str = "") -> None:
+        goes_on = f"it goes on when this is mended: {reason}" if reason else "it goes on"
+        super().__init__(f"task {task_id} is still {status} after {waited_s:g} s; {goes_on}")
+        self.task_id, self.waited_s, self.status, self.reason = task_id, waited_s, status, reason
 
 
 class WorkflowDown(ComeBack):

@@ -7,10 +7,11 @@ from random import Random
 from typing import Annotated, Any, Literal, TypeAlias
 
 import tenacity
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from .outcomes import Failure
 from .quantities import Seconds, SecondsOrNone
+from .wording import Definition
 
 NEVER_RETRIED = frozenset(
     {"invalid_input", "invalid_output", "cancelled", "escalated", "rejected", "breaker_open", "uncertain"}
@@ -18,15 +19,16 @@ NEVER_RETRIED = frozenset(
 """Failure codes that another attempt cannot mend."""
 
 
-class Retry(BaseModel):
+Attempts: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Retry(Definition):
     """How often a failed step runs again, and how long it waits before.
 
     Only the step's own failures count. A step whose host died runs again without being charged.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    attempts: Annotated[int, Field(ge=1, le=1000)] = 3
+    attempts: Attempts = 3
     """Attempts in all, the first one included."""
     initial_delay_s: SecondsOrNone = 0.5
     """Upper bound of the first wait, in seconds; it doubles with every failure."""
@@ -41,9 +43,9 @@ class Retry(BaseModel):
     budget: Annotated[float, Field(ge=0, le=1)] | None = 0.1
     """Retries of a protocol as a share of its first attempts, beside a reserve (setting `retry_reserve`); when they are
     used up, failures stand. Retries that led to success are not counted. None is no bound."""
-    under_pressure: Annotated[int, Field(ge=1, le=1000)] | None = None
+    under_pressure: Attempts | None = None
     """Attempts instead of `attempts` while CPU, memory or event loop are overloaded (more than 80 %)."""
-    for_priority: Annotated[int, Field(ge=1, le=1000)] | None = None
+    for_priority: Attempts | None = None
     """Attempts instead of `attempts`, under pressure or not, for tasks with a priority above 0."""
 
     @model_validator(mode="after")
@@ -87,6 +89,10 @@ is one attempt, for tasks of priority there are five."""
 
 
 def _named(policy: Any) -> Any:
+    if isinstance(policy, bool):
+        raise ValueError(f"a number of attempts is wanted, or a mapping, not {policy}")
+    if isinstance(policy, int | float):
+        return {"attempts": policy}
     if not isinstance(policy, str):
         return policy
     if policy not in PRESETS:
@@ -95,9 +101,9 @@ def _named(policy: Any) -> Any:
 
 
 RetryPolicy: TypeAlias = Annotated[
-    Retry, BeforeValidator(_named, json_schema_input_type=Retry | Literal["llm", "tool", "storage"])
+    Retry, BeforeValidator(_named, json_schema_input_type=Retry | Attempts | Literal["llm", "tool", "storage"])
 ]
-"""A policy, or the name of a preset."""
+"""A policy, a number of attempts, or the name of a preset."""
 
 
 def attempts_of(policy: Retry, priority: int, pressed: bool) -> int:
@@ -138,13 +144,11 @@ def delay_before_retry(policy: Retry, failures: int, rng: Random) -> float:
     return rng.uniform(0.0, cap) if policy.jitter else cap
 
 
-class Breaker(BaseModel):
+class Breaker(Definition):
     """When calls of a protocol are refused, because too many failed or were slow: resilience4j's terms and meanings.
 
     One breaker for the whole cluster, or one for each key that the protocol's `limit_key` gives.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of failed calls at which it opens."""
@@ -182,14 +186,12 @@ def counts_as_failed(policy: Breaker, failure: Failure) -> bool | None:
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
 
 
-class Supervision(BaseModel):
+class Supervision(Definition):
     """How the children of one supervisor are started again when they die: Erlang/OTP's terms and meanings.
 
     Children are the hosts of the protocols and the supervisors of nested Hierarchies, in the order in which they
     first appear in the tree. They start in that order and stop in reverse.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     strategy: Strategy = "one_for_one"
     """Who is started again with a dead child: nobody else, all children, or those that started after it."""

@@ -20,15 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .conditions import check_expression
 from .context import Context
-from .errors import InvalidDefinition
+from .errors import InvalidDefinition, PodiumError
 from .fingerprint import code_fingerprint
 from .policy import Breaker, Retry, RetryPolicy
 from .quantities import Count, Quantity, Seconds
 from .recovery import OnError
 from .values import Value
+from .wording import first_problem, named
 
 _KNOWN: dict[str, ProtocolClass | FunctionProtocol] = {}
 """Every protocol defined in this process by its reference, so that `__main__` and notebooks work too."""
+_AT_IMPORT = '; put what is to run only as a program under `if __name__ == "__main__":`'
+_FROM_A_SCRIPT = ": it is of a script or notebook, which only that can bring: start the script again"
 
 
 class Declaration(BaseModel):
@@ -53,7 +56,7 @@ class Declaration(BaseModel):
     idle_timeout_s: Seconds | None = None
     """Longest time in which an attempt neither emits, nor logs, nor calls `ctx.heartbeat()`."""
     retry: RetryPolicy | None = None
-    """How often a failed run is repeated; or a preset: llm, tool, storage."""
+    """How often a failed run is repeated: a policy, its number of attempts, or a preset: llm, tool, storage."""
     on_error: OnError = {}
     """What follows a failure, by its category; see recovery.py."""
     at_most_once: bool = False
@@ -88,7 +91,7 @@ class Protocol:
     limit_key: ClassVar[str | None] = None
     timeout_s: ClassVar[float | None] = None
     idle_timeout_s: ClassVar[float | None] = None
-    retry: ClassVar[Retry | str | None] = None
+    retry: ClassVar[Retry | str | int | None] = None
     breaker: ClassVar[Breaker | None] = None
     on_error: ClassVar[Mapping[str, Any]] = {}
     at_most_once: ClassVar[bool] = False
@@ -133,8 +136,8 @@ class FunctionProtocol:
         if isinstance(known, FunctionProtocol) and known.function is function and known.settings != self.settings:
             problem = "its function is a protocol with other settings already; give each a function of its own"
             raise InvalidDefinition(problem=problem, path=f"protocol {reference(self)}")
-        _KNOWN[reference(self)] = self
         declaration_of(self)
+        _KNOWN[reference(self)] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -160,7 +163,7 @@ def protocol(
     limit_key: str | None = None,
     timeout_s: float | None = None,
     idle_timeout_s: float | None = None,
-    retry: Retry | str | None = None,
+    retry: Retry | str | int | None = None,
     breaker: Breaker | None = None,
     on_error: Mapping[str, Any] | None = None,
     at_most_once: bool = False,
@@ -175,8 +178,22 @@ def protocol(function: Callable[..., Any] | None = None, /, **settings: Any) -> 
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if function is not None:
-        return FunctionProtocol(function, given)
-    return lambda function: FunctionProtocol(function, given)
+        return _made(function, given)
+    return lambda function: _made(function, given)
+
+
+def _made(function: Any, settings: Mapping[str, Any]) -> FunctionProtocol:
+    if callable(function) and hasattr(function, "__qualname__") and not inspect.isclass(function):
+        return FunctionProtocol(function, settings)
+    if is_protocol(function):
+        problem = f"'{function.__qualname__}' is a protocol as it is"
+    elif inspect.isclass(function):
+        problem = f"'{function.__qualname__}' is a class: derive it from podium.Protocol instead"
+    elif callable(function):
+        problem = f"{named(function)} has no name: put @podium.protocol above a function that calls it"
+    else:
+        problem = f"it stands above a function, not {named(function)}; settings have names: @podium.protocol(name=…)"
+    raise InvalidDefinition(problem=problem, path="@podium.protocol")
 
 
 def inputs_of(run: Callable[..., Any], ref: str, skip: int = 0) -> tuple[bool, str | None]:
@@ -272,9 +289,9 @@ def declaration_of(target: ProtocolLike) -> Declaration:
     try:
         return Declaration(ref=ref, **given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        setting = ".".join(str(part) for part in first["loc"])
-        raise InvalidDefinition(problem=f"{setting}: {first['msg']}", path=f"protocol {ref}") from error
+        loc, problem = first_problem(error, Declaration)
+        setting = ".".join(str(part) for part in loc)
+        raise InvalidDefinition(problem=f"{setting}: {problem}", path=f"protocol {ref}") from error
 
 
 def plain_name(name: str) -> str:
@@ -297,7 +314,8 @@ def resolve(ref: str) -> ProtocolLike:
     target = _import(module_name)
     for part in qualname.split("."):
         if not hasattr(target, part):
-            raise LookupError(f"module '{module_name}' has no '{qualname}'{_close(qualname, module_name)}")
+            hint = _FROM_A_SCRIPT if module_name == "__main__" else _close(qualname, module_name)
+            raise LookupError(f"module '{module_name}' has no '{qualname}'{hint}")
         target = getattr(target, part)
     if not is_protocol(target):
         hint = "; put @protocol above it" if inspect.isfunction(target) else ""
@@ -312,8 +330,11 @@ def _import(module_name: str) -> Any:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise LookupError(f"no module '{module_name}' on the import path") from error
         raise LookupError(f"module '{module_name}' does not import: {error}") from error
+    except PodiumError as error:
+        raise LookupError(f"module '{module_name}' does not import: {error}") from error
     except (Exception, SystemExit) as error:
-        raise LookupError(f"module '{module_name}' does not import: {type(error).__name__}: {error}") from error
+        hint = _AT_IMPORT if isinstance(error, RuntimeError) and "running event loop" in str(error) else ""
+        raise LookupError(f"module '{module_name}' does not import: {type(error).__name__}: {error}{hint}") from error
 
 
 def _close(name: str, module_name: str) -> str:

@@ -13,12 +13,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from .binding import place
 from .check import Flawed
 from .decoding import without_mark
 from .errors import InvalidDefinition
 from .json_nodes import NotJson, json_nodes
-from .tree import explain, real_loc
+from .wording import Loc, flaws_of, place
 from .workflow import Workflow
 from .workflow_schema import unlike_schema
 from .yaml_core import Loader, Unreadable, value_of
@@ -52,17 +51,12 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
     try:
         workflow = Workflow.model_validate(data)
     except Flawed as error:
-        raise InvalidDefinition(
-            problem=error.problem, path=error.path, where=_position(node, error.loc, source)
-        ) from error
+        raise _refused(node, [(flaw.loc, flaw.problem) for flaw in error.flaws], source) from error
     except ValidationError as error:
-        first = explain(error, "")
-        loc = real_loc(error.errors(include_url=False)[0]["loc"])
-        raise InvalidDefinition(problem=first.problem, path=first.path, where=_position(node, loc, source)) from error
+        raise _refused(node, flaws_of(error, Workflow), source) from error
     unlike = unlike_schema(data)
     if unlike is not None:
-        loc, problem = unlike
-        raise InvalidDefinition(problem=problem, path=place("", loc).lstrip("."), where=_position(node, loc, source))
+        raise _refused(node, [unlike], source)
     return workflow
 
 
@@ -72,6 +66,17 @@ def read_mapping(text: str, source: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InvalidDefinition(problem=f"expected a mapping, found {type(data).__name__}", where=f"{source}:1:1")
     return data
+
+
+def _refused(node: yaml.Node, flaws: list[tuple[Loc, str]], source: str) -> InvalidDefinition:
+    """Every flaw in its own line, with its place in the file and in the tree."""
+    (loc, problem), *others = flaws
+    lines = [problem, *(f"{_position(node, each, source)}: {_path(each)}: {said}" for each, said in others)]
+    return InvalidDefinition(problem="\n".join(lines), path=_path(loc), where=_position(node, loc, source))
+
+
+def _path(loc: Loc) -> str:
+    return place("", loc).lstrip(".")
 
 
 def _value(node: yaml.Node, source: str) -> Any:

@@ -9,29 +9,25 @@ positional argument, and protocols may stand for steps:
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from .binding import place
 from .errors import InvalidDefinition
 from .json_forms import writable
 from .policy import RetryPolicy, Supervision
 from .protocol import current_reference, is_protocol, plain_name
 from .quantities import Count, Seconds
 from .recovery import OnError
+from .wording import NODE_KINDS, ONE_KIND, Definition, not_a_node
 
 END = "end"
 """Where the rules of an Adaptive lead when it is done; no node may have this name."""
@@ -39,22 +35,6 @@ NODE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 Expression: TypeAlias = str
 """CEL; see conditions.py for what it may refer to."""
-_KINDS = ("step", "sequence", "parallel", "each", "hierarchy", "adaptive")
-
-
-class Definition(BaseModel):
-    """Frozen, strict about unknown keys; errors of the Python constructors are InvalidDefinition."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants")
-
-    def __init__(self, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            raise explain(error, type(self).__name__) from error
-
-    # pydantic-core then validates nested nodes itself and keeps their place for the error.
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 class Constant(Definition):
@@ -104,9 +84,9 @@ class Step(_Node):
     total_timeout_s: Seconds | None = None
     """Seconds from when the step is due until it has to have its outcome, all attempts and waits included."""
     retry: RetryPolicy | None = None
-    """How often it runs again; or a preset: llm, tool, storage."""
+    """How often it runs again: a policy, its number of attempts, or a preset: llm, tool, storage."""
     quotas: Mapping[str, Count] | None = None
-    on_error: OnError = {}
+    on_error: OnError = {}  # noqa: RUF012  (pydantic gives each its own)
     """What follows a failure, by its category; over what the protocol declares. See recovery.py."""
     at_most_once: bool | None = None
     """Never run it again when nobody knows what a run has done: its failure is `uncertain`, and it is parked."""
@@ -286,10 +266,8 @@ def _kind(value: Any) -> str | None:
         return type(value).__name__.lower()
     if isinstance(value, str) or is_protocol(value):
         return "step"
-    if inspect.isfunction(value):
-        raise InvalidDefinition(problem=f"'{value.__qualname__}' is a plain function; put @podium.protocol above it")
     if isinstance(value, Mapping):
-        kinds = [kind for kind in _KINDS if kind in value]
+        kinds = [kind for kind in NODE_KINDS if kind in value]
         if len(kinds) == 1:
             return "parallel" if kinds[0] == "each" else kinds[0]
     return None
@@ -304,7 +282,7 @@ Node: TypeAlias = Annotated[
     Discriminator(
         _kind,
         custom_error_type="node",
-        custom_error_message=f"a node has exactly one of the keys {', '.join(_KINDS)}",
+        custom_error_message=ONE_KIND,
     ),
 ]
 
@@ -325,42 +303,6 @@ def default_name(node: _Node) -> str:
     return type(node).__name__.lower()
 
 
-def explain(error: ValidationError, root: str) -> InvalidDefinition:
-    """pydantic's error as ours, every problem in it, each with its path in the tree."""
-    rows = [(tree_path(root, row["loc"]), _message(row)) for row in error.errors(include_url=False)]
-    (path, problem), *others = rows
-    return InvalidDefinition(problem="\n".join([problem, *(f"{p}: {m}" for p, m in others)]), path=path)
-
-
-def tree_path(root: str, loc: tuple[str | int, ...]) -> str:
-    """A pydantic location without the tags of the union: `root.sequence[1].rules[0].when`."""
-    return place(root, real_loc(loc)).removeprefix(".")
-
-
-def real_loc(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """Drop the union tag that pydantic puts after each place that holds a node."""
-    kept: list[str | int] = []
-    tagged = 0
-    for part in loc:
-        if part in _KINDS and tagged != len(kept) and _follows_node(kept):
-            tagged = len(kept)
-        else:
-            kept.append(part)
-    return tuple(kept)
-
-
-def _follows_node(kept: list[str | int]) -> bool:
-    """Whether the location so far ends at a node, where pydantic adds a tag."""
-    if not kept:
-        return False
-    last, before = kept[-1], kept[-2] if len(kept) > 1 else None
-    return last in ("root", "do") or isinstance(last, int) or before in ("parallel", "team", "adaptive")
-
-
-def _message(row: Any) -> str:
-    return str(row["msg"]).removeprefix("Value error, ")
-
-
 def _free_name(wanted: str, taken: Collection[str]) -> str:
     name, count = wanted, 1
     while name in taken:
@@ -376,7 +318,7 @@ def _by_name(branches: tuple[Any, ...]) -> Mapping[str, Any]:
     for branch in branches:
         node = Step(branch) if isinstance(branch, str) or is_protocol(branch) else branch
         if not isinstance(node, _Node):
-            raise InvalidDefinition(problem=f"a branch is a node or a protocol, not {type(branch).__name__}")
+            raise InvalidDefinition(problem=not_a_node(branch), path="Parallel")
         named[_free_name(node.name or default_name(node), list(named))] = node.model_copy(update={"name": None})
     return named
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from io import IOBase
 from typing import Any, TypeAlias
 
 import msgpack
+from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from .advice import not_plain
 from .errors import InvalidInput
 
 Value: TypeAlias = Any
@@ -201,8 +204,10 @@ def _too_deep(value: Value, levels: int) -> bool:
 def _explain(value: Value, error: Exception) -> InvalidInput:
     """Find the innermost part that cannot be packed, so that the message can name it."""
     path, part = _first_bad(value, "", MAX_DEPTH)
-    problem = f"{type(part).__name__} is not plain data ({error})"
-    if isinstance(part, int) and not isinstance(part, bool):
+    problem = not_plain(part)
+    if isinstance(part, IOBase):
+        problem = "an open file is not plain data: give its name, or what is in it"
+    elif isinstance(part, int) and not isinstance(part, bool):
         problem = "an integer must fit in 64 bits"
     elif isinstance(error, UnicodeEncodeError):
         problem = f"a text that cannot be encoded ({error.reason})"
@@ -217,6 +222,8 @@ def _first_bad(value: Value, path: str, levels: int) -> tuple[str, Value]:
         items = ((f"{path}.{key}", item) for key, item in value.items())
     elif isinstance(value, list | tuple):
         items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
+    elif is_dataclass(value) or isinstance(value, BaseModel):
+        items = ((f"{path}.{name}", item) for name, item in vars(value).items())
     for inner_path, item in items:
         try:
             _packer().pack(item)

@@ -9,15 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from .binding import check_input, place
+from .binding import check_input
 from .check import check_tree, walk
 from .errors import InvalidInput
 from .policy import Supervision
 from .protocol import resolve
 from .quantities import Count, Seconds
 from .schemas import check_own, misfit
-from .tree import Definition, Node, Sequence, Step
+from .tree import Node, Sequence, Step
 from .values import Value, digest
+from .wording import Definition, place
 from .yaml_core import dumped
 
 RESERVED = frozenset({"coordinator", "resources"})

@@ -66,6 +66,9 @@ class Dispatcher:
             for build, pool in self._pools.items():
                 if build.ref == ref:
                     pool.use_code(self._carried(build, plan.build(ref)), search_path)
+        for build, pool in self._pools.items():
+            if pool.blocked and build.ref not in plan.refs:
+                pool.use_code(self._code.get(build.carried), search_path)
         for tier in plan.tiers:
             if tier.name not in self._tiers:
                 self._tiers[tier.name] = self._new_tier(tier)
@@ -115,7 +118,13 @@ class Dispatcher:
         )
 
     async def start(self, plan: Plan) -> None:
-        """Start every actor of the plan, in order; raises SpawnFailed for the first that does not start."""
+        """Start every actor of the plan, in order; raises SpawnFailed for the first that does not start.
+
+        Hosts that open tasks of other versions wait for are tried again, too: a name that was missing may be back.
+        """
+        for pool in self._pools.values():
+            if not pool.is_idle and not pool.blocked:
+                self._family.start_soon(pool.hosts)
         await self._family.start(self._children(plan))
         for tier in plan.tiers:
             await self._tiers[tier.name].deploy(tier.definition, self._code)
@@ -147,10 +156,14 @@ class Dispatcher:
         hosts = [host.address for pool in self._pools.values() for host in pool.hosts]
         return hosts + [tier.address for tier in self._tiers.values()]
 
+    @property
+    def pools(self) -> list[dict[str, Value]]:
+        return [pool.describe() for pool in self._pools.values()]
+
     def describe(self) -> dict[str, Value]:
         return {
             "restarts": self._family.restarts,
-            "pools": [pool.describe() for pool in self._pools.values()],
+            "pools": self.pools,
             "tiers": [{"address": tier.address, "up": tier.is_up} for tier in self._tiers.values()],
         }
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..protocols.blame import fault_of
+from ..protocols.outcomes import Failure
+
+if TYPE_CHECKING:
+    from .state import TaskState
 
 
 def report(what: str, error: BaseException) -> None:
@@ -19,3 +25,22 @@ def shielded(what: str, call: Callable[..., Any], *args: Any) -> None:
         call(*args)
     except Exception as error:
         report(what, error)
+
+
+class Faults:
+    """Of one supervisor, since it started."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self, what: str, error: BaseException) -> Failure:
+        """Report it; returns it as the failure of whatever it hit."""
+        self.count += 1
+        report(what, error)
+        return fault_of(error)
+
+    def of(self, task: TaskState) -> None:
+        """Report those that the fold of a task met."""
+        for error in task.faults:
+            self.note(f"task {task.record.task_id}", error)
+        task.faults.clear()

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..protocols.outcomes import OPEN, Failure, TaskRecord
+from ..protocols.tree import Step
 from ..protocols.workflow import Workflow
+from .blocked import CODE_CHARS
 from .events import Event, StepFailed, StepFinished, readable_events
 from .fold import apply, begin
 from .state import Place, TaskState
@@ -27,6 +29,10 @@ class StepRow:
     ended_at: float | None = None
     failure: Failure | None = None
     """Of the last failed attempt."""
+    protocol: str = ""
+    """Its reference; "" of what is no step."""
+    waits: str = ""
+    """Why it does not run although it is due, if that is known."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -36,6 +42,7 @@ class StepRow:
             "opened_at": self.opened_at,
             "ended_at": self.ended_at,
             "error": self.failure.to_wire() if self.failure else None,
+            "waits": self.waits or None,
         }
 
 
@@ -60,8 +67,23 @@ def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterabl
     return list(rows.values())
 
 
+def note_blocked(rows: Iterable[StepRow], code: Mapping[str, str], blocked: Mapping[str, Mapping[str, str]]) -> None:
+    """Say of steps that are due why they wait, if no host can start of their protocols.
+
+    Args:
+        code: fingerprints by protocol, of the version that the task runs.
+        blocked: as `blocked_protocols` gives them.
+    """
+    for row in rows:
+        whys = blocked.get(row.protocol, {})
+        why = whys.get(code[row.protocol][:CODE_CHARS]) if row.protocol in code else next(iter(whys.values()), None)
+        if row.status == "open" and why:
+            row.waits = f"no host of '{row.protocol}' can start: {why}"
+
+
 def _row(place: Place, status: StepStatus) -> StepRow:
-    return StepRow(place.path, status, place.attempt, place.opened_at)
+    ref = place.node.step if isinstance(place.node, Step) else ""
+    return StepRow(place.path, status, place.attempt, place.opened_at, protocol=ref)
 
 
 def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:

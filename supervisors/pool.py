@@ -22,6 +22,7 @@ from ..protocols.outcomes import Failure
 from ..protocols.protocol import Declaration
 from ..protocols.values import Value
 from .backlog import Backlog, Job
+from .blocked import CODE_CHARS
 from .family import Family
 from .guard import Guard
 from .hosts import Host
@@ -87,7 +88,7 @@ class Pool:
     def describe(self) -> dict[str, Value]:
         return {
             "protocol": self._declared.ref,
-            "code": self._fingerprint[:12],
+            "code": self._fingerprint[:CODE_CHARS],
             "hosts": len(self.hosts),
             "up": self._up,
             "running": sum(len(host.jobs) for host in self.hosts),
@@ -302,6 +303,8 @@ class Pool:
             "grace_s": self._settings.grace_s,
             "max_value_bytes": self._settings.max_value_bytes,
             "config": self._settings.config,
+            "log_bytes": round(self._settings.log_mb * 1024 * 1024),
+            "log_files": self._settings.log_files,
             "code": self._code,
             "code_from": self._code_from,
             "search_path": self._search_path,

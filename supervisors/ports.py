@@ -25,6 +25,8 @@ STALLED = "stalled:"
 """Note of an open task that is set aside: why."""
 STUCK = "stuck:"
 """Note of an open task that nothing moves although it is not set aside: what is wrong."""
+BLOCKED = "blocked:"
+"""Begins the note of a protocol of which no host can start until the workflow is deployed again: why."""
 Role = Literal["coordinator", "resources", "supervisor", "host"]
 
 
@@ -191,6 +193,9 @@ class World(Protocol):
 
     def folder(self, name: str) -> str:
         """Path of a folder that lasts, for whoever names it; made if it is not there."""
+
+    def open_log(self, protocol: str, most_bytes: int, kept: int) -> Callable[[str], None]:
+        """What takes the lines that steps of a protocol log, from any thread, and keeps them. It never raises."""
 
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         """The protocol, imported from `search_path` or unpickled. Raises LookupError."""

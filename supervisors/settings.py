@@ -61,6 +61,10 @@ class Governance:
     alert_every_s: float = 10.0
     max_emitted_bytes: int = 4 * 1024 * 1024
     """Of what the steps of one task emit, kept for readers."""
+    log_mb: float = 10.0
+    """Size in MiB at which the log of a protocol is turned over; 0 keeps none."""
+    log_files: int = 5
+    """Logs before it that are kept."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """What protocols get as `ctx.config`."""
     restart_intensity: int = 10

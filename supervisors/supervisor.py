@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from ..protocols.blame import fault_of
 from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
-from ..protocols.outcomes import Failure, Outcome
+from ..protocols.outcomes import Outcome
 from ..protocols.values import Value
 from .accepting import Accepting
 from .admission import Admission
 from .alarms import Alarms
+from .blocked import Blocked
 from .clock import Clock
 from .desk import Desk
 from .dispatch import Dispatcher
@@ -29,7 +29,7 @@ from .emissions import Emissions
 from .entries import entry_of, is_parked_or_was, standing
 from .events import Abandoned, Event, StepBegan, StepFailed
 from .family import Family
-from .faults import report, shielded
+from .faults import Faults, shielded
 from .fold import apply
 from .gate import Gate
 from .guard import Guard
@@ -65,8 +65,7 @@ class Supervisor:
         self._tally = Tally()
         self._lifecycle = Lifecycle(self._tally)
         self._accepted = 0
-        self._faults = 0
-        """Of Podium's own, since it started."""
+        self._faults = Faults()
         self._watchers = Watchers()
         self._abandoned: str | None = None
         """Why the workflow is down and its tasks fail, or None."""
@@ -88,6 +87,7 @@ class Supervisor:
         self._quarantine: Quarantine
         self._takeover: Takeover
         self._stalls: Stalls
+        self._blocked: Blocked
         self._clock: Clock
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
@@ -151,7 +151,7 @@ class Supervisor:
             self._entry,
             self._carry_out,
             tiers_of,
-            self._report_faults,
+            self._faults.of,
             self._versions.newest,
         )
         watchers, emitted = self._watchers, self._record_emitted
@@ -165,8 +165,9 @@ class Supervisor:
         )
         self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
-        self._stalls = Stalls(world, journal, self._tasks, self._admission.has, self._fault)
+        self._stalls = Stalls(world, journal, self._tasks, self._admission.has, self._faults.note)
         self._stalls.forget(notes)
+        self._blocked = Blocked(journal, notes)
         self._gate = Gate(settings)
         self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
         accept = Accepting(journal, engine).accept
@@ -177,6 +178,7 @@ class Supervisor:
         self._last_words.give_up(self._dispatcher.close, error)
 
     async def stop(self) -> None:
+        self._blocked.look(self._dispatcher.pools)
         await self._dispatcher.close(EngineClosed(reason=f"{self._world.address} is stopped"))
         await self._journal.close()
 
@@ -226,8 +228,9 @@ class Supervisor:
         except PodiumError as error:
             ask.refuse(error)
         except Exception as error:
-            ask.refuse(PodiumError(self._fault(f"deploying {plan.name}", error).message))
+            ask.refuse(PodiumError(self._faults.note(f"deploying {plan.name}", error).message))
         else:
+            self._blocked.look(self._dispatcher.pools)
             self._journal.write([], lambda: ask.reply(answer))
 
     def _status(self) -> dict[str, Value]:
@@ -235,7 +238,7 @@ class Supervisor:
             "epoch": self._journal.epoch,
             "open": len(self._tasks),
             "stalled": {**self._quarantine.to_wire(), **self._stalls.to_wire()},
-            "faults": self._faults,
+            "faults": self._faults.count,
             "users": self._gate.busiest,
             "load": self._world.load()._asdict(),
             "versions": self._versions.describe(),
@@ -297,7 +300,7 @@ class Supervisor:
             self._tally.happened(task, event)
             effects = apply(task, event)
         if task.faults:
-            self._report_faults(task)
+            self._faults.of(task)
         self._lifecycle.happened(task, event.at)
         entry = self._entry(task, events)
         changes: list[Change] = [entry]
@@ -310,29 +313,20 @@ class Supervisor:
 
     def _fail_task(self, task: TaskState, error: Exception) -> None:
         """What happened to it cannot be recorded: it fails, and says so."""
-        failure = self._fault(f"task {task.record.task_id}", error)
+        failure = self._faults.note(f"task {task.record.task_id}", error)
         effects: list[Effect] = [Halt(place) for place in task.running.values()]
         task.running.clear()
         task.outcome = Outcome(failure=failure)
         self._journal.write([self._entry(task, [])], partial(self._carry_out, task, effects))
-
-    def _fault(self, what: str, error: Exception) -> Failure:
-        self._faults += 1
-        report(what, error)
-        return fault_of(error)
 
     async def _keep_tidy(self) -> None:
         while True:
             await self._world.sleep(LOOK_S)
             self._clock.check()
             self._stalls.look()
+            self._blocked.look(self._dispatcher.pools)
             if len(self._plans) > 1:
                 await self._versions.retire({task.hash for task in self._tasks.values()})
-
-    def _report_faults(self, task: TaskState) -> None:
-        for error in task.faults:
-            self._fault(f"task {task.record.task_id}", error)
-        task.faults.clear()
 
     def _entry(self, task: TaskState, events: list[Event]) -> Entry:
         now = events[-1].at if events else self._world.now()
@@ -371,7 +365,7 @@ class Supervisor:
 
     def _effect_failed(self, task: TaskState, effect: Effect, error: Exception) -> None:
         """A step that cannot be run for a fault of ours has failed."""
-        failure = self._fault(f"task {task.record.task_id}, {type(effect).__name__}", error)
+        failure = self._faults.note(f"task {task.record.task_id}, {type(effect).__name__}", error)
         if isinstance(effect, Run) and task.running.get(effect.place.path) is effect.place:
             self._take(task, StepFailed(effect.place.path, failure, None, self._world.now()))
 
@@ -389,7 +383,9 @@ class Supervisor:
         try:
             event = self._retries.event_of(task, place, result)
         except Exception as error:
-            event = StepFailed(place.path, self._fault(f"a result of {place.path}", error), None, self._world.now())
+            event = StepFailed(
+                place.path, self._faults.note(f"a result of {place.path}", error), None, self._world.now()
+            )
         self._take(task, event)
 
     def _keep(self, task: TaskState) -> None:

@@ -214,12 +214,25 @@ def test_settings_come_from_keyword_over_variable_over_file(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"lease": 3}, r"setting 'lease' \(keyword lease\): no such setting; there are data, cluster"),
+        ({"lease": 3}, r"setting 'lease' \(keyword lease\): no such setting; did you mean 'lease_s'\?$"),
+        ({"xyzzy": 3}, r"setting 'xyzzy' \(keyword xyzzy\): no such setting; there are data, cluster"),
         ({"lease_s": "x"}, r"setting 'lease_s' \(keyword lease_s\): Input should be a valid number.*not 'x'"),
         ({"cluster": "moon"}, r"setting 'cluster' .*Input should be 'ray' or 'inprocess', not 'moon'"),
         ({"rates": {"cli": 5}}, r"setting 'rates' .*string"),
         ({"rates": {"fax": "5/s"}}, r"'fax': expected a rate such as '10/s burst 50' for driver, cli or mcp"),
-        ({"limits": {"llm": -1}}, r"setting 'limits' .*limits.llm: a whole number, 0 or more, .*not -1"),
+        (
+            {"limits": {"llm": -1}},
+            r"setting 'limits' \(keyword limits\): limits.llm: a whole number, 0 or more, .*not -1$",
+        ),
+        ({"rates": {"cli": "often"}}, r"setting 'rates' \(keyword rates\): [^{]*'often'[^{]*$"),
+        (
+            {"weights": {"ada": 0}},
+            r"setting 'weights' \(keyword weights\): ada: Input should be greater than 0, not 0$",
+        ),
+        (
+            {"config": {"requests": {"modle": {}}}},
+            r"config\): config.requests.modle: unknown key `modle`; did you mean `model`\?$",
+        ),
     ],
 )
 def test_a_bad_setting_names_itself_and_its_source(keywords, message):

@@ -238,7 +238,7 @@ def test_a_shard_that_waits_for_its_disk_does_not_hold_up_the_others(unreadable)
         later = Workflow("w", Sequence(sample.wide, sample.wide), shards=2, version="2")
         assert await (await engine.submit(later, {"n": 1}, key=keys_of(0, 1)[0])).result() == {"n": 3}
         waiting = asyncio.ensure_future(engine.submit(later, {"n": 1}, key=keys_of(1, 1)[0]))
-        await asyncio.sleep(100)
+        await asyncio.sleep(40)
         assert not waiting.done()
         unreadable.clear()
         return await (await waiting).result()
@@ -557,7 +557,7 @@ def test_a_deployment_waits_for_no_shard_whose_journal_cannot_be_opened(unreadab
         await asyncio.sleep(100)
         later = Workflow("w", Sequence(sample.wide, sample.wide), shards=2, version="2")
         deploying = asyncio.ensure_future(engine.deploy(later))
-        await asyncio.sleep(100)
+        await asyncio.sleep(40)
         assert not deploying.done()
         unreadable.clear()
         await deploying
@@ -572,12 +572,14 @@ def test_a_coordinator_that_takes_its_time_and_dies_then_has_not_been_away_all_t
 
     async def work(engine):
         unreadable["w"] = JournalFailed(shard="w", reason="disk full")
-        submitting = asyncio.ensure_future(engine.submit(workflow, {"n": 1}))
+        message = {"definition": definition_of(workflow), "code": {}}
+        deploying = asyncio.ensure_future(engine._core.ask_coordinator("deploy", message))
         await asyncio.sleep(engine.settings.reconnect_s + 100)
         sim.kill("coordinator")
         await asyncio.sleep(5)
         unreadable.clear()
-        return await (await submitting).result()
+        await deploying
+        return await (await engine.submit(workflow, {"n": 1})).result()
 
     sim = Simulation()
     assert sim.run(work) == {"n": 2}

@@ -41,9 +41,9 @@ def looks():
     return simulation.run(work)
 
 
-def shown(status, before):
-    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(picture(status, before))
+def shown(status, before, width=140):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(picture(status, before, width))
     return console.export_text()
 
 
@@ -55,6 +55,16 @@ def test_top_shows_workflows_rates_latencies_and_limits(looks):
     assert re.search(r"w +up +1 +1 +0 +2/2 +\d\.\d +≤ [\d.]+ +≤ [\d.]+ +0", row), row
     assert re.search(r"llm +1 +0 +0", text)
     assert "ended/s" in shown(before, None)
+
+
+@pytest.mark.parametrize(("width", "kept"), [(100, "lag ms"), (80, "p99 s"), (60, "queued"), (40, "open")])
+def test_a_narrow_screen_has_fewer_columns_and_cuts_none(looks, width, kept):
+    before, after = looks
+    text = shown(after, before, width)
+    head = next(line for line in text.splitlines() if line.startswith("workflow"))
+    assert "…" not in text
+    assert kept in head and all(word in head for word in ("open", "running", "queued"))
+    assert max(map(len, text.splitlines())) <= width
 
 
 SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})? ([-+.e\d]+)')

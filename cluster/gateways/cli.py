@@ -96,7 +96,9 @@ app.command()(metrics)
 app.command()(workflows)
 app.command()(undeploy)
 
-Source = Annotated[str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, or a name.")]
+Source = Annotated[
+    str, typer.Argument(metavar="FILE|module:workflow", help="YAML or JSON file, module:workflow, or file.py:workflow.")
+]
 Input = Annotated[
     list[str] | None,
     typer.Option("-i", "--input", help="k=v (repeatable), @file.json, or - for standard input."),

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ..config import load_settings
 from ..doctor import Finding, examine
+from ..doctor_running import running_findings
 from ..repair import repair
 from .terminal import Terminal, styled, to_json
 
@@ -38,6 +39,7 @@ def doctor(
         raise typer.BadParameter("needs --repair", param_hint="--accept-loss")
     place = load_settings(data=data).data
     findings = repair(place, accept_loss or [], time.time()) if mend else examine(place)
+    findings += [] if mend else running_findings(place)
     if output == "json":
         print(to_json([asdict(finding) for finding in findings]))
     else:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from rich.live import Live
 
-from ...protocols.errors import PodiumError, WaitTimedOut
+from ...protocols.errors import PodiumError
 from ...protocols.outcomes import TaskEvent
 from ..client import Task
 from . import interrupts
@@ -65,7 +65,7 @@ class Listener(threading.Thread):
             interrupts.check()
             refresh()
             if give_up_at is not None and time.monotonic() > give_up_at:
-                raise WaitTimedOut(task_id=self._task.id, waited_s=timeout_s or 0.0, status=self._task.status)
+                raise self._task.timed_out(timeout_s)
         refresh()
         if self._failure is not None:
             raise self._failure

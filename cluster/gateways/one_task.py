@@ -11,7 +11,7 @@ from ...protocols.errors import EngineClosed, NotFound, TaskCancelled, TaskFaile
 from ...protocols.outcomes import OPEN, TERMINAL, TaskEvent, TaskRecord
 from ...protocols.printable import one_line
 from ...protocols.values import Value
-from ...supervisors.history import step_rows
+from ...supervisors.history import StepRow, note_blocked, step_rows
 from ..client import Engine, Task, connect
 from ..cluster_file import running_cluster
 from ..config import Settings, load_settings, parse_limits
@@ -37,7 +37,8 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
     stored = _found(reader, settings_of(data), task_id)
     record = stored.record
     parts = [stored, *reader.subtasks(record.task_id)]
-    rows = [row for part in parts for row in step_rows(part.record, part.definition, part.bodies)]
+    blocked = reader.blocked(record.workflow)
+    rows = [row for part in parts for row in _rows(part, blocked)]
     events = _events_of(parts)
     wrong = [event for event in events if event.kind in WENT_WRONG]
     if output == "json":
@@ -59,6 +60,12 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
 
 
 dead.command("show")(show)
+
+
+def _rows(part: StoredTask, blocked: dict[str, dict[str, str]]) -> list[StepRow]:
+    rows = step_rows(part.record, part.definition, part.bodies)
+    note_blocked(rows, part.definition.get("code") or {}, blocked)
+    return rows
 
 
 def with_state(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:

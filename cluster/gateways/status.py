@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from ...protocols.printable import one_line
+from ...supervisors.shards import workflow_of
 from ..client import connect
 from ..cluster_file import running_cluster
 from ..config import load_settings
+from ..holdups import blocked_hosts
+from ..store.reading import FileReader
 from .limits import use_table
 from .options import Data, Output
 from .terminal import Terminal, to_json
@@ -39,10 +45,15 @@ def status(data: Data = None, output: Output = "table") -> None:
         )
     console.print(table)
     console.print()
-    _print_running(console, cluster, running)
+    _print_running(console, cluster, running, partial(_blocked_below, settings.data))
 
 
-def _print_running(console: Terminal, cluster: dict[str, Any] | None, running: dict[str, Any] | None) -> None:
+def _print_running(
+    console: Terminal,
+    cluster: dict[str, Any] | None,
+    running: dict[str, Any] | None,
+    blocked_below: Callable[[str], str] = lambda _shard: "",
+) -> None:
     if cluster is None:
         console.print("No cluster is running.")
         return
@@ -55,7 +66,7 @@ def _print_running(console: Terminal, cluster: dict[str, Any] | None, running: d
     for name, facts in running["workflows"].items():
         pools = facts.get("pools", [])
         hosts = f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else ""
-        blocked = "; ".join(p["blocked"] for p in pools if p["blocked"])
+        blocked = "; ".join(p["blocked"] for p in pools if p["blocked"]) or blocked_below(name)
         state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
         workflows.add_row(one_line(name), one_line(state), str(facts.get("open", "")), hosts)
     console.print(workflows)
@@ -83,3 +94,8 @@ def _print_stalled(console: Terminal, workflows: dict[str, Any]) -> None:
             table.add_row(id, one_line(name), one_line(why))
     if table.row_count:
         console.print(table)
+
+
+def _blocked_below(data: Path, shard: str) -> str:
+    """Hosts of nested Hierarchies that cannot start: their supervisors are not asked, their shards know."""
+    return "; ".join(blocked_hosts(FileReader(data).blocked(workflow_of(shard))))

@@ -25,6 +25,22 @@ from .options import Data, Output, need_running
 from .terminal import Terminal, styled, to_json
 
 Every = Annotated[float, typer.Option("--every", min=0.2, help="Seconds between two looks.")]
+_COLUMNS = (
+    "workflow",
+    "state",
+    "open",
+    "running",
+    "queued",
+    "hosts up",
+    "ended/s",
+    "p50 s",
+    "p99 s",
+    "lag ms",
+    "restarts",
+)
+_DROPPED = ("lag ms", "restarts", "p50 s", "ended/s", "p99 s", "hosts up")
+"""What is left out on a narrow screen, in this order."""
+_STATE_CHARS = 12
 Times = Annotated[int | None, typer.Option("-n", "--times", min=1, help="Looks before it ends; without, for ever.")]
 
 
@@ -62,16 +78,17 @@ def _show(looks: Iterator[dict[str, Any]]) -> None:
     before: dict[str, Any] | None = None
     with Live(console=console, auto_refresh=False) as live:
         for status in looks:
-            live.update(picture(status, before), refresh=True)
+            live.update(picture(status, before, console.width), refresh=True)
             before = status
 
 
-def picture(status: dict[str, Any], before: dict[str, Any] | None) -> Group:
+def picture(status: dict[str, Any], before: dict[str, Any] | None, width: int = 120) -> Group:
+    """`width` is that of the screen, in characters."""
     load = status["load"]
     head = Text(f"CPU {load['cpu']:.0%}   memory {load['memory']:.0%}", style="bold")
     moved = {name: facts for name, facts in status["breakers"].items() if facts["state"] != "closed"}
     shown = [breaker_table(moved)] if moved else []
-    tables = [_workflows(status, before), use_table(status["quotas"]), *shown, *_users(status)]
+    tables = [_workflows(status, before, width), use_table(status["quotas"]), *shown, *_users(status)]
     return Group(head, *warnings(status), *(part for table in tables for part in ("", table)))
 
 
@@ -98,21 +115,8 @@ def _users(status: dict[str, Any]) -> list[Table]:
     return [table]
 
 
-def _workflows(status: dict[str, Any], before: dict[str, Any] | None) -> Table:
-    columns = (
-        "workflow",
-        "state",
-        "open",
-        "running",
-        "queued",
-        "hosts up",
-        "ended/s",
-        "p50 s",
-        "p99 s",
-        "lag ms",
-        "restarts",
-    )
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+def _workflows(status: dict[str, Any], before: dict[str, Any] | None, width: int) -> Table:
+    rows: list[list[str]] = []
     for name, facts in status["workflows"].items():
         pools = facts.get("pools", [])
         row = [str(facts.get("open", ""))]
@@ -120,8 +124,28 @@ def _workflows(status: dict[str, Any], before: dict[str, Any] | None) -> Table:
         row.append(f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else "")
         row += [_per_s(name, status, before), *_quantiles(facts), _lag(facts), str(facts.get("restarts", ""))]
         reason = f": {facts['reason']}" if facts.get("reason") else ""
-        table.add_row(one_line(name), one_line(facts["state"] + reason), *row)
+        rows.append([one_line(name), one_line(facts["state"] + reason), *row])
+    return _table(rows, width)
+
+
+def _table(rows: list[list[str]], width: int) -> Table:
+    """Of as many columns as there is room for; no header and no number is cut."""
+    columns = [(head, [row[index] for row in rows]) for index, head in enumerate(_COLUMNS)]
+    dropped = iter(_DROPPED)
+    while sum(_width(*column) + 2 for column in columns) > width + 2 and (least := next(dropped, None)):
+        columns = [column for column in columns if column[0] != least]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head, _ in columns:
+        table.add_column(head, no_wrap=head not in ("workflow", "state"), overflow="fold")
+    for cells in zip(*(cells for _, cells in columns), strict=True):
+        table.add_row(*cells)
     return table
+
+
+def _width(head: str, cells: list[str]) -> int:
+    """What it takes; states fold, as they may be long."""
+    longest = max(map(len, [head, *cells]))
+    return min(longest, _STATE_CHARS) if head == "state" else longest
 
 
 def _ended(status: dict[str, Any], name: str) -> int:

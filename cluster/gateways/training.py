@@ -22,6 +22,7 @@ from ...protocols.requests.scorer import (
     shipped_examples,
     shipped_scorer,
 )
+from ...protocols.wording import first_problem
 from ..asking import request_of
 from ..config import load_settings
 from .answering import print_route
@@ -78,8 +79,8 @@ def _example(line: str, where: str) -> Example:
     try:
         return Example.model_validate({"split": "train", **json.loads(line)})
     except ValidationError as error:
-        row = error.errors(include_url=False)[0]
-        raise InvalidInput(problem=f"{'.'.join(map(str, row['loc']))}: {row['msg']}", path=where) from error
+        loc, problem = first_problem(error, Example)
+        raise InvalidInput(problem=f"{'.'.join(map(str, loc))}: {problem}", path=where) from error
     except (ValueError, TypeError) as error:
         raise InvalidInput(problem=f"not a JSON object: {error}", path=where) from error
 

@@ -168,7 +168,9 @@ def _line(row: StepRow, now: float) -> Text:
     problem = ""
     if row.failure is not None and row.status != "completed":
         problem = f" {row.failure.kind or row.failure.code}: {_short(row.failure.message)}"
-    return styled(_MARKS[row.status], f" {_name(row.path)} ", (took, "dim"), (attempt, "dim"), (problem, "red"))
+    waits = f" waits: {row.waits}" if row.waits else ""
+    mark = _MARKS["pending"] if row.waits else _MARKS[row.status]
+    return styled(mark, f" {_name(row.path)} ", (took, "dim"), (attempt, "dim"), (problem, "red"), (waits, "yellow"))
 
 
 def _short(text: str) -> str:

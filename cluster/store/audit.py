@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...protocols.errors import JournalCorrupt
+from ...protocols.values import Value
+from ...supervisors.blocked import blocked_protocols
 from ...supervisors.ports import STALLED, STUCK
 from .faults import UNREADABLE, as_ours
 from .mark import Count, loss, read_mark
@@ -47,6 +49,8 @@ class Audit:
     """Hashes of workflow versions that are not in the shard: how many open tasks need each."""
     stalled: dict[str, str] = field(default_factory=dict)
     """Open tasks that do not go on by themselves, and why."""
+    blocked: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Protocols of which no host can start, as `blocked_protocols` gives them."""
     open: int = 0
     finished: int = 0
     log_bytes: int = 0
@@ -107,16 +111,22 @@ def _look_through(db: sqlite3.Connection, path: Path, shard: str, found: Audit) 
     needed = dict(db.execute("SELECT hash, count(*) FROM tasks WHERE finished_at IS NULL GROUP BY hash"))
     there = {name for (name,) in db.execute("SELECT name FROM notes")}
     found.stalled = _stalled(db, shard)
+    found.blocked = blocked_protocols(_notes(db, shard))
     found.undefined = {hash: tasks for hash, tasks in needed.items() if f"definition:{hash}" not in there}
 
 
 def _stalled(db: sqlite3.Connection, shard: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    notes = _notes(db, shard).items()
+    return {name.partition(":")[2]: str(why) for name, why in notes if name.startswith((STALLED, STUCK))}
+
+
+def _notes(db: sqlite3.Connection, shard: str) -> dict[str, Value]:
+    """Those that can be read."""
+    found: dict[str, Value] = {}
     for row in db.execute(NOTE_SELECT):
         with suppress(JournalCorrupt):  # told as a flaw
-            name, why = note_of(shard, row)
-            if name.startswith((STALLED, STUCK)):
-                found[name.partition(":")[2]] = str(why)
+            name, value = note_of(shard, row)
+            found[name] = value
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
+from ...supervisors.blocked import blocked_protocols
 from ...supervisors.faults import shielded
 from ...supervisors.ports import (
     DISMISSED,
@@ -113,6 +114,10 @@ class DiskReader:
 
     def open_count(self, shard: str) -> int:
         return self._disk.open_count(shard)
+
+    def blocked(self, workflow: str) -> dict[str, dict[str, str]]:
+        shards = [shard for name, shard in self._disk.shards.items() if workflow_of(name) == workflow]
+        return blocked_protocols({name: _note(shard, name) for shard in shards for name in shard.notes})
 
     def subtasks(self, task_id: str) -> list[StoredTask]:
         return [

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
 from ...protocols.workflow import RESERVED
-from ...supervisors.ports import DISMISSED, STALLED, WITHDRAWN
+from ...supervisors.blocked import blocked_protocols
+from ...supervisors.ports import BLOCKED, DISMISSED, STALLED, WITHDRAWN
 from ...supervisors.shards import is_tier, workflow_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
@@ -63,6 +64,8 @@ class Reader(Protocol):
     def definitions(self) -> list[dict[str, Any]]: ...
 
     def open_count(self, shard: str) -> int: ...
+
+    def blocked(self, workflow: str) -> dict[str, dict[str, str]]: ...
 
 
 def shards(data: Path) -> list[str]:
@@ -146,6 +149,16 @@ class FileReader:
         with _open(self._data, COORDINATOR) as db:
             rows = db.execute(f"{NOTE_SELECT} WHERE name LIKE '{WITHDRAWN}%'")
             return {note_of(COORDINATOR, row)[0].removeprefix(WITHDRAWN) for row in rows}
+
+    def blocked(self, workflow: str) -> dict[str, dict[str, str]]:
+        """Of which protocols of a workflow no host can start, as `supervisors.blocked` has it."""
+        notes: dict[str, Value] = {}
+        for shard in shards(self._data):
+            if workflow_of(shard) == workflow:
+                with _open(self._data, shard) as db:
+                    rows = db.execute(f"{NOTE_SELECT} WHERE name >= ? AND name < ?", (BLOCKED, BLOCKED[:-1] + ";"))
+                    notes |= dict(note_of(shard, row) for row in rows.fetchall())
+        return blocked_protocols(notes)
 
     def open_count(self, shard: str) -> int:
         """Tasks of a shard that have not ended; 0 if there is no such shard."""

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..binding import place
 from ..context import Context
 from ..errors import InvalidInput
 from ..json_forms import from_json, to_json
 from ..protocol import protocol
 from ..schemas import misfit
+from ..wording import place
 from .context import Assembled, assembled
 from .front import Planned
 from .quoting import quotation, why_no_model

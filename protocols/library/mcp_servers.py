@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import InvalidInput
 from ..values import MAX_VALUE_BYTES
+from ..wording import first_problem
 
 
 class McpServer(BaseModel):
@@ -41,6 +42,5 @@ def server_of(config: Mapping[str, Any], name: str) -> McpServer:
     try:
         return McpServer.model_validate(known[name])
     except ValidationError as error:
-        row = error.errors(include_url=False)[0]
-        place = ".".join(["config.mcp", name, *map(str, row["loc"])])
-        raise InvalidInput(problem=str(row["msg"]), path=place) from error
+        loc, problem = first_problem(error, McpServer)
+        raise InvalidInput(problem=problem, path=".".join(["config.mcp", name, *map(str, loc)])) from error

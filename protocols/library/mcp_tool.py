@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..binding import place
 from ..context import Context
 from ..errors import InvalidInput
 from ..json_forms import json_form
@@ -34,6 +33,7 @@ from ..protocol import Protocol
 from ..quantities import Seconds
 from ..requests.grants import requests_config
 from ..schemas import misfit
+from ..wording import place
 from . import mcp_content as content
 from .mcp_servers import McpServer, server_of
 

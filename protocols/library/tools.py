@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
-from ..binding import place
 from ..context import Context
 from ..errors import FixTheCall, InvalidInput
 from ..json_forms import to_json
@@ -20,6 +19,7 @@ from ..protocol import Protocol
 from ..requests.grants import EVERYTHING, Grants, RequestsConfig, ToolSpec, requests_config
 from ..requests.planner import Call
 from ..schemas import misfit
+from ..wording import place
 from .builtin import SHIPPED_FROM, SHIPPED_TOOLS, is_shipped
 from .front import Planned
 from .sandbox import Box, run_boxed, run_function

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InvalidSetting
+from ..wording import first_problem
 
 OPERATION_S = 30.0
 """Longest time of one long operation of a request, by the first design document."""
@@ -183,6 +184,6 @@ def read_setting(kind: type[M], value: Any, name: str) -> M:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        row = error.errors(include_url=False)[0]
-        place = ".".join([name, *map(str, row["loc"])])
-        raise InvalidSetting(name=place, source="config", problem=str(row["msg"])) from error
+        loc, problem = first_problem(error, kind)
+        place = ".".join([name, *map(str, loc)])
+        raise InvalidSetting(name=place, source="config", problem=problem) from error

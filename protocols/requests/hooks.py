@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..errors import InvalidDefinition
 from ..tree import END, Adaptive, Node, Rule, Step
 from ..tree import Sequence as InOrder
+from ..wording import flaws_of
 from .machine import HOOK, STAGES, STATES, State, entered_from, stage_named
 
 ENDS = ("completed", "failed")
@@ -88,8 +89,8 @@ def _step(given: Any, state: str) -> Step:
     try:
         return _STEP.validate_python(given)
     except ValidationError as error:
-        row = error.errors(include_url=False)[0]
-        raise InvalidDefinition(problem=f"hook before '{state}': {row['msg']}", path="hooks") from error
+        (_, problem), *_ = flaws_of(error, Step)
+        raise InvalidDefinition(problem=f"hook before '{state}': {problem}", path="hooks") from error
 
 
 def _in_order(root: InOrder, hooks: Hooks) -> Node:

@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 
-from ....protocols.binding import place
 from ....protocols.check import walk
 from ....protocols.errors import InvalidInput
 from ....protocols.json_forms import json_form, not_finite_in, to_json
@@ -18,6 +17,7 @@ from ....protocols.requests.request import Request
 from ....protocols.schemas import misfit
 from ....protocols.tree import Step
 from ....protocols.values import Value
+from ....protocols.wording import place
 from ....protocols.workflow import Workflow
 from ....supervisors.history import step_rows
 from ...request_state import request_state

@@ -1,0 +1,96 @@
+"""What steps log, kept: `logs/<protocol>.log` in the data directory, readable by its owner alone, turned over by size.
+
+Hosts of one protocol, in whatever process, write to the same file, whole lines each. Whoever finds it full turns it
+over under its lock; the others notice by its inode. Nothing here fails a step: what cannot be written is told once to
+the log of Podium.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from .log_lines import logged
+
+LOG = logging.getLogger("podium")
+
+
+class LogFile:
+    """The log of one protocol, for any thread. Opened with its first line."""
+
+    def __init__(self, folder: Path, protocol: str, most_bytes: int, kept: int) -> None:
+        """`most_bytes` is the size at which it is turned over, and `kept` how many of those before stay."""
+        self._path = folder / f"{quote(protocol, safe='')}.log"
+        self._most_bytes, self._kept = most_bytes, kept
+        self._file: int | None = None
+        self._lock = threading.Lock()
+        self._is_broken = False
+
+    def write(self, text: str) -> None:
+        """One record, which may have several lines; time comes before it."""
+        at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+        line = f"{at} {logged(text)}\n".encode(errors="backslashreplace")
+        try:
+            with self._lock:
+                os.write(self._opened(), line)
+        except OSError as error:
+            if not self._is_broken:
+                LOG.warning("the log %s cannot be written: %s", self._path, error.strerror)
+            self._is_broken = True
+        else:
+            self._is_broken = False
+
+    def close(self) -> None:
+        with self._lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _opened(self) -> int:
+        """The file that is the log now, with room for a line."""
+        while True:
+            if self._file is None:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._file = os.open(self._path, flags, 0o600)
+            facts = os.fstat(self._file)
+            if not self._is_current(facts):
+                self._let_go()
+            elif facts.st_size < self._most_bytes:
+                return self._file
+            else:
+                self._turn_over(self._file)
+
+    def _is_current(self, facts: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(facts, self._path.lstat())
+        except FileNotFoundError:
+            return False
+
+    def _turn_over(self, file: int) -> None:
+        """Make it the first of those before, unless another process has done so meanwhile."""
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if self._is_current(os.fstat(file)):
+                for number in range(self._kept, 1, -1):
+                    newer = self._before(number - 1)
+                    if newer.exists():
+                        newer.replace(self._before(number))
+                if self._kept:
+                    self._path.replace(self._before(1))
+                else:
+                    self._path.unlink()
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+    def _before(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
