@@ -52,6 +52,10 @@ class Dispatcher:
         self._errands: dict[tuple[str, str], Tier] = {}
         self._waits: dict[Place, Timer] = {}
         self._code: dict[str, bytes] = {}
+        self._leaving: set[str] = set()
+        """Labels of pools whose hosts are being ended."""
+        self.children_changed: Callable[[], None] = lambda: None
+        """Told of each pool that is made beside `prepare`."""
 
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
         """Make pools and tiers for a plan; their actors start with the first work, or with `start`."""
@@ -72,7 +76,8 @@ class Dispatcher:
     def _new_pool(self, plan: Plan, ref: str) -> Pool:
         """Its hosts have addresses of their own, even beside another protocol of that name, or other code of this."""
         build, declared = plan.build(ref), plan.declarations[ref]
-        labels = {pool.label for pool in self._pools.values()} | set(self._tiers) | {tier.name for tier in plan.tiers}
+        labels = {pool.label for pool in self._pools.values()} | self._leaving
+        labels |= set(self._tiers) | {tier.name for tier in plan.tiers}
         names = (f"{declared.name}~{n}" if n > 1 else declared.name for n in itertools.count(1))
         label = next(name for name in names if name not in labels)
         pool = self._pools[build] = Pool(self._means, declared, self._listener(), label, build.code)
@@ -82,14 +87,24 @@ class Dispatcher:
         """The code that hosts of a build are given; where it is lost, that of the newest."""
         return self._code.get(build.carried) or self._code.get(newest.carried)
 
-    def retire(self, plans: Iterable[Plan]) -> list[Child]:
-        """Forget the pools that none of these plans needs and that have nothing to do; returns their hosts."""
+    def _pool(self, plan: Plan, ref: str) -> Pool:
+        """The pool of a protocol in this version; a new one, if that was retired and the version gets a task again."""
+        build = plan.build(ref)
+        if build not in self._pools:
+            pool = self._new_pool(plan, ref)
+            pool.use_code(self._carried(build, build), list(plan.definition.get("search_path") or []))
+            self._family.adopt(pool.hosts)
+            self.children_changed()
+        return self._pools[build]
+
+    async def retire(self, plans: Iterable[Plan], why: PodiumError) -> None:
+        """End the pools that none of these plans needs and that have nothing to do."""
         needed = {plan.build(ref) for plan in plans for ref in plan.refs}
         gone = [build for build, pool in self._pools.items() if build not in needed and pool.is_idle]
-        return [host for build in gone for host in self._pools.pop(build).hosts]
-
-    async def end(self, children: list[Child], why: PodiumError) -> None:
-        await self._family.retire(children, why)
+        pools = [self._pools.pop(build) for build in gone]
+        self._leaving = {pool.label for pool in pools}
+        await self._family.retire([host for pool in pools for host in pool.hosts], why)
+        self._leaving = set()
 
     def _listener(self) -> Listener:
         return Listener(
@@ -165,7 +180,7 @@ class Dispatcher:
         except ExpressionFailed as error:
             self._report(task, place, ["fail", Failure("invalid_input", f"limit_key: {error}").to_wire()])
             return
-        pool = self._pools[plan.build(settings.ref)]
+        pool = self._pool(plan, settings.ref)
         job = self._jobs[place] = Job(task, place, settings, key, place.losses, pool=pool)
         pool.submit(job)
 

@@ -136,6 +136,7 @@ class Supervisor:
         )
         self._quarantine = Quarantine(world, journal, notes, self._watchers.ended)
         self._versions.dispatcher = self._dispatcher
+        self._dispatcher.children_changed = self._versions.note_children
         tiers_of = self._dispatcher.tiers_of
         engine = Engine(
             self._tasks,

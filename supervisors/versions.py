@@ -49,10 +49,14 @@ class Versions:
         self.dispatcher.prepare(plan, code)
         if in_force:
             self.current = plan.hash
-        children = Note(CHILDREN, self.dispatcher.child_addresses)
         current = [Note(_CURRENT, plan.hash)] if in_force else []
-        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), *current, children])
+        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), *current])
+        self.note_children()
         return plan
+
+    def note_children(self) -> None:
+        """Whoever takes the shard over has to end them first."""
+        self._journal.write([Note(CHILDREN, self.dispatcher.child_addresses)])
 
     def _planned(self, definition: Mapping[str, Any]) -> Plan:
         tree = str(definition.get("tree") or definition["hash"])
@@ -68,9 +72,7 @@ class Versions:
     async def retire(self, in_use: set[str]) -> None:
         """End the hosts that only versions need which are not in force, and of which no task (by hash) is open."""
         needed = [plan for hash, plan in self.plans.items() if hash in in_use or hash == self.current]
-        gone = self.dispatcher.retire(needed)
-        if gone:
-            await self.dispatcher.end(gone, EngineClosed(reason="a newer version took its place"))
+        await self.dispatcher.retire(needed, EngineClosed(reason="a newer version took its place"))
 
     def tier_setup(self, shard: str, resources: list[Any], settings: Governance, tier: TierPlan) -> dict[str, Any]:
         """What the supervisor of a nested Hierarchy is started with: all versions of it that are known by then."""
