@@ -160,7 +160,6 @@ class Supervisor:
         )
         self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
-        self._letters = Letters(world, journal, engine, notes, self._quarantine, self._takeover.redrive)
         self._stalls = Stalls(world, journal, self._tasks, self._dispatcher.has, self._fault)
         self._stalls.forget(notes)
         self._gate = Gate(settings)
