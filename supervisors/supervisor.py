@@ -148,6 +148,7 @@ class Supervisor:
             tiers_of,
             self._report_faults,
             self._versions.newest,
+            clock.check,
         )
         watchers, emitted = self._watchers, self._record_emitted
         self._desk = Desk(world, journal, engine, self._dispatcher, watchers, emitted, self._quarantine)
@@ -263,6 +264,7 @@ class Supervisor:
 
     def _take(self, task: TaskState, event: Event) -> None:
         """Event in: fold it, make it durable, then carry out what follows. Nothing happens to a task that has ended."""
+        self._clock.check()
         if task.outcome is None:
             self._record(task, [*self._emissions.taken(task), event])
 
@@ -374,6 +376,7 @@ class Supervisor:
 
     def _step_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
         """A host or a tier answered."""
+        self._clock.check()
         if task.running.get(place.path) is not place:
             return
         try:
