@@ -69,6 +69,8 @@ class Takeover:
                 task.told += count_told(event)
         if task.faults and task.outcome is not None:
             raise task.faults[-1]
+        if task.hash not in self._engine.plans:
+            raise LookupError(f"task {record.task_id} went on with a version that is not there")
         task.faults.clear()
         return task
 
