@@ -8,7 +8,7 @@ there. Whoever mended the cause redrives it; it can be dropped or cancelled, too
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..protocols.blame import fault_of
@@ -85,7 +85,8 @@ class Quarantine:
         """Let it be folded again."""
         del self._reasons[id]
         self._journal.write([Standing(id, "running"), Note(STALLED + id, None)])
-        return self.aside.pop(id).found
+        found = self.aside.pop(id).found
+        return replace(found, record=replace(found.record, status="running"))
 
     def drop(self, id: str, request: str) -> None:
         reason = self._reasons[id]

@@ -13,6 +13,7 @@ from ..protocols.outcomes import Failure
 from ..protocols.values import Value
 from .alarms import Alarms
 from .dispatch import Dispatcher
+from .entries import is_parked_or_was, standing
 from .events import Cancelled, Restarted, unpack_events
 from .fold import apply
 from .ports import Journal, OpenTask, World
@@ -102,4 +103,6 @@ class Takeover:
         task = self._folded_or_set_aside(self._quarantine.release(id))
         if task is None:
             raise FixTheCall(f"task {id} is still stalled: {self._quarantine.reason(id)}")
+        if is_parked_or_was(task):
+            self._journal.write([standing(task, task.status)])
         self._go_on(task)
