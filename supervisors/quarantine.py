@@ -61,10 +61,9 @@ class Quarantine:
         """Why the task is not to be touched, or None."""
         return self._reasons.get(id)
 
-    def check(self, id: str) -> None:
-        """Raises FixTheCall for a submission at which supervisors died."""
-        if id in self._reasons:
-            raise FixTheCall(f"task {id} is not accepted: {self._reasons[id]}")
+    def refusal(self, id: str) -> FixTheCall | None:
+        """Why a new submission is not accepted: supervisors died at it."""
+        return FixTheCall(f"task {id} is not accepted: {self._reasons[id]}") if id in self._reasons else None
 
     def keep(self, found: OpenTask) -> None:
         """A task that is set aside already, or was named by `reason`."""
@@ -114,7 +113,3 @@ class Quarantine:
     def to_wire(self) -> dict[str, Value]:
         """Reasons by task."""
         return {id: aside.reason for id, aside in self.aside.items()}
-
-
-def _reasons(notes: Mapping[str, Any]) -> dict[str, str]:
-    return {name.removeprefix(STALLED): str(why) for name, why in notes.items() if name.startswith(STALLED)}

@@ -254,7 +254,9 @@ class Supervisor:
             self._intake.take(plan, tasks, partial(self._desk.acknowledge, ask, ask.payload["follow"]))
         else:
             ((id, _, _, _, _, again, *_),) = tasks
-            self._intake.take(plan, tasks, lambda _acks, _ended: self._desk.attend(ask, id, since, not again))
+            self._intake.take(
+                plan, tasks, lambda acks, _ended: self._desk.attend(ask, id, since, not again, acks[0][1])
+            )
 
     def _check_not_down(self) -> None:
         if self._abandoned is not None:

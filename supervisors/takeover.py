@@ -77,6 +77,9 @@ class Takeover:
 
     def resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
         """Have the unfinished steps of tasks run. In a tier, those that are not in `keep` are cancelled."""
+        unwanted = [] if keep is None else [id for id in self._quarantine.aside if id not in keep]
+        for id in unwanted:
+            self._quarantine.cancel(id, lambda: None)
         for task in tasks:
             if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
                 undo = self._engine.plans[task.hash].undo_on_cancel
