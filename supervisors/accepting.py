@@ -24,6 +24,7 @@ class Accepting:
 
     def accept(self, plan: Plan, submissions: list[Submission]) -> list[Change]:
         """Open tasks in memory; returns what makes them durable. Their effects follow when that is done."""
+        self._engine.check_clock()
         changes: list[Change] = []
         for submission in submissions:
             self._journal.doing.begin(submission.record.task_id, 0)

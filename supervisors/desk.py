@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from ..protocols.errors import NotFound
-from ..protocols.outcomes import OPEN, TaskRecord
+from ..protocols.errors import NotFound, from_wire
+from ..protocols.outcomes import OPEN, Failure, TaskRecord
 from ..protocols.values import Value
 from .dispatch import Dispatcher
 from .events import Cancelled, readable_events
@@ -92,9 +93,19 @@ class Desk:
             self._dispatcher.watch(task, partial(self.relay, task))
         self._tell_from_the_past(Watch(ask, since), task_id)
 
-    def attend(self, ask: Ask, task_id: str, since: int, is_new: bool) -> None:
-        """Have the supervisor above told what it is to record of the task, from that offset on, and how it ended."""
-        if is_new and task_id in self._tasks:
+    def attend(self, ask: Ask, task_id: str, since: int, is_new: bool, error: Any) -> None:
+        """Have the supervisor above told what it is to record of the task, from that offset on, and how it ended; at
+        once, if it was not accepted for that `error`. One that is set aside has not ended."""
+        aside = self._quarantine.aside.get(task_id)
+        if error is not None:
+            failure = Failure("stalled", str(from_wire(error)))
+            ask.reply(["done", task_id, "failed", None, failure.to_wire(), self._world.now(), {}])
+        elif aside is not None:
+            watch = Attendance(ask, since)
+            self._watchers.add(watch, task_id)
+            past = past_events(aside.found.record, readable_events(aside.found.bodies))
+            self._watchers.caught_up(watch, past, len(aside.found.bodies))
+        elif is_new and task_id in self._tasks:
             self._watchers.add(Attendance(ask, since, behind=None), task_id)
         else:
             self._tell_from_the_past(Attendance(ask, since), task_id)

@@ -47,13 +47,15 @@ class Dispatcher:
         self._world, self._settings, self._family = means.world, means.settings, means.family
         self._report, self._started, self._tell, self._tier_setup = report, started, tell, tier_setup
         self._pools: dict[Build, Pool] = {}
-        self._leaving: set[str] = set()
-        """Labels of pools that are being ended."""
         self._tiers: dict[str, Tier] = {}
         self._jobs: dict[Place, Job] = {}
         self._errands: dict[tuple[str, str], Tier] = {}
         self._waits: dict[Place, Timer] = {}
         self._code: dict[str, bytes] = {}
+        self._leaving: set[str] = set()
+        """Labels of pools whose hosts are being ended."""
+        self.children_changed: Callable[[], None] = lambda: None
+        """Told of each pool that is made beside `prepare`."""
 
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
         """Make pools and tiers for a plan; their actors start with the first work, or with `start`."""
@@ -100,12 +102,14 @@ class Dispatcher:
         self._leaving -= labels
 
     def _pool(self, plan: Plan, ref: str) -> Pool:
-        """That of a version; made anew if it was retired."""
-        pool = self._pools.get(plan.build(ref))
-        if pool is None:
-            self.prepare(plan, {})
-            pool = self._pools[plan.build(ref)]
-        return pool
+        """The pool of a protocol in this version; a new one, if that was retired and the version gets a task again."""
+        build = plan.build(ref)
+        if build not in self._pools:
+            pool = self._new_pool(plan, ref)
+            pool.use_code(self._carried(build, build), list(plan.definition.get("search_path") or []))
+            self._family.adopt(pool.hosts)
+            self.children_changed()
+        return self._pools[build]
 
     def _listener(self) -> Listener:
         return Listener(

@@ -94,7 +94,6 @@ class Intake:
             raise InvalidInput(problem="id, user and key are texts", path="tasks")
         if source is not None and not user:
             raise InvalidInput(problem="an empty text is nobody", path="user")
-        self._quarantine.check(id)
         check_priority(priority)
         if timeout_s is not None:
             check_seconds(timeout_s, "timeout_s")
@@ -143,11 +142,18 @@ class Intake:
 
     def _admit(self, plan: Plan, submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
         new = [s for s in submissions if not s.error and not s.known and s.record.task_id not in self._tasks]
-        new = self._let_in(plan, new)
+        new = self._let_in(plan, [s for s in new if not self._is_deadly(s)])
         for start in range(0, len(new), SLICE):
             together = new[start : start + SLICE]
             self._journal.write(self._accept(plan, together), partial(self._durable, together))
         self._journal.write([], partial(_acknowledge, submissions, then))
+
+    def _is_deadly(self, submission: Submission) -> bool:
+        """Whether supervisors died at it before it was accepted; then it is refused."""
+        submission.error = self._quarantine.refusal(submission.record.task_id)
+        if submission.error is not None:
+            self._keys.pop((submission.record.user, submission.record.key or ""), None)
+        return submission.error is not None
 
     def _let_in(self, plan: Plan, new: list[Submission]) -> list[Submission]:
         """All of those that come from outside, or none. They were sent together, so they are of one kind."""

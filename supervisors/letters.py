@@ -100,6 +100,7 @@ class Letters:
         return [*without_the_failure(failed, root, prefix, kept), Redriven(failed.task_id, id, now)]
 
     def _continue(self, failed: TaskRecord, id: str, again: list[Event]) -> None:
+        self._engine.check_clock()
         now, plan = self._world.now(), self._engine.newest(self._engine.plans[failed.hash])
         begins = {"task_id": id, "key": None, "status": "running", "accepted_at": now, "hash": plan.hash}
         record = replace(failed, finished_at=None, result=None, failure=None, **begins)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ there. Whoever mended the cause redrives it; it can be dropped or cancelled, too
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..protocols.blame import fault_of
@@ -61,10 +61,9 @@ class Quarantine:
         """Why the task is not to be touched, or None."""
         return self._reasons.get(id)
 
-    def check(self, id: str) -> None:
-        """Raises FixTheCall for a submission at which supervisors died."""
-        if id in self._reasons:
-            raise FixTheCall(f"task {id} is not accepted: {self._reasons[id]}")
+    def refusal(self, id: str) -> FixTheCall | None:
+        """Why a new submission is not accepted: supervisors died at it."""
+        return FixTheCall(f"task {id} is not accepted: {self._reasons[id]}") if id in self._reasons else None
 
     def keep(self, found: OpenTask) -> None:
         """A task that is set aside already, or was named by `reason`."""
@@ -85,7 +84,8 @@ class Quarantine:
         """Let it be folded again."""
         del self._reasons[id]
         self._journal.write([Standing(id, "running"), Note(STALLED + id, None)])
-        return self.aside.pop(id).found
+        found = self.aside.pop(id).found
+        return replace(found, record=replace(found.record, status="running"))
 
     def drop(self, id: str, request: str) -> None:
         reason = self._reasons[id]
@@ -113,7 +113,3 @@ class Quarantine:
     def to_wire(self) -> dict[str, Value]:
         """Reasons by task."""
         return {id: aside.reason for id, aside in self.aside.items()}
-
-
-def _reasons(notes: Mapping[str, Any]) -> dict[str, str]:
-    return {name.removeprefix(STALLED): str(why) for name, why in notes.items() if name.startswith(STALLED)}

@@ -30,3 +30,5 @@ class Engine:
     """Say what went wrong in the fold of a task for a fault of ours."""
     newest: Callable[[Plan], Plan]
     """The version with the same tree that is in force, or the same."""
+    check_clock: Callable[[], None]
+    """Before anything is given a time: times that are there move if the clock was set, and new ones do not."""

@@ -142,7 +142,7 @@ class Supervisor:
         self._admission = Admission(self._permits, self._plans, self._tasks, self._dispatcher, later)
         self._quarantine = Quarantine(world, journal, notes, self._watchers.ended)
         self._versions.dispatcher = self._dispatcher
-        tiers_of = self._dispatcher.tiers_of
+        self._dispatcher.children_changed = self._versions.note_children
         engine = Engine(
             self._tasks,
             self._plans,
@@ -150,9 +150,10 @@ class Supervisor:
             self._keep,
             self._entry,
             self._carry_out,
-            tiers_of,
+            self._dispatcher.tiers_of,
             self._faults.of,
             self._versions.newest,
+            clock.check,
         )
         watchers, emitted = self._watchers, self._record_emitted
         self._desk = Desk(world, journal, engine, self._dispatcher, watchers, emitted, self._quarantine)
@@ -213,8 +214,6 @@ class Supervisor:
             case _:
                 raise NotFound(what="message kind", name=ask.kind)
 
-    # definitions
-
     async def _deploy(self, ask: Ask) -> None:
         """deploy (see `Versions.define`): take a version in, durably, and start its actors; answered when they run."""
         plan = self._versions.define(**ask.payload)
@@ -264,7 +263,9 @@ class Supervisor:
             self._intake.take(plan, tasks, partial(self._desk.acknowledge, ask, ask.payload["follow"]))
         else:
             ((id, _, _, _, _, again, *_),) = tasks
-            self._intake.take(plan, tasks, lambda _acks, _ended: self._desk.attend(ask, id, since, not again))
+            self._intake.take(
+                plan, tasks, lambda acks, _ended: self._desk.attend(ask, id, since, not again, acks[0][1])
+            )
             self._admission.proceed(id, self._tasks.get(id))
 
     def _check_not_down(self) -> None:
@@ -275,6 +276,7 @@ class Supervisor:
 
     def _take(self, task: TaskState, event: Event) -> None:
         """Event in: fold it, make it durable, then carry out what follows. Nothing happens to a task that has ended."""
+        self._clock.check()
         if task.outcome is None:
             self._record(task, [*self._emissions.taken(task), event])
 
@@ -378,6 +380,7 @@ class Supervisor:
 
     def _step_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
         """A host or a tier answered."""
+        self._clock.check()
         if task.running.get(place.path) is not place:
             return
         try:

@@ -13,6 +13,7 @@ from ..protocols.outcomes import Failure
 from ..protocols.values import Value
 from .admission import Admission
 from .alarms import Alarms
+from .entries import is_parked_or_was, standing
 from .events import Cancelled, Restarted, unpack_events
 from .fold import apply
 from .ports import Journal, OpenTask, World
@@ -69,11 +70,16 @@ class Takeover:
                 task.told += count_told(event)
         if task.faults and task.outcome is not None:
             raise task.faults[-1]
+        if task.hash not in self._engine.plans:
+            raise LookupError(f"task {record.task_id} went on with a version that is not there")
         task.faults.clear()
         return task
 
     def resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
         """Have the unfinished steps of tasks run. In a tier, those that are not in `keep` are cancelled."""
+        unwanted = [] if keep is None else [id for id in self._quarantine.aside if id not in keep]
+        for id in unwanted:
+            self._quarantine.cancel(id, lambda: None)
         for task in tasks:
             if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
                 undo = self._engine.plans[task.hash].undo_on_cancel
@@ -99,4 +105,6 @@ class Takeover:
         task = self._folded_or_set_aside(self._quarantine.release(id))
         if task is None:
             raise FixTheCall(f"task {id} is still stalled: {self._quarantine.reason(id)}")
+        if is_parked_or_was(task):
+            self._journal.write([standing(task, task.status)])
         self._go_on(task)

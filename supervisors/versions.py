@@ -49,10 +49,14 @@ class Versions:
         self.dispatcher.prepare(plan, code)
         if in_force:
             self.current = plan.hash
-        children = Note(CHILDREN, self.dispatcher.child_addresses)
         current = [Note(_CURRENT, plan.hash)] if in_force else []
-        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), *current, children])
+        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), *current])
+        self.note_children()
         return plan
+
+    def note_children(self) -> None:
+        """Whoever takes the shard over has to end them first."""
+        self._journal.write([Note(CHILDREN, self.dispatcher.child_addresses)])
 
     def _planned(self, definition: Mapping[str, Any]) -> Plan:
         tree = str(definition.get("tree") or definition["hash"])

@@ -666,3 +666,16 @@ def test_task_is_what_was_submitted_in_rules_and_each_too():
         return await task.result()
 
     assert Simulation().run(work) == [1, 2]
+
+
+def test_notes_of_dropped_letters_go_with_their_tasks():
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(fails)), 1)
+        with pytest.raises(TaskFailed):
+            await task.result()
+        await engine.drop([task.id])
+        await asyncio.sleep(300)
+        return [note for note in simulation.disk.shards["w"].notes if task.id in note]
+
+    simulation = Simulation(keep_finished_s=60)
+    assert simulation.run(work) == []
