@@ -24,14 +24,17 @@ class Threads:
         self._name, self._most = name, most
         self._works: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._count = self._idle = 0
-        self._closed = False
+        self._count = 0
+        """Threads that run."""
+        self._open = 0
+        """Works that are not done."""
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
         with self._lock:
             self._works.put((future, work))
-            needed = self._idle < self._works.qsize() and self._count < self._most
+            self._open += 1
+            needed = self._open > self._count and self._count < self._most
             self._count += needed
         if needed:
             threading.Thread(target=self._work_off, name=self._name, daemon=True).start()
@@ -40,7 +43,6 @@ class Threads:
     def close(self) -> None:
         """What runs is left alone; what waits is not begun."""
         with self._lock:
-            self._closed = True
             count = self._count
         with suppress(Empty):
             while True:
@@ -53,23 +55,21 @@ class Threads:
             future, work = item
             if future.set_running_or_notify_cancel():
                 _settle(future, work)
+            with self._lock:
+                self._open -= 1
             del future, work, item
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
         """Further work; None if the thread is to end, which is then counted."""
-        with self._lock:
-            self._idle += 1
         while True:
             with suppress(Empty):
                 item = self._works.get(timeout=IDLE_S)
                 break
             with self._lock:
                 if self._works.empty():  # nobody counts on this thread: work is put under the same lock
-                    self._idle -= 1
                     self._count -= 1
                     return None
         with self._lock:
-            self._idle -= 1
             self._count -= item is None
         return item
 

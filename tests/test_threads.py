@@ -67,3 +67,31 @@ NEVER = textwrap.dedent(
 def test_a_plain_step_that_never_returns_keeps_no_program(tmp_path):
     done = subprocess.run([sys.executable, "-c", NEVER, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.returncode) == ("timeout\n", 0), done.stderr
+
+
+class Slow:
+    """A lock at which threads of the pool wait, so that one has taken work and has not said so yet."""
+
+    def __init__(self, lock):
+        self.lock, self.main, self.may_go = lock, threading.current_thread(), threading.Event()
+
+    def __enter__(self):
+        if threading.current_thread() is not self.main:
+            self.may_go.wait(10)
+        self.lock.acquire()
+
+    def __exit__(self, *_):
+        self.lock.release()
+
+
+def test_work_never_waits_behind_a_thread_that_has_just_taken_other_work():
+    pool, over = Threads("t"), threading.Event()
+    pool.submit(lambda: None).result(10)
+    time.sleep(0.1)  # its thread waits for more
+    lock = pool._lock = Slow(pool._lock)
+    first = pool.submit(lambda: over.wait(10))
+    time.sleep(0.1)  # it has taken this
+    pool.submit(over.set)
+    lock.may_go.set()
+    assert first.result(20), "the second ran beside the first"
+    pool.close()
