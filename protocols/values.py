@@ -82,7 +82,8 @@ def unpack(packed: bytes, max_bytes: int = MAX_VALUE_BYTES, pairs_hook: Any = No
             ext_hook=_refuse_extension,
             object_pairs_hook=pairs_hook,
         )
-    except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a list as a key
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        # TypeError: a list as a key; OverflowError: a moment of the year 1 or 9999 that is in none in UTC
         raise InvalidInput(problem=f"not a packed value: {error}") from error
 
 

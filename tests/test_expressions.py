@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import podium
 from podium import Parallel, Rule, Sequence, Step, Workflow
-from podium.errors import InvalidDefinition, TaskFailed
+from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
 from podium.protocols import cel_values, conditions
 from podium.protocols.cel_values import given as given_as_data
 from podium.protocols.conditions import ExpressionFailed, check_expression, evaluate, key_of
@@ -251,3 +251,15 @@ def test_a_with_over_a_whole_task_costs_what_it_uses():
     for _ in range(200):
         assert evaluate("{'n': input, 'of': task.name}", "with", names) == {"n": 1, "of": "n"}
     assert time.perf_counter() - began < 2, "each copied 50,000 items"
+
+
+FARTHEST = [
+    dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=14))),
+    dt.datetime(9999, 12, 31, 23, tzinfo=dt.timezone(-dt.timedelta(hours=12))),
+]
+
+
+@pytest.mark.parametrize("moment", FARTHEST, ids=str)
+def test_a_moment_that_is_none_in_utc_is_no_value(moment):
+    with pytest.raises(InvalidInput, match="not a packed value: date value out of range"):
+        check_value({"at": [moment]}, "input")
