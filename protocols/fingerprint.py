@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import pickle
 from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -21,20 +22,24 @@ _HIDDEN = frozenset(
     {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__", "_exact", "_mark"}
 )
 
+_WRAPPED = ("fget", "fset", "fdel", "__func__", "func", "args", "keywords")
+"""What properties, class methods, static methods and partials are made of."""
+
 
 def code_fingerprint(target: object, exactly: bool = False) -> str:
     """SHA-256, hexadecimal, of a function or class: bytecode, constants, what is bound in, and what it refers to in its
     own module. With `exactly`, what cannot be compared by content counts by its identity in this process."""
     digest = hashlib.sha256()
-    for part in _Parts(exactly).of(target, 0):
+    for part in _Parts(exactly, str(getattr(target, "__module__", ""))).of(target, 0):
         digest.update(part.encode("utf-8", "backslashreplace"))
         digest.update(b"\0")
     return digest.hexdigest()
 
 
 class _Parts:
-    def __init__(self, exactly: bool) -> None:
-        self._exactly = exactly
+    def __init__(self, exactly: bool, module: str) -> None:
+        """`module` is the target's own: objects of classes of it count with the code of these."""
+        self._exactly, self._module = exactly, module
         self._seen: set[int] = set()
 
     def of(self, value: Any, depth: int) -> Iterator[str]:
@@ -62,6 +67,9 @@ class _Parts:
             yield value.__name__
         elif isinstance(value, type):
             yield from self._of_class(value, depth)
+        elif isinstance(value, property | classmethod | staticmethod | cached_property | partial):
+            for name in _WRAPPED:
+                yield from self.of(getattr(value, name, None), depth)
         elif isinstance(value, Mapping | list | tuple) and len(value) > _MOST_ITEMS:
             yield self._of_object(value)
         elif isinstance(value, Mapping):
@@ -71,8 +79,12 @@ class _Parts:
         elif isinstance(value, list | tuple):
             for item in value:
                 yield from self.of(item, depth)
+        elif isinstance(value, set | frozenset):
+            yield from sorted(" ".join(self.of(item, depth)) for item in value)
         else:
             yield self._of_object(value)
+            if type(value).__module__ == self._module:
+                yield from self.of(type(value), depth)
 
     def _of_code(self, code: CodeType, depth: int) -> Iterator[str]:
         yield code.co_code.hex()
