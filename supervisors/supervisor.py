@@ -109,6 +109,7 @@ class Supervisor:
         self._open_doors(setup["shard"], setup["resources"], notes, setup.get("later") or [])
         self._versions.recall(notes, setup["definitions"], setup.get("code") or {})
         self._abandoned = setup.get("abandon")
+        await durable(self._journal)  # whom the predecessor died at is noted before any task is folded
         tasks = await self._journal.open_tasks()
         if self._abandoned is None:
             if setup.get("permits") or any(plan.uses_quotas for plan in self._plans.values()):

@@ -97,7 +97,9 @@ class Takeover:
             else:
                 if place.emitted:
                     self._engine.take(task, Restarted(place.path, self._world.now()))
+                self._journal.doing.begin(task.record.task_id, task.entries)
                 self._admission.run(task, place, recovered=True)
+        self._journal.doing.end()
         self._alarms.resume(task)
 
     def redrive(self, id: str) -> None:

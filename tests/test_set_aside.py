@@ -11,7 +11,8 @@ from podium import Hierarchy, Sequence, Step, Workflow
 from podium.cluster.definition import definition_of
 from podium.errors import FixTheCall, TaskFailed
 from podium.supervisors import accepting, takeover, versions
-from tests.test_boundaries import Died, Planted, run
+from podium.supervisors.dispatch import Dispatcher
+from tests.test_boundaries import FLOW, Died, Planted, is_bad, run
 from tests.test_versions import cell_flow, last, lead
 
 
@@ -185,3 +186,23 @@ def test_a_stalled_task_that_is_submitted_again_is_known(monkeypatch):
         assert await task.cancel() == "cancelled"
 
     run(work, "cannot be read")
+
+
+def test_a_task_at_whose_step_two_supervisors_died_when_it_was_to_run_is_set_aside(monkeypatch):
+    asis = Dispatcher._run_now
+
+    async def work(engine, simulation):
+        def planted(self, plan, task, place, recovered):
+            if is_bad(task):
+                simulation.kill("supervisor/w")
+                raise Died
+            asis(self, plan, task, place, recovered)
+
+        monkeypatch.setattr(Dispatcher, "_run_now", planted)
+        bad = await engine.submit(FLOW, {"bad": 1})
+        good = await engine.submit(FLOW, 1)
+        assert await good.result(timeout_s=100) == 1
+        assert bad.status == "stalled"
+        assert simulation.killed == ["supervisor/w"] * 2
+
+    run(work, "")
