@@ -121,7 +121,7 @@ class Dispatcher:
             lost=lambda job: self._tell(job.task, job.place, _LOST),
         )
 
-    async def start(self, plan: Plan) -> None:
+    async def start(self, plan: Plan, in_force: bool) -> None:
         """Start every actor of the plan, in order; raises SpawnFailed for the first that does not start.
 
         Hosts that open tasks of other versions wait for are tried again, too: a name that was missing may be back.
@@ -131,7 +131,7 @@ class Dispatcher:
                 self._family.start_soon(pool.hosts)
         await self._family.start(self._children(plan))
         for tier in plan.tiers:
-            await self._tiers[tier.name].deploy(tier.definition, self._code)
+            await self._tiers[tier.name].deploy(tier.definition, self._code, in_force)
 
     async def start_in_turn(self, plan: Plan) -> None:
         """Start one actor after the other; those that something waits for have started by themselves. One that does not

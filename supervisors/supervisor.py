@@ -224,7 +224,7 @@ class Supervisor:
                 self._world.background(self._dispatcher.start_in_turn(plan), "start in turn")
             else:
                 with self._rest.busy():
-                    await self._dispatcher.start(plan)
+                    await self._dispatcher.start(plan, ask.payload.get("in_force", True))
         except PodiumError as error:
             ask.refuse(error)
         except Exception as error:

@@ -65,11 +65,11 @@ class Tier:
     def is_up(self) -> bool:
         return self._line is not None
 
-    async def deploy(self, definition: Mapping[str, Any], code: Mapping[str, bytes]) -> None:
+    async def deploy(self, definition: Mapping[str, Any], code: Mapping[str, bytes], in_force: bool) -> None:
         """Tell a tier that runs of a version that came after it started; one that starts again learns it then."""
         if self._line is not None:
             with suppress(Unknown):
-                await self._line.ask("deploy", {"definition": definition, "code": dict(code)})
+                await self._line.ask("deploy", {"definition": definition, "code": dict(code), "in_force": in_force})
 
     def expect(self, id: str) -> None:
         """The run, if the tier has it, is to wait until it is submitted again."""

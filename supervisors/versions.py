@@ -76,7 +76,8 @@ class Versions:
 
     def tier_setup(self, shard: str, resources: list[Any], settings: Governance, tier: TierPlan) -> dict[str, Any]:
         """What the supervisor of a nested Hierarchy is started with: all versions of it that are known by then."""
-        definitions = [t.definition for plan in self.plans.values() for t in plan.tiers if t.name == tier.name]
+        plans = sorted(self.plans.values(), key=lambda plan: plan.hash == self.current)  # the one in force is last
+        definitions = [t.definition for plan in plans for t in plan.tiers if t.name == tier.name]
         return {
             "shard": tier_shard(shard, tier.name),
             "settings": settings.to_wire(),

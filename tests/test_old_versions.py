@@ -8,6 +8,7 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
+from podium.cluster.definition import definition_of
 from podium.errors import TaskFailed
 from podium.testing import Simulation
 from tests.test_versions import last, lead
@@ -98,3 +99,31 @@ def test_an_open_task_comes_to_its_nested_hierarchy_long_after_another_version_t
 @podium.protocol(concurrency=10)
 async def asks_late(seconds):
     await asyncio.sleep(seconds)
+
+
+def test_a_nested_hierarchy_knows_which_version_is_in_force():
+    def flow(member):
+        return Workflow("w", Sequence(Step(last), Hierarchy(lead, team={"m": member}, name="h")))
+
+    def current():
+        return simulation.disk.shards["w.h"].notes["current"]
+
+    async def deploy(engine, workflow, **more):
+        message = {"definition": definition_of(workflow), "code": {}, **more}
+        await engine._core.ask_coordinator("deploy", message)
+        await asyncio.sleep(1)
+
+    async def work(engine):
+        first, second = flow(slow), flow(last)
+        for each in (first, second):
+            assert await (await engine.submit(each, 1)).result() == 1
+        await deploy(engine, first)
+        in_force = current()
+        simulation.kill("supervisor/w/h")
+        await asyncio.sleep(10)
+        assert current() == in_force, "the one that was deployed last, not the one that was new last"
+        await deploy(engine, second, again=True)
+        assert current() == in_force, "a client has only brought another again"
+
+    simulation = Simulation()
+    simulation.run(work)
