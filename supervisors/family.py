@@ -68,9 +68,10 @@ class Family:
         self._children += [child for child in children if child.address not in known]
 
     async def start(self, children: Iterable[Child]) -> None:
-        """Start those that do not run, in order. Raises SpawnFailed for the first that does not start."""
+        """Start those that do not run, in order, and are not retired meanwhile. Raises SpawnFailed for the first that
+        does not start."""
         for child in self._in_order(children):
-            if not child.is_wanted:
+            if not child.is_wanted and child in self._children:
                 child.is_wanted = True
                 try:
                     await self._confirm()
@@ -87,8 +88,8 @@ class Family:
                 self._world.background(self._start(child), f"start {child.address}")
 
     async def start_alone(self, child: Child) -> None:
-        """Start one that does not run, if it is not ended meanwhile; return when it does, or has failed."""
-        if not child.is_wanted and not self._ended:
+        """Start one that does not run, if it is not ended or retired meanwhile; return when it does, or has failed."""
+        if not child.is_wanted and child in self._children and not self._ended:
             child.is_wanted = True
             await self._start(child)
 

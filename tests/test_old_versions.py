@@ -127,3 +127,37 @@ def test_a_nested_hierarchy_knows_which_version_is_in_force():
 
     simulation = Simulation()
     simulation.run(work)
+
+
+class StartsSlowly(podium.Protocol):
+    async def start(self):
+        await asyncio.sleep(4)
+
+    async def run(self, ctx, x):
+        return x
+
+
+class StartsSlowlyToo(StartsSlowly):
+    pass
+
+
+class StartsSlowlyAsWell(StartsSlowly):
+    pass
+
+
+SLOW = [StartsSlowly, StartsSlowlyToo, StartsSlowlyAsWell]
+
+
+@pytest.mark.parametrize("starts", ["at_once", "as_needed"])
+def test_nothing_of_a_version_starts_after_it_was_retired(starts):
+    async def work(engine):
+        old = Workflow("w", Sequence(*[Step(each, name=f"s{n}") for n, each in enumerate(SLOW)]), starts=starts)
+        deploying = asyncio.get_running_loop().create_task(engine.deploy(old))
+        await asyncio.sleep(0.5)
+        await engine.deploy(Workflow("w", Sequence(last)))
+        await asyncio.sleep(60)
+        await deploying
+        return [address for address in simulation.cluster.addresses() if "Slowly" in address]
+
+    simulation = Simulation()
+    assert simulation.run(work) == []
