@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from .plan import Plan
 from .ports import Ask, World
 from .shards import tier_shard
-from .state import TaskState
 
 FIRST_S = 60.0
 """Idle time at which one may end that nothing was asked of since it started: somebody wanted it, or its old tasks were
@@ -17,10 +16,11 @@ to be forgotten."""
 
 class Rest:
     def __init__(
-        self, world: World, shard: str, tasks: Mapping[str, TaskState], plans: Mapping[str, Plan], after_s: float
+        self, world: World, shard: str, has_open: Callable[[], bool], plans: Mapping[str, Plan], after_s: float
     ) -> None:
-        """`after_s`: idle seconds; 0 for never. `tasks` are the open ones; `plans` name the nested Hierarchies."""
-        self._world, self._shard, self._tasks, self._plans, self._after_s = world, shard, tasks, plans, after_s
+        """`after_s`: idle seconds; 0 for never. `has_open`: whether a task is open, be it set aside; `plans` name the
+        nested Hierarchies."""
+        self._world, self._shard, self._has_open, self._plans, self._after_s = world, shard, has_open, plans, after_s
         self._busy = 0
         self._until = world.monotonic() + min(after_s, FIRST_S)
 
@@ -60,7 +60,7 @@ class Rest:
         return False
 
     def _left_s(self) -> float:
-        if self._tasks or self._busy:
+        if self._busy or self._has_open():
             self.disturb()
         return self._until - self._world.monotonic()
 

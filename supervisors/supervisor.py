@@ -171,10 +171,13 @@ class Supervisor:
         self._stalls.forget(notes)
         self._blocked = Blocked(journal, notes)
         self._gate = Gate(settings)
-        self._rest = Rest(world, shard, self._tasks, self._plans, settings.rest_after_s)
+        self._rest = Rest(world, shard, self._has_open, self._plans, settings.rest_after_s)
         accept = Accepting(journal, engine).accept
         slots = self._admission.slots if settings.max_slots is not None else lambda _plan, _record: []
         self._intake = Intake(world, self._gate, journal, self._tasks, accept, self._carry_out, self._quarantine, slots)
+
+    def _has_open(self) -> bool:
+        return bool(self._tasks or self._quarantine.aside)
 
     def _give_up(self, error: PodiumError) -> None:
         self._last_words.give_up(self._dispatcher.close, error)

@@ -206,3 +206,20 @@ def test_a_task_at_whose_step_two_supervisors_died_when_it_was_to_run_is_set_asi
         assert simulation.killed == ["supervisor/w"] * 2
 
     run(work, "")
+
+
+def test_a_supervisor_that_has_only_stalled_tasks_stays_and_says_so(monkeypatch):
+    async def work(engine, simulation):
+        task = await engine.submit(Workflow("w", Sequence(slow, slow)), 1)
+        await asyncio.sleep(1.5)
+        break_folding_of(monkeypatch, lambda found: True)
+        simulation.kill("supervisor/w")
+        await asyncio.sleep(10)
+        before = await engine.status()
+        await asyncio.sleep(2_000)
+        status = await engine.status()
+        assert status["workflows"]["w"]["epoch"] == before["workflows"]["w"]["epoch"]
+        assert list(status["workflows"]["w"]["stalled"]) == [task.id]
+        assert [alert["name"] for alert in status["alerts"]] == ["stalled"]
+
+    run(work, "cannot be read")
