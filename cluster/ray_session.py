@@ -99,7 +99,11 @@ class RaySession:
         await self._enter()
         _OPEN.append(self)
         if self._initialised_here or not self.joined:
-            self._guard = asyncio.get_running_loop().create_task(self._look_after())
+            self._begin_to_look()
+
+    def _begin_to_look(self) -> None:
+        if self._guard is None:
+            self._guard = self.world.loop.create_task(self._look_after())
 
     async def _enter(self) -> None:
         """Join the cluster of the data directory, or start it."""
@@ -260,6 +264,7 @@ class RaySession:
         other._pillars, other._below_pillars = self._pillars, self._below_pillars
         other._folder_of = self._folder_of
         self._pillars, self._below_pillars = [], []
+        other.world.loop.call_soon_threadsafe(other._begin_to_look)
 
     def _leave_ray(self) -> None:
         if self._initialised_here:

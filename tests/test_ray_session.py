@@ -275,6 +275,35 @@ TWO = textwrap.dedent(
     """
 )
 
+LEFT = textwrap.dedent(
+    """
+    import asyncio, podium, time
+    from podium import Sequence, Workflow
+
+    @podium.protocol
+    async def nap(s):
+        await asyncio.sleep(s)
+        return s
+
+    flow = Workflow("naps", Sequence(nap))
+    owner, other = podium.connect(data="d", num_cpus=1), podium.connect(data="d")
+    task = other.submit(flow, 50)
+    owner.close()
+    began = time.monotonic()
+    try:
+        task.result(timeout_s=100)
+    except podium.errors.EngineClosed as error:
+        print(error, time.monotonic() - began < 10)
+    other.close()
+    """
+)
+
+
+@pytest.mark.ray
+def test_an_engine_of_the_same_directory_is_told_that_the_one_that_owned_it_has_left(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LEFT], cwd=tmp_path, capture_output=True, text=True, timeout=150)
+    assert (done.stdout, done.returncode) == ("the cluster was shut down True\n", 0), done.stderr
+
 
 @pytest.mark.ray
 def test_the_engine_that_started_ray_leaves_and_the_other_of_the_process_goes_on(tmp_path):
