@@ -142,8 +142,7 @@ class Supervisor:
         )
         self._admission = Admission(self._permits, self._plans, self._tasks, self._dispatcher, later)
         self._quarantine = Quarantine(world, journal, notes, self._watchers.ended)
-        self._versions.dispatcher = self._dispatcher
-        self._dispatcher.children_changed = self._versions.note_children
+        self._versions.go_with(self._dispatcher)
         engine = Engine(
             self._tasks,
             self._plans,
@@ -171,13 +170,11 @@ class Supervisor:
         self._stalls.forget(notes)
         self._blocked = Blocked(journal, notes)
         self._gate = Gate(settings)
-        self._rest = Rest(world, shard, self._has_open, self._plans, settings.rest_after_s)
+        has_open = partial(any, (self._tasks, self._quarantine.aside))
+        self._rest = Rest(world, shard, has_open, self._plans, settings.rest_after_s)
         accept = Accepting(journal, engine).accept
         slots = self._admission.slots if settings.max_slots is not None else lambda _plan, _record: []
         self._intake = Intake(world, self._gate, journal, self._tasks, accept, self._carry_out, self._quarantine, slots)
-
-    def _has_open(self) -> bool:
-        return bool(self._tasks or self._quarantine.aside)
 
     def _give_up(self, error: PodiumError) -> None:
         self._last_words.give_up(self._dispatcher.close, error)

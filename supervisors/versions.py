@@ -30,6 +30,11 @@ class Versions:
         self._roots: dict[str, Node] = {}
         """By the hash of the tree."""
 
+    def go_with(self, dispatcher: Dispatcher) -> None:
+        """What runs these versions."""
+        self.dispatcher = dispatcher
+        dispatcher.children_changed = self.note_children
+
     def recall(self, notes: Mapping[str, Any], newer: list[Any], code: Mapping[str, bytes]) -> None:
         """Take in what the shard knows, the one in force last, and `newer` ones that it may have missed."""
         stored = [value for name, value in notes.items() if name.startswith(_DEFINITION)]
