@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..protocols.check import children, own_children, walk
 from ..protocols.outcomes import TaskRecord
@@ -43,8 +43,7 @@ def carried_key(ref: str, fingerprint: str) -> str:
     return f"{ref}@{fingerprint}"
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
+class Build(NamedTuple):
     """What hosts share: a protocol with what it declares and its code. Another of these is another pool."""
 
     ref: str
