@@ -72,7 +72,8 @@ class Outcome:
 
 
 Missing: TypeAlias = dict[str, dict[str, Value]]
-"""What a result lacks, and why: by what is missing, {"step": path, "error": what failed}."""
+"""What a result lacks, and why: by what is missing, {"step": path, "error": what failed}; of what is missing in several
+places the last, and "times"."""
 
 
 def error_for_rules(failure: Failure) -> dict[str, Value]:

@@ -32,7 +32,7 @@ from .events import (
     cost_of,
 )
 from .folding import UNDO, Folding
-from .state import Alarm, Effect, Halt, Place, Run, TaskState, Time
+from .state import Alarm, Effect, Halt, Place, Run, TaskState, Time, with_more
 
 
 def begin(
@@ -80,7 +80,7 @@ def _take_in(folding: Folding, event: Event) -> None:
             place = task.running.pop(event.path, None)
             if place is not None:
                 if event.degraded:
-                    place.degraded = place.degraded | event.degraded
+                    place.degraded = with_more(place.degraded, event.degraded)
                 folding.ended.append((place, _checked(place, event.output)))
         case StepFailed():
             _fail(folding, event)

@@ -12,7 +12,7 @@ from ..protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Step, time
 from ..protocols.values import Value
 from .events import TimedOut
 from .modes import adaptive, hierarchical, parallel, sequential
-from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time, missing
+from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time, missing, with_more
 
 _OPENING: dict[type, Callable[[Place], list[Move]]] = {
     Sequence: sequential.opening,
@@ -90,7 +90,7 @@ class Folding:
 
     def succeeded(self, place: Place) -> None:
         if place.parent is not None and (lacking := place.lacking()):
-            place.parent.degraded = place.parent.degraded | lacking
+            place.parent.degraded = with_more(place.parent.degraded, lacking)
         if place.node.undo is not None and not place.failed:
             if not place.is_leaf():
                 self.task.done = [other for other in self.task.done if not other.is_within(place)]

@@ -37,6 +37,15 @@ def missing(what: str, place: Place, why: Failure) -> Missing:
     return {what: {"step": place.path or place.name, "error": error_for_rules(why)}}
 
 
+def with_more(one: Missing, more: Missing) -> Missing:
+    """Both. Of what is missing in several places the last is told, with how many there are (`times`)."""
+    both = dict(one)
+    for what, why in more.items():
+        times = int(both.get(what, {}).get("times", what in both)) + int(why.get("times", 1))
+        both[what] = {**why, "times": times} if times > 1 else why
+    return both
+
+
 @dataclass(slots=True, eq=False)
 class Place:
     """One run of one node in one task. `path` is unique in the task, loops and rounds included."""
@@ -94,7 +103,7 @@ class Place:
         """What an output made with this one's lacks."""
         if self.stands_in_for is None or self.node.missing is None:
             return self.degraded
-        return self.degraded | missing(self.node.missing, self, self.stands_in_for)
+        return with_more(self.degraded, missing(self.node.missing, self, self.stands_in_for))
 
     def is_leaf(self) -> bool:
         """Whether something outside runs it: a protocol host, or the supervisor of a nested Hierarchy."""

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 import podium
+import podium.testing
+from podium.cluster.gateways.view import lack
 from podium.cluster.store.ids import whole_id
 from podium.errors import InvalidInput, NotFound
+from tests import sample
 
 ROOT = Path(__file__).parent.parent
 FLOW = """
@@ -149,6 +152,16 @@ def test_cancel_takes_many_ids_and_none_if_one_is_wrong(cli):
     assert err.count("has already ended: cancelled") == 2
 
 
+def test_cancel_takes_all_of_a_workflow_and_no_others(cli):
+    tasks = {cli("submit", "slow.yaml", "-i", "s=60")[1].strip() for _ in range(2)}
+    assert cli("cancel")[0] == 2
+    assert cli("cancel", *tasks, "--all")[0] == 2
+    assert cli("cancel", "--all", "--workflow", "shaky")[1].strip() == ""
+    assert cli("cancel", "--all", "--user", "nobody")[1].strip() == ""
+    out = cli("cancel", "--all", "--workflow", "slow", "-o", "json")[1]
+    assert {row["task_id"] for row in json.loads(out)} == tasks
+
+
 @pytest.mark.parametrize("columns", [20, 60, 80, 200])
 def test_ids_are_never_cut_in_a_table(cli, columns):
     task_id = newest(cli)
@@ -224,3 +237,35 @@ def test_show_tells_an_attempt_of_a_nested_hierarchy_once(cli):
     (attempt,) = json.loads(cli("show", task_id, "-o", "json")[1])["attempts"]
     assert attempt["step"].endswith("x") and attempt["error"]["kind"] == "ValueError"
     assert "no luck below" in cli("watch", task_id)[2]
+
+
+# what a stranger met on the second day
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_ps_cuts_no_time_and_no_id_however_narrow(tmp_path, columns):
+    flow = podium.Workflow("a_long_name_of_a_workflow", podium.Sequence(sample.add))
+    with podium.connect(data=tmp_path, cluster="inprocess") as engine:
+        ids = [engine.submit(flow, {"n": n}, user="somebody_with_a_name").result() and None for n in range(2)]
+    done = subprocess.run(
+        [sys.executable, "-m", "podium", "ps", "--data", str(tmp_path)],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": columns},
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1 + len(ids)
+    assert all(re.search(r"t-[a-z0-9]{26} .* \d+(\.\d)? (ms|s)$", line.rstrip()) for line in lines[1:]), done.stdout
+
+
+def test_what_many_branches_lack_is_counted():
+    instead = podium.Constant(value=0, missing="a number")
+    flow = podium.Workflow("w", podium.Parallel(each="input", do=podium.Step(sample.fail, otherwise=instead)))
+
+    async def work(engine):
+        task = await engine.submit(flow, list(range(7)))
+        return await task.result(), task.record.degraded
+
+    result, degraded = podium.testing.Simulation().run(work)
+    assert result == [0] * 7
+    ((_what, why),) = degraded.items()
+    assert why["times"] == 7
+    assert lack(why).endswith("(and 6 more)")

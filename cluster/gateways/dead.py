@@ -58,6 +58,7 @@ def redrive(
         tasks = engine.redrive(chosen)
         joined = engine.joined
     print(to_json([task.id for task in tasks]) if output == "json" else "\n".join(task.id for task in tasks))
+    _warn_of_old_trees(FileReader(load_settings(data=data, source="cli").data), [task.id for task in tasks])
     if tasks and not joined:
         error_console().print("Saved. No cluster is running: `podium up` starts one, and the tasks with it.")
 
@@ -72,6 +73,22 @@ def drop(
     with connect(data=data, source="cli") as engine:
         engine.drop(chosen)
     print(f"dropped {len(chosen)}")
+
+
+def _warn_of_old_trees(reader: FileReader, ids: list[str]) -> None:
+    """What is driven again keeps its tree, and of another tree its code: say so where the workflow has another now."""
+    newest = {each["name"]: each.get("tree") or each["hash"] for each in reader.definitions()}
+    old = []
+    for id in ids:
+        stored = reader.find_task(id)
+        if stored is not None and stored.definition:
+            tree = stored.definition.get("tree") or stored.definition.get("hash")
+            old += [id] if newest.get(stored.record.workflow, tree) != tree else []
+    if old:
+        error_console().print(
+            f"{len(old)} of them keep the tree that they were accepted with, and its code; the workflow has another by "
+            "now: submit anew what is to go by that"
+        )
 
 
 def _letters(

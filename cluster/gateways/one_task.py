@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -170,11 +171,26 @@ def _stored_result(record: TaskRecord) -> Any:
     return record.result
 
 
-def cancel(task_ids: TaskIds, data: Data = None, output: Output = "table") -> None:
+def cancel(
+    task_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...", help="Of tasks, or their beginnings.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All open ones, of that workflow and user if given.")] = False,
+    workflow: Annotated[str | None, typer.Option("--workflow", help="With --all: of this workflow.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="With --all: of this user.")] = None,
+    data: Data = None,
+    output: Output = "table",
+) -> None:
     """Cancel tasks. Those that have ended stay as they are; if one of the ids is wrong, none is cancelled."""
+    if bool(task_ids) == every:
+        raise typer.BadParameter("give either ids or --all", param_hint="ID...")
     settings = settings_of(data)
     reader = FileReader(settings.data)
-    records = list({found.record.task_id: found.record for found in _all_found(reader, settings, task_ids)}.values())
+    if every:
+        records = [each for status in OPEN for each in reader.list_tasks(status, workflow, user, sys.maxsize)]
+    else:
+        found = _all_found(reader, settings, task_ids or [])
+        records = list({each.record.task_id: each.record for each in found}.values())
     after: dict[str, str] = {record.task_id: record.status for record in records}
     open_ids = [record.task_id for record in records if record.status in OPEN]
     if open_ids:

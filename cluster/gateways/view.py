@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -29,8 +30,8 @@ _MARKS = {
     "pending": ("·", "dim"),
     "stalled": ("!", "red"),
 }
-WIDTHS = {"workflow": 8, "user": 8, "status": 11, "accepted": 8, "took": 6}
-"""Least widths of columns of `podium ps`; workflow and user are squeezed down to these."""
+SQUEEZED = {"workflow": 8, "user": 8}
+"""Least widths of the columns of `podium ps` that are squeezed down where a terminal is narrow."""
 MAX_SIBLINGS = 12
 """Runs of one node shown singly; more are counted."""
 
@@ -42,27 +43,36 @@ def print_tasks(records: list[TaskRecord], states: Mapping[str, str]) -> None:
     Args:
         states: of those that are requests, by task id.
     """
-    table = task_table(records, states)
+    console = Terminal()
+    table = task_table(records, states, console.width)
     least = sum((column.min_width or 0) + 2 for column in table.columns) - 2
-    Terminal(width=max(Terminal().width, least)).print(table)
+    Terminal(width=max(console.width, least)).print(table)
 
 
-def task_table(records: list[TaskRecord], states: Mapping[str, str]) -> Table:
-    """One line per task."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def task_table(records: list[TaskRecord], states: Mapping[str, str], width: int = 1_000) -> Table:
+    """One line per task. Where `width` is too little only names are cut."""
     prioritised = any(record.priority for record in records)
-    for title in ("task", "workflow", "status", "user", *(["prio"] if prioritised else []), "accepted", "took"):
-        whole = max(len(record.task_id) for record in records) if title == "task" and records else WIDTHS.get(title, 4)
-        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=whole)
-    for record in records:
-        state = states.get(record.task_id, record.status)
-        shown = state if record.status == "running" else record.status
-        mark = styled(_MARKS[record.status], f" {shown}")
-        took = seconds(record.finished_at - record.accepted_at) if record.finished_at else ""
-        priority = [str(record.priority)] if prioritised else []
-        who = (record.task_id, one_line(record.workflow), mark, one_line(record.user))
-        table.add_row(*who, *priority, local_time(record.accepted_at), took)
+    titles = ("task", "workflow", "status", "user", *(["prio"] if prioritised else []), "accepted", "took")
+    rows = [_cells(record, states.get(record.task_id, record.status), prioritised) for record in records]
+    widths = {title: max([len(title), *(len(row[at]) for row in rows)]) for at, title in enumerate(titles)}
+    over = sum(widths.values()) + 2 * (len(widths) - 1) - width
+    for title, least in SQUEEZED.items():
+        cut = max(0, min(over, widths[title] - least))
+        widths[title], over = widths[title] - cut, over - cut
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=widths[title], max_width=widths[title])
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _cells(record: TaskRecord, state: str, prioritised: bool) -> list[str | Text]:
+    mark = styled(_MARKS[record.status], f" {state if record.status == 'running' else record.status}")
+    took = seconds((record.finished_at or time.time()) - record.accepted_at) + ("" if record.finished_at else " so far")
+    priority: list[str | Text] = [str(record.priority)] if prioritised else []
+    who = [record.task_id, one_line(record.workflow), mark, one_line(record.user)]
+    return [*who, *priority, local_time(record.accepted_at), took]
 
 
 def local_time(at: float) -> str:
@@ -206,4 +216,5 @@ def why_wrong(event: TaskEvent) -> str:
 def lack(why: dict[str, Any]) -> str:
     """Why something is missing in a result."""
     error = why["error"]
-    return one_line(f"{why['step']}: {error['kind'] or error['code']}: {_short(error['message'])}")
+    others = f" (and {why['times'] - 1} more)" if why.get("times", 1) > 1 else ""
+    return one_line(f"{why['step']}: {error['kind'] or error['code']}: {_short(error['message'])}{others}")
