@@ -16,6 +16,7 @@ from podium import Request
 from podium.cluster.config import Settings, load_settings
 from podium.protocols.library.front import router_from
 from podium.protocols.library.mcp_tool import server_of
+from podium.protocols.protocol import Declaration
 from podium.protocols.requests.grants import requests_config
 from podium.testing import simulate
 
@@ -207,3 +208,10 @@ def test_a_tree_of_10_000_files_is_summarised_per_folder(tmp_path):
     assert "structure/by_folder" in steps
     assert "10,000 files" in report
     assert "`part000/`" in report
+
+
+def test_the_table_of_what_a_protocol_declares_is_complete():
+    page = (ROOT / "docs" / "workflows.md").read_text()
+    rows = page.partition("## Protocols")[2].partition("## Steps")[0].splitlines()
+    named = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in rows if row.startswith("| `"))))
+    assert named == set(Declaration.model_fields) - {"ref"}

@@ -187,7 +187,7 @@ def cancel(
     settings = settings_of(data)
     reader = FileReader(settings.data)
     if every:
-        records = [each for status in OPEN for each in reader.list_tasks(status, workflow, user, sys.maxsize)]
+        records = [each for status in OPEN for each in _listed(reader, status, workflow, user)]
     else:
         found = _all_found(reader, settings, task_ids or [])
         records = list({each.record.task_id: each.record for each in found}.values())
@@ -200,6 +200,10 @@ def cancel(
         if record.task_id not in open_ids:
             error_console().print(f"task {record.task_id} has already ended: {record.status}")
     _print_cancelled(after, output)
+
+
+def _listed(reader: FileReader, status: str, workflow: str | None, user: str | None) -> list[TaskRecord]:
+    return reader.list_tasks(status, workflow, user, sys.maxsize)  # type: ignore[arg-type]
 
 
 def _print_cancelled(after: dict[str, str], output: str) -> None:

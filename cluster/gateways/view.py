@@ -71,7 +71,7 @@ def _cells(record: TaskRecord, state: str, prioritised: bool) -> list[str | Text
     mark = styled(_MARKS[record.status], f" {state if record.status == 'running' else record.status}")
     took = seconds((record.finished_at or time.time()) - record.accepted_at) + ("" if record.finished_at else " so far")
     priority: list[str | Text] = [str(record.priority)] if prioritised else []
-    who = [record.task_id, one_line(record.workflow), mark, one_line(record.user)]
+    who: list[str | Text] = [record.task_id, one_line(record.workflow), mark, one_line(record.user)]
     return [*who, *priority, local_time(record.accepted_at), took]
 
 
