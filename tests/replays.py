@@ -1,5 +1,5 @@
-"""Replies as the servers that speak OpenAI's protocol send them, written down from their documentation, their sources
-and reports of bugs; each with what has to come out. `table()` is the table in docs/requests.md."""
+"""Replies as the servers that speak OpenAI's protocol send them, written down from what is known of them, not recorded;
+each with what has to come out. `table()` is the table in docs/requests.md."""
 
 from __future__ import annotations
 
