@@ -22,6 +22,9 @@ from .values import MAX_DEPTH, Value, check_value
 MAX_ITEMS = 1_000_000
 """Items of all lists and mappings that one expression may look at. A constant, not a setting: what an expression gave
 once it has to give again whenever the task is folded."""
+MAX_COPIED = 3_000
+"""Items of a list or mapping that an expression with `map` or `filter` may look at: for each item CEL copies what it
+has so far, so ten thousand take three seconds and more than a gigabyte."""
 MAX_LEVELS = 2 * MAX_DEPTH
 """Nesting of what it may look at: outputs of nested nodes are deeper than each of them may be."""
 
@@ -30,15 +33,19 @@ class ExpressionFailed(Exception):
     """The expression is sound, the data is not: a missing key, a number compared with a text."""
 
 
-def fed(names: Mapping[str, Value]) -> dict[str, Any]:
-    """What CEL is given for `names`. Raises ExpressionFailed for what is too deep, too large or unknown to CEL."""
-    feeding = _Feeding()
+def fed(names: Mapping[str, Value], copies: bool = False) -> dict[str, Any]:
+    """What CEL is given for `names`. Raises ExpressionFailed for what is too deep, too large or unknown to CEL.
+
+    Args:
+        copies: whether the expression has a `map` or `filter` in it.
+    """
+    feeding = _Feeding(MAX_COPIED if copies else MAX_ITEMS)
     return {name: feeding.fed(value, MAX_LEVELS) for name, value in names.items()}
 
 
 class _Feeding:
-    def __init__(self) -> None:
-        self._left = MAX_ITEMS
+    def __init__(self, most: int) -> None:
+        self._left, self._most = MAX_ITEMS, most
 
     def fed(self, value: Value, levels: int) -> Any:
         kind = type(value)
@@ -59,6 +66,11 @@ class _Feeding:
 
     def _take_in(self, count: int, levels: int) -> None:
         self._left -= count
+        if count > self._most:
+            raise ExpressionFailed(
+                f"{count:,} items in one place: an expression with map or filter looks at {self._most:,} at most; "
+                "a step, or a Parallel with `each`, takes more"
+            )
         if self._left < 0:
             raise ExpressionFailed(f"more than {MAX_ITEMS:,} items to look at")
         if levels == 0:

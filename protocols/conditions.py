@@ -97,7 +97,7 @@ def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
 
 def _evaluated(source: str, place: str, names: Mapping[str, Value]) -> Value:
     used = {name: _pruned(names[name], paths) for name, paths in _used(source).items() if name in names}
-    result = _compile(source, place).eval(data=fed(used))
+    result = _compile(source, place).eval(data=fed(used, copies=_COPIES.search(source) is not None))
     try:
         value = result.plain_value()
     except TypeError as error:  # of all that CEL can give, only this has no form in Python
@@ -107,6 +107,7 @@ def _evaluated(source: str, place: str, names: Mapping[str, Value]) -> Value:
     return given(value)
 
 
+_COPIES = re.compile(r"\.\s*(?:map|filter)\s*\(")
 _MENTION = re.compile(r"(?<![\w.])([a-z_]+)((?:\s*\.\s*[A-Za-z_]\w*(?!\w*\s*\())*)")
 
 

@@ -66,7 +66,9 @@ def test_values_come_out_of_expressions_as_they_went_in(source, input, expected)
     "source, input, reason",
     [
         ("{input.k: 1, 'a': 2}", {"k": "a"}, "duplicate key"),
-        ("input.map(x, x)", list(range(10_001)), "Iteration budget exceeded"),
+        ("input.map(x, x)", list(range(3_001)), "3,001 items in one place: an expression with map or filter"),
+        ("input . filter (x, x > 1)", {str(n): n for n in range(3_001)}, "an expression with map or filter"),
+        ("input.all(x, x >= 0)", list(range(10_001)), "Iteration budget exceeded"),
         ("type(input)", 1, "no plain data"),
         ("[type(input)]", 1, "no plain data"),
         ("input.?a", {}, "say what stands for a missing one"),
