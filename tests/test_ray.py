@@ -132,6 +132,7 @@ def test_a_plain_step_that_will_not_stop_is_stopped_with_its_host(engine):
         return os.getpid()
 
     workflow = Workflow("stuck", Sequence(Step(stuck, timeout_s=1)))
+    engine.deploy(workflow)
     began = time.monotonic()
     bad, good = engine.submit_many(workflow, [{"s": 3600}, {"s": 0.9}])
     with pytest.raises(TaskFailed, match="ran out of time"):
