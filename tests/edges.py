@@ -179,7 +179,7 @@ def _freed(host: ProtocolHost, attempt: Any) -> str | None:
 
 
 def _above() -> None:
-    where(Coordinator, "_lost", "supervisor lost", lambda _c, child, _e: child.address != "resources")
+    where(Coordinator, "_lost", "supervisor lost", lambda _c, child, _line, _e: child.address != "resources")
     always(Coordinator, "_resume", "coordinator started")
     where(Takeover, "resume", "open tasks taken over", lambda _t, tasks, _keep: bool(tasks))
     where(Takeover, "resume", "tier drops a task", _drops)
