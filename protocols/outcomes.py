@@ -121,7 +121,8 @@ class TaskRecord:
 class TaskEvent:
     """Something that happened to a task, as `task.events()` gives it.
 
-    Kinds: `accepted`; `started`, `finished` (value: output), `retrying` (value: failure and retry_at), `lost`
+    Kinds: `accepted`; `started` (value: None, or in an item of a list {"of": {path of the node over it: how many}}),
+    `finished` (value: output), `retrying` (value: failure and retry_at), `lost`
     (its host died, it runs again) and `failed` (value: failure) of a step; `timed_out` of a node or the task;
     `parked`, `redriven` and `dropped` of a task that waits for a decision; `chunk` (value: what `ctx.emit` was given)
     and `log` (value: [level, text]) of a running step; `cut` where chunks are not recorded any more, because the task

@@ -36,6 +36,13 @@ class Definition(BaseModel):
     # pydantic-core then validates nested nodes itself and keeps their place for the error.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """What was given: a notebook shows a whole tree in one line."""
+        fields = type(self).model_fields
+        for name, value in super().__repr_args__():
+            if name not in fields or value != fields[name].get_default(call_default_factory=True):
+                yield name, value
+
 
 def explain(error: ValidationError, model: Any, root: str) -> InvalidDefinition:
     """pydantic's error as ours, every problem in it, each with its path in the tree."""

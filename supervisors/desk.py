@@ -134,7 +134,7 @@ class Desk:
         past = past_events(task.record, readable_events(bodies))
         for place in task.running.values():
             if self._dispatcher.is_started(task, place):
-                put_started(past, place.path, place.attempt, self._world.now())
+                put_started(past, place, self._world.now())
         if task.status == "parked":
             past.append(parked_event(self._world.now()))
         self._watchers.caught_up(watch, past, len(bodies))

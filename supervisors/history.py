@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..protocols.outcomes import OPEN, Failure, TaskRecord
@@ -12,6 +12,7 @@ from ..protocols.workflow import Workflow
 from .blocked import CODE_CHARS
 from .events import Event, StepFailed, StepFinished, readable_events
 from .fold import apply, begin
+from .modes.parallel import sizes_around
 from .state import Place, TaskState
 
 StepStatus = Literal["open", "waiting", "running", "parked", "completed", "failed", "cancelled"]
@@ -33,6 +34,8 @@ class StepRow:
     """Its reference; "" of what is no step."""
     waits: str = ""
     """Why it does not run although it is due, if that is known."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Of the lists that it is in an item of, by the path of the node over each."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -83,7 +86,7 @@ def note_blocked(rows: Iterable[StepRow], code: Mapping[str, str], blocked: Mapp
 
 def _row(place: Place, status: StepStatus) -> StepRow:
     ref = place.node.step if isinstance(place.node, Step) else ""
-    return StepRow(place.path, status, place.attempt, place.opened_at, protocol=ref)
+    return StepRow(place.path, status, place.attempt, place.opened_at, protocol=ref, sizes=sizes_around(place))
 
 
 def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:

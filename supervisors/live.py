@@ -14,7 +14,7 @@ from .entries import standing
 from .events import Event, StepLost
 from .ports import Journal, World
 from .state import Place, TaskState
-from .watchers import Watchers
+from .watchers import Watchers, started_value
 
 
 class Live:
@@ -31,7 +31,7 @@ class Live:
         if task.record.status == "pending":
             self._journal.write([standing(task, "running")])
         if self._watchers.is_watched(task.record.task_id):
-            self._watchers.live(task, place, "started", self._world.now())
+            self._watchers.live(task, place, "started", self._world.now(), started_value(place))
             if not isinstance(place.node, Step):
                 self.dispatcher.watch(task, partial(self.desk.relay, task))
 

@@ -241,7 +241,7 @@ class Supervisor:
             "faults": self._faults.count,
             "users": self._gate.busiest,
             "load": self._world.load()._asdict(),
-            "versions": self._versions.describe(),
+            "versions": self._versions.describe({task.hash for task in self._tasks.values()}),
             **self._dispatcher.describe(),
             "counts": {**self._tally.to_wire(), "permit_s": self._permits.waits.to_wire()},
         }

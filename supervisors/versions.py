@@ -91,12 +91,14 @@ class Versions:
             "code": self.code,
         }
 
-    def describe(self) -> list[Value]:
+    def describe(self, in_use: set[str]) -> list[Value]:
+        """For `status`; `in_use` are the hashes of those of which tasks are open."""
         return [
             {
                 "hash": plan.hash,
                 "version": plan.version,
                 "in_force": plan.hash == self.current,
+                "has_open_tasks": plan.hash in in_use,
                 "code": {ref: code[:12] for ref, code in plan.code.items()},
             }
             for plan in self.plans.values()

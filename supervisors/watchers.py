@@ -33,6 +33,7 @@ from .events import (
     StepLost,
     TimedOut,
 )
+from .modes.parallel import sizes_around
 from .ports import Ask
 from .state import Place, TaskState
 
@@ -211,11 +212,18 @@ def _attempt(task: TaskState, event: Event) -> int:
     return 1 if place is None else place.attempt
 
 
-def put_started(past: list[list[Value]], path: str, attempt: int, now: float) -> None:
-    """Tell that an attempt is running: it began, at the latest, with the first thing that it emitted."""
-    own = (at for at, event in enumerate(past) if event[0] == "chunk" and event[2:4] == [path, attempt])
+def started_value(place: Place) -> Value:
+    """What `started` says of a step in an item of a list, None of another."""
+    sizes = sizes_around(place)
+    return {"of": sizes} if sizes else None
+
+
+def put_started(past: list[list[Value]], place: Place, now: float) -> None:
+    """Tell that its attempt is running: it began, at the latest, with the first thing that it emitted."""
+    run = [place.path, place.attempt]
+    own = (at for at, event in enumerate(past) if event[0] == "chunk" and event[2:4] == run)
     first = next(own, len(past))
-    past.insert(first, ["started", past[first][1] if first < len(past) else now, path, attempt, None, None])
+    past.insert(first, ["started", past[first][1] if first < len(past) else now, *run, started_value(place), None])
 
 
 def count_told(event: Event) -> int:

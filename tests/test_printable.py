@@ -21,6 +21,7 @@ from podium.cluster.dead import DeadLetter
 from podium.cluster.doctor import Finding
 from podium.cluster.gateways import answering, breakers, dead, doctor, limits, one_task, status, top, view
 from podium.cluster.gateways.metrics import exposition
+from podium.cluster.gateways.step_tree import StepTree
 from podium.cluster.gateways.terminal import Terminal, say, styled, to_json
 from podium.cluster.log_lines import keep_log_lines
 from podium.errors import TaskFailed
@@ -123,7 +124,7 @@ STATUS = {
 
 
 def test_each_view_of_a_task_is_harmless():
-    tree = view.StepTree(styled((NAME, "bold")))
+    tree = StepTree(styled((NAME, "bold")))
     for event in EVENTS:
         tree.take(event)
         harmless(view.event_line(event))
@@ -141,7 +142,7 @@ def test_each_view_of_a_task_is_harmless():
 def test_what_commands_print_is_harmless(capsys):
     view.print_tasks([RECORD], {"t-1": NAME})
     dead._print([DeadLetter(RECORD, RECORD.failure)])
-    one_task._print_facts(Terminal(width=80), RECORD, EVENTS[3:6])
+    one_task._print_facts(Terminal(width=80), RECORD, EVENTS[3:6], None, 10)
     one_task.print_result(NAME, "table")
     one_task.print_result({NAME: NAME}, "json")
     limits._print(QUOTAS, "table")

@@ -134,7 +134,8 @@ def run(
         except KeyboardInterrupt:
             detached(task, engine)
             raise typer.Exit(130) from None
-        print_degraded(error_console(), task.record)
+        if not quiet:
+            print_degraded(error_console(), task.record)
     print_result(result, output)
 
 

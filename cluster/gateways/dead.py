@@ -112,10 +112,12 @@ def _chosen(
 
 
 def _print(letters: list[DeadLetter]) -> None:
-    """Two lines for each: which, and why."""
+    """Under a header two lines for each: which, and why."""
     console = Terminal()
     width = max(len(letter.id) for letter in letters)
-    flow = max(len(letter.record.workflow) for letter in letters)
+    flow = max(len("workflow"), *(len(letter.record.workflow) for letter in letters))
+    titles = f"{'letter':<{width}}  {'workflow':<{flow}}  {'status':<6}  {'category':<10}  since"
+    console.print(titles, soft_wrap=True, style="bold")
     for letter in letters:
         record, failure = letter.record, letter.failure
         since = local_time(record.finished_at or record.accepted_at)

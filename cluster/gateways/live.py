@@ -10,12 +10,16 @@ from rich.live import Live
 
 from ...protocols.errors import PodiumError
 from ...protocols.outcomes import TaskEvent
+from ...protocols.printable import one_line
 from ..client import Task
 from . import interrupts
+from .step_tree import MAX_SIBLINGS, StepTree, sizes_of
 from .terminal import error_console, styled
-from .view import StepTree, event_line
+from .view import clock_time, event_line
 
 REFRESH_HZ = 4
+TELL_S = 1.0
+"""Seconds between two lines on how far a long list is."""
 
 
 def follow(task: Task, title: str, timeout_s: float | None, quiet: bool, from_offset: int = 0) -> None:
@@ -31,14 +35,66 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool, from_of
     console = error_console()
     tree = StepTree(styled((title, "bold"), " ", (task.id, "dim")))
     if not console.is_terminal:
-        listener = Listener(task, from_offset, lambda event: console.print(event_line(event)))
+        lines = Lines(console.print)
+        listener = Listener(task, from_offset, lines.take)
         listener.start()
         listener.wait(timeout_s, lambda: None)
         return
     listener = Listener(task, from_offset, tree.take)
     listener.start()
     with Live(console=console, refresh_per_second=REFRESH_HZ, transient=False, auto_refresh=False) as live:
-        listener.wait(timeout_s, lambda: live.update(tree.render(time.time()), refresh=True))
+        listener.wait(timeout_s, lambda: live.update(tree.render(time.time(), console.height), refresh=True))
+
+
+class Lines:
+    """What happens as plain lines, for when standard error is not a terminal. Of the items of a long list only what
+    went wrong has a line of its own, and now and then their number."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._lists: dict[str, _List] = {}
+
+    def take(self, event: TaskEvent) -> None:
+        for path, size in sizes_of(event).items():
+            if size > MAX_SIBLINGS and path not in self._lists:
+                self._lists[path] = _List(size, event.at)
+        among = next((path for path in self._lists if event.step.startswith(f"{path}[")), None)
+        if among is None or event.kind not in ("started", "finished", "failed"):
+            self._tell(event_line(event))
+            return
+        if event.kind == "failed":
+            self._tell(event_line(event))
+        if self._lists[among].counts(event, among):
+            self._tell(f"{clock_time(event.at)} {one_line(among) or 'items'}: {self._lists[among].line()}")
+
+
+class _List:
+    """How far the items of one list are."""
+
+    def __init__(self, size: int, at: float) -> None:
+        self.size, self._told_at = size, at
+        self._begun: set[str] = set()
+        self._ended = {"finished": 0, "failed": 0}
+        self._has_plain_items = False
+
+    def counts(self, event: TaskEvent, path: str) -> bool:
+        """Take an event of a step in it; whether it is time to tell."""
+        item, _, inside = event.step[len(path) + 1 :].partition("]")
+        self._begun.add(item)
+        self._has_plain_items = self._has_plain_items or not inside
+        if event.kind in self._ended:
+            self._ended[event.kind] += 1
+        is_due = event.at - self._told_at >= TELL_S or (not inside and sum(self._ended.values()) == self.size)
+        self._told_at = event.at if is_due else self._told_at
+        return is_due
+
+    def line(self) -> str:
+        """Where an item is more than a step, nobody tells when it has ended."""
+        done = self._ended["finished"]
+        failed = f", {self._ended['failed']} failed" if self._ended["failed"] else ""
+        if self._has_plain_items:
+            return f"{done} of {self.size} done{failed}"
+        return f"{len(self._begun)} of {self.size} begun, {done} steps done{failed}"
 
 
 class Listener(threading.Thread):

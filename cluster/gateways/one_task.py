@@ -23,16 +23,20 @@ from ..store.reading import FileReader, StoredTask
 from .dead import dead
 from .live import follow
 from .options import Data, Output, Timeout
+from .step_tree import StepTree, went_wrong
 from .terminal import Terminal, error_console, say, styled, to_json
-from .view import StepTree, event_line, lack, local_time, seconds, why_wrong
+from .view import event_line, lack, local_time, seconds, why_wrong
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="Of a task; its beginning, if no other begins so.")]
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Of tasks, or their beginnings.")]
+Failed = Annotated[bool, typer.Option("--failed", help="Only the steps that went wrong, every one and its attempts.")]
+SHOWN_LINES = 10
+"""Of an input or an output, of attempts and of what is missing in `podium show`."""
 SHOWN_CHARS = 2_000
 """Of an input or an output in `podium show`; `-o json` has all of it."""
 
 
-def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
+def show(task_id: TaskId, data: Data = None, output: Output = "table", failed: Failed = False) -> None:
     """Show one task: input, output, its steps, and why each attempt failed that did."""
     reader = FileReader(settings_of(data).data)
     stored = _found(reader, settings_of(data), task_id)
@@ -50,11 +54,12 @@ def show(task_id: TaskId, data: Data = None, output: Output = "table") -> None:
         print(to_json(with_state(record, request_state(stored)) | told))
         return
     tree = StepTree(styled((record.workflow, "bold"), f" {record.task_id} {record.status}"))
-    for row in rows:
+    for row in went_wrong(rows) if failed else rows:
         tree.put(row)
     console = Terminal()
-    console.print(tree.render(record.finished_at or max((row.opened_at for row in rows), default=0.0)))
-    _print_facts(console, record, wrong, request_state(stored))
+    now = record.finished_at or max((row.opened_at for row in rows), default=0.0)
+    console.print(tree.render(now, singly=failed))
+    _print_facts(console, record, wrong, request_state(stored), sys.maxsize if failed else SHOWN_LINES)
     if stored.stalled:
         console.print(one_line(f"stalled: {stored.stalled}"), soft_wrap=True, style="red")
         console.print(f"podium dead redrive {record.task_id} when the cause is mended, or drop; or podium cancel")
@@ -90,7 +95,7 @@ def _attempt(event: TaskEvent) -> dict[str, Any]:
 
 
 def _print_facts(
-    console: Terminal, record: TaskRecord, wrong: list[TaskEvent], state: RequestState | None = None
+    console: Terminal, record: TaskRecord, wrong: list[TaskEvent], state: RequestState | None, most: int
 ) -> None:
     accepted = f"accepted {local_time(record.accepted_at)}, user {record.user}, priority {record.priority}"
     console.print(one_line(accepted), soft_wrap=True)
@@ -102,9 +107,11 @@ def _print_facts(
         console.print(f"{record.status} {local_time(record.finished_at)}, after {took}")
     if record.status == "completed":
         _print_value(console, "output", record.result)
-    print_degraded(console, record)
-    for event in wrong:
+    print_degraded(console, record, most)
+    for event in wrong[:most]:
         console.print(one_line(why_wrong(event)), soft_wrap=True, style="red")
+    if len(wrong) > most:
+        console.print(f"{len(wrong) - most:,} attempts more went wrong: --failed", style="red")
     if record.failure is not None:
         failure = record.failure
         console.print(f"{failure.kind or failure.code} in '{failure.step}': {failure.message}", soft_wrap=True)
@@ -116,14 +123,17 @@ def _print_value(console: Terminal, name: str, value: Value) -> None:
     """On one line if it fits, else below its name; cut, and saying so."""
     line = to_json(value, indent=None)
     text = line if len(line) <= console.width - len(name) - 2 else f"\n{to_json(value)}"
-    more = len(text) - SHOWN_CHARS
-    text = text if more <= 0 else f"{text[:SHOWN_CHARS]}\n({more:,} characters more: -o json)"
-    console.print(f"{name}: {text}", soft_wrap=True)
+    shown = "\n".join(text.split("\n", SHOWN_LINES + 1)[: SHOWN_LINES + 1])[:SHOWN_CHARS]
+    more = len(text) - len(shown)
+    console.print(f"{name}: {shown}" + (f"\n({more:,} characters more: -o json)" if more else ""), soft_wrap=True)
 
 
-def print_degraded(console: Terminal, record: TaskRecord) -> None:
-    for what, why in record.degraded.items():
-        console.print(one_line(f"degraded, without {what}: {lack(why)}"))
+def print_degraded(console: Terminal, record: TaskRecord, most: int = SHOWN_LINES) -> None:
+    for what, why in list(record.degraded.items())[:most]:
+        place = "" if why["step"].endswith(f"[{what}]") else f" {what}:"
+        console.print(one_line(f"degraded, without{place} {lack(why)}"))
+    if len(record.degraded) > most:
+        console.print(f"degraded, without {len(record.degraded) - most:,} more: podium show {record.task_id} --failed")
 
 
 def watch(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
 from ...protocols.printable import one_line
@@ -21,9 +22,11 @@ from .options import Data, Output
 from .terminal import Terminal, to_json
 from .top import warnings
 
+Every = Annotated[bool, typer.Option("--all", help="Settings at their defaults and versions out of use, too.")]
 
-def status(data: Data = None, output: Output = "table") -> None:
-    """Show the settings in force and where they came from, and what runs."""
+
+def status(data: Data = None, output: Output = "table", every: Every = False) -> None:
+    """Show what runs, and the settings in force and where they came from."""
     settings = load_settings(data=data, source="cli")
     cluster = running_cluster(settings.data)
     running: dict[str, Any] | None = None
@@ -36,16 +39,20 @@ def status(data: Data = None, output: Output = "table") -> None:
         print(to_json({"settings": facts, "cluster": cluster, "running": running}))
         return
     console = Terminal()
+    _print_running(console, cluster, running, partial(_blocked_below, settings.data), every)
+    console.print()
+    _print_settings(console, values, settings.sources, every)
+
+
+def _print_settings(console: Terminal, values: dict[str, Any], sources: Mapping[str, str], every: bool) -> None:
     table = Table("setting", "value", "from", box=None, pad_edge=False, header_style="bold")
     for name, value in values.items():
-        table.add_row(
-            name,
-            one_line(to_json(value, indent=None) if isinstance(value, dict) else str(value)),
-            settings.sources.get(name, "default"),
-        )
+        if every or name == "data" or (name in sources and name != "source"):
+            shown = to_json(value, indent=None) if isinstance(value, dict) else str(value)
+            table.add_row(name, one_line(shown), sources.get(name, "default"))
     console.print(table)
-    console.print()
-    _print_running(console, cluster, running, partial(_blocked_below, settings.data))
+    if not every:
+        console.print(f"{len(values) - table.row_count} more settings are at their defaults: --all", style="dim")
 
 
 def _print_running(
@@ -53,6 +60,7 @@ def _print_running(
     cluster: dict[str, Any] | None,
     running: dict[str, Any] | None,
     blocked_below: Callable[[str], str] = lambda _shard: "",
+    every: bool = False,
 ) -> None:
     if cluster is None:
         console.print("No cluster is running.")
@@ -70,16 +78,18 @@ def _print_running(
         state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
         workflows.add_row(one_line(name), one_line(state), str(facts.get("open", "")), hosts)
     console.print(workflows)
-    _print_versions(console, running["workflows"])
+    _print_versions(console, running["workflows"], every)
     _print_stalled(console, running["workflows"])
     console.print(use_table(running["quotas"]))
 
 
-def _print_versions(console: Terminal, workflows: dict[str, Any]) -> None:
-    """Which code runs: of each version, the fingerprints of its protocols."""
+def _print_versions(console: Terminal, workflows: dict[str, Any], every: bool) -> None:
+    """Which code runs: of each version, or each that is in use, the fingerprints of its protocols."""
     table = Table("code of", "version", "hash", "protocols", box=None, pad_edge=False, header_style="bold")
     for name, facts in workflows.items():
         for version in facts.get("versions", []):
+            if not (every or version["in_force"] or version["has_open_tasks"]):
+                continue
             code = ", ".join(f"{ref.rpartition(':')[2]} {print}" for ref, print in version["code"].items())
             mark = "" if version["in_force"] else " (replaced)"
             table.add_row(one_line(name), one_line(version["version"]) + mark, version["hash"][:12], one_line(code))

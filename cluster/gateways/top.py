@@ -19,6 +19,7 @@ from ...supervisors.gate import SHOW_USERS
 from ...supervisors.tally import quantile_s
 from ..client import connect
 from .breakers import breaker_table
+from .keys import waiting_for_quit
 from .limits import use_table
 from .metrics import exposition
 from .options import Data, Output, need_running
@@ -45,7 +46,7 @@ Times = Annotated[int | None, typer.Option("-n", "--times", min=1, help="Looks b
 
 
 def top(data: Data = None, every: Every = 2.0, times: Times = None, output: Output = "table") -> None:
-    """Watch workflows, queues and limits live. With -o json a line per look."""
+    """Watch workflows, queues and limits live, until `q` or Ctrl-C. With -o json a line per look."""
     try:
         if output == "json":
             for status in _looks(data, every, times):
@@ -64,13 +65,12 @@ def metrics(data: Data = None) -> None:
 
 def _looks(data: Path | None, every_s: float, times: int | None) -> Iterator[dict[str, Any]]:
     need_running(data)
-    with connect(data=data, source="cli") as engine:
+    with connect(data=data, source="cli") as engine, waiting_for_quit() as quits_within:
         while True:
             yield {**engine.status(), "at": time.time()}
             times = None if times is None else times - 1
-            if times == 0:
+            if times == 0 or quits_within(every_s):
                 return
-            time.sleep(every_s)
 
 
 def _show(looks: Iterator[dict[str, Any]]) -> None:

@@ -1,25 +1,21 @@
-"""How tasks look in a terminal: tables, and a tree of steps that grows while they run."""
+"""How tasks and what happens to them look in a terminal: tables and lines."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from ...protocols.outcomes import TaskEvent, TaskRecord
-from ...protocols.printable import one_line, printable
+from ...protocols.printable import one_line
 from ...protocols.values import Value
-from ...supervisors.history import StepRow
 from .terminal import Terminal, styled
 
-_MARKS = {
+MARKS = {
     "completed": ("✓", "green"),
     "failed": ("✗", "red"),
     "cancelled": ("⊘", "yellow"),
@@ -32,8 +28,6 @@ _MARKS = {
 }
 SQUEEZED = {"workflow": 8, "user": 8}
 """Least widths of the columns of `podium ps` that are squeezed down where a terminal is narrow."""
-MAX_SIBLINGS = 12
-"""Runs of one node shown singly; more are counted."""
 
 
 def print_tasks(records: list[TaskRecord], states: Mapping[str, str]) -> None:
@@ -68,7 +62,7 @@ def task_table(records: list[TaskRecord], states: Mapping[str, str], width: int 
 
 
 def _cells(record: TaskRecord, state: str, prioritised: bool) -> list[str | Text]:
-    mark = styled(_MARKS[record.status], f" {state if record.status == 'running' else record.status}")
+    mark = styled(MARKS[record.status], f" {state if record.status == 'running' else record.status}")
     took = seconds((record.finished_at or time.time()) - record.accepted_at) + ("" if record.finished_at else " so far")
     priority: list[str | Text] = [str(record.priority)] if prioritised else []
     who: list[str | Text] = [record.task_id, one_line(record.workflow), mark, one_line(record.user)]
@@ -81,132 +75,50 @@ def local_time(at: float) -> str:
     return moment.strftime("%H:%M:%S" if moment.date() == today else "%m-%d %H:%M:%S")
 
 
+def clock_time(at: float) -> str:
+    """The time of day."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")
+
+
 def seconds(duration_s: float) -> str:
     if duration_s < 1:
         return f"{duration_s * 1000:.0f} ms"
     return f"{duration_s:.1f} s" if duration_s < 120 else f"{duration_s / 60:.1f} min"
 
 
-class StepTree:
-    """The steps of one task by path, fed with events or with stored rows."""
-
-    def __init__(self, title: Text) -> None:
-        self._title = title
-        self._rows: dict[str, StepRow] = {}
-        self.notes: list[str] = []
-        """The last lines that steps logged or emitted."""
-
-    def put(self, row: StepRow) -> None:
-        self._rows[row.path] = row
-
-    def take(self, event: TaskEvent) -> None:
-        """An event of a running task."""
-        if event.kind in ("chunk", "log"):
-            self.notes = [*self.notes, f"{event.step}: {_said(event)}"][-3:]
-            return
-        if event.kind == "parked":
-            self.notes = [_decide(event)]
-        if not event.step:
-            return
-        row = self._rows.setdefault(event.step, StepRow(event.step, "running", event.attempt, event.at))
-        row.attempt = event.attempt
-        if event.kind == "started":
-            row.status = "running"
-        elif event.kind == "retrying":
-            row.status = "waiting"
-        else:
-            row.status = "completed" if event.kind == "finished" else "failed"
-            row.ended_at = event.at
-
-    def render(self, now: float) -> RenderableType:
-        tree = Tree(self._title, guide_style="dim")
-        branches: dict[str, Tree] = {}
-        for group, rows in _grouped(self._rows.values()).items():
-            parent = self._branch(tree, branches, _parent(group))
-            if len(rows) > MAX_SIBLINGS:
-                parent.add(_summary(group, rows))
-            else:
-                for row in rows:
-                    branches[row.path] = parent.add(_line(row, now))
-        notes = Text("\n".join(map(printable, self.notes)), style="dim", overflow="ellipsis", no_wrap=True)
-        return Group(tree, notes) if self.notes else tree
-
-    def _branch(self, tree: Tree, branches: dict[str, Tree], path: str) -> Tree:
-        if not path:
-            return tree
-        if path not in branches:
-            parent = self._branch(tree, branches, _parent(path))
-            branches[path] = parent.add(styled((_name(path), "bold")))
-        return branches[path]
-
-
-def _decide(event: TaskEvent) -> str:
+def decide(event: TaskEvent) -> str:
     return f"parked: podium dead redrive {event.task_id}, or drop"
 
 
-def _said(event: TaskEvent) -> str:
+def said(event: TaskEvent) -> str:
     value: Value = event.value
     return str(value[1]) if event.kind == "log" else str(value)[:200]
 
 
-def _grouped(rows: Iterable[StepRow]) -> dict[str, list[StepRow]]:
-    """Rows of the same node (items of an `each`, visits, rounds) together."""
-    groups: dict[str, list[StepRow]] = {}
-    for row in rows:
-        groups.setdefault(re.sub(r"(\[\d+\]|#\d+)$", "", row.path), []).append(row)
-    return groups
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def _summary(group: str, rows: list[StepRow]) -> Text:
-    done = sum(row.status == "completed" for row in rows)
-    failed = sum(row.status == "failed" for row in rows)
-    trouble = f", {failed} failed" if failed else ""
-    return styled(_name(group), (f" × {len(rows)}:", "dim"), f" {done} done", (trouble, "red"))
-
-
-def _line(row: StepRow, now: float) -> Text:
-    took = seconds(max(0.0, (row.ended_at or now) - row.opened_at))
-    attempt = f" attempt {row.attempt}" if row.attempt > 1 else ""
-    problem = ""
-    if row.failure is not None and row.status != "completed":
-        problem = f" {row.failure.kind or row.failure.code}: {_short(row.failure.message)}"
-    waits = f" waits: {row.waits}" if row.waits else ""
-    mark = _MARKS["pending"] if row.waits else _MARKS[row.status]
-    return styled(mark, f" {_name(row.path)} ", (took, "dim"), (attempt, "dim"), (problem, "red"), (waits, "yellow"))
-
-
-def _short(text: str) -> str:
+def short(text: str) -> str:
     first = text.strip().partition("\n")[0]
     return first if len(first) <= 100 else first[:99] + "…"
 
 
 def event_line(event: TaskEvent) -> str:
     """One plain line, for when standard error is not a terminal."""
-    at = datetime.fromtimestamp(event.at).astimezone().strftime("%H:%M:%S")
+    at = clock_time(event.at)
     place = f" {event.step}" if event.step else ""
     attempt = f" (attempt {event.attempt})" if event.attempt > 1 else ""
-    said = f": {_said(event)}" if event.kind in ("chunk", "log") else ""
+    more = f": {said(event)}" if event.kind in ("chunk", "log") else ""
     if event.kind == "parked":
-        said = f": podium dead redrive {event.task_id}, or drop"
+        more = f": podium dead redrive {event.task_id}, or drop"
     if event.kind in ("failed", "retrying"):
         failure = event.value.get("failure", event.value)
-        said = f": {failure['kind'] or failure['code']}: {_short(failure['message'])}"
-    return one_line(f"{at} {event.kind}{place}{attempt}{said}")
+        more = f": {failure['kind'] or failure['code']}: {short(failure['message'])}"
+    return one_line(f"{at} {event.kind}{place}{attempt}{more}")
 
 
 def why_wrong(event: TaskEvent) -> str:
     """Why an attempt of a step did not do, and when the next one came."""
     value: Any = event.value if isinstance(event.value, dict) else {}
     failure = value.get("failure", value)
-    said = f": {failure['kind'] or failure['code']}: {_short(failure['message'])}" if failure else ""
+    said = f": {failure['kind'] or failure['code']}: {short(failure['message'])}" if failure else ""
     again = f"; again {local_time(value['retry_at'])}" if value.get("retry_at") is not None else ""
     note = f" ({failure['note']})" if failure and failure.get("note") else ""
     ended = {"timed_out": "timed out", "lost": "was lost with its host"}.get(event.kind, "failed")
@@ -217,4 +129,4 @@ def lack(why: dict[str, Any]) -> str:
     """Why something is missing in a result."""
     error = why["error"]
     others = f" (and {why['times'] - 1} more)" if why.get("times", 1) > 1 else ""
-    return one_line(f"{why['step']}: {error['kind'] or error['code']}: {_short(error['message'])}{others}")
+    return one_line(f"{why['step']}: {error['kind'] or error['code']}: {short(error['message'])}{others}")

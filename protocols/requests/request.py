@@ -6,40 +6,52 @@ by the user whom the engine knows the task to be of (grants.py).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ..errors import InvalidInput
 from ..schemas import check_foreign
+from ..wording import explain
 
 RequestType: TypeAlias = Literal["simple_query", "context_query", "tool_execution", "complex_workflow", "streaming"]
 Source: TypeAlias = Literal["cli", "mcp", "driver"]
 REQUEST_TYPES: tuple[RequestType, ...] = get_args(RequestType)
 
 
-class Attachment(BaseModel):
-    """A text that comes with a request."""
+class _Asked(BaseModel):
+    """Frozen, strict about unknown keys; errors of the Python constructors are InvalidInput."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            found = explain(error, type(self), type(self).__name__)
+            raise InvalidInput(problem=found.problem, path=found.path) from error
+
+    # pydantic-core then validates nested ones itself and keeps their place for the error.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+class Attachment(_Asked):
+    """A text that comes with a request."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     text: Annotated[str, Field(max_length=1_000_000)]
 
 
-class Limits(BaseModel):
+class Limits(_Asked):
     """How far one request may go."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     context_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 4_000
     """Of context handed to the model; a token is about four characters."""
     answer_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
 
 
-class Request(BaseModel):
+class Request(_Asked):
     """One question or order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: Annotated[str, Field(min_length=1, max_length=100_000)]
     attachments: Annotated[tuple[Attachment, ...], Field(max_length=100)] = ()

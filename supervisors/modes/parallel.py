@@ -59,6 +59,17 @@ def following(place: Place, child: Place) -> list[Move]:
     return [*(Stop(label) for label in running), Finish(decided)]
 
 
+def sizes_around(place: Place) -> dict[str, int]:
+    """How many items the lists have that it is in an item of, by the path of the node over each."""
+    found: dict[str, int] = {}
+    above = place.parent
+    while above is not None:
+        if isinstance(above.node, Parallel) and above.node.do is not None and above.memory is not None:
+            found[above.path] = above.memory.total
+        above = above.parent
+    return found
+
+
 def timed_out(place: Place) -> list[Move]:
     """Time is up before the join was decided: stop the rest, and end with what is there, or not at all."""
     node, join = _node(place), place.memory
