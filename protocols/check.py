@@ -10,7 +10,7 @@ from .conditions import check_expression
 from .errors import InvalidDefinition
 from .protocol import resolve
 from .references import reference_flaws
-from .tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step
+from .tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step, takers_back
 from .wording import place
 
 MAX_NODES = 10_000
@@ -68,8 +68,7 @@ def walk(node: Node, loc: Loc, depth: int = 1) -> Iterator[tuple[Loc, Node]]:
 
 def children(node: Node) -> list[tuple[Loc, Node]]:
     """The nodes directly below, each with its location relative to `node`."""
-    undo: list[tuple[Loc, Node]] = [] if node.undo is None else [(("undo",), node.undo)]
-    return own_children(node) + fallbacks(node) + undo
+    return own_children(node) + fallbacks(node) + [((name,), step) for name, step in takers_back(node).items()]
 
 
 def fallbacks(node: Node) -> list[tuple[Loc, Node]]:
@@ -98,8 +97,14 @@ def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
     yield from _input_flaws(loc, node)
     if node.missing is not None and loc[-2:-1] != ("fallback",):
         yield Flaw((*loc, "missing"), "only what stands in for another node (in a `fallback`) can lack something")
-    if node.undo is not None and "undo" in loc:
-        yield Flaw((*loc, "undo"), "what takes something back cannot be taken back")
+    for name in takers_back(node):
+        if "undo" in loc or "on_cancel" in loc:
+            yield Flaw((*loc, name), "what takes something back cannot be taken back")
+    if isinstance(node, Hierarchy) and len(loc) > 1:
+        inside = (place + below for place, own in own_children(node) for below, step in walk(own, ()) if step.on_cancel)
+        for place in inside:
+            problem = "a nested Hierarchy is stopped for many reasons, and is not told: put this before it, or after"
+            yield Flaw((*loc, *place, "on_cancel"), problem)
     if (
         isinstance(node, Hierarchy)
         and len(loc) > 1

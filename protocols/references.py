@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from .binding import input_hint_of
 from .protocol import resolve
-from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step
+from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step, takers_back
 
 if TYPE_CHECKING:
     from .check import Loc
@@ -66,14 +66,14 @@ def _flaws(node: Node, loc: Loc, there: frozenset[str]) -> Iterator[Found]:
                 yield from _flaws(child, (*loc, "adaptive", name), there | own)
     for index, child in enumerate(node.fallback):  # it may see what has ended inside the node that failed
         yield from _flaws(child, (*loc, "fallback", index), there | own)
-    if node.undo is not None:
-        yield from _flaws(node.undo, (*loc, "undo"), frozenset())
-        yield from _undo_flaws(node.undo, (*loc, "undo"))
+    for name, step in takers_back(node).items():
+        yield from _flaws(step, (*loc, name), frozenset())
+        yield from _undo_flaws(step, (*loc, name))
 
 
 def _is_silent(node: Node) -> bool:
     """Whether it refers to nothing; most steps do not, and long sequences are of steps."""
-    return isinstance(node, Step) and node.with_ is None and node.undo is None and not node.fallback
+    return isinstance(node, Step) and node.with_ is None and not takers_back(node) and not node.fallback
 
 
 def _sources(node: Node) -> list[tuple[Loc, str]]:

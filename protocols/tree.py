@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
     Discriminator,
@@ -90,6 +90,9 @@ class Step(_Node):
     """What follows a failure, by its category; over what the protocol declares. See recovery.py."""
     at_most_once: bool | None = None
     """Never run it again when nobody knows what a run has done: its failure is `uncertain`, and it is parked."""
+    on_cancel: Step | None = None
+    """What runs in place of `undo` when the task is cancelled after this step has succeeded, whatever the workflow's
+    `undo_on_cancel` says."""
 
     def __init__(self, step: Any = None, **settings: Any) -> None:
         super().__init__(**{"step": step, **settings})
@@ -116,6 +119,7 @@ class Step(_Node):
 
 
 class _Group(_Node):
+    on_cancel: ClassVar[None] = None
     timeout_s: Seconds | None = None
     """Seconds from its start until it has to have its outcome; None is no bound."""
 
@@ -334,3 +338,8 @@ def _checked_names(nodes: Mapping[str, Node]) -> Mapping[str, Node]:
 
 for _model in (Step, Sequence, Parallel, Hierarchy, Adaptive):
     _model.model_rebuild()
+
+
+def takers_back(node: Node) -> dict[str, Step]:
+    """The steps that take it back, by the key that they are under."""
+    return {name: step for name, step in (("undo", node.undo), ("on_cancel", node.on_cancel)) if step is not None}

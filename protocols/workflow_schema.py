@@ -25,6 +25,7 @@ _END_OF_TEXT = r"(?![\s\S])"
 """`$` of ECMA-262 and of Rust; Python's also matches before a last line break."""
 _NAMED_BY = {"step": "Step", "sequence": "Sequence", "hierarchy": "Hierarchy", "adaptive": "Adaptive"}
 _NODE, _STEP, _STAND_IN = ({"$ref": f"#/$defs/{name}"} for name in ("Node", "StepNode", "StandIn"))
+_TAKES_BACK = {"allOf": [_STEP, {"properties": {"undo": {"type": "null"}, "on_cancel": {"type": "null"}}}]}
 _BOOLEANS = frozenset({"undo_on_cancel", "needs_tasks", "at_most_once", "jitter"})
 _LOOKS_OTHERWISE = re.compile(r"\s*(?:[-+]?[0-9._]+(?:[eE][-+]?[0-9]+)?|true|false|yes|no|on|off|t|f|y|n)\s*", re.I)
 
@@ -108,7 +109,9 @@ def _settle_node(properties: dict[str, Any]) -> None:
         "description": "What runs instead, one after the other: one node, or several.",
         **_choice(({"type": "array"}, {"type": "array", "items": _STAND_IN}), otherwise=_STAND_IN),
     }
-    properties["undo"] = {"anyOf": [{"allOf": [_STEP, {"properties": {"undo": {"type": "null"}}}]}, {"type": "null"}]}
+    for name in ("undo", "on_cancel"):
+        if name in properties:
+            properties[name] = {"anyOf": [_TAKES_BACK, {"type": "null"}]}
 
 
 def _settle_parallel(parallel: dict[str, Any]) -> None:

@@ -102,8 +102,9 @@ def _take_in(folding: Folding, event: Event) -> None:
             if event.path in task.running:
                 task.running[event.path].emitted = False
         case Cancelled():
-            if _stop(folding, Failure("cancelled", "the task was cancelled"), event.undo):
-                task.cancelled = True
+            if task.outcome is None and task.ending is None:
+                task.cancelled, task.takes_back = True, ("on_cancel", "undo") if event.undo else ("on_cancel",)
+                _stop(folding, Failure("cancelled", "the task was cancelled"), undo=True)
         case TimedOut():
             place = task.timed.get(event.path)
             if place is not None:
@@ -127,11 +128,11 @@ def _take_in(folding: Folding, event: Event) -> None:
             _stop(folding, Failure("workflow_down", event.reason), undo=False)
 
 
-def _stop(folding: Folding, why: Failure, undo: bool) -> bool:
+def _stop(folding: Folding, why: Failure, undo: bool) -> None:
     """End the task as it is, unless it has ended, or is about to and takes back what it did."""
     task = folding.task
     if task.outcome is not None or task.ending is not None:
-        return False
+        return
     folding.effects += [Halt(place) for place in task.running.values()]
     task.running.clear()
     task.timed.clear()
@@ -141,7 +142,6 @@ def _stop(folding: Folding, why: Failure, undo: bool) -> bool:
         folding.end(Outcome(failure=why))
     else:
         task.outcome = Outcome(failure=why)
-    return True
 
 
 def _fail(folding: Folding, event: StepFailed) -> None:

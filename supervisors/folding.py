@@ -8,7 +8,7 @@ from ..protocols.blame import fault_of
 from ..protocols.conditions import ExpressionFailed, evaluate
 from ..protocols.outcomes import Failure, Outcome, error_for_rules
 from ..protocols.recovery import actions_for
-from ..protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Step, time_limit_s
+from ..protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Step, takers_back, time_limit_s
 from ..protocols.values import Value
 from .events import TimedOut
 from .modes import adaptive, hierarchical, parallel, sequential
@@ -89,9 +89,10 @@ class Folding:
         task.outcome = Outcome(failure=fault_of(error))
 
     def succeeded(self, place: Place) -> None:
-        if place.parent is not None and (lacking := place.lacking()):
-            place.parent.degraded = with_more(place.parent.degraded, lacking)
-        if place.node.undo is not None and not place.failed:
+        if (place.degraded or place.stands_in_for is not None) and place.parent is not None:
+            place.parent.degraded = with_more(place.parent.degraded, place.lacking())
+        node = place.node
+        if (node.undo is not None or node.on_cancel is not None) and not place.failed:
             if not place.is_leaf():
                 self.task.done = [other for other in self.task.done if not other.is_within(place)]
             self.task.done.append(place)
@@ -104,13 +105,16 @@ class Folding:
         self.undo_next()
 
     def undo_next(self) -> None:
-        if not self.task.done:
-            self.task.outcome = self.task.ending
-            return
-        place = self.task.done.pop()
-        assert place.node.undo is not None and place.outcome is not None
-        undo = Place(f"{place.path}{UNDO}", "undo", place.node.undo, None, undoes=place)
-        self.open(undo, {"input": place.input, "output": place.outcome.output})
+        while self.task.done:
+            place = self.task.done.pop()
+            for name in self.task.takes_back:
+                step = takers_back(place.node).get(name)
+                if step is not None:
+                    assert place.outcome is not None
+                    taker = Place(f"{place.path}:{name}", name, step, None, undoes=place)
+                    self.open(taker, {"input": place.input, "output": place.outcome.output})
+                    return
+        self.task.outcome = self.task.ending
 
     def stand_in(self, place: Place, failure: Failure) -> bool:
         """What follows the failure of a node by its actions; False if it stands."""

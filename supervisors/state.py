@@ -174,6 +174,8 @@ class TaskState:
     """Steps that wait for somebody to decide, by path."""
     done: list[Place] = field(default_factory=list)
     """What can be taken back, in the order in which it ended."""
+    takes_back: tuple[str, ...] = ("undo",)
+    """Which of the steps of a node do that: the first of these that it has."""
     ending: Outcome | None = None
     """How it will end when everything is taken back; None as long as nothing is."""
     outcome: Outcome | None = None

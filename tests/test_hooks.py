@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import pytest
@@ -10,14 +11,15 @@ import podium
 from podium import Adaptive, Rule, Sequence, Step
 from podium.cluster.asking import workflow_of
 from podium.cluster.config import Settings
-from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
+from podium.errors import InvalidDefinition, InvalidInput, TaskCancelled, TaskFailed
 from podium.protocols.requests.hooks import HOOKED, hooked, read_hooks, transition_of
 from podium.protocols.requests.machine import STAGES, check_pipeline, may_follow
 from podium.protocols.requests.pipelines import REQUEST_TYPES, ask_workflow, hooks_from, shipped_pipelines
+from podium.testing import Simulation
 
 pytestmark = pytest.mark.timeout(60)
 SEEN: list[tuple[str, str]] = []
-STAGED = [state for state in HOOKED if state != "failed"]
+STAGED = [state for state in HOOKED if state not in ("failed", "cancelled")]
 
 
 @podium.protocol
@@ -103,6 +105,25 @@ def test_a_hook_before_failed_runs_when_the_request_fails_and_the_failure_stays(
     assert SEEN == [(None, "failed")]
 
 
+def test_a_hook_before_cancelled_runs_when_the_request_is_cancelled(tmp_path):
+    async def work(engine):
+        workflow = ask_workflow(hooks={"cancelled": note, "processing": dawdle})
+        task = await engine.submit(workflow, {"request": {"text": "what is the capital of France?"}})
+        await asyncio.sleep(20)
+        assert await task.cancel() == "cancelled"
+        with pytest.raises(TaskCancelled):
+            await task.result()
+
+    Simulation(limits={"llm": 5, "request": 5}).run(work)
+    assert SEEN == [(None, "cancelled")]
+
+
+@podium.protocol
+async def dawdle(input: dict) -> dict:
+    await asyncio.sleep(25)
+    return input
+
+
 def test_tools_that_fail_lead_back_and_the_hooks_are_told(ask):
     tools = {"boom": {"about": "explodes", "command": ["false"]}}
     ask({"tools": tools}, type="tool_execution", tools=["boom"], hooks={"planned": note, "tool_execution": note})
@@ -111,8 +132,8 @@ def test_tools_that_fail_lead_back_and_the_hooks_are_told(ask):
 
 
 @pytest.mark.parametrize("hooks", [
-    {"received": note}, {"cancelled": note}, {"nowhere": note}, {"planned": 3}, {"planned": "nonsense"},
-    {"failed": [note, note]}, {"planned": {"step": "a:b", "wrong": 1}},
+    {"received": note}, {"nowhere": note}, {"planned": 3}, {"planned": "nonsense"},
+    {"failed": [note, note]}, {"cancelled": [note, note]}, {"planned": {"step": "a:b", "wrong": 1}},
 ])  # fmt: skip
 def test_what_is_no_hook_is_refused_when_the_workflow_is_made(hooks):
     with pytest.raises(InvalidDefinition):
@@ -184,7 +205,7 @@ def test_hooks_stand_in_yaml_beside_pipelines_and_run_before_those_of_the_settin
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("cancelled: tests.test_hooks:note", r"hooks.yaml.*no hook can stand before 'cancelled'"),
+        ("received: tests.test_hooks:note", r"hooks.yaml.*no hook can stand before 'received'"),
         ("planned: {step: 7}", r"hooks.yaml.*hook before 'planned'"),
         ("- planned", r"hooks.yaml:1:1.*expected a mapping, found list"),
         ("planned: [x", r"hooks.yaml:2:1: not YAML"),

@@ -191,8 +191,8 @@ def test_hooks_run_before_a_state_is_entered():
     simple = workflow.root.adaptive["simple_query"]
     (behind,) = [node for node in simple.sequence if node.name == "model"]
     assert [node.name for node in behind.sequence] == ["before_model_from_context_gathering", "entered"]
-    with pytest.raises(InvalidDefinition, match="no hook can stand before 'cancelled'"):
-        ask_workflow(hooks={"cancelled": Step(sample.echo)})
+    with pytest.raises(InvalidDefinition, match="no hook can stand before 'received'"):
+        ask_workflow(hooks={"received": Step(sample.echo)})
 
 
 # properties

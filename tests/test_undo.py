@@ -310,3 +310,87 @@ def test_a_late_task_that_takes_back_is_late_only_once():
 
     simulation = Simulation()
     assert simulation.run(work) == 1
+
+
+# when the task is cancelled
+
+
+SLOW = Step("tests.sample:slow", with_={"s": "100"})
+
+
+@podium.protocol
+async def tell(booked):
+    DONE.append(("told", booked["output"]))
+
+
+@pytest.mark.parametrize(
+    "undo_on_cancel, done",
+    [
+        (False, [("told", "c"), ("told", "a")]),
+        (True, [("told", "c"), ("unbook", "b"), ("told", "a")]),
+    ],
+)
+def test_on_cancel_runs_in_place_of_the_undo_whatever_the_workflow_says(undo_on_cancel, done):
+    steps = [booking("a", on_cancel=tell), booking("b"), Step(book, with_="'c'", on_cancel=tell)]
+    root = Sequence(*steps, SLOW)
+    ended = run(root, cancel_after_s=3.5, undo_on_cancel=undo_on_cancel)
+    assert (ended[0], ended[1][3:]) == ("cancelled", done)
+
+
+def test_a_task_that_fails_or_succeeds_runs_no_on_cancel():
+    root = Sequence(booking("a", on_cancel=tell), Step(book, with_="'b'", on_cancel=tell))
+    assert run(root) == ("completed", [("book", "a"), ("book", "b")])
+    status, done = run(Sequence(root, FAIL))
+    assert (status, done[2:]) == ("failed", [("unbook", "a")])
+    status, done = run(Sequence(root, SLOW), timeout_s=5)
+    assert (status, done[2:]) == ("failed", [("unbook", "a")])
+
+
+def test_what_had_not_succeeded_when_the_task_was_cancelled_is_not_told():
+    status, done = run(Sequence(booking("a", on_cancel=tell), booking("b")), cancel_after_s=0.5)
+    assert (status, [each for each in done if each[0] == "told"]) == ("cancelled", [])
+
+
+@pytest.mark.parametrize("killed", ["supervisor/w", "supervisor/w/tell-0", "coordinator"])
+def test_a_crash_while_cancelled_work_is_told_goes_on_where_it_was(killed):
+    simulation = Simulation()
+    root = Sequence(booking("a", on_cancel=Step(tell_slowly)), booking("b", on_cancel=tell), SLOW)
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", root), "x")
+        await asyncio.sleep(2.5)
+        await task.cancel()
+        await asyncio.sleep(0.5)
+        simulation.kill(killed)
+        with pytest.raises(TaskCancelled):
+            await task.result()
+        return task.status
+
+    DONE.clear()
+    assert simulation.run(work) == "cancelled"
+    assert list(dict.fromkeys(DONE))[2:] == [("told", "b"), ("told slowly", "a")]
+
+
+@podium.protocol
+async def tell_slowly(booked):
+    await asyncio.sleep(2)
+    DONE.append(("told slowly", booked["output"]))
+
+
+def test_an_undo_of_a_group_stands_for_what_is_told_in_it_too():
+    group = Sequence(Step(book, with_="'a'", on_cancel=tell), name="g", undo=Step(unbook, with_={"output": "'g'"}))
+    _, done = run(Sequence(group, SLOW), cancel_after_s=1.5, undo_on_cancel=True)
+    assert done == [("book", "a"), ("unbook", "g")]
+
+
+def test_on_cancel_is_checked_as_an_undo_is():
+    with pytest.raises(InvalidDefinition, match=r"root\.on_cancel\.undo: what takes something back cannot be"):
+        Workflow("w", Step(book, on_cancel=Step(tell, undo=tell)))
+    with pytest.raises(InvalidDefinition, match=r"root\.undo\.on_cancel: what takes something back"):
+        Workflow("w", Step(book, undo=Step(tell, on_cancel=tell)))
+    with pytest.raises(InvalidDefinition, match="the input of an undo has the fields input and output, no 'ouptut'"):
+        Workflow("w", Step(book, on_cancel=Step(tell, with_="input.ouptut")))
+    inner = Hierarchy(tell, team={"a": Step(book, on_cancel=tell)}, name="team")
+    with pytest.raises(InvalidDefinition, match=r"root.sequence\[0\].team.a.on_cancel: a nested Hierarchy is"):
+        Workflow("w", Sequence(inner))
+    Workflow("w", Hierarchy(tell, team={"a": Step(book, on_cancel=tell)}))

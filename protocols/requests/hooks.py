@@ -19,9 +19,11 @@ from ..tree import Sequence as InOrder
 from ..wording import flaws_of
 from .machine import HOOK, STAGES, STATES, State, entered_from, stage_named
 
-ENDS = ("completed", "failed")
+ENDS = ("completed", "failed", "cancelled")
 HOOKED: tuple[str, ...] = (*STAGES.values(), *ENDS)
-"""States that a hook can stand before: not `received`, which is before all, nor `cancelled`, which waits for nobody."""
+"""States that a hook can stand before: all but `received`, which is before all."""
+_BAD_ENDS = {"undo": "failed", "on_cancel": "cancelled"}
+"""By the key of the step that takes the first one back: what it stands before."""
 Hooks = Mapping[State, tuple[Step, ...]]
 _PLACE = re.compile(rf"(?:^|/){HOOK}(?P<node>[a-z]+)(?:_\d+)?(?:_from_(?P<before>[a-z_]+?))?(?:_by_\w+)?(?:#\d+)?$")
 _STEP: TypeAdapter[Step] = TypeAdapter(Step)
@@ -47,13 +49,14 @@ def read_hooks(*given: Mapping[Any, Any] | None) -> Hooks:
 def transition_of(path: str) -> tuple[State | None, State]:
     """The transition that a hook stands before, by `ctx.step`: from which state to which.
 
-    The first is None where the way does not say: before `failed`, and behind a goto.
+    The first is None where the way does not say: before `failed` and `cancelled`, and behind a goto.
 
     Raises:
         ValueError: it is not the path of a hook.
     """
-    if path.rpartition("/")[2].startswith("route:undo"):
-        return None, "failed"
+    first, _, key = path.rpartition("/")[2].partition("#")[0].partition(":")
+    if first == "route" and key in _BAD_ENDS:
+        return None, _BAD_ENDS[key]
     found = _PLACE.search(path)
     after = None if found is None else "completed" if found["node"] == "completed" else stage_named(found["node"])
     if found is None or after is None:
@@ -78,11 +81,15 @@ def hooked(root: Node, hooks: Hooks) -> Node:
 
 
 def with_end(route: Step, hooks: Hooks) -> Step:
-    """The step that every request begins with; its undo is what runs when the request fails."""
-    steps = hooks.get("failed", ())
-    if len(steps) > 1:
-        raise InvalidDefinition(problem="only one hook can stand before 'failed'", path="hooks")
-    return route.model_copy(update={"undo": steps[0].model_copy(update={"with_": "input.output"})}) if steps else route
+    """The step that every request begins with; what takes it back runs when the request fails, or is cancelled."""
+    found = {}
+    for key, state in _BAD_ENDS.items():
+        steps = hooks.get(state, ())
+        if len(steps) > 1:
+            raise InvalidDefinition(problem=f"only one hook can stand before '{state}'", path="hooks")
+        for step in steps:
+            found[key] = step.model_copy(update={"with_": "input.output"})
+    return route.model_copy(update=found)
 
 
 def _step(given: Any, state: str) -> Step:

@@ -65,8 +65,8 @@ HOOK = "before_"
 """Begins the name of what runs before a state is entered."""
 _LABEL = re.compile(r"[#\[:]")
 """What follows the name in a label: `draft#2`, `do[17]`, `fallback:1`."""
-_UNDO = ":undo"
-"""Ends the label of what takes a node back."""
+_TAKE_BACK = (":undo", ":on_cancel")
+"""End the label of what takes a node back."""
 _UNNAMED = ""
 """Of a node whose name is not in the paths below it: a fallback is `fallback:1`, what runs for each item `[17]`."""
 
@@ -95,7 +95,7 @@ def stage_of(path: str) -> State | None:
     """The state that a place in the tree belongs to: that of the outermost stage around it. A hook belongs to none, and
     neither does what takes something back."""
     parts = path.split("/")
-    if any(part.endswith(_UNDO) for part in parts):
+    if any(part.endswith(_TAKE_BACK) for part in parts):
         return None
     for part, below in zip(parts, [*parts[1:], ""], strict=True):
         state = stage_named(_LABEL.split(part, maxsplit=1)[0])

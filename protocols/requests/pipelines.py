@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InvalidDefinition
 from ..protocol import declaration_of, resolve
 from ..reading import read_mapping, read_workflow
-from ..tree import END, Adaptive, Hierarchy, Node, Parallel, Rule, Step
+from ..tree import END, Adaptive, Hierarchy, Node, Parallel, Rule, Step, takers_back
 from ..tree import Sequence as InOrder
 from ..workflow import Workflow
 from .grants import OPERATION_S
@@ -63,7 +63,8 @@ def ask_workflow(
         own: pipelines that take the place of shipped ones.
         hooks: by state, steps to run before it is entered, in every pipeline (see hooks.py). They get the stage's input
             and pass on what they return; one that fails keeps the request from entering the state, as any failed step
-            would. Before `completed` they get the answer, before `failed` {"request", "route"}, and change nothing.
+            would. Before `completed` they get the answer, before `failed` and `cancelled` {"request", "route"}, and
+            change nothing.
         operation_s: longest time of one attempt of a step that says nothing of its own about that; 0 is no bound.
 
     Raises:
@@ -88,7 +89,7 @@ def bounded(node: Node, operation_s: float) -> Node:
     """The tree with a time-out of an attempt for each step that has none, neither here nor by its protocol. Who has one
     of silence only is meant to go on."""
     changed: dict[str, Any] = {"fallback": tuple(bounded(other, operation_s) for other in node.fallback)}
-    changed["undo"] = node.undo and bounded(node.undo, operation_s)
+    changed |= {name: bounded(step, operation_s) for name, step in takers_back(node).items()}
     match node:
         case Step():
             if not _is_bounded(node):
