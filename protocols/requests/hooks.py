@@ -22,7 +22,7 @@ from .machine import HOOK, STAGES, STATES, State, entered_from, stage_named
 ENDS = ("completed", "failed", "cancelled")
 HOOKED: tuple[str, ...] = (*STAGES.values(), *ENDS)
 """States that a hook can stand before: all but `received`, which is before all."""
-_BAD_ENDS = {"undo": "failed", "on_cancel": "cancelled"}
+_BAD_ENDS: dict[str, State] = {"undo": "failed", "on_cancel": "cancelled"}
 """By the key of the step that takes the first one back: what it stands before."""
 Hooks = Mapping[State, tuple[Step, ...]]
 _PLACE = re.compile(rf"(?:^|/){HOOK}(?P<node>[a-z]+)(?:_\d+)?(?:_from_(?P<before>[a-z_]+?))?(?:_by_\w+)?(?:#\d+)?$")
