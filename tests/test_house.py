@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pickle
 from pathlib import Path
 
@@ -37,11 +38,17 @@ def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0]
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imported(path: Path) -> list[tuple[str, int]]:
     """Every module that `path` imports, ours by room: ("protocols.errors", line)."""
     package = ["podium", *path.relative_to(ROOT).parent.parts]
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -81,14 +88,14 @@ def test_the_environment_is_read_in_one_file():
 def test_no_module_over_400_lines_no_function_over_60(path):
     source = path.read_text()
     assert source.count("\n") <= 400, f"{path} has {source.count(chr(10))} lines"
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, f"{path}:{node.lineno} {node.name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_says_what_it_is(path):
-    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+    assert ast.get_docstring(parsed(path)), f"{path} has no docstring"
 
 
 EXAMPLES = [
