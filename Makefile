@@ -7,8 +7,10 @@ SEEDS ?= 20000
 KILLS ?= 200
 MINUTES ?= 10
 ROUNDS ?= 3
+SEED ?= 0
+TRACE ?=
 
-.PHONY: demo test check bench bench-peers soak differential sweep mutants chaos steady conformance clean
+.PHONY: demo test check bench bench-peers seed soak differential sweep mutants chaos steady conformance clean
 
 demo: $(STAMP)
 	$(BIN)/podium run examples/repo_brief/brief.yaml --input path="$(CURDIR)"
@@ -31,6 +33,9 @@ bench: $(STAMP)
 
 bench-peers: $(STAMP)
 	$(BIN)/python benchmarks/peers/run.py --rounds $(ROUNDS)
+
+seed: $(STAMP)
+	$(BIN)/python -m tests.seed $(SEED) $(if $(TRACE),--trace)
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak --seeds $(SEEDS)

@@ -12,6 +12,7 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from .inprocess import Cell, CellWorld, InProcessCluster
 from .session import COORDINATOR, coordinator_setup
 from .store.memory import Disk, DiskReader, MemoryJournal
 from .store.reading import Reader
+from .trace import Trace, TracedJournal
 from .virtual import Process, VirtualLoop, in_process
 from .world import LoopWorld
 
@@ -91,6 +93,8 @@ class Simulation:
         """Commands that were run, and what they got."""
         self.frozen: list[str] = []
         """Addresses of the actors that were stopped, in order."""
+        self.trace: Trace | None = None
+        """Where each thing that happens is noted, if it is set before `run`."""
         self.cluster: SimulatedCluster
         self.loop = VirtualLoop()
         self._folders: tempfile.TemporaryDirectory[str] | None = None
@@ -106,6 +110,8 @@ class Simulation:
 
     async def _run(self, work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
         self.cluster = SimulatedCluster(self)
+        if self.trace is not None:
+            self.trace.clock = self.loop.time
         chaos = self.loop.create_task(self._chaos())
         async with AsyncEngine(self.settings, _SimulatedSession(self)) as engine:
             result = await work(engine)
@@ -124,8 +130,17 @@ class Simulation:
         path.mkdir(exist_ok=True)
         return str(path)
 
+    def note(self, actor: str, event: str, detail: object = "") -> None:
+        if self.trace is not None:
+            self.trace.note(actor, event, detail)
+
+    def note_frame(self, address: str, event: str, frame: bytes) -> None:
+        if self.trace is not None:
+            self.trace.frame(address, event, frame)
+
     def kill(self, address: str) -> None:
         """Kill an actor, with what it owns, this instant."""
+        self.note(address, "IS KILLED")
         self.killed.append(address)
         self.cluster.kill(address)
 
@@ -137,12 +152,14 @@ class Simulation:
         cell = self.cluster.alive(address)
         if cell is None or cell.process is None:
             return
+        self.note(address, "IS STOPPED", f"for {for_s:.1f} s{', out of reach' if out_of_reach else ''}")
         self.frozen.append(address)
         cell.out_of_reach = out_of_reach
         cell.process.freeze()
         in_process(None, lambda: self.loop.call_later(for_s, self._thaw, cell))
 
     def _thaw(self, cell: Cell) -> None:
+        self.note(cell.address, "goes on", f"dead: {cell.dead.reason}" if cell.dead else "")
         cell.out_of_reach = False
         if cell.process is not None:
             in_process(None, cell.process.thaw)
@@ -183,6 +200,7 @@ class Simulation:
 
     def _jump(self) -> None:
         self.clock_offset_s = self.rng.uniform(-self.faults.clock_jump_s, self.faults.clock_jump_s)
+        self.note("-", "CLOCK IS SET", f"{self.clock_offset_s:+.1f} s off")
 
     def _victim(self) -> Cell | None:
         victims = self.cluster.addresses()
@@ -204,6 +222,7 @@ class SimulatedCluster(InProcessCluster):
 
     def new_world(self, cell: Cell) -> LoopWorld:
         cell.process = Process(cell.address)
+        self._simulation.note(cell.address, "starts", f"owned by {cell.owner.address}" if cell.owner else "")
         return _SimulatedWorld(self, cell, self._simulation)
 
     async def run_in(self, cell: Cell, work: Awaitable[Any]) -> Any:
@@ -228,15 +247,20 @@ class SimulatedCluster(InProcessCluster):
             cell.calls.discard(answer)
 
     async def carry(self, cell: Cell, frame: bytes) -> bytes:
-        faults, rng = self._simulation.faults, self._simulation.rng
+        simulation = self._simulation
+        faults, rng = simulation.faults, simulation.rng
         await asyncio.sleep(rng.uniform(0, faults.delay_s))
         if rng.random() < faults.lose_request:
+            simulation.note_frame(cell.address, "REQUEST LOST", frame)
             raise PeerUnreachable(address=cell.address, reason="the request was lost")
+        simulation.note_frame(cell.address, "gets a frame", frame)
         if rng.random() < faults.repeat:
+            simulation.note_frame(cell.address, "FRAME REPEATED", frame)
             repeated = asyncio.get_running_loop().create_task(super().carry(cell, frame))
             repeated.add_done_callback(lambda done: done.cancelled() or done.exception())
         answer = await super().carry(cell, frame)
         if rng.random() < faults.lose_reply:
+            simulation.note_frame(cell.address, "REPLY LOST", frame)
             raise PeerUnreachable(address=cell.address, reason="the reply was lost")
         return answer
 
@@ -283,8 +307,9 @@ class _SimulatedWorld(CellWorld):
 
     async def open_journal(self, shard: str) -> Journal:
         faults = self._simulation.faults
-        disk, rng = self._simulation.disk, self._simulation.rng
-        journal = MemoryJournal(disk, shard, lambda: rng.uniform(0, faults.commit_s / 2))
+        disk, rng, trace = self._simulation.disk, self._simulation.rng, self._simulation.trace
+        opened = MemoryJournal if trace is None else partial(TracedJournal, trace)
+        journal = opened(disk, shard, lambda: rng.uniform(0, faults.commit_s / 2))
         self.epoch = journal.epoch
         return journal
 
@@ -293,6 +318,7 @@ class _SimulatedWorld(CellWorld):
 
     def release(self) -> None:
         """Nothing: a dead process does not even cancel."""
+        self._simulation.note(self.address, "is dead", self._cell.dead.reason if self._cell.dead else "")
 
     def from_thread(self, callback: Callable[[], None]) -> None:
         callback()

@@ -1,6 +1,7 @@
 """Many storms, on all cores: `python -m tests.soak --seeds 20000`, or `make soak SEEDS=20000`.
 
-Prints each seed that fails and how often each edge was taken, and ends with 1 if a seed failed or an edge was missed.
+Prints each seed that fails, with what happened last in it, and how often each edge was taken, and ends with 1 if a seed
+failed or an edge was missed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
 from tests import edges
+from tests.seed import last_lines
 from tests.storm import run_storm
 
 CHUNK = 100
@@ -35,7 +37,7 @@ def storms(first: int, end: int) -> tuple[list[tuple[int, str]], Counter[str]]:
         try:
             run_storm(seed)
         except BaseException as error:
-            failed.append((seed, f"{type(error).__name__}: {error}"))
+            failed.append((seed, f"{type(error).__name__}: {error}\n{last_lines(seed)}"))
     return failed, edges.COUNTS
 
 

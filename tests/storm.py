@@ -44,6 +44,7 @@ class Witness:
     def began(self, ctx, quota=None):
         place = (ctx.task_id, ctx.step)
         self.starts[place] += 1
+        self.simulation.note(PROCESS.get().name, "runs a step", f"{ctx.task_id} {ctx.step}, attempt {ctx.attempt}")
         recorded = recorded_steps(self.simulation)
         if place in recorded:
             self.problems.append(f"I2: {place} started after its recorded finish")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.seed import last_lines
 from tests.storm import run_storm
 
 BATCH = 25
@@ -25,4 +26,5 @@ def test_every_accepted_task_finishes_whatever_breaks(first):
         try:
             run_storm(seed)
         except BaseException as error:
-            raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
+            told = f"seed {seed}: {type(error).__name__}: {error}"
+            raise AssertionError(f"{told}\n{last_lines(seed)}") from error
