@@ -320,7 +320,7 @@ MUTANTS: dict[Callable[[], Any], str] = {
     keep_the_books_after_their_recall: "examples",
     borrow_the_books_without_what_is_held: "examples",
     forget_the_limits_of_users: "examples",
-    give_back_what_was_passed_on: "examples",
+    give_back_what_was_passed_on: "storms",
     keep_a_permit_that_came_back: "examples",
     believe_in_probes_of_the_dead: "resilience",
     count_outcomes_of_older_states: "resilience",

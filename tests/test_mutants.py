@@ -9,6 +9,8 @@ import pytest
 from tests.mutants import MUTANTS, is_noticed
 
 
+@pytest.mark.spread
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_planted_bug_is_noticed(mutant, caplog):
