@@ -1,25 +1,46 @@
-# Two commands: `make demo` and `make test`. Both make .venv first and are quick the second time.
+# `make help` lists the targets. The first use makes .venv; all are quick about that the second time.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ROOM ?=
+PROCESSES ?= logical
+SEED ?= 0
+TRACE ?=
 SEEDS ?= 20000
 KILLS ?= 200
 MINUTES ?= 10
 ROUNDS ?= 3
-SEED ?= 0
-TRACE ?=
 
-.PHONY: demo test check bench bench-peers seed soak differential sweep mutants chaos steady conformance clean
+PYTEST := $(BIN)/python -m pytest
+BESIDE := -n $(PROCESSES) --dist loadgroup
+TESTS = $(if $(ROOM),$(or $(shell find tests -path '*$(ROOM)*' -name 'test_*.py'),$(error no test file has '$(ROOM)' in its path)))
+# 5: there were no such tests
+NONE_IS_FINE := || [ $$? = 5 ]
 
-demo: $(STAMP)
+.PHONY: help demo test test-fast compiled check bench bench-peers seed soak differential sweep mutants chaos steady
+.PHONY: conformance clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
+		printf '  %-14s %s\n' "$$target" "$$text"; done
+
+demo: $(STAMP) ## a briefing on this repository, written by the example workflow, on a local Ray cluster
 	$(BIN)/podium run examples/repo_brief/brief.yaml --input path="$(CURDIR)"
 	$(BIN)/podium ask "how is the journal fenced?" --root "$(CURDIR)"
 
-test: $(STAMP)
-	$(BIN)/python -m pytest
+test: $(STAMP) compiled ## all tests; ROOM=limits: of the files with that in their path
+	$(PYTEST) $(BESIDE) -m "not alone" $(TESTS) $(NONE_IS_FINE)
+	$(PYTEST) -m alone $(TESTS) $(NONE_IS_FINE)
 
-check: $(STAMP)
+test-fast: $(STAMP) compiled ## the tests that need no Ray and are quick: half a minute
+	$(PYTEST) $(BESIDE) -m "not ray and not alone and not long" $(TESTS)
+
+# Tests start many processes; where Python is told to keep no compiled code, each would compile all of Podium again.
+compiled: $(STAMP)
+	@$(BIN)/python -m compileall -q podium protocols supervisors actors cluster tests benchmarks
+
+check: $(STAMP) ## lint, format, and types against the built wheel
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,39 +48,39 @@ check: $(STAMP)
 	rm -rf build/typed && $(BIN)/pip install --quiet --no-deps --target build/typed build/wheel/podium-*.whl
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p podium
 
-bench: $(STAMP)
+bench: $(STAMP) ## all measurements of docs/performance.md
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
 	$(BIN)/python benchmarks/all.py
 
-bench-peers: $(STAMP)
+bench-peers: $(STAMP) ## the same work in other systems; ROUNDS=3
 	$(BIN)/python benchmarks/peers/run.py --rounds $(ROUNDS)
 
-seed: $(STAMP)
+seed: $(STAMP) ## one simulated storm, told; SEED=17, TRACE=1 for everything that happens in it
 	$(BIN)/python -m tests.seed $(SEED) $(if $(TRACE),--trace)
 
-soak: $(STAMP)
+soak: $(STAMP) ## many simulated storms, with the edges taken; SEEDS=20000
 	$(BIN)/python -m tests.soak --seeds $(SEEDS)
 
-differential: $(STAMP)
+differential: $(STAMP) ## random trees against an interpreter of the documentation
 	$(BIN)/python -m tests.differential --simulated 20000 --inprocess 500 --ray 50
 
-sweep: $(STAMP)
+sweep: $(STAMP) ## an abort at every commit, frame and spawn of a run on real files
 	$(BIN)/python -m tests.sweep
 
-mutants: $(STAMP)
+mutants: $(STAMP) ## which layer of the tests notices which planted bug
 	$(BIN)/python -m tests.mutants
 
-chaos: $(STAMP)
+chaos: $(STAMP) ## real kills on Ray under load; KILLS=200
 	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)
 
-steady: $(STAMP)
+steady: $(STAMP) ## growth under steady load; MINUTES=10
 	$(BIN)/python -m benchmarks.steady --minutes $(MINUTES)
 
-conformance: $(STAMP)
+conformance: $(STAMP) ## MCP's own suite; brings Node
 	mkdir -p build/conformance && cd build/conformance && npm install --silent --no-save node@22 @modelcontextprotocol/conformance@0.2.0-alpha.12
 	$(BIN)/python -m tests.conformance --suite build/conformance
 
-clean:
+clean: ## removes .venv and what was built
 	rm -rf $(VENV) build *.egg-info .podium
 
 $(STAMP): pyproject.toml

@@ -13,7 +13,22 @@ settings.load_profile("podium")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "faults: the engine is meant to meet a fault of its own")
+    for marker in (
+        "faults: the engine is meant to meet a fault of its own",
+        "spread: where several processes run tests, those of this file go to all of them",
+        "xdist_group(name): where several processes run tests, one has all of a group",
+    ):
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_modifyitems(items):
+    """Where several processes run tests (`make test`), one has all that needs Ray, which is one cluster at a time then,
+    and a file stays in one process with what its tests share."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        elif not item.get_closest_marker("spread"):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 def pytest_addoption(parser):

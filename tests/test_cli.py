@@ -322,6 +322,7 @@ def test_reading_commands_do_not_import_ray(cli, words):
     assert done.returncode == 0, done.stderr.decode()
 
 
+@pytest.mark.alone
 def test_ps_is_quick(cli):
     """Some 2.5 times what its libraries take to be imported; this only catches one that is heavy. Compiled code is
     kept, as anywhere but on test machines."""

@@ -437,6 +437,7 @@ def test_slow_commits_are_told_once_a_minute_with_the_figure(tmp_path, caplog):
     ]
 
 
+@pytest.mark.alone
 def test_a_long_reader_does_not_hold_up_the_next_owner(crashed, closed):
     with opening.reading(shard_path(crashed, "w")) as db:
         db.execute("BEGIN")

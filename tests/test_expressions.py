@@ -247,6 +247,7 @@ def test_what_is_left_out_changes_nothing(value, source):
     assert outcome(True) == outcome(False)
 
 
+@pytest.mark.alone
 def test_a_with_over_a_whole_task_costs_what_it_uses():
     names = {"input": 1, "task": {"items": ["x" * 100] * 50_000, "name": "n"}, "outputs": {}}
     began = time.perf_counter()

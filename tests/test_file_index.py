@@ -453,6 +453,7 @@ def test_a_long_block_is_cut_and_its_parts_know_what_they_belong_to():
     assert {piece.titles for piece in pieces} == {"class Long:"}
 
 
+@pytest.mark.alone
 def test_cutting_takes_time_in_proportion_to_length():
     started_at = time.monotonic()
     assert len(cut("a.md", "# a\n" * 100_000, STANDARD_LIMITS)) == 100_000

@@ -105,6 +105,7 @@ def test_events_are_live(engine):
     assert kinds[-1] == "completed"
 
 
+@pytest.mark.alone
 def test_plain_protocols_run_in_threads_and_beside_each_other(engine):
     workflow = Workflow("w", Parallel({"a": sample.blocking, "b": Step(sample.slow)}))
     began = time.monotonic()
@@ -263,6 +264,7 @@ def test_a_killed_in_process_driver_loses_nothing(tmp_path):
         assert sorted(task.result(timeout_s=30)["n"] for task in tasks) == list(range(1, 21))
 
 
+@pytest.mark.alone
 def test_the_first_result_comes_within_a_second_of_connecting(tmp_path):
     began = time.monotonic()
     with podium.connect(cluster="inprocess", data=tmp_path) as engine:

@@ -463,6 +463,7 @@ def test_depth_counts_brackets_outside_texts_only():
     assert depth_of(b'{"text": "a\n[[[["}') == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("body", [b'"\\' * 500_000, b'"' * 1_000_001, b"\\" * 1_000_000, b"[" * 1_000_000])
 def test_counting_the_depth_takes_linear_time(body):
     began = time.process_time()

@@ -301,6 +301,7 @@ def test_a_pipe_that_is_closed_ends_a_command_quietly(cli, tmp_path):
     assert (done.stdout, done.stderr) == ("{", "")
 
 
+@pytest.mark.alone
 def test_looking_at_a_long_text_is_quick():
     began = time.monotonic()
     printable("a" * 5_000_000)

@@ -328,6 +328,7 @@ def test_breakers_and_dead_letters_from_the_command_line(engine):
     assert engine.dead_letters(workflow="shaky") == []
 
 
+@pytest.mark.alone
 def test_a_plain_step_that_sleeps_for_an_hour_is_stopped_in_time_and_its_neighbours_are_unharmed(engine):
     workflow = Workflow("hour", Sequence(Step(sleepy, timeout_s=2)))
     engine.deploy(workflow)

@@ -112,6 +112,7 @@ def test_stored_definitions_are_taken_as_they_are():
     assert Workflow.from_trusted({"name": "w", "root": tree}).name == "w"
 
 
+@pytest.mark.alone
 def test_long_sequences_are_looked_through_quickly():
     root = Sequence(*[Step(A, name=f"n{n}") for n in range(5000)], see("outputs.n4999"))
     began = time.perf_counter()

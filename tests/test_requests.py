@@ -423,6 +423,7 @@ def test_a_request_is_taken_apart_where_it_separates_itself(text, parts):
     assert parts_of(text) == parts
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("text", ["a" + "\n" * 50_000 + "b", " - " * 30_000, "and then " * 10_000])
 def test_taking_a_request_apart_takes_linear_time(text):
     began = time.process_time()

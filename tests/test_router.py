@@ -226,6 +226,7 @@ def test_every_request_has_a_route_with_a_reason_and_scores_that_sum_to_one(requ
     assert ROUTER.route(request) == found
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "piece", ["a", "-", ".", " x", "a.", "a/", "a_", "and ", "1. x\n", "'a", "```", "https://", "\0"]
 )
@@ -416,6 +417,7 @@ def test_the_shipped_scorer_is_trained_once_and_without_the_test_split():
     assert sum(scorer.texts) == sum(each.split == "train" for each in shipped_examples())
 
 
+@pytest.mark.alone
 def test_training_the_shipped_scorer_takes_a_moment():
     """About as long as a loop of a million turns, some 50 ms, so it can be done whenever a process starts."""
     examples = shipped_examples()

@@ -20,6 +20,8 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("first", range(0, seeds, BATCH))
 
 
+@pytest.mark.spread
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_every_accepted_task_finishes_whatever_breaks(first):
     for seed in range(first, first + BATCH):

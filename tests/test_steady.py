@@ -48,6 +48,7 @@ def engine(tmp_path):
         yield engine
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts file handles as Linux shows them")
 def test_a_thousand_tasks_leave_nothing_behind(engine):
     def run(count):
@@ -60,6 +61,7 @@ def test_a_thousand_tasks_leave_nothing_behind(engine):
     check_flat(before, counted())
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts file handles as Linux shows them")
 def test_workflows_that_come_and_go_leave_nothing_behind(engine):
     def cycle():
