@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from podium.cluster.store.mark import Mark
 from podium.cluster.store.reading import FileReader, shards
 from podium.cluster.store.sqlite import SqliteJournal
 from podium.supervisors.events import StepFinished, unpack_events
+from tests.commands import FORKS
 
 ABORTED = 9
 TASKS = 3
@@ -154,8 +154,6 @@ def starts(data: Path) -> Counter[str]:
 class Sweep:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["tests.sweep"])
 
     def hits(self) -> dict[str, int]:
         """How often a whole run passes each point."""
@@ -182,7 +180,7 @@ class Sweep:
 
     def _run(self, data: Path, point: str | None, hit: int) -> int | None:
         data.mkdir(exist_ok=True)
-        process = self._processes.Process(target=run_script, args=(str(data), point, hit))
+        process = FORKS.Process(target=run_script, args=(str(data), point, hit))
         process.start()
         process.join(60)
         assert process.exitcode is not None, "still running after 60 s"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from podium.cluster.gateways.view import lack
 from podium.cluster.store.ids import whole_id
 from podium.errors import InvalidInput, NotFound
 from tests import sample
+from tests.commands import run_command
 
 ROOT = Path(__file__).parent.parent
 FLOW = """
@@ -43,12 +42,9 @@ def cli(tmp_path_factory):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PODIUM_CLUSTER": "inprocess", "COLUMNS": "100"}
 
     def run(*words, columns=None):
-        done = subprocess.run(
-            [sys.executable, "-m", "podium", *words],
-            cwd=folder, env=environment | ({"COLUMNS": str(columns)} if columns else {}),
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-        return done.returncode, done.stdout, done.stderr
+        there = environment | ({"COLUMNS": str(columns)} if columns else {})
+        code, out, err = run_command(words, folder, there)
+        return code, out.decode(), err.decode()
 
     run.folder = folder
     return run
@@ -247,13 +243,10 @@ def test_ps_cuts_no_time_and_no_id_however_narrow(tmp_path, columns):
     flow = podium.Workflow("a_long_name_of_a_workflow", podium.Sequence(sample.add))
     with podium.connect(data=tmp_path, cluster="inprocess") as engine:
         ids = [engine.submit(flow, {"n": n}, user="somebody_with_a_name").result() and None for n in range(2)]
-    done = subprocess.run(
-        [sys.executable, "-m", "podium", "ps", "--data", str(tmp_path)],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": columns},
-    )  # fmt: skip
-    lines = done.stdout.splitlines()
+    _, out, _ = run_command(("ps", "--data", str(tmp_path)), tmp_path, {**os.environ, "COLUMNS": columns})
+    lines = out.decode().splitlines()
     assert len(lines) == 1 + len(ids)
-    assert all(re.search(r"t-[a-z0-9]{26} .* \d+(\.\d)? (ms|s)$", line.rstrip()) for line in lines[1:]), done.stdout
+    assert all(re.search(r"t-[a-z0-9]{26} .* \d+(\.\d)? (ms|s)$", line.rstrip()) for line in lines[1:]), lines
 
 
 def test_what_many_branches_lack_is_counted():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import subprocess
-import sys
 import zlib
 from contextlib import closing
 
@@ -23,6 +21,7 @@ from podium.protocols.errors import FixTheCall, JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure
 from podium.protocols.values import pack
 from tests import sample
+from tests.commands import run_command
 
 FORMAT_1 = """
 CREATE TABLE shard (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL) STRICT;
@@ -223,12 +222,12 @@ def test_an_event_of_a_later_podium_sets_its_task_aside_and_every_command_says_s
             engine.redrive(["t-1"])
     assert "task t-1 cannot be folded, and is set aside" in caplog.text
     for words in (["show", "t-1"], ["ps"], ["dead", "ls"], ["dead", "show", "t-1"], ["doctor"]):
-        command = [sys.executable, "-m", "podium", *words, "--data", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"})
-        assert "Traceback" not in done.stderr
-        assert done.returncode == (words == ["doctor"])
-        assert "stalled" in done.stdout
-        assert words == ["ps"] or "unknown event" in done.stdout
+        environment = {**os.environ, "COLUMNS": "200"}
+        code, out, err = run_command((*words, "--data", str(tmp_path)), tmp_path, environment)
+        assert b"Traceback" not in err
+        assert code == (words == ["doctor"])
+        assert b"stalled" in out
+        assert words == ["ps"] or b"unknown event" in out
     with podium.connect(data=tmp_path, cluster="inprocess") as engine:
         engine.drop(["t-1"])
         assert engine.task("t-1").status == "failed"

@@ -29,6 +29,7 @@ from podium.protocols.outcomes import Failure, TaskEvent, TaskRecord
 from podium.protocols.printable import json_safe, one_line, printable
 from podium.protocols.requests.router import Route
 from podium.supervisors.history import StepRow
+from tests.commands import run_command
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = [
@@ -236,10 +237,8 @@ def cli(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PODIUM_CLUSTER": "inprocess", "COLUMNS": "120"}
 
     def run(*words):
-        done = subprocess.run(
-            [sys.executable, "-m", "podium", *words], cwd=tmp_path, env=environment, capture_output=True, timeout=60
-        )
-        return done.returncode, harmless(done.stdout.decode()), harmless(done.stderr.decode())
+        code, out, err = run_command(words, tmp_path, environment)
+        return code, harmless(out.decode()), harmless(err.decode())
 
     return run
 

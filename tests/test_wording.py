@@ -192,7 +192,7 @@ def test_in_a_file_nothing_is_said_of_calls():
         (Kept, "'Kept' is a protocol as it is"),
         (property(len), "it stands above a function, not a property"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" object at")[0],
 )
 def test_what_is_no_function_is_no_protocol(given, message):
     assert message in refused(lambda: podium.protocol(given))
