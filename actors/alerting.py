@@ -9,6 +9,7 @@ from typing import Any
 
 from ..protocols.errors import PodiumError
 from ..supervisors.alerts import Alert, Alerts
+from ..supervisors.messages.client import ClusterStatus
 from ..supervisors.ports import World
 from ..supervisors.settings import Governance
 
@@ -18,7 +19,7 @@ LOG = logging.getLogger("podium")
 
 
 class Alerting:
-    def __init__(self, world: World, settings: Governance, status: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, world: World, settings: Governance, status: Callable[[], Awaitable[ClusterStatus]]) -> None:
         self._world, self._settings, self._status = world, settings, status
         self._alerts = Alerts(settings.alerts)
 
@@ -34,7 +35,7 @@ class Alerting:
                 status = await self._status()
             except PodiumError:
                 continue  # somebody is just being replaced
-            for alert in self._alerts.look(status, self._world.now()):
+            for alert in self._alerts.look(status._asdict(), self._world.now()):
                 await self._tell(alert)
 
     async def _tell(self, alert: Alert) -> None:

@@ -4,14 +4,7 @@ Supervisors have a view of every breaker, and let calls through by it while it i
 ended. While one is half-open they ask for each call. A breaker is named after its protocol, `model`, or after that and
 its key, `model[large]`.
 
-Messages:
-    breakers {shard, version, policies, leases}: answered when a later one of that shard replaces it; the version is its
-        epoch and a number, the leases are all that it holds or has asked for. Chunks are first ["all", generation of
-        breakers not named, [state, …]], then ["state", state] for each change, a state being [name, state, generation,
-        seconds for which it stays open or None, why].
-    calls [[name, generation, lease, failed, slow, count], …]: how calls ended; a count of 0 gives a probe back.
-    probe [name, lease]: whether one more call may go through: [generation, lease or None], or None.
-    breaker [name, "open" | "reset"]: by hand.
+Its messages are in supervisors/messages/resources.py.
 
 States other than closed are journalled, so a crash of the ResourceActor closes nothing. They end with the cluster.
 """
@@ -20,12 +13,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from ..protocols.errors import NotFound
 from ..protocols.policy import Breaker as Policy
 from ..protocols.values import Value
 from ..supervisors.breaker import Breaker, Call, Outcomes
+from ..supervisors.messages.client import BreakerStates, SetBreaker
+from ..supervisors.messages.door import with_kind
+from ..supervisors.messages.resources import (
+    AllBreakers,
+    BreakerChanged,
+    BreakerState,
+    CallsEnded,
+    Probe,
+    Probed,
+    ReportCalls,
+    WatchBreakers,
+)
 from ..supervisors.ports import Ask, Journal, Note, World
 
 KEEP_UNUSED_S = 600.0
@@ -60,37 +65,40 @@ class Board:
         else:
             self._stored = stored
 
-    def receive(self, ask: Ask) -> None:
-        match ask.kind:
-            case "breakers":
-                self._view(ask, **ask.payload)
-            case "calls":
-                for call in ask.payload:
-                    self._ended(*call)
+    def receive(self, ask: Ask, message: WatchBreakers | ReportCalls | Probe | SetBreaker) -> None:
+        match message:
+            case WatchBreakers():
+                self._view(ask, message)
+            case ReportCalls():
+                for row in message.calls:
+                    self._ended(CallsEnded(*row))
                 ask.reply()
-            case "probe":
-                call = self._permit(*ask.payload)
-                ask.reply(None if call is None else [call.generation, call.lease])
-            case "breaker":
-                self._by_hand(*ask.payload)
-                ask.reply(self.to_wire())
+            case Probe():
+                call = self._permit(message.name, message.lease)
+                ask.reply(Probed(None, None) if call is None else Probed(call.generation, call.lease))
+            case SetBreaker():
+                self._by_hand(message.name, message.action)
+                ask.reply(BreakerStates(self.to_wire()))
+            case _:
+                assert_never(message)
 
-    def _view(self, ask: Ask, shard: str, version: list[int], policies: Mapping[str, Any], leases: list[str]) -> None:
+    def _view(self, ask: Ask, watch: WatchBreakers) -> None:
+        shard, version = watch.shard, [watch.epoch, watch.number]
         if (before := self._views.get(shard)) is not None:
             if before[0] > version:
                 ask.reply()
                 return
             before[1].reply()
         self._views[shard] = version, ask
-        self._void(shard, set(leases))
-        for protocol, wire in policies.items():
+        self._void(shard, set(watch.leases))
+        for protocol, wire in watch.policies.items():
             self._policies[protocol] = policy = Policy.model_validate(wire)
             for name, breaker in self._breakers.items():
                 if _protocol(name) == protocol:
                     breaker.policy = policy
-        for name in [name for name in self._stored if _protocol(name) in policies]:
+        for name in [name for name in self._stored if _protocol(name) in watch.policies]:
             self._restore(name, self._stored.pop(name))
-        ask.chunk(["all", self._base, [self._state(name) for name in self._breakers]])
+        ask.chunk(with_kind(AllBreakers(self._base, [self._state(name) for name in self._breakers])))
 
     @property
     def shards(self) -> list[str]:
@@ -126,15 +134,15 @@ class Board:
         self._tell(name, breaker)
         return call
 
-    def _ended(self, name: str, generation: int, lease: str | None, failed: bool, slow: bool, count: int) -> None:
-        breaker = self._breaker(name)
+    def _ended(self, ended: CallsEnded) -> None:
+        breaker = self._breaker(ended.name)
         if breaker is None:
             return
-        if count:
-            call = Call(name, generation, lease)
-            breaker.record(call, Outcomes(failed, slow, count), self._world.monotonic())
-        breaker.release(lease)
-        self._tell(name, breaker)
+        if ended.calls:
+            call = Call(ended.name, ended.generation, ended.lease)
+            breaker.record(call, Outcomes(ended.failed, ended.slow, ended.calls), self._world.monotonic())
+        breaker.release(ended.lease)
+        self._tell(ended.name, breaker)
 
     def _by_hand(self, name: str, action: str) -> None:
         breaker = self._breaker(name)
@@ -161,16 +169,16 @@ class Board:
         self._told[name] = breaker.generation
         state = self._state(name)
         for _, ask in self._views.values():
-            ask.chunk(["state", state])
+            ask.chunk(with_kind(BreakerChanged(state)))
         if self._journal is not None:
             is_closed = breaker.state == "closed"
-            until = self._world.now() + (state[3] or 0.0)
+            until = self._world.now() + (state.left_s or 0.0)
             self._journal.write([Note(_BREAKER + name, None if is_closed else [breaker.state, until, breaker.why])])
 
-    def _state(self, name: str) -> list[Value]:
+    def _state(self, name: str) -> BreakerState:
         breaker = self._breakers[name]
         left_s = breaker.until - self._world.monotonic() if breaker.state == "open" else None
-        return [name, breaker.state, breaker.generation, left_s, breaker.why]
+        return BreakerState(name, breaker.state, breaker.generation, left_s, breaker.why)
 
     def tidy(self) -> None:
         """Forget breakers that nobody uses, and that would let calls through: there may be one for each key."""
@@ -183,7 +191,7 @@ class Board:
                 if breaker.state != "closed" and self._journal is not None:
                     self._journal.write([Note(_BREAKER + name, None)])
                 for _, ask in self._views.values():
-                    ask.chunk(["state", [name, "closed", self._base, None, ""]])
+                    ask.chunk(with_kind(BreakerChanged(BreakerState(name, "closed", self._base, None, ""))))
 
     def to_wire(self) -> dict[str, Any]:
         now = self._world.monotonic()

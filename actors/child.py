@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ..protocols.errors import Unknown
 from ..protocols.values import Value
+from ..supervisors.messages.supervisor import DescribeSupervisor, LastWords, SupervisorStatus
 from ..supervisors.ports import Line, Reply
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
@@ -41,7 +42,7 @@ class Child:
     def hear(self, reply: Reply) -> None:
         """Its last words."""
         if reply.error is None:
-            self.last_words = str(reply.value)
+            self.last_words = reply.read(LastWords).reason
 
     async def describe(self, entry: Mapping[str, Value]) -> dict[str, Value]:
         """How it is, beside what the catalogue says of its workflow."""
@@ -50,7 +51,8 @@ class Child:
         if self.line is None:
             return {**entry, "state": "starting" if self.starting else "idle", "reason": self.waits}
         try:
-            return {**entry, "state": "up", **await self.line.ask("status")}
+            status = await self.line.ask(DescribeSupervisor(), SupervisorStatus)
+            return {**entry, "state": "up", **status._asdict()}
         except Unknown:
             return {**entry, "state": "starting"}
 

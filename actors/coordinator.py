@@ -6,17 +6,17 @@ is ended, and started again for what comes next (`resting.py`). One that dies mo
 is marked down: its tasks are kept, and wait until the workflow is deployed again. The catalogue in the journal is
 authoritative; when the coordinator itself starts again, every shard with open tasks is started without anyone asking.
 
-Messages: deploy, where, limits, status (see the methods).
+Its messages are in supervisors/messages/client.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from ..protocols.blame import fault_of
 from ..protocols.errors import (
@@ -30,8 +30,24 @@ from ..protocols.errors import (
 from ..protocols.limits import Amount, read_limits
 from ..protocols.values import Value
 from ..supervisors.faults import report
+from ..supervisors.messages.client import (
+    COORDINATOR,
+    AskStatus,
+    BreakerStates,
+    ClusterStatus,
+    Deploy,
+    Deployed,
+    Located,
+    SetBreaker,
+    SetLimits,
+    Undeploy,
+    Uses,
+    Where,
+)
+from ..supervisors.messages.resources import CheckQuotas, DescribeResources, ResourceStatus
+from ..supervisors.messages.supervisor import AwaitLastWords, AwaitPermits, Govern
 from ..supervisors.plan import all_quotas, has_breakers
-from ..supervisors.ports import Ask, Journal, Line, Needs, Note, Reply, World, durable
+from ..supervisors.ports import Ask, Journal, Line, Message, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 from ..supervisors.shards import workflow_of
@@ -149,62 +165,57 @@ class Coordinator:
         await self._journal.close()
 
     def receive(self, ask: Ask) -> None:
-        match ask.kind:
-            case "deploy":
-                self._answer(ask, self._deploy(**ask.payload))
-            case "undeploy":
-                self._answer(ask, self._undeploy(*ask.payload))
-            case "where":
-                self._answer(ask, self._where(*ask.payload))
-            case "limits":
-                self._answer(ask, self._change_limits(ask.payload))
-            case "breaker":
-                self._answer(ask, self._set_breaker(ask.payload))
-            case "status":
+        message = COORDINATOR.read(ask.kind, ask.payload)
+        match message:
+            case Deploy():
+                self._answer(ask, self._deploy(message))
+            case Undeploy():
+                self._answer(ask, self._undeploy(message))
+            case Where():
+                self._answer(ask, self._where(message))
+            case SetLimits():
+                self._answer(ask, self._change_limits(message))
+            case SetBreaker():
+                self._answer(ask, self._set_breaker(message))
+            case AskStatus():
                 self._answer(ask, self._status())
             case _:
-                raise NotFound(what="message kind", name=ask.kind)
+                assert_never(message)
 
-    def _answer(self, ask: Ask, work: Any) -> None:
+    def _answer(self, ask: Ask, work: Awaitable[Message]) -> None:
         async def answer() -> None:
             try:
-                value = await work
+                reply = await work
             except PodiumError as error:
                 ask.refuse(error)
             except Exception as error:
                 report(f"the message '{ask.kind}'", error)
                 ask.refuse(PodiumError(f"{ask.kind}: {fault_of(error).message}"))
             else:
-                ask.reply(value)
+                ask.reply(reply)
 
         self._world.background(answer(), ask.kind)
 
-    async def _deploy(
-        self, definition: dict[str, Value], code: Mapping[str, bytes], again: bool = False
-    ) -> dict[str, Value]:
-        """deploy {"definition", "code", "again"}: returns {"hash", "epoch"} when every actor of the tree runs.
-
-        With `again`, a client only brings code anew, and another version may be in force.
-        """
+    async def _deploy(self, message: Deploy) -> Deployed:
+        definition = message.definition
         check_definition(definition)
-        code = check_code(code)
+        code = check_code(message.code)
         quotas = await self._check_quotas(definition)
-        in_force = not again or self._catalogue.is_current(definition)
+        in_force = not message.again or self._catalogue.is_current(definition)
         if in_force:
             await durable(self._journal, self._catalogue.enter(definition, quotas))
         children = self._supervisors_of(str(definition["name"]))
         for child in children:
             await self._revive(child)
         self._code.update(code)
-        message = {"definition": definition, "code": dict(code), "in_force": in_force}
-        await Deployment(self._world, message, self._started).reach(children)
-        return {"hash": definition["hash"], "epoch": self._journal.epoch}
+        await Deployment(self._world, Govern(definition, code, in_force), self._started).reach(children)
+        return Deployed(definition["hash"], self._journal.epoch)
 
-    async def _undeploy(self, workflow: str, leave_open: bool) -> None:
-        """undeploy [workflow, whether open tasks are left as they are]: its actors have ended when this is answered."""
-        self._catalogue.check(workflow)
+    async def _undeploy(self, message: Undeploy) -> Message:
+        self._catalogue.check(message.workflow)
         undeploying = Undeploying(self._world, self._journal, self._catalogue, self._resting)
-        await undeploying.undeploy(workflow, self._supervisors_of(workflow), leave_open)
+        await undeploying.undeploy(message.workflow, self._supervisors_of(message.workflow), message.leave_open)
+        return ()
 
     async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:
         """Whether the workflow needs the ResourceActor. A quota without a limit is refused."""
@@ -213,53 +224,46 @@ class Coordinator:
             self._catalogue.check_order(definition, self._limits)
             line = await self._resources_line()
             for quotas in needs:
-                await line.ask("check", dict(quotas))
+                await line.ask(CheckQuotas(dict(quotas)))
         return bool(needs) or has_breakers(definition)
 
-    async def _where(self, shard: str, told: int | None) -> dict[str, Value]:
-        """where [shard, told]: {"address", "epoch"}, the address of its supervisor, once it runs.
-
-        With `told`, the epoch of a coordinator that got the code of the caller, one that did not get it starts nothing,
-        and the address is null.
-        """
-        epoch = self._journal.epoch
-        if told not in (None, epoch):
-            return {"address": None, "epoch": epoch}
+    async def _where(self, message: Where) -> Located:
+        epoch, shard = self._journal.epoch, message.shard
+        if message.told not in (None, epoch):
+            return Located(None, epoch)
         self._catalogue.check(shard)
         child = self._supervisors.get(shard)
         if child is None:
             raise NotFound(what="shard", name=shard)
         if child.down is None or child.line is None:
             await self._started(child)
-        return {"address": child.address, "epoch": epoch}
+        return Located(child.address, epoch)
 
-    async def _change_limits(self, limits: Mapping[str, Amount]) -> Value:
-        """limits {name: amount}: change some, under the running holders; returns all with their use."""
-        read_limits(limits)
-        self._limits.update(limits)
+    async def _change_limits(self, message: SetLimits) -> Uses:
+        read_limits(message.limits)
+        self._limits.update(message.limits)
         await durable(self._journal, [Note(_LIMITS, self._limits)])
         line = await self._resources_line()
-        return (await line.ask("limits", dict(limits)))["limits"]
+        return await line.ask(message, Uses)
 
-    async def _set_breaker(self, change: Value) -> Value:
-        """breaker [name, "open" | "reset"]: returns all breakers."""
-        return await (await self._resources_line()).ask("breaker", change)
+    async def _set_breaker(self, message: SetBreaker) -> BreakerStates:
+        return await (await self._resources_line()).ask(message, BreakerStates)
 
-    async def _status(self) -> dict[str, Value]:
+    async def _status(self) -> ClusterStatus:
         listed = [(shard, child) for shard, child in self._supervisors.items() if self._catalogue.is_listed(shard)]
         workflows = {shard: await child.describe(self._catalogue.entry(shard)) for shard, child in listed}
         limits: Value = {name: {"limit": limit, "held": 0, "waiting": 0} for name, limit in self._limits.items()}
-        uses: Value = {"limits": limits, "throttle": {"factor": 1.0, "changes": []}, "breakers": {}}
+        uses = ResourceStatus(limits, {}, {"factor": 1.0, "changes": []}, {})
         if self._resources.line is not None:
-            uses = await self._resources.line.ask("status")
-        return {
-            "workflows": workflows,
-            "quotas": uses["limits"],
-            "breakers": uses["breakers"],
-            "throttle": uses["throttle"],
-            "load": self._world.load()._asdict(),
-            "alerts": self._alerting.to_wire(),
-        }
+            uses = await self._resources.line.ask(DescribeResources(), ResourceStatus)
+        return ClusterStatus(
+            workflows=workflows,
+            quotas=uses.limits,
+            breakers=uses.breakers,
+            throttle=uses.throttle,
+            load=self._world.load()._asdict(),
+            alerts=self._alerting.to_wire(),
+        )
 
     # children
 
@@ -332,10 +336,10 @@ class Coordinator:
         line = child.line = self._world.line(child.address)
         line.watch(lambda error: self._lost(child, line, error), self._settings.lease_s)
         if role == "supervisor":
-            line.send("last_words", None, child.hear)
+            line.send(AwaitLastWords(), child.hear)
             self._resting.attend(child, line)
             if not self._catalogue.entry(child.name)["quotas"]:
-                line.send("permits", None, partial(self._wants_permits, child))
+                line.send(AwaitPermits(), partial(self._wants_permits, child))
 
     def _wants_permits(self, child: Child, reply: Reply) -> None:
         """Its tasks hold some, though the workflow says nothing of it: those of the background."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from ..protocols.errors import Unknown
+from ..supervisors.messages.resources import ForgetHolder
 from ..supervisors.ports import Line
 from .child import Child
 
@@ -27,6 +28,6 @@ class Departed:
             return
         with suppress(Unknown):  # its successor is told
             for shard, start in list(self._starts.items()):
-                await line.ask("forget", [shard, start])
+                await line.ask(ForgetHolder(shard, start))
                 if self._starts.get(shard) == start:
                     del self._starts[shard]

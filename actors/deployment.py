@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from ..protocols.errors import Unknown, WorkflowDown
+from ..supervisors.messages.supervisor import Govern
 from ..supervisors.ports import Line, World
 from .child import Child
 
 
 class Deployment:
-    def __init__(self, world: World, message: dict[str, Any], started: Callable[[Child], Awaitable[Line]]) -> None:
+    def __init__(self, world: World, message: Govern, started: Callable[[Child], Awaitable[Line]]) -> None:
         """`message` is for each supervisor; `started` gives the line to it once it runs, or raises WorkflowDown."""
         self._world, self._message, self._started = world, message, started
         self._down: list[WorkflowDown] = []
@@ -49,7 +49,7 @@ class Deployment:
                 self._down.append(error)
                 return False
             try:
-                await line.ask("deploy", self._message)
+                await line.ask(self._message)
             except Unknown:
                 continue
             return True

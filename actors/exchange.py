@@ -16,7 +16,7 @@ whether it was handled is unknown.
 
 On the wire (msgpack, never pickle):
     near → far   [session, frame number, other frames unanswered, results received up to, messages]
-                 a message is [number, kind, payload]
+                 a message is [number, kind, fields]; see supervisors/messages/
     far → near   [incarnation, results]
                  a result is [result number, message number, type, value]
 """
@@ -29,12 +29,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, PodiumError, Unknown, from_wire
 from ..protocols.values import Value, is_readable, pack, unpack, unpack_marked
 from ..supervisors.faults import report, shielded
-from ..supervisors.ports import Reply
+from ..supervisors.messages.door import KINDS
+from ..supervisors.ports import Message, Reply
 
 RESULT, CHUNK, ERROR = 0, 1, 2
 CANCEL = "!cancel"
@@ -62,8 +63,7 @@ class ExchangeLimits:
 
 
 WATCH = "!watch"
-"""Kind of a message that is never answered: it is there to be lost. Its payload is the longest time, in seconds,
-that a call may wait, or null."""
+"""Kind of `_Watch`."""
 
 Transport: TypeAlias = Callable[[bytes, Callable[[bytes | Unknown], None]], None]
 """Carries one frame and calls back, on the loop, with the answer: PeerUnreachable if trying again may help, or
@@ -77,8 +77,22 @@ DEFAULT_LIMITS = ExchangeLimits()
 _sessions = itertools.count(1)
 
 
+class _Watch(NamedTuple):
+    """A message that is never answered. Its failure tells the sender that the peer died."""
+
+    poll_s: float | None
+    """Longest time that a call may wait, in seconds; None for the usual one."""
+
+
+KINDS[_Watch] = WATCH
+
+
 def _nothing() -> None:
     """A transport that is not bound to a connection."""
+
+
+def _ignored(*_fields: Value) -> None:
+    """A reply of which nothing is wanted but that it came."""
 
 
 def _read_marked(answer: bytes, error: InvalidInput) -> list[Value]:
@@ -146,11 +160,7 @@ class Near:
         return self._lost is not None
 
     def send(
-        self,
-        kind: str,
-        payload: Value,
-        on_reply: Callable[[Reply], None],
-        on_chunk: Callable[[Value], None] | None = None,
+        self, message: Message, on_reply: Callable[[Reply], None], on_chunk: Callable[[Value], None] | None = None
     ) -> int:
         number = next(self._numbers)
         if self._lost is not None:
@@ -158,8 +168,8 @@ class Near:
             return number
         if len(self._queue) >= self._limits.queue:
             raise Overloaded(reason=f"{len(self._queue)} messages wait for {self.address}", retry_after_s=1.0)
+        self._queue.append([number, KINDS[type(message)], message])
         self._open[number] = (on_reply, on_chunk)
-        self._queue.append([number, kind, payload])
         self._schedule()
         return number
 
@@ -168,11 +178,11 @@ class Near:
             self._queue.append([next(self._numbers), CANCEL, number])
             self._schedule()
 
-    async def ask(self, kind: str, payload: Value = None) -> Value:
+    async def ask(self, message: Message, form: Callable[..., Any] = _ignored) -> Any:
         future: asyncio.Future[Reply] = self._loop.create_future()
-        number = self.send(kind, payload, lambda reply: None if future.done() else future.set_result(reply))
+        number = self.send(message, lambda reply: None if future.done() else future.set_result(reply))
         try:
-            return (await future).unwrap()
+            return (await future).read(form)
         except asyncio.CancelledError:
             self.cancel(number)
             raise
@@ -186,7 +196,7 @@ class Near:
         self._watches += 1
         self._may_compute = may_compute
         poll_s = None if lease_s is None else lease_s / POLLS_PER_LEASE
-        self.send(WATCH, poll_s, lambda reply: on_lost(reply.error) if reply.error else None)
+        self.send(_Watch(poll_s), lambda reply: on_lost(reply.error) if reply.error else None)
         if lease_s is not None and self._lease is None:
             self._heard_at = self._loop.time()
             self._check_lease(lease_s, self._heard_at)

@@ -11,7 +11,7 @@ from ..protocols.blame import fault_of
 from ..protocols.errors import InvalidInput, PodiumError
 from ..protocols.values import Unreadable, Value, is_readable, pack, unpack, unpack_marked
 from ..supervisors.faults import report
-from ..supervisors.ports import Ask
+from ..supervisors.ports import Ask, Message
 from .exchange import CANCEL, CHUNK, DEFAULT_LIMITS, ERROR, RESULT, WATCH, ExchangeLimits
 
 SPARE_CALL_S = 0.005
@@ -65,7 +65,7 @@ class Far:
             session.cancel(payload)
             return
         if kind == WATCH:
-            self._watched(session, payload)
+            self._watched(session, *payload)
             return
         message = _Incoming(session, number, kind, payload)
         session.asks[number] = message
@@ -284,7 +284,7 @@ class _Incoming:
     def backlog(self) -> int:
         return self._session.backlog
 
-    def reply(self, value: Value = None) -> None:
+    def reply(self, value: Message = ()) -> None:
         self._end([self._number, RESULT, value])
 
     def refuse(self, error: PodiumError) -> None:

@@ -8,13 +8,7 @@ reported as stuck, and the supervisor replaces the whole host, because a running
 What needs permits waits in a *lane* until one of the lane's permits is free: an attempt that ends passes its own on
 to the next in its lane, or gives it back with the answer.
 
-Messages:
-    run [task id, path, attempt, user, input, [timeout_s, idle_timeout_s, left_s], origin, lane, permit]: origin is
-    the first of the tasks that this one continues, or itself; without permits the last two are None, and an attempt
-    with a lane may come with a permit or follow others. Answered by ["ok" | "fail", output or failure, seconds (None
-    if it never began), whether it is stuck, permit that comes back, amounts really used by quota]; chunks are
-    ["chunk", value] or ["log", level, text].
-    permit [lane, permit]: for whoever waits in the lane; answered by the permit if nobody does.
+Its messages are in supervisors/messages/host.py.
 """
 
 from __future__ import annotations
@@ -26,15 +20,28 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from ..protocols.binding import Binding, InvalidOutput
 from ..protocols.blame import failure_of, sayable, trace_of
 from ..protocols.context import Context
-from ..protocols.errors import InvalidInput, NotFound
+from ..protocols.errors import InvalidInput
 from ..protocols.outcomes import Failure
 from ..protocols.protocol import Protocol
 from ..protocols.values import MAX_VALUE_BYTES, Value, check_value
+from ..supervisors.messages.door import with_kind
+from ..supervisors.messages.host import (
+    HOST,
+    Permit,
+    PermitLeft,
+    Ping,
+    Run,
+    StepChunk,
+    StepLog,
+    StepResult,
+    StepSaid,
+    failed,
+)
 from ..supervisors.ports import Ask, Timer, World
 
 UNSEEN = Context()
@@ -78,16 +85,17 @@ class ProtocolHost:
             await self._live.stop()
 
     def receive(self, ask: Ask) -> None:
-        match ask.kind:
-            case "run":
-                self._take_in(_Attempt(self, ask), *ask.payload[7:])
-            case "permit":
-                ask.reply(self._pass_on(*ask.payload))
+        message = HOST.read(ask.kind, ask.payload)
+        match message:
+            case Run():
+                self._take_in(_Attempt(self, ask, message), message.lane, message.permit)
+            case Permit():
+                ask.reply(PermitLeft(self._pass_on(message.lane, message.permit)))
                 self._next()
-            case "ping":
+            case Ping():
                 ask.reply()
             case _:
-                raise NotFound(what="message kind", name=ask.kind)
+                assert_never(message)
 
     def _take_in(self, attempt: _Attempt, lane: int | None, permit: str | None) -> None:
         if lane is None:
@@ -113,7 +121,7 @@ class ProtocolHost:
     def free_permit(self, attempt: _Attempt) -> str | None:
         """The permit of an attempt whose code has ended, if nobody here wants it."""
         permit, attempt.permit = attempt.permit, None
-        return None if permit is None else self._pass_on(attempt.lane, permit)
+        return None if permit is None or attempt.lane is None else self._pass_on(attempt.lane, permit)
 
     def _next(self) -> None:
         while self._waiting and len(self._active) < self._concurrency:
@@ -145,17 +153,16 @@ class ProtocolHost:
 class _Attempt:
     """One run of the protocol on one input."""
 
-    def __init__(self, host: ProtocolHost, ask: Ask) -> None:
+    def __init__(self, host: ProtocolHost, ask: Ask, run: Run) -> None:
         self._host, self._ask = host, ask
-        self.task_id, self.path, self.number, self.user, self.input, times, self._origin, self.lane, _ = ask.payload
-        self._timeout_s, self._idle_timeout_s, left_s = times
-        self._due_at = math.inf if left_s is None else host.world.monotonic() + left_s
+        self._run, self.lane = run, run.lane
+        self._due_at = math.inf if run.left_s is None else host.world.monotonic() + run.left_s
         self.permit: str | None = None
         ask.on_cancel = self.cancel
         self.ended = False
         """Whether the answer is out. The code may still be running: see ProtocolHost.released."""
         self._stopping: Failure | None = None
-        self._work: asyncio.Task[list[Value]] | None = None
+        self._work: asyncio.Task[StepResult] | None = None
         self._timer: Timer | None = None
         self._began_at = self._heard_at = 0.0
         self._used: dict[str, float] = {}
@@ -163,9 +170,9 @@ class _Attempt:
     def begin(self) -> None:
         world = self._host.world
         self._began_at = self._heard_at = world.monotonic()
-        if self._timeout_s is not None or self._idle_timeout_s is not None:
+        if self._run.timeout_s is not None or self._run.idle_timeout_s is not None:
             self._wind()
-        self._work = asyncio.get_running_loop().create_task(self._run())
+        self._work = asyncio.get_running_loop().create_task(self._work_off())
         self._work.add_done_callback(self._finished)
 
     def cancel(self) -> None:
@@ -173,20 +180,20 @@ class _Attempt:
 
     def _wind(self) -> None:
         """Look again when its time, or that of its silence, may be up."""
-        end = math.inf if self._timeout_s is None else self._began_at + self._timeout_s
-        if self._idle_timeout_s is not None:
-            end = min(end, self._heard_at + self._idle_timeout_s)
+        end = math.inf if self._run.timeout_s is None else self._began_at + self._run.timeout_s
+        if self._run.idle_timeout_s is not None:
+            end = min(end, self._heard_at + self._run.idle_timeout_s)
         if end < math.inf:
             self._set_timer(max(0.0, end - self._host.world.monotonic()), self._look_at_times)
 
     def _look_at_times(self) -> None:
         now = self._host.world.monotonic()
         used_s, silent_s = now - self._began_at, now - self._heard_at
-        what = f"step '{self.path}' of task {self.task_id}"
-        if self._timeout_s is not None and used_s >= self._timeout_s:
-            message = f"{what} ran out of time: {self._timeout_s:g} s allowed, {used_s:.1f} s used"
+        what = f"step '{self._run.path}' of task {self._run.task_id}"
+        if self._run.timeout_s is not None and used_s >= self._run.timeout_s:
+            message = f"{what} ran out of time: {self._run.timeout_s:g} s allowed, {used_s:.1f} s used"
             self._stop(Failure("timeout", message))
-        elif self._idle_timeout_s is not None and silent_s >= self._idle_timeout_s:
+        elif self._run.idle_timeout_s is not None and silent_s >= self._run.idle_timeout_s:
             message = f"{what} gave no sign of life for {silent_s:.1f} s (ctx.heartbeat, ctx.emit or ctx.log)"
             self._stop(Failure("timeout", message))
         else:
@@ -201,7 +208,7 @@ class _Attempt:
             return
         self._stopping = why
         if self._work is None:
-            self._answer(["fail", why.to_wire(), None, False, self._host.free_permit(self)])
+            self._answer(failed(why.to_wire(), permit=self._host.free_permit(self)))
             return
         if self._host.binding.is_async:
             self._work.cancel()
@@ -209,11 +216,10 @@ class _Attempt:
 
     def _stuck(self) -> None:
         assert self._stopping is not None
-        self._answer(["fail", self._stopping.to_wire(), self._seconds(), True, None])
+        self._answer(StepResult("fail", self._stopping.to_wire(), self._seconds(), stuck=True))
 
-    async def _run(self) -> list[Value]:
-        """How it ended, ["ok", output] or ["fail", failure]: whatever user code raises is an outcome, SystemExit, too,
-        which would end the loop otherwise."""
+    async def _work_off(self) -> StepResult:
+        """Run the code. Whatever it raises is an outcome, SystemExit, too, which would end the loop otherwise."""
         try:
             return await self._outcome()
         except (asyncio.CancelledError, GeneratorExit):
@@ -221,45 +227,46 @@ class _Attempt:
         except BaseException as error:
             return self._failed(error)
 
-    async def _outcome(self) -> list[Value]:
+    async def _outcome(self) -> StepResult:
         binding = self._host.binding
-        input = binding.read_input(self.input)
+        input = binding.read_input(self._run.input)
         context = self._context() if binding.takes_ctx else UNSEEN
         if binding.is_async:
-            return ["ok", self._host.plain_output(await binding.call(context, input))]
-        outcome: list[Value] = await self._host.world.in_thread(partial(self._outcome_of_plain_code, context, input))
+            return StepResult("ok", self._host.plain_output(await binding.call(context, input)))
+        outcome: StepResult = await self._host.world.in_thread(partial(self._outcome_of_plain_code, context, input))
         return outcome
 
-    def _outcome_of_plain_code(self, context: Context, input: Any) -> list[Value]:
+    def _outcome_of_plain_code(self, context: Context, input: Any) -> StepResult:
         """In a thread: an iterator that it returns is used up here, too. No exception may leave it, for a future does
         not take all of them."""
         try:
-            return ["ok", self._host.plain_output(self._host.binding.call(context, input))]
+            return StepResult("ok", self._host.plain_output(self._host.binding.call(context, input)))
         except BaseException as error:
             return self._failed(error)
 
-    def _failed(self, error: BaseException) -> list[Value]:
-        return ["fail", failure_of(error, self._host.world.now()).to_wire()]
+    def _failed(self, error: BaseException) -> StepResult:
+        return failed(failure_of(error, self._host.world.now()).to_wire())
 
-    def _finished(self, work: asyncio.Task[list[Value]]) -> None:
+    def _finished(self, work: asyncio.Task[StepResult]) -> None:
         if self._timer is not None:
             self._set_timer(None, None)
         if not self.ended:
-            self._answer([*self._result(work), self._seconds(), False, self._host.free_permit(self), self._used])
+            status, value, *_ = self._result(work)
+            self._answer(StepResult(status, value, self._seconds(), False, self._host.free_permit(self), self._used))
         elif not work.cancelled():
             work.exception()  # looked at, so that asyncio does not report it as never retrieved
         self._work = None  # or, with an error in it, it and this would hold each other
         self._host.released(self)
 
-    def _result(self, work: asyncio.Task[list[Value]]) -> list[Value]:
+    def _result(self, work: asyncio.Task[StepResult]) -> StepResult:
         if self._stopping is not None:
-            return ["fail", self._stopping.to_wire()]
+            return failed(self._stopping.to_wire())
         if work.cancelled():
-            return ["fail", Failure("cancelled", "the step cancelled itself", "CancelledError").to_wire()]
+            return failed(Failure("cancelled", "the step cancelled itself", "CancelledError").to_wire())
         error = work.exception()
         return work.result() if error is None else self._failed(error)
 
-    def _answer(self, result: list[Value]) -> None:
+    def _answer(self, result: StepResult) -> None:
         self.ended = True
         self._ask.reply(result)
 
@@ -274,20 +281,20 @@ class _Attempt:
             self._timer = self._host.world.call_later(delay_s, callback)
 
     def _context(self) -> Context:
-        world = self._host.world
-        due_at = min(self._due_at, math.inf if self._timeout_s is None else world.monotonic() + self._timeout_s)
+        world, run = self._host.world, self._run
+        due_at = min(self._due_at, math.inf if self._run.timeout_s is None else world.monotonic() + self._run.timeout_s)
         left = (lambda: None) if due_at == math.inf else (lambda: due_at - world.monotonic())
-        log = _StepLog(self._host.log, {"task": self.task_id, "step": self.path})
-        log.tell = lambda level, text: self._chunk(["log", level, text])
+        log = _StepLog(self._host.log, {"task": run.task_id, "step": run.path})
+        log.tell = lambda level, text: self._chunk(StepLog(level, text))
         log.keep = self._host.keep_line
         return Context(
-            task_id=self.task_id,
-            step=self.path,
-            attempt=self.number,
-            user=self.user,
+            task_id=run.task_id,
+            step=run.path,
+            attempt=run.attempt,
+            user=run.user,
             deadline=None if due_at == math.inf else world.now() + due_at - world.monotonic(),
             log=log,
-            origin=self._origin,
+            origin=run.origin,
             config=self._host.config,
             _emit=self._emit,
             _heartbeat=self.heard,
@@ -298,14 +305,14 @@ class _Attempt:
         )
 
     def _emit(self, value: Value) -> None:
-        self._chunk(["chunk", self._host.check_chunk(value)])
+        self._chunk(StepChunk(self._host.check_chunk(value)))
 
-    def _chunk(self, chunk: list[Value]) -> None:
+    def _chunk(self, chunk: StepSaid) -> None:
         self.heard()
         if self._host.binding.is_async:
-            self._ask.chunk(chunk)
+            self._ask.chunk(with_kind(chunk))
         else:
-            self._host.world.from_thread(lambda: self._ask.chunk(chunk))
+            self._host.world.from_thread(lambda: self._ask.chunk(with_kind(chunk)))
 
 
 class _StepLog(logging.LoggerAdapter[logging.Logger]):

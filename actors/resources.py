@@ -13,12 +13,41 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, assert_never
 
 from ..protocols.errors import Fenced, NotFound, PodiumError
 from ..protocols.limits import Amount
 from ..supervisors.ledger import Ledger, Request, Who
+from ..supervisors.messages.client import SetBreaker, SetLimits, Uses
+from ..supervisors.messages.door import with_kind
+from ..supervisors.messages.resources import (
+    ELSEWHERE,
+    GRANTED,
+    RESOURCES,
+    Acquire,
+    AskUse,
+    Charge,
+    CheckQuotas,
+    DescribeResources,
+    ForgetHolder,
+    Join,
+    Joined,
+    Lend,
+    LimitsChanged,
+    Probe,
+    Recall,
+    Release,
+    Renew,
+    ReportCalls,
+    ReportUse,
+    ResourceStatus,
+    Served,
+    SetPlaces,
+    Wanted,
+    WatchBreakers,
+    WatchLedger,
+)
 from ..supervisors.ports import Ask, Journal, Note, Timer, World
 from ..supervisors.shards import is_within
 from ..supervisors.throttle import Thresholds, Throttle
@@ -27,14 +56,15 @@ from .board import Board
 REPLACED_WITHIN = 5
 """Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
 LOG = logging.getLogger("podium")
-LENT = "lent"
-"""Answer to a wish that is decided elsewhere now."""
 LEND_AGAIN_S = 1.0
 """After a recall, the books stay here for so long at least."""
 REPORT_WITHIN_S = 1.0
 LOOK_S = 1.0
 """Seconds between two looks at the load of the machine."""
 _HOLDER = "holder:"
+
+
+Notice: TypeAlias = Release | Served | Charge | SetPlaces | Renew | ReportUse | ForgetHolder | CheckQuotas
 
 
 class ResourceActor:
@@ -48,7 +78,7 @@ class ResourceActor:
         self._epochs: dict[str, int] = {}
         self._joins: dict[str, int] = {}
         """By shard: the number of the last join of that epoch."""
-        self._places: dict[str, tuple[list[int], dict[str, int]]] = {}
+        self._places: dict[str, tuple[list[int], Mapping[str, int]]] = {}
         """By shard: (epoch, change) and the places at its hosts then."""
         self._starts: dict[str, list[int]] = {}
         """By shard: the coordinator's number of the start that joined last."""
@@ -94,74 +124,77 @@ class ResourceActor:
             await self._journal.close()
 
     def receive(self, ask: Ask) -> None:
-        match ask.kind:
-            case "acquire":
-                self._acquire(ask, Request.from_wire(ask.payload))
-                return
-            case "books":
-                self._may_lend(ask, *ask.payload)
-                return
-            case "breakers" | "calls" | "probe" | "breaker":
-                self._board.receive(ask)
-                return
-            case "report":
-                self._reported(ask.payload)
-            case "status" if self._lent_to is not None:
+        message = RESOURCES.read(ask.kind, ask.payload)
+        match message:
+            case Acquire():
+                self._acquire(ask, Request.from_wire(list(message)))
+            case WatchLedger():
+                self._may_lend(ask, message)
+            case WatchBreakers() | ReportCalls() | Probe() | SetBreaker():
+                self._board.receive(ask, message)
+            case DescribeResources() if self._lent_to is not None:
                 self._ask_debtor(ask)
-                return
-            case "release":
-                for id in ask.payload:
-                    self._ledger.remove(id)
-            case "served":
-                self._served(ask.payload)
-            case "charge":
-                who, amounts = ask.payload
-                self._ledger.charge(Who(*who), amounts, self._world.monotonic())
-            case "places":
-                self._set_places(*ask.payload)
-            case "join":
-                self._join(**ask.payload)
-            case "renew":
-                self._renew(ask.payload)
-            case "forget":
-                self._forget_all_within(*ask.payload)
-            case "check":
-                self._ledger.check(ask.payload)
-            case "limits":
-                self._change_limits(ask.payload)
-            case "status":
-                pass
+            case DescribeResources():
+                ask.reply(self._status())
+                self._grant()
+            case Join():
+                self._join(message)
+                ask.reply(Joined(self._ledger.limits, self._ledger.lowered))
+                self._grant()
+            case SetLimits():
+                self._change_limits(message.limits)
+                ask.reply(Uses(self._status().limits))
+                self._grant()
             case _:
-                raise NotFound(what="message kind", name=ask.kind)
-        if ask.kind == "join":
-            ask.reply({"limits": self._ledger.limits, "lowered": self._ledger.lowered})
-        else:
-            ask.reply(self._status() if ask.kind in ("status", "limits") else None)
-        self._grant()
+                self._take_note(message)
+                ask.reply()
+                self._grant()
+
+    def _take_note(self, message: Notice) -> None:
+        """What is answered at once, with nothing but that it was done."""
+        match message:
+            case Release():
+                for ticket in message.tickets:
+                    self._ledger.remove(ticket)
+            case Served():
+                self._served(message.tickets)
+            case Charge():
+                self._ledger.charge(Who(*message.who), message.amounts, self._world.monotonic())
+            case SetPlaces():
+                self._set_places(message.shard, [message.epoch, message.change], message.places)
+            case Renew():
+                self._renew(message.shard)
+            case ReportUse():
+                self._reported(message.uses)
+            case ForgetHolder():
+                self._forget_all_within(message.shard, list(message.start))
+            case CheckQuotas():
+                self._ledger.check(message.quotas)
+            case _:
+                assert_never(message)
 
     def _acquire(self, ask: Ask, request: Request) -> None:
         id, holder = request.id, request.holder
         if self._epochs.get(holder.shard) != holder.epoch:
             raise NotFound(what="permit holder", name=f"{holder.shard} epoch {holder.epoch}", hint="join first")
         if self._ledger.is_granted(id):
-            ask.reply()
+            ask.reply(GRANTED)
             return
         if holder.shard == self._lent_to:
-            ask.reply(LENT)
+            ask.reply(ELSEWHERE)
             return
         self._ledger.add(request)
         if before := self._asks.pop(id, None):
-            before.reply(LENT)  # the same wish, sent before a loan that has ended since
+            before.reply(ELSEWHERE)  # the same wish, sent before a loan that has ended since
         self._asks[id] = ask
         ask.on_cancel = lambda: self._withdraw(id, ask)
         self._grant()
 
-    def _served(self, ids: list[str]) -> None:
-        """served [ticket, …]: these wishes were served with other permits of their holder."""
-        for id in ids:
+    def _served(self, tickets: Sequence[str]) -> None:
+        for id in tickets:
             self._ledger.served(id)
             if ask := self._asks.pop(id, None):
-                ask.reply(LENT)
+                ask.reply(ELSEWHERE)
 
     def _withdraw(self, id: str, ask: Ask) -> None:
         if self._asks.get(id) is ask:
@@ -170,38 +203,27 @@ class ResourceActor:
             ask.refuse(PodiumError("withdrawn"))
             self._grant()
 
-    def _join(
-        self,
-        shard: str,
-        start: list[int],
-        epoch: int,
-        join: int,
-        claims: list[list[Any]],
-        places: list[Any],
-        meters: Any,
-    ) -> None:
-        """What the holder says it holds is all it holds: answers and releases may have been lost.
-
-        Of who has the books, this is how it returns them; `meters` are what its rates are at.
-        """
+    def _join(self, message: Join) -> None:
+        """What the holder says it holds is all it holds: answers and releases may have been lost."""
+        shard, epoch, start = message.shard, message.epoch, list(message.start)
         if epoch < self._epochs.get(shard, 0):
             raise Fenced(shard=shard, epoch=epoch, newer=self._epochs[shard])
-        if epoch == self._epochs.get(shard) and join <= self._joins[shard]:
+        if epoch == self._epochs.get(shard) and message.join <= self._joins[shard]:
             return  # it was overtaken by a later one, on another line
-        self._end_loan(shard, meters)
+        self._end_loan(shard, message.meters)
         self._ledger.remove_holders(shard)
-        self._epochs[shard], self._joins[shard], self._starts[shard] = epoch, join, start
+        self._epochs[shard], self._joins[shard], self._starts[shard] = epoch, message.join, start
         if ask := self._books.pop(shard, None):
             ask.reply()
         self._renew(shard)
         self._expected.discard(shard)
-        self._set_places(*places)
-        for claim in claims:
-            self._ledger.claim(Request.from_wire(claim))
+        self._set_places(shard, [epoch, message.change], message.places)
+        for claim in message.claims:
+            self._ledger.claim(Request.from_wire(list(claim)))
         if self._journal is not None:
             self._journal.write([Note(_HOLDER + shard, start)])
 
-    def _set_places(self, shard: str, version: list[int], places: dict[str, int]) -> None:
+    def _set_places(self, shard: str, version: list[int], places: Mapping[str, int]) -> None:
         """The newest version counts, which may come before its holder has joined."""
         if shard not in self._places or version > self._places[shard][0]:
             self._places[shard] = version, places
@@ -250,7 +272,7 @@ class ResourceActor:
         self._ledger.set_limits(limits, self._world.monotonic())
         self._ledger.lower(self._throttle.lowered(self._ledger.limits))
         for ask in self._books.values():
-            ask.chunk(["limits", limits, self._ledger.lowered])
+            ask.chunk(with_kind(LimitsChanged(limits, self._ledger.lowered)))
 
     def _look_at_load(self) -> None:
         if self._throttle.look(self._world.load(), self._world.now()):
@@ -270,21 +292,21 @@ class ResourceActor:
         for request in self._ledger.decide(now):
             ask = self._asks.pop(request.id, None)
             if ask is not None:
-                ask.reply()
+                ask.reply(GRANTED)
         self._wake_at(self._ledger.wake_at, now)
         if self._wanted != bool(self._asks):
             self._wanted = not self._wanted
             for books in self._books.values():
-                books.chunk(["wanted", self._wanted])
+                books.chunk(with_kind(Wanted(self._wanted)))
         self._lend(now)
 
     # the books on loan
 
-    def _may_lend(self, ask: Ask, shard: str, epoch: int, join: int) -> None:
-        """books [shard, epoch, join]: answered when it counts no more; on loan as chunks."""
-        if (self._epochs.get(shard), self._joins.get(shard)) == (epoch, join):
+    def _may_lend(self, ask: Ask, offer: WatchLedger) -> None:
+        shard = offer.shard
+        if (self._epochs.get(shard), self._joins.get(shard)) == (offer.epoch, offer.join):
             self._books[shard] = ask
-            ask.chunk(["wanted", self._wanted])
+            ask.chunk(with_kind(Wanted(self._wanted)))
             self._grant()
         else:
             ask.reply()
@@ -296,23 +318,18 @@ class ResourceActor:
         if shard is None or shard not in self._books or now < self._lend_after:
             return
         granted = self._ledger.tickets()
-        loan = {
-            "limits": self._ledger.limits,
-            "lowered": self._ledger.lowered,
-            "meters": self._ledger.meters(now),
-            "granted": granted,
-        }
+        loan = Lend(self._ledger.limits, self._ledger.lowered, self._ledger.meters(now), granted)
         self._lent_to, self._recalled = shard, False
         for id in [id for id in self._asks if id not in granted]:
-            self._asks.pop(id).reply(LENT)
+            self._asks.pop(id).reply(ELSEWHERE)
         self._ledger.remove_holders(shard)
-        self._books[shard].chunk(["lend", loan])
+        self._books[shard].chunk(with_kind(loan))
 
     def _recall(self, now: float) -> None:
         """Somebody else wants permits, too."""
         if not self._recalled and self._lent_to is not None and self._ledger.shards:
             self._recalled, self._lend_after = True, now + LEND_AGAIN_S
-            self._books[self._lent_to].chunk(["recall"])
+            self._books[self._lent_to].chunk(with_kind(Recall()))
 
     def _end_loan(self, shard: str, meters: Any) -> None:
         if self._lent_to == shard:
@@ -324,13 +341,13 @@ class ResourceActor:
         """The status is what the holder of the books says, or what is known here if it does not answer soon."""
         assert self._lent_to is not None
         self._curious.append(ask)
-        self._books[self._lent_to].chunk(["report"])
+        self._books[self._lent_to].chunk(with_kind(AskUse()))
         self._world.call_later(REPORT_WITHIN_S, lambda: self._reported({}))
 
     def _reported(self, uses: Mapping[str, Any]) -> None:
         curious, self._curious = self._curious, []
         status = self._status()
-        limits = status["limits"]
+        limits = status.limits
         for name, use in uses.items():
             here = limits.setdefault(name, {"limit": None, "waiting": 0})
             here |= use | {"waiting": use["waiting"] + here["waiting"]}
@@ -343,18 +360,12 @@ class ResourceActor:
             self._timer.cancel()
         self._timer = None if at == math.inf else self._world.call_later(at - now, self._grant)
 
-    def _status(self) -> dict[str, Any]:
-        """limits: by name, `limit` as it was set (None if it is not, and waited for), `now` if it is lowered because of
-        the load, and its use."""
+    def _status(self) -> ResourceStatus:
         written = self._ledger.limits
         uses, lowered = self._ledger.uses(self._world.monotonic()), self._ledger.lowered
         limits = {
             name: {"limit": written.get(name)} | use | ({"now": lowered[name]} if name in lowered else {})
             for name, use in uses.items()
         }
-        return {
-            "limits": limits,
-            "breakers": self._board.to_wire(),
-            "throttle": self._throttle.to_wire(),
-            "load": self._world.load()._asdict(),
-        }
+        load = self._world.load()._asdict()
+        return ResourceStatus(limits, self._board.to_wire(), self._throttle.to_wire(), load)

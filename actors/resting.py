@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from ..protocols.errors import PeerLost, PodiumError
+from ..supervisors.messages.supervisor import AwaitIdle
 from ..supervisors.ports import Line, Reply, World
 from ..supervisors.settings import Governance
 from .child import Child
@@ -35,7 +36,7 @@ class Resting:
 
     def attend(self, child: Child, line: Line) -> None:
         """Hear when the supervisor that has just started has nothing to do."""
-        line.send("rest", None, lambda reply: self._is_idle(child, line, reply))
+        line.send(AwaitIdle(), lambda reply: self._is_idle(child, line, reply))
 
     def _is_idle(self, child: Child, line: Line, reply: Reply) -> None:
         if reply.error is None and child.line is line and child.starting is None:

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # listen on loopback only
 
@@ -28,10 +28,18 @@ from podium.actors.exchange import Near
 from podium.actors.far_side import Far
 from podium.cluster import wire
 from podium.protocols.errors import PeerUnreachable
+from podium.supervisors.messages.door import message
 
 ONES, MANY = 300, 1_000
 PAYLOAD = {"n": 1}
 Ask = Callable[[], Awaitable[Any]]
+
+
+@message()
+class Said(NamedTuple):
+    """A message that is answered with itself."""
+
+    value: dict[str, int]
 
 
 @ray.remote(num_cpus=0)
@@ -99,8 +107,8 @@ async def run(repeats: int, folder: str) -> None:
     assert transport is not None
     socket, method = Near("echo", transport, "bench"), Near("echo", over_ray(echo), "bench")
     asks: dict[str, Ask] = {
-        "podium, socket": lambda: socket.ask("echo", PAYLOAD),
-        "podium, over Ray": lambda: method.ask("echo", PAYLOAD),
+        "podium, socket": lambda: socket.ask(Said(PAYLOAD), Said),
+        "podium, over Ray": lambda: method.ask(Said(PAYLOAD), Said),
         "ray, plain actor": lambda: plain.echo.remote(PAYLOAD),
         "ray, asyncio actor": lambda: loop.echo.remote(PAYLOAD),
     }

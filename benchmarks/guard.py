@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import podium
 from podium.actors.exchange import Near
@@ -27,6 +27,7 @@ from podium.protocols.outcomes import TaskRecord
 from podium.supervisors.events import StepFinished, pack_events, unpack_events
 from podium.supervisors.fold import apply, begin
 from podium.supervisors.ledger import Ledger
+from podium.supervisors.messages.door import message
 from podium.supervisors.ports import Entry
 from podium.supervisors.waiting import Holder, Request, Who
 
@@ -39,6 +40,13 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 @podium.protocol
 async def add(input: dict) -> dict:
     return {"n": input["n"] + 1}
+
+
+@message()
+class Said(NamedTuple):
+    """A message that is answered with itself."""
+
+    value: dict[str, int]
 
 
 ROOT = podium.Workflow("chain", podium.Sequence(add, add, add)).root
@@ -94,7 +102,7 @@ def exchange(times: int) -> Callable[[], None]:
         far = Far(lambda ask: ask.reply(ask.payload), "far")
         near = Near("far", lambda frame, then: far.take_in(frame, then), "near")
         for n in range(times):
-            assert await near.ask("echo", {"n": n}) == {"n": n}
+            assert await near.ask(Said({"n": n}), Said) == Said({"n": n})
         near.close()
 
     def run() -> None:

@@ -8,10 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 from ..protocols.errors import PodiumError, from_wire
-from ..protocols.values import Value
-from .ended import Ended
+from ..supervisors.messages.client import Ack, Submission, TaskEnded
 
-Waiting = dict[str, list[Future[Ended]]]
+Waiting = dict[str, list[Future[TaskEnded]]]
 """Futures of the ends of tasks, by task."""
 
 
@@ -21,15 +20,15 @@ class Accepted:
     def __init__(self, count: int) -> None:
         self.ids: Future[list[str]] = Future()
         """The ids of all, in order, or the first of their errors."""
-        self._rows: list[list[Value]] = [[] for _ in range(count)]
+        self._acks: list[Ack | None] = [None] * count
         self._missing = count
         self._end_if_complete()
 
-    def take(self, places: Sequence[int], rows: list[list[Value]]) -> None:
-        """[id, null] or [null, error] of those at these places."""
-        for place, row in zip(places, rows, strict=True):
-            self._rows[place] = row
-        self._missing -= len(rows)
+    def take(self, places: Sequence[int], acks: list[Ack]) -> None:
+        """Those of the tasks at these places."""
+        for place, ack in zip(places, acks, strict=True):
+            self._acks[place] = ack
+        self._missing -= len(acks)
         self._end_if_complete()
 
     def fail(self, error: PodiumError) -> None:
@@ -39,35 +38,36 @@ class Accepted:
     def _end_if_complete(self) -> None:
         if self._missing > 0 or self.ids.done():
             return
-        refusal = next((refusal for _, refusal in self._rows if refusal is not None), None)
+        acks = [ack for ack in self._acks if ack is not None]
+        refusal = next((ack.error for ack in acks if ack.error is not None), None)
         if refusal is None:
-            settle(self.ids, [id for id, _ in self._rows])
+            settle(self.ids, [ack.id for ack in acks])
         else:
             self.fail(from_wire(refusal))
 
 
 def acknowledged(
     waiting: Waiting,
-    tasks: list[list[Value]],
+    tasks: list[Submission],
     accepted: Accepted,
     places: Sequence[int],
-    ends: list[Future[Ended]],
-    answer: list[list[Value]] | PodiumError,
+    ends: list[Future[TaskEnded]],
+    answer: list[Ack] | PodiumError,
 ) -> None:
-    """Take what a supervisor said of a batch. Who waits for a task with a key waits for the one it belongs to.
+    """Take what a supervisor said of a batch. If a key belonged to an older task, callers wait for that task instead.
 
     Args:
         places: of the batch's tasks in the submission, that is in `ends`.
     """
-    rows = [[None, answer.to_wire()]] * len(tasks) if isinstance(answer, PodiumError) else answer
-    for task, place, (id, refusal) in zip(tasks, places, rows, strict=True):
-        if id != task[0]:
-            futures = waiting.pop(task[0], [])
-            if id is not None:
-                waiting[id] += futures
-        if refusal is not None:
-            fail(ends[place], from_wire(refusal))
-    accepted.take(places, rows)
+    acks = [Ack(None, answer.to_wire())] * len(tasks) if isinstance(answer, PodiumError) else answer
+    for task, place, ack in zip(tasks, places, acks, strict=True):
+        if ack.id != task.id:
+            futures = waiting.pop(task.id, [])
+            if ack.id is not None:
+                waiting[ack.id] += futures
+        if ack.error is not None:
+            fail(ends[place], from_wire(ack.error))
+    accepted.take(places, acks)
 
 
 def settle(future: Future[Any], value: Any) -> None:

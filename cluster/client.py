@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ..protocols.limits import Amount
@@ -28,11 +28,22 @@ from ..protocols.recovery import Category
 from ..protocols.requests.request import Request
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
+from ..supervisors.client_events import task_event
+from ..supervisors.messages.client import (
+    AskStatus,
+    BreakerStates,
+    ClientEvent,
+    ClusterStatus,
+    SetBreaker,
+    SetLimits,
+    TaskEnded,
+    Uses,
+)
 from .config import Settings, load_settings
 from .core import Core
 from .dead import DeadLetter, dead_letters
 from .deployed import DeployedWorkflow, deployed_workflows
-from .ended import Ended, result_of
+from .ended import result_of
 from .holdups import why_held_now
 from .session import new_session
 from .stream import Reading
@@ -42,6 +53,7 @@ from .world import new_event_loop
 if TYPE_CHECKING:
     from .request_state import RequestState
 
+T = TypeVar("T")
 LEAVE_S = 2.0
 """How long `close` waits for what goes on although it was cancelled, as a step may in a cluster in this process."""
 END_S = 10.0
@@ -51,7 +63,7 @@ END_S = 10.0
 class BaseTask:
     """What both kinds of task have: an id, and what is stored under it."""
 
-    def __init__(self, core: Core, task_id: str, workflow: str, end: Future[Ended] | None = None) -> None:
+    def __init__(self, core: Core, task_id: str, workflow: str, end: Future[TaskEnded] | None = None) -> None:
         self.id, self.workflow = task_id, workflow
         self._core, self._end = core, end
 
@@ -64,7 +76,7 @@ class BaseTask:
     def status(self) -> TaskStatus:
         """pending, running, parked, completed, failed or cancelled, read now."""
         if self._end is not None and self._end.done() and self._end.exception() is None:
-            return self._end.result().status  # type: ignore[return-value]
+            return self._end.result().status
         return self.record.status
 
     @property
@@ -78,16 +90,12 @@ class BaseTask:
     def __repr__(self) -> str:
         return f"<task {self.id} of {self.workflow}>"
 
-    def _ended(self) -> Future[Ended]:
+    def _ended(self) -> Future[TaskEnded]:
         if self._core.is_forked:
             self._core.check()
         if self._end is None:
             self._end = self._core.follow(self.id)
         return self._end
-
-    def _event(self, wire: list[Value]) -> TaskEvent:
-        kind, at, step, attempt, value, offset = wire
-        return TaskEvent(kind, self.id, at, step, attempt, value, offset)
 
 
 class Task(BaseTask):
@@ -120,13 +128,13 @@ class Task(BaseTask):
         Nothing that is recorded is lost or told twice, whatever dies meanwhile. To go on later, hand in the last offset
         that was told, plus 1. Who reads slowly does not slow the task: events wait where they are recorded.
         """
-        queue: SimpleQueue[list[Value] | PodiumError | None] = SimpleQueue()
+        queue: SimpleQueue[ClientEvent | PodiumError | None] = SimpleQueue()
         reading = Reading(self._core, self.id, queue.put, queue.qsize, from_offset)
         try:
             while (item := queue.get()) is not None:
                 if isinstance(item, PodiumError):
                     raise item
-                yield self._event(item)
+                yield task_event(self.id, item)
                 reading.caught_up(queue.qsize())
         finally:
             reading.stop()
@@ -251,8 +259,8 @@ class Engine:
         more than 1,000 tasks, or of a workflow with several shards: a part of them may have been accepted.
         """
         known = checked_keys(keys, inputs)
-        wires = self._core.submissions.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
-        accepted, ends = self._core.submit(workflow.name, workflow.shards, self._version(workflow), wires)
+        tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, self._version(workflow), tasks)
         return [Task(self._core, id, workflow.name, end) for id, end in zip(accepted.result(), ends, strict=True)]
 
     def ask(
@@ -338,18 +346,18 @@ class Engine:
         `engine.set_limits(llm=3, **{"llm per user": 1})`. Raises InvalidInput.
         """
         self._check_open()
-        return self._wait(self._core.ask_coordinator("limits", limits))  # type: ignore[no-any-return]
+        return self._wait(self._core.ask_coordinator(SetLimits(limits), Uses)).limits
 
     def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, Any]:
         """Open a breaker until it is reset, or close it with nothing counted; returns all of them. Raises NotFound."""
         self._check_open()
-        return self._wait(self._core.ask_coordinator("breaker", [name, action]))  # type: ignore[no-any-return]
+        return self._wait(self._core.ask_coordinator(SetBreaker(name, action), BreakerStates)).breakers
 
     def status(self) -> dict[str, Any]:
         """What runs: workflows (further shards of one as `name~1`) with their supervisors and hosts, quotas with their
         use, breakers."""
         self._check_open()
-        return self._wait(self._core.ask_coordinator("status"))  # type: ignore[no-any-return]
+        return self._wait(self._core.ask_coordinator(AskStatus(), ClusterStatus))._asdict()
 
     @property
     def joined(self) -> bool:
@@ -361,7 +369,7 @@ class Engine:
         if self._closed:
             raise EngineClosed()
 
-    def _wait(self, work: Any) -> Any:
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _run(self) -> None:

@@ -15,6 +15,16 @@ from ..protocols.recovery import Category
 from ..protocols.requests.request import Request
 from ..protocols.values import Value, check_value
 from ..protocols.workflow import Workflow
+from ..supervisors.client_events import task_event
+from ..supervisors.messages.client import (
+    AskStatus,
+    BreakerStates,
+    ClientEvent,
+    ClusterStatus,
+    SetBreaker,
+    SetLimits,
+    Uses,
+)
 from .client import BaseTask
 from .config import Settings, load_settings
 from .core import Core
@@ -41,13 +51,13 @@ class AsyncTask(BaseTask):
 
     async def events(self, from_offset: int = 0) -> AsyncIterator[TaskEvent]:
         """As `Task.events`."""
-        queue: asyncio.Queue[list[Value] | PodiumError | None] = asyncio.Queue()
+        queue: asyncio.Queue[ClientEvent | PodiumError | None] = asyncio.Queue()
         reading = Reading(self._core, self.id, queue.put_nowait, queue.qsize, from_offset)
         try:
             while (item := await queue.get()) is not None:
                 if isinstance(item, PodiumError):
                     raise item
-                yield self._event(item)
+                yield task_event(self.id, item)
                 reading.caught_up(queue.qsize())
         finally:
             reading.stop()
@@ -125,9 +135,9 @@ class AsyncEngine:
     ) -> list[AsyncTask]:
         """As `Engine.submit_many`."""
         known = checked_keys(keys, inputs)
-        wires = self._core.submissions.wires(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         version = await self._core.deploy(workflow)
-        accepted, ends = self._core.submit(workflow.name, workflow.shards, version, wires)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, version, tasks)
         ids = await asyncio.wrap_future(accepted)
         return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
 
@@ -163,7 +173,7 @@ class AsyncEngine:
         plain = check_value(input, "input", self.settings.max_value_bytes)
         name, shards, hash = str(definition["name"]), int(definition.get("shards", 1)), str(definition["hash"])
         accepted, (end,) = self._core.submit(
-            name, shards, hash, [self._core.submissions.wire(plain, key, priority, user)]
+            name, shards, hash, [self._core.submissions.one(plain, key, priority, user)]
         )
         (id,) = await asyncio.wrap_future(accepted)
         return AsyncTask(self._core, id, name, end)
@@ -216,15 +226,15 @@ class AsyncEngine:
 
     async def set_limits(self, **limits: Amount) -> dict[str, Any]:
         """As `Engine.set_limits`."""
-        return await self._core.ask_coordinator("limits", limits)  # type: ignore[no-any-return]
+        return (await self._core.ask_coordinator(SetLimits(limits), Uses)).limits
 
     async def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, Any]:
         """As `Engine.set_breaker`."""
-        return await self._core.ask_coordinator("breaker", [name, action])  # type: ignore[no-any-return]
+        return (await self._core.ask_coordinator(SetBreaker(name, action), BreakerStates)).breakers
 
     async def status(self) -> dict[str, Any]:
         """As `Engine.status`."""
-        return await self._core.ask_coordinator("status")  # type: ignore[no-any-return]
+        return (await self._core.ask_coordinator(AskStatus(), ClusterStatus))._asdict()
 
     @property
     def joined(self) -> bool:

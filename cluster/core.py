@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
 from zlib import crc32
 
 from ..protocols.errors import (
@@ -24,15 +24,31 @@ from ..protocols.protocol import ProtocolLike
 from ..protocols.requests.request import Request
 from ..protocols.values import Value
 from ..protocols.workflow import Workflow
+from ..supervisors.messages.client import (
+    Ack,
+    Acks,
+    Cancel,
+    CancelledAs,
+    ClientEvent,
+    Deploy,
+    Deployed,
+    Drop,
+    Letter,
+    Located,
+    Redrive,
+    Submission,
+    TaskEnded,
+    Undeploy,
+    Where,
+)
 from ..supervisors.plan import carried_key
-from ..supervisors.ports import Line, Reply
+from ..supervisors.ports import Line, Message, Reply
 from ..supervisors.shards import shards_of, spread, top_shard, workflow_of
 from .accepted import Accepted, Waiting, acknowledged, fail, settle
 from .cluster_file import using
 from .collector import look_as_usual, look_rarely
 from .config import Settings
 from .definition import definition_of, protocols_of
-from .ended import Ended
 from .holdups import answered, not_up
 from .link import BATCH, PATIENCE, Batch, Link, Refusing, Watching
 from .session import COORDINATOR, Session, new_session
@@ -41,6 +57,7 @@ from .submissions import Submissions
 from .task_ids import new_task_id
 
 _RECONNECT_S = 0.2
+T = TypeVar("T")
 VersionKey: TypeAlias = tuple[str, tuple[ProtocolLike, ...]]
 
 
@@ -58,7 +75,7 @@ class Core:
         self._deployed: dict[VersionKey, str] = {}
         """Hashes of versions."""
         self._ask_workflow: Workflow | None = None
-        self._carried: dict[str, dict[str, Value]] = defaultdict(dict)
+        self._carried: dict[str, dict[str, Deploy]] = defaultdict(dict)
         """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
         self._told: dict[str, int] = {}
         """By workflow: the epoch of the coordinator that has been given all of these."""
@@ -139,7 +156,11 @@ class Core:
         """Why this client cannot go on, if it cannot."""
         return self._closed or self._gone
 
-    async def ask_coordinator(self, kind: str, payload: Value = None) -> Value:
+    @overload
+    async def ask_coordinator(self, message: Message) -> None: ...
+    @overload
+    async def ask_coordinator(self, message: Message, form: Callable[..., T]) -> T: ...
+    async def ask_coordinator(self, message: Message, form: Callable[..., Any] = tuple) -> Any:
         """Ask, and ask again while the coordinator is away, for `reconnect_s`."""
         patience_s = self.settings.reconnect_s
         away_since = self._loop.time()
@@ -148,7 +169,7 @@ class Core:
                 raise self.closed
             line, asked_at = self._coordinator_line(), self._loop.time()
             try:
-                return await line.ask(kind, payload)
+                return await line.ask(message, form)
             except Unknown as error:
                 if self._coordinator is line:
                     self._coordinator = None
@@ -174,16 +195,16 @@ class Core:
             definition = definition_of(workflow)
             code = self._session.code_of(workflow)
             carried = {carried_key(ref, definition["code"][ref]): packed for ref, packed in code.items()}
-            message = {"definition": definition, "code": carried}
-            answer = await answered(self, workflow.name, "deploy", message)
+            message = Deploy(definition, carried)
+            deployed = await answered(self, workflow.name, message)
             self._deployed[key] = definition["hash"]
             if carried:
                 self._carried[workflow.name][definition["hash"]] = message
-                self._told.setdefault(workflow.name, answer["epoch"])
+                self._told.setdefault(workflow.name, deployed.epoch)
         return self._deployed[key]
 
     async def undeploy(self, workflow: str, leave_open: bool) -> None:
-        await self.ask_coordinator("undeploy", [workflow, leave_open])
+        await self.ask_coordinator(Undeploy(workflow, leave_open))
         self._deployed.clear()  # what is submitted next is deployed again
 
     def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
@@ -211,6 +232,7 @@ class Core:
                 self._session.world,
                 partial(self._locate, shard),
                 partial(self._done, shard),
+                partial(self._lost, shard),
                 partial(self._dead, shard),
                 self.settings.lease_s,
                 Refusing(self.settings.reconnect_s, partial(not_up, self, shard.__eq__), self._is_stored),
@@ -220,22 +242,22 @@ class Core:
     async def _locate(self, shard: str) -> Line:
         workflow = workflow_of(shard)
         while True:
-            where = await self.ask_coordinator("where", [shard, self._told.get(workflow)])
-            if where["address"] is not None:
-                return self._session.line(where["address"])
-            await self._tell(workflow, where["epoch"])
+            where = await self.ask_coordinator(Where(shard, self._told.get(workflow)), Located)
+            if where.address is not None:
+                return self._session.line(where.address)
+            await self._tell(workflow, where.epoch)
 
     async def _tell(self, workflow: str, epoch: int) -> None:
         """Give a coordinator what its predecessor was given, once for all shards."""
         async with self._telling[workflow]:
             if self._told[workflow] != epoch:
-                messages = list(self._carried[workflow].values())
-                answers = [await self.ask_coordinator("deploy", message | {"again": True}) for message in messages]
-                self._told[workflow] = min(answer["epoch"] for answer in answers)
+                again = [message._replace(again=True) for message in self._carried[workflow].values()]
+                answers = [await self.ask_coordinator(message, Deployed) for message in again]
+                self._told[workflow] = min(answer.epoch for answer in answers)
 
     def submit(
-        self, workflow: str, shards: int, hash: str, tasks: list[list[Value]]
-    ) -> tuple[Future[list[str]], list[Future[Ended]]]:
+        self, workflow: str, shards: int, hash: str, tasks: list[Submission]
+    ) -> tuple[Future[list[str]], list[Future[TaskEnded]]]:
         """Send tasks as `wires` gives them; from any thread.
 
         Returns:
@@ -243,7 +265,7 @@ class Core:
             errors, and for each task one of its end.
         """
         accepted = Accepted(len(tasks))
-        ends: list[Future[Ended]] = [Future() for _ in tasks]
+        ends: list[Future[TaskEnded]] = [Future() for _ in tasks]
         self.soon(self._submit, shards_of(workflow, shards), hash, tasks, accepted, ends)
         return accepted.ids, ends
 
@@ -251,9 +273,9 @@ class Core:
         self,
         shards: list[str],
         hash: str,
-        tasks: list[list[Value]],
+        tasks: list[Submission],
         accepted: Accepted,
-        ends: list[Future[Ended]],
+        ends: list[Future[TaskEnded]],
     ) -> None:
         if self.closed is not None:
             accepted.fail(self.closed)
@@ -264,19 +286,18 @@ class Core:
                 part = places[start : start + BATCH]
                 theirs = [tasks[place] for place in part]
                 for task, place in zip(theirs, part, strict=True):
-                    waiting[task[0]].append(ends[place])
+                    waiting[task.id].append(ends[place])
                 on_ack = partial(acknowledged, waiting, theirs, accepted, part, ends)
                 self.link(shard).submit(Batch(hash, theirs, True, on_ack))
 
-    def _done(self, shard: str, chunk: list[Value]) -> None:
-        futures = self._waiting[shard].pop(chunk[1], ())
-        if chunk[0] == "lost":
-            for future in futures:
-                fail(future, chunk[2])
-            return
-        ended = Ended(chunk[2], chunk[3], chunk[4])
-        for future in futures:
+    def _done(self, shard: str, ended: TaskEnded) -> None:
+        for future in self._waiting[shard].pop(ended.id, ()):
             settle(future, ended)
+
+    def _lost(self, shard: str, task_id: str, error: PodiumError) -> None:
+        """A task cannot be followed."""
+        for future in self._waiting[shard].pop(task_id, ()):
+            fail(future, error)
 
     def _dead(self, shard: str, error: PodiumError) -> None:
         """A shard cannot be reached any more: what waits for its tasks is told so."""
@@ -286,9 +307,9 @@ class Core:
             for future in futures:
                 fail(future, error)
 
-    def follow(self, task_id: str) -> Future[Ended]:
+    def follow(self, task_id: str) -> Future[TaskEnded]:
         """A future of the end of a task that some client submitted; from any thread. Raises NotFound."""
-        end: Future[Ended] = Future()
+        end: Future[TaskEnded] = Future()
         shard = self.shard_of(task_id)
 
         def start() -> None:
@@ -302,7 +323,7 @@ class Core:
         self,
         shard: str,
         task_id: str,
-        on_event: Callable[[list[Value]], None],
+        on_event: Callable[[ClientEvent], None],
         on_end: Callable[[PodiumError | None], None],
         offset: int = 0,
     ) -> Callable[[], None]:
@@ -321,20 +342,20 @@ class Core:
             if reply.error is not None:
                 fail(status, reply.error)
             else:
-                settle(status, reply.value)
+                settle(status, reply.read(CancelledAs).status)
 
-        self.soon(self._ask_link, shard, "cancel", task_id, answered)
+        self.soon(self._ask_link, shard, Cancel(task_id), answered)
         return status
 
     def redrive(self, ids: list[str]) -> list[Future[str]]:
         """Have dead letters driven again; for each a future of the id of the task that runs now. From any thread."""
-        return self._send_letters("redrive", ids, lambda id: [id, new_task_id(self._session.world)])
+        return self._send_letters(Redrive, ids)
 
     def drop(self, ids: list[str]) -> list[Future[str]]:
         """Have dead letters given up. From any thread."""
-        return self._send_letters("drop", ids, lambda id: [id, new_task_id(self._session.world)])
+        return self._send_letters(Drop, ids)
 
-    def _send_letters(self, kind: str, ids: list[str], letter: Callable[[str], Value]) -> list[Future[str]]:
+    def _send_letters(self, decision: Callable[[list[Letter]], Message], ids: list[str]) -> list[Future[str]]:
         futures: dict[str, Future[str]] = {id: Future() for id in ids}
         by_shard: dict[str, list[str]] = defaultdict(list)
         for id, future in futures.items():
@@ -344,11 +365,12 @@ class Core:
                 fail(future, error)
         for shard, theirs in by_shard.items():
             answered = partial(_delivered, [futures[id] for id in theirs])
-            self.soon(self._ask_link, shard, kind, [letter(id) for id in theirs], answered)
+            letters = [Letter(id, new_task_id(self._session.world)) for id in theirs]
+            self.soon(self._ask_link, shard, decision(letters), answered)
         return [futures[id] for id in ids]
 
-    def _ask_link(self, shard: str, kind: str, payload: Value, answered: Callable[[Reply], None]) -> None:
-        self.link(shard).ask(kind, payload, answered)
+    def _ask_link(self, shard: str, message: Message, answered: Callable[[Reply], None]) -> None:
+        self.link(shard).ask(message, answered)
 
     def _is_stored(self, task_id: str) -> bool:
         return self._session.reader.find_task(task_id) is not None
@@ -377,20 +399,19 @@ def _version_key(workflow: Workflow) -> VersionKey:
     return workflow.hash, tuple(protocols_of(workflow).values())
 
 
-def _spread(tasks: list[list[Value]], shards: int) -> list[Sequence[int]]:
+def _spread(tasks: list[Submission], shards: int) -> list[Sequence[int]]:
     if shards == 1 or not tasks:
         return [range(len(tasks))] * shards
-    return spread([(task[2], task[4]) for task in tasks], shards, first=crc32(tasks[0][0].encode()))
+    return spread([(task.user, task.key) for task in tasks], shards, first=crc32(tasks[0].id.encode()))
 
 
 def _delivered(futures: list[Future[str]], reply: Reply) -> None:
-    for future, (id, error) in zip(futures, reply.value or [[None, None]] * len(futures), strict=True):
-        if reply.error is not None:
-            fail(future, reply.error)
-        elif error is not None:
-            fail(future, from_wire(error))
+    acks = [Ack(None, reply.error.to_wire())] * len(futures) if reply.error else reply.read(Acks).read()
+    for future, ack in zip(futures, acks, strict=True):
+        if ack.error is not None:
+            fail(future, from_wire(ack.error))
         else:
-            settle(future, id)
+            settle(future, ack.id)
 
 
 def _quietly(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:

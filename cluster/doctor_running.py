@@ -32,7 +32,10 @@ def running_findings(data: Path) -> list[Finding]:
 
 
 def findings_of(status: dict[str, Any]) -> list[Finding]:
-    return [Finding("workflow", "problem", shard, why, _remedy(status, shard)) for shard, why in holdups(status)]
+    return [
+        Finding("workflow", "problem", shard, why, _remedy(status, shard))
+        for shard, why in holdups(status["workflows"])
+    ]
 
 
 def _remedy(status: dict[str, Any], shard: str) -> str:

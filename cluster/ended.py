@@ -1,24 +1,13 @@
-"""How a task ended, as a client is told, and what that means for whoever waits for its result."""
+"""What the end of a task means for whoever waits for its result."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from ..protocols.errors import TaskCancelled, TaskFailed
 from ..protocols.values import Value
+from ..supervisors.messages.client import TaskEnded
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a task ended, as it was told."""
-
-    status: str
-    result: Value
-    failure: dict[str, Any] | None
-
-
-def result_of(ended: Ended, task_id: str, workflow: str) -> Value:
+def result_of(ended: TaskEnded, task_id: str, workflow: str) -> Value:
     """The result, or the error that says how the task ended."""
     if ended.status == "completed":
         return ended.result

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..protocols.errors import Overloaded, PodiumError
-from ..protocols.values import Value
+from ..supervisors.messages.client import AskStatus, ClusterStatus, Deploy, Deployed
 from ..supervisors.shards import workflow_of
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ RETRY_AFTER_S = 5.0
 """When to come back, in seconds, with a task that was refused because its workflow does not start."""
 
 
-def holdups(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The shards whose supervisors do not run, each with the reason."""
-    for shard, facts in status["workflows"].items():
+def holdups(workflows: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The shards whose supervisors do not run, each with the reason; from `workflows` of the status."""
+    for shard, facts in workflows.items():
         if facts.get("reason"):
             state = "is down" if facts["state"] == "down" else "does not start"
             yield shard, f"workflow '{workflow_of(shard)}' {state}: {facts['reason']}"
@@ -43,8 +43,8 @@ def blocked_hosts(blocked: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 async def not_up(core: Core, names: Callable[[str], bool]) -> str:
     """Why the first of the supervisors with such shards does not run; "" if all do, or nobody can say."""
     with suppress(PodiumError, TimeoutError):
-        status = await asyncio.wait_for(core.ask_coordinator("status"), ASK_S)
-        return next((why for shard, why in holdups(status) if names(shard)), "")
+        status = await asyncio.wait_for(core.ask_coordinator(AskStatus(), ClusterStatus), ASK_S)
+        return next((why for shard, why in holdups(status.workflows) if names(shard)), "")
     return ""
 
 
@@ -70,10 +70,10 @@ def refusal(why: str) -> Overloaded:
     return Overloaded(reason=why, retry_after_s=RETRY_AFTER_S)
 
 
-async def answered(core: Core, workflow: str, kind: str, message: Value) -> Value:
+async def answered(core: Core, workflow: str, message: Deploy) -> Deployed:
     """Ask the coordinator for what needs the workflow's supervisor. Raises Overloaded, after `reconnect_s`, if that
     cannot start; without it, one waits as long as it takes."""
-    asked = asyncio.get_running_loop().create_task(core.ask_coordinator(kind, message))
+    asked = asyncio.get_running_loop().create_task(core.ask_coordinator(message, Deployed))
     try:
         while not asked.done():
             await asyncio.wait({asked}, timeout=core.settings.reconnect_s)

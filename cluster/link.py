@@ -8,10 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from ..protocols.errors import Overloaded, PodiumError, Unknown
 from ..protocols.values import Value
-from ..supervisors.ports import Line, Reply
+from ..supervisors.messages.client import (
+    SUBMIT_SAID,
+    Accepted,
+    Ack,
+    Acks,
+    ClientEvent,
+    Follow,
+    Submission,
+    Submit,
+    TaskEnded,
+    Watch,
+)
+from ..supervisors.ports import Line, Message, Reply
 from .holdups import refusal
 from .world import LoopWorld
 
@@ -25,18 +38,18 @@ BATCH = 1_000
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Tasks sent together, as `Intake` reads them."""
+    """Tasks sent together."""
 
     hash: str
-    tasks: list[list[Value]]
+    tasks: list[Submission]
     follow: bool
-    on_ack: Callable[[list[list[Value]] | PodiumError], None]
+    on_ack: Callable[[list[Ack] | PodiumError], None]
 
 
 @dataclass(slots=True, eq=False)
 class Watching:
     task_id: str
-    on_event: Callable[[list[Value]], None]
+    on_event: Callable[[ClientEvent], None]
     on_end: Callable[[PodiumError | None], None]
     offset: int = 0
     """Of the next recorded event that is wanted."""
@@ -47,8 +60,7 @@ class Watching:
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    kind: str
-    payload: Value
+    message: Message
     on_reply: Callable[[Reply], None]
 
 
@@ -68,13 +80,16 @@ class Link:
         self,
         world: LoopWorld,
         locate: Callable[[], Awaitable[Line]],
-        on_done: Callable[[list[Value]], None],
+        on_done: Callable[[TaskEnded], None],
+        on_lost: Callable[[str, PodiumError], None],
         on_dead: Callable[[PodiumError], None],
         lease_s: float,
         refusing: Refusing,
     ) -> None:
-        """`locate` gives a line to the supervisor that runs now; `on_done` gets every "done" chunk."""
-        self._world, self._locate, self._on_done, self._on_dead = world, locate, on_done, on_dead
+        """`locate` gives a line to the supervisor that runs now. `on_done` gets how tasks ended, `on_lost` the ids of
+        those that cannot be followed, with the reason; `on_dead` the reason why nothing comes any more."""
+        self._world, self._locate = world, locate
+        self._on_done, self._on_lost, self._on_dead = on_done, on_lost, on_dead
         self._lease_s = lease_s * PATIENCE
         self._line: Line | None = None
         self._connecting = False
@@ -101,9 +116,9 @@ class Link:
         if self._watched.pop(watching, 0) is None and self._line is not None and watching.number is not None:
             self._line.cancel(watching.number)
 
-    def ask(self, kind: str, payload: Value, on_reply: Callable[[Reply], None]) -> None:
+    def ask(self, message: Message, on_reply: Callable[[Reply], None]) -> None:
         """A message that may safely be sent twice; asked again when the supervisor is lost."""
-        asked = Asked(kind, payload, on_reply)
+        asked = Asked(message, on_reply)
         self._asked[asked] = None
         self._when_up(lambda: self._send_asked(asked))
 
@@ -146,11 +161,11 @@ class Link:
             return
         error = refusal(why).to_wire()
         for batch in list(self._batches):
-            self._acknowledged(batch, [self._known(task) or [None, error] for task in batch.tasks])
+            self._acknowledged(batch, [self._known(task) or Ack(None, error) for task in batch.tasks])
 
-    def _known(self, task: list[Value]) -> list[Value] | None:
+    def _known(self, task: Submission) -> Ack | None:
         """The acknowledgement of a task that was sent, if it is durable."""
-        return [task[0], None] if task[5] and self._refusing.is_stored(task[0]) else None
+        return Ack(task.id, None) if task.again and self._refusing.is_stored(task.id) else None
 
     async def _connect(self) -> None:
         try:
@@ -173,8 +188,7 @@ class Link:
     def _lost(self, _error: PodiumError) -> None:
         self._line = None
         for batch in self._batches:
-            for task in batch.tasks:
-                task[5] = True
+            batch.tasks = [task._replace(again=True) for task in batch.tasks]
         if self._batches or self._followed or self._watched or self._asked:
             self._begin(self._reconnect(), "reconnect")
 
@@ -197,10 +211,8 @@ class Link:
 
     def _send_batch(self, batch: Batch) -> None:
         assert self._line is not None
-        message = {"hash": batch.hash, "follow": batch.follow, "tasks": batch.tasks}
         self._line.send(
-            "submit",
-            message,
+            Submit(batch.hash, batch.follow, batch.tasks),
             lambda reply: self._submitted(batch, reply),
             lambda chunk: self._chunk(batch, chunk),
         )
@@ -212,41 +224,44 @@ class Link:
             self._batches.pop(batch, None)
             batch.on_ack(reply.error)
         elif not batch.follow:
-            self._acknowledged(batch, reply.value)
+            self._acknowledged(batch, reply.read(Acks).read())
 
-    def _chunk(self, batch: Batch, chunk: list[Value]) -> None:
-        if chunk[0] == "ack":
-            self._acknowledged(batch, chunk[1])
-        else:
-            self._done(chunk)
+    def _chunk(self, batch: Batch | None, chunk: list[Value]) -> None:
+        said = SUBMIT_SAID.read_chunk(chunk)
+        match said:
+            case Accepted():
+                if batch is not None:
+                    self._acknowledged(batch, said.read())
+            case TaskEnded():
+                self._followed.pop(said.id, None)
+                self._on_done(said)
+            case _:
+                assert_never(said)
 
-    def _acknowledged(self, batch: Batch, acks: list[list[Value]]) -> None:
+    def _acknowledged(self, batch: Batch, acks: list[Ack]) -> None:
         if self._batches.pop(batch, 0) is None:
             if batch.follow:
-                self._followed.update((id, None) for id, error in acks if error is None)
+                self._followed.update((ack.id, None) for ack in acks if ack.id is not None)
             batch.on_ack(acks)
-
-    def _done(self, chunk: list[Value]) -> None:
-        self._followed.pop(chunk[1], None)
-        self._on_done(chunk)
 
     def _send_follow(self, ids: list[str]) -> None:
         assert self._line is not None
-        self._line.send("follow", ids, lambda reply: self._not_followed(ids, reply), self._done)
+        self._line.send(
+            Follow(ids), lambda reply: self._not_followed(ids, reply), lambda chunk: self._chunk(None, chunk)
+        )
 
     def _not_followed(self, ids: list[str], reply: Reply) -> None:
         if reply.error is not None and not isinstance(reply.error, Unknown):
             for id in ids:
                 if self._followed.pop(id, 0) is None:
-                    self._on_done(["lost", id, reply.error])
+                    self._on_lost(id, reply.error)
 
     def _send_watch(self, watching: Watching) -> None:
         assert self._line is not None
         watching.number = self._line.send(
-            "watch",
-            [watching.task_id, watching.offset],
+            Watch(watching.task_id, watching.offset),
             lambda reply: self._watch_ended(watching, reply),
-            lambda e: _on_event(watching, e),
+            lambda chunk: _on_event(watching, ClientEvent(*chunk)),
         )
 
     def _watch_ended(self, watching: Watching, reply: Reply) -> None:
@@ -257,21 +272,20 @@ class Link:
 
     def _send_asked(self, asked: Asked) -> None:
         assert self._line is not None
-        self._line.send(asked.kind, asked.payload, lambda reply: self._answered(asked, reply))
+        self._line.send(asked.message, lambda reply: self._answered(asked, reply))
 
     def _answered(self, asked: Asked, reply: Reply) -> None:
         if not isinstance(reply.error, Unknown) and self._asked.pop(asked, 0) is None:
             asked.on_reply(reply)
 
 
-def _on_event(watching: Watching, event: list[Value]) -> None:
-    offset = event[5]
-    if offset is not None:
-        if offset < watching.offset:
+def _on_event(watching: Watching, event: ClientEvent) -> None:
+    if event.offset is not None:
+        if event.offset < watching.offset:
             return
-        watching.offset = offset + 1
-    elif event[0] == "finished":
-        run = tuple(event[1:4])
+        watching.offset = event.offset + 1
+    elif event.kind == "finished":
+        run = (event.at, event.step, event.attempt)
         if run in watching.seen:
             return
         watching.seen.add(run)

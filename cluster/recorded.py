@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..protocols.outcomes import TERMINAL, TaskEvent
+from ..supervisors.client_events import end_event, past_events, task_event
 from ..supervisors.events import readable_events
-from ..supervisors.watchers import end_event, past_events
 from .store.reading import StoredTask
 
 WENT_WRONG = frozenset({"retrying", "failed", "lost", "timed_out"})
@@ -17,5 +17,5 @@ def recorded_events(stored: StoredTask, from_offset: int = 0) -> list[TaskEvent]
     told = past_events(record, readable_events(stored.bodies))
     if record.status in TERMINAL:
         told.append(end_event(record, len(told)))
-    events = [TaskEvent(kind, record.task_id, at, *rest) for kind, at, *rest in told]
+    events = [task_event(record.task_id, event) for event in told]
     return [event for event in events if event.offset is None or event.offset >= from_offset]

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ..protocols.errors import PodiumError
-from ..protocols.values import Value
+from ..supervisors.messages.client import ClientEvent
 from .core import Core
 
 MAX_BEHIND = 10_000
 """Events in a reader's queue at which its reading pauses."""
-Item: TypeAlias = "list[Value] | PodiumError | None"
+Item: TypeAlias = "ClientEvent | PodiumError | None"
 
 
 class Reading:
@@ -43,11 +43,11 @@ class Reading:
     def _watch(self) -> Callable[[], None]:
         return self._core.watch(self._shard, self._task_id, self._take, self._end, self._offset)
 
-    def _take(self, event: list[Value]) -> None:
+    def _take(self, event: ClientEvent) -> None:
         if self._is_paused:
             return
-        if event[5] is not None:
-            self._offset = event[5] + 1
+        if event.offset is not None:
+            self._offset = event.offset + 1
         self._put(event)
         if self._size() >= MAX_BEHIND:
             self._is_paused = True

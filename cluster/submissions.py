@@ -10,6 +10,7 @@ from ..protocols.outcomes import Criticality
 from ..protocols.quantities import check_priority, check_seconds
 from ..protocols.values import Value, check_text, check_value
 from ..protocols.workflow import Workflow
+from ..supervisors.messages.client import Submission
 from .config import Settings
 
 
@@ -17,7 +18,7 @@ class Submissions:
     def __init__(self, settings: Settings, new_id: Callable[[], str]) -> None:
         self._settings, self._new_id = settings, new_id
 
-    def wires(
+    def all_of(
         self,
         workflow: Workflow,
         inputs: Sequence[Value],
@@ -26,8 +27,8 @@ class Submissions:
         user: str | None,
         criticality: Criticality,
         timeout_s: float | None,
-    ) -> list[list[Value]]:
-        """New tasks as the supervisor takes them. Raises InvalidInput, naming the input if there are several."""
+    ) -> list[Submission]:
+        """New tasks, as they are sent. Raises InvalidInput, naming the input if there are several."""
         if not isinstance(workflow, Workflow):
             example = "engine.submit(podium.Workflow('name', protocol), input)"
             raise FixTheCall(f"submit takes a Workflow, not {type(workflow).__name__}: {example}")
@@ -41,7 +42,7 @@ class Submissions:
             name = "input" if len(inputs) == 1 else f"inputs[{index}]"
             plain = self._checked(workflow, input, name)
             key = keys[index] if keys is not None else None
-            made.append(self.wire(plain, key, priority, user, criticality, timeout_s))
+            made.append(self.one(plain, key, priority, user, criticality, timeout_s))
         return made
 
     def _checked(self, workflow: Workflow, input: Value, name: str) -> Value:
@@ -57,7 +58,7 @@ class Submissions:
             raise InvalidInput(problem=error.problem, path=path, workflow=workflow.name) from error
         return plain
 
-    def wire(
+    def one(
         self,
         input: Value,
         key: str | None,
@@ -65,8 +66,8 @@ class Submissions:
         user: str | None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
-    ) -> list[Value]:
-        """A new task, with checked input, as a supervisor takes it. Raises InvalidInput."""
+    ) -> Submission:
+        """A new task with checked input, as it is sent. Raises InvalidInput."""
         for text, name in ((key, "key"), (user, "user")):
             if text is not None:
                 check_text(text, name)
@@ -74,7 +75,8 @@ class Submissions:
             raise InvalidInput(problem="an empty text is nobody; leave it out for your own", path="user")
         check_priority(priority)
         whose = self._settings.user if user is None else user
-        return [self._new_id(), input, whose, priority, key, False, self._settings.source, criticality, timeout_s]
+        source = self._settings.source
+        return Submission(self._new_id(), input, whose, priority, key, False, source, criticality, timeout_s)
 
 
 def checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:

@@ -15,25 +15,25 @@ from .services import Engine
 from .state import Place, Run
 
 if TYPE_CHECKING:
-    from .intake import Submission
+    from .intake import Candidate
 
 
 class Accepting:
     def __init__(self, journal: Journal, engine: Engine) -> None:
         self._journal, self._engine = journal, engine
 
-    def accept(self, plan: Plan, submissions: list[Submission]) -> list[Change]:
+    def accept(self, plan: Plan, candidates: list[Candidate]) -> list[Change]:
         """Open tasks in memory; returns what makes them durable. Their effects follow when that is done."""
         self._engine.check_clock()
         changes: list[Change] = []
-        for submission in submissions:
-            self._journal.doing.begin(submission.record.task_id, 0)
-            changes += self._opened(plan, submission)
+        for candidate in candidates:
+            self._journal.doing.begin(candidate.record.task_id, 0)
+            changes += self._opened(plan, candidate)
         self._journal.doing.end()
         return changes
 
-    def _opened(self, plan: Plan, submission: Submission) -> list[Change]:
-        record = submission.record
+    def _opened(self, plan: Plan, candidate: Candidate) -> list[Change]:
+        record = candidate.record
         task, effects = plan.begin(record)
         self._engine.report_faults(task)
         if any(isinstance(effect, Run) and _needs_permits(plan, record, effect.place) for effect in effects):
@@ -41,14 +41,14 @@ class Accepting:
         if task.parked and task.outcome is None:
             task.record = record = replace(record, status="parked")
         self._engine.keep(task)
-        changes: list[Change] = [NewTask(record, submission.payload_digest)]
-        if submission.timeout_s is not None:
-            due = Due(submission.timeout_s, record.accepted_at)
+        changes: list[Change] = [NewTask(record, candidate.payload_digest)]
+        if candidate.timeout_s is not None:
+            due = Due(candidate.timeout_s, record.accepted_at)
             effects += apply(task, due)
             changes.append(self._engine.entry(task, [due]))
         elif task.outcome is not None:
             changes.append(self._engine.entry(task, []))
-        submission.effects = effects
+        candidate.effects = effects
         return changes
 
 

@@ -49,7 +49,7 @@ class Admission:
         self._asks: list[Ask] = []
 
     def promise(self, ask: Ask) -> None:
-        """permits: answered when a task holds something for the first time."""
+        """Answered when a task holds something for the first time."""
         self._asks.append(ask)
         self._tell()
 

@@ -11,14 +11,17 @@ from typing import Any
 
 from ..protocols.errors import NotFound, from_wire
 from ..protocols.outcomes import OPEN, Failure, TaskRecord
-from ..protocols.values import Value
+from .client_events import is_relayed, parked_event, past_events, put_started, task_ended
 from .dispatch import Dispatcher
 from .events import Cancelled, readable_events
+from .messages.client import Accepted, Ack, Acks, CancelledAs, ClientEvent
+from .messages.door import with_kind
+from .messages.supervisor import RunEnded
 from .ports import Ask, Found, Journal, World
 from .quarantine import Quarantine
 from .services import Engine
 from .state import TaskState
-from .watchers import Attendance, Watch, Watchers, done_chunk, is_relayed, parked_event, past_events, put_started
+from .watchers import Attendance, Watch, Watchers
 
 
 class Desk:
@@ -37,39 +40,39 @@ class Desk:
         self._tasks, self._dispatcher, self._watchers = engine.tasks, dispatcher, watchers
         self._record, self._quarantine = record, quarantine
 
-    def acknowledge(self, ask: Ask, follow: bool, acks: list[list[Value]], ended: list[TaskRecord]) -> None:
+    def acknowledge(self, ask: Ask, follow: bool, acks: list[Ack], ended: list[TaskRecord]) -> None:
         """Answer a submission, or tell it and go on telling how its tasks end."""
         if not follow:
-            ask.reply(acks)
+            ask.reply(Acks(acks))
             return
-        ask.chunk(["ack", acks])
+        ask.chunk(with_kind(Accepted(acks)))
         for record in ended:
-            ask.chunk(done_chunk(record))
+            ask.chunk(with_kind(task_ended(record)))
         over = {record.task_id for record in ended}
-        self.follow(ask, [id for id, error in acks if error is None and id not in over])
+        self.follow(ask, [ack.id for ack in acks if ack.id is not None and ack.id not in over])
 
     def cancel(self, ask: Ask, task_id: str) -> None:
-        """cancel id: answered with the task's status then; a task that has ended stays as it is."""
+        """Answered with the task's status then; a task that has ended stays as it is."""
         task = self._tasks.get(task_id)
         if task is not None and task.outcome is None:
             undo = self._engine.plans[task.hash].undo_on_cancel
             self._engine.take(task, Cancelled(self._world.now(), undo))
             status = "cancelled" if task.cancelled else task.status  # it may be failing, and take back what it did
-            self._journal.write([], lambda: ask.reply(status))
+            self._journal.write([], lambda: ask.reply(CancelledAs(status)))  # type: ignore[arg-type]
             return
         if task_id in self._quarantine.aside:
-            self._quarantine.cancel(task_id, partial(ask.reply, "cancelled"))
+            self._quarantine.cancel(task_id, partial(ask.reply, CancelledAs("cancelled")))
             return
         self._journal.find([task_id], [], partial(self._reply_status, ask, task_id))
 
     def _reply_status(self, ask: Ask, task_id: str, found: list[Found]) -> None:
         if found:
-            ask.reply(found[0].record.status)
+            ask.reply(CancelledAs(found[0].record.status))
         else:
             ask.refuse(NotFound(what="task", name=task_id))
 
     def follow(self, ask: Ask, ids: list[str]) -> None:
-        """follow [id, …]: a chunk "done" for each as it ends; answered after the last."""
+        """Tell of each task as it ends; answered after the last."""
         if all(id in self._tasks for id in ids):
             self._watchers.follow(ask, ids)
         else:  # look all of them up: more may end before the answer is there
@@ -83,11 +86,11 @@ class Desk:
             return
         over = [record for record in records.values() if record.status not in OPEN]
         for record in over:
-            ask.chunk(done_chunk(record))
+            ask.chunk(with_kind(task_ended(record)))
         self._watchers.follow(ask, [id for id in ids if id not in {record.task_id for record in over}])
 
     def watch(self, ask: Ask, task_id: str, since: int) -> None:
-        """watch [id, offset]: a chunk per event, the past from that offset on first; answered when the task ends."""
+        """Tell of each event, the past from that offset on first; answered when the task ends."""
         task = self._tasks.get(task_id)
         if task is not None:
             self._dispatcher.watch(task, partial(self.relay, task))
@@ -99,7 +102,7 @@ class Desk:
         aside = self._quarantine.aside.get(task_id)
         if error is not None:
             failure = Failure("stalled", str(from_wire(error)))
-            ask.reply(["done", task_id, "failed", None, failure.to_wire(), self._world.now(), {}])
+            ask.reply(RunEnded("failed", None, failure.to_wire(), {}))
         elif aside is not None:
             watch = Attendance(ask, since)
             self._watchers.add(watch, task_id)
@@ -139,10 +142,10 @@ class Desk:
             past.append(parked_event(self._world.now()))
         self._watchers.caught_up(watch, past, len(bodies))
 
-    def relay(self, task: TaskState, event: list[Value]) -> None:
+    def relay(self, task: TaskState, event: ClientEvent) -> None:
         """A live event of a run in a tier below, for the watchers of the task above, after what was recorded of that
         run before it; its end is not theirs, and its offsets are its own."""
-        if event[2] and not is_relayed(event):
+        if event.step and not is_relayed(event):
             self._record(task)
-            told = [*event[:5], None]
+            told = event._replace(offset=None)
             self._journal.write([], lambda: self._watchers.tell(task.record.task_id, told))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from ..protocols.conditions import ExpressionFailed, key_of
 from ..protocols.errors import PodiumError
@@ -14,6 +14,9 @@ from ..protocols.tree import Hierarchy, Step
 from ..protocols.values import Value
 from .backlog import Job
 from .family import Child
+from .messages.client import ClientEvent, Submission
+from .messages.host import Run, StepResult, StepSaid, failed
+from .messages.supervisor import RunEnded
 from .plan import Build, Plan, TierPlan
 from .pool import Listener, Means, Pool
 from .ports import Timer
@@ -21,7 +24,21 @@ from .shards import tier_shard
 from .state import Place, TaskState
 from .tier import Errand, Tier
 
-_LOST: list[Value] = ["lost"]
+
+class StepNews(Protocol):
+    """Who hears what happens to steps before they end."""
+
+    def started(self, task: TaskState, place: Place) -> None:
+        """The step was sent to a host, or to its tier."""
+
+    def said(self, task: TaskState, place: Place, said: StepSaid) -> None:
+        """The step emitted or logged something."""
+
+    def lost(self, task: TaskState, place: Place) -> None:
+        """The host died while the step ran; the step will run again."""
+
+    def said_below(self, task: TaskState, place: Place, event: ClientEvent) -> None:
+        """The nested Hierarchy at `place` has recorded something that the task is to record, too."""
 
 
 class Dispatcher:
@@ -30,22 +47,18 @@ class Dispatcher:
     def __init__(
         self,
         means: Means,
-        report: Callable[[TaskState, Place, list[Value]], None],
-        started: Callable[[TaskState, Place], None],
-        tell: Callable[[TaskState, Place, list[Value]], None],
+        report: Callable[[TaskState, Place, StepResult | RunEnded], None],
+        news: StepNews,
         note_beginning: Callable[[TaskState, Place, Callable[[], None]], None],
         tier_setup: Callable[[TierPlan], Mapping[str, Any]],
         check_clock: Callable[[], None],
     ) -> None:
-        """`report` gets results, `started` what was sent on, `tell` what else happened to a step: ["lost"],
-        ["chunk", …], ["log", …], or in a nested Hierarchy: ["below", event].
-
-        `note_beginning` calls back when it is durable that an at-most-once step may have run.
-        """
+        """`report` gets results. `note_beginning` calls back when it is durable that an at-most-once step may have
+        run."""
         self._note_beginning, self._check_clock = note_beginning, check_clock
         self._means = means
         self._world, self._settings, self._family = means.world, means.settings, means.family
-        self._report, self._started, self._tell, self._tier_setup = report, started, tell, tier_setup
+        self._report, self._news, self._tier_setup = report, news, tier_setup
         self._pools: dict[Build, Pool] = {}
         self._tiers: dict[str, Tier] = {}
         self._jobs: dict[Place, Job] = {}
@@ -115,10 +128,10 @@ class Dispatcher:
         return Listener(
             message=self._message,
             begins=lambda job, go: self._note_beginning(job.task, job.place, go),
-            started=lambda job: self._started(job.task, job.place),
-            chunk=lambda job, chunk: self._tell(job.task, job.place, chunk),
+            started=lambda job: self._news.started(job.task, job.place),
+            said=lambda job, said: self._news.said(job.task, job.place, said),
             result=self._job_ended,
-            lost=lambda job: self._tell(job.task, job.place, _LOST),
+            lost=lambda job: self._news.lost(job.task, job.place),
         )
 
     async def start(self, plan: Plan, in_force: bool) -> None:
@@ -193,13 +206,13 @@ class Dispatcher:
         try:
             key = key_of(settings.limit_key, place.input) if settings.limit_key else ""
         except ExpressionFailed as error:
-            self._report(task, place, ["fail", Failure("invalid_input", f"limit_key: {error}").to_wire()])
+            self._report(task, place, failed(Failure("invalid_input", f"limit_key: {error}").to_wire()))
             return
         pool = self._pool(plan, settings.ref)
         job = self._jobs[place] = Job(task, place, settings, key, place.losses, pool=pool)
         pool.submit(job)
 
-    def _job_ended(self, job: Job, result: list[Value]) -> None:
+    def _job_ended(self, job: Job, result: StepResult) -> None:
         self._jobs.pop(job.place, None)
         self._report(job.task, job.place, result)
 
@@ -209,15 +222,15 @@ class Dispatcher:
         tier = self._tiers[plan.name]
         self._errands[record.task_id, place.path] = tier
         errand = Errand(
-            task=[id, place.input, record.user, record.priority, None, recovered, None, "critical", None],
+            run=Submission(id, place.input, record.user, record.priority, None, recovered, None, "critical", None),
             hash=str(plan.definition["hash"]),
-            on_event=lambda event: self._tell(task, place, ["below", event]),
+            on_event=lambda event: self._news.said_below(task, place, event),
             on_result=lambda result: self._errand_ended(task, place, result),
             heard=place.heard,
             continues=f"{task.continues.partition('/')[0]}/{place.path}" if task.continues else None,
         )
         tier.submit(errand)
-        self._started(task, place)
+        self._news.started(task, place)
 
     def expect(self, plan: Plan, task: TaskState, place: Place) -> None:
         """What runs at `place` will go on later: its tier, if it has one, is to keep it."""
@@ -226,7 +239,7 @@ class Dispatcher:
             self._errands[task.record.task_id, place.path] = tier
             tier.expect(f"{task.record.task_id.partition('/')[0]}/{place.path}")
 
-    def _errand_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
+    def _errand_ended(self, task: TaskState, place: Place, result: RunEnded) -> None:
         self._errands.pop((task.record.task_id, place.path), None)
         self._report(task, place, result)
 
@@ -242,17 +255,16 @@ class Dispatcher:
         if tier is not None:
             tier.cancel(f"{task.record.task_id.partition('/')[0]}/{place.path}")
 
-    def _message(self, job: Job, lane: int | None, ticket: str | None) -> list[Value]:
-        """As `actors/host.py` reads it."""
+    def _message(self, job: Job, lane: int | None, ticket: str | None) -> Run:
         record, place, settings = job.task.record, job.place, job.settings
         due_at, left_s = job.task.due_at(place), None
         if due_at is not None:
             self._check_clock()
             left_s = (job.task.due_at(place) or due_at) - self._world.now()
-        times: list[Value] = [settings.timeout_s, settings.idle_timeout_s, left_s]
         task_id = record.task_id.partition("/")[0]
         origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]
-        return [task_id, place.path, place.attempt, record.user, place.input, times, origin, lane, ticket]
+        who = (task_id, place.path, place.attempt, record.user)
+        return Run(*who, place.input, settings.timeout_s, settings.idle_timeout_s, left_s, origin, lane, ticket)
 
     def is_started(self, task: TaskState, place: Place) -> bool:
         """Whether the step has been sent to a host or to its tier."""
@@ -267,7 +279,7 @@ class Dispatcher:
             return job.pool is not None and job.pool.has(job)
         return place in self._waits or (task.record.task_id, place.path) in self._errands
 
-    def watch(self, task: TaskState, watcher: Callable[[Value], None]) -> None:
+    def watch(self, task: TaskState, watcher: Callable[[ClientEvent], None]) -> None:
         """Pass on the live events of what the task has delegated to tiers."""
         for path in task.running:
             tier = self._errands.get((task.record.task_id, path))

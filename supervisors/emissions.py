@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from ..protocols.values import Value
 from .events import Emitted, Event, Relayed, cost_of
+from .messages.client import ClientEvent
 from .ports import World
 from .state import Place, TaskState
 
@@ -36,7 +37,7 @@ class Emissions:
         world: World,
         max_bytes: int,
         record: Callable[[TaskState], None],
-        tell: Callable[[str, list[Value]], None],
+        tell: Callable[[str, ClientEvent], None],
     ) -> None:
         """`max_bytes` is kept of each task; `record` is to take what is collected and journal it; `tell` gets live
         events that are not recorded."""
@@ -49,7 +50,7 @@ class Emissions:
         was_cut = buffer.is_cut
         last = buffer.runs[-1] if buffer.runs else None
         if not self._has_room(buffer, chunk):
-            self._tell(task.record.task_id, ["chunk", now, place.path, place.attempt, chunk, None])
+            self._tell(task.record.task_id, ClientEvent("chunk", now, place.path, place.attempt, chunk))
             if not was_cut:
                 self._put(task, buffer, Emitted(place.path, place.attempt, [], now, is_cut=True))
         elif isinstance(last, Emitted) and (last.path, last.attempt) == (place.path, place.attempt):
@@ -57,24 +58,25 @@ class Emissions:
         else:
             self._put(task, buffer, Emitted(place.path, place.attempt, [chunk], now))
 
-    def relay(self, task: TaskState, place: Place, event: list[Value]) -> None:
+    def relay(self, task: TaskState, place: Place, event: ClientEvent) -> None:
         """What the nested Hierarchy at `place` has recorded of its run, with its offset there."""
-        *told, offset = event
+        assert event.offset is not None
         buffer = self._buffer(task)
         was_cut = buffer.is_cut
-        if told[0] == "cut":
+        if event.kind == "cut":
             buffer.is_cut = True
-        elif told[0] == "chunk" and not self._has_room(buffer, told[4]):
-            self._tell(task.record.task_id, [*told, None])
-            told = ["cut", *told[1:4], None]
-        if told[0] == "cut" and was_cut:
+        elif event.kind == "chunk" and not self._has_room(buffer, event.value):
+            self._tell(task.record.task_id, event._replace(offset=None))
+            event = event._replace(kind="cut", value=None)
+        if event.kind == "cut" and was_cut:
             return
+        row, following = [event.kind, event.at, event.step, event.attempt, event.value], (event.offset or 0) + 1
         last = buffer.runs[-1] if buffer.runs else None
         if isinstance(last, Relayed) and last.path == place.path:
-            last.events.append(told)
-            buffer.runs[-1] = replace(last, next=offset + 1)
+            last.events.append(row)
+            buffer.runs[-1] = replace(last, next=following)
         else:
-            self._put(task, buffer, Relayed(place.path, [told], offset + 1, self._world.now()))
+            self._put(task, buffer, Relayed(place.path, [row], following, self._world.now()))
 
     def _buffer(self, task: TaskState) -> _Buffer:
         return self._buffers.get(task.record.task_id) or _Buffer(task.emitted_bytes, task.is_cut)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from ..protocols.errors import InvalidInput
 from ..protocols.outcomes import Failure, Outcome, TaskStatus
 from ..protocols.values import MAX_VALUE_BYTES, pack
+from .client_events import count_told
 from .events import Event, pack_events
 from .lacking import lacking
 from .ports import Closing, Entry, Standing
 from .state import TaskState
-from .watchers import count_told
 
 
 def entry_of(task: TaskState, events: list[Event], now: float, max_value_bytes: int = MAX_VALUE_BYTES) -> Entry:

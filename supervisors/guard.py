@@ -14,7 +14,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from ..protocols.errors import PodiumError
 from ..protocols.outcomes import Failure
@@ -22,6 +22,18 @@ from ..protocols.policy import Breaker, counts_as_failed
 from ..protocols.values import Value
 from .backlog import Job
 from .breaker import Call
+from .messages.host import StepResult
+from .messages.resources import (
+    BREAKERS_SAID,
+    AllBreakers,
+    BreakerChanged,
+    BreakerState,
+    CallsEnded,
+    Probe,
+    Probed,
+    ReportCalls,
+    WatchBreakers,
+)
 from .ports import Line, Reply, World
 
 TELL_WITHIN_S = 0.1
@@ -110,19 +122,19 @@ class Guard:
         """The job is not wanted any more; returns whether it was waiting here."""
         return self._asking.pop(job, None) is not None
 
-    def ended(self, protocol: str, job: Job, result: list[Value]) -> None:
+    def ended(self, protocol: str, job: Job, result: StepResult) -> None:
         """The job's attempt has ended, as its host said."""
         call, job.call = job.call, None
         if call is None:
             return
         policy = self._policies[protocol]
-        failed = result[0] != "ok" and counts_as_failed(policy, Failure.from_wire(result[1]))
+        failed = result.status != "ok" and counts_as_failed(policy, Failure.from_wire(result.value))
         if failed is None or job.dropped:
             self._release(call)
             return
         if call.lease is not None:
             self._leases.discard(call.lease)
-        slow = policy.slow_s is not None and (result[2] or 0.0) > policy.slow_s
+        slow = policy.slow_s is not None and (result.took_s or 0.0) > policy.slow_s
         self._ended[call, failed, slow] += 1
         self._tell_within(0.0 if failed or slow or call.lease else TELL_WITHIN_S)
 
@@ -135,7 +147,7 @@ class Guard:
     def _release(self, call: Call) -> None:
         if call.lease is not None:
             self._leases.discard(call.lease)
-            self._send("calls", [[*call, False, False, 0]])
+            self._report([CallsEnded(*call, failed=False, slow=False, calls=0)])
 
     def _view(self, name: str) -> _View | None:
         if self._base is None:
@@ -154,10 +166,11 @@ class Guard:
             return  # asked when it is there, and everything is known
         lease = f"{self._shard}@{self._epoch}/{next(self._numbers)}"
         self._leases.add(lease)
-        self._line.send("probe", [name, lease], partial(self._answered, name, job, lease))
+        self._line.send(Probe(name, lease), partial(self._answered, name, job, lease))
 
     def _answered(self, name: str, job: Job, lease: str, reply: Reply) -> None:
-        call = Call(name, *reply.value) if reply.value is not None else None
+        probed = Probed(None, None) if reply.error is not None else reply.read(Probed)
+        call = None if probed.generation is None else Call(name, probed.generation, probed.lease)
         if call is None or call.lease is None:
             self._leases.discard(lease)
         if reply.error is not None:
@@ -186,13 +199,8 @@ class Guard:
     def _join(self, line: Line) -> None:
         policies = {protocol: policy.model_dump(mode="json") for protocol, policy in self._policies.items()}
         self._joins += 1
-        joining = {
-            "shard": self._shard,
-            "version": [self._epoch, self._joins],
-            "policies": policies,
-            "leases": sorted(self._leases),
-        }
-        line.send("breakers", joining, partial(self._not_told, line, self._joins), self._hear)
+        watch = WatchBreakers(self._shard, self._epoch, self._joins, policies, sorted(self._leases))
+        line.send(watch, partial(self._not_told, line, self._joins), self._hear)
 
     def _not_told(self, line: Line, join: int, reply: Reply) -> None:
         """The board says no more about changes, and not because of a later join: it had given this supervisor up."""
@@ -207,29 +215,37 @@ class Guard:
         self._line = None
         self._world.call_later(_RECONNECT_S, self._connect)
 
-    def _hear(self, told: list[Value]) -> None:
-        match told:
-            case ["all", base, states]:
-                self._base = base
-                self._passes.clear()
-                self._views = {state[0]: self._read(state) for state in states}
-                for job, wish in list(self._asking.items()):
-                    del self._asking[job]
-                    self.admit(wish.protocol, job, wish.go, wish.refuse)
-                for name in self._views:
-                    self._look(name)
-            case ["state", state]:
-                self._passes.pop(state[0], None)
-                self._views[state[0]] = view = self._read(state)
-                if (view.state, view.generation) == ("closed", self._base):
-                    del self._views[state[0]]
-                self._look(state[0])
+    def _hear(self, chunk: list[Value]) -> None:
+        said = BREAKERS_SAID.read_chunk(chunk)
+        match said:
+            case AllBreakers():
+                self._take_in_all(said.base, [BreakerState(*row) for row in said.states])
+            case BreakerChanged():
+                self._take_in(BreakerState(*said.state))
+            case _:
+                assert_never(said)
 
-    def _read(self, state: list[Value]) -> _View:
-        _, kind, generation, left_s, why = state
+    def _take_in_all(self, base: int, states: list[BreakerState]) -> None:
+        self._base = base
+        self._passes.clear()
+        self._views = {state.name: self._read(state) for state in states}
+        for job, wish in list(self._asking.items()):
+            del self._asking[job]
+            self.admit(wish.protocol, job, wish.go, wish.refuse)
+        for name in self._views:
+            self._look(name)
+
+    def _take_in(self, state: BreakerState) -> None:
+        self._passes.pop(state.name, None)
+        self._views[state.name] = view = self._read(state)
+        if (view.state, view.generation) == ("closed", self._base):
+            del self._views[state.name]
+        self._look(state.name)
+
+    def _read(self, state: BreakerState) -> _View:
         now = self._world.monotonic()
-        until = float("inf") if kind == "forced_open" else now + (left_s or 0.0)
-        return _View(kind, generation, until, why)
+        until = float("inf") if state.state == "forced_open" else now + (state.left_s or 0.0)
+        return _View(state.state, state.generation, until, state.why)
 
     def _look(self, name: str) -> None:
         view = self._views.get(name)
@@ -253,11 +269,11 @@ class Guard:
         self._tells_in_s = None
         ended, self._ended = self._ended, Counter()
         if ended:
-            self._send("calls", [[*call, *how, count] for (call, *how), count in ended.items()])
+            self._report([CallsEnded(*call, failed, slow, count) for (call, failed, slow), count in ended.items()])
 
-    def _send(self, kind: str, payload: Value) -> None:
+    def _report(self, calls: list[CallsEnded]) -> None:
         if self._line is not None:
-            self._line.send(kind, payload, _ignore)
+            self._line.send(ReportCalls(calls), _ignore)
 
 
 def _name(protocol: str, job: Job) -> str:

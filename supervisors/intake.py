@@ -7,7 +7,7 @@ refused. Keys belong to a user within a workflow.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, get_args
@@ -17,6 +17,7 @@ from ..protocols.outcomes import OPEN, Criticality, TaskRecord
 from ..protocols.quantities import check_priority, check_seconds
 from ..protocols.values import Value, digest
 from .gate import Gate, Newcomer, Slots
+from .messages.client import Ack, Submission
 from .plan import Plan
 from .ports import Change, Found, Journal, World
 from .quarantine import Quarantine
@@ -25,13 +26,15 @@ from .state import Effect, TaskState
 SLICE = 128
 """Tasks that are made durable, and begin, together: the first run while the next are being taken in."""
 
-Acks: TypeAlias = list[list[Value]]
-"""In the order of the submissions: [task id, null], or [null, error]."""
+Then: TypeAlias = Callable[[list[Ack], list[TaskRecord]], None]
+"""Gets what became of the submissions, in their order, and the records of those that had ended before."""
 _CRITICALITIES = get_args(Criticality)
 
 
 @dataclass(slots=True)
-class Submission:
+class Candidate:
+    """A submission on its way in."""
+
     record: TaskRecord
     payload_digest: str
     again: bool
@@ -53,7 +56,7 @@ class Intake:
         gate: Gate,
         journal: Journal,
         tasks: dict[str, TaskState],
-        accept: Callable[[Plan, list[Submission]], list[Change]],
+        accept: Callable[[Plan, list[Candidate]], list[Change]],
         carry_out: Callable[[TaskState, list[Effect]], None],
         quarantine: Quarantine,
         slots: Callable[[Plan, TaskRecord], list[Slots]],
@@ -65,31 +68,30 @@ class Intake:
         self._keys: dict[tuple[str, str], Found] = {}
         """Keys of tasks whose acceptance is not durable yet, so that the journal cannot know them."""
 
-    def take(self, plan: Plan, wires: list[list[Value]], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
-        """Accept what is new and sound; `then` gets acknowledgements, and records that ended before, once durable."""
-        submissions = [self._read_or_refused(plan, wire) for wire in wires]
-        ids = [s.record.task_id for s in submissions if s.again]
-        keys = [(s.record.user, s.record.key) for s in submissions if s.record.key is not None]
+    def take(self, plan: Plan, rows: Sequence[Sequence[Value]], then: Then) -> None:
+        """Accept what is new and sound of these rows of `Submission`; `then` is called when that is durable."""
+        candidates = [self._read_or_refused(plan, row) for row in rows]
+        ids = [s.record.task_id for s in candidates if s.again]
+        keys = [(s.record.user, s.record.key) for s in candidates if s.record.key is not None]
         if ids or keys:
-            self._journal.find(ids, keys, partial(self._sort_out, plan, submissions, then))
+            self._journal.find(ids, keys, partial(self._sort_out, plan, candidates, then))
         else:
-            self._admit(plan, submissions, then)
+            self._admit(plan, candidates, then)
 
-    def _read_or_refused(self, plan: Plan, wire: list[Value]) -> Submission:
+    def _read_or_refused(self, plan: Plan, row: Sequence[Value]) -> Candidate:
         """One that cannot be read is refused, and no other of those that came with it."""
         try:
-            return self._read(plan, wire)
+            return self._read(plan, Submission(*row))
         except PodiumError as error:
             return self._refused(plan, error)
         except (TypeError, ValueError) as error:
             return self._refused(plan, InvalidInput(problem=f"not what a submission is made of: {error}", path="tasks"))
 
-    def _refused(self, plan: Plan, error: PodiumError) -> Submission:
-        return Submission(self._record(plan, "", None, "", 0, None), "", False, None, "critical", None, error)
+    def _refused(self, plan: Plan, error: PodiumError) -> Candidate:
+        return Candidate(self._record(plan, "", None, "", 0, None), "", False, None, "critical", None, error)
 
-    def _read(self, plan: Plan, wire: list[Value]) -> Submission:
-        """[id, input, user, priority, key, again, source, criticality, timeout_s]."""
-        id, input, user, priority, key, again, source, criticality, timeout_s = wire
+    def _read(self, plan: Plan, submitted: Submission) -> Candidate:
+        id, input, user, priority, key, again, source, criticality, timeout_s = submitted
         if not (isinstance(id, str) and isinstance(user, str) and isinstance(key, str | None)):
             raise InvalidInput(problem="id, user and key are texts", path="tasks")
         if source is not None and not user:
@@ -101,7 +103,7 @@ class Intake:
             raise InvalidInput(problem=f"'{criticality}' is none of {', '.join(_CRITICALITIES)}", path="tasks")
         record = self._record(plan, id, input, user, priority, key)
         payload_digest = digest(input) if key is not None else ""
-        return Submission(record, payload_digest, again, source, criticality, timeout_s)
+        return Candidate(record, payload_digest, again, source, criticality, timeout_s)
 
     def _record(self, plan: Plan, id: str, input: Value, user: str, priority: int, key: str | None) -> TaskRecord:
         return TaskRecord(
@@ -120,42 +122,42 @@ class Intake:
     def _sort_out(
         self,
         plan: Plan,
-        submissions: list[Submission],
-        then: Callable[[Acks, list[TaskRecord]], None],
+        candidates: list[Candidate],
+        then: Then,
         found: list[Found],
     ) -> None:
         by_id = {each.record.task_id: each for each in found}
         by_key = {(each.record.user, each.record.key): each for each in found if each.record.key is not None}
-        for submission in submissions:
-            record = submission.record
+        for candidate in candidates:
+            record = candidate.record
             key = (record.user, record.key or "")
             if record.key is not None:
-                submission.known = self._keys.get(key) or by_key.get((record.user, record.key))
-            known = submission.known
-            if known is not None and known.payload_digest != submission.payload_digest:
-                submission.error = KeyConflict(key=str(record.key), task_id=known.record.task_id)
+                candidate.known = self._keys.get(key) or by_key.get((record.user, record.key))
+            known = candidate.known
+            if known is not None and known.payload_digest != candidate.payload_digest:
+                candidate.error = KeyConflict(key=str(record.key), task_id=known.record.task_id)
             elif known is None:
-                submission.known = by_id.get(record.task_id)
-                if submission.known is None and record.key is not None:
-                    self._keys[key] = Found(record, submission.payload_digest)
-        self._admit(plan, submissions, then)
+                candidate.known = by_id.get(record.task_id)
+                if candidate.known is None and record.key is not None:
+                    self._keys[key] = Found(record, candidate.payload_digest)
+        self._admit(plan, candidates, then)
 
-    def _admit(self, plan: Plan, submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
-        new = [s for s in submissions if not s.error and not s.known and s.record.task_id not in self._tasks]
+    def _admit(self, plan: Plan, candidates: list[Candidate], then: Then) -> None:
+        new = [s for s in candidates if not s.error and not s.known and s.record.task_id not in self._tasks]
         new = self._let_in(plan, [s for s in new if not self._is_deadly(s)])
         for start in range(0, len(new), SLICE):
             together = new[start : start + SLICE]
             self._journal.write(self._accept(plan, together), partial(self._durable, together))
-        self._journal.write([], partial(_acknowledge, submissions, then))
+        self._journal.write([], partial(_acknowledge, candidates, then))
 
-    def _is_deadly(self, submission: Submission) -> bool:
+    def _is_deadly(self, candidate: Candidate) -> bool:
         """Whether supervisors died at it before it was accepted; then it is refused."""
-        submission.error = self._quarantine.refusal(submission.record.task_id)
-        if submission.error is not None:
-            self._keys.pop((submission.record.user, submission.record.key or ""), None)
-        return submission.error is not None
+        candidate.error = self._quarantine.refusal(candidate.record.task_id)
+        if candidate.error is not None:
+            self._keys.pop((candidate.record.user, candidate.record.key or ""), None)
+        return candidate.error is not None
 
-    def _let_in(self, plan: Plan, new: list[Submission]) -> list[Submission]:
+    def _let_in(self, plan: Plan, new: list[Candidate]) -> list[Candidate]:
         """All of those that come from outside, or none. They were sent together, so they are of one kind."""
         outside = [each for each in new if each.source is not None]
         if not outside:
@@ -171,14 +173,14 @@ class Intake:
             self._keys.pop((each.record.user, each.record.key or ""), None)
         return [each for each in new if each.error is None]
 
-    def _durable(self, new: list[Submission]) -> None:
-        for submission in new:
-            record = submission.record
+    def _durable(self, new: list[Candidate]) -> None:
+        for candidate in new:
+            record = candidate.record
             if record.key is not None:
                 self._keys.pop((record.user, record.key), None)
             task = self._tasks.get(record.task_id)
             if task is not None:
-                self._carry_out(task, submission.effects)
+                self._carry_out(task, candidate.effects)
 
 
 def _kinds(record: TaskRecord) -> tuple[str, ...]:
@@ -188,15 +190,15 @@ def _kinds(record: TaskRecord) -> tuple[str, ...]:
     return (record.workflow,)
 
 
-def _acknowledge(submissions: list[Submission], then: Callable[[Acks, list[TaskRecord]], None]) -> None:
-    acks: Acks = []
+def _acknowledge(candidates: list[Candidate], then: Then) -> None:
+    acks: list[Ack] = []
     ended = []
-    for submission in submissions:
-        known = submission.known.record if submission.known else submission.record
-        if submission.error is not None:
-            acks.append([None, submission.error.to_wire()])
+    for candidate in candidates:
+        known = candidate.known.record if candidate.known else candidate.record
+        if candidate.error is not None:
+            acks.append(Ack(None, candidate.error.to_wire()))
         else:
-            acks.append([known.task_id, None])
-            if submission.known is not None and known.status not in OPEN:
+            acks.append(Ack(known.task_id, None))
+            if candidate.known is not None and known.status not in OPEN:
                 ended.append(known)
     then(acks, ended)

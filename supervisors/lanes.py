@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .backlog import Backlog, Job
+from .messages.host import Permit, PermitLeft
 from .permits import Permits
 from .ports import Reply, World
 
@@ -97,7 +98,7 @@ class Lanes:
     def permit_back(self, host: Host, lane: Lane, ticket: str) -> None:
         """No job was waiting in the lane when one with these permits ended. One may have been sent meanwhile."""
         if lane.jobs >= len(lane.tickets) and host.line is not None:
-            host.line.send("permit", [lane.number, ticket], partial(self._permit_unused, host, lane))
+            host.line.send(Permit(lane.number, ticket), partial(self._permit_unused, host, lane))
             return
         del lane.tickets[ticket]
         if not lane.tickets:
@@ -106,8 +107,11 @@ class Lanes:
         self._permits.release(ticket)
 
     def _permit_unused(self, host: Host, lane: Lane, reply: Reply) -> None:
-        if reply.error is None and reply.value is not None and host.lanes.get(lane.pools) is lane:
-            self.permit_back(host, lane, reply.value)
+        if reply.error is not None or host.lanes.get(lane.pools) is not lane:
+            return
+        left = reply.read(PermitLeft)
+        if left.permit is not None:
+            self.permit_back(host, lane, left.permit)
 
     def end(self, host: Host) -> None:
         """The host is certainly gone: its permits are free."""

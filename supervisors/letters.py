@@ -4,10 +4,7 @@ A parked step runs again in its own task. A failed task stays as it is, for ends
 with all that was recorded but the failure, and with the same idempotency keys. Each failed task has one successor at
 most. What is parked in a nested Hierarchy, under the id "<task>/<path>", is passed on to its tier.
 
-Messages, both answered when it is durable with [[id, null] or [null, error], …]:
-    redrive [[id, new id], …]: the new id is that of the successor, if there has to be one, and of the request in any
-        case; those that come back are of the tasks that run now
-    drop [[id, id of the request], …]: parked steps fail for good; failed tasks are no dead letters any more
+`Redrive` gives the ids of the tasks that run now, `Drop` those that were given. Both are answered when it is durable.
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ from ..protocols.values import Value
 from .events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, Skewed, unpack_events
 from .faults import report
 from .fold import UNDO, apply
+from .messages.client import Ack, Acks, Drop, Letter, Redrive
 from .ports import DISMISSED, Ask, Change, Found, Journal, NewTask, Note, World
 from .quarantine import Quarantine
 from .resuming import without_the_failure
@@ -49,28 +47,32 @@ class Letters:
             name.removeprefix(DISMISSED): str(note) for name, note in notes.items() if name.startswith(DISMISSED)
         }
 
-    def receive(self, ask: Ask) -> None:
-        work = self._redrive if ask.kind == "redrive" else self._drop
-        self._world.background(self._answer(ask, work), ask.kind)
+    def receive(self, ask: Ask, decision: Redrive | Drop) -> None:
+        self._world.background(self._answer(ask, decision), ask.kind)
 
-    async def _answer(self, ask: Ask, work: Callable[[Any], Any]) -> None:
-        answers: list[list[Value]] = []
-        for letter in ask.payload:
+    async def _answer(self, ask: Ask, decision: Redrive | Drop) -> None:
+        acks: list[Ack] = []
+        for row in decision.letters:
+            letter = Letter(*row)
             try:
-                answers.append([await work(letter), None])
+                acks.append(Ack(await self._decide(decision, letter), None))
             except PodiumError as error:
-                answers.append([None, error.to_wire()])
+                acks.append(Ack(None, error.to_wire()))
             except Exception as error:
-                report(f"{ask.kind} {letter}", error)
-                answers.append([None, PodiumError(fault_of(error).message).to_wire()])
-        self._journal.write([], lambda: ask.reply(answers))
+                report(f"{ask.kind} {letter.id}", error)
+                acks.append(Ack(None, PodiumError(fault_of(error).message).to_wire()))
+        self._journal.write([], lambda: ask.reply(Acks(acks)))
 
-    async def _redrive(self, letter: list[str]) -> str:
+    async def _decide(self, decision: Redrive | Drop, letter: Letter) -> str:
+        """Do it, or have the tier do it that knows the run; returns the id of the task that is concerned."""
+        if tiers := await self._tiers_of(letter.id):
+            return await _delivered(tiers, decision._replace(letters=[letter]))
+        if self._is_done(letter):
+            return letter.id
+        return await (self._redrive(letter) if isinstance(decision, Redrive) else self._drop(letter))
+
+    async def _redrive(self, letter: Letter) -> str:
         id, successor = letter
-        if tiers := await self._tiers_of(id):
-            return await _delivered(tiers, "redrive", letter)
-        if self._is_done(id, successor):
-            return id
         if id in self._quarantine.aside:
             self._fold_again(id)
             self._engine.tasks[id].requests |= {successor}
@@ -112,12 +114,8 @@ class Letters:
         changes.append(Note(DISMISSED + failed.task_id, id))
         self._journal.write(changes, lambda: self._engine.carry_out(task, effects))
 
-    async def _drop(self, letter: list[str]) -> str:
+    async def _drop(self, letter: Letter) -> str:
         id, request = letter
-        if tiers := await self._tiers_of(id):
-            return await _delivered(tiers, "drop", letter)
-        if self._is_done(id, request):
-            return id
         if id in self._quarantine.aside:
             self._quarantine.drop(id, request)
             self._dismiss(id)
@@ -150,9 +148,9 @@ class Letters:
         found: list[Found] = await _called_back(lambda then: self._journal.find([id], [], then))
         return found
 
-    def _is_done(self, id: str, request: str) -> bool:
-        task = self._engine.tasks.get(id)
-        return task is not None and request in task.requests
+    def _is_done(self, letter: Letter) -> bool:
+        task = self._engine.tasks.get(letter.id)
+        return task is not None and letter.request in task.requests
 
     async def _events(self, id: str) -> list[Event]:
         bodies: list[bytes] = await _called_back(lambda then: self._journal.entries(id, then))
@@ -184,12 +182,13 @@ class Letters:
         return [Note(DISMISSED + id, None) for id in gone]
 
 
-async def _delivered(tiers: list[Tier], kind: str, letter: list[str]) -> str:
+async def _delivered(tiers: list[Tier], decision: Redrive | Drop) -> str:
     """What the first tier says that knows it. Raises what that says, or NotFound."""
     for tier in tiers:
         with contextlib.suppress(NotFound):
-            return await tier.deliver(kind, letter)
-    raise NotFound(what="task", name=letter[0])
+            return await tier.deliver(decision)
+    (letter,) = decision.letters
+    raise NotFound(what="task", name=Letter(*letter).id)
 
 
 def _was_asked(events: list[Event], request: str) -> bool:

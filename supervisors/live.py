@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import assert_never
 
 from ..protocols.tree import Step
-from ..protocols.values import Value
+from .client_events import started_value
 from .desk import Desk
 from .dispatch import Dispatcher
 from .emissions import Emissions
 from .entries import standing
 from .events import Event, StepLost
+from .messages.client import ClientEvent
+from .messages.host import StepChunk, StepLog, StepSaid
 from .ports import Journal, World
 from .state import Place, TaskState
-from .watchers import Watchers, started_value
+from .watchers import Watchers
 
 
 class Live:
@@ -35,14 +38,17 @@ class Live:
             if not isinstance(place.node, Step):
                 self.dispatcher.watch(task, partial(self.desk.relay, task))
 
-    def said(self, task: TaskState, place: Place, told: list[Value]) -> None:
-        """What a step, or what runs it, has to say before it ends."""
-        match told:
-            case ["lost"]:
-                self._take(task, StepLost(place.path, self._world.now()))
-            case ["chunk", value]:
-                self.emissions.add(task, place, value)
-            case ["below", event]:
-                self.emissions.relay(task, place, event)
-            case [kind, *value]:
-                self._watchers.live(task, place, kind, self._world.now(), value)
+    def said(self, task: TaskState, place: Place, said: StepSaid) -> None:
+        match said:
+            case StepChunk():
+                self.emissions.add(task, place, said.value)
+            case StepLog():
+                self._watchers.live(task, place, "log", self._world.now(), [said.level, said.text])
+            case _:
+                assert_never(said)
+
+    def lost(self, task: TaskState, place: Place) -> None:
+        self._take(task, StepLost(place.path, self._world.now()))
+
+    def said_below(self, task: TaskState, place: Place, event: ClientEvent) -> None:
+        self.emissions.relay(task, place, event)

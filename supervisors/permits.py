@@ -18,11 +18,31 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from ..protocols.errors import PodiumError, Unknown
+from ..protocols.limits import Amount
 from ..protocols.values import Value
 from .ledger import Ledger
+from .messages.resources import (
+    LEDGER_SAID,
+    Acquire,
+    AskUse,
+    Charge,
+    Decided,
+    Join,
+    Joined,
+    Lend,
+    LimitsChanged,
+    Recall,
+    Release,
+    Renew,
+    ReportUse,
+    Served,
+    SetPlaces,
+    Wanted,
+    WatchLedger,
+)
 from .ports import Line, Reply, Timer, World
 from .settings import Governance
 from .shards import workflow_of
@@ -151,7 +171,7 @@ class Permits:
         if self._lent:
             self._decide()  # at once: the next is to be on its way before the result is committed
         elif self._joined and self._line is not None:
-            self._line.send("release", [ticket], _ignore)
+            self._line.send(Release([ticket]), _ignore)
 
     def limit(self, quota: str) -> float | None:
         """Of the permits of the whole cluster, as far as it is known here."""
@@ -164,7 +184,7 @@ class Permits:
             self._books.charge(whom, amounts, self._world.monotonic())
             self._decide_soon()
         elif self._line is not None:
-            self._line.send("charge", [list(whom), dict(amounts)], _ignore)
+            self._line.send(Charge(whom, dict(amounts)), _ignore)
 
     def pools(self, ticket: str) -> Hashable:
         """What one holds with this ticket: equal for those that could take each other's place, as far as known."""
@@ -206,11 +226,7 @@ class Permits:
             self._books.set_places({place: count})
             self._decide_soon()
         if self._line is not None:
-            self._line.send("places", self._all_places(), _ignore)
-
-    def _all_places(self) -> list[Value]:
-        """With a version, because messages may overtake each other."""
-        return [self._shard, [self._epoch, self._changes], dict(self._places)]
+            self._line.send(SetPlaces(self._shard, self._epoch, self._changes, dict(self._places)), _ignore)
 
     def _place(self, protocol: str) -> str:
         return f"{self._shard}/{protocol}"
@@ -221,7 +237,7 @@ class Permits:
     def _tell_served(self) -> None:
         served, self._served = self._served, []
         if self._joined and self._line is not None:
-            self._line.send("served", served, _ignore)
+            self._line.send(Served(served), _ignore)
 
     # joining
 
@@ -238,20 +254,20 @@ class Permits:
         books, lent = self._books, self._lent
         self._books, self._joined, self._lent = None, False, False
         self._joins += 1
-        claims: list[list[Value]] = [request.to_wire() for request in self._held.values()]
-        joining = {
-            "shard": self._shard,
-            "start": self._start,
-            "epoch": self._epoch,
-            "join": self._joins,
-            "claims": claims,
-            "places": self._all_places(),
-            "meters": books.meters(self._world.monotonic()) if books is not None and lent else None,
-        }
-        join, claimed = self._joins, [claim[0] for claim in claims]
-        self._line.send("join", joining, lambda reply: self._on_joined(join, claimed, reply))
+        joining = Join(
+            shard=self._shard,
+            start=self._start,
+            epoch=self._epoch,
+            join=self._joins,
+            claims=[Acquire(*request.to_wire()) for request in self._held.values()],
+            change=self._changes,
+            places=dict(self._places),
+            meters=books.meters(self._world.monotonic()) if books is not None and lent else None,
+        )
+        join, claimed = self._joins, list(self._held)
+        self._line.send(joining, lambda reply: self._on_joined(join, claimed, reply))
 
-    def _on_joined(self, join: int, claimed: list[Any], reply: Reply) -> None:
+    def _on_joined(self, join: int, claimed: list[str], reply: Reply) -> None:
         if reply.error is not None:
             self._lapsed(reply)
             return
@@ -259,22 +275,24 @@ class Permits:
         if line is None or join != self._joins:
             return
         self._joined = True
-        self._open_books(**reply.value)
-        line.send("release", [ticket for ticket in claimed if ticket not in self._held], _ignore)
+        joined = reply.read(Joined)
+        self._open_books(joined.limits, joined.lowered)
+        line.send(Release([ticket for ticket in claimed if ticket not in self._held]), _ignore)
         for id in list(self._wishes):
             self._enter(id)
         for id in list(self._wishes):
             self._send(id)
-        line.send("books", [self._shard, self._epoch, join], _ignore, self._on_books)
+        line.send(WatchLedger(self._shard, self._epoch, join), _ignore, self._on_books)
         self._renew(line)
 
     def _send(self, id: str) -> None:
         assert self._line is not None
         wish = self._wishes[id]
-        wish.number = self._line.send("acquire", wish.request.to_wire(), lambda reply: self._granted(id, wish, reply))
+        message = Acquire(*wish.request.to_wire())
+        wish.number = self._line.send(message, lambda reply: self._granted(id, wish, reply))
 
     def _granted(self, id: str, wish: _Wish, reply: Reply) -> None:
-        if reply.error is None and reply.value is None:
+        if reply.error is None and reply.read(Decided).granted:
             self._is_granted(id, wish)
         elif reply.error is None or isinstance(reply.error, Unknown) or self._wishes.get(id) is not wish:
             return  # decided by the books on loan, or asked again when the line is there again
@@ -287,7 +305,7 @@ class Permits:
                 self._stints[wish.request.id] = self._world.monotonic() + self._settings.lookahead_s
                 self._end_wish(id, wish)
         elif wish.request.id not in self._held and self._line is not None:
-            self._line.send("release", [wish.request.id], _ignore)  # granted as it was withdrawn
+            self._line.send(Release([wish.request.id]), _ignore)  # granted as it was withdrawn
 
     def _end_wish(self, id: str, wish: _Wish) -> None:
         ticket = wish.request.id
@@ -307,7 +325,7 @@ class Permits:
     def _renew(self, line: Line) -> None:
         if self._line is line and self._joined:
             asked_at = self._world.monotonic()
-            line.send("renew", self._shard, lambda reply: self._renewed(asked_at, reply))
+            line.send(Renew(self._shard), lambda reply: self._renewed(asked_at, reply))
             self._world.call_later(self._lease_s / 3, lambda: self._renew(line))
 
     def _renewed(self, asked_at: float, reply: Reply) -> None:
@@ -323,42 +341,51 @@ class Permits:
 
     # the books
 
-    def _open_books(self, limits: dict[str, Any], lowered: dict[str, int]) -> None:
+    def _open_books(self, limits: Mapping[str, Amount], lowered: Mapping[str, int]) -> None:
         self._books = Ledger(limits, self._settings.age_s, self._settings.weights)
         self._books.lower(lowered)
         self._books.set_places(self._places)
         for request in self._held.values():
             self._books.claim(request)
 
-    def _on_books(self, told: list[Any]) -> None:
-        match told:
-            case ["lend", loan]:
-                self._take_books(loan)
-            case ["recall"] if self._lent and self._line is not None:
-                self._join()
-            case ["wanted", wanted]:
-                self._wanted = wanted
-                if wanted:
+    def _on_books(self, chunk: list[Value]) -> None:
+        said = LEDGER_SAID.read_chunk(chunk)
+        match said:
+            case Lend():
+                self._take_books(said)
+            case Recall():
+                if self._lent and self._line is not None:
+                    self._join()
+            case Wanted():
+                self._wanted = said.is_wanted
+                if said.is_wanted:
                     self._drop_idle()
-            case ["limits", limits, lowered] if self._books is not None:
-                self._drop_idle()
-                self._books.set_limits(limits, self._world.monotonic())
-                self._books.lower(lowered)
-                self._decide_soon()
-            case ["report"] if self._line is not None:
-                self._line.send("report", self._report(), _ignore)
+            case LimitsChanged():
+                self._change_limits(said)
+            case AskUse():
+                if self._line is not None:
+                    self._line.send(ReportUse(self._uses()), _ignore)
+            case _:
+                assert_never(said)
 
-    def _take_books(self, loan: dict[str, Any]) -> None:
+    def _change_limits(self, changed: LimitsChanged) -> None:
+        if self._books is not None:
+            self._drop_idle()
+            self._books.set_limits(changed.limits, self._world.monotonic())
+            self._books.lower(changed.lowered)
+            self._decide_soon()
+
+    def _take_books(self, loan: Lend) -> None:
         self._drop_idle()
         now = self._world.monotonic()
-        self._open_books(loan["limits"], loan["lowered"])
+        self._open_books(loan.limits, loan.lowered)
         assert self._books is not None
-        self._books.set_meters(loan["meters"], now)
+        self._books.set_meters(loan.meters, now)
         self._lent = True
         self._stints.clear()
         self._trusted_until = max(self._trusted_until, now + self._lease_s)
         for id, wish in list(self._wishes.items()):
-            if wish.request.id in loan["granted"]:
+            if wish.request.id in loan.granted:
                 self._end_wish(id, wish)
         for id in list(self._wishes):
             self._enter(id)
@@ -391,7 +418,7 @@ class Permits:
         wake_at = math.inf if self._books is None else self._books.wake_at
         self._timer = None if wake_at == math.inf else self._world.call_later(wake_at - now, self._decide_soon)
 
-    def _report(self) -> dict[str, Any]:
+    def _uses(self) -> dict[str, Any]:
         return self._books.uses(self._world.monotonic()) if self._books is not None and self._lent else {}
 
 

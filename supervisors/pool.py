@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from ..protocols.errors import ComeBack, FixTheCall, PodiumError, SpawnFailed, Unknown
 from ..protocols.outcomes import Failure
@@ -27,6 +26,7 @@ from .family import Family
 from .guard import Guard
 from .hosts import Host
 from .lanes import Lanes, running
+from .messages.host import STEP_SAID, Run, StepResult, StepSaid, failed
 from .permits import Permits
 from .ports import Needs, Reply, World
 from .settings import Governance
@@ -37,14 +37,13 @@ from .waiting import Who
 class Listener:
     """Who wants to know what becomes of the jobs of a pool."""
 
-    message: Callable[[Job, int | None, str | None], list[Value]]
+    message: Callable[[Job, int | None, str | None], Run]
     """What a host is told of a job, with its lane and permit."""
     begins: Callable[[Job, Callable[[], None]], None]
     """A job that must not run twice is about to be sent; to call back when that is durable."""
     started: Callable[[Job], None]
-    chunk: Callable[[Job, Value], None]
-    result: Callable[[Job, list[Value]], None]
-    """Gets ["ok", output, …] or ["fail", failure, …]."""
+    said: Callable[[Job, StepSaid], None]
+    result: Callable[[Job, StepResult], None]
     lost: Callable[[Job], None]
     """The host died while the job ran; it will run again."""
 
@@ -117,7 +116,7 @@ class Pool:
             self._guard.admit(self._declared.name, job, partial(go, job), partial(self._refuse, job))
 
     def _refuse(self, job: Job, failure: Failure) -> None:
-        self._listener.result(job, ["fail", failure.to_wire(), None, False, None])
+        self._listener.result(job, failed(failure.to_wire()))
 
     def _breaker_opened(self, name: str) -> None:
         for job, failure in self._guard.refused(self._declared.name, name, self._backlog):
@@ -233,13 +232,16 @@ class Pool:
         lane = None if job.lane is None else job.lane.number
         assert host.line is not None
         listener = self._listener
-        answered, chunk = partial(self._answered, job, ticket), partial(listener.chunk, job)
+        answered, said = partial(self._answered, job, ticket), partial(self._said, job)
         try:
-            job.number = host.line.send("run", listener.message(job, lane, ticket), answered, chunk)
+            job.number = host.line.send(listener.message(job, lane, ticket), answered, said)
         except PodiumError as error:
             self._answered(job, ticket, Reply(error=error))
         else:
             listener.started(job)
+
+    def _said(self, job: Job, chunk: list[Value]) -> None:
+        self._listener.said(job, STEP_SAID.read_chunk(chunk))
 
     def _has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
@@ -252,26 +254,25 @@ class Pool:
             return  # `end_host` queues it again
         lane = job.lane
         self._leave(job, host)
-        result: list[Any]
         if isinstance(reply.error, FixTheCall | ComeBack):  # it never left: too large for a message, or too many wait
             failure = Failure(reply.error.code, str(reply.error), type(reply.error).__name__)
-            result = ["fail", failure.to_wire(), None, False, ticket]
+            result = failed(failure.to_wire(), permit=ticket)
         elif reply.error is not None:
-            result = ["fail", Failure("internal", str(reply.error)).to_wire(), None, True, None]
+            result = StepResult("fail", Failure("internal", str(reply.error)).to_wire(), stuck=True)
         else:
-            result = reply.value
+            result = reply.read(StepResult)
             self._succeeded_at = self._world.monotonic()
         if job.call is not None:
             self._guard.ended(self._declared.name, job, result)
-        if result[2] is not None:
-            host.measure(result[2])
-        if result[3]:
+        if result.took_s is not None:
+            host.measure(result.took_s)
+        if result.stuck:
             host.is_stuck = True
             self._world.background(self._world.kill(host.address), f"replace {host.address}")
-        elif lane is not None and result[4] is not None:
-            self._lanes.permit_back(host, lane, result[4])
-        if len(result) > 5 and result[5]:
-            self._settle(job, result[5])
+        elif lane is not None and result.permit is not None:
+            self._lanes.permit_back(host, lane, result.permit)
+        if result.used:
+            self._settle(job, result.used)
         if not job.dropped:
             self._listener.result(job, result)
         self._feed()
@@ -382,9 +383,9 @@ class Pool:
     def _requeue(self, job: Job, error: PodiumError, was_sent: bool) -> None:
         if job.settings.at_most_once and was_sent:
             message = f"its host was lost while it ran, and it is to run at most once: {error}"
-            self._listener.result(job, ["fail", Failure("uncertain", message).to_wire()])
+            self._listener.result(job, failed(Failure("uncertain", message).to_wire()))
         elif job.losses > self._settings.max_losses:
             message = f"lost {job.losses} hosts of '{self._declared.name}' while it ran; the last: {error}"
-            self._listener.result(job, ["fail", Failure("host_lost", message).to_wire()])
+            self._listener.result(job, failed(Failure("host_lost", message).to_wire()))
         else:
             self._admit(job, self._wait)

@@ -10,13 +10,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
 from ..protocols.errors import PodiumError
 from ..protocols.outcomes import TaskRecord
 from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value
 
+T = TypeVar("T")
+Message: TypeAlias = tuple[Any, ...]
+"""A NamedTuple of `supervisors/messages/`."""
 WITHDRAWN = "withdrawn:"
 """Begins the names of notes in the coordinator's journal: workflows that were undeployed."""
 DISMISSED = "dismissed:"
@@ -43,15 +46,16 @@ class Load(NamedTuple):
 
 @dataclass(slots=True)
 class Reply:
-    """The answer to one message: a value, or an error."""
+    """The answer to one message: the fields of the class that the message names, or an error."""
 
-    value: Value = None
+    fields: Value = ()
     error: PodiumError | None = None
 
-    def unwrap(self) -> Value:
+    def read(self, form: Callable[..., T]) -> T:
+        """The reply as its class. Raises the error, if the answer is one."""
         if self.error is not None:
             raise self.error
-        return self.value
+        return form(*self.fields)
 
 
 class Line(Protocol):
@@ -61,12 +65,13 @@ class Line(Protocol):
 
     def send(
         self,
-        kind: str,
-        payload: Value,
+        message: Message,
         on_reply: Callable[[Reply], None],
         on_chunk: Callable[[Value], None] | None = None,
     ) -> int:
         """Send a message that is answered once, after any number of chunks. Returns its number.
+
+        The messages and what answers them are in `supervisors/messages/`.
 
         When the other side is lost, every open message is answered with PeerLost: the outcome is unknown.
         """
@@ -74,8 +79,13 @@ class Line(Protocol):
     def cancel(self, number: int) -> None:
         """Ask the other side to stop working on a message. It is still answered."""
 
-    def ask(self, kind: str, payload: Value = None) -> Awaitable[Value]:
-        """`send`, to be awaited; raises the error. Cancelling it cancels the message."""
+    @overload
+    def ask(self, message: Message) -> Awaitable[None]: ...
+    @overload
+    def ask(self, message: Message, form: Callable[..., T]) -> Awaitable[T]: ...
+    def ask(self, message: Message, form: Callable[..., Any] | None = None) -> Awaitable[Any]:
+        """`send`, to be awaited: gives the reply as its class `form`. Raises the error. Cancelling it cancels the
+        message."""
 
     def watch(
         self,
@@ -102,7 +112,7 @@ class Line(Protocol):
 
 
 class Ask(Protocol):
-    """One received message, to be answered exactly once."""
+    """One received message, to be answered exactly once. The receiver's `Door` reads kind and payload."""
 
     kind: str
     payload: Value
@@ -114,7 +124,7 @@ class Ask(Protocol):
     def backlog(self) -> int:
         """Answers and chunks, of all messages of the near side, that it has not fetched yet."""
 
-    def reply(self, value: Value = None) -> None: ...
+    def reply(self, value: Message = ()) -> None: ...
 
     def refuse(self, error: PodiumError) -> None: ...
 

@@ -38,7 +38,7 @@ class Rest:
             self.disturb()
 
     def promise(self, ask: Ask) -> None:
-        """rest: answered when this supervisor has been idle for long enough."""
+        """Answered when this supervisor has been idle for long enough."""
         if self._after_s > 0:
             self._world.background(self._tell(ask), "rest")
 

@@ -7,8 +7,9 @@ that a crash in between leaves nothing that nobody would ever forget.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
+from .messages.supervisor import Busy
 from .ports import Ask, Change, Forget, Journal, World, durable
 from .settings import Governance
 
@@ -42,11 +43,11 @@ class Retention:
                 pass
             await self._world.sleep(every_s)
 
-    def forget(self, ask: Ask, busy: set[str]) -> None:
-        """forget [id, …], from above: answered with those that are `busy` and stay."""
-        ids = [id for id in ask.payload if id not in busy]
+    def forget(self, ask: Ask, wanted: Sequence[str], busy: set[str]) -> None:
+        """Forget tasks for the level above; answered with those that are `busy` and stay."""
+        ids = [id for id in wanted if id not in busy]
         changes = [*(Forget(id) for id in ids), *self._with_them(ids)]
-        self._journal.write(changes, lambda: ask.reply(sorted(busy.intersection(ask.payload))))
+        self._journal.write(changes, lambda: ask.reply(Busy(sorted(busy.intersection(wanted)))))
 
     async def _sweep(self) -> int:
         """Forget one batch; returns how many that were."""

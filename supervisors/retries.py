@@ -19,8 +19,9 @@ from ..protocols.outcomes import Failure
 from ..protocols.policy import attempts_of, delay_before_retry, may_retry
 from ..protocols.recovery import actions_for
 from ..protocols.tree import Step
-from ..protocols.values import Value
 from .events import Event, Overdue, StepFailed, StepFinished, TimedOut
+from .messages.host import StepResult
+from .messages.supervisor import RunEnded
 from .plan import Plan, StepSettings
 from .ports import World
 from .settings import Governance
@@ -72,17 +73,15 @@ class Retries:
         now = world.monotonic()
         self._budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.retry_reserve, now))
 
-    def event_of(self, task: TaskState, place: Place, result: list[Value]) -> Event:
-        """What the end of an attempt, as a host or a tier tells it, means for the task."""
+    def event_of(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> Event:
+        """What the end of an attempt, or of a run of a nested Hierarchy, means for the task."""
         now, step = self._world.now(), self._step(task, place)
-        if result[0] == "ok":
-            if step is None:
-                return StepFinished(place.path, result[1], now, result[3])
+        if isinstance(result, RunEnded) or step is None:
+            return _event_of_run(place, result, now)
+        if result.status == "ok":
             self._count_success(step, place.attempt)
-            return StepFinished(place.path, result[1], now)
-        failure = Failure.from_wire(result[1]).at(place.path, place.attempt)
-        if step is None:
-            return StepFailed(place.path, failure, None, now)
+            return StepFinished(place.path, result.value, now)
+        failure = Failure.from_wire(result.value).at(place.path, place.attempt)
         if step.at_most_once and failure.code in _UNCERTAIN:
             failure = replace(failure, code="uncertain")
         actions, retry_at = actions_for(failure, step.on_error), None
@@ -133,3 +132,11 @@ class Retries:
         if budget is not None and not budget.spend(now):
             return replace(failure, note=f"the retry budget of '{step.ref}' is used up"), None
         return failure, retry_at
+
+
+def _event_of_run(place: Place, result: StepResult | RunEnded, now: float) -> Event:
+    """Of a nested Hierarchy, which has its retries inside."""
+    if isinstance(result, RunEnded) and result.status == "completed":
+        return StepFinished(place.path, result.result, now, result.degraded)
+    wire = result.failure if isinstance(result, RunEnded) else result.value
+    return StepFailed(place.path, Failure.from_wire(wire or {}).at(place.path, place.attempt), None, now)

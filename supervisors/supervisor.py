@@ -5,23 +5,23 @@ its own. What the shard holds is authoritative; memory is its fold. Nothing is a
 depends on an event starts, before the event is durable. When a commit fails it crashes, and its successor
 folds the shard again under the next epoch.
 
-Messages: submit, deploy, cancel, redrive, drop, follow, watch, status, last_words, rest, permits, forget (see the
-methods).
+Its messages are in messages/client.py and messages/supervisor.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
-from ..protocols.outcomes import Outcome
+from ..protocols.outcomes import Outcome, TaskRecord
 from ..protocols.values import Value
 from .accepting import Accepting
 from .admission import Admission
 from .alarms import Alarms
 from .blocked import Blocked
+from .client_events import parked_event
 from .clock import Clock
 from .desk import Desk
 from .dispatch import Dispatcher
@@ -32,12 +32,36 @@ from .family import Family
 from .faults import Faults, shielded
 from .fold import apply
 from .gate import Gate
+from .giving_up import GivingUp
 from .guard import Guard
 from .intake import Intake
-from .last_words import LastWords
 from .letters import Letters
 from .lifecycle import Lifecycle
 from .live import Live
+from .messages.client import (
+    Ack,
+    Cancel,
+    ClientEvent,
+    Drop,
+    Follow,
+    Redrive,
+    Submission,
+    Submit,
+    Watch,
+)
+from .messages.host import StepResult
+from .messages.supervisor import (
+    SUPERVISOR,
+    AwaitIdle,
+    AwaitLastWords,
+    AwaitPermits,
+    DescribeSupervisor,
+    ForgetTasks,
+    Govern,
+    RunEnded,
+    SubmitRun,
+    SupervisorStatus,
+)
 from .permits import Permits
 from .plan import Plan
 from .pool import Means
@@ -54,7 +78,7 @@ from .state import Effect, Halt, Place, Run, TaskState
 from .takeover import Takeover
 from .tally import Tally
 from .versions import CHILDREN, Versions
-from .watchers import Watchers, parked_event
+from .watchers import Watchers
 
 
 class Supervisor:
@@ -69,7 +93,7 @@ class Supervisor:
         self._watchers = Watchers()
         self._abandoned: str | None = None
         """Why the workflow is down and its tasks fail, or None."""
-        self._last_words = LastWords(world)
+        self._giving_up = GivingUp(world)
         self._journal: Journal
         self._versions: Versions
         self._plans: Mapping[str, Plan]
@@ -137,9 +161,7 @@ class Supervisor:
         tier_setup = partial(self._versions.tier_setup, shard, resources, settings)
         live = Live(world, journal, self._watchers, self._take)
         clock = self._clock = Clock(world, journal, notes, self._tasks, self._take)
-        self._dispatcher = Dispatcher(
-            means, self._step_ended, live.started, live.said, self._note_beginning, tier_setup, clock.check
-        )
+        self._dispatcher = Dispatcher(means, self._step_ended, live, self._note_beginning, tier_setup, clock.check)
         self._admission = Admission(self._permits, self._plans, self._tasks, self._dispatcher, later)
         self._quarantine = Quarantine(world, journal, notes, self._watchers.ended)
         self._versions.go_with(self._dispatcher)
@@ -177,7 +199,7 @@ class Supervisor:
         self._intake = Intake(world, self._gate, journal, self._tasks, accept, self._carry_out, self._quarantine, slots)
 
     def _give_up(self, error: PodiumError) -> None:
-        self._last_words.give_up(self._dispatcher.close, error)
+        self._giving_up.give_up(self._dispatcher.close, error)
 
     async def stop(self) -> None:
         self._blocked.look(self._dispatcher.pools)
@@ -185,89 +207,91 @@ class Supervisor:
         await self._journal.close()
 
     def receive(self, ask: Ask) -> None:
-        if ask.kind not in ("status", "last_words", "rest", "permits"):
+        message = SUPERVISOR.read(ask.kind, ask.payload)
+        if not isinstance(message, DescribeSupervisor | AwaitLastWords | AwaitIdle | AwaitPermits):
             self._rest.disturb()
-        match ask.kind:
-            case "submit":
-                self._submit(ask)
-            case "deploy":
+        match message:
+            case Submit():
+                self._submit(ask, message)
+            case SubmitRun():
+                self._submit_run(ask, message)
+            case Cancel():
+                self._desk.cancel(ask, message.task_id)
+            case Follow():
+                self._desk.follow(ask, list(message.ids))
+            case Watch():
+                self._desk.watch(ask, message.task_id, message.since)
+            case Redrive() | Drop():
                 self._check_not_down()
-                self._world.background(self._deploy(ask), "deploy")
-            case "cancel":
-                self._desk.cancel(ask, str(ask.payload))
-            case "follow":
-                self._desk.follow(ask, list(ask.payload))
-            case "redrive" | "drop":
+                self._letters.receive(ask, message)
+            case Govern():
                 self._check_not_down()
-                self._letters.receive(ask)
-            case "watch":
-                self._desk.watch(ask, *ask.payload)
-            case "status":
+                self._world.background(self._govern(ask, message), "govern")
+            case ForgetTasks():
+                self._retention.forget(ask, message.ids, {id.partition("/")[0] for id in self._tasks})
+            case DescribeSupervisor():
                 ask.reply(self._status())
-            case "last_words":
-                self._last_words.promise(ask)
-            case "rest":
+            case AwaitLastWords():
+                self._giving_up.promise(ask)
+            case AwaitIdle():
                 self._rest.promise(ask)
-            case "permits":
+            case AwaitPermits():
                 self._admission.promise(ask)
-            case "forget":
-                self._retention.forget(ask, {id.partition("/")[0] for id in self._tasks})
             case _:
-                raise NotFound(what="message kind", name=ask.kind)
+                assert_never(message)
 
-    async def _deploy(self, ask: Ask) -> None:
-        """deploy (see `Versions.define`): take a version in, durably, and start its actors; answered when they run."""
-        plan = self._versions.define(**ask.payload)
-        answer = {"hash": plan.hash, "epoch": self._journal.epoch}
+    async def _govern(self, ask: Ask, message: Govern) -> None:
+        """Take a version in, durably, and start its actors."""
+        plan = self._versions.define(message.definition, message.code, message.in_force)
         try:
             if plan.starts_as_needed:
                 self._world.background(self._dispatcher.start_in_turn(plan), "start in turn")
             else:
                 with self._rest.busy():
-                    await self._dispatcher.start(plan, ask.payload.get("in_force", True))
+                    await self._dispatcher.start(plan, message.in_force)
         except PodiumError as error:
             ask.refuse(error)
         except Exception as error:
             ask.refuse(PodiumError(self._faults.note(f"deploying {plan.name}", error).message))
         else:
             self._blocked.look(self._dispatcher.pools)
-            self._journal.write([], lambda: ask.reply(answer))
+            self._journal.write([], ask.reply)
 
-    def _status(self) -> dict[str, Value]:
-        return {
-            "epoch": self._journal.epoch,
-            "open": len(self._tasks),
-            "stalled": {**self._quarantine.to_wire(), **self._stalls.to_wire()},
-            "faults": self._faults.count,
-            "users": self._gate.busiest,
-            "load": self._world.load()._asdict(),
-            "versions": self._versions.describe({task.hash for task in self._tasks.values()}),
+    def _status(self) -> SupervisorStatus:
+        return SupervisorStatus(
+            epoch=self._journal.epoch,
+            open=len(self._tasks),
+            stalled={**self._quarantine.to_wire(), **self._stalls.to_wire()},
+            faults=self._faults.count,
+            users=self._gate.busiest,
+            load=self._world.load()._asdict(),
+            versions=self._versions.describe({task.hash for task in self._tasks.values()}),
+            counts={**self._tally.to_wire(), "permit_s": self._permits.waits.to_wire()},
             **self._dispatcher.describe(),
-            "counts": {**self._tally.to_wire(), "permit_s": self._permits.waits.to_wire()},
-        }
+        )
 
     # tasks in
 
-    def _submit(self, ask: Ask) -> None:
-        """submit {"hash", "follow", "tasks": […]}, each as `Intake` reads it.
+    def _submit(self, ask: Ask, message: Submit) -> None:
+        self._intake.take(
+            self._plan_of(message.hash), message.tasks, partial(self._desk.acknowledge, ask, message.follow)
+        )
 
-        One durable acknowledgement for all: [[id, null] or [null, error], …], as the answer, or with "follow"
-        as a chunk ["ack", …], and then a chunk "done" for each task as it ends. With "attend" instead of "follow",
-        an offset, from a supervisor above, about one task: chunks are what is to be told of it, the answer its end.
-        """
-        plan = self._plans.get(ask.payload["hash"])
+    def _submit_run(self, ask: Ask, message: SubmitRun) -> None:
+        run, plan = Submission(*message.run), self._plan_of(message.hash)
+
+        def attend(acks: list[Ack], _ended: list[TaskRecord]) -> None:
+            self._desk.attend(ask, run.id, message.heard, not run.again, acks[0].error)
+
+        self._intake.take(plan, [run], attend)
+        self._admission.proceed(run.id, self._tasks.get(run.id))
+
+    def _plan_of(self, hash: str) -> Plan:
+        plan = self._plans.get(hash)
         if plan is None:
-            raise NotFound(what="workflow version", name=ask.payload["hash"][:12], hint="deploy it first")
+            raise NotFound(what="workflow version", name=hash[:12], hint="deploy it first")
         self._check_not_down()
-        tasks, since = ask.payload["tasks"], ask.payload.get("attend")
-        if since is None:
-            self._intake.take(plan, tasks, partial(self._desk.acknowledge, ask, ask.payload["follow"]))
-        else:
-            ((id, _, _, _, _, again, *_),) = tasks
-            self._intake.take(
-                plan, tasks, lambda acks, _ended: self._desk.attend(ask, id, since, not again, acks[0][1])
-            )
-            self._admission.proceed(id, self._tasks.get(id))
+        return plan
 
     def _check_not_down(self) -> None:
         if self._abandoned is not None:
@@ -335,7 +359,7 @@ class Supervisor:
         now = events[-1].at if events else self._world.now()
         return entry_of(task, events, now, self._settings.max_value_bytes)
 
-    def _tell_all(self, task: TaskState, told: list[list[Value]], n: int, then: Callable[[], None]) -> None:
+    def _tell_all(self, task: TaskState, told: list[ClientEvent], n: int, then: Callable[[], None]) -> None:
         for event in told:
             shielded("telling watchers", self._watchers.tell, task.record.task_id, event, n)
         then()
@@ -379,7 +403,7 @@ class Supervisor:
             apply(task, began)
             self._journal.write([self._entry(task, [began])], go)
 
-    def _step_ended(self, task: TaskState, place: Place, result: list[Value]) -> None:
+    def _step_ended(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> None:
         """A host or a tier answered."""
         self._clock.check()
         if task.running.get(place.path) is not place:

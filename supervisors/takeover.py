@@ -10,17 +10,17 @@ from functools import partial
 
 from ..protocols.errors import FixTheCall
 from ..protocols.outcomes import Failure
-from ..protocols.values import Value
 from .admission import Admission
 from .alarms import Alarms
+from .client_events import count_told
 from .entries import is_parked_or_was, standing
 from .events import Cancelled, Restarted, unpack_events
 from .fold import apply
+from .messages.host import StepResult, failed
 from .ports import Journal, OpenTask, World
 from .quarantine import Quarantine
 from .services import Engine
 from .state import Place, TaskState
-from .watchers import count_told
 
 
 class Takeover:
@@ -32,7 +32,7 @@ class Takeover:
         admission: Admission,
         alarms: Alarms,
         quarantine: Quarantine,
-        step_ended: Callable[[TaskState, Place, list[Value]], None],
+        step_ended: Callable[[TaskState, Place, StepResult], None],
     ) -> None:
         self._world, self._journal, self._engine = world, journal, engine
         self._admission, self._alarms, self._quarantine = admission, alarms, quarantine
@@ -93,7 +93,7 @@ class Takeover:
         for place in list(task.running.values()):
             if place.began:
                 message = "its supervisor died while it ran, and it is to run at most once"
-                self._step_ended(task, place, ["fail", Failure("uncertain", message).to_wire(), None, False, None])
+                self._step_ended(task, place, failed(Failure("uncertain", message).to_wire()))
             else:
                 if place.emitted:
                     self._engine.take(task, Restarted(place.path, self._world.now()))

@@ -15,6 +15,8 @@ from typing import Any
 from ..protocols.errors import Overloaded, PeerLost, PeerUnreachable, PodiumError, SpawnFailed, Unknown, from_wire
 from ..protocols.values import Value
 from .family import Family
+from .messages.client import Acks, Cancel, ClientEvent, Drop, Letter, Redrive, Submission, Watch
+from .messages.supervisor import AwaitLastWords, Busy, ForgetTasks, Govern, LastWords, RunEnded, SubmitRun
 from .ports import Line, Needs, Reply, World
 
 ASK_AGAIN_S = 1.0
@@ -25,18 +27,17 @@ ASK_AGAIN_S = 1.0
 class Errand:
     """One run of the nested Hierarchy for one task above."""
 
-    task: list[Value]
-    """As `Intake` reads it."""
+    run: Submission
+    """The run, as a task of the tier."""
     hash: str
-    on_event: Callable[[list[Value]], None]
+    on_event: Callable[[ClientEvent], None]
     """Gets what the task above is to record of the run, as watchers of the run see it, from `heard` on."""
-    on_result: Callable[[list[Value]], None]
-    """Gets ["ok", output, 0.0, what it lacks] or ["fail", failure, 0.0, False]."""
+    on_result: Callable[[RunEnded], None]
     heard: int = 0
     """Offset in the record of the run of what is to be told next."""
     continues: str | None = None
     """The run that failed, or was cancelled, of the task that the task above continues."""
-    watcher: Callable[[Value], None] | None = None
+    watcher: Callable[[ClientEvent], None] | None = None
 
 
 class Tier:
@@ -69,21 +70,21 @@ class Tier:
         """Tell a tier that runs of a version that came after it started; one that starts again learns it then."""
         if self._line is not None:
             with suppress(Unknown):
-                await self._line.ask("deploy", {"definition": definition, "code": dict(code), "in_force": in_force})
+                await self._line.ask(Govern(dict(definition), dict(code), in_force))
 
     def expect(self, id: str) -> None:
         """The run, if the tier has it, is to wait until it is submitted again."""
         self._expected.add(id)
 
     def submit(self, errand: Errand) -> None:
-        self._expected.discard(str(errand.task[0]))
-        self._errands[str(errand.task[0])] = errand
+        self._expected.discard(errand.run.id)
+        self._errands[errand.run.id] = errand
         if self._line is not None:
             self._send(errand)
         else:
             self._family.start_soon([self])
 
-    def watch(self, id: str, watcher: Callable[[Value], None]) -> None:
+    def watch(self, id: str, watcher: Callable[[ClientEvent], None]) -> None:
         """Pass the live events of one errand on."""
         errand = self._errands.get(id)
         if errand is not None and errand.watcher is None:
@@ -94,7 +95,7 @@ class Tier:
         is_wanted = self._errands.pop(id, None) is not None or id in self._expected
         self._expected.discard(id)
         if is_wanted and self._line is not None:
-            self._line.send("cancel", id, lambda _reply: None)
+            self._line.send(Cancel(id), lambda _reply: None)
 
     async def forget(self, ids: list[str]) -> set[str]:
         """Have what the tier recorded of these tasks deleted; returns those that it cannot forget now."""
@@ -102,70 +103,74 @@ class Tier:
             self._family.start_soon([self])
             return set(ids)
         try:
-            return set(await self._line.ask("forget", ids))
+            return set((await self._line.ask(ForgetTasks(ids), Busy)).ids)
         except Unknown:
             return set(ids)
 
-    async def deliver(self, kind: str, letter: Value) -> str:
-        """Have a dead letter of the tier driven again, or dropped. Raises what it says."""
+    async def deliver(self, decision: Redrive | Drop) -> str:
+        """Pass on what is to become of one dead letter of the tier. Raises what the tier says."""
         if self._line is None:
             raise PeerUnreachable(address=self.address, reason="it starts again")
-        ((id, error),) = await self._line.ask(kind, [letter])
-        if error is not None:
-            raise from_wire(error)
-        return str(id)
+        (ack,) = (await self._line.ask(decision, Acks)).read()
+        if ack.error is not None:
+            raise from_wire(ack.error)
+        return str(ack.id)
 
     def _send(self, errand: Errand) -> None:
         assert self._line is not None
         if errand.continues is not None:
-            letters = [[errand.continues, errand.task[0]]]
-            self._line.send("redrive", letters, partial(self._continued, errand, self._line))
+            letter = Letter(errand.continues, errand.run.id)
+            self._line.send(Redrive([letter]), partial(self._continued, errand, self._line))
         else:
             self._send_task(errand)
 
     def _continued(self, errand: Errand, line: Line, reply: Reply) -> None:
         """The run is there by now, or there was nothing to continue, and it begins anew; or the old one is not over."""
-        if reply.error is not None or self._line is not line or self._errands.get(str(errand.task[0])) is not errand:
+        if reply.error is not None or self._line is not line or self._errands.get(errand.run.id) is not errand:
             return
-        ((_, error),) = reply.value
-        if error is not None and error["fields"].get("still_open"):
+        (ack,) = reply.read(Acks).read()
+        if ack.error is not None and ack.error["fields"].get("still_open"):
             self._world.call_later(ASK_AGAIN_S, partial(self._send_again, errand, line))
             return
-        errand.continues, errand.task[5] = None, True
+        errand.continues = None
+        errand.run = errand.run._replace(again=True)
         self._send_task(errand)
 
     def _send_again(self, errand: Errand, line: Line) -> None:
-        if self._line is line and self._errands.get(str(errand.task[0])) is errand:
+        if self._line is line and self._errands.get(errand.run.id) is errand:
             self._send(errand)
 
     def _send_task(self, errand: Errand) -> None:
         assert self._line is not None
-        message = {"hash": errand.hash, "attend": errand.heard, "tasks": [errand.task]}
-        self._line.send("submit", message, partial(self._ended, errand), partial(self._told, errand))
+        message = SubmitRun(errand.hash, errand.heard, errand.run)
+        self._line.send(message, partial(self._ended, errand), partial(self._told, errand))
         if errand.watcher is not None:
             self._send_watch(errand)
 
     def _send_watch(self, errand: Errand) -> None:
-        if self._line is not None and errand.watcher is not None:
-            self._line.send("watch", [errand.task[0], 0], lambda _reply: None, errand.watcher)
+        watcher = errand.watcher
+        if self._line is not None and watcher is not None:
+            message = Watch(errand.run.id, 0)
+            self._line.send(message, lambda _reply: None, lambda chunk: watcher(ClientEvent(*chunk)))
 
-    def _told(self, errand: Errand, event: list[Value]) -> None:
-        if event[5] >= errand.heard and self._errands.get(str(errand.task[0])) is errand:
-            errand.heard = event[5] + 1
+    def _told(self, errand: Errand, chunk: list[Value]) -> None:
+        event = ClientEvent(*chunk)
+        assert event.offset is not None, "what the task above is to record is on record"
+        if event.offset >= errand.heard and self._errands.get(errand.run.id) is errand:
+            errand.heard = event.offset + 1
             errand.on_event(event)
 
     def _ended(self, errand: Errand, reply: Reply) -> None:
-        if isinstance(reply.error, Unknown) or self._errands.get(str(errand.task[0])) is not errand:
+        if isinstance(reply.error, Unknown) or self._errands.get(errand.run.id) is not errand:
             return
         if isinstance(reply.error, Overloaded):  # we were too far behind, and are not any more
-            errand.task[5] = True
+            errand.run = errand.run._replace(again=True)
             self._send_task(errand)
         elif reply.error is not None:
             self._world.crash(reply.error)
         else:
-            del self._errands[str(errand.task[0])]
-            _, _, status, result, failure, _at, degraded = reply.value
-            errand.on_result(["ok", result, 0.0, degraded] if status == "completed" else ["fail", failure, 0.0, False])
+            del self._errands[errand.run.id]
+            errand.on_result(reply.read(RunEnded))
 
     async def start(self) -> None:
         self._turn += 1
@@ -184,14 +189,14 @@ class Tier:
     def _connect(self) -> None:
         line = self._line = self._world.line(self.address)
         line.watch(partial(self._lost, line), self._lease_s)
-        line.send("last_words", None, self._heard)
+        line.send(AwaitLastWords(), self._heard)
         for errand in list(self._errands.values()):
-            errand.task[5] = True
+            errand.run = errand.run._replace(again=True)
             self._send(errand)
 
     def _heard(self, reply: Reply) -> None:
         if reply.error is None:
-            self._last_words = str(reply.value)
+            self._last_words = reply.read(LastWords).reason
 
     def _lost(self, line: Line, error: PodiumError) -> None:
         if self._line is not line:

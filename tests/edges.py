@@ -100,10 +100,6 @@ def _exchange() -> None:
     )
 
 
-def _are_early(near: Near, answer: list[Any]) -> bool:
-    return any(result[0] > near._received + 1 for result in answer[1])
-
-
 def _journal() -> None:
     EDGES.extend(["committed, not acknowledged", "fenced"])
     COUNTS["committed, not acknowledged"] = 0
@@ -163,9 +159,9 @@ def _permits() -> None:
     where(Permits, "inherit", "waits in a lane during a stint", lambda permits, _heir: not permits._lent)
     around(ProtocolHost, "free_permit", ["permit passed on", "permit goes back"], _freed)
     where(Lanes, "permit_back", "permit sent again", lambda _l, _h, lane, _t: lane.jobs >= len(lane.tickets))
-    where(Lanes, "_permit_unused", "permit sent in vain", lambda _l, _h, _lane, reply: reply.value is not None)
-    where(ResourceActor, "_join", "joined with claims", lambda _r, **joining: bool(joining["claims"]))
-    where(ResourceActor, "_join", "books returned", lambda _r, **joining: joining["meters"] is not None)
+    where(Lanes, "_permit_unused", "permit sent in vain", lambda _l, _h, _lane, reply: any(reply.fields))
+    where(ResourceActor, "_join", "joined with claims", lambda _r, joining: bool(joining.claims))
+    where(ResourceActor, "_join", "books returned", lambda _r, joining: joining.meters is not None)
     where(ResourceActor, "_end_loan", "books lost", lambda r, shard, meters: r._lent_to == shard and meters is None)
     always(Permits, "_take_books", "books lent")
     where(ResourceActor, "_grant", "grants held back", lambda resources: bool(resources._expected))

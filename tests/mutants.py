@@ -42,6 +42,7 @@ from podium.supervisors.events import StepFinished
 from podium.supervisors.family import Family
 from podium.supervisors.lanes import Lanes
 from podium.supervisors.ledger import Ledger
+from podium.supervisors.messages.host import StepResult
 from podium.supervisors.permits import Permits
 from podium.supervisors.plan import Build, Plan
 from podium.supervisors.pool import Pool
@@ -162,17 +163,16 @@ def submit_again_as_new() -> Any:
     def lost(link: Any, error: Any) -> None:
         inner(link, error)
         for batch in link._batches:
-            for task in batch.tasks:
-                task[5] = False
+            batch.tasks = [task._replace(again=False) for task in batch.tasks]
 
     return patch.object(Link, "_lost", lost)
 
 
 def let_a_late_result_overwrite() -> Any:
     def step_ended(supervisor: Any, task: Any, place: Any, result: Any) -> None:
-        if result[0] == "ok":
+        if isinstance(result, StepResult) and result.status == "ok":
             task.running.setdefault(place.path, place)
-            supervisor._take(task, StepFinished(place.path, result[1], supervisor._world.now()))
+            supervisor._take(task, StepFinished(place.path, result.value, supervisor._world.now()))
         else:
             inner(supervisor, task, place, result)
 

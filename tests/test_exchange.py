@@ -14,6 +14,7 @@ from podium.actors.far_side import Far
 from podium.cluster.virtual import VirtualLoop
 from podium.protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, Unknown
 from podium.protocols.values import pack, unpack
+from tests.said import Break, Chunks, Echo, Never, Refuse, only
 
 
 def run(work, faults=()):
@@ -26,7 +27,7 @@ def run(work, faults=()):
     return result
 
 
-class Echo:
+class EchoActor:
     """Answers with the payload, after the seconds it names; notes what it handled."""
 
     def __init__(self):
@@ -34,8 +35,9 @@ class Echo:
         self.cancelled = []
 
     def receive(self, ask):
-        self.handled.append(ask.payload)
-        ask.on_cancel = lambda: self.cancelled.append(ask.payload)
+        value = ask.payload[0] if ask.payload else None
+        self.handled.append(value)
+        ask.on_cancel = lambda: self.cancelled.append(value)
         if ask.kind == "never":
             return
         if ask.kind == "refuse":
@@ -43,9 +45,9 @@ class Echo:
         if ask.kind == "break":
             raise ZeroDivisionError("oops")
         if ask.kind == "chunks":
-            for number in range(ask.payload):
+            for number in range(value):
                 ask.chunk(number)
-        delay_s = ask.payload.get("s", 0) if isinstance(ask.payload, dict) else 0
+        delay_s = value.get("s", 0) if isinstance(value, dict) else 0
         asyncio.get_running_loop().call_later(delay_s, ask.reply, ask.payload)
 
 
@@ -80,7 +82,7 @@ class Network:
 
 
 def pair(limits=DEFAULT_LIMITS, **faults):
-    echo = Echo()
+    echo = EchoActor()
     far = Far(echo.receive, "far@1", limits)
     network = Network(far, **faults)
     return echo, network, Near("far", network.call, "near", limits)
@@ -89,7 +91,7 @@ def pair(limits=DEFAULT_LIMITS, **faults):
 def test_what_waits_together_leaves_together():
     async def work():
         _echo, network, near = pair()
-        results = await asyncio.gather(*(near.ask("echo", n) for n in range(1000)))
+        results = await asyncio.gather(*(near.ask(Echo(n), only) for n in range(1000)))
         assert results == list(range(1000))
         assert network.calls <= 4
 
@@ -99,8 +101,8 @@ def test_what_waits_together_leaves_together():
 def test_a_slow_message_does_not_hold_a_fast_one():
     async def work():
         _, _, near = pair()
-        slow = asyncio.ensure_future(near.ask("echo", {"s": 100}))
-        await asyncio.wait_for(near.ask("echo", {"s": 0}), 1)
+        slow = asyncio.ensure_future(near.ask(Echo({"s": 100}), only))
+        await asyncio.wait_for(near.ask(Echo({"s": 0}), only), 1)
         assert not slow.done()
         await slow
 
@@ -131,9 +133,9 @@ def test_messages_that_are_never_answered_do_not_hold_later_ones():
     async def work():
         _, _, near = pair()
         for _ in range(5):
-            near.send("never", None, lambda reply: None)
+            near.send(Never(), lambda reply: None)
             await asyncio.sleep(1)
-        await asyncio.wait_for(near.ask("echo", "x"), 0.1)
+        await asyncio.wait_for(near.ask(Echo("x"), only), 0.1)
 
     run(work())
 
@@ -142,9 +144,9 @@ def test_refusals_and_crashes_of_a_handler_come_back_as_errors():
     async def work():
         _, _, near = pair()
         with pytest.raises(InvalidInput, match="x: no"):
-            await near.ask("refuse")
+            await near.ask(Refuse(), only)
         with pytest.raises(Exception, match="ZeroDivisionError: oops"):
-            await near.ask("break")
+            await near.ask(Break(), only)
 
     run(work(), faults=["oops"])
 
@@ -152,9 +154,11 @@ def test_refusals_and_crashes_of_a_handler_come_back_as_errors():
 def test_an_answer_that_is_not_plain_data_harms_only_itself():
     async def work():
         echo, _, _near = pair()
-        echo.receive = lambda ask: ask.reply(object() if ask.payload == "bad" else "good")
+        echo.receive = lambda ask: ask.reply([object() if ask.payload == ["bad"] else "good"])
         near_two = Near("far", Network(Far(echo.receive, "far@2")).call, "near")
-        good, bad = await asyncio.gather(near_two.ask("a", "x"), near_two.ask("a", "bad"), return_exceptions=True)
+        good, bad = await asyncio.gather(
+            near_two.ask(Echo("x"), only), near_two.ask(Echo("bad"), only), return_exceptions=True
+        )
         assert good == "good"
         assert isinstance(bad, InvalidInput)
 
@@ -164,7 +168,7 @@ def test_an_answer_that_is_not_plain_data_harms_only_itself():
 def test_cancelling_reaches_the_far_side():
     async def work():
         echo, _, near = pair()
-        asked = asyncio.ensure_future(near.ask("never", "x"))
+        asked = asyncio.ensure_future(near.ask(Never("x"), only))
         await asyncio.sleep(1)
         asked.cancel()
         await asyncio.sleep(1)
@@ -178,7 +182,7 @@ def test_the_death_of_the_far_side_is_known_at_once_even_when_nothing_was_asked(
         _, network, near = pair()
         lost = []
         near.watch(lost.append)
-        asked = asyncio.ensure_future(near.ask("never"))
+        asked = asyncio.ensure_future(near.ask(Never(), only))
         await asyncio.sleep(1)
 
         near._call = lambda frame, then: then(PeerLost(address="far"))
@@ -188,7 +192,7 @@ def test_the_death_of_the_far_side_is_known_at_once_even_when_nothing_was_asked(
         with pytest.raises(PeerLost):
             await asked
         with pytest.raises(PeerLost):
-            await near.ask("echo", 1)
+            await near.ask(Echo(1), only)
 
     run(work())
 
@@ -196,10 +200,10 @@ def test_the_death_of_the_far_side_is_known_at_once_even_when_nothing_was_asked(
 def test_another_incarnation_is_a_loss():
     async def work():
         echo, network, near = pair()
-        await near.ask("echo", 1)
+        await near.ask(Echo(1), only)
         network.far = Far(echo.receive, "far@2")
         with pytest.raises(PeerLost, match="another incarnation"):
-            await near.ask("echo", 2)
+            await near.ask(Echo(2), only)
 
     run(work())
 
@@ -208,9 +212,9 @@ def test_the_queue_is_bounded_with_a_typed_refusal():
     async def work():
         _, _, near = pair(ExchangeLimits(queue=3, calls=1))
         for number in range(3):
-            near.send("echo", number, lambda reply: None)
+            near.send(Echo(number), lambda reply: None)
         with pytest.raises(Overloaded, match="3 messages wait for far"):
-            near.send("echo", 4, lambda reply: None)
+            near.send(Echo(4), lambda reply: None)
 
     run(work())
 
@@ -218,11 +222,11 @@ def test_the_queue_is_bounded_with_a_typed_refusal():
 def test_large_frames_are_split_and_a_message_too_large_alone_is_refused():
     async def work():
         _, _, near = pair(ExchangeLimits(frame_bytes=5_000))
-        results = await asyncio.gather(*(near.ask("echo", "x" * 1000) for _ in range(20)))
+        results = await asyncio.gather(*(near.ask(Echo("x" * 1000), only) for _ in range(20)))
         assert all(len(result) == 1000 for result in results)
         with pytest.raises(InvalidInput, match="the limit is 5000"):
-            await near.ask("echo", "x" * 6000)
-        assert await near.ask("echo", "still works") == "still works"
+            await near.ask(Echo("x" * 6000), only)
+        assert await near.ask(Echo("still works"), only) == "still works"
 
     run(work())
 
@@ -244,8 +248,8 @@ def test_every_message_is_handled_once_and_answered_once(seed, loss, repeat, del
         async def one(number):
             done = asyncio.get_running_loop().create_future()
             await asyncio.sleep(number % 3)
-            near.send("chunks", 5, done.set_result, chunks[number].append)
-            return (await done).unwrap()
+            near.send(Chunks(5), done.set_result, chunks[number].append)
+            return (await done).read(only)
 
         results = await asyncio.gather(*(one(number) for number in range(count)))
         assert results == [5] * count
@@ -281,9 +285,9 @@ def test_a_receiver_that_raises_loses_no_other_result_of_the_frame(bad):
     async def work():
         _, _, near = pair()
         for n in range(4):
-            near.send("echo", n, receiver(n))
+            near.send(Echo(n), receiver(n))
         await asyncio.sleep(1)
-        return await near.ask("echo", "still there")
+        return await near.ask(Echo("still there"), only)
 
     assert run(work(), faults=["mine"]) == "still there"
     assert sorted(got) == [n for n in range(4) if n != bad]
@@ -296,7 +300,7 @@ def test_a_message_that_fits_no_frame_is_refused_and_the_others_go(bad, place):
         _, _, near = pair(limits=ExchangeLimits(frame_bytes=1_000_000))
         payloads = [0, 1, 2]
         payloads[place] = bad
-        asked = [near.ask("echo", payload) for payload in payloads]
+        asked = [near.ask(Echo(payload), only) for payload in payloads]
         return await asyncio.gather(*asked, return_exceptions=True)
 
     outcomes = run(work())
@@ -309,7 +313,7 @@ def test_answers_that_are_large_together_come_in_several_frames():
         _, _, near = pair(limits=ExchangeLimits(frame_bytes=1_000_000))
         texts = [str(n) * 300_000 for n in range(8)]
         return [
-            len(text) for text in await asyncio.gather(*(near.ask("echo", text) for text in texts))
+            len(text) for text in await asyncio.gather(*(near.ask(Echo(text), only) for text in texts))
         ], near.counts.frames
 
     lengths, frames = run(work())
@@ -320,12 +324,12 @@ def test_answers_that_are_large_together_come_in_several_frames():
 @pytest.mark.parametrize("place", range(3))
 def test_an_answer_that_packs_but_does_not_unpack_is_an_error_and_the_others_come(place):
     def receive(ask):
-        ask.reply({(1, 2): 3} if ask.payload == place else ask.payload)
+        ask.reply([{(1, 2): 3}] if ask.payload == [place] else ask.payload)
 
     async def work():
         far = Far(receive, "far@1")
         near = Near("far", Network(far).call, "near")
-        return await asyncio.gather(*(near.ask("echo", n) for n in range(3)), return_exceptions=True)
+        return await asyncio.gather(*(near.ask(Echo(n), only) for n in range(3)), return_exceptions=True)
 
     outcomes = run(work())
     assert isinstance(outcomes[place], InvalidInput)

@@ -19,6 +19,7 @@ from podium.cluster.simulated import _SimulatedWorld
 from podium.cluster.store.reading import FileReader
 from podium.errors import JournalCorrupt, JournalFailed, Overloaded, SpawnFailed, WaitTimedOut
 from podium.supervisors.history import note_blocked, step_rows
+from podium.supervisors.messages.client import Ack, Submission
 from podium.testing import Simulation
 from tests import sample
 
@@ -149,9 +150,12 @@ def new_link(why, stored=()):
         return why
 
     refusing = Refusing(5.0, reason, stored.__contains__)
-    link = Link(World(), lambda: asyncio.sleep(0), lambda _: None, lambda _: None, 30.0, refusing)
+    link = Link(World(), lambda: asyncio.sleep(0), lambda _: None, lambda *_: None, lambda _: None, 30.0, refusing)
     answers = []
-    tasks = [[f"t-{n}", 1, "u", 0, None, was_sent] for n, was_sent in ((1, False), (2, True), (3, True))]
+    tasks = [
+        Submission(f"t-{n}", 1, "u", 0, None, was_sent, "driver", "critical", None)
+        for n, was_sent in ((1, False), (2, True), (3, True))
+    ]
     link.submit(Batch("h", tasks, True, answers.append))
     return link, answers
 
@@ -160,9 +164,9 @@ def test_a_task_that_was_accepted_although_nobody_said_so_is_not_refused():
     link, answers = new_link("disk full", stored={"t-2", "t-1"})
     asyncio.run(link._refuse())
     ((first, second, third),) = answers
-    assert second == ["t-2", None]
-    assert first[0] is third[0] is None
-    assert first[1]["code"] == third[1]["code"] == "overloaded"
+    assert second == Ack("t-2", None)
+    assert first.id is third.id is None
+    assert first.error["code"] == third.error["code"] == "overloaded"
 
 
 def test_without_a_reason_nothing_is_refused():

@@ -85,9 +85,9 @@ def test_the_environment_is_read_in_one_file():
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_over_400_lines_no_function_over_60(path):
+def test_no_module_over_600_lines_no_function_over_60(path):
     source = path.read_text()
-    assert source.count("\n") <= 400, f"{path} has {source.count(chr(10))} lines"
+    assert source.count("\n") <= 600, f"{path} has {source.count(chr(10))} lines"
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, f"{path}:{node.lineno} {node.name}"

@@ -10,6 +10,7 @@ import podium
 from podium import Hierarchy, Sequence, Step, Workflow
 from podium.cluster.definition import definition_of
 from podium.errors import TaskFailed
+from podium.supervisors.messages.client import Deploy, Deployed
 from podium.testing import Simulation
 from tests.test_versions import last, lead
 
@@ -109,8 +110,8 @@ def test_a_nested_hierarchy_knows_which_version_is_in_force():
         return simulation.disk.shards["w.h"].notes["current"]
 
     async def deploy(engine, workflow, **more):
-        message = {"definition": definition_of(workflow), "code": {}, **more}
-        await engine._core.ask_coordinator("deploy", message)
+        message = Deploy(definition_of(workflow), {}, **more)
+        await engine._core.ask_coordinator(message, Deployed)
         await asyncio.sleep(1)
 
     async def work(engine):

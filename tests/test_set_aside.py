@@ -12,6 +12,7 @@ from podium.cluster.definition import definition_of
 from podium.errors import FixTheCall, TaskFailed
 from podium.supervisors import accepting, takeover, versions
 from podium.supervisors.dispatch import Dispatcher
+from podium.supervisors.messages.client import Submission
 from tests.test_boundaries import FLOW, Died, Planted, is_bad, run
 from tests.test_versions import cell_flow, last, lead
 
@@ -179,9 +180,9 @@ def test_a_stalled_task_that_is_submitted_again_is_known(monkeypatch):
         break_folding_of(monkeypatch, lambda found: True)
         simulation.kill("supervisor/w")
         await asyncio.sleep(20)
-        wire = [task.id, 1, "sim", 0, None, True, "driver", "critical", None]
+        again = Submission(task.id, 1, "sim", 0, None, True, "driver", "critical", None)
         flow = Workflow("w", Sequence(slow, slow))
-        ids, _ = engine._core.submit("w", 1, definition_of(flow)["hash"], [wire])
+        ids, _ = engine._core.submit("w", 1, definition_of(flow)["hash"], [again])
         assert await asyncio.wrap_future(ids) == [task.id]
         assert await task.cancel() == "cancelled"
 

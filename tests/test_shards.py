@@ -27,6 +27,7 @@ from podium.errors import (
     WorkflowDown,
 )
 from podium.protocols.values import unpack
+from podium.supervisors.messages.client import Deploy, Deployed
 from podium.supervisors.shards import is_tier, is_within, shards_of, spread, tier_shard, top_shard, workflow_of
 from podium.supervisors.supervisor import Supervisor
 from podium.testing import Faults, Simulation
@@ -292,7 +293,7 @@ def test_code_that_a_client_carries_reaches_every_shard_once_after_the_coordinat
     monkeypatch.setattr(Supervisor, "receive", counted)
     sim = Simulation()
     assert sim.run(work) == [{"n": 2}] * shards
-    assert deployed["deploy"] == shards
+    assert deployed["govern"] == shards
 
 
 def test_a_shard_that_is_idle_when_the_coordinator_dies_holds_no_permits_back():
@@ -572,8 +573,8 @@ def test_a_coordinator_that_takes_its_time_and_dies_then_has_not_been_away_all_t
 
     async def work(engine):
         unreadable["w"] = JournalFailed(shard="w", reason="disk full")
-        message = {"definition": definition_of(workflow), "code": {}}
-        deploying = asyncio.ensure_future(engine._core.ask_coordinator("deploy", message))
+        message = Deploy(definition_of(workflow), {})
+        deploying = asyncio.ensure_future(engine._core.ask_coordinator(message, Deployed))
         await asyncio.sleep(engine.settings.reconnect_s + 100)
         sim.kill("coordinator")
         await asyncio.sleep(5)

@@ -14,6 +14,7 @@ from podium import Hierarchy, Parallel, Sequence, Step, Workflow, verdict
 from podium.cluster.definition import definition_of
 from podium.errors import FixTheCall, InvalidDefinition, TaskFailed
 from podium.protocols.fingerprint import code_fingerprint
+from podium.supervisors.messages.client import Deploy, Deployed
 from podium.supervisors.plan import Plan
 from podium.testing import Faults, Simulation, simulate
 
@@ -255,7 +256,7 @@ def test_the_same_version_with_another_folder_or_more_fields_strands_no_open_tas
         tasks = await engine.submit_many(flow, [1, 2, 3])
         await asyncio.sleep(1)
         definition = {**definition_of(flow), "search_path": ["/elsewhere"], "of_a_later_podium": True}
-        await engine._core.ask_coordinator("deploy", {"definition": definition, "code": {}})
+        await engine._core.ask_coordinator(Deploy(definition, {}), Deployed)
         return [await task.result(timeout_s=60) for task in tasks]
 
     assert Simulation().run(work) == [1, 2, 3]
@@ -266,7 +267,7 @@ def test_a_version_of_a_podium_that_knew_no_fingerprints_goes_on_beside_a_new_on
         flow = cell_flow("return x")
         new = definition_of(flow)
         old = {key: value for key, value in new.items() if key not in ("tree", "code")} | {"hash": flow.hash}
-        await engine._core.ask_coordinator("deploy", {"definition": old, "code": {}})
+        await engine._core.ask_coordinator(Deploy(old, {}), Deployed)
         task = await engine.submit_to(old, 1, user="ada")
         await asyncio.sleep(1)
         other = await engine.submit(flow, 2)
@@ -344,7 +345,7 @@ def test_one_hash_with_two_trees_is_refused():
         other = definition_of(Workflow("w", Parallel({"a": last})))
         false = {**other, "hash": definition_of(flow)["hash"], "tree": flow.hash}
         with pytest.raises(FixTheCall, match="is not that of what it holds"):
-            await engine._core.ask_coordinator("deploy", {"definition": false, "code": {}})
+            await engine._core.ask_coordinator(Deploy(false, {}), Deployed)
         return await task.result(timeout_s=60)
 
     assert Simulation().run(work) == 1
@@ -376,8 +377,8 @@ SOUND = definition_of(Workflow("w", Sequence(last)))
 def test_what_is_no_definition_ends_its_own_deployment_and_nothing_else(changes):
     async def work(engine):
         with pytest.raises(FixTheCall):
-            message = {"definition": {**SOUND, **changes}, "code": {}}
-            await engine._core.ask_coordinator("deploy", message)
+            message = Deploy({**SOUND, **changes}, {})
+            await engine._core.ask_coordinator(message, Deployed)
         return await (await engine.submit(Workflow("w", Sequence(last)), 1)).result(timeout_s=60)
 
     assert Simulation().run(work) == 1
@@ -387,7 +388,7 @@ def test_what_is_no_definition_ends_its_own_deployment_and_nothing_else(changes)
 def test_code_that_is_none_is_refused(code):
     async def work(engine):
         with pytest.raises(FixTheCall):
-            await engine._core.ask_coordinator("deploy", {"definition": SOUND, "code": code})
+            await engine._core.ask_coordinator(Deploy(SOUND, code), Deployed)
 
     Simulation().run(work)
 

@@ -20,6 +20,7 @@ from podium.actors.far_side import Far
 from podium.cluster.token_file import token_of
 from podium.cluster.wire import FOLDER, _Entered, _name, connect, listen
 from podium.protocols.errors import PeerLost
+from tests.said import Echo, Silence, only
 
 ADDRESS = "host/flow/tests.sample:echo/0"
 FAR_PROCESS = """
@@ -69,7 +70,7 @@ def test_frames_of_any_size_arrive(tmp_path, size):
     async def work():
         async with await listen(tmp_path, ADDRESS, Far(echo, "far").take_in):
             near = near_to(tmp_path)
-            assert await asyncio.gather(*(near.ask("echo", bytes(size)) for _ in range(3))) == [bytes(size)] * 3
+            assert await asyncio.gather(*(near.ask(Echo(bytes(size)), only) for _ in range(3))) == [bytes(size)] * 3
             near.close()
 
     run(work())
@@ -78,14 +79,14 @@ def test_frames_of_any_size_arrive(tmp_path, size):
 def test_the_death_of_the_other_process_is_told_at_once(tmp_path, far_process):
     async def work():
         near = near_to(tmp_path)
-        assert await near.ask("echo", 7) == 7
-        never = asyncio.ensure_future(near.ask("silence"))
-        await near.ask("echo", 8)
+        assert await near.ask(Echo(7), only) == 7
+        never = asyncio.ensure_future(near.ask(Silence(), only))
+        await near.ask(Echo(8), only)
         os.kill(far_process.pid, signal.SIGKILL)
         with pytest.raises(PeerLost):
             await never
         with pytest.raises(PeerLost):
-            await near.ask("echo", 9)
+            await near.ask(Echo(9), only)
 
     run(work())
 
@@ -93,15 +94,15 @@ def test_the_death_of_the_other_process_is_told_at_once(tmp_path, far_process):
 def test_a_wire_is_bound_to_the_process_that_it_was_opened_to(tmp_path, far_process):
     async def work():
         old = near_to(tmp_path)
-        await old.ask("echo", 1)
+        await old.ask(Echo(1), only)
         async with await listen(tmp_path, ADDRESS, Far(echo, "successor").take_in):
             new = near_to(tmp_path)
-            assert await new.ask("echo", 2) == 2
-            assert await old.ask("echo", 3) == 3
+            assert await new.ask(Echo(2), only) == 2
+            assert await old.ask(Echo(3), only) == 3
             far_process.kill()
             with pytest.raises(PeerLost):
-                await old.ask("silence")
-            assert await new.ask("echo", 4) == 4
+                await old.ask(Silence(), only)
+            assert await new.ask(Echo(4), only) == 4
             new.close()
 
     run(work())
@@ -124,7 +125,7 @@ def test_a_deep_data_directory_is_no_problem(tmp_path):
     async def work():
         async with await listen(data, ADDRESS, Far(echo, "far").take_in):
             near = near_to(data)
-            assert await near.ask("echo", "deep") == "deep"
+            assert await near.ask(Echo("deep"), only) == "deep"
             near.close()
 
     run(work())
@@ -152,7 +153,7 @@ def test_who_sends_what_is_no_frame_is_cut_off_and_others_are_not(tmp_path, monk
                 stranger.connect(place)
                 await loop.sock_sendall(stranger, token_of(tmp_path) + sent)
                 assert await loop.sock_recv(stranger, 1) == b""
-            assert await near.ask("echo", 1) == 1
+            assert await near.ask(Echo(1), only) == 1
             near.close()
 
     run(work())

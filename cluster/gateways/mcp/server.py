@@ -29,8 +29,8 @@ from ....protocols.json_forms import to_json
 from ....protocols.outcomes import TERMINAL, TaskRecord
 from ....protocols.quantities import check_priority
 from ....protocols.requests.pipelines import NAME as ASK
+from ....supervisors.client_events import end_event, past_events
 from ....supervisors.events import readable_events
-from ....supervisors.watchers import end_event, past_events
 from ...client_async import AsyncEngine, AsyncTask
 from ...definition import definition_of
 from ...request_state import RequestState, request_state, request_states
@@ -382,6 +382,5 @@ def _events(stored: StoredTask, since: int) -> dict[str, Any]:
     past = past_events(stored.record, readable_events(stored.bodies))
     if stored.record.status in TERMINAL:
         past.append(end_event(stored.record, len(past)))
-    names = ("kind", "at", "step", "attempt", "value", "offset")
-    page = [dict(zip(names, event, strict=True)) for event in past[since : since + MAX_EVENTS]]
+    page = [event._asdict() for event in past[since : since + MAX_EVENTS]]
     return {"events": page, "next": since + len(page), "ended": stored.record.status in TERMINAL}

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from ..protocols.errors import PodiumError
+from .messages.supervisor import LastWords
 from .ports import Ask, World
 
 LAST_WORDS_S = 0.2
 """Time for the reason to reach the level above, before the supervisor ends itself."""
 
 
-class LastWords:
+class GivingUp:
     def __init__(self, world: World) -> None:
         self._world = world
         self._reason: str | None = None
         self._mourners: list[Ask] = []
 
     def promise(self, ask: Ask) -> None:
-        """last_words: answered with the reason if this supervisor ever gives up."""
+        """Answered with the reason if this supervisor ever gives up."""
         if self._reason is not None:
-            ask.reply(self._reason)
+            ask.reply(LastWords(self._reason))
         else:
             self._mourners.append(ask)
             ask.on_cancel = lambda: self._mourners.remove(ask)
@@ -30,7 +31,7 @@ class LastWords:
         if self._reason is None:
             self._reason = str(error)
             for mourner in self._mourners:
-                mourner.reply(self._reason)
+                mourner.reply(LastWords(self._reason))
             self._world.background(self._end(stop_children, error), "give up")
 
     async def _end(self, stop_children: Callable[[PodiumError], Awaitable[None]], error: PodiumError) -> None:
