@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from .conditions import check_expression
 from .errors import InvalidDefinition
@@ -89,8 +89,10 @@ def own_children(node: Node) -> list[tuple[Loc, Node]]:
             return [(("hierarchy",), node.hierarchy), *members]
         case Adaptive():
             return [(("adaptive", name), child) for name, child in node.adaptive.items()]
-        case _:
+        case Step():
             return []
+        case _:
+            assert_never(node)
 
 
 def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
@@ -113,16 +115,24 @@ def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
     ):
         yield Flaw(loc, "something in this nested Hierarchy has an `undo`, so it needs one itself, for when it is done")
     match node:
-        case Step() if resolve_protocols:
-            try:
-                resolve(node.step)
-            except LookupError as error:
-                yield Flaw((*loc, "step"), f"unknown protocol: {error.args[0]}")
-        case Parallel() if node.each is not None:
-            yield from _expression_flaws((*loc, "each"), node.each, "with")
+        case Step():
+            yield from _protocol_flaws(loc, node) if resolve_protocols else ()
+        case Parallel():
+            yield from _expression_flaws((*loc, "each"), node.each, "with") if node.each is not None else ()
         case Adaptive():
             yield from _rule_flaws(loc, node)
             yield from _route_flaws(loc, node)
+        case Sequence() | Hierarchy():
+            pass
+        case _:
+            assert_never(node)
+
+
+def _protocol_flaws(loc: Loc, step: Step) -> Iterator[Flaw]:
+    try:
+        resolve(step.step)
+    except LookupError as error:
+        yield Flaw((*loc, "step"), f"unknown protocol: {error.args[0]}")
 
 
 def _input_flaws(loc: Loc, node: Node) -> Iterator[Flaw]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 from pydantic import BaseModel
 
@@ -64,6 +64,10 @@ def _flaws(node: Node, loc: Loc, there: frozenset[str]) -> Iterator[Found]:
                 yield from _unknown_outputs((*loc, "rules", index, "when"), rule.when, there | own)
             for name, child in node.adaptive.items():
                 yield from _flaws(child, (*loc, "adaptive", name), there | own)
+        case Step():
+            pass
+        case _:
+            assert_never(node)
     for index, child in enumerate(node.fallback):  # it may see what has ended inside the node that failed
         yield from _flaws(child, (*loc, "fallback", index), there | own)
     for name, step in takers_back(node).items():

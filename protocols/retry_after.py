@@ -82,7 +82,11 @@ def _seconds(said: Any, now: float) -> float | None:
             return said.timestamp() - now
         case int() | float():
             return None if said < 0 else float(said)
-    text = _text(said).strip()
+        case _:
+            return _seconds_in(_text(said).strip(), now)
+
+
+def _seconds_in(text: str, now: float) -> float | None:
     if _is_number(text):
         return None if float(text) < 0 else float(text)
     return parsedate_to_datetime(text).timestamp() - now

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from ..protocols.outcomes import Failure, Missing
 from ..protocols.recovery import USUAL, Actions
@@ -243,6 +243,8 @@ def _to_wire(event: Event) -> list[Value]:
             return ["o", event.limit_s, event.at]
         case Skewed():
             return ["k", event.by_s, event.at]
+        case _:
+            assert_never(event)
 
 
 def _from_wire(wire: list[Value]) -> Event:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from ..protocols.errors import PeerLost, PodiumError, SpawnFailed, TooManyRestarts
 from .ports import World
@@ -166,6 +166,8 @@ class Family:
                 group = list(self._children)
             case "rest_for_one":
                 group = self._children[min(places) :]
+            case _:
+                assert_never(self._restarts.policy.strategy)
         return [child for child in group if child.is_wanted]
 
     def _in_order(self, children: Iterable[Child]) -> list[Child]:

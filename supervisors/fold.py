@@ -7,6 +7,8 @@ is left in `TaskState.running` run. User code is never replayed.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from ..protocols.outcomes import Failure, Outcome, TaskRecord
 from ..protocols.recovery import USUAL
 from ..protocols.tree import Adaptive, Node, default_name
@@ -126,6 +128,8 @@ def _take_in(folding: Folding, event: Event) -> None:
         case Abandoned():
             task.ending = None
             _stop(folding, Failure("workflow_down", event.reason), undo=False)
+        case _:
+            assert_never(event)
 
 
 def _stop(folding: Folding, why: Failure, undo: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import assert_never
 
 from ..protocols.blame import fault_of
 from ..protocols.conditions import ExpressionFailed, evaluate
@@ -168,6 +169,8 @@ class Folding:
                     self.halt(place.children[move.label])
                 case Finish():
                     self.ended.append((place, move.outcome))
+                case _:
+                    assert_never(move)
 
     def open(self, place: Place, input: Value) -> None:
         place.opened_at, place.input, place.given = self.at, input, input

@@ -123,11 +123,10 @@ class _Gone(NamedTuple):
     """Of which everything is left out."""
 
     def has(self, event: Event) -> bool:
-        match event:
-            case StepFailed() | StepBegan() if event.path in self.steps:
-                return True
-            case TimedOut() if event.path in self.nodes:
-                return True
-            case _ if isinstance(event, OF_THE_TASK):
-                return False
+        if isinstance(event, OF_THE_TASK):
+            return False
+        if isinstance(event, StepFailed | StepBegan) and event.path in self.steps:
+            return True
+        if isinstance(event, TimedOut) and event.path in self.nodes:
+            return True
         return any(event.path == tree or event.path.startswith((f"{tree}/", f"{tree}[")) for tree in self.trees)

@@ -74,7 +74,7 @@ from .services import Engine
 from .settings import Governance
 from .shards import is_tier
 from .stalls import LOOK_S, Stalls
-from .state import Effect, Halt, Place, Run, TaskState
+from .state import Alarm, Effect, Halt, Place, Run, TaskState
 from .takeover import Takeover
 from .tally import Tally
 from .versions import CHILDREN, Versions
@@ -382,13 +382,16 @@ class Supervisor:
         doing.end()
 
     def _carry_out_one(self, task: TaskState, effect: Effect) -> None:
-        if isinstance(effect, Run):
-            if task.running.get(effect.place.path) is effect.place:
-                self._admission.run(task, effect.place)
-        elif isinstance(effect, Halt):
-            self._dispatcher.halt(task, effect.place)
-        else:
-            self._alarms.set(task, effect.place)
+        match effect:
+            case Run():
+                if task.running.get(effect.place.path) is effect.place:
+                    self._admission.run(task, effect.place)
+            case Halt():
+                self._dispatcher.halt(task, effect.place)
+            case Alarm():
+                self._alarms.set(task, effect.place)
+            case _:
+                assert_never(effect)
 
     def _effect_failed(self, task: TaskState, effect: Effect, error: Exception) -> None:
         """A step that cannot be run for a fault of ours has failed."""

@@ -6,12 +6,29 @@ import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from functools import lru_cache
-from typing import Any
+from typing import Any, assert_never
 
 from ..protocols.outcomes import TaskRecord
 from ..protocols.requests.machine import State
 from ..protocols.tree import Step
-from .events import Event, Overdue, StepFailed, StepFinished, StepLost, TimedOut
+from .events import (
+    Abandoned,
+    Cancelled,
+    Dropped,
+    Due,
+    Emitted,
+    Event,
+    Overdue,
+    Redriven,
+    Relayed,
+    Restarted,
+    Skewed,
+    StepBegan,
+    StepFailed,
+    StepFinished,
+    StepLost,
+    TimedOut,
+)
 from .state import TaskState
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -80,6 +97,21 @@ class Tally:
                 self.steps["lost"] += 1
             case TimedOut() | Overdue():
                 self.steps["timed_out"] += 1
+            case (
+                StepBegan()
+                | Due()
+                | Cancelled()
+                | Abandoned()
+                | Redriven()
+                | Dropped()
+                | Emitted()
+                | Relayed()
+                | Restarted()
+                | Skewed()
+            ):
+                pass
+            case _:
+                assert_never(event)
 
     def _time(self, task: TaskState, event: Event) -> None:
         if isinstance(event, StepFinished | TimedOut) or (isinstance(event, StepFailed) and event.retry_at is None):

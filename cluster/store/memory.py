@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
@@ -272,6 +272,8 @@ class MemoryJournal:
                     disk.notes[change.name] = pack(change.value)
             case Forget():
                 self._forget(change.task_id)
+            case _:
+                assert_never(change)
 
     def _close(self, entry: Entry) -> None:
         found, end = self._disk.tasks[entry.task_id], entry.closing

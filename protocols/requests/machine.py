@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product, starmap
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, assert_never, get_args
 
 from ..check import walk
 from ..errors import InvalidDefinition
@@ -215,6 +215,8 @@ def _inside(node: Node) -> _Ways:
             return _at_any_time([_through(node.hierarchy, _UNNAMED), *starmap(_through, _by_label(node.team))], True)
         case Adaptive():
             return _by_rules(node)
+        case _:
+            assert_never(node)
 
 
 def _beside(node: Parallel) -> _Ways:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, assert_never
 
 from ..errors import InvalidDefinition
 from ..protocol import declaration_of, resolve
@@ -104,6 +104,8 @@ def bounded(node: Node, operation_s: float) -> Node:
             changed["team"] = _each(node.team, operation_s)
         case Adaptive():
             changed["adaptive"] = _each(node.adaptive, operation_s)
+        case _:
+            assert_never(node)
     return node.model_copy(update=changed)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -243,6 +243,10 @@ def _inside(node: Node, path: str, after: tuple[str, ...], maybe: bool) -> Itera
                 places = tuple(sorted(_join(path, str(rule.after)) for rule in leading)) or after
                 certain = label == node.start or any(rule.when == "true" for rule in leading)
                 yield from _steps(child, _join(path, label), places, maybe or not certain)
+        case Step():
+            raise AssertionError("a step has nothing inside")
+        case _:
+            assert_never(node)
 
 
 def _branches(node: Parallel) -> list[tuple[str, Node]]:
