@@ -4,9 +4,8 @@
         task = engine.submit(workflow, {"path": "."}, key="k1")
         print(task.result(timeout_s=60))
 
-An engine joins the cluster that owns the data directory, or starts one that ends with it. It prints nothing
-and leaves logging, signal handlers and the working directory alone. The synchronous engine keeps an event
-loop in a thread of its own, so it works inside a notebook's running loop as well.
+An engine joins the cluster that owns the data directory, or starts one that ends with it. It prints nothing and leaves
+logging, signal handlers and the working directory alone. Its event loop has a thread of its own, so notebooks work.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ END_S = 10.0
 
 
 class BaseTask:
-    """What both kinds of task have: an id, and what is stored under it."""
+    """The base of both kinds of task: an id, and everything stored under it."""
 
     def __init__(self, core: Core, task_id: str, workflow: str, end: Future[TaskEnded] | None = None) -> None:
         self.id, self.workflow = task_id, workflow
@@ -69,19 +68,19 @@ class BaseTask:
 
     @property
     def record(self) -> TaskRecord:
-        """Everything stored about the task, read now."""
+        """Everything stored about the task, read now from the journal."""
         return self._core.record(self.id)
 
     @property
     def status(self) -> TaskStatus:
-        """pending, running, parked, completed, failed or cancelled, read now."""
+        """The task's status, read now: pending, running, parked, stalled, completed, failed or cancelled."""
         if self._end is not None and self._end.done() and self._end.exception() is None:
             return self._end.result().status
         return self.record.status
 
     @property
     def request_state(self) -> RequestState | None:
-        """Of a task that answers a request: its state and since when, read now; None of any other task."""
+        """The state of a task that answers a request, and since when, read now. None for any other task."""
         from .request_state import request_state  # noqa: PLC0415  (its reading of requests is not for everybody)
 
         stored = self._core.reader.find_task(self.id)
@@ -99,15 +98,15 @@ class BaseTask:
 
 
 class Task(BaseTask):
-    """A submitted task."""
+    """A submitted task: `id` is its id, `workflow` the name of its workflow."""
 
     def result(self, timeout_s: float | None = None) -> Value:
-        """Wait for the end and return the output of the workflow.
+        """Wait for the end of the task and return the output of the workflow.
 
         Raises:
-            TaskFailed: names workflow, step, attempt and the cause, with the cause's own traceback as text.
-            TaskCancelled: it was cancelled.
-            WaitTimedOut: not ended within `timeout_s`; the task goes on.
+            TaskFailed: The task failed; names workflow, step, attempt and the cause, with its traceback as text.
+            TaskCancelled: The task was cancelled.
+            WaitTimedOut: The task has not ended within `timeout_s` seconds; it goes on.
         """
         try:
             ended = self._ended().result(timeout_s)
@@ -118,15 +117,14 @@ class Task(BaseTask):
         return result_of(ended, self.id, self.workflow)
 
     def timed_out(self, waited_s: float | None) -> WaitTimedOut:
-        """The error for who has waited so long, with what may hold the task up."""
+        """Make the error of a wait that took `waited_s` seconds, with the reason why the task may be held up."""
         why = why_held_now(self._core, self.workflow)
         return WaitTimedOut(task_id=self.id, waited_s=waited_s or 0.0, status=self.status, reason=why)
 
     def events(self, from_offset: int = 0) -> Iterator[TaskEvent]:
-        """What happened so far, from an offset on, then what happens, until the task ends (see TaskEvent).
+        """Iterate over the task's events: first those recorded from an offset on, then new ones until the task ends.
 
-        Nothing that is recorded is lost or told twice, whatever dies meanwhile. To go on later, hand in the last offset
-        that was told, plus 1. Who reads slowly does not slow the task: events wait where they are recorded.
+        Recorded events are neither lost nor repeated. To go on later, give the last offset that you got, plus 1.
         """
         queue: SimpleQueue[ClientEvent | PodiumError | None] = SimpleQueue()
         reading = Reading(self._core, self.id, queue.put, queue.qsize, from_offset)
@@ -140,12 +138,12 @@ class Task(BaseTask):
             reading.stop()
 
     def cancel(self) -> TaskStatus:
-        """Cancel the task; it is durably cancelled when this returns. One that has ended stays as it is."""
+        """Cancel the task, durably, and return its status. A task that has ended stays as it is."""
         return self._core.cancel(self.id).result()
 
 
 class Engine:
-    """A client for synchronous code; use it as a context manager, from any thread."""
+    """A client for synchronous code, made by `connect`. Use it as a context manager, from any thread."""
 
     def __init__(self, settings: Settings, daemon: bool = False) -> None:
         """`daemon` marks a cluster started here as one that others may end by signal."""
@@ -171,7 +169,7 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Leave the cluster; one that this engine started is stopped in order, its open tasks stay durable."""
+        """Leave the cluster. A cluster that this engine started is stopped in order; its open tasks are kept."""
         if self._core.is_forked:
             return  # it is the parent's
         if not self._closed:
@@ -183,24 +181,22 @@ class Engine:
                 self._end_loop()
 
     def deploy(self, workflow: Workflow) -> None:
-        """Start the workflow's actors now, instead of with its first task.
+        """Start the workflow's actors now, instead of with its first task; new tasks then run this tree and code.
 
         Raises:
-            SpawnFailed: a protocol does not import or its `start` raises; names it.
-            InvalidInput: a quota without a limit, or over its limit.
-            FixTheCall: the workflow has another number of shards.
+            SpawnFailed: A protocol does not import, or its `start` raises; names the protocol.
+            InvalidInput: A quota has no limit, or needs more than its limit.
+            FixTheCall: The workflow was deployed with another number of shards.
         """
         self._version(workflow)
 
     def workflows(self) -> list[DeployedWorkflow]:
-        """What is deployed, by name, with definitions."""
+        """The deployed workflows, sorted by name."""
         return deployed_workflows(self._core.reader)
 
     def undeploy(self, name: str, *, leave_open: bool = False) -> None:
-        """Take a workflow back: its actors end, it is not listed or published, until it is deployed again.
-
-        Raises NotFound, or FixTheCall while tasks are open, unless they are to be left: those wait until then.
-        """
+        """Take a workflow back: its actors end, and it is neither listed nor published, until it is deployed again.
+        Raises NotFound; or FixTheCall if tasks are open. With `leave_open` these wait for the next deployment."""
         self._check_open()
         self._wait(self._core.undeploy(name, leave_open))
 
@@ -221,19 +217,19 @@ class Engine:
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
     ) -> Task:
-        """Submit one task. When this returns, it is durable.
+        """Submit one task. When this returns, the task is on disk.
 
         Args:
-            key: makes it idempotent: the same key, user and workflow with the same input give the same task.
-            priority: higher goes first; `podium.BACKGROUND` is for what nobody waits for.
-            criticality: when queues fill up, what is sheddable is refused first; see docs/limits.md.
-            timeout_s: seconds from acceptance in which the task has to end, instead of the workflow's.
+            key: A submission key. The same key, user, workflow and input give the same task.
+            priority: A higher one goes first; `podium.BACKGROUND` is for work that nobody waits for.
+            user: The user whom the task belongs to, if not the setting `user`.
+            criticality: When queues fill up, sheddable tasks are refused first (docs/limits.md).
+            timeout_s: The longest time of the task, in seconds from its acceptance, instead of the workflow's.
 
         Raises:
-            InvalidInput: does not fit the workflow; nothing was accepted.
-            KeyConflict: the key belongs to a task with another input.
-            Overloaded: come back later; nothing was accepted.
-            Others: see `deploy`.
+            InvalidInput: The input does not fit the workflow; nothing was accepted.
+            KeyConflict: The key belongs to a task with another input.
+            Overloaded: Nothing was accepted; repeat it later. Further errors are WorkflowDown and those of `deploy`.
         """
         keys = None if key is None else [key]
         tasks = self.submit_many(
@@ -252,11 +248,10 @@ class Engine:
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
     ) -> list[Task]:
-        """Submit many tasks with one wait for their durable acknowledgements; tasks in the order of inputs.
+        """Submit many tasks with one wait until all are on disk. The tasks are in the order of the inputs.
 
-        All inputs are checked before any is sent. If one key conflicts, that error is raised, and the other
-        tasks are accepted all the same: submit again with the same keys to get them. The same holds for `Overloaded` of
-        more than 1,000 tasks, or of a workflow with several shards: a part of them may have been accepted.
+        All inputs are checked before any is sent. After KeyConflict the other tasks are accepted; after Overloaded some
+        may be, of more than 1,000 or with several shards. Submit again with the same keys to get them.
         """
         known = checked_keys(keys, inputs)
         tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)
@@ -275,19 +270,18 @@ class Engine:
         hooks: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Task:
-        """Submit a request to the workflow `ask`; the task's result is an `Answer` as a dict (docs/requests.md).
+        """Submit a request to the workflow `ask`. The task's result is the answer as a dict (docs/requests.md).
 
             engine.ask("how is the journal fenced?", root=".").result()["text"]
 
         Args:
-            request: a text, or a whole request.
-            hooks: by state, what runs before the request enters it, after what `config.requests.hooks` says: a
-                protocol, `module:name`, a step, or a list of them (docs/requests.md). Such requests are tasks of a
-                workflow of their own, `ask_` and a number.
-            fields: of the request: root, session, type, tools, stream, attachments, answer_schema, limits.
+            request: A text, or a whole request.
+            hooks: A protocol, `module:name`, step, or a list of them, by the state before which they run, after those
+                of the setting. The task is then of a workflow named `ask_` and a number.
+            fields: Fields of the request: root, session, type, tools, stream, attachments, answer_schema, limits.
 
         Raises:
-            InvalidInput: names the field. What the user may not touch fails the task instead.
+            InvalidInput: A field does not fit; names it. A folder or tool that the user may not use fails the task.
         """
         workflow, input = self._core.asked(request, fields)
         if hooks:
@@ -299,7 +293,7 @@ class Engine:
         )
 
     def task(self, task_id: str) -> Task:
-        """A task by its id, whoever submitted it and when. Raises NotFound."""
+        """The task with this id, whoever submitted it and when. Raises NotFound."""
         return Task(self._core, task_id, self._core.record(task_id).workflow)
 
     def tasks(
@@ -309,7 +303,7 @@ class Engine:
         user: str | None = None,
         limit: int = 50,
     ) -> list[Task]:
-        """The newest tasks first."""
+        """The tasks that fit all that is given, the newest first, at most `limit`."""
         records = self._core.reader.list_tasks(status, workflow, user, limit)
         return [Task(self._core, record.task_id, record.workflow) for record in records]
 
@@ -320,48 +314,45 @@ class Engine:
         category: Category | None = None,
         limit: int | None = 50,
     ) -> list[DeadLetter]:
-        """Failed tasks and parked steps that nobody drove again or dropped, the newest first."""
+        """Failed tasks and tasks with parked steps that nobody redrove or dropped, the newest first."""
         return dead_letters(self._core.reader, workflow, user, category, limit)
 
     def redrive(self, ids: Sequence[str]) -> list[Task]:
-        """Go on from where these dead letters failed; returns the tasks that run now, in the order of the ids.
+        """Redrive dead letters; returns the tasks that run now, in the order of the ids.
 
-        What is parked runs again in its own task. A failed task stays as it is, and another continues it: with its
-        input, user, priority and all outputs that were recorded. Doing this twice gives the same task. All are tried
-        before the first error is raised: NotFound, or FixTheCall for what is no dead letter.
+        A parked step runs again in its own task. A failed task stays as it is, and a new task continues it, with all
+        recorded outputs; the second time the same one. All ids are tried before an error is raised: NotFound, or
+        FixTheCall for a task that is no dead letter.
         """
         self._check_open()
         now = [future.result() for future in _settled(self._core.redrive(list(ids)))]
         return [self.task(id) for id in now]
 
     def drop(self, ids: Sequence[str]) -> None:
-        """Give dead letters up: failed tasks are not listed any more, parked steps fail. Errors as of `redrive`."""
+        """Give up dead letters: failed tasks are listed no more, parked steps fail. Errors are those of `redrive`."""
         self._check_open()
         for future in _settled(self._core.drop(list(ids))):
             future.result()
 
     def set_limits(self, **limits: Amount) -> dict[str, Any]:
-        """Change limits while the cluster runs, until it ends; returns {name: {limit, held, waiting}}.
-
-        `engine.set_limits(llm=3, **{"llm per user": 1})`. Raises InvalidInput.
-        """
+        """Change limits until the cluster ends: `engine.set_limits(llm=3, **{"llm per user": 1})`.
+        Returns all limits as {name: {limit, held, waiting}}. Raises InvalidInput."""
         self._check_open()
         return self._wait(self._core.ask_coordinator(SetLimits(limits), Uses)).limits
 
     def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, Any]:
-        """Open a breaker until it is reset, or close it with nothing counted; returns all of them. Raises NotFound."""
+        """Open a breaker until it is reset, or close it with empty counts; returns all breakers. Raises NotFound."""
         self._check_open()
         return self._wait(self._core.ask_coordinator(SetBreaker(name, action), BreakerStates)).breakers
 
     def status(self) -> dict[str, Any]:
-        """What runs: workflows (further shards of one as `name~1`) with their supervisors and hosts, quotas with their
-        use, breakers."""
+        """The state of the cluster as plain data: workflows (further shards as `name~1`), hosts, quotas, breakers."""
         self._check_open()
         return self._wait(self._core.ask_coordinator(AskStatus(), ClusterStatus))._asdict()
 
     @property
     def joined(self) -> bool:
-        """Whether the cluster was there before; then work goes on when this engine closes."""
+        """True if the engine joined a cluster that ran before. Then work goes on when this engine closes."""
         return self._core.joined
 
     def _check_open(self) -> None:
@@ -397,7 +388,15 @@ async def _cancel_others() -> None:
 
 
 def connect(**settings: Any) -> Engine:
-    """An engine; settings as keywords (see docs/settings.md), over PODIUM_* variables and podium.toml."""
+    """Join the cluster of the data directory, or start one that ends with this engine; returns the engine.
+
+    Settings (docs/settings.md) are keywords here, `PODIUM_*` variables, or in `podium.toml`; the first wins.
+
+    Raises:
+        InvalidSetting: A setting does not exist or does not fit.
+        DataInUse: Another process uses the data directory in a way that nobody can join.
+        EngineClosed: The Ray cluster at `address` cannot be joined.
+    """
     return Engine(load_settings(**settings))
 
 

@@ -38,7 +38,7 @@ from .submissions import checked_keys
 
 
 class AsyncTask(BaseTask):
-    """A submitted task, for async code."""
+    """A submitted task, for async code. Its methods are those of `Task`, to be awaited."""
 
     async def result(self, timeout_s: float | None = None) -> Value:
         """As `Task.result`."""
@@ -63,7 +63,7 @@ class AsyncTask(BaseTask):
             reading.stop()
 
     async def wait(self, timeout_s: float | None = None) -> bool:
-        """Whether it has ended, in whatever way, within the time."""
+        """Wait for the end of the task; True if it ended, in whatever way, within `timeout_s` seconds."""
         done, _ = await asyncio.wait([asyncio.wrap_future(self._ended())], timeout=timeout_s)
         return bool(done)
 
@@ -73,7 +73,7 @@ class AsyncTask(BaseTask):
 
 
 class AsyncEngine:
-    """A client on the caller's own event loop."""
+    """A client on the caller's own event loop, made by `connect_async`. Its methods are those of `Engine`."""
 
     def __init__(self, settings: Settings, session: Session | None = None) -> None:
         self.settings = settings
@@ -89,11 +89,11 @@ class AsyncEngine:
         await self.close()
 
     async def close(self) -> None:
-        """Leave the cluster; one that this engine started is stopped in order, its open tasks stay durable."""
+        """As `Engine.close`."""
         await self._core.close()
 
     async def deploy(self, workflow: Workflow) -> None:
-        """Start the workflow's actors now, instead of with its first task."""
+        """As `Engine.deploy`."""
         await self._core.deploy(workflow)
 
     def workflows(self) -> list[DeployedWorkflow]:
@@ -166,9 +166,9 @@ class AsyncEngine:
     async def submit_to(
         self, definition: Mapping[str, Any], input: Value, *, user: str, priority: int = 0, key: str | None = None
     ) -> AsyncTask:
-        """Submit to a workflow that is deployed, by its definition: its protocols need not be here. For gateways.
+        """Submit to a deployed workflow by its definition, without its protocols. It is for gateways.
 
-        The input is checked by the workflow's schema alone; what its first step does not take fails the task.
+        The input is checked by the workflow's schema alone. If the first step does not take it, the task fails.
         """
         plain = check_value(input, "input", self.settings.max_value_bytes)
         name, shards, hash = str(definition["name"]), int(definition.get("shards", 1)), str(definition["hash"])
@@ -179,7 +179,7 @@ class AsyncEngine:
         return AsyncTask(self._core, id, name, end)
 
     def definitions(self) -> list[dict[str, Any]]:
-        """The newest definition of each workflow that was deployed here (see supervisors/plan.py)."""
+        """The newest definition of each deployed workflow, as plain data. It is for gateways."""
         return self._core.reader.definitions()
 
     def ask_workflow(self) -> Workflow:
@@ -188,11 +188,11 @@ class AsyncEngine:
 
     @property
     def core(self) -> Core:
-        """What gateways build on; not for drivers."""
+        """The client's core. It is for gateways, not for drivers."""
         return self._core
 
     def task(self, task_id: str) -> AsyncTask:
-        """A task by its id. Raises NotFound."""
+        """As `Engine.task`."""
         return AsyncTask(self._core, task_id, self._core.record(task_id).workflow)
 
     def tasks(
@@ -202,7 +202,7 @@ class AsyncEngine:
         user: str | None = None,
         limit: int = 50,
     ) -> list[AsyncTask]:
-        """The newest tasks first."""
+        """As `Engine.tasks`."""
         records = self._core.reader.list_tasks(status, workflow, user, limit)
         return [AsyncTask(self._core, record.task_id, record.workflow) for record in records]
 
@@ -238,7 +238,7 @@ class AsyncEngine:
 
     @property
     def joined(self) -> bool:
-        """Whether the cluster was there before; then work goes on when this engine closes."""
+        """As `Engine.joined`."""
         return self._core.joined
 
 
@@ -252,5 +252,5 @@ async def _all(futures: list[Future[str]]) -> list[str]:
 
 
 def connect_async(**settings: Any) -> AsyncEngine:
-    """The same for async code: `async with podium.connect_async(...) as engine`."""
+    """Make an engine for async code: `async with podium.connect_async() as engine`. Otherwise as `connect`."""
     return AsyncEngine(load_settings(**settings))

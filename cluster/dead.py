@@ -13,22 +13,25 @@ from .store.reading import Reader, StoredTask
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A task that failed or stalled, or of which something is parked; nobody drove it again or dropped it."""
+    """A task that needs a decision: it failed, stalled or has parked steps, and nobody redrove or dropped it."""
 
     record: TaskRecord
+    """Everything stored about the task."""
     failure: Failure
-    """Why: of several parked steps, that of the first."""
+    """The reason. If several steps are parked, it is the reason of the first."""
 
     @property
     def id(self) -> str:
-        """What to drive again or drop: of a parked run of a nested Hierarchy, `<task>/<path>`."""
+        """The id for `redrive` and `drop`: the task's id, or `<task>/<path>` for a parked run of a nested Hierarchy."""
         return self.record.task_id
 
     @property
     def category(self) -> Category:
+        """The category of the failure (docs/workflows.md)."""
         return category_of(self.failure)
 
     def to_json(self) -> dict[str, Any]:
+        """The letter as plain data."""
         return {"id": self.id, "category": self.category, "error": self.failure.to_wire(), **self.record.to_json()}
 
 

@@ -16,23 +16,28 @@ from .store.reading import Reader
 
 @dataclass(frozen=True, slots=True)
 class DeployedWorkflow:
-    """The version of a workflow that new tasks get."""
+    """A deployed workflow, in the version that new tasks get."""
 
     name: str
+    """The workflow's name."""
     version: str
+    """The workflow's `version`, a label for people."""
     hash: str
+    """The content hash of this version."""
     description: str
+    """The workflow's description."""
     open: int
-    """Tasks that have not ended, of all its versions."""
+    """The number of tasks that have not ended, of all its versions."""
     definition: Mapping[str, Any]
-    """Everything that the cluster was told (see supervisors/plan.py)."""
+    """Everything that the cluster knows of this version, as plain data."""
 
     @property
     def workflow(self) -> Workflow:
-        """The tree with its settings, as it was deployed; its protocols need not be here."""
+        """The tree with its settings, as it was deployed. Its protocols are not imported."""
         return tree_of(self.definition)
 
     def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
         facts = {key: getattr(self, key) for key in ("name", "version", "hash", "description", "open")}
         interface = self.definition.get("interface") or {}
         return {**facts, **interface, "workflow": self.workflow.to_dict()}

@@ -17,13 +17,13 @@ from ..protocols.workflow import Workflow
 
 
 def load_workflow(source: str | Path) -> Workflow:
-    """The workflow in a YAML or JSON file, under `module:name` or `file.py:name`, or the one in `file.py`.
+    """Load a workflow: from a YAML or JSON file, by `module:name` or `file.py:name`, or the only one in `file.py`.
 
-    Protocols import from the working directory and from the file's own folder, or from above the package that
+    Protocols are imported from the working directory and from the file's own folder, or from above the package that
     the file is in.
 
     Raises:
-        InvalidDefinition: with file:line:column and the path in the tree.
+        InvalidDefinition: Something is wrong; names file:line:column and the path in the tree.
     """
     path = Path(source)
     _import_from(Path.cwd())

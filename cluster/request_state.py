@@ -19,10 +19,12 @@ class RequestState:
     """The state of one request."""
 
     state: State
+    """The state's name ("Its life" in docs/requests.md)."""
     updated_at: float
-    """UTC seconds at which it came into that state."""
+    """The time at which the request entered the state."""
 
     def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
         return {"state": self.state, "updated_at": self.updated_at}
 
 

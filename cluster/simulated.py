@@ -42,36 +42,46 @@ EPOCH_UTC = 1_700_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong, as probabilities per event and as upper bounds of uniformly drawn delays."""
+    """The faults of a simulation. The seed decides when they happen."""
 
     lose_request: float = 0.0
-    """A frame is lost on its way: nothing is handled, and the sender hears of a failed call."""
+    """The probability that a message between actors is lost before it is handled."""
     lose_reply: float = 0.0
-    """A frame is handled, its answer is lost."""
+    """The probability that a message is handled, but its answer is lost."""
     repeat: float = 0.0
-    """A frame arrives twice."""
+    """The probability that a message arrives twice."""
     delay_s: float = 0.0
+    """The upper bound of the delay of each message, in seconds."""
     commit_s: float = 0.0
+    """The upper bound of the time of each commit to the journal, in seconds."""
     kills: int = 0
-    """Actors killed at random moments within the first `kill_within_s`; whatever they own dies with them."""
+    """The number of actors that are killed at random moments. Everything that they own dies with them."""
     kill_within_s: float = 10.0
+    """The time in seconds, from the start, in which kills, freezes and clock jumps happen."""
     kill_all: bool = False
-    """One of the kills takes the whole cluster."""
+    """If true, one of the kills takes the whole cluster."""
     freezes: int = 0
-    """Actors stopped at random moments within `kill_within_s`, for up to `freeze_s`."""
+    """The number of actors that are stopped at random moments, as SIGSTOP does."""
     freeze_s: float = 0.0
+    """The upper bound of the time for which they are stopped, in seconds."""
     zombies: float = 0.0
-    """Probability that a stopped actor cannot be killed meanwhile."""
+    """The probability that a stopped actor cannot be killed meanwhile, and comes back beside its successor. Hosts can
+    always be killed."""
     clock_jumps: int = 0
-    """Times that the wall clock is set forward or back, by up to `clock_jump_s`."""
+    """The number of times that the wall clock is set forward or back."""
     clock_jump_s: float = 3_600.0
+    """The upper bound of each such jump, in seconds."""
 
 
 NO_FAULTS = Faults()
 
 
 class Simulation:
-    """One seeded run. `run` gives an engine to an async function and returns what that returned."""
+    """One simulated run: `run` gives an `AsyncEngine` to your async function and returns its result.
+
+    The same seed gives the same run. `limits` and other settings are those of `connect`. Plain protocols run on the
+    event loop here, so they must not block.
+    """
 
     def __init__(
         self,
@@ -85,22 +95,26 @@ class Simulation:
         self.settings = Settings(data=Path("/simulated"), user="sim", limits=limits or {}, **settings)
         self.disk = Disk()
         self.killed: list[str] = []
-        """Addresses of the actors that died by a fault, in order."""
+        """The addresses of the actors that died by a fault, in order."""
         self.clock_offset_s = 0.0
         self.cpu_used = self.memory_used = 0.0
-        """Shares of the machine in use."""
+        """The shares of CPU and memory in use, from 0 to 1; set them to simulate load."""
         self.told: list[tuple[str, str]] = []
-        """Commands that were run, and what they got."""
+        """The commands that were run (`on_alert`), each with its standard input."""
         self.frozen: list[str] = []
-        """Addresses of the actors that were stopped, in order."""
+        """The addresses of the actors that were stopped, in order."""
         self.trace: Trace | None = None
-        """Where each thing that happens is noted, if it is set before `run`."""
+        """The trace that notes each thing that happens, if it is set before `run`."""
         self.cluster: SimulatedCluster
         self.loop = VirtualLoop()
         self._folders: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self, work: Callable[[AsyncEngine], Awaitable[T]], within_s: float = 100_000.0) -> T:
-        """Run to the end in virtual time; TimeoutError if that is not reached `within_s` virtual seconds."""
+        """Run `work(engine)` to its end, in simulated time, and return its result.
+
+        Raises:
+            TimeoutError: It has not ended within `within_s` simulated seconds.
+        """
         try:
             return self.loop.run_until_complete(asyncio.wait_for(self._run(work), within_s))
         finally:
@@ -119,11 +133,11 @@ class Simulation:
             return result
 
     def now(self) -> float:
-        """UTC seconds in the simulation."""
+        """The simulated time, in UTC seconds since 1970."""
         return EPOCH_UTC + self.loop.time() + self.clock_offset_s
 
     def folder(self, name: str) -> str:
-        """What `ctx.folder` is: real, and gone with the simulation."""
+        """The path that `ctx.folder` gives: a real folder that goes with the simulation."""
         if self._folders is None:
             self._folders = tempfile.TemporaryDirectory(prefix="podium-")
         path = Path(self._folders.name) / quote(name, safe="")
@@ -139,15 +153,15 @@ class Simulation:
             self.trace.frame(address, event, frame)
 
     def kill(self, address: str) -> None:
-        """Kill an actor, with what it owns, this instant."""
+        """Kill the actor at `address` now, with everything that it owns."""
         self.note(address, "IS KILLED")
         self.killed.append(address)
         self.cluster.kill(address)
 
     def freeze(self, address: str, for_s: float, out_of_reach: bool = False) -> None:
-        """Stop an actor, as SIGSTOP does, and let it go on after `for_s`.
+        """Stop the actor at `address`, as SIGSTOP does, and let it go on after `for_s` seconds.
 
-        Out of reach, it cannot be killed while it is stopped: it comes back as a zombie beside its successor.
+        If `out_of_reach`, it cannot be killed while it is stopped, and comes back beside its successor.
         """
         cell = self.cluster.alive(address)
         if cell is None or cell.process is None:
@@ -165,7 +179,7 @@ class Simulation:
             in_process(None, cell.process.thaw)
 
     def kill_all(self) -> None:
-        """The power fails: every actor dies; the cluster comes back by itself."""
+        """Kill every actor, as a power failure does. The cluster comes back by itself."""
         self.kill(COORDINATOR)
 
     async def _chaos(self) -> None:
@@ -365,7 +379,11 @@ def simulate(
     limits: Mapping[str, int] | None = None,
     faults: Faults = NO_FAULTS,
 ) -> list[Any]:
-    """Results of the workflow on `inputs`, in order; raises what the first failed task's `result()` raises."""
+    """Run a workflow on each input, in simulated time and without Ray, and return the results in order.
+
+    Raises:
+        TaskFailed: A task failed; the first one in the order of the inputs.
+    """
 
     async def work(engine: AsyncEngine) -> list[Any]:
         tasks = await engine.submit_many(workflow, inputs)

@@ -1,4 +1,4 @@
-"""What a running protocol is told about its run, and what it can say back."""
+"""The context of a run: what a protocol learns about its run, and what it can say back."""
 
 from __future__ import annotations
 
@@ -34,24 +34,30 @@ def _no_folder() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One attempt of one step. Everything is safe to use from the thread that `run` is called in."""
+    """The first argument of a protocol that asks for it: one attempt of one step.
+
+    All of it may be used from the thread that a plain `run` is called in. For a unit test, make one: `Context()`.
+    """
 
     task_id: str = "t-test"
+    """The id of the task."""
     step: str = "step"
-    """Path of the step in the tree, unique within the task, loops and rounds included."""
+    """The path of the step in the tree, such as `files[3]/judge`. It is unique within the task, also in loops."""
     attempt: int = 1
-    """Counted from 1. A run that was lost with its host is repeated under the same number."""
+    """The number of the attempt, from 1. A run that was lost with its host is repeated under the same number."""
     user: str = ""
+    """The user whom the task belongs to."""
     deadline: float | None = None
-    """UTC seconds since 1970 at which this attempt, its step, a node around it or the task times out first, or None."""
+    """The time at which this attempt must end, in UTC seconds since 1970: the first of all time-outs around it. None
+    if there is none."""
     origin: str = ""
-    """The first task of a chain in which each continues a failed one; else the task itself."""
+    """The id of the first task in a chain of redrives. For a task that continues no other, its own id."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What the cluster's setting `config` holds, the same for every protocol."""
+    """The value of the cluster's setting `config`, the same for every protocol."""
     log: logging.Logger | logging.LoggerAdapter[Any] = field(
         default_factory=lambda: logging.getLogger("podium.protocol")
     )
-    """Goes to the actor's log and, live, to `task.events()`."""
+    """A logger. Its lines go to `logs/<protocol>.log` in the data directory and, live, to `task.events()`."""
     _emit: Callable[[Value], None] = _drop
     _heartbeat: Callable[[], None] = _nothing
     _cancelled: Callable[[], bool] = _never
@@ -61,43 +67,53 @@ class Context:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this step of this task, and of a task that continues it after a failure: hand
-        it to services that deduplicate."""
+        """A text that is the same for every attempt of this step, also when a redriven task continues it.
+
+        Give it to services that recognise a repeated call by such a key.
+        """
         return f"{self.origin or self.task_id}:{self.step}"
 
     @property
     def cancelled(self) -> bool:
-        """Whether this attempt was cancelled or timed out. Plain functions look here and return early;
-        async ones get an asyncio.CancelledError instead."""
+        """True once this attempt was cancelled or timed out. A plain function looks here and returns early.
+
+        An async function gets an `asyncio.CancelledError` instead.
+        """
         return self._cancelled()
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until the deadline, below 0 when it has passed; None if there is none. Unlike the deadline it needs
-        no clock, and is right in simulated time, too."""
+        """Seconds until the deadline: below 0 when it has passed, None if there is none. Right in simulations, too."""
         return self._left()
 
     @property
     def folder(self) -> str:
-        """Path of a folder for this protocol's own files, below the data directory; made if it is not there, and kept.
-        Replicas, and other workflows with the same protocol, have the same one."""
+        """The path of a folder for this protocol's own files, below the data directory. It is made at the first use.
+
+        The folder is kept. Replicas, and other workflows with the same protocol, share it.
+        """
         return self._folder()
 
     def used(self, **amounts: float) -> None:
-        """What this run has really used of its rates: `ctx.used(tokens=812)`. Amounts of several calls add up.
+        """Say how much of its rates this run has really used: `ctx.used(tokens=812)`. Several calls add up.
 
-        It takes the place of what the step declared, and the difference is charged, or given back, when the run ends.
-        Raises InvalidInput for what is no number from 0 on, such as infinity, which would use a rate up for ever.
+        The sum replaces the amount that the step declared. The difference is charged, or given back, when the run ends.
+
+        Raises:
+            InvalidInput: An amount is not a finite number from 0 on.
         """
         for quota, amount in amounts.items():
             total = self._used.get(quota, 0.0) + check_amount(amount, f"used {quota}")
             self._used[quota] = check_amount(total, f"used {quota}")
 
     def emit(self, chunk: Value) -> None:
-        """Send a partial result to whoever watches the task, now or later: it is recorded within some 20 ms, up to the
-        setting `max_emitted_bytes` of each task. Readers see which attempt it is of."""
+        """Send a part of a result to those who watch the task, now or later, as an event of kind `chunk`.
+
+        It is recorded within some 20 ms, until the task has emitted `max_emitted_bytes` (a setting). Later chunks are
+        told live only.
+        """
         self._emit(chunk)
 
     def heartbeat(self) -> None:
-        """Say that the run goes on: its idle time-out begins anew. Cheap; `emit` and the log do so, too."""
+        """Say that the run goes on: its `idle_timeout_s` begins anew. `emit` and `log` do the same. It is cheap."""
         self._heartbeat()

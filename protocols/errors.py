@@ -18,7 +18,7 @@ _BY_CODE: dict[str, type[PodiumError]] = {}
 
 
 class PodiumError(Exception):
-    """Base of all. `code` is the stable name of the class on the wire and in JSON output."""
+    """The base class of all errors of Podium. `code` is the stable name of the class in JSON output."""
 
     code: ClassVar[str] = "podium_error"
 
@@ -34,6 +34,7 @@ class PodiumError(Exception):
         return _rebuild, (type(self), str(self), dict(self.__dict__))
 
     def to_wire(self) -> dict[str, Any]:
+        """The error as plain data: {"code", "message", "fields"}."""
         fields = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
         return {"code": self.code, "message": str(self), "fields": fields}
 
@@ -52,13 +53,16 @@ def from_wire(wire: dict[str, Any]) -> PodiumError:
 
 
 class FixTheCall(PodiumError):
-    """The call can never succeed as it is."""
+    """The call can never succeed as it is: correct it."""
 
     code = "fix_the_call"
 
 
 class InvalidDefinition(FixTheCall):
-    """A workflow or protocol is wrong. `path` is the place in the tree, `where` is file:line:column if read."""
+    """A workflow or protocol is wrong.
+
+    `path` is the place in the tree, `problem` what is wrong, `where` file:line:column if it was read from a file.
+    """
 
     code = "invalid_definition"
 
@@ -69,7 +73,11 @@ class InvalidDefinition(FixTheCall):
 
 
 class InvalidInput(FixTheCall):
-    """A value does not fit. `path` is the field, written like `input.files[3].name`; `workflow` whose input it is."""
+    """A value does not fit.
+
+    `path` is the field, written like `input.files[3].name`; `problem` is what is wrong; `workflow` is the name of the
+    workflow if the value was to be its input.
+    """
 
     code = "invalid_input"
 
@@ -80,6 +88,8 @@ class InvalidInput(FixTheCall):
 
 
 class InvalidSetting(FixTheCall):
+    """A setting does not exist or does not fit. `source` is the keyword, variable or file that it came from."""
+
     code = "invalid_setting"
 
     def __init__(self, *, name: str, source: str, problem: str) -> None:
@@ -98,7 +108,7 @@ class HookFailed(PodiumError):
 
 
 class KeyConflict(FixTheCall):
-    """The submission key was already used for another payload."""
+    """The submission key belongs to the task `task_id` already, with another input. Nothing was accepted."""
 
     code = "key_conflict"
 
@@ -111,6 +121,8 @@ class KeyConflict(FixTheCall):
 
 
 class NotFound(FixTheCall):
+    """There is no task, workflow or breaker (`what`) of that name or id (`name`)."""
+
     code = "not_found"
 
     def __init__(self, *, what: str, name: str, hint: str = "") -> None:
@@ -119,13 +131,13 @@ class NotFound(FixTheCall):
 
 
 class ComeBack(PodiumError):
-    """Nothing is wrong with the call; repeat it later."""
+    """Nothing is wrong with the call: wait, then repeat it."""
 
     code = "come_back"
 
 
 class Overloaded(ComeBack):
-    """Refused before anything was accepted. Come back after `retry_after_s` seconds."""
+    """The task was refused before anything was accepted, for `reason`. Repeat it after `retry_after_s` seconds."""
 
     code = "overloaded"
 
@@ -135,7 +147,10 @@ class Overloaded(ComeBack):
 
 
 class WaitTimedOut(ComeBack, TimeoutError):
-    """The wait ended, the work did not: the task goes on. `reason` is what may hold it up, if that is known."""
+    """The wait of `result(timeout_s=…)` ended; the task goes on. `reason` says what may hold it up, if that is known.
+
+    It is a `TimeoutError`, too.
+    """
 
     code = "wait_timed_out"
 
@@ -146,7 +161,7 @@ class WaitTimedOut(ComeBack, TimeoutError):
 
 
 class WorkflowDown(ComeBack):
-    """The workflow's supervisor failed too often and was stopped; its tasks are kept."""
+    """The workflow is down: its supervisor died too often and was stopped. Its tasks are kept. Deploy it again."""
 
     code = "workflow_down"
 
@@ -156,7 +171,7 @@ class WorkflowDown(ComeBack):
 
 
 class DataInUse(ComeBack):
-    """Another process has the data directory open for writing."""
+    """Another process (`holder`) uses the data directory in a way that nobody can join."""
 
     code = "data_in_use"
 
@@ -166,13 +181,13 @@ class DataInUse(ComeBack):
 
 
 class Unknown(PodiumError):
-    """The other side cannot be asked any more: what it did is unknown."""
+    """The other side of a call is gone, and nobody knows what it did. Podium itself repeats such calls."""
 
     code = "unknown_outcome"
 
 
 class PeerLost(Unknown):
-    """The actor at `address` is gone for good; another incarnation may follow."""
+    """The actor at `address` is gone for good. A successor may follow."""
 
     code = "peer_lost"
 
@@ -192,6 +207,8 @@ class PeerUnreachable(Unknown):
 
 
 class EngineClosed(PodiumError):
+    """The engine was closed, or its cluster is gone for good, for `reason`. Accepted tasks are kept: connect again."""
+
     code = "engine_closed"
 
     def __init__(self, *, reason: str = "the engine is closed") -> None:
@@ -200,13 +217,17 @@ class EngineClosed(PodiumError):
 
 
 class GiveUp(PodiumError):
-    """The work ended badly, or its storage cannot be trusted."""
+    """The work itself ended badly, or its storage cannot be trusted."""
 
     code = "give_up"
 
 
 class TaskFailed(GiveUp):
-    """What `result()` of a failed task raises: where it failed, and the cause's own words and traceback."""
+    """The task failed; `result()` raises it.
+
+    `workflow`, `step` and `attempt` say where. `cause_code`, `cause_kind`, `cause_message` and `cause_traceback` are
+    the failure's code, class name, text and traceback (see `Failure`).
+    """
 
     code = "task_failed"
 
@@ -228,6 +249,8 @@ class TaskFailed(GiveUp):
 
 
 class TaskCancelled(GiveUp):
+    """The task was cancelled; `result()` raises it."""
+
     code = "task_cancelled"
 
     def __init__(self, *, task_id: str, workflow: str) -> None:
@@ -236,7 +259,7 @@ class TaskCancelled(GiveUp):
 
 
 class JournalFailed(GiveUp):
-    """The journal could not write; the supervisor stops, nothing unwritten was acknowledged."""
+    """The journal of `shard` cannot write. Its supervisor stops. Nothing was acknowledged that is not on disk."""
 
     code = "journal_failed"
 
@@ -246,7 +269,7 @@ class JournalFailed(GiveUp):
 
 
 class JournalCorrupt(GiveUp):
-    """A record does not match its checksum, a sequence has a gap, or what was acknowledged is missing."""
+    """The journal of `shard` is damaged: a checksum does not match, or records are missing. See docs/journal.md."""
 
     code = "journal_corrupt"
 
@@ -258,7 +281,7 @@ class JournalCorrupt(GiveUp):
 
 
 class Fenced(GiveUp):
-    """A newer incarnation owns the shard: this one must stop at once."""
+    """A newer supervisor owns the shard, so the older one must stop at once. Drivers do not see this error."""
 
     code = "fenced"
 
@@ -278,7 +301,7 @@ class TooManyRestarts(GiveUp):
 
 
 class SpawnFailed(GiveUp):
-    """An actor could not be started; `kind` is the class name of the cause."""
+    """The actor at `address` could not be started, for `reason`. `kind` is the class name of the cause."""
 
     code = "spawn_failed"
 

@@ -9,39 +9,43 @@ from .values import Value
 
 TaskStatus = Literal["pending", "running", "parked", "stalled", "completed", "failed", "cancelled"]
 Criticality = Literal["critical_plus", "critical", "sheddable_plus", "sheddable"]
-"""What a new task matters when not all can come in, the most first."""
+"""How much a new task matters when not all can be accepted; the most important first (docs/limits.md)."""
 BACKGROUND = -10
-"""Priority for what nobody waits for: it gives way to everything that came up to ten times `age_s` after it."""
+"""The priority for background work, -10: it gives way to tasks accepted up to ten times `age_s` after it."""
 OPEN: frozenset[str] = frozenset({"pending", "running", "parked", "stalled"})
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a step, or the task with it, failed.
+    """The reason why a step, or the task with it, failed.
 
-    Codes: `error` (user code raised), `timeout`, `invalid_input`, `invalid_output`, `cancelled`, `host_lost`,
-    `expression` (a CEL expression failed), `no_rule`, `too_many_visits`, `too_many_rounds`, `rejected` (a
-    supervising protocol's verdict), `escalated`, `bad_verdict`, `bad_goto`, `too_few` (a quorum missed),
-    `breaker_open` (the protocol's breaker refuses calls), `uncertain` (nobody knows what a run of an at-most-once step
-    has done), `workflow_down` (its supervisor gave up, and `when_down` is `fail`), `stalled` (it had been set aside,
-    and somebody dropped it), `internal` (a fault of Podium's).
+    Codes: `error` (your code raised), `timeout`, `invalid_input`, `invalid_output`, `cancelled`, `host_lost` (the
+    process died too often), `expression` (a CEL expression failed), `no_rule` (no rule of an Adaptive matched),
+    `too_many_visits`, `too_many_rounds`, `rejected` (the verdict `fail`), `escalated`, `bad_verdict`, `bad_goto`,
+    `too_few` (a quorum was missed), `breaker_open` (the protocol's breaker refuses calls), `uncertain` (nobody knows
+    what a run of an at-most-once step has done), `workflow_down` (the workflow is down, and its `when_down` is
+    `fail`), `stalled` (the task had been set aside, and somebody dropped it), `internal` (a fault in Podium).
     """
 
     code: str
+    """One of the codes above."""
     message: str
+    """The reason in words; of an exception, its text."""
     kind: str = ""
-    """Class name of the exception in user code, if there was one."""
+    """The class name of the exception in your code, if there was one."""
     traceback: str = ""
+    """The traceback of that exception, as text."""
     step: str = ""
-    """Path of the step in the tree."""
+    """The path of the step in the tree."""
     attempt: int = 1
+    """The number of the attempt that failed, from 1."""
     bases: tuple[str, ...] = ()
-    """Names of the classes that `kind` derives from, below Exception: `OSError` of a ConnectionError."""
+    """The names of the classes that `kind` derives from, below Exception: for a ConnectionError, `OSError`."""
     retry_after_s: float | None = None
-    """When the exception said to come back: its `retry_after_s` or `retry_after`, or its response's Retry-After."""
+    """Seconds after which the service said to come back, if it did (see "Retry" in docs/workflows.md)."""
     note: str = ""
-    """Why it was not tried again although the policy would have had another attempt."""
+    """The reason why there was no further attempt, although the policy would have allowed one."""
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,25 +86,37 @@ def error_for_rules(failure: Failure) -> dict[str, Value]:
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """One task as everybody may see it. Times are UTC seconds since 1970."""
+    """Everything stored about one task. Times are UTC seconds since 1970."""
 
     task_id: str
+    """The task's id."""
     workflow: str
+    """The name of the workflow."""
     version: str
+    """The workflow's `version`, a label for people."""
     hash: str
-    """Content hash of the workflow tree that the task runs, whatever is deployed later."""
+    """The content hash of the workflow version that the task runs, whatever is deployed later."""
     input: Value
+    """The task's input, as plain data."""
     user: str
+    """The user whom the task belongs to."""
     priority: int
-    """Higher goes first."""
+    """The task's priority. A higher one goes first."""
     key: str | None
+    """The submission key, if one was given."""
     status: TaskStatus
+    """The task's status."""
     accepted_at: float
+    """The time at which the task was durably accepted."""
     finished_at: float | None = None
+    """The time at which the task ended; None as long as it is open."""
     result: Value = None
+    """The output of the workflow, if the task is completed."""
     failure: Failure | None = None
+    """The reason, if the task failed."""
     degraded: Missing = field(default_factory=dict)
-    """What the result lacks, because something stood in for it; of a completed task."""
+    """The parts that the result lacks because a fallback or an `otherwise` stood in for them:
+    `{missing: {"step": path, "error": …}}`. Empty for a complete result."""
 
     def ended(
         self, status: TaskStatus, at: float, result: Value, failure: Failure | None, degraded: Missing
@@ -112,6 +128,7 @@ class TaskRecord:
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
+        """The record as plain data."""
         record = asdict(self)
         record["failure"] = self.failure and self.failure.to_wire()
         return record
@@ -119,30 +136,46 @@ class TaskRecord:
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
-    """Something that happened to a task, as `task.events()` gives it.
+    """One event of a task, as `task.events()` gives it.
 
-    Kinds: `accepted`; `started` (value: None, or in an item of a list {"of": {path of the node over it: how many}}),
-    `finished` (value: output), `retrying` (value: failure and retry_at), `lost`
-    (its host died, it runs again) and `failed` (value: failure) of a step; `timed_out` of a node or the task;
-    `parked`, `redriven` and `dropped` of a task that waits for a decision; `chunk` (value: what `ctx.emit` was given)
-    and `log` (value: [level, text]) of a running step; `cut` where chunks are not recorded any more, because the task
-    has emitted too much; last `completed` (value: result), `failed` (value: failure; no step) or `cancelled`.
+    | kind | what happened | value |
+    |---|---|---|
+    | `accepted` | the task was accepted | |
+    | `started` | a step began to run | None; for a step in an item of a list, {"of": {path of the list: items}} |
+    | `finished` | a step succeeded | its output |
+    | `retrying` | an attempt failed, another follows | the failure, and `retry_at` |
+    | `lost` | the host of a step died; the step runs again | |
+    | `failed` | a step failed; without a step, the task | the failure |
+    | `timed_out` | the time of a node or of the task was up | |
+    | `parked` | a step of the task waits for a decision | |
+    | `redriven` | parked steps run again, or this task continues a failed one | the failed task's id, if any |
+    | `dropped` | parked steps were given up | |
+    | `chunk` | a step called `ctx.emit` | the chunk |
+    | `log` | a step called `ctx.log` | [level, text] |
+    | `cut` | the task has emitted too much; further chunks are not recorded | |
+    | `completed` | the task completed | the result |
+    | `cancelled` | the task was cancelled | |
 
-    After `retrying` or `lost` of a step, its chunks so far count no more: the next ones are of another run. `started`,
-    `parked` and `log` are live only, and so is `finished` of steps in a nested Hierarchy.
+    After `retrying` or `lost` of a step, forget its chunks so far: the next ones are from another run. `started`,
+    `parked` and `log` are told live only, and so is `finished` of steps in a nested Hierarchy.
     """
 
     kind: str
+    """The kind of event, from the table above."""
     task_id: str
+    """The task's id."""
     at: float
-    """UTC seconds since 1970."""
+    """The time of the event, in UTC seconds since 1970."""
     step: str
-    """Path of the step in the tree; empty for the task itself."""
+    """The path of the step in the tree; empty for the task itself."""
     attempt: int
+    """The number of the step's attempt, from 1."""
     value: Value
+    """The value from the table above."""
     offset: int | None = None
-    """Its place among what is recorded of the task; None if it is told live only."""
+    """The place of the event among the recorded ones, from 0; None if it is told live only."""
 
     @property
     def is_last(self) -> bool:
+        """True for the event that ends the task."""
         return not self.step and self.kind in TERMINAL

@@ -23,30 +23,32 @@ Attempts: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
 
 
 class Retry(Definition):
-    """How often a failed step runs again, and how long it waits before.
+    """A retry policy: how many attempts a step has, and how long it waits between them.
 
-    Only the step's own failures count. A step whose host died runs again without being charged.
+    Only failures of the step itself count. A run whose host died is repeated without being counted. Waits survive
+    crashes.
     """
 
     attempts: Attempts = 3
-    """Attempts in all, the first one included."""
+    """The number of attempts in all, the first one included."""
     initial_delay_s: SecondsOrNone = 0.5
-    """Upper bound of the first wait, in seconds; it doubles with every failure."""
+    """The upper bound of the first wait, in seconds. It doubles with every failure."""
     max_delay_s: SecondsOrNone = 30.0
-    """Upper bound of every wait, in seconds."""
+    """The upper bound of every wait, in seconds."""
     jitter: bool = True
-    """Draw each wait uniformly between 0 and its bound; without it, wait exactly the bound."""
+    """If true, each wait is drawn evenly between 0 and its bound. If false, each wait is exactly the bound."""
     only: tuple[str, ...] = ()
-    """Names of the exception classes (subclasses included) or failure codes worth another attempt; empty means all."""
+    """The names of exception classes or failure codes that are worth another attempt. A class stands for its
+    subclasses, too. Empty means all."""
     max_retry_after_s: SecondsOrNone = 300.0
-    """A service may say when to come back, later than the policy would; if it is longer than this, the step fails."""
+    """The longest wait that a service may ask for, in seconds. If it asks for more, the step fails at once."""
     budget: Annotated[float, Field(ge=0, le=1)] | None = 0.1
-    """Retries of a protocol as a share of its first attempts, beside a reserve (setting `retry_reserve`); when they are
-    used up, failures stand. Retries that led to success are not counted. None is no bound."""
+    """The retries of a protocol as a share of its first attempts, beside a reserve (setting `retry_reserve`). When they
+    are used up, failures stand. Retries that led to success are not counted. None is no bound."""
     under_pressure: Attempts | None = None
-    """Attempts instead of `attempts` while CPU, memory or event loop are overloaded (more than 80 %)."""
+    """The number of attempts while CPU, memory or event loop are overloaded (more than 80 %), instead of `attempts`."""
     for_priority: Attempts | None = None
-    """Attempts instead of `attempts`, under pressure or not, for tasks with a priority above 0."""
+    """The number of attempts for tasks with a priority above 0, instead of `attempts`, under pressure or not."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Retry:
@@ -145,32 +147,34 @@ def delay_before_retry(policy: Retry, failures: int, rng: Random) -> float:
 
 
 class Breaker(Definition):
-    """When calls of a protocol are refused, because too many failed or were slow: resilience4j's terms and meanings.
+    """A circuit breaker: it refuses calls of a protocol while too many of them fail or are slow.
 
-    One breaker for the whole cluster, or one for each key that the protocol's `limit_key` gives.
+    The terms are those of resilience4j. There is one breaker for the whole cluster, or one for each value of the
+    protocol's `limit_key`.
     """
 
     failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of failed calls at which it opens."""
+    """The share of failed calls at which the breaker opens."""
     slow_s: Seconds | None = None
-    """Seconds above which a call is slow, whether it fails or not; None counts none."""
+    """The time in seconds above which a call counts as slow, failed or not. None counts no call as slow."""
     slow_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of slow calls at which it opens."""
+    """The share of slow calls at which the breaker opens."""
     window: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """The last so many calls count."""
+    """The number of latest calls that count."""
     window_s: Annotated[int, Field(ge=1, le=3600)] | None = None
-    """Instead, the calls of the last so many seconds count."""
+    """If given, the calls of the last so many seconds count, instead of `window`."""
     min_calls: Annotated[int, Field(ge=1, le=100_000)] = 10
-    """Nothing is decided about fewer calls."""
+    """The number of calls below which nothing is decided."""
     open_s: Seconds = 60.0
-    """Seconds for which it refuses calls, before it tries some."""
+    """The time in seconds for which an open breaker refuses calls, before it lets some through as probes."""
     probes: Annotated[int, Field(ge=1, le=10_000)] = 3
-    """Calls that it tries then; when they have ended, their rates decide."""
+    """The number of probes. When they have ended, their rates decide whether the breaker closes or opens again."""
     half_open_s: Seconds | None = 300.0
-    """Seconds in which these have to end, or it opens again. None is no bound."""
+    """The time in seconds in which the probes must end, or the breaker opens again. None is no bound."""
     counts: tuple[str, ...] = ()
-    """Names of the exception classes (subclasses included) or failure codes that count as failed; others count as
-    successes then. Empty means all. What is invalid or cancelled is not counted: it says nothing about a service."""
+    """The names of exception classes or failure codes that count as failed; all others then count as successes. A class
+    stands for its subclasses, too. Empty means all. Invalid inputs and outputs, cancelled steps and lost hosts count
+    neither way, unless they are named here."""
 
 
 _IGNORED = frozenset({"invalid_input", "invalid_output", "cancelled", "host_lost"})
@@ -187,24 +191,25 @@ Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
 
 
 class Supervision(Definition):
-    """How the children of one supervisor are started again when they die: Erlang/OTP's terms and meanings.
+    """The rules by which a supervisor starts its children again when they die, in the terms of Erlang/OTP.
 
-    Children are the hosts of the protocols and the supervisors of nested Hierarchies, in the order in which they
+    The children are the hosts of the protocols and the supervisors of nested Hierarchies, in the order in which they
     first appear in the tree. They start in that order and stop in reverse.
     """
 
     strategy: Strategy = "one_for_one"
-    """Who is started again with a dead child: nobody else, all children, or those that started after it."""
+    """The children that start again with a dead one: `one_for_one` no other, `one_for_all` all, `rest_for_one` those
+    that started after it."""
     intensity: Annotated[int, Field(ge=0, le=100_000)] | None = None
-    """Restarts within `period_s`, of all children together. One more, and the supervisor stops them and itself,
-    and the level above decides. None is the setting `restart_intensity`."""
+    """The number of restarts, of all children together, within `period_s`. At one more, the supervisor stops its
+    children and itself, and the level above decides. None means the setting `restart_intensity`."""
     period_s: Seconds | None = None
-    """None is the setting `restart_period_s`."""
+    """The period for `intensity`, in seconds. None means the setting `restart_period_s`."""
     first_delay_s: SecondsOrNone = 0.05
-    """The first restart of a child is immediate; the wait before the second is drawn from 0 to this, in seconds,
-    and the bound doubles with every further one. A period without a failure begins anew."""
+    """The upper bound of the wait before the second restart of a child, in seconds; the first restart is immediate. The
+    bound doubles with every further restart. After a period without a failure it starts anew."""
     max_delay_s: SecondsOrNone = 10.0
-    """Upper bound of every wait, in seconds."""
+    """The upper bound of every wait, in seconds."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Supervision:

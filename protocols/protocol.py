@@ -40,33 +40,41 @@ class Declaration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ref: str
-    """`module:name`, the protocol's identity."""
+    """The protocol's identity, `module:name`."""
     name: str
+    """The name that hosts, steps, logs and metrics show. By default it is the name of the function or class."""
     version: str = "1"
+    """A label for people. Podium itself tells versions apart by the code (docs/versions.md)."""
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 1
-    """Runs at once in one actor."""
+    """The number of runs that one host (one process of the protocol) has at the same time."""
     replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
-    """Actors of it per deployed workflow."""
+    """The number of hosts of the protocol for each deployed workflow. A host is a process of about 90 MB."""
     quotas: Mapping[str, Count] = {}
-    """Permits that each run holds, cluster-wide, by quota name; of a rate, what it is expected to use."""
+    """Permits that each run holds while it runs, by the name of the quota: `{"llm": 1}`. For a rate, the amount that
+    a run is expected to use. Limits for them are in the setting `limits`."""
     limit_key: str | None = None
-    """What limits "per key" count apart, as CEL over `input`: `input.model`."""
+    """A CEL expression over `input`, such as `input.model`. Limits "per key" and breakers count apart for each of its
+    values."""
     timeout_s: Seconds | None = None
-    """Longest time of one attempt, from the moment it begins to run."""
+    """The longest time of one attempt, in seconds, from the moment it begins to run."""
     idle_timeout_s: Seconds | None = None
-    """Longest time in which an attempt neither emits, nor logs, nor calls `ctx.heartbeat()`."""
+    """The longest silence of an attempt, in seconds. `ctx.emit`, `ctx.log` and `ctx.heartbeat` end a silence."""
     retry: RetryPolicy | None = None
-    """How often a failed run is repeated: a policy, its number of attempts, or a preset: llm, tool, storage."""
+    """When a failed attempt is repeated: a `Retry`, a number of attempts, or a preset (`llm`, `tool`, `storage`)."""
     on_error: OnError = {}
-    """What follows a failure, by its category; see recovery.py."""
+    """The actions that follow a failure, by category of the failure: `{"dependency": ["retry", "park"]}`. Categories
+    that are not named keep their usual actions (docs/workflows.md)."""
     at_most_once: bool = False
-    """Never run it again when nobody knows what a run has done: its failure is `uncertain`, and it is parked."""
+    """If true, a run is never repeated by Podium. If nobody knows what a run has done, it fails as `uncertain`, and the
+    step is parked until a person decides."""
     breaker: Breaker | None = None
-    """When its calls are refused because too many failed or were slow; see docs/workflows.md."""
+    """The circuit breaker of the protocol: when calls are refused because too many failed or were slow."""
     num_cpus: Quantity = 0
+    """CPUs that Ray reserves for each host."""
     num_gpus: Quantity = 0
+    """GPUs that Ray reserves for each host."""
     resources: Mapping[str, Annotated[Quantity, Field(gt=0)]] = {}
-    """Ray's custom resources."""
+    """Custom Ray resources that each host reserves, by name."""
 
     @field_validator("limit_key")
     @classmethod
@@ -77,10 +85,19 @@ class Declaration(BaseModel):
 
 
 class Protocol:
-    """Base of protocols written as classes. Override `run`, and the hooks if you need them.
+    """The base class of protocols written as classes. Override `run`, and `start` and `stop` if you need them.
 
-    `start` runs in the actor before the first `run`, `stop` after the last when the actor is stopped in order.
-    When `start` raises, the actor is restarted with growing delays; a `stop` that raises is logged.
+        class Search(podium.Protocol):
+            concurrency = 4
+
+            async def start(self):
+                self.index = await open_index()
+
+            async def run(self, ctx: podium.Context, query: str) -> list[str]:
+                return await self.index.find(query)
+
+    One object of the class lives in each host, so attributes of `self` last as long as the host. Podium makes the
+    object without arguments. Settings are class attributes; their meanings are in the table of `protocol`.
     """
 
     name: ClassVar[str | None] = None
@@ -108,21 +125,29 @@ class Protocol:
         _KNOWN[reference(cls)] = cls
 
     async def start(self) -> None:
-        """Open what `run` needs. On the actor's event loop.
+        """Open what `run` needs. Podium calls it once in each host, on the host's event loop, before the first `run`.
 
-        On Ray, Python's collector never looks again at what is there when this returns: of that, cycles stay.
+        If it raises, the host is started again, with growing delays. On Ray, Python's garbage collector leaves alone
+        every object that exists when this returns; cycles among these objects are never freed.
         """
 
     async def stop(self) -> None:
-        """Close it again. Not called when the process is killed."""
+        """Close what `start` opened. Podium calls it after the last `run`, but not if the process is killed.
+
+        If it raises, the error is logged.
+        """
 
     def run(self, ctx: Context, input: Any) -> Any:
-        """Do the work on one input. May be `async def`."""
+        """Do the work on one input, and return the output. May be `async def`, and may leave out `ctx` or `input`.
+
+        A plain `run` is called in a thread, an `async` one on the host's event loop. Input and output are checked by
+        the type hints. Any exception fails the attempt.
+        """
         raise NotImplementedError(f"{type(self).__qualname__}.run is not written")
 
 
 class FunctionProtocol:
-    """What `@protocol` makes of a function. Calling it calls the function, so it is tested like any other."""
+    """A protocol that `@protocol` made of a function. Calling it calls the function."""
 
     def __init__(self, function: Callable[..., Any], settings: Mapping[str, Any]) -> None:
         self.function, self.settings = function, dict(settings)
@@ -174,7 +199,14 @@ def protocol(
 def protocol(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     """Make a protocol of a function `f(input)` or `f(ctx, input)`, async or plain.
 
-    Settings are those of the class form; see `Declaration` for meanings, units and defaults.
+        @podium.protocol(concurrency=10, retry=3)
+        async def fetch(url: str) -> str: ...
+
+    The parameter `ctx` is the one of that name, or with the type hint `podium.Context`. The protocol can still be
+    called as a function.
+
+    Raises:
+        InvalidDefinition: The function takes more than one input, or a setting does not fit.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if function is not None:

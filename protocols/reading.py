@@ -33,13 +33,13 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def read_workflow(text: str, source: str = "<text>") -> Workflow:
-    """The workflow in `text` (YAML, or JSON).
+    """Read a workflow from a text in YAML or JSON.
 
     Args:
-        source: what errors call the text, usually the file's path.
+        source: The name by which errors call the text, usually the file's path.
 
     Raises:
-        InvalidDefinition: with `where` = source:line:column and `path` in the tree.
+        InvalidDefinition: Something is wrong; `where` is source:line:column, `path` the place in the tree.
     """
     node = _compose(without_mark(text), source)
     data = _value(node, source)

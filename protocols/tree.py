@@ -34,15 +34,16 @@ END = "end"
 NODE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 Expression: TypeAlias = str
-"""CEL; see conditions.py for what it may refer to."""
+"""A CEL expression; docs/workflows.md says which names it may use."""
 
 
 class Constant(Definition):
-    """An output that is known beforehand."""
+    """A fixed output, for `otherwise`."""
 
     value: Any = None
+    """The output: plain data that JSON can hold."""
     missing: str | None = None
-    """What a result lacks that was made with it: it says `degraded`, and this. By default the name of the node."""
+    """The name under which the result's `degraded` says what it lacks. By default it is the name of the node."""
 
     @field_validator("value")
     @classmethod
@@ -52,19 +53,21 @@ class Constant(Definition):
 
 class _Node(Definition):
     name: Annotated[str, Field(pattern=f"^{NODE_NAME.pattern}$")] | None = None
-    """Name among its siblings; in a sequence, unless given, the protocol's name."""
+    """The node's name among its siblings. In a Sequence it is by default the protocol's name."""
     with_: Annotated[Expression | Mapping[str, Expression] | None, Field(alias="with")] = None
-    """Where the input comes from: CEL over `input` (what it would be otherwise), `outputs`, `task`; in a fallback also
-    `error`, what it stands in for: {"code", "message", "kind", "step"}."""
+    """The node's input as CEL, one expression or a mapping of them, over `input` (the input without `with`), `outputs`
+    and `task`; in a fallback also `error`, the failure that it stands in for: {"code", "message", "kind", "step"}. In
+    Python it is written `with_`."""
     fallback: tuple[Node, ...] = ()
-    """What runs instead, one after the other and with the same input, when this node has failed for good."""
+    """Nodes that run when this node has failed for good: one after another, with the same input, until one succeeds."""
     otherwise: Constant | None = None
-    """The output when all of that has failed, too. The task is `degraded` then."""
+    """The output when the fallbacks have failed, too. The task is `degraded` then."""
     missing: str | None = None
-    """Of a fallback: what a result lacks that was made with its output; the task is `degraded` then. None: nothing."""
+    """For a fallback: the name under which `degraded` says what a result lacks that was made with its output. None
+    means that the fallback is as good as the node itself."""
     undo: Step | None = None
-    """What takes this node back, once it has succeeded, when the task fails after all. Its input is this node's
-    {"input", "output"}. It stands for the `undo` of everything in this node."""
+    """A step that takes back the effects of this node. It runs if the node has succeeded and the task fails after all.
+    Its input is this node's {"input", "output"}. It replaces every `undo` within this node."""
 
     @field_validator("fallback", mode="before")
     @classmethod
@@ -73,26 +76,29 @@ class _Node(Definition):
 
 
 class Step(_Node):
-    """Run a protocol. The settings here override those that the protocol declares."""
+    """A node that runs a protocol: `Step(fetch, timeout_s=5)`. Its settings override those of the protocol."""
 
     step: str
-    """`module:name` of the protocol."""
+    """The protocol; in YAML as `module:name`."""
     timeout_s: Seconds | None = None
-    """Longest time of one attempt, from the moment it begins to run."""
+    """The longest time of one attempt, in seconds, from the moment it begins to run."""
     idle_timeout_s: Seconds | None = None
-    """Longest time in which an attempt neither emits, nor logs, nor calls `ctx.heartbeat()`."""
+    """The longest silence of an attempt, in seconds. `ctx.emit`, `ctx.log` and `ctx.heartbeat` end a silence."""
     total_timeout_s: Seconds | None = None
-    """Seconds from when the step is due until it has to have its outcome, all attempts and waits included."""
+    """The longest time of the step, in seconds from when it is due, all attempts and waits included."""
     retry: RetryPolicy | None = None
-    """How often it runs again: a policy, its number of attempts, or a preset: llm, tool, storage."""
+    """When a failed attempt is repeated: a `Retry`, a number of attempts, or a preset (`llm`, `tool`, `storage`)."""
     quotas: Mapping[str, Count] | None = None
+    """Permits that each run holds while it runs, by the name of the quota."""
     on_error: OnError = {}  # noqa: RUF012  (pydantic gives each its own)
-    """What follows a failure, by its category; over what the protocol declares. See recovery.py."""
+    """The actions that follow a failure, by category of the failure. Categories that are not named are as the protocol
+    says."""
     at_most_once: bool | None = None
-    """Never run it again when nobody knows what a run has done: its failure is `uncertain`, and it is parked."""
+    """If true, a run is never repeated by Podium. If nobody knows what a run has done, it fails as `uncertain`, and the
+    step is parked until a person decides."""
     on_cancel: Step | None = None
-    """What runs in place of `undo` when the task is cancelled after this step has succeeded, whatever the workflow's
-    `undo_on_cancel` says."""
+    """A step that runs in place of `undo` when the task is cancelled after this step has succeeded. It does so whatever
+    the workflow's `undo_on_cancel` says."""
 
     def __init__(self, step: Any = None, **settings: Any) -> None:
         super().__init__(**{"step": step, **settings})
@@ -121,13 +127,17 @@ class Step(_Node):
 class _Group(_Node):
     on_cancel: ClassVar[None] = None
     timeout_s: Seconds | None = None
-    """Seconds from its start until it has to have its outcome; None is no bound."""
+    """The longest time of the node, in seconds from its start. None is no bound."""
 
 
 class Sequence(_Group):
-    """One after another; the output of each is the input of the next."""
+    """A node that runs its children one after another: `Sequence(first, second)`.
+
+    The output of each is the input of the next; the output of the last is the Sequence's own.
+    """
 
     sequence: Annotated[tuple[Node, ...], Field(min_length=1)]
+    """The children, in their order; in Python the positional arguments."""
 
     def __init__(self, *sequence: Any, **settings: Any) -> None:
         settings.setdefault("sequence", sequence)
@@ -152,27 +162,30 @@ class Sequence(_Group):
 
 
 class Parallel(_Group):
-    """At once: named branches on the same input, or one node over each item of a list.
+    """A node that runs branches at the same time.
 
-    The output is a mapping by branch name, or a list in the order of the items. A join of `any` gives the
-    first success's own output; `settled` gives {"output": …} or {"error": …} for each.
+    Either named branches on the same input, `Parallel({"a": first, "b": second})`, or one node for each item of a
+    list, `Parallel(each="input", do=fetch)`. The output is a mapping by branch name, or a list in the order of the
+    items.
     """
 
     parallel: Annotated[Mapping[str, Node], Field(min_length=1)] | None = None
+    """The branches, by name; in Python the positional argument. Several nodes may be given instead of a mapping."""
     each: Expression | None = None
-    """CEL (as in `with`) that gives the list; `do` runs once per item, with the item as its input."""
+    """A CEL expression, as in `with`, that gives the list. `do` runs once for each item, with the item as its input."""
     do: Node | None = None
+    """The node that runs for each item of `each`."""
     limit: Count | None = None
-    """At most so many branches of one task at once; None is no bound."""
+    """The number of branches of one task that run at the same time. None is no bound."""
     join: Annotated[str, Field(pattern=r"^(all|any|settled|quorum\([1-9][0-9]*\))$")] = "all"
+    """When the node is done: `all` (the first failure fails the node), `any` (the output is that of the first
+    success), `quorum(n)` (n successes), or `settled` (all have ended; {"output": …} or {"error": …} for each)."""
     rest: Literal["cancel", "wait"] = "cancel"
-    """What becomes of the branches that run when the join is decided: cancelled, or waited for."""
+    """The fate of the branches that still run when the join is decided: cancelled, or waited for."""
     on_timeout: Literal["fail", "partial"] = "fail"
-    """What comes out after `timeout_s`: a failure, or what is there by then.
-
-    With "partial" the output is always {"outputs": …, "missing": […]}, the missing by name or by index (their places in
-    a list of outputs are null); under `settled` it is as usual, and the missing have an error with the code "timeout".
-    """
+    """The result after `timeout_s`: a failure, or the outputs that are there by then. With "partial" the output is
+    always {"outputs": …, "missing": […]}; `missing` has names, or indexes, whose places in `outputs` are null. Under
+    `settled` the output is as usual, and each missing one has an error with the code "timeout"."""
 
     def __init__(self, *branches: Any, **settings: Any) -> None:
         if branches:
@@ -203,19 +216,20 @@ class Parallel(_Group):
 
 
 class Hierarchy(_Group):
-    """A supervising protocol and its team.
+    """A node with a supervising protocol and a team: `Hierarchy(editor, team={"intro": writer})`.
 
-    Each round the supervising protocol gets {"input", "round", "outcomes", "feedback"} and returns a verdict
-    (podium.verdict). Its first call, round 1, comes before any member has run.
+    In each round the supervising protocol gets {"input", "round", "team", "outcomes"} and returns a verdict
+    (`podium.verdict`). Its first call, round 1, comes before any member has run.
     """
 
     hierarchy: Step
-    """The supervising protocol."""
+    """The supervising protocol; in Python the positional argument."""
     team: Annotated[Mapping[str, Node], Field(min_length=1)]
+    """The members, by name. No member may be called `lead`."""
     supervision: Supervision | None = None
-    """How its own supervisor treats the hosts and tiers below it when they die."""
+    """The rules by which the node's own supervisor starts its hosts again. At the root they replace the workflow's."""
     max_rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
-    """Calls of the supervising protocol; when the last brings no decision, the node fails."""
+    """The number of calls of the supervising protocol. If the last brings no decision, the node fails."""
 
     def __init__(self, hierarchy: Any = None, **settings: Any) -> None:
         super().__init__(**{"hierarchy": hierarchy, **settings})
@@ -231,26 +245,36 @@ class Hierarchy(_Group):
 
 
 class Rule(Definition):
-    """After `after` (any node, if not given), when `when` holds, go to `to`.
+    """A rule of an Adaptive: after the node `after`, if `when` holds, go to the node `to`.
 
     A failed node is handled only by a rule whose `when` mentions `error`; otherwise the failure stands.
     """
 
     after: str | None = None
+    """The name of the node that has just ended. None fits every node."""
     when: Expression = "true"
+    """A CEL condition over `input`, `output`, `outputs`, `visits`, `error` and `task`."""
     to: str
+    """The name of the next node, or `end`."""
 
 
 class Adaptive(_Group):
-    """Named nodes; after each, the first rule that matches says what follows, until one leads to `end`."""
+    """A node with named children and rules: `Adaptive({"a": first, "b": second}, start="a", rules=[Rule(to="end")])`.
+
+    After each child the first rule that fits says which one follows, until a rule leads to `end`. The output of the
+    last child is the node's output.
+    """
 
     adaptive: Annotated[Mapping[str, Node], Field(min_length=1)]
+    """The children, by name; in Python the positional argument. No child may be called `end`."""
     start: str
+    """The name of the first child."""
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]
+    """The rules, in the order in which they are tried."""
     jumps: tuple[str, ...] = ()
-    """Nodes that are reached only by a goto from a protocol, past the rules."""
+    """The names of children that are reached only by a `Goto` that a protocol returns, past the rules."""
     max_visits: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """Visits of each node in one task; one more fails the node."""
+    """The number of visits that each child may have in one task. One more fails the Adaptive."""
 
     def __init__(self, adaptive: Any = None, **settings: Any) -> None:
         super().__init__(**{"adaptive": adaptive, **settings})
@@ -292,7 +316,7 @@ Node: TypeAlias = Annotated[
 
 
 def quorum(n: int) -> str:
-    """The join that is met by `n` successes."""
+    """The `join` of a Parallel that is met by `n` successes: `Parallel(a, b, c, join=podium.quorum(2))`."""
     return f"quorum({n})"
 
 

@@ -19,15 +19,15 @@ VerdictValue: TypeAlias = dict[str, Any]
 
 
 def accept(output: Value = None) -> VerdictValue:
-    """The team's work is done; `output` becomes the output of the Hierarchy."""
+    """The verdict that the team's work is done: `output` becomes the output of the Hierarchy."""
     return {VERDICT: "accept", "output": output}
 
 
 def assign(inputs: Mapping[str, Value] | Iterable[str] | None = None) -> VerdictValue:
-    """Run members, each with its own input.
+    """The verdict to run members, each with its own input.
 
     Args:
-        inputs: member name to input; or just names, each of which gets the input of the Hierarchy; None
+        inputs: A mapping of member name to input. Or only names: each of them gets the input of the Hierarchy. None
             means the whole team.
     """
     if inputs is None:
@@ -38,36 +38,39 @@ def assign(inputs: Mapping[str, Value] | Iterable[str] | None = None) -> Verdict
 
 
 def retry(members: Iterable[str], feedback: Value = None) -> VerdictValue:
-    """Run members again with their last input plus `feedback`.
+    """The verdict to run members again, with their last input and `feedback`.
 
-    A mapping gets the key "feedback"; any other input becomes {"input": …, "feedback": …}.
+    An input that is a mapping gets the key "feedback". Any other becomes {"input": …, "feedback": …}.
     """
     return {VERDICT: "retry", "members": list(members), "feedback": feedback}
 
 
 def escalate(reason: str) -> VerdictValue:
-    """Leave the decision to the next Hierarchy above, or fail the task if there is none."""
+    """The verdict to leave the decision to the next Hierarchy above. If there is none, the task fails."""
     return {VERDICT: "escalate", "reason": reason}
 
 
 def fail(reason: str) -> VerdictValue:
-    """Fail this Hierarchy."""
+    """The verdict that this Hierarchy has failed."""
     return {VERDICT: "fail", "reason": reason}
 
 
 def goto(node: str, input: Value = None) -> VerdictValue:
-    """From a node of an Adaptive: go to `node` next, with `input`, past the rules."""
+    """The output of a node of an Adaptive that goes to `node` next, with `input`, past the rules."""
     return {GOTO: node, "input": input}
 
 
 @dataclass(frozen=True, slots=True)
 class Goto:
-    """The same as `goto(node, input)`, as a class."""
+    """An output of a node in an Adaptive that goes to another node next, past the rules. It is `goto` as a class."""
 
     node: str
+    """The name of the next node."""
     input: Value = None
+    """The input of that node."""
 
     def plain(self) -> VerdictValue:
+        """The same as plain data, as `goto(node, input)` gives it."""
         return goto(self.node, self.input)
 
 

@@ -27,39 +27,48 @@ WORKFLOW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class Workflow(Definition):
-    """A named, versioned tree. Equal trees have equal hashes, however they were written."""
+    """A tree of nodes with a name: `Workflow("digest", Sequence(fetch, summarise))`.
+
+    The whole tree is checked when the object is made. Equal trees have equal hashes, written in Python or in YAML.
+
+    Raises:
+        InvalidDefinition: Something in the tree is wrong; names the path.
+    """
 
     name: Annotated[str, Field(pattern=f"^{WORKFLOW_NAME.pattern}$")]
+    """The workflow's name: letters, digits, `_` and `-`, at most 64."""
     root: Node
+    """The tree."""
     version: Annotated[str, Field(min_length=1, max_length=64)] = "1"
+    """A label for people. Podium itself tells versions apart by the tree and the code (docs/versions.md)."""
     description: str = ""
+    """A text for people and for MCP clients."""
     input: Mapping[str, Any] | None = None
-    """JSON Schema of the task's input; in Python a pydantic model may be given."""
+    """The JSON Schema of a task's input. In Python a pydantic model may be given instead."""
     timeout_s: Seconds | None = None
-    """Seconds from acceptance in which a task has to end; a submission may say otherwise. None is no bound."""
+    """The longest time of a task, in seconds from its acceptance. `submit(timeout_s=…)` goes before it. None is no
+    bound."""
     undo_on_cancel: bool = False
-    """Whether what has an `undo` is taken back when a task is cancelled, too, and not only when it fails."""
+    """If true, every `undo` also runs when a task is cancelled, and not only when it fails."""
     when_left: Literal["go_on", "cancel"] = "go_on"
-    """What becomes of a task when the MCP client that called it cancels the call, or hangs up while it waits: it goes
-    on, or is cancelled."""
+    """The fate of a task when the MCP client that called it cancels the call, or hangs up while it waits."""
     needs_tasks: bool = False
-    """Whether it is long, and only for MCP clients that know tasks; others are told so."""
+    """If true, only MCP clients that know tasks may call the workflow; others are told so."""
     supervision: Supervision | None = None
-    """How its supervisor treats the hosts and tiers below it when they die; a root Hierarchy's own goes before."""
+    """The rules by which the workflow's supervisor starts its hosts again. A Hierarchy at the root may replace them."""
     quotas: Mapping[str, Count] = {}
-    """Permits that each of its tasks holds from its first step to its end: it is `pending` until it has all of them. A
-    step of it needs no more of a quota that its task holds."""
+    """Permits that each task holds from its first step to its end. The task is `pending` until it has all of them. Its
+    steps need no more permits of these quotas."""
     when_down: Literal["wait", "fail"] = "wait"
-    """What becomes of the open tasks when the supervisor itself died too often: they wait until the workflow is
-    deployed again, or fail as `workflow_down`."""
+    """The fate of open tasks when the workflow is down, because its supervisor died too often: they wait until the
+    workflow is deployed again, or fail as `workflow_down`."""
 
     starts: Literal["at_once", "as_needed"] = "at_once"
-    """When its actors start: all of them before its first task is accepted, so that one that cannot start is said at
-    once; or each when something waits for it, the others one by one behind it."""
+    """The time at which actors start: `at_once`, all before the first task is accepted, so that `submit` tells of one
+    that cannot start; or `as_needed`, each when something waits for it, and the others one by one behind it."""
     shards: Annotated[int, Field(ge=1, le=64)] = 1
-    """How many supervisors share its tasks, each with a journal and hosts of its own: more than one when that one's
-    processor bounds the throughput. What a protocol keeps in memory, `concurrency` and `replicas` are then per shard.
-    Laid down by the first deployment under this name."""
+    """The number of supervisors that share the tasks, each with its own journal and hosts. `concurrency`, `replicas`
+    and what a protocol keeps in memory are then per shard. The first deployment under a name decides the number."""
 
     def __init__(self, name: Any = None, root: Any = None, **settings: Any) -> None:
         super().__init__(**{"name": name, "root": root, **settings})
@@ -89,28 +98,33 @@ class Workflow(Definition):
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the tree's canonical form, hexadecimal."""
+        """The SHA-256 of the tree's canonical form, as hexadecimal digits."""
         return digest(self.to_dict())
 
     @cached_property
     def refs(self) -> tuple[str, ...]:
-        """References of all protocols in the tree."""
+        """The references (`module:name`) of all protocols in the tree, sorted."""
         return tuple(sorted({node.step for _, node in walk(self.root, ("root",)) if isinstance(node, Step)}))
 
     def to_dict(self) -> dict[str, Any]:
-        """The canonical form: what YAML and JSON files hold, names filled in, defaults left out."""
+        """The tree as plain data, as a YAML or JSON file holds it: names filled in, defaults left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
     def to_yaml(self) -> str:
+        """The tree as the text of a YAML file."""
         return dumped(self.to_dict())
 
     @classmethod
     def from_trusted(cls, data: Mapping[str, Any]) -> Workflow:
-        """A tree that was checked when it was deployed; user code is not imported again."""
+        """Make a workflow of a tree that was checked when it was deployed. No protocol is imported."""
         return cls.model_validate(data, context={"trusted": True})
 
     def check_input(self, value: Value) -> None:
-        """Raise InvalidInput, naming the field, if `value` does not fit the schema or the first step."""
+        """Check an input against the schema and the first step's type.
+
+        Raises:
+            InvalidInput: The value does not fit; names the field.
+        """
         if self.input is not None:
             _validate(self.input, value)
         if self._takes_input is not None:

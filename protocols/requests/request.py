@@ -39,37 +39,45 @@ class Attachment(_Asked):
     """A text that comes with a request."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
+    """The attachment's name."""
     text: Annotated[str, Field(max_length=1_000_000)]
+    """The text."""
 
 
 class Limits(_Asked):
-    """How far one request may go."""
+    """The bounds of one request."""
 
     context_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 4_000
-    """Of context handed to the model; a token is about four characters."""
+    """Tokens of context that the model may get; a token is about four characters."""
     answer_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    """Tokens that the answer may have."""
 
 
 class Request(_Asked):
-    """One question or order."""
+    """A request: one question or order, with everything that decides how it is answered."""
 
     text: Annotated[str, Field(min_length=1, max_length=100_000)]
+    """The question or order."""
     attachments: Annotated[tuple[Attachment, ...], Field(max_length=100)] = ()
+    """Texts that come with the request, each with `name` and `text`."""
     user: Annotated[str, Field(max_length=128)] = ""
     """A label for rules of the router; permissions go by the task's user."""
     session: Annotated[str, Field(max_length=128)] | None = None
-    """Requests with the same user and session are one conversation."""
+    """The name of a conversation. Requests with the same user and session are one conversation."""
     source: Source = "driver"
+    """The kind of client that the request comes from."""
     type: RequestType | None = None
-    """What it is to be treated as; None lets the router choose."""
+    """The type of the request. None lets the router choose."""
     stream: bool = False
+    """If true, the shipped rules give the request the type `streaming`, unless it names another."""
     root: Annotated[str, Field(max_length=4096)] | None = None
     """The folder that the question is about."""
     tools: Annotated[tuple[str, ...], Field(max_length=100)] = ()
-    """Names of tools to be used; empty lets the planner choose among those that the user may use."""
+    """The names of the tools to use. Empty lets the planner choose among those that the user may use."""
     answer_schema: dict[str, object] | None = None
-    """JSON Schema that the answer has to fit, of those in schemas.py; None is Markdown."""
+    """The JSON Schema that the answer has to fit, without `pattern` and foreign references. None is Markdown."""
     limits: Limits = Limits()
+    """The bounds of the request: {"context_tokens", "answer_tokens"}."""
 
     @field_validator("answer_schema")
     @classmethod
