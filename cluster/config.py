@@ -46,113 +46,119 @@ _SOURCE = re.compile(r"(driver|cli|mcp)(\.[A-Za-z0-9][A-Za-z0-9_-]{0,63})?")
 
 
 class Settings(BaseModel):
-    """Everything that can be set. `sources` tells where each value came from."""
+    """All settings. `sources` tells where each value came from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path = Path(".podium")
-    """Directory of the journal. One cluster at a time owns it."""
+    """The directory of the journal. One cluster at a time owns it."""
     cluster: Literal["ray", "inprocess"] = "ray"
-    """Where the actors live: processes of a local Ray cluster, or this process."""
+    """The place where actors live: `ray` (processes of a Ray cluster) or `inprocess` (this process)."""
     address: str | None = None
-    """A running Ray cluster to use (host:port); None joins the one of `data`, or starts one on loopback."""
+    """The address of a running Ray cluster to use (host:port). None joins the cluster of `data`, or starts one on
+    loopback."""
     num_cpus: Count | None = None
-    """CPUs that a cluster started here offers to Ray; None is all of the machine."""
+    """The CPUs that a cluster started here offers to Ray. None means all of the machine."""
     object_store_mb: Annotated[int, Field(ge=80)] = 256
-    """Shared memory of a cluster started here, in MiB."""
+    """The shared memory of a cluster started here, in MiB."""
     user: str = Field(default_factory=lambda: _login())
-    """Who submits, unless a call says otherwise."""
+    """The user whom tasks belong to, unless a call says otherwise."""
     limits: Mapping[str, Amount] = DEFAULT_LIMITS
-    """Permits per quota, for the cluster or "per user", "per workflow", "per protocol", "per key"; or rates such as
-    "90000/min burst 20000". What is given is merged over the defaults."""
+    """The number of permits of each quota, for the cluster or "per user", "per workflow", "per protocol", "per key";
+    or a rate such as "90000/min burst 20000" (docs/limits.md). Given limits are merged over the defaults."""
     weights: Mapping[str, Annotated[Quantity, Field(gt=0)]] = {}
-    """Shares of users in what is scarce; 1.0 for those not named."""
+    """The share of each user in scarce permits. A user who is not named has 1.0."""
     max_open_tasks: Count = 1_000_000
-    """Accepted and unfinished tasks per workflow (per shard, if it has several); one more is refused as Overloaded."""
+    """The number of open tasks of a workflow (per shard, if it has several). One more is refused as Overloaded."""
     max_open_per_user: Count = 1_000_000
-    """The same for each user."""
+    """The number of open tasks of each user in a workflow (per shard). One more is refused as Overloaded."""
     max_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of the machine's memory in use above which new tasks are refused as Overloaded; accepted ones go on."""
+    """The share of the machine's memory in use above which new tasks are refused as Overloaded. Accepted ones go on."""
     max_cpu: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the machine's processors in use above which new tasks are refused as Overloaded; None is no bound."""
-    max_slots: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the permits that tasks hold from start to end (those of `request`, for `ask`) above which new tasks of
-    the workflow are refused as Overloaded; None: they are accepted, and wait."""
-    throttle: bool = False
-    """Whether limits go down, to `throttle_floor` at least, while the load of the machine is above `throttle_high`, and
-    up again when it is below `throttle_low`. The load is the highest of the shares of CPU and memory in use, and of the
-    lag of the event loop to `throttle_full_lag_s`."""
-    throttle_high: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Load above which limits go down, and above which presets retry less."""
-    throttle_low: Annotated[float, Field(ge=0, le=1, validate_default=True)] = 0.3
-    """Load of CPU and event loop below which limits go up again; not above `throttle_high`."""
-    throttle_floor: Annotated[float, Field(gt=0, le=1)] = 0.6
-    """Share of the limits that always stays."""
-    throttle_step: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the limits by which they go down or up at once."""
-    throttle_samples: Count = 5
-    """Samples of the load in a row, one each second, before limits change."""
-    throttle_full_lag_s: Seconds = 0.5
-    """Seconds by which the event loop is late that count as a load of 1."""
-    alerts: Mapping[str, str] = {}
-    """By name, CEL over `workflows`, `quotas`, `load` and `throttle` as `podium status -o json` shows them:
-    `quotas.llm.waiting > 100`. Logged when it begins and when it is over."""
-    on_alert: str | None = None
-    """Command that gets each alert as JSON on its standard input, within 30 s."""
-    alert_every_s: Seconds = 10.0
-    """Seconds between two looks at the figures of `alerts`."""
-    source: Literal["driver", "cli", "mcp"] = "driver"
-    """Who speaks: `rates` may differ."""
-    rates: Mapping[str, str] = {"cli": "50/s burst 500", "mcp": "10/s burst 50"}
-    """New tasks per time of each user in each workflow, by source; more are refused as Overloaded. `mcp.<kind>` is for
-    one kind alone, and counts instead: a workflow, or the type that a request names ("mcp.tool_execution"). What is not
-    named has no bound."""
-    max_value_bytes: Annotated[int, Field(ge=1024)] = MAX_VALUE_BYTES
-    """Largest input or output of a step, packed, in bytes."""
-    max_losses: CountOrNone = 5
-    """Hosts that one attempt may lose before its step fails as `host_lost`."""
-    retry_reserve: Quantity = 30.0
-    """Retries of each protocol in each workflow, beside the share of its first attempts that a step's `retry` has as
-    `budget`. What is used of them comes back within some minutes."""
-    grace_s: Seconds = 1.5
-    """Seconds that cancelled or timed-out work may take to end before its host is replaced."""
-    lookahead_s: SecondsOrNone = 0.05
-    """Work, in seconds, that a host gets ahead of its turn."""
-    lease_s: Seconds = 30.0
-    """Silence in seconds after which an actor counts as lost: it is stopped, or its event loop is blocked. It is
-    replaced; the permits of a supervisor that nobody replaces come back after five."""
-    rest_after_s: SecondsOrNone = 900.0
-    """Seconds without open tasks and messages after which a workflow's actors end, so that it costs no process; what
-    comes next starts them again. 0 for never."""
-    keep_finished_s: Seconds = 7 * 86_400.0
-    """Age in seconds at which a finished task is forgotten, with its submission key. Open tasks never are."""
-    keep_finished_tasks: CountOrNone = 1_000_000
-    """Finished tasks kept per workflow (per shard, if it has several); the oldest are forgotten first."""
-    age_s: Seconds = 30.0
-    """Seconds of waiting that weigh as much as one level of priority."""
-    restart_intensity: CountOrNone = 10
-    """Restarts below one supervisor within `restart_period_s`; one more, and the level above decides. A workflow's
-    own `supervision` goes before this."""
-    top_restart_intensity: CountOrNone = 3
-    """Restarts of one workflow's supervisor within `restart_period_s`; one more, and the workflow is down."""
-    restart_period_s: Seconds = 60.0
-    """The window of `restart_intensity`, in seconds."""
-    max_emitted_bytes: CountOrNone = 4 * 1024 * 1024
-    """Bytes of what the steps of one task emit (`ctx.emit`) that are recorded, 64 more for each chunk; what comes after
-    that is live only."""
-    log_mb: Quantity = 10.0
-    """Size in MiB at which the log of a protocol, `logs/<protocol>.log` in the data directory, is turned over
-    (docs/logs.md). 0 keeps none."""
-    log_files: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Logs of each protocol that are kept beside the one that is written."""
-    mcp_page_chars: CountOrNone = 65_536
-    """Characters of a result that one answer over MCP holds; a larger one comes in pages (docs/mcp.md). 0 for no
+    """The share of the machine's processors in use above which new tasks are refused as Overloaded. None is no
     bound."""
+    max_slots: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The share of the permits that tasks hold from start to end (for `ask`: those of `request`) above which new
+    tasks of the workflow are refused as Overloaded. None means that they are accepted, and wait."""
+    throttle: bool = False
+    """If true, limits go down while the load of the machine is above `throttle_high`, at most to `throttle_floor`,
+    and up again when it is below `throttle_low`. The load is the highest of three shares: CPU in use, memory in use,
+    and the event loop's lag in `throttle_full_lag_s`."""
+    throttle_high: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """The load above which limits go down, and above which presets retry less."""
+    throttle_low: Annotated[float, Field(ge=0, le=1, validate_default=True)] = 0.3
+    """The load of CPU and event loop below which limits go up again. It is not above `throttle_high`."""
+    throttle_floor: Annotated[float, Field(gt=0, le=1)] = 0.6
+    """The share of the limits that always stays."""
+    throttle_step: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """The share of the limits by which they go down or up in one step."""
+    throttle_samples: Count = 5
+    """The number of samples of the load in a row, one each second, before limits change."""
+    throttle_full_lag_s: Seconds = 0.5
+    """The lag of the event loop that counts as a load of 1, in seconds."""
+    alerts: Mapping[str, str] = {}
+    """Rules by name, in CEL over `workflows`, `quotas`, `load` and `throttle` as `podium status -o json` shows them:
+    `quotas.llm.waiting > 100`. An alert is logged when it begins and when it is over."""
+    on_alert: str | None = None
+    """A command that gets each alert as JSON on its standard input. It has 30 s."""
+    alert_every_s: Seconds = 10.0
+    """The time between two looks at the figures of `alerts`, in seconds."""
+    source: Literal["driver", "cli", "mcp"] = "driver"
+    """The kind of client, for `rates`."""
+    rates: Mapping[str, str] = {"cli": "50/s burst 500", "mcp": "10/s burst 50"}
+    """The rate of new tasks of each user in each workflow, by source. More are refused as Overloaded. `mcp.<kind>`
+    is for one workflow, or for the type that a request names ("mcp.tool_execution"), and counts instead. A source
+    that is not named has no bound."""
+    max_value_bytes: Annotated[int, Field(ge=1024)] = MAX_VALUE_BYTES
+    """The size of the largest input or output of a step, packed, in bytes."""
+    max_losses: CountOrNone = 5
+    """The number of hosts that one attempt may lose before its step fails as `host_lost`."""
+    retry_reserve: Quantity = 30.0
+    """The number of retries that each protocol has in each workflow, beside the `budget` of its `retry`. Used ones
+    come back within some minutes."""
+    grace_s: Seconds = 1.5
+    """The time that cancelled or timed-out work may take to end before its host is replaced, in seconds."""
+    lookahead_s: SecondsOrNone = 0.05
+    """The amount of work, in seconds, that a host is sent before it has room for it, so that it never waits for its
+    supervisor."""
+    lease_s: Seconds = 30.0
+    """The silence in seconds after which an actor counts as lost, because it is stopped or its event loop is
+    blocked. It is replaced. The permits of a supervisor that nobody replaces come back after five times as long."""
+    rest_after_s: SecondsOrNone = 900.0
+    """The time without open tasks and messages after which a workflow's actors end, in seconds. The next task or
+    message starts them again. 0 means never."""
+    keep_finished_s: Seconds = 7 * 86_400.0
+    """The age in seconds at which a finished task is forgotten, with its submission key. Open tasks are never
+    forgotten."""
+    keep_finished_tasks: CountOrNone = 1_000_000
+    """The number of finished tasks that are kept of a workflow (per shard). The oldest are forgotten first."""
+    age_s: Seconds = 30.0
+    """The waiting time that weighs as much as one level of priority, in seconds."""
+    restart_intensity: CountOrNone = 10
+    """The number of restarts below one supervisor within `restart_period_s`. At one more, the level above decides. A
+    workflow's own `supervision` goes before this."""
+    top_restart_intensity: CountOrNone = 3
+    """The number of restarts of a workflow's supervisor within `restart_period_s`. At one more, the workflow is
+    down."""
+    restart_period_s: Seconds = 60.0
+    """The period of `restart_intensity` and `top_restart_intensity`, in seconds."""
+    max_emitted_bytes: CountOrNone = 4 * 1024 * 1024
+    """The bytes of what the steps of one task emit (`ctx.emit`) that are recorded; each chunk counts 64 bytes more.
+    What comes after that is live only."""
+    log_mb: Quantity = 10.0
+    """The size in MiB at which the log of a protocol, `logs/<protocol>.log` in the data directory, is rotated
+    (docs/logs.md). 0 keeps no logs."""
+    log_files: Annotated[int, Field(ge=0, le=1000)] = 5
+    """The number of rotated logs that are kept of each protocol."""
+    mcp_page_chars: CountOrNone = 65_536
+    """The characters of a result that one answer over MCP holds. A larger one comes in pages (docs/mcp.md). 0 means
+    no bound."""
     config: Mapping[str, Any] = {}
-    """What protocols get as `ctx.config`, plain data; `requests` in it is for `podium ask` (docs/requests.md)."""
+    """Plain data that protocols get as `ctx.config`. Its key `requests` is for `podium ask` (docs/requests.md),
+    `mcp` for other MCP servers (docs/mcp.md)."""
     reconnect_s: Seconds = 60.0
-    """Seconds that a client waits for a lost coordinator to come back; and for a supervisor that cannot start, as on a
-    full disk, before new tasks are refused as Overloaded, with the reason."""
+    """The time in seconds that a client waits for a lost coordinator, and for a supervisor that cannot start (as on
+    a full disk) before new tasks are refused as Overloaded, with the reason."""
     sources: Mapping[str, str] = {}
 
     @field_validator("limits", mode="before")

@@ -124,6 +124,16 @@ def test_the_commands_in_the_docs_run_and_what_they_say_of_damage_is_true(tmp_pa
     assert mark.exists()
 
 
+def test_the_settings_in_the_docs_are_some(tmp_path, monkeypatch):
+    (text,) = blocks((ROOT / "docs/settings.md").read_text(), "toml")
+    (tmp_path / "podium.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PODIUM_LIMITS", "llm=7,tool=10")
+    settings = load_settings(data="elsewhere")
+    assert (str(settings.data), settings.user, settings.config) == ("elsewhere", "nightly", {"bucket": "reviews"})
+    assert settings.limits["llm"] == 7 and settings.limits["request"] == 50
+
+
 def test_every_setting_is_documented():
     table = (ROOT / "docs/settings.md").read_text()
     for name in Settings.model_fields.keys() - {"sources"}:

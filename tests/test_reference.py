@@ -30,6 +30,15 @@ def test_everything_public_has_its_place(module):
         assert re.search(rf"^### {name}\b|^\| `{name}` \|", PAGE, re.MULTILINE), f"'{name}' is not in the reference"
 
 
+def test_the_settings_page_says_what_the_settings_say():
+    page = (DOCS / "settings.md").read_text()
+    for name, _, _, text in make_reference.fields_of(podium.Settings):
+        linked = re.sub(r"docs/(\w+\.md)", r"[\1](\1)", text).replace("|", "\\|")
+        default = podium.Settings.model_fields[name].default if name != "user" else "login name"
+        row = f"| `{name}` | `{default}` | {linked} |"
+        assert name == "sources" or row in page, f"docs/settings.md needs the row {row}"
+
+
 def test_no_row_and_no_entry_is_without_a_text():
     assert not re.findall(r"^\| .* \|\s*\|$(?<!\| \|)", PAGE.partition("| kind |")[0], re.MULTILINE)
     entries = re.split(r"^#{3,4} ", PAGE, flags=re.MULTILINE)[1:]
