@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -225,3 +226,25 @@ def test_the_table_of_what_a_protocol_declares_is_complete():
     rows = page.partition("## Protocols")[2].partition("## Steps")[0].splitlines()
     named = set(re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in rows if row.startswith("| `"))))
     assert named == set(Declaration.model_fields) - {"ref"}
+
+
+def test_a_copy_of_a_directory_on_which_nothing_runs_is_a_backup(tmp_path):
+    workflow = podium.Workflow("digest", podium.Step("tests.sample:add"))
+    data, copy = tmp_path / ".podium", tmp_path / "podium-monday"
+
+    def submitted(n, key):
+        with podium.connect(cluster="inprocess", data=data) as engine:
+            return engine.submit(workflow, {"n": n}, key=key).result(timeout_s=60), len(engine.tasks())
+
+    submitted(1, "before")
+    shutil.copytree(data, copy)
+    assert submitted(2, "after")[1] == 2
+    mark = (data / "shards" / "digest.mark").read_bytes()
+    shutil.rmtree(data)
+    shutil.copytree(copy, data)
+    assert submitted(1, "before") == ({"n": 2}, 1)
+    assert submitted(2, "after") == ({"n": 3}, 2)
+    (data / "shards" / "digest.db").write_bytes((copy / "shards" / "digest.db").read_bytes())
+    (data / "shards" / "digest.mark").write_bytes(mark)
+    with pytest.raises(podium.PodiumError, match="behind what was acknowledged"):
+        submitted(3, "later")
