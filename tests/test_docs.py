@@ -76,6 +76,13 @@ def test_the_example_of_limits_runs(capsys):
     assert capsys.readouterr().out == "WHY?\n"
 
 
+def test_the_examples_of_versions_run():
+    names = {"__name__": "docs"}
+    for code in blocks((ROOT / "docs/versions.md").read_text(), "python"):
+        exec(compile("import podium\n" + code, "versions.md", "exec"), names)
+    assert names["one"] is names["uno"] and names["one"](1) == 2
+
+
 def test_the_examples_of_requests_run(tmp_path):
     text = (ROOT / "docs/requests.md").read_text()
     asking, hooks = blocks(text, "python")
