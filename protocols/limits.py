@@ -1,11 +1,12 @@
-"""Limits as data: so many at once, or so much per time, for the whole cluster or for each workflow, protocol or user.
+"""Limits as data: permits at once, or an amount per time, for the cluster or for each workflow, protocol, user or key.
 
     {"llm": 5, "llm per user": 2, "tokens": "90000/min burst 20000"}
 
-The name is that of the quota, and says for whom it counts apart; the key of "per key" is what a protocol's `limit_key`
-gives (the model, the host name of a service). The value is a number of permits, held while a step
-runs, or an amount per s, min, h or day, which is used up: in any s (min, h, day) no more of it than that amount and its
-burst. The burst is what may be used in one go; unless written it is the amount itself, "10/s" is "10/s burst 10".
+The name is that of a quota, and says for whom the limit counts apart. "per key" counts apart for each value of a
+protocol's `limit_key`, such as the model or the host name of a service. The value is a number of permits, each held
+while a step runs; or a rate, an amount per s, min, h or day that is used up. In any s (min, h, day) no more than the
+amount and its burst are granted. The burst may be used in one go. By default it is the amount: "10/s" is "10/s burst
+10".
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .quantities import MAX_COUNT, shown
 
 Scope: TypeAlias = Literal["cluster", "workflow", "protocol", "user", "key"]
 Amount: TypeAlias = int | str
-"""As written: 5, or "90000/min burst 20000"."""
+"""A limit as it is written: 5, or "90000/min burst 20000"."""
 _PERIODS_S = {"s": 1.0, "min": 60.0, "h": 3_600.0, "day": 86_400.0}
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(s|min|h|day)\s*(?:burst\s+(\d+))?\s*")
 _MOST_DIGITS = 20
@@ -29,20 +30,22 @@ _NAME = re.compile(r"([A-Za-z_][\w.:-]{0,99})(?: per (workflow|protocol|user|key
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What the sum of all uses of one quota in one scope may be."""
+    """A limit of one quota in one scope."""
 
     name: str
-    """As written, "llm per user"."""
+    """The name as it is written, such as "llm per user"."""
     quota: str
+    """The name of the quota, such as "llm"."""
     scope: Scope
+    """The scope: the whole cluster, or each workflow, protocol, user or key apart."""
     amount: float
-    """Permits at once; of a rate, the most that may be used in one go (its burst)."""
+    """The number of permits; for a rate, its burst."""
     interval_s: float | None = None
-    """Of a rate: seconds until one more unit may be used."""
+    """For a rate, the seconds until one more unit may be used; None for permits."""
 
 
 def read_limits(written: Mapping[str, Amount]) -> dict[str, Limit]:
-    """Raises InvalidInput, naming the limit."""
+    """Read limits as they are written, by name. Raises InvalidInput; names the limit."""
     return {name: _read(name, amount) for name, amount in written.items()}
 
 

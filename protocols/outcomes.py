@@ -43,7 +43,7 @@ class Failure:
     bases: tuple[str, ...] = ()
     """The names of the classes that `kind` derives from, below Exception: for a ConnectionError, `OSError`."""
     retry_after_s: float | None = None
-    """Seconds after which the service said to come back, if it did (see "Retry" in docs/workflows.md)."""
+    """Seconds after which the service said to come back, if it did ("Steps" in docs/workflows.md)."""
     note: str = ""
     """The reason why there was no further attempt, although the policy would have allowed one."""
 

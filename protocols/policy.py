@@ -105,12 +105,14 @@ def _named(policy: Any) -> Any:
 RetryPolicy: TypeAlias = Annotated[
     Retry, BeforeValidator(_named, json_schema_input_type=Retry | Attempts | Literal["llm", "tool", "storage"])
 ]
-"""A policy, a number of attempts, or the name of a preset."""
+"""A retry policy: a `Retry`, a number of attempts, or the name of a preset."""
 
 
 def attempts_of(policy: Retry, priority: int, pressed: bool) -> int:
-    """How many attempts a step of a task has, the machine being under pressure or not. One that has no retries gets
-    none for its priority."""
+    """The number of attempts that a step of a task has. `pressed`: whether the machine is under pressure.
+
+    A step without retries gets none for its task's priority.
+    """
     if policy.attempts > 1 and priority > 0 and policy.for_priority is not None:
         return policy.for_priority
     return min(policy.attempts, policy.under_pressure or policy.attempts) if pressed else policy.attempts

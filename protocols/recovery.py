@@ -1,12 +1,12 @@
-"""What kinds of failures there are, and what follows each, as data.
+"""Categories of failures, and the actions that follow each, as data.
 
-A step's failure belongs to a category, and its actions are taken in order until one helps:
+A failure of a step belongs to a category. The category's actions are taken in order until one helps:
 
     retry     another attempt, as the policy `retry` allows
     fallback  the next of the step's `fallback`
     degrade   the step's `otherwise`
     park      the step waits for somebody to decide: `podium dead`
-    fail      the failure stands; so it does after the last action in any case
+    fail      the failure stands; it also stands after the last action
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RECOVERY: Mapping[Category, Actions] = {
     "cancelled": ("fail",),
     "uncertain": ("park",),
 }
-"""What follows where neither protocol nor step says otherwise."""
+"""The actions by category, where neither protocol nor step says otherwise."""
 
 _BY_CODE: Mapping[str, Category] = {
     "invalid_input": "validation",
@@ -54,11 +54,14 @@ _BY_CLASS: tuple[tuple[str, Category], ...] = (
     ("RateLimitError", "resource"),
     ("ValidationError", "validation"),
 )
-"""Names of exception classes, subclasses included: Python's own, and those of the usual clients."""
+"""The category by the name of an exception class, subclasses included: Python's own, and those of usual clients."""
 
 
 def category_of(failure: Failure) -> Category:
-    """By the failure's code, else by the classes of the exception; who says when to come back lacks a resource."""
+    """The category of a failure: by its code, else by the classes of the exception, else `internal`.
+
+    If the exception says when to come back, and nothing else decides, it is `resource`.
+    """
     if failure.code in _BY_CODE:
         return _BY_CODE[failure.code]
     classes = {failure.kind, *failure.bases}
@@ -69,6 +72,7 @@ def category_of(failure: Failure) -> Category:
 
 
 def actions_for(failure: Failure, declared: Mapping[Category, Actions]) -> Actions:
+    """The actions that follow a failure, in their order; `declared` goes before the usual ones."""
     category = category_of(failure)
     return declared.get(category, RECOVERY[category])
 
@@ -90,4 +94,4 @@ OnError: TypeAlias = Mapping[
     Category,
     Annotated[Actions, Field(min_length=1), BeforeValidator(_several), AfterValidator(_ends_once)],
 ]
-"""An action, or several in their order, by category: {"dependency": ["retry", "park"], "validation": "fail"}."""
+"""By category, an action or several in their order: {"dependency": ["retry", "park"], "validation": "fail"}."""

@@ -1,8 +1,8 @@
-"""When a service says to come back, in whatever form it is usually said.
+"""Retry-After: the time after which a service says to come back, read from an exception.
 
-Exceptions carry it as `retry_after_s` or `retry_after`, or in the headers of a response: on `.response.headers`
-(requests, httpx, openai) or `.headers` (urllib, aiohttp), as a dict or any mapping, in any case. The header is a number
-of seconds or a date (RFC 9110, 10.2.3), or `retry-after-ms` of model servers.
+An exception has it as `retry_after_s` or `retry_after`, or in the headers of a response: `.response.headers` (requests,
+httpx, openai) or `.headers` (urllib, aiohttp), a dict or any mapping, in upper or lower case. The header is a number of
+seconds or a date (RFC 9110, 10.2.3), or `retry-after-ms` of model servers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def retry_after_s(error: BaseException, now: float) -> float | None:
-    """Seconds from now, 0 or more; None if nothing is said, or nothing that can be read. Never raises.
+    """The seconds from now, 0 or more; None if the exception says nothing that can be read. Never raises.
 
     Args:
         now: UTC seconds since 1970.
@@ -31,7 +31,7 @@ def retry_after_s(error: BaseException, now: float) -> float | None:
 
 
 def _all_said(error: BaseException) -> Iterable[Any]:
-    """What it says in each of the places, the plainest first; attributes of foreign errors may be code that fails."""
+    """Each place's value, the plainest place first. Attributes of foreign errors may be code that fails."""
     yield _attribute(error, "retry_after_s")
     yield _attribute(error, "retry_after")
     for holder in (_attribute(error, "response"), error):
@@ -50,7 +50,7 @@ def _attribute(holder: Any, name: str) -> Any:
 
 
 def _header(headers: Any, name: str) -> Any:
-    """A header by its name in any case, of anything that has items."""
+    """The value of a header by its lower-case name, in anything that has items."""
     try:
         items = headers.items() if hasattr(headers, "items") else headers
         for key, value in items:

@@ -142,6 +142,25 @@ def test_the_settings_in_the_docs_are_some(tmp_path, monkeypatch):
     assert settings.limits["llm"] == 7 and settings.limits["request"] == 50
 
 
+def slugs(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            file, _, anchor = target.partition("#")
+            other = page.parent / file if file else page
+            assert other.exists(), target
+            assert not anchor or anchor in slugs(other), target
+
+
 def test_every_setting_is_documented():
     table = (ROOT / "docs/settings.md").read_text()
     for name in Settings.model_fields.keys() - {"sources"}:
