@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..protocols.errors import PodiumError
 from ..supervisors.alerts import Alert, Alerts
 from ..supervisors.messages.client import ClusterStatus
-from ..supervisors.ports import World
+from ..supervisors.ports import Level, World
 from ..supervisors.settings import Governance
 
 UNASKED_S = 60.0
 """Time between two looks at the figures if no alert was set, for those that are built in."""
-LOG = logging.getLogger("podium")
 
 
 class Alerting:
@@ -39,10 +37,11 @@ class Alerting:
                 await self._tell(alert)
 
     async def _tell(self, alert: Alert) -> None:
-        LOG.warning("alert '%s' %s: %s", alert.name, "fires" if alert.firing else "is over", alert.rule)
+        level: Level = "warning" if alert.firing else "info"
+        self._world.log(level, "alert fires" if alert.firing else "alert is over", alert=alert.name, rule=alert.rule)
         if self._settings.on_alert is None:
             return
         try:
             await self._world.run_command(self._settings.on_alert, json.dumps(alert.to_wire()))
         except PodiumError as error:
-            LOG.error("alert '%s': %s", alert.name, error)
+            self._world.log("error", "alert not passed on", alert=alert.name, reason=str(error))

@@ -31,7 +31,7 @@ from ..supervisors.messages.resources import (
     ReportCalls,
     WatchBreakers,
 )
-from ..supervisors.ports import Ask, Journal, Note, World
+from ..supervisors.ports import Ask, Journal, Level, Note, World
 
 KEEP_UNUSED_S = 600.0
 """How long a breaker is remembered when no more calls come."""
@@ -168,6 +168,8 @@ class Board:
             return
         self._told[name] = breaker.generation
         state = self._state(name)
+        level: Level = "info" if breaker.state == "closed" else "warning"
+        self._world.log(level, f"breaker {breaker.state.replace('_', ' ')}", breaker=name, reason=breaker.why or None)
         for _, ask in self._views.values():
             ask.chunk(with_kind(BreakerChanged(state)))
         if self._journal is not None:

@@ -88,6 +88,7 @@ class Coordinator:
         """setup: settings, limits, cold (whether the cluster is new, so that no child can have survived)."""
         self._settings = Governance.from_wire(setup["settings"])
         self._limits, self._cold = dict(setup["limits"]), bool(setup["cold"])
+        self._world.keep_log(self._settings.log_bytes, self._settings.log_files)
         self._journal = await self._world.open_journal("coordinator")
         self._resources = self._new_child(RESOURCES)
         self._journal.on_failure = self._world.crash
@@ -97,6 +98,7 @@ class Coordinator:
         for workflow in self._catalogue:
             self._supervisors_of(workflow)
         self._world.load()  # from now on it is sampled
+        self._world.log("info", "started", workflows=len(list(self._catalogue)), cold=self._cold)
         self._alerting = Alerting(self._world, self._settings, self._status)
         self._resting = Resting(self._world, self._settings, self._supervisors, self._rouse, self._forget)
         self._world.background(self._resume(), "resume")
@@ -209,12 +211,15 @@ class Coordinator:
             await self._revive(child)
         self._code.update(code)
         await Deployment(self._world, Govern(definition, code, in_force), self._started).reach(children)
-        return Deployed(definition["hash"], self._journal.epoch)
+        name, version, hash = definition["name"], definition["version"], definition["hash"]
+        self._world.log("info", "deployed", workflow=name, version=version, hash=hash[:12], in_force=in_force)
+        return Deployed(hash, self._journal.epoch)
 
     async def _undeploy(self, message: Undeploy) -> Message:
         self._catalogue.check(message.workflow)
         undeploying = Undeploying(self._world, self._journal, self._catalogue, self._resting)
         await undeploying.undeploy(message.workflow, self._supervisors_of(message.workflow), message.leave_open)
+        self._world.log("info", "undeployed", workflow=message.workflow, leave_open=message.leave_open)
         return ()
 
     async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:
@@ -243,6 +248,7 @@ class Coordinator:
         read_limits(message.limits)
         self._limits.update(message.limits)
         await durable(self._journal, [Note(_LIMITS, self._limits)])
+        self._world.log("info", "limits set", limits=dict(message.limits))
         line = await self._resources_line()
         return await line.ask(message, Uses)
 
@@ -282,6 +288,8 @@ class Coordinator:
             "thresholds": asdict(self._settings.thresholds),
             "weights": dict(self._settings.weights),
             "cold": self._cold,
+            "log_bytes": self._settings.log_bytes,
+            "log_files": self._settings.log_files,
         }
 
     async def _started(self, child: Child) -> Line:
@@ -326,13 +334,16 @@ class Coordinator:
             passes = error.kind in _MAY_PASS
             child.wait_for(error.reason if passes else None)
             delay_s = self._delay(child, counted=not passes)
+            self._world.log("warning", "child does not start", child=child.address, reason=error.reason)
             if delay_s is None or error.kind in _NEVER_PASS:
                 child.down = error.reason
+                self._world.log("error", "workflow down", workflow=child.name, reason=child.down)
                 raise WorkflowDown(workflow=child.name, reason=child.down) from error
             await self._world.sleep(delay_s)
             return
         child.wait_for(None)
         child.last_words = None
+        self._world.log("info", "child started", child=child.address)
         line = child.line = self._world.line(child.address)
         line.watch(lambda error: self._lost(child, line, error), self._settings.lease_s)
         if role == "supervisor":
@@ -356,10 +367,12 @@ class Coordinator:
             return  # ended on purpose
         child.line = None
         delay_s = self._delay(child)
+        self._world.log("warning", "child lost", child=child.address, reason=str(error), restarts_in_s=delay_s)
         if delay_s is None:
             policy = child.restarts.policy
             last = child.last_words or str(error)
             child.down = str(TooManyRestarts(intensity=policy.intensity, period_s=policy.period_s, last=last))
+            self._world.log("error", "workflow down", workflow=child.name, reason=child.down)
             self._world.background(self._bury(child), f"bury {child.address}")
         else:
             self._world.background(self._again(child, delay_s), f"restart {child.address}")

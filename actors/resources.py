@@ -11,7 +11,6 @@ holder has joined again with what it holds, or has been silent for as long: the 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, assert_never
@@ -48,14 +47,13 @@ from ..supervisors.messages.resources import (
     WatchBreakers,
     WatchLedger,
 )
-from ..supervisors.ports import Ask, Journal, Note, Timer, World
+from ..supervisors.ports import Ask, Journal, Level, Note, Timer, World
 from ..supervisors.shards import is_within
 from ..supervisors.throttle import Thresholds, Throttle
 from .board import Board
 
 REPLACED_WITHIN = 5
 """Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
-LOG = logging.getLogger("podium")
 LEND_AGAIN_S = 1.0
 """After a recall, the books stay here for so long at least."""
 REPORT_WITHIN_S = 1.0
@@ -104,6 +102,7 @@ class ResourceActor:
         empty_at = -math.inf if setup["cold"] else self._world.monotonic()
         self._ledger = Ledger(setup["limits"], setup["age_s"], setup["weights"], empty_at)
         self._lease_s = setup["lease_s"]
+        self._world.keep_log(setup["log_bytes"], setup["log_files"])
         self._journal = await self._world.open_journal("resources")
         self._journal.on_failure = self._world.crash
         notes = await self._journal.notes()
@@ -115,6 +114,7 @@ class ResourceActor:
             self._starts = {shard: start for shard, start in known.items() if isinstance(start, list)}
             self._renewed_at = dict.fromkeys(known, self._world.monotonic())
         self._board.open(self._journal, notes, setup["cold"])
+        self._world.log("info", "started", cold=setup["cold"], expected=len(self._expected))
         self._tick()
         if setup["throttle"]:
             self._look_at_load()
@@ -218,6 +218,7 @@ class ResourceActor:
         self._renew(shard)
         self._expected.discard(shard)
         self._set_places(shard, [epoch, message.change], message.places)
+        self._world.log("debug", "holder joined", holder=shard, holder_epoch=epoch, claims=len(message.claims))
         for claim in message.claims:
             self._ledger.claim(Request.from_wire(list(claim)))
         if self._journal is not None:
@@ -263,6 +264,7 @@ class ResourceActor:
         now = self._world.monotonic()
         for shard, renewed_at in list(self._renewed_at.items()):
             if now - renewed_at > REPLACED_WITHIN * self._lease_s:
+                self._world.log("warning", "permits taken back", holder=shard, silent_s=now - renewed_at)
                 self._forget(shard)
         self._board.tidy()
         self._grant()
@@ -277,7 +279,8 @@ class ResourceActor:
     def _look_at_load(self) -> None:
         if self._throttle.look(self._world.load(), self._world.now()):
             change = self._throttle.changes[-1]
-            LOG.warning("%s: limits are at %.0f %% now", change.reason, change.factor * 100)
+            level: Level = "warning" if change.factor < 1 else "info"
+            self._world.log(level, "limits follow the load", factor=change.factor, reason=change.reason)
             self._change_limits({})
             self._grant()
         self._world.call_later(LOOK_S, self._look_at_load)
@@ -320,6 +323,7 @@ class ResourceActor:
         granted = self._ledger.tickets()
         loan = Lend(self._ledger.limits, self._ledger.lowered, self._ledger.meters(now), granted)
         self._lent_to, self._recalled = shard, False
+        self._world.log("debug", "ledger lent", holder=shard)
         for id in [id for id in self._asks if id not in granted]:
             self._asks.pop(id).reply(ELSEWHERE)
         self._ledger.remove_holders(shard)
@@ -329,6 +333,7 @@ class ResourceActor:
         """Somebody else wants permits, too."""
         if not self._recalled and self._lent_to is not None and self._ledger.shards:
             self._recalled, self._lend_after = True, now + LEND_AGAIN_S
+            self._world.log("debug", "ledger recalled", holder=self._lent_to)
             self._books[self._lent_to].chunk(with_kind(Recall()))
 
     def _end_loan(self, shard: str, meters: Any) -> None:

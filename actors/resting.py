@@ -45,6 +45,7 @@ class Resting:
     def lay_down(self, child: Child, why: str) -> asyncio.Task[None]:
         """End its actors, if they run, and free what they held; unless it is wanted again by then."""
         line, child.line = child.line, None
+        self._world.log("info", "child ends", child=child.address, reason=why)
         child.starting = asyncio.get_running_loop().create_task(self._lay_down(child, line, why))
         return child.starting
 

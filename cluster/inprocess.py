@@ -19,8 +19,9 @@ from ..actors.far_side import Far
 from ..protocols.errors import Fenced, PeerLost, SpawnFailed, Unknown
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role, Timer
+from .engine_log import LOG
 from .virtual import Process, in_process
-from .world import LOG, LoopWorld, new_actor
+from .world import LoopWorld, new_actor
 
 STOP_S = 5.0
 """Seconds that an actor gets to end in order."""

@@ -19,6 +19,8 @@ from urllib.parse import quote
 from .log_lines import logged
 
 LOG = logging.getLogger("podium")
+_BROKEN: set[Path] = set()
+"""Logs of this process that could not be written the last time: that is told once."""
 
 
 class LogFile:
@@ -30,7 +32,6 @@ class LogFile:
         self._most_bytes, self._kept = most_bytes, kept
         self._file: int | None = None
         self._lock = threading.Lock()
-        self._is_broken = False
 
     def write(self, text: str) -> None:
         """One record, which may have several lines; time comes before it."""
@@ -40,11 +41,11 @@ class LogFile:
             with self._lock:
                 os.write(self._opened(), line)
         except OSError as error:
-            if not self._is_broken:
+            if self._path not in _BROKEN:
                 LOG.warning("the log %s cannot be written: %s", self._path, error.strerror)
-            self._is_broken = True
+            _BROKEN.add(self._path)
         else:
-            self._is_broken = False
+            _BROKEN.discard(self._path)
 
     def close(self) -> None:
         with self._lock:

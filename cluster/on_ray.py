@@ -33,11 +33,12 @@ from ..protocols.protocol import ProtocolLike
 from ..protocols.values import Value, pack, unpack
 from ..supervisors.ports import Actor, Line, Needs, Role
 from .collector import pass_over_what_is_there, tune_process
+from .engine_log import LOG
 from .importing import importing
 from .presence import Working, announce, end
 from .ray_folder import noted_folder
 from .wire import connect, listen
-from .world import LOG, LoopWorld, load_from_path, new_actor, new_event_loop
+from .world import LoopWorld, load_from_path, new_actor, new_event_loop
 
 T = TypeVar("T")
 

@@ -28,6 +28,7 @@ from ..supervisors.ports import Line, Needs
 from .cluster_file import ClusterFile, closed_in_order, holder, running_cluster
 from .config import Settings, prepare_ray
 from .definition import code_of
+from .engine_log import LOG
 from .joining import check_joinable
 from .presence import end, end_all
 from .ray_folder import new_folder, remove_folder
@@ -35,7 +36,7 @@ from .session import COORDINATOR, coordinator_setup
 from .signals import keeping_sigterm
 from .store.lock import DIES_WITHIN_S
 from .store.reading import FileReader, Reader
-from .world import LOG, LoopWorld
+from .world import LoopWorld
 
 GUARD_S = 0.5
 """Seconds between two looks whether the cluster still stands."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +22,10 @@ from urllib.parse import quote
 from ..actors.host import ProtocolHost
 from ..protocols.errors import PeerUnreachable, PodiumError
 from ..protocols.workflow import Workflow
-from ..supervisors.ports import Journal, Line, Load
+from ..supervisors.ports import Journal, Level, Line, Load
 from .client_async import AsyncEngine
 from .config import Settings
+from .engine_log import facts_of, line_of
 from .inprocess import Cell, CellWorld, InProcessCluster
 from .session import COORDINATOR, coordinator_setup
 from .store.memory import Disk, DiskReader, MemoryJournal
@@ -36,6 +38,8 @@ T = TypeVar("T")
 
 COORDINATOR_RESTART_S = 0.5
 """How long the cluster takes to start a dead coordinator again, as Ray does."""
+LOGGED = 1_000
+"""Lines of the log that a simulation keeps."""
 EPOCH_UTC = 1_700_000_000.0
 """Wall-clock time at which every simulation begins."""
 
@@ -103,6 +107,8 @@ class Simulation:
         """The commands that were run (`on_alert`), each with its standard input."""
         self.frozen: list[str] = []
         """The addresses of the actors that were stopped, in order."""
+        self.logged: deque[tuple[Level, str]] = deque(maxlen=LOGGED)
+        """The last lines that the actors logged, each with its level."""
         self.trace: Trace | None = None
         """The trace that notes each thing that happens, if it is set before `run`."""
         self.cluster: SimulatedCluster
@@ -147,6 +153,12 @@ class Simulation:
     def note(self, actor: str, event: str, detail: object = "") -> None:
         if self.trace is not None:
             self.trace.note(actor, event, detail)
+
+    def log(self, address: str, epoch: int, level: Level, event: str, fields: Mapping[str, object]) -> None:
+        """What an actor says of itself: the last lines of it are in `logged`."""
+        self.logged.append((level, line_of(address, epoch, event, fields)))
+        if self.trace is not None:
+            self.trace.note(address, f"says: {event}", facts_of(fields))
 
     def note_frame(self, address: str, event: str, frame: bytes) -> None:
         if self.trace is not None:
@@ -306,6 +318,13 @@ class _SimulatedWorld(CellWorld):
 
     def open_log(self, protocol: str, most_bytes: int, kept: int) -> Callable[[str], None]:
         return lambda _line: None
+
+    def _tell(self, level: Level, event: str, fields: Mapping[str, object], below: str = "") -> None:
+        super()._tell(level, event, fields, below)
+        self._simulation.log(self.address, self.epoch, level, event, fields)
+
+    def keep_log(self, most_bytes: int, kept: int) -> None:
+        """Nothing: the trace has it."""
 
     async def run_command(self, command: str, text: str) -> None:
         self._simulation.told.append((command, text))

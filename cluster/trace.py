@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
 from ..protocols.errors import InvalidInput, PodiumError
 from ..protocols.values import unpack
@@ -93,3 +93,5 @@ def written(change: Change) -> str:
             return f"note {change.name}" if change.value is not None else f"no note {change.name}"
         case Forget():
             return f"{change.task_id} forgotten"
+        case _:
+            assert_never(change)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 import platform
 import secrets
@@ -13,7 +12,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,10 +25,12 @@ import psutil
 from ..actors.coordinator import Coordinator
 from ..actors.host import ProtocolHost
 from ..actors.resources import ResourceActor
-from ..protocols.errors import HookFailed
+from ..protocols.blame import trace_of
+from ..protocols.errors import HookFailed, PodiumError
 from ..protocols.protocol import ProtocolLike, resolve
-from ..supervisors.ports import Actor, Journal, Load, Role, Timer, World
+from ..supervisors.ports import Actor, Journal, Level, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
+from .engine_log import LEVELS, LOG, NAME, line_of
 from .importing import importing
 from .log_file import LogFile
 from .log_lines import keep_log_lines
@@ -38,7 +39,6 @@ from .store.sqlite import SqliteJournal
 from .threads import Threads
 
 keep_log_lines()
-LOG = logging.getLogger("podium")
 HOOK_S = 30.0
 """Seconds that a hook may take."""
 SAMPLE_S = 1.0
@@ -68,6 +68,7 @@ class LoopWorld:
         self._threads: Threads | None = None
         self._journals: list[SqliteJournal] = []
         self._logs: list[LogFile] = []
+        self._engine_log: LogFile | None = None
         self.crashed = False
         self._load: Load | None = None
         self._sample_due_at = 0.0
@@ -112,6 +113,26 @@ class LoopWorld:
                 raise result
         return results
 
+    def log(self, level: Level, event: str, /, **fields: object) -> None:
+        self._tell(level, event, fields)
+
+    def _tell(self, level: Level, event: str, fields: Mapping[str, object], below: str = "") -> None:
+        """`below` are further lines of the same record."""
+        is_heard = LOG.isEnabledFor(LEVELS[level])
+        is_kept = self._engine_log is not None and level != "debug"
+        if is_heard or is_kept:
+            text = line_of(self.address, self.epoch, event, fields) + (f"\n{below}" if below else "")
+            if is_heard:
+                facts = {"address": self.address, "epoch": self.epoch, "event": event, **fields}
+                LOG.log(LEVELS[level], "%s", text, extra={"podium": facts})
+            if self._engine_log is not None and is_kept:
+                self._engine_log.write(f"{level} {text}")
+
+    def keep_log(self, most_bytes: int, kept: int) -> None:
+        if most_bytes:
+            self._engine_log = LogFile(self.data.resolve() / "logs", NAME, most_bytes, kept)
+            self._logs.append(self._engine_log)
+
     def background(self, work: Awaitable[Any], name: str) -> None:
         task = self.loop.create_task(_awaited(work), name=f"{self.address}: {name}")
         self._tasks.add(task)
@@ -127,7 +148,8 @@ class LoopWorld:
     def crash(self, error: Exception) -> None:
         if not self.crashed:
             self.crashed = True
-            LOG.error("%s crashed: %s", self.address, error, exc_info=error)
+            below = "" if isinstance(error, PodiumError) else trace_of(error)
+            self._tell("error", "crashed", {"reason": str(error), "error": type(error).__name__}, below)
             self._on_crash(error)
 
     async def open_journal(self, shard: str) -> Journal:

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..protocols.values import Value
-from .ports import BLOCKED, Journal, Note
+from .ports import BLOCKED, Journal, Note, World
 
 CODE_CHARS = 12
 """Of a fingerprint, in the names of notes and in `podium status`."""
 
 
 class Blocked:
-    def __init__(self, journal: Journal, notes: Mapping[str, Value]) -> None:
-        self._journal = journal
+    def __init__(self, world: World, journal: Journal, notes: Mapping[str, Value]) -> None:
+        self._world, self._journal = world, journal
         self._noted = {name: str(why) for name, why in notes.items() if name.startswith(BLOCKED)}
 
     def look(self, pools: Iterable[Mapping[str, Value]]) -> None:
@@ -26,6 +26,10 @@ class Blocked:
         }
         over = [Note(name, None) for name in self._noted if name not in found]
         new = [Note(name, why) for name, why in found.items() if self._noted.get(name) != why]
+        for note in new:
+            self._world.log("error", "no host can start", protocol=note.name.removeprefix(BLOCKED), reason=note.value)
+        for note in over:
+            self._world.log("info", "hosts can start again", protocol=note.name.removeprefix(BLOCKED))
         if over or new:
             self._journal.write([*over, *new])
         self._noted = found

@@ -45,6 +45,7 @@ class Clock:
             return
         self._offset_s = offset_s
         self._note(boot, offset_s)
+        self._world.log("warning", "clock was set", by_s=by_s)
         for task in list(self._tasks.values()):
             if task.outcome is None and (task.time or task.timed or any(p.wait_s for p in task.running.values())):
                 self._take(task, Skewed(by_s, self._world.now()))

@@ -76,8 +76,9 @@ class Family:
                 try:
                     await self._confirm()
                     await child.start()
-                except SpawnFailed:
+                except SpawnFailed as error:
                     child.is_wanted = False
+                    self._world.log("warning", "child does not start", child=child.address, reason=error.reason)
                     raise
 
     def start_soon(self, children: Iterable[Child]) -> None:
@@ -110,6 +111,7 @@ class Family:
         delay_s = self._restarts.delay_after_failure(
             child.address, self._world.monotonic(), self._world.random, counted
         )
+        self._world.log("warning", "child lost", child=child.address, reason=str(error), restarts_in_s=delay_s)
         if delay_s is None:
             policy = self._restarts.policy
             self._give_up(TooManyRestarts(intensity=policy.intensity, period_s=policy.period_s, last=str(error)))

@@ -30,6 +30,7 @@ class GivingUp:
         """Children died too often; the level above decides."""
         if self._reason is None:
             self._reason = str(error)
+            self._world.log("error", "gives up", reason=self._reason)
             for mourner in self._mourners:
                 mourner.reply(LastWords(self._reason))
             self._world.background(self._end(stop_children, error), "give up")

@@ -21,6 +21,7 @@ from .messages.client import Ack, Submission
 from .plan import Plan
 from .ports import Change, Found, Journal, World
 from .quarantine import Quarantine
+from .seldom import Seldom
 from .state import Effect, TaskState
 
 SLICE = 128
@@ -28,6 +29,8 @@ SLICE = 128
 
 Then: TypeAlias = Callable[[list[Ack], list[TaskRecord]], None]
 """Gets what became of the submissions, in their order, and the records of those that had ended before."""
+TELL_EVERY_S = 10.0
+"""Refusals for one reason have a line in the log at most so often, in seconds."""
 _CRITICALITIES = get_args(Criticality)
 
 
@@ -65,6 +68,7 @@ class Intake:
         self._world, self._journal, self._gate = world, journal, gate
         self._tasks, self._accept, self._carry_out = tasks, accept, carry_out
         self._quarantine, self._slots = quarantine, slots
+        self._seldom = Seldom(TELL_EVERY_S)
         self._keys: dict[tuple[str, str], Found] = {}
         """Keys of tasks whose acceptance is not durable yet, so that the journal cannot know them."""
 
@@ -168,6 +172,8 @@ class Intake:
         refusal = self._gate.refusal(who, str(first.source), first.criticality, load, slots, now)
         if refusal is None:
             return new
+        if told := self._seldom.count(refusal.reason, len(outside), now):
+            self._world.log("warning", "tasks refused", count=told, reason=refusal.reason)
         for each in outside:
             each.error = refusal
             self._keys.pop((each.record.user, each.record.key or ""), None)

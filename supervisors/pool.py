@@ -268,6 +268,7 @@ class Pool:
             host.measure(result.took_s)
         if result.stuck:
             host.is_stuck = True
+            self._world.log("warning", "host is stuck", host=host.address, task=job.task.record.task_id)
             self._world.background(self._world.kill(host.address), f"replace {host.address}")
         elif lane is not None and result.permit is not None:
             self._lanes.permit_back(host, lane, result.permit)
@@ -304,7 +305,7 @@ class Pool:
             "grace_s": self._settings.grace_s,
             "max_value_bytes": self._settings.max_value_bytes,
             "config": self._settings.config,
-            "log_bytes": round(self._settings.log_mb * 1024 * 1024),
+            "log_bytes": self._settings.log_bytes,
             "log_files": self._settings.log_files,
             "code": self._code,
             "code_from": self._code_from,

@@ -31,6 +31,8 @@ STUCK = "stuck:"
 BLOCKED = "blocked:"
 """Begins the note of a protocol of which no host can start until the workflow is deployed again: why."""
 Role = Literal["coordinator", "resources", "supervisor", "host"]
+Level = Literal["debug", "info", "warning", "error"]
+"""How much a line of the log matters. An operator looks at what is a warning or worse."""
 
 
 class Load(NamedTuple):
@@ -172,6 +174,15 @@ class World(Protocol):
 
     def load(self) -> Load:
         """Of the machine, as of a moment ago: asking costs nothing."""
+
+    def log(self, level: Level, event: str, /, **fields: object) -> None:
+        """Say what the engine does, in one line with the address and the epoch of this actor. It never raises.
+
+        `event` is always the same few words for the same thing; what differs is in the fields.
+        """
+
+    def keep_log(self, most_bytes: int, kept: int) -> None:
+        """Keep what `log` is told in a file of the data directory, too, with `kept` older ones of `most_bytes` each."""
 
     def background(self, work: Awaitable[Any], name: str) -> None:
         """Run it beside everything else; if it raises, the actor crashes."""

@@ -77,6 +77,7 @@ class Quarantine:
     def _set_aside(self, found: OpenTask, reason: str) -> None:
         id = found.record.task_id
         self.aside[id], self._reasons[id] = Aside(found, reason), reason
+        self._world.log("error", "task set aside", task=id, reason=reason)
         if found.record.status != "stalled":
             self._journal.write([Standing(id, "stalled"), Note(STALLED + id, reason)])
 

@@ -63,4 +63,5 @@ class Retention:
             return 0
         await durable(self._journal, [*(Forget(id) for id in ids), *self._with_them(ids)])
         self.finished -= len(ids)
+        self._world.log("info", "finished tasks forgotten", count=len(ids), left=self.finished)
         return len(ids)

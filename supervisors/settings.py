@@ -72,6 +72,10 @@ class Governance:
     restart_period_s: float = 60.0
 
     @property
+    def log_bytes(self) -> int:
+        return round(self.log_mb * 1024 * 1024)
+
+    @property
     def thresholds(self) -> Thresholds:
         return Thresholds(**{each.name: getattr(self, f"throttle_{each.name}") for each in fields(Thresholds)})
 

@@ -9,7 +9,6 @@ It costs little: every `LOOK_S` it looks at so many tasks only, in turn.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -18,7 +17,6 @@ from ..protocols.values import Value
 from .ports import STUCK, Change, Journal, Note, World
 from .state import Place, TaskState
 
-LOG = logging.getLogger("podium")
 LOOK_S = 5.0
 SURE_S = 10.0
 AT_ONCE = 5_000
@@ -80,7 +78,7 @@ class Stalls:
             return
         self.found[id] = wrong
         self._journal.write([Note(STUCK + id, wrong)])
-        LOG.error("task %s of workflow '%s' stalls: %s", id, task.record.workflow, wrong)
+        self._world.log("error", "task stalls", task=id, reason=wrong)
         problem = f"task {id} stalls: {wrong}"
         self._report(problem, RuntimeError(problem))
 

@@ -126,6 +126,8 @@ class Supervisor:
             {"epoch": this incarnation's, "open": tasks that were taken over}
         """
         self._settings = Governance.from_wire(setup["settings"])
+        self._world.keep_log(self._settings.log_bytes, self._settings.log_files)
+        began_at = self._world.monotonic()
         self._journal = await self._world.open_journal(setup["shard"])
         self._journal.on_failure = self._world.crash
         notes = await self._journal.notes()
@@ -148,6 +150,7 @@ class Supervisor:
         if not is_tier(setup["shard"]):
             self._world.background(self._retention.keep_sweeping(), "retention")
         self._world.background(self._keep_tidy(), "tidy")
+        self._world.log("info", "started", open=len(tasks), took_s=self._world.monotonic() - began_at)
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 
     def _open_doors(self, shard: str, resources: list[Any], notes: Mapping[str, Value], later: list[str]) -> None:
@@ -190,7 +193,7 @@ class Supervisor:
         self._retention = Retention(world, settings, journal, self._dispatcher.forget, self._letters.forgotten)
         self._stalls = Stalls(world, journal, self._tasks, self._admission.has, self._faults.note)
         self._stalls.forget(notes)
-        self._blocked = Blocked(journal, notes)
+        self._blocked = Blocked(world, journal, notes)
         self._gate = Gate(settings)
         has_open = partial(any, (self._tasks, self._quarantine.aside))
         self._rest = Rest(world, shard, has_open, self._plans, settings.rest_after_s)
@@ -202,6 +205,7 @@ class Supervisor:
         self._giving_up.give_up(self._dispatcher.close, error)
 
     async def stop(self) -> None:
+        self._world.log("info", "stops", open=len(self._tasks))
         self._blocked.look(self._dispatcher.pools)
         await self._dispatcher.close(EngineClosed(reason=f"{self._world.address} is stopped"))
         await self._journal.close()
@@ -243,6 +247,7 @@ class Supervisor:
     async def _govern(self, ask: Ask, message: Govern) -> None:
         """Take a version in, durably, and start its actors."""
         plan = self._versions.define(message.definition, message.code, message.in_force)
+        self._world.log("info", "governs", version=plan.version, hash=plan.hash[:12], in_force=message.in_force)
         try:
             if plan.starts_as_needed:
                 self._world.background(self._dispatcher.start_in_turn(plan), "start in turn")

@@ -28,6 +28,8 @@ class _Logged(logging.Handler):
         self._trace = trace
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "podium"):
+            return  # the simulation has noted it
         process = PROCESS.get()
         self._trace.note(process.name if process else "-", f"logs {record.levelname}", record.getMessage())
 

@@ -96,7 +96,7 @@ def test_no_module_over_600_lines_no_function_over_60(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_match_over_classes_leaves_no_class_out_in_silence(path):
     """A new kind of node, event, effect, move or message is an error of the type checker wherever it is not handled."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Match) and any(isinstance(case.pattern, ast.MatchClass) for case in node.cases):
             last = node.cases[-1]
             is_rest = isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None and last.guard is None

@@ -425,6 +425,9 @@ def test_the_first_restart_is_immediate_and_later_ones_wait_longer_and_longer():
 class FakeWorld:
     """The parts of a world that a family touches, on the running loop."""
 
+    def log(self, level, event, /, **fields):
+        pass
+
     def __init__(self):
         self.random, self.tasks = Random(0), []
 
