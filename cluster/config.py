@@ -146,10 +146,10 @@ class Settings(BaseModel):
     """The bytes of what the steps of one task emit (`ctx.emit`) that are recorded; each chunk counts 64 bytes more.
     What comes after that is live only."""
     log_mb: Quantity = 10.0
-    """The size in MiB at which the log of a protocol, `logs/<protocol>.log` in the data directory, is rotated
-    (docs/logs.md). 0 keeps no logs."""
+    """The size in MiB at which a log in the data directory is rotated: `logs/<protocol>.log` of a protocol,
+    `logs/podium.engine.log` of the engine (docs/logs.md). 0 keeps no logs."""
     log_files: Annotated[int, Field(ge=0, le=1000)] = 5
-    """The number of rotated logs that are kept of each protocol."""
+    """The number of rotated logs that are kept of each protocol, and of the engine."""
     mcp_page_chars: CountOrNone = 65_536
     """The characters of a result that one answer over MCP holds. A larger one comes in pages (docs/mcp.md). 0 means
     no bound."""

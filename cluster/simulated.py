@@ -155,7 +155,7 @@ class Simulation:
             self.trace.note(actor, event, detail)
 
     def log(self, address: str, epoch: int, level: Level, event: str, fields: Mapping[str, object]) -> None:
-        """What an actor says of itself: the last lines of it are in `logged`."""
+        """Keep what an actor says of itself; the last lines are in `logged`."""
         self.logged.append((level, line_of(address, epoch, event, fields)))
         if self.trace is not None:
             self.trace.note(address, f"says: {event}", facts_of(fields))
