@@ -39,12 +39,12 @@ from ..supervisors.messages.client import (
     Uses,
 )
 from .config import Settings, load_settings
+from .connecting import new_session
 from .core import Core
 from .dead import DeadLetter, dead_letters
 from .deployed import DeployedWorkflow, deployed_workflows
 from .ended import result_of
 from .holdups import why_held_now
-from .session import new_session
 from .stream import Reading
 from .submissions import checked_keys
 from .world import new_event_loop

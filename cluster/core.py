@@ -48,10 +48,11 @@ from .accepted import Accepted, Waiting, acknowledged, fail, settle
 from .cluster_file import using
 from .collector import look_as_usual, look_rarely
 from .config import Settings
+from .connecting import new_session
 from .definition import definition_of, protocols_of
 from .holdups import answered, not_up
 from .link import BATCH, PATIENCE, Batch, Link, Refusing, Watching
-from .session import COORDINATOR, Session, new_session
+from .session import COORDINATOR, Session
 from .store.reading import Reader, StoredTask
 from .submissions import Submissions
 from .task_ids import new_task_id

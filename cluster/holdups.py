@@ -10,19 +10,37 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 from ..protocols.errors import Overloaded, PodiumError
 from ..supervisors.messages.client import AskStatus, ClusterStatus, Deploy, Deployed
+from ..supervisors.ports import Message
 from ..supervisors.shards import workflow_of
+from .config import Settings
+from .store.reading import Reader
 
-if TYPE_CHECKING:
-    from .core import Core
-
+T = TypeVar("T")
 ASK_S = 2.0
 """How long a cluster has to say what is wrong, in seconds: whoever waits for a task has waited enough."""
 RETRY_AFTER_S = 5.0
 """When to come back, in seconds, with a task that was refused because its workflow does not start."""
+
+
+class Asking(Protocol):
+    """The part of a client that can ask a cluster what is wrong."""
+
+    settings: Settings
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    @property
+    def reader(self) -> Reader: ...
+
+    def check(self) -> None:
+        """Raises EngineClosed if nothing can be asked any more."""
+
+    async def ask_coordinator(self, message: Message, form: Callable[..., T]) -> T: ...
 
 
 def holdups(workflows: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -40,7 +58,7 @@ def blocked_hosts(blocked: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
             yield f"no host of '{ref}' can start: {why}"
 
 
-async def not_up(core: Core, names: Callable[[str], bool]) -> str:
+async def not_up(core: Asking, names: Callable[[str], bool]) -> str:
     """Why the first of the supervisors with such shards does not run; "" if all do, or nobody can say."""
     with suppress(PodiumError, TimeoutError):
         status = await asyncio.wait_for(core.ask_coordinator(AskStatus(), ClusterStatus), ASK_S)
@@ -48,7 +66,7 @@ async def not_up(core: Core, names: Callable[[str], bool]) -> str:
     return ""
 
 
-async def why_held(core: Core, workflow: str) -> str:
+async def why_held(core: Asking, workflow: str) -> str:
     """What may keep a task of the workflow from going on; "" if nothing is known to."""
     why = await not_up(core, lambda shard: workflow_of(shard) == workflow)
     if why:
@@ -58,7 +76,7 @@ async def why_held(core: Core, workflow: str) -> str:
     return ""
 
 
-def why_held_now(core: Core, workflow: str) -> str:
+def why_held_now(core: Asking, workflow: str) -> str:
     """The same, from any other thread."""
     with suppress(PodiumError, RuntimeError, TookTooLong):  # RuntimeError: the loop is closed
         core.check()
@@ -70,7 +88,7 @@ def refusal(why: str) -> Overloaded:
     return Overloaded(reason=why, retry_after_s=RETRY_AFTER_S)
 
 
-async def answered(core: Core, workflow: str, message: Deploy) -> Deployed:
+async def answered(core: Asking, workflow: str, message: Deploy) -> Deployed:
     """Ask the coordinator for what needs the workflow's supervisor. Raises Overloaded, after `reconnect_s`, if that
     cannot start; without it, one waits as long as it takes."""
     asked = asyncio.get_running_loop().create_task(core.ask_coordinator(message, Deployed))

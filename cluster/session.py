@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from ..protocols.errors import DataInUse, PodiumError
 from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line
-from .cluster_file import ClusterFile, holder, make_folder
+from .cluster_file import ClusterFile, holder
 from .config import Settings
-from .importing import check_not_importing
 from .inprocess import Cell, CellWorld, InProcessCluster
 from .store.reading import FileReader, Reader
 from .world import LoopWorld
@@ -40,16 +39,6 @@ class Session(Protocol):
     def code_of(self, workflow: Workflow) -> dict[str, bytes]: ...
 
     async def close(self) -> None: ...
-
-
-def new_session(settings: Settings, daemon: bool = False) -> Session:
-    check_not_importing()
-    make_folder(settings.data)
-    if settings.cluster == "inprocess":
-        return InProcessSession(settings)
-    from .ray_session import RaySession  # noqa: PLC0415  (it needs session.py, and the other kind does not need it)
-
-    return RaySession(settings, daemon)
 
 
 def coordinator_setup(settings: Settings) -> dict[str, Any]:

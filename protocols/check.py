@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from .conditions import check_expression
 from .errors import InvalidDefinition
 from .protocol import resolve
 from .references import reference_flaws
 from .tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step, takers_back
-from .wording import place
+from .wording import Loc, place
 
 MAX_NODES = 10_000
 MAX_TREE_DEPTH = 50
-
-Loc: TypeAlias = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from pydantic import BaseModel
 
 from .binding import input_hint_of
 from .protocol import resolve
 from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step, takers_back
-
-if TYPE_CHECKING:
-    from .check import Loc
+from .wording import Loc
 
 Found: TypeAlias = "tuple[Loc, str]"
 """Where, and what is wrong."""

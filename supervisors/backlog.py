@@ -10,46 +10,15 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
-from .breaker import Call
 from .permits import Permits
-from .plan import StepSettings
+from .placement import Job
 from .settings import Governance
-from .state import Place, TaskState
 from .turns import Turns
 from .waiting import Holder, Request, Who
 
-if TYPE_CHECKING:
-    from .hosts import Host
-    from .lanes import Lane
-    from .pool import Pool
-
 _NOBODY = Holder("", 0)
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One attempt of one step, to be run on any host of its protocol."""
-
-    task: TaskState
-    place: Place
-    settings: StepSettings
-    key: str
-    """What limits "per key" count apart."""
-    losses: int
-    """Hosts that died while it ran."""
-    ticket: str | None = None
-    """The permits that it has, until it takes them to a host."""
-    host: Host | None = None
-    lane: Lane | None = None
-    number: int | None = None
-    pool: Pool | None = None
-    call: Call | None = None
-    """How its protocol's breaker let it through."""
-    dropped: bool = False
 
 
 class Backlog:

@@ -12,11 +12,11 @@ from ..protocols.errors import PodiumError
 from ..protocols.outcomes import Failure
 from ..protocols.tree import Hierarchy, Step
 from ..protocols.values import Value
-from .backlog import Job
 from .family import Child
 from .messages.client import ClientEvent, Submission
 from .messages.host import Run, StepResult, StepSaid, failed
 from .messages.supervisor import RunEnded
+from .placement import Job
 from .plan import Build, Plan, TierPlan
 from .pool import Listener, Means, Pool
 from .ports import Timer

@@ -20,7 +20,6 @@ from ..protocols.errors import PodiumError
 from ..protocols.outcomes import Failure
 from ..protocols.policy import Breaker, counts_as_failed
 from ..protocols.values import Value
-from .backlog import Job
 from .breaker import Call
 from .messages.host import StepResult
 from .messages.resources import (
@@ -34,6 +33,7 @@ from .messages.resources import (
     ReportCalls,
     WatchBreakers,
 )
+from .placement import Job
 from .ports import Line, Reply, World
 
 TELL_WITHIN_S = 0.1

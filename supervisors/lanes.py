@@ -10,35 +10,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
-from .backlog import Backlog, Job
+from .backlog import Backlog
 from .messages.host import Permit, PermitLeft
 from .permits import Permits
+from .placement import Host, Job, Lane
 from .ports import Reply, World
-
-if TYPE_CHECKING:
-    from .hosts import Host
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """Jobs at one host that need the same permits: as many run at once as it has permits, in the order of sending."""
-
-    number: int
-    pools: Hashable
-    """What each of its permits is taken from."""
-    tickets: dict[str, None] = field(default_factory=dict)
-    jobs: int = 0
-
-    @property
-    def ahead(self) -> int:
-        """Jobs that wait for one of its permits."""
-        return max(0, self.jobs - len(self.tickets))
 
 
 class Lanes:
@@ -121,14 +100,3 @@ class Lanes:
         for lane in lanes:
             for ticket in lane.tickets:
                 self._permits.release(ticket)
-
-
-def running(host: Host) -> list[Job]:
-    """A host works in order, so those that run are the oldest that it got; of each lane, one for each permit."""
-    begun: Counter[Lane | None] = Counter()
-    jobs = []
-    for job in host.jobs:
-        begun[job.lane] += 1
-        if job.lane is None or begun[job.lane] <= len(job.lane.tickets):
-            jobs.append(job)
-    return jobs

@@ -20,14 +20,14 @@ from ..protocols.errors import ComeBack, FixTheCall, PodiumError, SpawnFailed, U
 from ..protocols.outcomes import Failure
 from ..protocols.protocol import Declaration
 from ..protocols.values import Value
-from .backlog import Backlog, Job
+from .backlog import Backlog
 from .blocked import CODE_CHARS
 from .family import Family
 from .guard import Guard
-from .hosts import Host
-from .lanes import Lanes, running
+from .lanes import Lanes
 from .messages.host import STEP_SAID, Run, StepResult, StepSaid, failed
 from .permits import Permits
+from .placement import Host, Job, running
 from .ports import Needs, Reply, World
 from .settings import Governance
 from .waiting import Who

@@ -65,6 +65,30 @@ def test_a_room_imports_only_rooms_above_it(path):
             assert name.split(".")[1] in allowed, f"{path}:{line} imports {name}"
 
 
+def modules_imported(path: Path) -> set[str]:
+    """Modules of ours that `path` imports, in functions and for the type checker too."""
+    named = {name for name, _ in imported(path)}
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ImportFrom):
+            package = ["podium", *path.relative_to(ROOT).parent.parts]
+            base = package[: len(package) - node.level + 1] if node.level else []
+            whole = ".".join([*base, *([node.module] if node.module else [])])
+            named |= {f"{whole}.{alias.name}" for alias in node.names}
+    return {name for name in named if name in BY_NAME}
+
+
+BY_NAME = {".".join(["podium", *path.relative_to(ROOT).with_suffix("").parts]): path for path in MODULES}
+
+
+def test_no_module_needs_itself():
+    """No circle of imports, late ones and those under TYPE_CHECKING included."""
+    needs = {name: modules_imported(path) - {name} for name, path in BY_NAME.items()}
+    while free := {name for name, others in needs.items() if not others}:
+        needs = {name: others - free for name, others in needs.items() if name not in free}
+    knotted = {name: sorted(others) for name, others in needs.items() if others & needs.keys()}
+    assert not knotted, f"in a circle, or importing one: {knotted}"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_engine_never_needs_a_ready_made_protocol(path):
     if not is_user_land(path) and room_of(path) != "cluster":
