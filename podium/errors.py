@@ -1,4 +1,4 @@
-"""Every error that Podium raises; see podium.protocols.errors for the tree and what each is about."""
+"""Every error that Podium raises. docs/reference.md has the tree, and what each is about."""
 
 from .protocols.errors import (
     ComeBack,
