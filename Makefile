@@ -44,7 +44,7 @@ check: $(STAMP) ## lint, format, and types against the built wheel
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/wheel && $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	rm -rf build/lib build/wheel && $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	rm -rf build/typed && $(BIN)/pip install --quiet --no-deps --target build/typed build/wheel/podium-*.whl
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p podium
 

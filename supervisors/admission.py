@@ -17,6 +17,7 @@ from functools import partial
 from ..protocols.outcomes import TaskRecord
 from .dispatch import Dispatcher
 from .gate import Slots
+from .open_tasks import OpenTasks
 from .permits import Permits
 from .plan import Plan
 from .ports import Ask
@@ -32,14 +33,13 @@ class Admission:
     def __init__(
         self,
         permits: Permits,
-        plans: Mapping[str, Plan],
-        tasks: Mapping[str, TaskState],
+        open_tasks: OpenTasks,
         dispatcher: Dispatcher,
         later: Iterable[str],
     ) -> None:
-        """`plans` are by hash, `tasks` the open ones; `later` are those of a tier that go on when the supervisor above
-        says so."""
-        self._permits, self._plans, self._tasks, self._dispatcher = permits, plans, tasks, dispatcher
+        """`later` are the tasks of a tier that go on when the supervisor above says so."""
+        self._permits, self._plans, self._tasks = permits, open_tasks.plans, open_tasks.tasks
+        self._dispatcher = dispatcher
         self._waiting: dict[str, dict[Place, bool]] = {}
         """By task: its steps that are due, and whether each was taken over."""
         self._later = set(later)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from .events import Event
+from .open_tasks import OpenTasks
 from .ports import Timer, World
 from .state import Place, TaskState, Time
 
@@ -19,18 +20,14 @@ SOON_S = 2.0
 LOOK_S = 1.0
 
 
+class Late(Protocol):
+    def late(self, task: TaskState, place: Place | None) -> Event:
+        """The event of a time that is up: of a step, another node, or without a place the task."""
+
+
 class Alarms:
-    def __init__(
-        self,
-        world: World,
-        tasks: Mapping[str, TaskState],
-        take: Callable[[TaskState, Event], None],
-        late: Callable[[TaskState, Place | None], Event],
-        check_clock: Callable[[], None],
-    ) -> None:
-        """`tasks` are the open ones; `late` makes the event of a time that is up, `take` takes it in."""
-        self._world, self._tasks, self._take, self._late = world, tasks, take, late
-        self._check_clock = check_clock
+    def __init__(self, world: World, open_tasks: OpenTasks, retries: Late) -> None:
+        self._world, self._open_tasks, self._retries = world, open_tasks, retries
         self._soon: list[tuple[float, int, str, str | None, Time]] = []
         """A heap by monotonic time, of task ids and paths; without a path, of the task itself."""
         self._later: list[tuple[float, str, str | None, Time]] = []
@@ -41,7 +38,7 @@ class Alarms:
 
     def set(self, task: TaskState, place: Place | None) -> None:
         """Have the time of a node, or without one of the task, ring if it is still running then."""
-        self._check_clock()
+        self._open_tasks.clock.check()
         path, time = (None, task.time) if place is None else (place.path, place.time)
         if time is None or not _counts(task, path, time):
             return
@@ -99,12 +96,12 @@ class Alarms:
             _, _, id, path, time = heapq.heappop(self._soon)
             task = self._running(id, path, time)
             if task is not None:
-                self._take(task, self._late(task, None if path is None else task.timed[path]))
+                self._open_tasks.take(task, self._retries.late(task, None if path is None else task.timed[path]))
         self._wind()
 
     def _running(self, id: str, path: str | None, time: Time) -> TaskState | None:
         """The task, if this time of it still counts."""
-        task = self._tasks.get(id)
+        task = self._open_tasks.tasks.get(id)
         return task if task is not None and _counts(task, path, time) else None
 
 

@@ -8,12 +8,12 @@ move with the clock. The shard keeps how the two stood, so that a successor on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from .events import Event, Skewed
+from .events import Skewed
+from .open_tasks import OpenTasks
 from .ports import Journal, Note, World
-from .state import TaskState
 
 MOST_S = 0.5
 """Less is a clock that is being corrected, or two readings that were not taken at one instant."""
@@ -26,11 +26,9 @@ class Clock:
         world: World,
         journal: Journal,
         notes: Mapping[str, Any],
-        tasks: Mapping[str, TaskState],
-        take: Callable[[TaskState, Event], None],
+        open_tasks: OpenTasks,
     ) -> None:
-        """`tasks` are the open ones; `take` takes an event in."""
-        self._world, self._journal, self._tasks, self._take = world, journal, tasks, take
+        self._world, self._journal, self._open_tasks = world, journal, open_tasks
         boot, offset_s = world.clock()
         stored = notes.get(_NOTE)
         self._offset_s = float(stored[1]) if stored and stored[0] == boot else offset_s
@@ -46,9 +44,9 @@ class Clock:
         self._offset_s = offset_s
         self._note(boot, offset_s)
         self._world.log("warning", "clock was set", by_s=by_s)
-        for task in list(self._tasks.values()):
+        for task in list(self._open_tasks.tasks.values()):
             if task.outcome is None and (task.time or task.timed or any(p.wait_s for p in task.running.values())):
-                self._take(task, Skewed(by_s, self._world.now()))
+                self._open_tasks.take(task, Skewed(by_s, self._world.now()))
 
     def _note(self, boot: str, offset_s: float) -> None:
         self._journal.write([Note(_NOTE, [boot, offset_s])])

@@ -5,7 +5,6 @@ Every answer tells what is durable: a task that is not in memory is looked up in
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,28 +16,20 @@ from .events import Cancelled, readable_events
 from .messages.client import Accepted, Ack, Acks, CancelledAs, ClientEvent
 from .messages.door import with_kind
 from .messages.supervisor import RunEnded
+from .open_tasks import OpenTasks
 from .ports import Ask, Found, Journal, World
 from .quarantine import Quarantine
-from .services import Engine
 from .state import TaskState
-from .watchers import Attendance, Watch, Watchers
+from .watchers import Attendance, Watch
 
 
 class Desk:
     def __init__(
-        self,
-        world: World,
-        journal: Journal,
-        engine: Engine,
-        dispatcher: Dispatcher,
-        watchers: Watchers,
-        record: Callable[[TaskState], None],
-        quarantine: Quarantine,
+        self, world: World, journal: Journal, open_tasks: OpenTasks, dispatcher: Dispatcher, quarantine: Quarantine
     ) -> None:
-        """`record` has what a task has emitted made durable."""
-        self._world, self._journal, self._engine = world, journal, engine
-        self._tasks, self._dispatcher, self._watchers = engine.tasks, dispatcher, watchers
-        self._record, self._quarantine = record, quarantine
+        self._world, self._journal, self._open_tasks = world, journal, open_tasks
+        self._tasks, self._dispatcher, self._watchers = open_tasks.tasks, dispatcher, open_tasks.watchers
+        self._quarantine = quarantine
 
     def acknowledge(self, ask: Ask, follow: bool, acks: list[Ack], ended: list[TaskRecord]) -> None:
         """Answer a submission, or tell it and go on telling how its tasks end."""
@@ -55,8 +46,8 @@ class Desk:
         """Answered with the task's status then; a task that has ended stays as it is."""
         task = self._tasks.get(task_id)
         if task is not None and task.outcome is None:
-            undo = self._engine.plans[task.hash].undo_on_cancel
-            self._engine.take(task, Cancelled(self._world.now(), undo))
+            undo = self._open_tasks.plans[task.hash].undo_on_cancel
+            self._open_tasks.take(task, Cancelled(self._world.now(), undo))
             status = "cancelled" if task.cancelled else task.status  # it may be failing, and take back what it did
             self._journal.write([], lambda: ask.reply(CancelledAs(status)))  # type: ignore[arg-type]
             return
@@ -146,6 +137,6 @@ class Desk:
         """A live event of a run in a tier below, for the watchers of the task above, after what was recorded of that
         run before it; its end is not theirs, and its offsets are its own."""
         if event.step and not is_relayed(event):
-            self._record(task)
+            self._open_tasks.flush(task)
             told = event._replace(offset=None)
             self._journal.write([], lambda: self._watchers.tell(task.record.task_id, told))

@@ -16,9 +16,10 @@ from .family import Child
 from .messages.client import ClientEvent, Submission
 from .messages.host import Run, StepResult, StepSaid, failed
 from .messages.supervisor import RunEnded
+from .open_tasks import ChecksClock
 from .placement import Job
 from .plan import Build, Plan, TierPlan
-from .pool import Listener, Means, Pool
+from .pool import Means, Pool
 from .ports import Timer
 from .shards import tier_shard
 from .state import Place, TaskState
@@ -26,7 +27,13 @@ from .tier import Errand, Tier
 
 
 class StepNews(Protocol):
-    """Who hears what happens to steps before they end."""
+    """Who hears what happens to steps."""
+
+    def begins(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
+        """An at-most-once step is about to be sent to a host: call back when that is durable."""
+
+    def ended(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> None:
+        """A host or a tier answered."""
 
     def started(self, task: TaskState, place: Place) -> None:
         """The step was sent to a host, or to its tier."""
@@ -41,24 +48,18 @@ class StepNews(Protocol):
         """The nested Hierarchy at `place` has recorded something that the task is to record, too."""
 
 
+class TierSetups(Protocol):
+    def tier_setup(self, tier: TierPlan) -> Mapping[str, Any]:
+        """What the supervisor of a nested Hierarchy is started with, with every definition known by then."""
+
+
 class Dispatcher:
     """Runs steps and reports how they ended; it decides nothing about the task."""
 
-    def __init__(
-        self,
-        means: Means,
-        report: Callable[[TaskState, Place, StepResult | RunEnded], None],
-        news: StepNews,
-        note_beginning: Callable[[TaskState, Place, Callable[[], None]], None],
-        tier_setup: Callable[[TierPlan], Mapping[str, Any]],
-        check_clock: Callable[[], None],
-    ) -> None:
-        """`report` gets results. `note_beginning` calls back when it is durable that an at-most-once step may have
-        run."""
-        self._note_beginning, self._check_clock = note_beginning, check_clock
+    def __init__(self, means: Means, news: StepNews, setups: TierSetups, clock: ChecksClock) -> None:
+        self._news, self._setups, self._clock = news, setups, clock
         self._means = means
         self._world, self._settings, self._family = means.world, means.settings, means.family
-        self._report, self._news, self._tier_setup = report, news, tier_setup
         self._pools: dict[Build, Pool] = {}
         self._tiers: dict[str, Tier] = {}
         self._jobs: dict[Place, Job] = {}
@@ -96,7 +97,7 @@ class Dispatcher:
         labels |= {*self._tiers, *(tier.name for tier in plan.tiers)}
         names = (f"{declared.name}~{n}" if n > 1 else declared.name for n in itertools.count(1))
         label = next(name for name in names if name not in labels)
-        pool = self._pools[build] = Pool(self._means, declared, self._listener(), label, build.code)
+        pool = self._pools[build] = Pool(self._means, declared, self, label, build.code)
         return pool
 
     def _carried(self, build: Build, newest: Build) -> bytes | None:
@@ -123,16 +124,6 @@ class Dispatcher:
             self._family.adopt(pool.hosts)
             self.children_changed()
         return self._pools[build]
-
-    def _listener(self) -> Listener:
-        return Listener(
-            message=self._message,
-            begins=lambda job, go: self._note_beginning(job.task, job.place, go),
-            started=lambda job: self._news.started(job.task, job.place),
-            said=lambda job, said: self._news.said(job.task, job.place, said),
-            result=self._job_ended,
-            lost=lambda job: self._news.lost(job.task, job.place),
-        )
 
     async def start(self, plan: Plan, in_force: bool) -> None:
         """Start every actor of the plan, in order; raises SpawnFailed for the first that does not start.
@@ -166,7 +157,7 @@ class Dispatcher:
 
     def _new_tier(self, tier: TierPlan) -> Tier:
         address = f"{self._world.address}/{tier.name}"
-        return Tier(self._world, address, partial(self._tier_setup, tier), self._settings.lease_s, self._family)
+        return Tier(self._world, address, partial(self._setups.tier_setup, tier), self._settings.lease_s, self._family)
 
     @property
     def child_addresses(self) -> list[str]:
@@ -188,7 +179,7 @@ class Dispatcher:
         """Have the attempt at `place` run, not before its time."""
         delay_s = 0.0
         if place.wait_s > 0:
-            self._check_clock()
+            self._clock.check()
             delay_s = min(place.not_before - self._world.now(), place.wait_s)
         if delay_s > 0:
             again = partial(self._run_now, plan, task, place, recovered)
@@ -206,15 +197,29 @@ class Dispatcher:
         try:
             key = key_of(settings.limit_key, place.input) if settings.limit_key else ""
         except ExpressionFailed as error:
-            self._report(task, place, failed(Failure("invalid_input", f"limit_key: {error}").to_wire()))
+            self._news.ended(task, place, failed(Failure("invalid_input", f"limit_key: {error}").to_wire()))
             return
         pool = self._pool(plan, settings.ref)
         job = self._jobs[place] = Job(task, place, settings, key, place.losses, pool=pool)
         pool.submit(job)
 
-    def _job_ended(self, job: Job, result: StepResult) -> None:
+    # what pools say of their jobs
+
+    def begins(self, job: Job, go: Callable[[], None]) -> None:
+        self._news.begins(job.task, job.place, go)
+
+    def started(self, job: Job) -> None:
+        self._news.started(job.task, job.place)
+
+    def said(self, job: Job, said: StepSaid) -> None:
+        self._news.said(job.task, job.place, said)
+
+    def lost(self, job: Job) -> None:
+        self._news.lost(job.task, job.place)
+
+    def result(self, job: Job, result: StepResult) -> None:
         self._jobs.pop(job.place, None)
-        self._report(job.task, job.place, result)
+        self._news.ended(job.task, job.place, result)
 
     def _delegate(self, plan: TierPlan, task: TaskState, place: Place, recovered: bool) -> None:
         record = task.record
@@ -241,7 +246,7 @@ class Dispatcher:
 
     def _errand_ended(self, task: TaskState, place: Place, result: RunEnded) -> None:
         self._errands.pop((task.record.task_id, place.path), None)
-        self._report(task, place, result)
+        self._news.ended(task, place, result)
 
     def halt(self, task: TaskState, place: Place) -> None:
         """Stop the step at `place`; what it still says is dropped."""
@@ -255,11 +260,11 @@ class Dispatcher:
         if tier is not None:
             tier.cancel(f"{task.record.task_id.partition('/')[0]}/{place.path}")
 
-    def _message(self, job: Job, lane: int | None, ticket: str | None) -> Run:
+    def message(self, job: Job, lane: int | None, ticket: str | None) -> Run:
         record, place, settings = job.task.record, job.place, job.settings
         due_at, left_s = job.task.due_at(place), None
         if due_at is not None:
-            self._check_clock()
+            self._clock.check()
             left_s = (job.task.due_at(place) or due_at) - self._world.now()
         task_id = record.task_id.partition("/")[0]
         origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]

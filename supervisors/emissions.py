@@ -7,13 +7,13 @@ and what follows is told live only. What a nested Hierarchy has recorded of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from ..protocols.values import Value
 from .events import Emitted, Event, Relayed, cost_of
 from .messages.client import ClientEvent
+from .open_tasks import OpenTasks
 from .ports import World
 from .state import Place, TaskState
 
@@ -36,12 +36,10 @@ class Emissions:
         self,
         world: World,
         max_bytes: int,
-        record: Callable[[TaskState], None],
-        tell: Callable[[str, ClientEvent], None],
+        open_tasks: OpenTasks,
     ) -> None:
-        """`max_bytes` is kept of each task; `record` is to take what is collected and journal it; `tell` gets live
-        events that are not recorded."""
-        self._world, self._max_bytes, self._record, self._tell = world, max_bytes, record, tell
+        """`max_bytes` is kept of each task."""
+        self._world, self._max_bytes, self._open_tasks = world, max_bytes, open_tasks
         self._buffers: dict[str, _Buffer] = {}
 
     def add(self, task: TaskState, place: Place, chunk: Value) -> None:
@@ -50,7 +48,9 @@ class Emissions:
         was_cut = buffer.is_cut
         last = buffer.runs[-1] if buffer.runs else None
         if not self._has_room(buffer, chunk):
-            self._tell(task.record.task_id, ClientEvent("chunk", now, place.path, place.attempt, chunk))
+            self._open_tasks.watchers.tell(
+                task.record.task_id, ClientEvent("chunk", now, place.path, place.attempt, chunk)
+            )
             if not was_cut:
                 self._put(task, buffer, Emitted(place.path, place.attempt, [], now, is_cut=True))
         elif isinstance(last, Emitted) and (last.path, last.attempt) == (place.path, place.attempt):
@@ -66,7 +66,7 @@ class Emissions:
         if event.kind == "cut":
             buffer.is_cut = True
         elif event.kind == "chunk" and not self._has_room(buffer, event.value):
-            self._tell(task.record.task_id, event._replace(offset=None))
+            self._open_tasks.watchers.tell(task.record.task_id, event._replace(offset=None))
             event = event._replace(kind="cut", value=None)
         if event.kind == "cut" and was_cut:
             return
@@ -100,4 +100,4 @@ class Emissions:
 
     def _flush(self, task: TaskState) -> None:
         if task.record.task_id in self._buffers:
-            self._record(task)
+            self._open_tasks.flush(task)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, get_args
 
@@ -16,13 +15,15 @@ from ..protocols.errors import InvalidInput, KeyConflict, PodiumError
 from ..protocols.outcomes import OPEN, Criticality, TaskRecord
 from ..protocols.quantities import check_priority, check_seconds
 from ..protocols.values import Value, digest
-from .gate import Gate, Newcomer, Slots
+from .accepting import Accepting, Candidate
+from .admission import Admission
+from .gate import Newcomer
 from .messages.client import Ack, Submission
+from .open_tasks import OpenTasks
 from .plan import Plan
-from .ports import Change, Found, Journal, World
+from .ports import Found, Journal, World
 from .quarantine import Quarantine
 from .seldom import Seldom
-from .state import Effect, TaskState
 
 SLICE = 128
 """Tasks that are made durable, and begin, together: the first run while the next are being taken in."""
@@ -34,40 +35,19 @@ TELL_EVERY_S = 10.0
 _CRITICALITIES = get_args(Criticality)
 
 
-@dataclass(slots=True)
-class Candidate:
-    """A submission on its way in."""
-
-    record: TaskRecord
-    payload_digest: str
-    again: bool
-    """Whether the sender may have sent it before."""
-    source: str | None
-    """Who speaks: driver, cli, mcp; None if it belongs to a task that was accepted above."""
-    criticality: Criticality
-    timeout_s: float | None
-    """What the task has from its acceptance to its end, if not what its workflow says."""
-    error: PodiumError | None = None
-    known: Found | None = None
-    effects: list[Effect] = field(default_factory=list)
-
-
 class Intake:
     def __init__(
         self,
         world: World,
-        gate: Gate,
         journal: Journal,
-        tasks: dict[str, TaskState],
-        accept: Callable[[Plan, list[Candidate]], list[Change]],
-        carry_out: Callable[[TaskState, list[Effect]], None],
+        open_tasks: OpenTasks,
         quarantine: Quarantine,
-        slots: Callable[[Plan, TaskRecord], list[Slots]],
+        admission: Admission | None,
     ) -> None:
-        """`slots`: what tasks like this one hold as a whole."""
-        self._world, self._journal, self._gate = world, journal, gate
-        self._tasks, self._accept, self._carry_out = tasks, accept, carry_out
-        self._quarantine, self._slots = quarantine, slots
+        """`admission` knows what tasks hold as a whole; None if that is no reason to refuse one."""
+        self._world, self._journal, self._open_tasks = world, journal, open_tasks
+        self._gate, self._tasks, self._accepting = open_tasks.gate, open_tasks.tasks, Accepting(journal, open_tasks)
+        self._quarantine, self._admission = quarantine, admission
         self._seldom = Seldom(TELL_EVERY_S)
         self._keys: dict[tuple[str, str], Found] = {}
         """Keys of tasks whose acceptance is not durable yet, so that the journal cannot know them."""
@@ -151,7 +131,7 @@ class Intake:
         new = self._let_in(plan, [s for s in new if not self._is_deadly(s)])
         for start in range(0, len(new), SLICE):
             together = new[start : start + SLICE]
-            self._journal.write(self._accept(plan, together), partial(self._durable, together))
+            self._journal.write(self._accepting.accept(plan, together), partial(self._durable, together))
         self._journal.write([], partial(_acknowledge, candidates, then))
 
     def _is_deadly(self, candidate: Candidate) -> bool:
@@ -168,7 +148,8 @@ class Intake:
             return new
         who = Counter(Newcomer(each.record.user, _kinds(each.record)) for each in outside)
         world, first = self._world, outside[0]
-        load, now, slots = world.load(), world.monotonic(), self._slots(plan, first.record)
+        load, now = world.load(), world.monotonic()
+        slots = [] if self._admission is None else self._admission.slots(plan, first.record)
         refusal = self._gate.refusal(who, str(first.source), first.criticality, load, slots, now)
         if refusal is None:
             return new
@@ -186,7 +167,7 @@ class Intake:
                 self._keys.pop((record.user, record.key), None)
             task = self._tasks.get(record.task_id)
             if task is not None:
-                self._carry_out(task, candidate.effects)
+                self._open_tasks.carry_out(task, candidate.effects)
 
 
 def _kinds(record: TaskRecord) -> tuple[str, ...]:

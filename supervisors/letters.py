@@ -23,12 +23,14 @@ from .events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, 
 from .faults import report
 from .fold import UNDO, apply
 from .messages.client import Ack, Acks, Drop, Letter, Redrive
+from .open_tasks import OpenTasks
 from .ports import DISMISSED, Ask, Change, Found, Journal, NewTask, Note, World
 from .quarantine import Quarantine
 from .resuming import without_the_failure
-from .services import Engine
 from .state import TaskState
+from .takeover import Takeover
 from .tier import Tier
+from .versions import Versions
 
 
 class Letters:
@@ -36,13 +38,14 @@ class Letters:
         self,
         world: World,
         journal: Journal,
-        engine: Engine,
+        open_tasks: OpenTasks,
+        versions: Versions,
         notes: Mapping[str, Value],
         quarantine: Quarantine,
-        fold_again: Callable[[str], None],
+        takeover: Takeover,
     ) -> None:
-        self._world, self._journal, self._engine = world, journal, engine
-        self._quarantine, self._fold_again = quarantine, fold_again
+        self._world, self._journal, self._open_tasks, self._versions = world, journal, open_tasks, versions
+        self._quarantine, self._takeover = quarantine, takeover
         self.dismissed: dict[str, str] = {
             name.removeprefix(DISMISSED): str(note) for name, note in notes.items() if name.startswith(DISMISSED)
         }
@@ -74,13 +77,15 @@ class Letters:
     async def _redrive(self, letter: Letter) -> str:
         id, successor = letter
         if id in self._quarantine.aside:
-            self._fold_again(id)
-            self._engine.tasks[id].requests |= {successor}
+            self._takeover.redrive(id)
+            self._open_tasks.tasks[id].requests |= {successor}
             return id
         task = self._parked(id)
         if task is not None:
-            newest = self._engine.newest(self._engine.plans[task.hash]).hash
-            self._engine.take(task, Redriven(None, successor, self._world.now(), newest if newest != task.hash else ""))
+            newest = self._versions.newest(self._open_tasks.plans[task.hash]).hash
+            self._open_tasks.take(
+                task, Redriven(None, successor, self._world.now(), newest if newest != task.hash else "")
+            )
             return id
         events = await self._events(id)
         if _was_asked(events, successor):
@@ -97,22 +102,22 @@ class Letters:
         now = self._world.now()
         if any(UNDO in getattr(event, "path", "") for event in events):
             return [replace(event, at=now) for event in events if isinstance(event, Due)]
-        root, prefix = self._engine.plans[failed.hash].root, failed.task_id.partition("/")[2]
+        root, prefix = self._open_tasks.plans[failed.hash].root, failed.task_id.partition("/")[2]
         kept: list[Event] = [event for event in events if not isinstance(event, Emitted | Relayed | Restarted | Skewed)]
         return [*without_the_failure(failed, root, prefix, kept), Redriven(failed.task_id, id, now)]
 
     def _continue(self, failed: TaskRecord, id: str, again: list[Event]) -> None:
-        self._engine.check_clock()
-        now, plan = self._world.now(), self._engine.newest(self._engine.plans[failed.hash])
+        self._open_tasks.clock.check()
+        now, plan = self._world.now(), self._versions.newest(self._open_tasks.plans[failed.hash])
         begins = {"task_id": id, "key": None, "status": "running", "accepted_at": now, "hash": plan.hash}
         record = replace(failed, finished_at=None, result=None, failure=None, **begins)  # type: ignore[arg-type]
         task, effects = plan.begin(record)
         for event in again:
             effects = apply(task, event)
-        self._engine.keep(task)
-        changes: list[Change] = [NewTask(record, ""), self._engine.entry(task, again)]
+        self._open_tasks.keep(task)
+        changes: list[Change] = [NewTask(record, ""), self._open_tasks.entry(task, again)]
         changes.append(Note(DISMISSED + failed.task_id, id))
-        self._journal.write(changes, lambda: self._engine.carry_out(task, effects))
+        self._journal.write(changes, lambda: self._open_tasks.carry_out(task, effects))
 
     async def _drop(self, letter: Letter) -> str:
         id, request = letter
@@ -122,7 +127,7 @@ class Letters:
             return id
         task = self._parked(id)
         if task is not None:
-            self._engine.take(task, Dropped(request, self._world.now()))
+            self._open_tasks.take(task, Dropped(request, self._world.now()))
             if task.outcome is None or task.outcome.failure is None:
                 return id
         elif _was_asked(await self._events(id), request):
@@ -140,16 +145,16 @@ class Letters:
 
     async def _tiers_of(self, id: str) -> list[Tier]:
         """Those below that may know it; none, if it is a task of this shard, even one that has ended."""
-        if "/" not in id or id in self._engine.tasks or await self._find(id):
+        if "/" not in id or id in self._open_tasks.tasks or await self._find(id):
             return []
-        return self._engine.tiers_of(id)
+        return self._versions.dispatcher.tiers_of(id)
 
     async def _find(self, id: str) -> list[Found]:
         found: list[Found] = await _called_back(lambda then: self._journal.find([id], [], then))
         return found
 
     def _is_done(self, letter: Letter) -> bool:
-        task = self._engine.tasks.get(letter.id)
+        task = self._open_tasks.tasks.get(letter.id)
         return task is not None and letter.request in task.requests
 
     async def _events(self, id: str) -> list[Event]:
@@ -158,7 +163,7 @@ class Letters:
 
     def _parked(self, id: str) -> TaskState | None:
         """The open task of that id; None if there is none. Raises FixTheCall if nothing of it is parked."""
-        task = self._engine.tasks.get(id)
+        task = self._open_tasks.tasks.get(id)
         if task is not None and not task.parked and task.outcome is None:
             raise FixTheCall(f"task {id} is {task.record.status}, and nothing of it is parked", still_open=True)
         return task if task is not None and task.parked else None

@@ -12,19 +12,19 @@ from .desk import Desk
 from .dispatch import Dispatcher
 from .emissions import Emissions
 from .entries import standing
-from .events import Event, StepLost
+from .events import StepLost
 from .messages.client import ClientEvent
-from .messages.host import StepChunk, StepLog, StepSaid
+from .messages.host import StepChunk, StepLog, StepResult, StepSaid
+from .messages.supervisor import RunEnded
+from .open_tasks import OpenTasks
 from .ports import Journal, World
 from .state import Place, TaskState
-from .watchers import Watchers
 
 
 class Live:
-    def __init__(
-        self, world: World, journal: Journal, watchers: Watchers, take: Callable[[TaskState, Event], None]
-    ) -> None:
-        self._world, self._journal, self._watchers, self._take = world, journal, watchers, take
+    def __init__(self, world: World, journal: Journal, open_tasks: OpenTasks) -> None:
+        self._world, self._journal, self._open_tasks = world, journal, open_tasks
+        self._watchers = open_tasks.watchers
         self.dispatcher: Dispatcher
         self.desk: Desk
         self.emissions: Emissions
@@ -47,8 +47,14 @@ class Live:
             case _:
                 assert_never(said)
 
+    def ended(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> None:
+        self._open_tasks.step_ended(task, place, result)
+
+    def begins(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
+        self._open_tasks.step_begins(task, place, go)
+
     def lost(self, task: TaskState, place: Place) -> None:
-        self._take(task, StepLost(place.path, self._world.now()))
+        self._open_tasks.take(task, StepLost(place.path, self._world.now()))
 
     def said_below(self, task: TaskState, place: Place, event: ClientEvent) -> None:
         self.emissions.relay(task, place, event)

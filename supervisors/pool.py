@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from ..protocols.errors import ComeBack, FixTheCall, PodiumError, SpawnFailed, Unknown
 from ..protocols.outcomes import Failure
@@ -33,19 +34,26 @@ from .settings import Governance
 from .waiting import Who
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class JobEvents(Protocol):
     """Who wants to know what becomes of the jobs of a pool."""
 
-    message: Callable[[Job, int | None, str | None], Run]
-    """What a host is told of a job, with its lane and permit."""
-    begins: Callable[[Job, Callable[[], None]], None]
-    """A job that must not run twice is about to be sent; to call back when that is durable."""
-    started: Callable[[Job], None]
-    said: Callable[[Job, StepSaid], None]
-    result: Callable[[Job, StepResult], None]
-    lost: Callable[[Job], None]
-    """The host died while the job ran; it will run again."""
+    def message(self, job: Job, lane: int | None, ticket: str | None) -> Run:
+        """What a host is told of the job."""
+
+    def begins(self, job: Job, go: Callable[[], None]) -> None:
+        """A job that must not run twice is about to be sent; call back when that is durable."""
+
+    def started(self, job: Job) -> None:
+        """The job was sent to a host."""
+
+    def said(self, job: Job, said: StepSaid) -> None:
+        """The job emitted or logged something."""
+
+    def result(self, job: Job, result: StepResult) -> None:
+        """The job has ended."""
+
+    def lost(self, job: Job) -> None:
+        """The host died while the job ran; the job will run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class Means:
 
 
 class Pool:
-    def __init__(self, means: Means, declared: Declaration, listener: Listener, label: str, fingerprint: str) -> None:
+    def __init__(self, means: Means, declared: Declaration, listener: JobEvents, label: str, fingerprint: str) -> None:
         """`label` is its own among the pools of this supervisor; `fingerprint` is of the code that it runs."""
         self.label, self._fingerprint = label, fingerprint
         self._world, self._settings = means.world, means.settings

@@ -13,11 +13,12 @@ from typing import Any
 
 from ..protocols.blame import fault_of
 from ..protocols.errors import FixTheCall
-from ..protocols.outcomes import Failure, TaskRecord
+from ..protocols.outcomes import Failure
 from ..protocols.values import Value, pack
 from .events import Cancelled, Dropped, Event, pack_events
 from .faults import report
 from .ports import STALLED, Closing, Entry, Journal, Note, OpenTask, Standing, World
+from .watchers import Watchers
 
 MOST_DEATHS = 2
 """Supervisors that may die at one task, at the same place in it, before it is set aside."""
@@ -31,11 +32,8 @@ class Aside:
 
 
 class Quarantine:
-    def __init__(
-        self, world: World, journal: Journal, notes: Mapping[str, Any], ended: Callable[[TaskRecord, int], None]
-    ) -> None:
-        """`ended` is told of one that was dropped or cancelled."""
-        self._world, self._journal, self._ended = world, journal, ended
+    def __init__(self, world: World, journal: Journal, notes: Mapping[str, Any], watchers: Watchers) -> None:
+        self._world, self._journal, self._watchers = world, journal, watchers
         self.aside: dict[str, Aside] = {}
         self._reasons = {
             name.removeprefix(STALLED): str(why) for name, why in notes.items() if name.startswith(STALLED)
@@ -105,7 +103,7 @@ class Quarantine:
         entry = Entry(id, len(found.bodies) + 1, pack_events([event]), closing)
 
         def over() -> None:
-            self._ended(record, entry.n)
+            self._watchers.ended(record, entry.n)
             if then is not None:
                 then()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .open_tasks import OpenTasks
 from .plan import Plan
 from .ports import Ask, World
+from .quarantine import Quarantine
 from .shards import tier_shard
 
 FIRST_S = 60.0
@@ -15,12 +17,10 @@ to be forgotten."""
 
 
 class Rest:
-    def __init__(
-        self, world: World, shard: str, has_open: Callable[[], bool], plans: Mapping[str, Plan], after_s: float
-    ) -> None:
-        """`after_s`: idle seconds; 0 for never. `has_open`: whether a task is open, be it set aside; `plans` name the
-        nested Hierarchies."""
-        self._world, self._shard, self._has_open, self._plans, self._after_s = world, shard, has_open, plans, after_s
+    def __init__(self, world: World, shard: str, open_tasks: OpenTasks, quarantine: Quarantine, after_s: float) -> None:
+        """`after_s`: idle seconds; 0 for never."""
+        self._world, self._shard, self._after_s = world, shard, after_s
+        self._open_tasks, self._quarantine = open_tasks, quarantine
         self._busy = 0
         self._until = world.monotonic() + min(after_s, FIRST_S)
 
@@ -53,14 +53,14 @@ class Rest:
 
     async def _is_busy_below(self) -> bool:
         """Whether a nested Hierarchy still has something to do, as taking back what a cancelled task did."""
-        for plan in self._plans.values():
+        for plan in self._open_tasks.plans.values():
             for shard in _shards_below(self._shard, plan):
                 if await self._world.open_count(shard) > 0:
                     return True
         return False
 
     def _left_s(self) -> float:
-        if self._busy or self._has_open():
+        if self._busy or self._open_tasks.tasks or self._quarantine.aside:
             self.disturb()
         return self._until - self._world.monotonic()
 

@@ -9,11 +9,13 @@ It costs little: every `LOOK_S` it looks at so many tasks only, in turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Protocol
 
 from ..protocols.tree import Step
 from ..protocols.values import Value
+from .open_tasks import OpenTasks
 from .ports import STUCK, Change, Journal, Note, World
 from .state import Place, TaskState
 
@@ -23,18 +25,15 @@ AT_ONCE = 5_000
 """Tasks that one look takes in."""
 
 
+class HasSteps(Protocol):
+    def has(self, task: TaskState, place: Place) -> bool:
+        """Whether a step is at a host, or waits for something that exists."""
+
+
 class Stalls:
-    def __init__(
-        self,
-        world: World,
-        journal: Journal,
-        tasks: Mapping[str, TaskState],
-        has: Callable[[TaskState, Place], bool],
-        report: Callable[[str, Exception], object],
-    ) -> None:
-        """`tasks` are the open ones; `has` tells whether a step is at a host, or waits for something that exists;
-        `report` is told of each task that stalls, once."""
-        self._world, self._journal, self._tasks, self._has, self._report = world, journal, tasks, has, report
+    def __init__(self, world: World, journal: Journal, open_tasks: OpenTasks, admission: HasSteps) -> None:
+        self._world, self._journal, self._admission = world, journal, admission
+        self._tasks, self._faults = open_tasks.tasks, open_tasks.faults
         self._turn: Iterator[str] = iter(())
         self.found: dict[str, str] = {}
         """What is wrong, by task."""
@@ -80,14 +79,14 @@ class Stalls:
         self._journal.write([Note(STUCK + id, wrong)])
         self._world.log("error", "task stalls", task=id, reason=wrong)
         problem = f"task {id} stalls: {wrong}"
-        self._report(problem, RuntimeError(problem))
+        self._faults.note(problem, RuntimeError(problem))
 
     def _wrong(self, task: TaskState) -> str | None:
         """What keeps the task from ever going on; None for nothing."""
         if task.outcome is not None:
             return None
         for place in task.running.values():
-            if not self._has(task, place):
+            if not self._admission.has(task, place):
                 kind = "step" if isinstance(place.node, Step) else "node"
                 return f"{kind} '{place.path}' counts as running, and is nowhere"
         return None if task.running or task.parked else "it is open, and nothing of it runs"

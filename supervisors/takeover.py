@@ -5,7 +5,6 @@ One that cannot be folded is set aside (`quarantine.py`), and stops none of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from ..protocols.errors import FixTheCall
@@ -16,11 +15,11 @@ from .client_events import count_told
 from .entries import is_parked_or_was, standing
 from .events import Cancelled, Restarted, unpack_events
 from .fold import apply
-from .messages.host import StepResult, failed
+from .messages.host import failed
+from .open_tasks import OpenTasks
 from .ports import Journal, OpenTask, World
 from .quarantine import Quarantine
-from .services import Engine
-from .state import Place, TaskState
+from .state import TaskState
 
 
 class Takeover:
@@ -28,15 +27,13 @@ class Takeover:
         self,
         world: World,
         journal: Journal,
-        engine: Engine,
+        open_tasks: OpenTasks,
         admission: Admission,
         alarms: Alarms,
         quarantine: Quarantine,
-        step_ended: Callable[[TaskState, Place, StepResult], None],
     ) -> None:
-        self._world, self._journal, self._engine = world, journal, engine
+        self._world, self._journal, self._open_tasks = world, journal, open_tasks
         self._admission, self._alarms, self._quarantine = admission, alarms, quarantine
-        self._step_ended = step_ended
 
     def fold(self, found: list[OpenTask]) -> list[TaskState]:
         """The states of all that can be folded; they are kept."""
@@ -56,13 +53,13 @@ class Takeover:
             return None
         finally:
             self._journal.doing.end()
-        self._engine.keep(task)
+        self._open_tasks.keep(task)
         return task
 
     def _folded(self, found: OpenTask) -> TaskState:
         """Raises what is wrong, also if the fold caught it and would have the task fail: it had not before."""
         record = found.record
-        task, _ = self._engine.plans[record.hash].begin(record)
+        task, _ = self._open_tasks.plans[record.hash].begin(record)
         for body in found.bodies:
             task.entries += 1
             for event in unpack_events(body):
@@ -70,7 +67,7 @@ class Takeover:
                 task.told += count_told(event)
         if task.faults and task.outcome is not None:
             raise task.faults[-1]
-        if task.hash not in self._engine.plans:
+        if task.hash not in self._open_tasks.plans:
             raise LookupError(f"task {record.task_id} went on with a version that is not there")
         task.faults.clear()
         return task
@@ -82,21 +79,21 @@ class Takeover:
             self._quarantine.cancel(id, lambda: None)
         for task in tasks:
             if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
-                undo = self._engine.plans[task.hash].undo_on_cancel
-                self._engine.take(task, Cancelled(self._world.now(), undo))
+                undo = self._open_tasks.plans[task.hash].undo_on_cancel
+                self._open_tasks.take(task, Cancelled(self._world.now(), undo))
             else:
                 self._go_on(task)
 
     def _go_on(self, task: TaskState) -> None:
         if task.outcome is not None:
-            self._journal.write([self._engine.entry(task, [])], partial(self._engine.carry_out, task, []))
+            self._journal.write([self._open_tasks.entry(task, [])], partial(self._open_tasks.carry_out, task, []))
         for place in list(task.running.values()):
             if place.began:
                 message = "its supervisor died while it ran, and it is to run at most once"
-                self._step_ended(task, place, failed(Failure("uncertain", message).to_wire()))
+                self._open_tasks.step_ended(task, place, failed(Failure("uncertain", message).to_wire()))
             else:
                 if place.emitted:
-                    self._engine.take(task, Restarted(place.path, self._world.now()))
+                    self._open_tasks.take(task, Restarted(place.path, self._world.now()))
                 self._journal.doing.begin(task.record.task_id, task.entries)
                 self._admission.run(task, place, recovered=True)
         self._journal.doing.end()

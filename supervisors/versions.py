@@ -19,8 +19,9 @@ _DEFINITION, _CURRENT, CHILDREN = "definition:", "current", "children"
 
 
 class Versions:
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, shard: str, resources: list[Any], settings: Governance) -> None:
+        """`resources` as of `Permits`, for the supervisors of nested Hierarchies."""
+        self._journal, self._shard, self._resources, self._settings = journal, shard, resources, settings
         self.dispatcher: Dispatcher
         self.plans: dict[str, Plan] = {}
         """By hash."""
@@ -79,14 +80,14 @@ class Versions:
         needed = [plan for hash, plan in self.plans.items() if hash in in_use or hash == self.current]
         await self.dispatcher.retire(needed, EngineClosed(reason="a newer version took its place"))
 
-    def tier_setup(self, shard: str, resources: list[Any], settings: Governance, tier: TierPlan) -> dict[str, Any]:
+    def tier_setup(self, tier: TierPlan) -> dict[str, Any]:
         """What the supervisor of a nested Hierarchy is started with: all versions of it that are known by then."""
         plans = sorted(self.plans.values(), key=lambda plan: plan.hash == self.current)  # the one in force is last
         definitions = [t.definition for plan in plans for t in plan.tiers if t.name == tier.name]
         return {
-            "shard": tier_shard(shard, tier.name),
-            "settings": settings.to_wire(),
-            "resources": resources,
+            "shard": tier_shard(self._shard, tier.name),
+            "settings": self._settings.to_wire(),
+            "resources": self._resources,
             "definitions": definitions,
             "code": self.code,
         }

@@ -43,11 +43,11 @@ from podium.supervisors.family import Family
 from podium.supervisors.lanes import Lanes
 from podium.supervisors.ledger import Ledger
 from podium.supervisors.messages.host import StepResult
+from podium.supervisors.open_tasks import OpenTasks
 from podium.supervisors.permits import Permits
 from podium.supervisors.plan import Build, Plan
 from podium.supervisors.pool import Pool
 from podium.supervisors.ports import OpenTask
-from podium.supervisors.supervisor import Supervisor
 from tests import (
     test_boundaries,
     test_breaker,
@@ -107,7 +107,7 @@ def count_outcomes_of_older_states() -> Any:
 
 
 def send_what_runs_once_before_that_is_durable() -> Any:
-    return patch.object(Supervisor, "_note_beginning", lambda _supervisor, _task, _place, go: go())
+    return patch.object(OpenTasks, "step_begins", lambda _open_tasks, _task, _place, go: go())
 
 
 def release_a_permit_twice() -> Any:
@@ -169,20 +169,20 @@ def submit_again_as_new() -> Any:
 
 
 def let_a_late_result_overwrite() -> Any:
-    def step_ended(supervisor: Any, task: Any, place: Any, result: Any) -> None:
+    def step_ended(open_tasks: Any, task: Any, place: Any, result: Any) -> None:
         if isinstance(result, StepResult) and result.status == "ok":
             task.running.setdefault(place.path, place)
-            supervisor._take(task, StepFinished(place.path, result.value, supervisor._world.now()))
+            open_tasks.take(task, StepFinished(place.path, result.value, open_tasks._world.now()))
         else:
-            inner(supervisor, task, place, result)
+            inner(open_tasks, task, place, result)
 
     def cancel(pool: Any, job: Any) -> None:
         if job.number is None:
             unpatched(pool, job)
 
-    inner, unpatched = Supervisor._step_ended, Pool.cancel
+    inner, unpatched = OpenTasks.step_ended, Pool.cancel
     stack = contextlib.ExitStack()
-    stack.enter_context(patch.object(Supervisor, "_step_ended", step_ended))
+    stack.enter_context(patch.object(OpenTasks, "step_ended", step_ended))
     stack.enter_context(patch.object(Pool, "cancel", cancel))
     return stack
 
@@ -219,14 +219,14 @@ def start_children_without_asking_the_journal() -> Any:
 
 
 def carry_effects_out_before_the_commit() -> Any:
-    def take(supervisor: Any, task: Any, event: Any) -> None:
+    def take(open_tasks: Any, task: Any, event: Any) -> None:
         from podium.supervisors.fold import apply
 
         effects = apply(task, event)
-        supervisor._journal.write([supervisor._entry(task, [event])])
-        supervisor._carry_out(task, effects)
+        open_tasks._journal.write([open_tasks.entry(task, [event])])
+        open_tasks.carry_out(task, effects)
 
-    return patch.object(Supervisor, "_take", take)
+    return patch.object(OpenTasks, "take", take)
 
 
 def keep_the_books_after_their_recall() -> Any:

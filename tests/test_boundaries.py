@@ -12,7 +12,7 @@ import pytest
 import podium
 from podium import Parallel, Sequence, Step, Workflow
 from podium.errors import FixTheCall, InvalidInput, TaskCancelled, TaskFailed
-from podium.supervisors import folding, supervisor, takeover
+from podium.supervisors import folding, open_tasks, takeover
 from podium.supervisors.dispatch import Dispatcher
 from podium.supervisors.watchers import Watchers
 from podium.testing import Simulation
@@ -66,7 +66,7 @@ async def good_bad_good(engine, flow=FLOW):
         (folding.Folding, "succeeded", "fold"),
         (folding.Folding, "stand_in", "fold"),
         (folding.Folding, "perform", "opening"),
-        (supervisor, "entry_of", "entry"),
+        (open_tasks, "entry_of", "entry"),
         (Dispatcher, "_run_now", "sending"),
     ],
     ids=["a run has ended", "what stands in", "what is opened", "recording", "sending"],

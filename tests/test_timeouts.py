@@ -89,6 +89,22 @@ def test_a_nested_hierarchy_that_is_late_is_cancelled_in_its_tier():
     assert run(Sequence(team), {"s": 100}) == (("timeout", "team"), 7)
 
 
+class Taking:
+    """What alarms need of the open tasks: each time that is up calls back."""
+
+    def __init__(self, tasks, rings):
+        self.tasks, self.rings, self.clock = tasks, rings, self
+
+    def take(self, task, event):
+        self.rings()
+
+    def late(self, task, place):
+        return None
+
+    def check(self):
+        return None
+
+
 def test_times_that_were_not_needed_are_forgotten_and_the_others_ring_on_time():
     rung = []
 
@@ -97,13 +113,8 @@ def test_times_that_were_not_needed_are_forgotten_and_the_others_ring_on_time():
         began = loop.time()
         world = engine._core._session.world
         tasks = {}
-        alarms = Alarms(
-            world,
-            tasks,
-            lambda task, event: rung.append(round(loop.time() - began, 1)),
-            lambda task, place: None,
-            lambda: None,
-        )
+        taking = Taking(tasks, lambda: rung.append(round(loop.time() - began, 1)))
+        alarms = Alarms(world, taking, taking)
         for limit_s in [0.5, 1.5, 2.5, 3.5, 50.1] * 100:
             task = Play(step("a", total_timeout_s=limit_s)).task
             task.record = dataclasses.replace(task.record, task_id=f"t-{len(tasks)}")
@@ -128,13 +139,8 @@ def test_alarms_ring_in_the_order_of_their_times():
         loop = asyncio.get_running_loop()
         began, world = loop.time(), engine._core._session.world
         tasks = {}
-        alarms = Alarms(
-            world,
-            tasks,
-            lambda task, event: rung.append(round(loop.time() - began, 2)),
-            lambda task, place: None,
-            lambda: None,
-        )
+        taking = Taking(tasks, lambda: rung.append(round(loop.time() - began, 2)))
+        alarms = Alarms(world, taking, taking)
         for limit_s in (7.25, 0.5, 3.1, 2.05, 1.0):
             task = Play(step("a", total_timeout_s=limit_s)).task
             task.record = dataclasses.replace(task.record, task_id=f"t-{len(tasks)}")

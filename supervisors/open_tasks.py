@@ -1,0 +1,209 @@
+"""The open tasks of one supervisor, and the loop around the fold: event → journal → effects.
+
+Whoever learns that something happened to a task hands the event to `take`. The event is folded in at once. It is made
+durable with the next commit, and only then do its effects follow: no step that depends on an event starts, and nobody
+hears of it, before the event is on record. A task that has ended takes no more events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol, assert_never
+
+from ..protocols.outcomes import Outcome
+from .client_events import parked_event
+from .entries import entry_of, is_parked_or_was, standing
+from .events import Event, StepBegan, StepFailed
+from .faults import Faults, shielded
+from .fold import apply
+from .gate import Gate
+from .lifecycle import Lifecycle
+from .messages.client import ClientEvent
+from .messages.host import StepResult
+from .messages.supervisor import RunEnded
+from .plan import Plan
+from .ports import Change, Entry, Journal, World
+from .settings import Governance
+from .state import Alarm, Effect, Halt, Place, Run, TaskState
+from .tally import Tally
+from .watchers import Watchers
+
+
+class RunsSteps(Protocol):
+    """Has steps run when their task holds all it needs."""
+
+    def run(self, task: TaskState, place: Place, recovered: bool = False) -> None: ...
+
+    def settle(self, task: TaskState) -> None:
+        """Called after the effects of each event."""
+
+
+class HaltsSteps(Protocol):
+    def halt(self, task: TaskState, place: Place) -> None:
+        """Stop the step at `place`; what it still says is dropped."""
+
+
+class SetsTimers(Protocol):
+    def set(self, task: TaskState, place: Place | None) -> None:
+        """Have the time of a node ring, or without one that of the task."""
+
+
+class ReadsResults(Protocol):
+    def event_of(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> Event:
+        """What the end of an attempt means for the task."""
+
+
+class CollectsEmissions(Protocol):
+    def taken(self, task: TaskState) -> list[Event]:
+        """What the steps of the task have emitted and is not recorded yet."""
+
+
+class ChecksClock(Protocol):
+    def check(self) -> None:
+        """Have the times of all tasks moved if the clock was set since the last look."""
+
+
+class OpenTasks:
+    """What the parts of a supervisor share. The parts that carry effects out are put in before the first task."""
+
+    admission: RunsSteps
+    dispatcher: HaltsSteps
+    timers: SetsTimers
+    retries: ReadsResults
+    emissions: CollectsEmissions
+    clock: ChecksClock
+
+    def __init__(
+        self, world: World, journal: Journal, settings: Governance, plans: Mapping[str, Plan], watchers: Watchers
+    ) -> None:
+        """`plans` are the versions that the supervisor governs, by hash."""
+        self._world, self._journal, self._max_bytes = world, journal, settings.max_value_bytes
+        self.plans, self.watchers = plans, watchers
+        self.tasks: dict[str, TaskState] = {}
+        """Those that have not ended, by id."""
+        self.gate, self.tally, self.faults = Gate(settings), Tally(), Faults()
+        self._lifecycle = Lifecycle(self.tally)
+        self._accepted = 0
+        self.ended_count = 0
+        """Tasks that have ended since this supervisor started."""
+
+    def keep(self, task: TaskState) -> None:
+        """The task is open from now on."""
+        self.tasks[task.record.task_id] = task
+        self._accepted += 1
+        task.order = self._accepted
+        self.gate.opened(task.record)
+        self._lifecycle.opened(task, self.plans[task.hash].has_stages, self._world.now())
+
+    def take(self, task: TaskState, event: Event) -> None:
+        """Fold the event in and record it, with what the task has emitted before it."""
+        self.clock.check()
+        if task.outcome is None:
+            self._record(task, [*self.emissions.taken(task), event])
+
+    def flush(self, task: TaskState) -> None:
+        """Record what the task has emitted; its watchers hear of that then."""
+        emitted = self.emissions.taken(task)
+        if task.outcome is None and emitted:
+            self._record(task, emitted)
+
+    def step_ended(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> None:
+        """A host or a tier answered."""
+        self.clock.check()
+        if task.running.get(place.path) is not place:
+            return
+        try:
+            event = self.retries.event_of(task, place, result)
+        except Exception as error:
+            failure = self.faults.note(f"a result of {place.path}", error)
+            event = StepFailed(place.path, failure, None, self._world.now())
+        self.take(task, event)
+
+    def step_begins(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
+        """An at-most-once step is about to be sent to a host: go on when that is durable."""
+        if task.running.get(place.path) is place:
+            began = StepBegan(place.path, self._world.now())
+            apply(task, began)
+            self._journal.write([self.entry(task, [began])], go)
+
+    def entry(self, task: TaskState, events: list[Event]) -> Entry:
+        """The next entry of the task in the journal; with its end, if the task has ended."""
+        now = events[-1].at if events else self._world.now()
+        return entry_of(task, events, now, self._max_bytes)
+
+    def _record(self, task: TaskState, events: list[Event]) -> None:
+        doing = self._journal.doing
+        doing.begin(task.record.task_id, task.entries)
+        try:
+            self._fold_in(task, events)
+        except Exception as error:
+            self._fail(task, error)
+        doing.end()
+
+    def _fold_in(self, task: TaskState, events: list[Event]) -> None:
+        told = self.watchers.see(task, events)
+        effects: list[Effect] = []
+        for event in events:
+            self.tally.happened(task, event)
+            effects = apply(task, event)
+        if task.faults:
+            self.faults.of(task)
+        self._lifecycle.happened(task, event.at)
+        entry = self.entry(task, events)
+        changes: list[Change] = [entry]
+        if is_parked_or_was(task):
+            changes.append(standing(task, task.status))
+            if task.status == "parked":
+                self.watchers.tell(task.record.task_id, parked_event(self._world.now()))
+        then = partial(self.carry_out, task, effects)
+        self._journal.write(changes, partial(self._tell_all, task, told, entry.n, then) if told else then)
+
+    def _fail(self, task: TaskState, error: Exception) -> None:
+        """What happened to the task cannot be recorded: it fails, and says so."""
+        failure = self.faults.note(f"task {task.record.task_id}", error)
+        effects: list[Effect] = [Halt(place) for place in task.running.values()]
+        task.running.clear()
+        task.outcome = Outcome(failure=failure)
+        self._journal.write([self.entry(task, [])], partial(self.carry_out, task, effects))
+
+    def _tell_all(self, task: TaskState, told: list[ClientEvent], n: int, then: Callable[[], None]) -> None:
+        for event in told:
+            shielded("telling watchers", self.watchers.tell, task.record.task_id, event, n)
+        then()
+
+    def carry_out(self, task: TaskState, effects: list[Effect]) -> None:
+        """What follows from events that are durable now."""
+        doing = self._journal.doing
+        doing.begin(task.record.task_id, task.entries)
+        for effect in effects:
+            try:
+                self._carry_out_one(task, effect)
+            except Exception as error:
+                self._effect_failed(task, effect, error)
+        if task.outcome is not None and self.tasks.pop(task.record.task_id, None) is not None:
+            self.gate.ended(task.record)
+            self.tally.ended(task.record)
+            self.ended_count += 1
+            shielded("telling how a task ended", self.watchers.ended, task.record, task.told)
+            task.root.let_go()
+        self.admission.settle(task)
+        doing.end()
+
+    def _carry_out_one(self, task: TaskState, effect: Effect) -> None:
+        match effect:
+            case Run():
+                if task.running.get(effect.place.path) is effect.place:
+                    self.admission.run(task, effect.place)
+            case Halt():
+                self.dispatcher.halt(task, effect.place)
+            case Alarm():
+                self.timers.set(task, effect.place)
+            case _:
+                assert_never(effect)
+
+    def _effect_failed(self, task: TaskState, effect: Effect, error: Exception) -> None:
+        """A step that cannot be run for a fault of ours has failed."""
+        failure = self.faults.note(f"task {task.record.task_id}, {type(effect).__name__}", error)
+        if isinstance(effect, Run) and task.running.get(effect.place.path) is effect.place:
+            self.take(task, StepFailed(effect.place.path, failure, None, self._world.now()))
