@@ -339,3 +339,10 @@ def test_ps_is_quick(cli):
 
     pairs = [(took("-m", "podium", "ps"), took("-c", "import pydantic, typer, rich.console, psutil")) for _ in range(5)]
     assert min(ps for ps, _ in pairs) < 6 * min(libraries for _, libraries in pairs)
+
+
+def test_a_lasting_cluster_in_process_is_refused_and_leaves_nothing(cli):
+    code, out, err = cli("up")
+    assert (code, out) == (2, "")
+    assert "setting 'cluster' (PODIUM_CLUSTER): a cluster 'inprocess' ends with its driver" in err
+    assert cli("down")[2] == "No cluster is running.\n"

@@ -217,4 +217,4 @@ def test_without_the_client_library_the_request_says_what_to_install(tmp_path, l
     with podium.connect(data=tmp_path / "data", cluster="inprocess", config=config) as engine:
         answer, _, task = asked(engine, "what is the capital of France?", type="simple_query")
     assert answer["model"] is None
-    assert "pip install 'podium[llm]'" in task.record.degraded["model"]["error"]["message"]
+    assert "pip install openai" in task.record.degraded["model"]["error"]["message"]

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ...protocols.errors import DataInUse, PodiumError
+from ...protocols.errors import DataInUse, InvalidSetting, PodiumError
 from ..client import Engine
 from ..cluster_file import running_cluster
 from ..config import Settings, load_settings
@@ -25,9 +25,14 @@ def start(settings: Settings) -> dict[str, Any]:
     """Start the cluster of `settings.data` unless it runs; returns how to join it.
 
     Raises:
+        InvalidSetting: the settings want a cluster in the process of its driver, which cannot last.
         DataInUse: an in-process engine owns the directory.
         PodiumError: it did not come up; with the end of its log.
     """
+    if settings.cluster == "inprocess":
+        source = settings.sources.get("cluster", "default")
+        problem = "a cluster 'inprocess' ends with its driver; one that lasts runs on Ray: leave the setting out"
+        raise InvalidSetting(name="cluster", source=source, problem=problem)
     facts = running_cluster(settings.data)
     if facts is not None:
         return _joinable(settings.data, facts)
@@ -52,6 +57,7 @@ def start(settings: Settings) -> dict[str, Any]:
         time.sleep(0.1)
     if facts is not None and facts["kind"] in ("ray", "inprocess"):
         return _joinable(settings.data, facts)  # somebody else was first, and its cluster ends with it
+    child.terminate()  # one that is still starting would be there without anybody knowing
     tail = log.read_text(errors="replace")[-2000:]
     raise PodiumError(f"the cluster did not come up; the end of {log}:\n{tail}")
 

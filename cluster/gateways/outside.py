@@ -40,7 +40,8 @@ def mcp(
     try:
         from .mcp.serving import serve_http, serve_stdio  # noqa: PLC0415  (an extra, and 0.6 s)
     except ImportError as error:
-        raise InvalidInput(problem="the MCP server needs more: pip install 'podium[mcp]'") from error
+        problem = "the MCP server needs more: install podium with the extra `mcp`, or pip install mcp uvicorn"
+        raise InvalidInput(problem=problem) from error
     deployed = [load_workflow(source) for source in workflows or []]
     where: Literal["inprocess"] | None = "inprocess" if in_process and not is_running(data) else None
 

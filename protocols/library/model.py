@@ -231,7 +231,8 @@ def _library() -> Any:
     try:
         import openai  # noqa: PLC0415  (0.5 s, an extra, and not needed without an endpoint)
     except ImportError as error:
-        raise ModelRefused("a model needs the OpenAI client: pip install 'podium[llm]'") from error
+        way = "install podium with the extra `llm`, or pip install openai"
+        raise ModelRefused(f"a model needs the OpenAI client: {way}") from error
     return openai
 
 
