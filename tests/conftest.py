@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,23 +13,34 @@ settings.load_profile("podium")
 """No test fails for the time it takes: machines are shared."""
 
 
+SPREAD = {"test_mutants.py", "test_simulation.py", "test_model_refusals.py"}
+"""Files whose tests may run in several processes at once: they are long, and share nothing."""
+
+
 def pytest_configure(config):
-    for marker in (
-        "faults: the engine is meant to meet a fault of its own",
-        "spread: where several processes run tests, those of this file go to all of them",
-        "xdist_group(name): where several processes run tests, one has all of a group",
-    ):
-        config.addinivalue_line("markers", marker)
+    config.addinivalue_line("markers", "faults: the engine is meant to meet a fault of its own")
+    config.addinivalue_line("markers", "xdist_group(name): where several processes run tests, one has all of a group")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Where several processes run tests (`make test`), one has all that needs Ray, which is one cluster at a time then,
-    and a file stays in one process with what its tests share."""
+    """Where several processes run tests (`make test`), one has all that needs Ray: one cluster at a time is enough."""
     for item in items:
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
-        elif not item.get_closest_marker("spread"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """All other tests of a file stay in one process, too, with what they share."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid):
+            group, file = super()._split_scope(nodeid), nodeid.partition("::")[0]
+            return group if group != nodeid or Path(file).name in SPREAD else file
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def pytest_addoption(parser):

@@ -45,6 +45,28 @@ def cli(tmp_path):
     return run
 
 
+@pytest.mark.parametrize(
+    ("words", "stdin"),
+    [
+        (["--version"], None),
+        (["run", "flow.yaml", "-q", "-i", "-"], '{"n": 41}'),
+        (["run", "odds:odds", "-q", "-i", "é=ü"], None),
+        (["validate", "nowhere.yaml"], None),
+        (["status", "-o", "json", "--data", "here"], None),
+        (["show", "t-x"], None),
+        (["limits", "set", "x"], None),
+    ],
+)
+def test_a_command_that_is_forked_does_what_one_that_is_started_does(cli, words, stdin):
+    """All others here are forked (commands.py)."""
+    (cli.folder / "odds.py").write_text(ODD)
+    done = subprocess.run(
+        [sys.executable, "-m", "podium", *words],
+        cwd=cli.folder, env=cli.environment, input=stdin, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert cli(*words, stdin=stdin) == (done.returncode, done.stdout, done.stderr)
+
+
 def test_run_prints_the_result_alone_on_standard_output(cli):
     code, out, err = cli("run", "flow.yaml", "-i", "n=1", "-o", "json")
     assert (code, json.loads(out)) == (0, [{"n": 3}, {"n": 3}])

@@ -9,7 +9,6 @@ import pytest
 from tests.mutants import MUTANTS, is_noticed
 
 
-@pytest.mark.spread
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
