@@ -13,13 +13,13 @@ MINUTES ?= 10
 ROUNDS ?= 3
 
 PYTEST := $(BIN)/python -m pytest
-BESIDE := -n $(PROCESSES) --dist loadgroup
+BESIDE := -n $(PROCESSES) --dist loadfile
 TESTS = $(if $(ROOM),$(or $(shell find tests -path '*$(ROOM)*' -name 'test_*.py'),$(error no test file has '$(ROOM)' in its path)))
 # 5: there were no such tests
 NONE_IS_FINE := || [ $$? = 5 ]
 
-.PHONY: help demo test test-fast compiled check bench bench-peers seed soak differential sweep mutants chaos steady
-.PHONY: conformance clean
+.PHONY: help demo test test-fast tests-here tests-on-ray compiled check bench bench-peers seed soak differential sweep
+.PHONY: mutants chaos steady conformance clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
@@ -29,9 +29,18 @@ demo: $(STAMP) ## a briefing on this repository, written by the example workflow
 	$(BIN)/podium run examples/repo_brief/brief.yaml --input path="$(CURDIR)"
 	$(BIN)/podium ask "how is the journal fenced?" --root "$(CURDIR)"
 
+# What needs Ray waits more than it computes, and runs beside the rest; what measures time or memory runs after both.
 test: $(STAMP) compiled ## all tests; ROOM=limits: of the files with that in their path
-	$(PYTEST) $(BESIDE) -m "not alone" $(TESTS) $(NONE_IS_FINE)
+	$(MAKE) --no-print-directory -k -j 2 tests-on-ray tests-here
 	$(PYTEST) -m alone $(TESTS) $(NONE_IS_FINE)
+
+tests-here:
+	$(PYTEST) $(BESIDE) -m "not ray and not alone" $(TESTS) $(NONE_IS_FINE)
+
+tests-on-ray:
+	@mkdir -p build
+	@$(PYTEST) -m "ray and not alone" $(TESTS) > build/tests-on-ray.txt 2>&1; ended=$$?; \
+		echo; echo "== on Ray"; cat build/tests-on-ray.txt; [ $$ended = 0 ] || [ $$ended = 5 ]
 
 test-fast: $(STAMP) compiled ## the tests that need no Ray and are quick: half a minute
 	$(PYTEST) $(BESIDE) -m "not ray and not alone and not long" $(TESTS)

@@ -15,32 +15,38 @@ settings.load_profile("podium")
 
 SPREAD = {"test_mutants.py", "test_simulation.py", "test_model_refusals.py"}
 """Files whose tests may run in several processes at once: they are long, and share nothing."""
+LONG = {
+    f"test_{name}.py"
+    for name in (
+        "builtin_tools cli cli_tasks crash_sweep damage differential docs doctor fairness file_index holdups hooks "
+        "inprocess logs mcp mcp_faults mcp_forms mcp_tool model model_refusals model_replays mutants rest sandbox "
+        "sandbox_filter simulation streams"
+    ).split()
+}
+"""Files that `make test-fast` leaves out: planted bugs, storms, sandboxes, processes, servers that are awaited."""
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "faults: the engine is meant to meet a fault of its own")
-    config.addinivalue_line("markers", "xdist_group(name): where several processes run tests, one has all of a group")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Where several processes run tests (`make test`), one has all that needs Ray: one cluster at a time is enough."""
     for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+        if item.path.name in LONG:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """All other tests of a file stay in one process, too, with what they share."""
-    from xdist.scheduler import LoadGroupScheduling
+    """Where several processes run tests (`make test`), those of a file stay in one, with what they share."""
+    from xdist.scheduler import LoadFileScheduling
 
-    class ByFile(LoadGroupScheduling):
+    class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            group, file = super()._split_scope(nodeid), nodeid.partition("::")[0]
-            return group if group != nodeid or Path(file).name in SPREAD else file
+            file = super()._split_scope(nodeid)
+            return nodeid if Path(file).name in SPREAD else file
 
-    return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_addoption(parser):

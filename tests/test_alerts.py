@@ -78,6 +78,7 @@ def test_a_command_gets_the_text_and_its_failure_is_told(tmp_path):
             asyncio.run(run_command(wrong, ""))
 
 
+@pytest.mark.alone
 def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path, monkeypatch):
     monkeypatch.setattr(world, "HOOK_S", 0.5)
     there = tmp_path / "pid"

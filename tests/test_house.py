@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from podium.protocols import errors
+from tests import conftest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("protocols", "supervisors", "actors", "cluster")
@@ -173,3 +174,8 @@ def test_every_concrete_error_is_among_the_examples():
     assert concrete == {type(error) for error in EXAMPLES} - {errors.InvalidDefinition} | {
         kind for kind in concrete if issubclass(kind, errors.InvalidDefinition)
     }
+
+
+def test_the_files_that_run_otherwise_than_others_are_there():
+    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert names >= conftest.SPREAD | conftest.LONG

@@ -9,7 +9,6 @@ import pytest
 from tests.mutants import MUTANTS, is_noticed
 
 
-@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_planted_bug_is_noticed(mutant, caplog):

@@ -20,7 +20,6 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("first", range(0, seeds, BATCH))
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_every_accepted_task_finishes_whatever_breaks(first):
     for seed in range(first, first + BATCH):
