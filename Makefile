@@ -39,11 +39,11 @@ tests-here:
 
 tests-on-ray:
 	@mkdir -p build
-	@$(PYTEST) -m "ray and not alone" $(TESTS) > build/tests-on-ray.txt 2>&1; ended=$$?; \
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "ray and not alone" $(TESTS) > build/tests-on-ray.txt 2>&1; ended=$$?; \
 		echo; echo "== on Ray"; cat build/tests-on-ray.txt; [ $$ended = 0 ] || [ $$ended = 5 ]
 
 test-fast: $(STAMP) compiled ## the tests that need no Ray and are quick: half a minute
-	$(PYTEST) $(BESIDE) -m "not ray and not alone and not long" $(TESTS)
+	$(PYTEST) $(BESIDE) --fast -m "not ray and not alone" $(TESTS)
 
 # Tests start many processes; where Python is told to keep no compiled code, each would compile all of Podium again.
 compiled: $(STAMP)

@@ -18,9 +18,10 @@ SPREAD = {"test_mutants.py", "test_simulation.py", "test_model_refusals.py"}
 LONG = {
     f"test_{name}.py"
     for name in (
-        "builtin_tools cli cli_tasks crash_sweep damage differential docs doctor fairness file_index holdups hooks "
-        "inprocess logs mcp mcp_faults mcp_forms mcp_tool model model_refusals model_replays mutants rest sandbox "
-        "sandbox_filter simulation streams"
+        "builtin_tools chaos cli cli_tasks crash_sweep damage differential docs doctor fairness file_index "
+        "fingerprints holdups hooks inprocess lanes leaving_ray ledger logs mcp mcp_faults mcp_forms mcp_tool "
+        "model model_refusals model_replays mutants named_tools operation_time printable ray ray_faults "
+        "ray_session request_tools requests rest sandbox sandbox_filter simulation steady streams"
     ).split()
 }
 """Files that `make test-fast` leaves out: planted bugs, storms, sandboxes, processes, servers that are awaited."""
@@ -30,10 +31,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "faults: the engine is meant to meet a fault of its own")
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.name in LONG:
-            item.add_marker(pytest.mark.long)
+def pytest_ignore_collect(collection_path, config):
+    return True if config.getoption("--fast") and collection_path.name in LONG else None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -50,6 +49,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_addoption(parser):
+    parser.addoption("--fast", action="store_true", help="leave out the files that are long (tests/conftest.py)")
     parser.addoption("--seeds", type=int, default=500, help="seeds of the simulated storm (tests/test_simulation.py)")
 
 
