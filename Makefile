@@ -31,8 +31,8 @@ demo: $(STAMP) ## a briefing on this repository, written by the example workflow
 
 # What needs Ray waits more than it computes, and runs beside the rest; what measures time or memory runs after both.
 test: $(STAMP) compiled ## all tests; ROOM=limits: of the files with that in their path
-	$(MAKE) --no-print-directory -k -j 2 tests-on-ray tests-here
-	$(PYTEST) -m alone $(TESTS) $(NONE_IS_FINE)
+	@ended=0; $(MAKE) --no-print-directory -k -j 2 tests-on-ray tests-here || ended=1; \
+		echo; echo "== alone"; $(PYTEST) -m alone $(TESTS) $(NONE_IS_FINE) || ended=1; exit $$ended
 
 tests-here:
 	$(PYTEST) $(BESIDE) -m "not ray and not alone" $(TESTS) $(NONE_IS_FINE)

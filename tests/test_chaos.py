@@ -15,7 +15,7 @@ SEED = 20
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_nothing_is_lost_or_repeated_whatever_is_killed(tmp_path):
     orders = Random(SEED).sample(every_class(), len(every_class()))
     found = storm(tmp_path, SEED, orders, lanes=6, pause_s=0.5)
