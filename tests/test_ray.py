@@ -125,6 +125,7 @@ def test_events_and_cancel(engine):
     assert event.kind == "cancelled"
 
 
+@pytest.mark.alone
 def test_a_plain_step_that_will_not_stop_is_stopped_with_its_host(engine):
     @podium.protocol(concurrency=2)
     def stuck(input):
