@@ -14,7 +14,9 @@ ROUNDS ?= 3
 
 PYTEST := $(BIN)/python -m pytest
 BESIDE := -n $(PROCESSES) --dist loadfile
-TESTS = $(if $(ROOM),$(or $(shell find tests -path '*$(ROOM)*' -name 'test_*.py'),$(error no test file has '$(ROOM)' in its path)))
+FILES = $(or $(sort $(shell find tests -path '*$(ROOM)*' -name 'test_*.py')),$(error no test file has '$(ROOM)' in its path))
+# those of them that have a marker: to collect all for a few costs as much as to run them
+MARKED = $$(grep -l 'mark\.$(1)' $(FILES) || echo tests/__init__.py)
 # 5: there were no such tests
 NONE_IS_FINE := || [ $$? = 5 ]
 
@@ -32,18 +34,19 @@ demo: $(STAMP) ## a briefing on this repository, written by the example workflow
 # What needs Ray waits more than it computes, and runs beside the rest; what measures time or memory runs after both.
 test: $(STAMP) compiled ## all tests; ROOM=limits: of the files with that in their path
 	@ended=0; $(MAKE) --no-print-directory -k -j 2 tests-on-ray tests-here || ended=1; \
-		echo; echo "== alone"; $(PYTEST) -m alone $(TESTS) $(NONE_IS_FINE) || ended=1; exit $$ended
+		echo; echo "== alone"; $(PYTEST) -m alone $(call MARKED,alone) $(NONE_IS_FINE) || ended=1; exit $$ended
 
 tests-here:
-	$(PYTEST) $(BESIDE) -m "not ray and not alone" $(TESTS) $(NONE_IS_FINE)
+	@$(PYTEST) $(BESIDE) -m "not ray and not alone" $(FILES) $(NONE_IS_FINE)
 
 tests-on-ray:
 	@mkdir -p build
-	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "ray and not alone" $(TESTS) > build/tests-on-ray.txt 2>&1; ended=$$?; \
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "ray and not alone" $(call MARKED,ray) \
+		> build/tests-on-ray.txt 2>&1; ended=$$?; \
 		echo; echo "== on Ray"; cat build/tests-on-ray.txt; [ $$ended = 0 ] || [ $$ended = 5 ]
 
 test-fast: $(STAMP) compiled ## the tests that need no Ray and are quick: half a minute
-	$(PYTEST) $(BESIDE) --fast -m "not ray and not alone" $(TESTS)
+	@$(PYTEST) $(BESIDE) --fast -m "not ray and not alone" $(FILES)
 
 # Tests start many processes; where Python is told to keep no compiled code, each would compile all of Podium again.
 compiled: $(STAMP)
