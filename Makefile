@@ -37,7 +37,7 @@ test: $(STAMP) compiled ## all tests; ROOM=limits: of the files with that in the
 		echo; echo "== alone"; $(PYTEST) -m alone $(call MARKED,alone) $(NONE_IS_FINE) || ended=1; exit $$ended
 
 tests-here:
-	@$(PYTEST) $(BESIDE) -m "not ray and not alone" $(FILES) $(NONE_IS_FINE)
+	@$(PYTEST) $(BESIDE) -m "not ray and not alone" $(if $(ROOM),$(FILES)) $(NONE_IS_FINE)
 
 tests-on-ray:
 	@mkdir -p build
@@ -46,7 +46,7 @@ tests-on-ray:
 		echo; echo "== on Ray"; cat build/tests-on-ray.txt; [ $$ended = 0 ] || [ $$ended = 5 ]
 
 test-fast: $(STAMP) compiled ## the tests that need no Ray and are quick: half a minute
-	@$(PYTEST) $(BESIDE) --fast -m "not ray and not alone" $(FILES)
+	@$(PYTEST) $(BESIDE) --fast -m "not ray and not alone" $(if $(ROOM),$(FILES))
 
 # Tests start many processes; where Python is told to keep no compiled code, each would compile all of Podium again.
 compiled: $(STAMP)
