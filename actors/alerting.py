@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..protocols.errors import PodiumError
-from ..supervisors.alerts import Alert, Alerts
+from ..supervisors.figures.alerts import Alert, Alerts
 from ..supervisors.messages.client import ClusterStatus
 from ..supervisors.ports import Level, World
 from ..supervisors.settings import Governance

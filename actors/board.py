@@ -18,7 +18,6 @@ from typing import Any, assert_never
 from ..protocols.errors import NotFound
 from ..protocols.policy import Breaker as Policy
 from ..protocols.values import Value
-from ..supervisors.breaker import Breaker, Call, Outcomes
 from ..supervisors.messages.client import BreakerStates, SetBreaker
 from ..supervisors.messages.door import with_kind
 from ..supervisors.messages.resources import (
@@ -32,6 +31,7 @@ from ..supervisors.messages.resources import (
     WatchBreakers,
 )
 from ..supervisors.ports import Ask, Journal, Level, Note, World
+from ..supervisors.running.breaker import Breaker, Call, Outcomes
 
 KEEP_UNUSED_S = 600.0
 """How long a breaker is remembered when no more calls come."""

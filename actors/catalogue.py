@@ -8,7 +8,7 @@ from typing import Any
 from ..protocols.errors import FixTheCall, NotFound
 from ..protocols.limits import Amount
 from ..protocols.values import Value
-from ..supervisors.holding import Needs, check_order, needs_of
+from ..supervisors.limits.holding import Needs, check_order, needs_of
 from ..supervisors.ports import WITHDRAWN, Change, Note
 from ..supervisors.shards import shards_of, workflow_of
 

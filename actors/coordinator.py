@@ -19,14 +19,7 @@ from functools import partial
 from typing import Any, assert_never
 
 from ..protocols.blame import fault_of
-from ..protocols.errors import (
-    NotFound,
-    PeerLost,
-    PodiumError,
-    SpawnFailed,
-    TooManyRestarts,
-    WorkflowDown,
-)
+from ..protocols.errors import NotFound, PeerLost, PodiumError, SpawnFailed, TooManyRestarts, WorkflowDown
 from ..protocols.limits import Amount, read_limits
 from ..protocols.values import Value
 from ..supervisors.faults import report
@@ -46,11 +39,11 @@ from ..supervisors.messages.client import (
 )
 from ..supervisors.messages.resources import CheckQuotas, DescribeResources, ResourceStatus
 from ..supervisors.messages.supervisor import AwaitLastWords, AwaitPermits, Govern
-from ..supervisors.plan import all_quotas, has_breakers
 from ..supervisors.ports import Ask, Journal, Line, Message, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 from ..supervisors.shards import workflow_of
+from ..supervisors.tasks.plan import all_quotas, has_breakers
 from .alerting import Alerting
 from .catalogue import Catalogue
 from .child import Child

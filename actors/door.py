@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ..protocols.check import walk
 from ..protocols.errors import InvalidDefinition, PodiumError
 from ..protocols.tree import Step
-from ..supervisors.plan import Plan, tree_of, version_hash
+from ..supervisors.tasks.plan import Plan, tree_of, version_hash
 
 
 def check_definition(definition: Any) -> None:

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias, assert_never
 
 from ..protocols.errors import Fenced, NotFound, PodiumError
 from ..protocols.limits import Amount
-from ..supervisors.ledger import Ledger, Request, Who
+from ..supervisors.limits.ledger import Ledger, Request, Who
+from ..supervisors.limits.throttle import Thresholds, Throttle
 from ..supervisors.messages.client import SetBreaker, SetLimits, Uses
 from ..supervisors.messages.door import with_kind
 from ..supervisors.messages.resources import (
@@ -49,7 +50,6 @@ from ..supervisors.messages.resources import (
 )
 from ..supervisors.ports import Ask, Journal, Level, Note, Timer, World
 from ..supervisors.shards import is_within
-from ..supervisors.throttle import Thresholds, Throttle
 from .board import Board
 
 REPLACED_WITHIN = 5
@@ -315,7 +315,7 @@ class ResourceActor:
             ask.reply()
 
     def _lend(self, now: float) -> None:
-        """Who alone wants permits decides by itself, as fast as it can; see `supervisors/permits.py`."""
+        """Who alone wants permits decides by itself, as fast as it can; see `supervisors/limits/permit_client.py`."""
         shards = self._ledger.shards
         shard = next(iter(shards)) if len(shards) == 1 else None
         if shard is None or shard not in self._books or now < self._lend_after:

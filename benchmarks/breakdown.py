@@ -28,21 +28,26 @@ from throughput import WORKFLOW, throughput
 
 import podium
 from podium.actors import exchange
-from podium.cluster import presence
+from podium.cluster.on_ray import process_locks as presence
 
 STEPS = 3
 ROOT = Path(exchange.__file__).parent.parent
 ROOMS = {
-    "exchange": ("actors/exchange.py", "actors/far_side.py", "cluster/wire.py", "cluster/on_ray.py"),
-    "journal": ("cluster/store/", "supervisors/entries.py", "supervisors/events.py"),
-    "fold": ("supervisors/fold.py", "supervisors/modes/", "supervisors/state.py", "supervisors/plan.py"),
+    "exchange": ("actors/exchange.py", "actors/far_side.py", "cluster/on_ray/sockets.py", "cluster/on_ray/actors.py"),
+    "journal": ("cluster/store/", "supervisors/tasks/entries.py", "supervisors/tasks/events.py"),
+    "fold": (
+        "supervisors/tasks/fold.py",
+        "supervisors/tasks/modes/",
+        "supervisors/tasks/state.py",
+        "supervisors/tasks/plan.py",
+    ),
     "admission": (
-        "supervisors/intake.py",
-        "supervisors/gate.py",
-        "supervisors/permits.py",
-        "supervisors/backlog.py",
-        "supervisors/waiting.py",
-        "supervisors/turns.py",
+        "supervisors/admission/intake.py",
+        "supervisors/admission/admission.py",
+        "supervisors/limits/permit_client.py",
+        "supervisors/running/backlog.py",
+        "supervisors/limits/permit_queue.py",
+        "supervisors/limits/fair_queue.py",
     ),
     "dispatch": ("supervisors/", "actors/", "protocols/"),
 }

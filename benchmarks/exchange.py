@@ -26,7 +26,7 @@ from harness import Row, machine, report
 
 from podium.actors.exchange import Near
 from podium.actors.far_side import Far
-from podium.cluster import wire
+from podium.cluster.on_ray import sockets as wire
 from podium.protocols.errors import PeerUnreachable
 from podium.supervisors.messages.door import message
 

@@ -19,7 +19,7 @@ from throughput import SHARDED, podium_chain, throughput
 
 import podium
 from podium import Sequence, Workflow
-from podium.cluster import presence
+from podium.cluster.on_ray import process_locks as presence
 from podium.errors import EngineClosed
 
 FEW = 1_000

@@ -24,12 +24,12 @@ from podium.actors.exchange import Near
 from podium.actors.far_side import Far
 from podium.cluster.store.rows import entry_row, seal
 from podium.protocols.outcomes import TaskRecord
-from podium.supervisors.events import StepFinished, pack_events, unpack_events
-from podium.supervisors.fold import apply, begin
-from podium.supervisors.ledger import Ledger
+from podium.supervisors.limits.ledger import Ledger
+from podium.supervisors.limits.permit_queue import Holder, Request, Who
 from podium.supervisors.messages.door import message
 from podium.supervisors.ports import Entry
-from podium.supervisors.waiting import Holder, Request, Who
+from podium.supervisors.tasks.events import StepFinished, pack_events, unpack_events
+from podium.supervisors.tasks.fold import apply, begin
 
 BASELINE = Path(__file__).parent / "guard.json"
 TOLERANCE = 0.05

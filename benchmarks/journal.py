@@ -22,8 +22,8 @@ from harness import Row, machine, report
 
 from podium.cluster.store.sqlite import SqliteJournal
 from podium.protocols.outcomes import TaskRecord
-from podium.supervisors.events import StepFinished, pack_events
 from podium.supervisors.ports import Entry, NewTask
+from podium.supervisors.tasks.events import StepFinished, pack_events
 
 WRITERS = (1, 64, 1_000)
 BODY = pack_events([StepFinished("first", {"n": 1}, 1_700_000_000.0)])

@@ -30,7 +30,7 @@ from harness import machine
 
 from podium.cluster.store.opening import reading
 from podium.cluster.store.schema import shard_path
-from podium.supervisors.events import unpack_events
+from podium.supervisors.tasks.events import unpack_events
 
 STEPS = textwrap.dedent(
     """

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 import psutil
 
 import podium
-from podium.cluster import presence
+from podium.cluster.on_ray import process_locks as presence
 from podium.cluster.store.reading import shards
 from podium.cluster.store.schema import shard_path, wal_path
 

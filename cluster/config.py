@@ -329,7 +329,9 @@ def prepare_ray(token: Path) -> bool:
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")  # else leaving a broken cluster takes 5 s more
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_preload_python_modules", "podium.cluster.on_ray")  # workers import it while they start
+    os.environ.setdefault(
+        "RAY_preload_python_modules", "podium.cluster.on_ray.actors"
+    )  # workers import it while they start
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if "RAY_AUTH_MODE" not in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "")).name == token.name:
         if token.is_dir():

@@ -13,7 +13,7 @@ from ..protocols.workflow import Workflow
 from ..supervisors.ports import Line
 from .cluster_file import ClusterFile, holder
 from .config import Settings
-from .inprocess import Cell, CellWorld, InProcessCluster
+from .inprocess.cluster import Cell, CellWorld, InProcessCluster
 from .store.reading import FileReader, Reader
 from .world import LoopWorld
 

@@ -18,9 +18,9 @@ from typing import Any, get_args
 
 import podium
 from podium import errors, testing, verdict
-from podium.cluster.client import BaseTask
-from podium.cluster.deployed import DeployedWorkflow
-from podium.cluster.request_state import RequestState
+from podium.cluster.client.deployed import DeployedWorkflow
+from podium.cluster.client.engine import BaseTask
+from podium.cluster.client.request_state import RequestState
 from podium.protocols import outcomes, policy, recovery, tree
 from podium.protocols.protocol import Declaration
 from podium.protocols.requests import request

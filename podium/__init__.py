@@ -16,10 +16,10 @@ in `podium.verdict`, the simulated cluster in `podium.testing`.
 """
 
 from . import errors, verdict
-from .cluster.client import Engine, Task, connect
-from .cluster.client_async import AsyncEngine, AsyncTask, connect_async
+from .cluster.client.dead_letters import DeadLetter
+from .cluster.client.engine import Engine, Task, connect
+from .cluster.client.engine_async import AsyncEngine, AsyncTask, connect_async
 from .cluster.config import Settings
-from .cluster.dead import DeadLetter
 from .cluster.loading import load_workflow
 from .protocols.context import Context
 from .protocols.errors import PodiumError

@@ -1,6 +1,6 @@
 """`python -m podium` and the `podium` command."""
 
-from .cluster.gateways.cli import main
+from .cluster.gateways.cli.main import main
 
 if __name__ == "__main__":
     main()

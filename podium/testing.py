@@ -6,6 +6,6 @@ assert simulate(workflow, [1, 2, 3]) == [4, 8, 12]
 assert simulate(workflow, [1], seed=7, faults=Faults(lose_reply=0.1, kills=3)) == [4]
 """
 
-from .cluster.simulated import Faults, Simulation, simulate
+from .cluster.simulation.simulated import Faults, Simulation, simulate
 
 __all__ = ["Faults", "Simulation", "simulate"]

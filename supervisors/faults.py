@@ -10,7 +10,7 @@ from ..protocols.blame import fault_of
 from ..protocols.outcomes import Failure
 
 if TYPE_CHECKING:
-    from .state import TaskState
+    from .tasks.state import TaskState
 
 
 def report(what: str, error: BaseException) -> None:

@@ -12,22 +12,22 @@ from functools import partial
 from typing import Protocol, assert_never
 
 from ..protocols.outcomes import Outcome
-from .client_events import parked_event
-from .entries import entry_of, is_parked_or_was, standing
-from .events import Event, StepBegan, StepFailed
+from .admission.admission import Gate
 from .faults import Faults, shielded
-from .fold import apply
-from .gate import Gate
-from .lifecycle import Lifecycle
+from .figures.counters import Tally
+from .figures.lifecycle import Lifecycle
 from .messages.client import ClientEvent
 from .messages.host import StepResult
 from .messages.supervisor import RunEnded
-from .plan import Plan
 from .ports import Change, Entry, Journal, World
 from .settings import Governance
-from .state import Alarm, Effect, Halt, Place, Run, TaskState
-from .tally import Tally
-from .watchers import Watchers
+from .tasks.client_events import parked_event
+from .tasks.entries import entry_of, is_parked_or_was, standing
+from .tasks.events import Event, StepBegan, StepFailed
+from .tasks.fold import apply
+from .tasks.plan import Plan
+from .tasks.state import Alarm, Effect, Halt, Place, Run, TaskState
+from .watching.watchers import Watchers
 
 
 class RunsSteps(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..protocols.values import MAX_VALUE_BYTES
+from .limits.throttle import Thresholds
 from .restarts import RestartPolicy
-from .throttle import Thresholds
 
 
 @dataclass(frozen=True, slots=True)

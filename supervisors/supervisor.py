@@ -17,30 +17,12 @@ from typing import Any, assert_never
 from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
-from .admission import Admission
-from .alarms import Alarms
-from .blocked import Blocked
-from .clock import Clock
-from .desk import Desk
-from .dispatch import Dispatcher
-from .emissions import Emissions
-from .events import Abandoned
-from .family import Family
-from .giving_up import GivingUp
-from .guard import Guard
-from .intake import Intake
-from .letters import Letters
-from .live import Live
-from .messages.client import (
-    Ack,
-    Cancel,
-    Drop,
-    Follow,
-    Redrive,
-    Submission,
-    Submit,
-    Watch,
-)
+from .admission.intake import Intake
+from .admission.task_permits import Admission
+from .children.family import Family
+from .children.giving_up import GivingUp
+from .limits.permit_client import Permits
+from .messages.client import Ack, Cancel, Drop, Follow, Redrive, Submission, Submit, Watch
 from .messages.supervisor import (
     SUPERVISOR,
     AwaitIdle,
@@ -53,20 +35,29 @@ from .messages.supervisor import (
     SupervisorStatus,
 )
 from .open_tasks import OpenTasks
-from .permits import Permits
-from .plan import Plan
-from .pool import Means
 from .ports import Ask, Journal, World, durable
-from .quarantine import Quarantine
-from .rest import Rest
-from .retention import Retention
-from .retries import Retries
+from .running.breaker_client import Guard
+from .running.dispatch import Dispatcher
+from .running.pool import Means
+from .running.retries import Retries
+from .running.timers import Alarms
 from .settings import Governance
 from .shards import is_tier
-from .stalls import LOOK_S, Stalls
-from .takeover import Takeover
+from .tasks.events import Abandoned
+from .tasks.plan import Plan
+from .upkeep.blocked import Blocked
+from .upkeep.clock import Clock
+from .upkeep.dead_letters import Letters
+from .upkeep.passivation import Rest
+from .upkeep.quarantine import Quarantine
+from .upkeep.retention import Retention
+from .upkeep.stalls import LOOK_S, Stalls
+from .upkeep.takeover import Takeover
 from .versions import CHILDREN, Versions
-from .watchers import Watchers
+from .watching.live import Live
+from .watching.stream_buffer import Emissions
+from .watching.task_requests import Desk
+from .watching.watchers import Watchers
 
 
 class Supervisor:

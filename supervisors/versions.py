@@ -8,12 +8,12 @@ from typing import Any
 from ..protocols.errors import EngineClosed
 from ..protocols.tree import Node
 from ..protocols.values import Value
-from .dispatch import Dispatcher
 from .faults import report
-from .plan import Plan, TierPlan
 from .ports import Journal, Note
+from .running.dispatch import Dispatcher
 from .settings import Governance
 from .shards import tier_shard
+from .tasks.plan import Plan, TierPlan
 
 _DEFINITION, _CURRENT, CHILDREN = "definition:", "current", "children"
 

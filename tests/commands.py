@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["podium.cluster.gateways.cli", "tests.sweep"])
+FORKS.set_forkserver_preload(["podium.cluster.gateways.cli.main", "tests.sweep"])
 """What all that is forked from has imported; there is one such process beside each that runs tests."""
 PATIENCE_S = 60.0
 
@@ -50,7 +50,7 @@ def _become(words: tuple[str, ...], folder: str, environment: dict[str, str], st
     sys.path[:] = [folder, *environment.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
     sys.argv = ["podium", *words]
     random.seed()
-    from podium.cluster.gateways.cli import main
+    from podium.cluster.gateways.cli.main import main
 
     main()
 

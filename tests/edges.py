@@ -16,19 +16,19 @@ from podium.actors.exchange import Near
 from podium.actors.far_side import _Session
 from podium.actors.host import ProtocolHost
 from podium.actors.resources import ResourceActor
-from podium.cluster.link import Link
+from podium.cluster.client.link import Link
 from podium.cluster.store.memory import MemoryJournal
 from podium.errors import PodiumError
 from podium.protocols.errors import Fenced, PeerUnreachable
 from podium.supervisors import supervisor as supervisor_module
-from podium.supervisors.family import Family
-from podium.supervisors.lanes import Lanes
-from podium.supervisors.permits import Permits
-from podium.supervisors.pool import Pool
+from podium.supervisors.children.family import Family
+from podium.supervisors.children.nested import Tier
+from podium.supervisors.limits.permit_client import Permits
 from podium.supervisors.ports import Entry, NewTask, Standing
+from podium.supervisors.running.lanes import Lanes
+from podium.supervisors.running.pool import Pool
 from podium.supervisors.supervisor import Supervisor
-from podium.supervisors.takeover import Takeover
-from podium.supervisors.tier import Tier
+from podium.supervisors.upkeep.takeover import Takeover
 from podium.testing import Simulation
 
 COUNTS: Counter[str] = Counter()

@@ -28,26 +28,27 @@ from podium.actors.board import Board
 from podium.actors.exchange import Near
 from podium.actors.far_side import _Session
 from podium.actors.host import ProtocolHost
-from podium.cluster.link import Link
-from podium.cluster.simulated import _SimulatedWorld
+from podium.cluster.client.link import Link
+from podium.cluster.simulation.simulated import _SimulatedWorld
 from podium.cluster.store.memory import MemoryJournal
 from podium.cluster.store.sqlite import SqliteJournal
 from podium.protocols import protocol as protocol_module
 from podium.protocols.outcomes import OPEN
-from podium.supervisors import intake, ledger
-from podium.supervisors.breaker import Breaker
-from podium.supervisors.clock import Clock
-from podium.supervisors.dispatch import Dispatcher
-from podium.supervisors.events import StepFinished
-from podium.supervisors.family import Family
-from podium.supervisors.lanes import Lanes
-from podium.supervisors.ledger import Ledger
+from podium.supervisors.admission import intake
+from podium.supervisors.children.family import Family
+from podium.supervisors.limits import ledger
+from podium.supervisors.limits.ledger import Ledger
+from podium.supervisors.limits.permit_client import Permits
 from podium.supervisors.messages.host import StepResult
 from podium.supervisors.open_tasks import OpenTasks
-from podium.supervisors.permits import Permits
-from podium.supervisors.plan import Build, Plan
-from podium.supervisors.pool import Pool
 from podium.supervisors.ports import OpenTask
+from podium.supervisors.running.breaker import Breaker
+from podium.supervisors.running.dispatch import Dispatcher
+from podium.supervisors.running.lanes import Lanes
+from podium.supervisors.running.pool import Pool
+from podium.supervisors.tasks.events import StepFinished
+from podium.supervisors.tasks.plan import Build, Plan
+from podium.supervisors.upkeep.clock import Clock
 from tests import (
     test_boundaries,
     test_breaker,
@@ -220,7 +221,7 @@ def start_children_without_asking_the_journal() -> Any:
 
 def carry_effects_out_before_the_commit() -> Any:
     def take(open_tasks: Any, task: Any, event: Any) -> None:
-        from podium.supervisors.fold import apply
+        from podium.supervisors.tasks.fold import apply
 
         effects = apply(task, event)
         open_tasks._journal.write([open_tasks.entry(task, [event])])

@@ -15,8 +15,8 @@ import traceback
 import warnings
 from collections.abc import Iterator
 
-from podium.cluster.trace import Trace
-from podium.cluster.virtual import PROCESS
+from podium.cluster.simulation.trace import Trace
+from podium.cluster.simulation.virtual_loop import PROCESS
 from tests.storm import Storm
 
 

@@ -16,13 +16,13 @@ from random import Random
 
 import podium
 from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Supervision, Workflow
-from podium.cluster.virtual import PROCESS
+from podium.cluster.simulation.virtual_loop import PROCESS
 from podium.errors import FixTheCall, KeyConflict, TaskCancelled, TaskFailed
 from podium.protocols.outcomes import TERMINAL
 from podium.protocols.values import unpack
-from podium.supervisors.events import StepFinished, unpack_events
-from podium.supervisors.fold import apply, begin
 from podium.supervisors.shards import shards_of
+from podium.supervisors.tasks.events import StepFinished, unpack_events
+from podium.supervisors.tasks.fold import apply, begin
 from podium.testing import Faults, Simulation
 from tests import differential
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import podium
 from podium import Hierarchy, Parallel, Retry, Sequence, Workflow, verdict
-from podium.cluster.inprocess import InProcessCluster
+from podium.cluster.inprocess.cluster import InProcessCluster
 from podium.cluster.store.mark import Mark
 from podium.cluster.store.reading import FileReader, shards
 from podium.cluster.store.sqlite import SqliteJournal
-from podium.supervisors.events import StepFinished, unpack_events
+from podium.supervisors.tasks.events import StepFinished, unpack_events
 from tests.commands import FORKS
 
 ABORTED = 9

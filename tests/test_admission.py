@@ -11,7 +11,7 @@ import podium
 from podium import Hierarchy, Sequence, Workflow
 from podium.errors import InvalidDefinition, InvalidInput
 from podium.protocols.requests.pipelines import ask_workflow
-from podium.supervisors.holding import Needs, check_order
+from podium.supervisors.limits.holding import Needs, check_order
 from podium.testing import Simulation
 from tests import sample
 

@@ -16,7 +16,7 @@ from podium.cluster.config import load_settings
 from podium.cluster.world import run_command
 from podium.errors import InvalidSetting
 from podium.protocols.errors import HookFailed
-from podium.supervisors.alerts import Alerts
+from podium.supervisors.figures.alerts import Alerts
 from podium.testing import Simulation
 from tests import sample
 

@@ -12,9 +12,11 @@ import pytest
 import podium
 from podium import Parallel, Sequence, Step, Workflow
 from podium.errors import FixTheCall, InvalidInput, TaskCancelled, TaskFailed
-from podium.supervisors import folding, open_tasks, takeover
-from podium.supervisors.dispatch import Dispatcher
-from podium.supervisors.watchers import Watchers
+from podium.supervisors import open_tasks
+from podium.supervisors.running.dispatch import Dispatcher
+from podium.supervisors.tasks import folding
+from podium.supervisors.upkeep import takeover
+from podium.supervisors.watching.watchers import Watchers
 from podium.testing import Simulation
 
 

@@ -14,7 +14,7 @@ import podium
 from podium import Breaker as Policy
 from podium import Retry, Sequence, Step, Workflow
 from podium.errors import InvalidDefinition, NotFound, TaskFailed
-from podium.supervisors.breaker import Breaker, Outcomes
+from podium.supervisors.running.breaker import Breaker, Outcomes
 from podium.testing import Simulation
 
 OK, FAILED, SLOW, BOTH = (Outcomes(failed, slow) for slow in (False, True) for failed in (False, True))

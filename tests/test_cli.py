@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import podium
-from podium.cluster.gateways import interrupts
-from podium.cluster.gateways.live import Listener
+from podium.cluster.gateways.cli import interrupts
+from podium.cluster.gateways.cli.live import Listener
 from podium.errors import TaskFailed
 from tests.commands import run_command
 

@@ -12,7 +12,7 @@ import pytest
 
 import podium
 import podium.testing
-from podium.cluster.gateways.view import lack
+from podium.cluster.gateways.cli.view import lack
 from podium.cluster.store.ids import whole_id
 from podium.errors import InvalidInput, NotFound
 from tests import sample

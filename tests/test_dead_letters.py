@@ -15,9 +15,9 @@ from podium import Adaptive, Constant, Hierarchy, Parallel, Retry, Rule, Sequenc
 from podium.errors import FixTheCall, InvalidDefinition, NotFound, TaskFailed
 from podium.protocols.outcomes import Failure
 from podium.protocols.recovery import actions_for, category_of
-from podium.supervisors.events import Redriven, StepFinished
-from podium.supervisors.fold import apply, begin
-from podium.supervisors.resuming import without_the_failure
+from podium.supervisors.tasks.continuation import without_the_failure
+from podium.supervisors.tasks.events import Redriven, StepFinished
+from podium.supervisors.tasks.fold import apply, begin
 from podium.testing import Faults, Simulation
 from tests import sample
 from tests.test_modes import TREES, Play, record, step

@@ -13,11 +13,11 @@ from contextlib import closing
 import pytest
 from rich.console import Console
 
-from podium.cluster import doctor
 from podium.cluster.cluster_file import ClusterFile
-from podium.cluster.doctor import examine
-from podium.cluster.gateways.doctor import findings_table
-from podium.cluster.repair import repair
+from podium.cluster.doctor import checks as doctor
+from podium.cluster.doctor.checks import examine
+from podium.cluster.doctor.repair import repair
+from podium.cluster.gateways.cli.doctor import findings_table
 from podium.cluster.store.mark import read_mark
 from podium.cluster.store.schema import mark_path, shard_path, wal_path
 from podium.protocols.errors import DataInUse, NotFound

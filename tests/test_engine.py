@@ -23,7 +23,7 @@ from podium.errors import (
     WaitTimedOut,
     WorkflowDown,
 )
-from podium.supervisors import intake
+from podium.supervisors.admission import intake
 from podium.testing import Faults, Simulation, simulate
 from tests import sample
 

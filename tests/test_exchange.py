@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from podium.actors.exchange import DEFAULT_LIMITS, ExchangeLimits, Near
 from podium.actors.far_side import Far
-from podium.cluster.virtual import VirtualLoop
+from podium.cluster.simulation.virtual_loop import VirtualLoop
 from podium.protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, Unknown
 from podium.protocols.values import pack, unpack
 from tests.said import Break, Chunks, Echo, Never, Refuse, only

@@ -591,11 +591,14 @@ def test_a_very_long_question_is_answered(small):
 
 QUESTIONS = {
     "how is the journal fenced?": ("cluster/store/", "docs/journal.md"),
-    "when does a circuit breaker open?": ("supervisors/breaker.py", "docs/workflows.md"),
+    "when does a circuit breaker open?": ("supervisors/running/breaker.py", "docs/workflows.md"),
     "how is a CEL condition evaluated?": ("protocols/conditions.py",),
     "how is a zombie process killed?": ("cluster/store/lock.py",),
     "how are database schema migrations done?": ("cluster/store/migrations.py",),
-    "how do simulated runs use a virtual clock?": ("cluster/virtual.py", "cluster/simulated.py"),
+    "how do simulated runs use a virtual clock?": (
+        "cluster/simulation/virtual_loop.py",
+        "cluster/simulation/simulated.py",
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import podium
 from podium import Sequence, Step, Workflow
-from podium.cluster.definition import definition_of
+from podium.cluster.client.definition import definition_of
 from podium.cluster.store import migrations
 from podium.cluster.store.reading import FileReader
 from podium.cluster.store.schema import FORMAT, shard_path

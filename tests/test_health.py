@@ -11,10 +11,10 @@ import podium
 from podium import Sequence, Workflow
 from podium.cluster.config import Settings, load_settings
 from podium.errors import InvalidSetting, Overloaded
-from podium.supervisors.gate import Gate, Newcomer, Slots
+from podium.supervisors.admission.admission import Gate, Newcomer, Slots
+from podium.supervisors.limits.throttle import Thresholds, Throttle, is_pressed
 from podium.supervisors.ports import Load
 from podium.supervisors.settings import Governance
-from podium.supervisors.throttle import Thresholds, Throttle, is_pressed
 from podium.testing import Simulation
 from tests import sample
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.doctor import examine
-from podium.cluster.doctor_running import findings_of
-from podium.cluster.link import Batch, Link, Refusing
-from podium.cluster.simulated import _SimulatedWorld
+from podium.cluster.client.link import Batch, Link, Refusing
+from podium.cluster.doctor.checks import examine
+from podium.cluster.doctor.running import findings_of
+from podium.cluster.simulation.simulated import _SimulatedWorld
 from podium.cluster.store.reading import FileReader
 from podium.errors import JournalCorrupt, JournalFailed, Overloaded, SpawnFailed, WaitTimedOut
-from podium.supervisors.history import note_blocked, step_rows
 from podium.supervisors.messages.client import Ack, Submission
+from podium.supervisors.tasks.history import note_blocked, step_rows
 from podium.testing import Simulation
 from tests import sample
 

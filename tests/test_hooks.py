@@ -9,7 +9,7 @@ import pytest
 
 import podium
 from podium import Adaptive, Rule, Sequence, Step
-from podium.cluster.asking import workflow_of
+from podium.cluster.client.ask_input import workflow_of
 from podium.cluster.config import Settings
 from podium.errors import InvalidDefinition, InvalidInput, TaskCancelled, TaskFailed
 from podium.protocols.requests.hooks import HOOKED, hooked, read_hooks, transition_of

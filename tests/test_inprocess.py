@@ -18,7 +18,7 @@ import pytest
 
 import podium
 from podium import Parallel, Sequence, Step, Workflow
-from podium.cluster.collector import RARE, USUAL
+from podium.cluster.gc_tuning import RARE, USUAL
 from podium.errors import DataInUse, EngineClosed, InvalidSetting, TaskFailed, WaitTimedOut
 from tests import sample
 

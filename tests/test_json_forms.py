@@ -12,7 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from podium.cluster.config import load_settings
-from podium.cluster.gateways.inputs import read_input
+from podium.cluster.gateways.cli.inputs import read_input
 from podium.cluster.loading import load_workflow
 from podium.errors import InvalidInput, InvalidSetting
 from podium.protocols.decoding import decoded

@@ -1,4 +1,4 @@
-"""Permits that pass on at the host (supervisors/pool.py): as fast as if they did not count, and never one too many."""
+"""Permits that pass on at the host (lanes.py): as fast as if they did not count, and never one too many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import podium
 from podium import Sequence, Workflow
 from podium.actors.resources import ResourceActor
 from podium.errors import TaskCancelled
-from podium.supervisors.permits import KEEP_IDLE_S
+from podium.supervisors.limits.permit_client import KEEP_IDLE_S
 from podium.testing import Faults, Simulation
 
 

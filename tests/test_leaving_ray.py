@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from podium.cluster.leaving import _HiddenCore
+from podium.cluster.on_ray.shutdown import _HiddenCore
 from podium.cluster.signals import keeping_sigterm
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from podium.protocols.errors import InvalidInput
 from podium.protocols.limits import read_limits
-from podium.supervisors.ledger import Holder, Ledger, Request, Who
+from podium.supervisors.limits.ledger import Holder, Ledger, Request, Who
 
 H = Holder("w", 1)
 

@@ -17,7 +17,7 @@ import pytest
 
 import podium
 from podium import Workflow
-from podium.cluster.doctor import examine
+from podium.cluster.doctor.checks import examine
 from podium.cluster.log_file import LogFile
 from podium.errors import TaskFailed
 

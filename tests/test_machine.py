@@ -15,9 +15,9 @@ from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.requests import machine
 from podium.protocols.requests.machine import STATES, TERMINAL, check_pipeline, is_rollback, may_follow, stage_of
 from podium.protocols.requests.pipelines import ask_workflow, read_pipeline, shipped_pipelines
-from podium.supervisors.events import Cancelled, StepFailed, StepFinished
-from podium.supervisors.fold import apply, begin
-from podium.supervisors.lifecycle import state_of
+from podium.supervisors.figures.lifecycle import state_of
+from podium.supervisors.tasks.events import Cancelled, StepFailed, StepFinished
+from podium.supervisors.tasks.fold import apply, begin
 from tests import sample
 
 STAGES = ["validate", "plan", "context", "model", "tools", "format"]

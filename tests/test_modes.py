@@ -10,7 +10,7 @@ from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, verdict
 from podium.errors import InvalidDefinition
 from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.recovery import USUAL
-from podium.supervisors.events import (
+from podium.supervisors.tasks.events import (
     Cancelled,
     Dropped,
     Due,
@@ -23,8 +23,8 @@ from podium.supervisors.events import (
     pack_events,
     unpack_events,
 )
-from podium.supervisors.fold import apply, begin
-from podium.supervisors.state import Halt, Run
+from podium.supervisors.tasks.fold import apply, begin
+from podium.supervisors.tasks.state import Halt, Run
 from tests import sample
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.definition import definition_of
+from podium.cluster.client.definition import definition_of
 from podium.errors import TaskFailed
 from podium.supervisors.messages.client import Deploy, Deployed
 from podium.testing import Simulation

@@ -6,7 +6,7 @@ import pytest
 
 import podium
 from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step
-from podium.cluster.asking import workflow_of
+from podium.cluster.client.ask_input import workflow_of
 from podium.cluster.config import load_settings
 from podium.protocols.check import walk
 from podium.protocols.errors import InvalidSetting

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from podium.cluster import presence
+from podium.cluster.on_ray import process_locks as presence
 from podium.cluster.store import lock
 from podium.protocols.errors import Fenced
 

@@ -17,18 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from podium.cluster.dead import DeadLetter
-from podium.cluster.doctor import Finding
-from podium.cluster.gateways import answering, breakers, dead, doctor, limits, one_task, status, top, view
-from podium.cluster.gateways.metrics import exposition
-from podium.cluster.gateways.step_tree import StepTree
-from podium.cluster.gateways.terminal import Terminal, say, styled, to_json
+from podium.cluster.client.dead_letters import DeadLetter
+from podium.cluster.doctor.checks import Finding
+from podium.cluster.gateways.cli import answering, breakers, dead, doctor, limits, one_task, status, top, view
+from podium.cluster.gateways.cli.metrics import exposition
+from podium.cluster.gateways.cli.step_tree import StepTree
+from podium.cluster.gateways.cli.terminal import Terminal, say, styled, to_json
 from podium.cluster.log_lines import keep_log_lines
 from podium.errors import TaskFailed
 from podium.protocols.outcomes import Failure, TaskEvent, TaskRecord
 from podium.protocols.printable import json_safe, one_line, printable
 from podium.protocols.requests.router import Route
-from podium.supervisors.history import StepRow
+from podium.supervisors.tasks.history import StepRow
 from tests.commands import run_command
 
 ROOT = Path(__file__).parent.parent
@@ -282,7 +282,7 @@ def test_ask_over_a_folder_with_hostile_names_and_texts(cli, tmp_path):
 
 
 def test_an_error_that_is_raised_is_shown_as_text(capsys):
-    from podium.cluster.gateways.cli import _guarded
+    from podium.cluster.gateways.cli.main import _guarded
 
     def command():
         raise TaskFailed(task_id="t", workflow=NAME, failure=ERROR)

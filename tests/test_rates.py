@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import podium
 from podium import Sequence, Workflow
 from podium.protocols.limits import read_limits
-from podium.supervisors.ledger import Holder, Ledger, Request, Who
-from podium.supervisors.meters import Meters
+from podium.supervisors.limits.ledger import Holder, Ledger, Request, Who
+from podium.supervisors.limits.rates import Meters
 from podium.testing import Simulation
 
 PERIODS_S = {"s": 1.0, "min": 60.0, "h": 3600.0}

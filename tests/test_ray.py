@@ -17,10 +17,10 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster import presence
+from podium.cluster.on_ray import process_locks as presence
 from podium.cluster.store.reading import FileReader
 from podium.errors import SpawnFailed, TaskFailed
-from podium.supervisors.events import unpack_events
+from podium.supervisors.tasks.events import unpack_events
 from tests import sample
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -87,7 +87,7 @@ def test_no_process_of_ray_runs_that_nothing_uses(engine):
 
 def test_hosts_start_with_podium_imported_and_with_nothing_of_that_for_the_collector(engine):
     facts = engine.submit(Workflow("facts", Sequence(sample.about_its_process)), None).result(timeout_s=60)
-    assert facts["preloaded"] == "podium.cluster.on_ray"
+    assert facts["preloaded"] == "podium.cluster.on_ray.actors"
     assert facts["frozen"] > 10_000
 
 

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 import podium
-from podium.cluster import joining
-from podium.cluster.presence import Working
-from podium.cluster.ray_folder import MOST_CHARS, new_folder, remove_folder
-from podium.cluster.ray_session import living_pillars
+from podium.cluster.on_ray import joining
+from podium.cluster.on_ray.folder import MOST_CHARS, new_folder, remove_folder
+from podium.cluster.on_ray.process_locks import Working
+from podium.cluster.on_ray.session import living_pillars
 from podium.errors import EngineClosed, SpawnFailed
 from podium.supervisors.ports import Needs
 
@@ -201,7 +201,7 @@ def test_a_cluster_of_another_token_is_joined_with_it_and_not_without(tmp_path):
 
 def test_what_fits_no_machine_is_said_with_what_there_is():
     nodes = [{"Alive": True, "Resources": {"CPU": 2.0, "node": 1}}, {"Alive": False, "Resources": {"CPU": 64}}]
-    from podium.cluster.on_ray import check_fits
+    from podium.cluster.on_ray.actors import check_fits
 
     check_fits("a", Needs(num_cpus=2), nodes)
     check_fits("a", Needs(), nodes)
@@ -226,7 +226,7 @@ BUSY = textwrap.dedent(
 def test_a_process_that_uses_the_processor_works(tmp_path, monkeypatch, does, works):
     child = subprocess.Popen([sys.executable, "-c", BUSY, does])
     try:
-        monkeypatch.setattr("podium.cluster.presence.process_of", lambda *_: child.pid)
+        monkeypatch.setattr("podium.cluster.on_ray.process_locks.process_of", lambda *_: child.pid)
         working = Working(tmp_path, "host")
         time.sleep(0.5)
         assert not working(), "there is nothing to compare with yet"

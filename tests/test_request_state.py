@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import podium
 from podium import Sequence, Step, Workflow
-from podium.cluster.gateways.cli import app
+from podium.cluster.gateways.cli.main import app
 from podium.protocols.errors import TaskFailed
 from podium.protocols.requests.pipelines import ask_workflow
 from tests.served import Reply, serving

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 import podium
 from podium import Request, Step
-from podium.cluster.asking import plan_of, request_of
+from podium.cluster.client.ask_input import plan_of, request_of
 from podium.cluster.config import load_settings
 from podium.cluster.store.reading import FileReader
 from podium.errors import InvalidDefinition, InvalidInput, InvalidSetting, TaskFailed
@@ -25,7 +25,7 @@ from podium.protocols.requests.machine import may_follow
 from podium.protocols.requests.pipelines import ask_workflow, read_pipeline, shipped_pipelines
 from podium.protocols.requests.planner import arguments_for, estimate, make_plan
 from podium.protocols.values import unpack
-from podium.supervisors.lifecycle import transitions
+from podium.supervisors.figures.lifecycle import transitions
 from podium.testing import Simulation
 
 
@@ -433,8 +433,8 @@ def test_taking_a_request_apart_takes_linear_time(text):
 
 def test_arguments_of_tools_are_read_off_the_request():
     tool = ToolSpec(about="x", arguments={"root": {}, "pattern": {}, "path": {}}, command=("x",))
-    request = Request(text="find `take_in` in cluster/wire.py", root="/code")
-    assert arguments_for(tool, request) == {"root": "/code", "pattern": "take_in", "path": "cluster/wire.py"}
+    request = Request(text="find `take_in` in cluster/on_ray/sockets.py", root="/code")
+    assert arguments_for(tool, request) == {"root": "/code", "pattern": "take_in", "path": "cluster/on_ray/sockets.py"}
 
 
 def test_a_plan_names_steps_quotas_and_what_is_refused():

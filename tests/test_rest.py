@@ -8,7 +8,7 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.gateways.metrics import exposition
+from podium.cluster.gateways.cli.metrics import exposition
 from podium.testing import Faults, Simulation
 from tests import sample
 

@@ -12,7 +12,7 @@ import podium
 from podium import Retry, Sequence, Step, Workflow, read_workflow
 from podium.errors import InvalidDefinition, TaskFailed
 from podium.protocols.policy import PRESETS, attempts_of
-from podium.supervisors.retries import PERIOD_S, Budget
+from podium.supervisors.running.retries import PERIOD_S, Budget
 from podium.testing import Simulation
 
 

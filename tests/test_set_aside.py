@@ -8,11 +8,13 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.definition import definition_of
+from podium.cluster.client.definition import definition_of
 from podium.errors import FixTheCall, TaskFailed
-from podium.supervisors import accepting, takeover, versions
-from podium.supervisors.dispatch import Dispatcher
+from podium.supervisors import versions
+from podium.supervisors.admission import accepting
 from podium.supervisors.messages.client import Submission
+from podium.supervisors.running.dispatch import Dispatcher
+from podium.supervisors.upkeep import takeover
 from tests.test_boundaries import FLOW, Died, Planted, is_bad, run
 from tests.test_versions import cell_flow, last, lead
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.definition import definition_of
-from podium.cluster.gateways.metrics import exposition
-from podium.cluster.simulated import _SimulatedSession, _SimulatedWorld
+from podium.cluster.client.definition import definition_of
+from podium.cluster.gateways.cli.metrics import exposition
+from podium.cluster.simulation.simulated import _SimulatedSession, _SimulatedWorld
+from podium.cluster.simulation.virtual_loop import PROCESS
 from podium.cluster.store.reading import FileReader
-from podium.cluster.virtual import PROCESS
 from podium.errors import (
     FixTheCall,
     InvalidDefinition,

@@ -12,12 +12,12 @@ from rich.console import Console
 
 import podium
 from podium import Parallel, Sequence, Step, Workflow
-from podium.cluster.gateways import keys
-from podium.cluster.gateways.live import Lines
-from podium.cluster.gateways.step_tree import StepTree, went_wrong
-from podium.cluster.gateways.terminal import styled
+from podium.cluster.gateways.cli import keys
+from podium.cluster.gateways.cli.live import Lines
+from podium.cluster.gateways.cli.step_tree import StepTree, went_wrong
+from podium.cluster.gateways.cli.terminal import styled
 from podium.protocols.outcomes import TaskEvent
-from podium.supervisors.history import StepRow
+from podium.supervisors.tasks.history import StepRow
 from podium.testing import Simulation
 
 

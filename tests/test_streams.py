@@ -8,8 +8,8 @@ import pytest
 
 import podium
 from podium import Retry, Sequence, Step, Workflow
-from podium.cluster import stream
-from podium.supervisors import watchers
+from podium.cluster.client import event_reader as stream
+from podium.supervisors.watching import watchers
 from podium.testing import Faults, Simulation
 from tests import sample
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import podium
 from podium import Hierarchy, Sequence, Step, Supervision, Workflow, verdict
-from podium.cluster.virtual import PROCESS
+from podium.cluster.simulation.virtual_loop import PROCESS
 from podium.errors import InvalidDefinition, TaskFailed, WorkflowDown
 from podium.protocols.errors import PeerLost, SpawnFailed, TooManyRestarts
-from podium.supervisors.family import Family
+from podium.supervisors.children.family import Family
 from podium.supervisors.ports import Needs
 from podium.supervisors.restarts import RestartPolicy, Restarts
 from podium.testing import Faults, Simulation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from types import SimpleNamespace
 
-from podium.cluster.task_ids import new_task_id
+from podium.cluster.client.task_ids import new_task_id
 
 
 def test_ids_rise_with_the_time_and_differ_within_a_millisecond():

@@ -10,8 +10,8 @@ import pytest
 import podium
 from podium import Constant, Hierarchy, Parallel, Retry, Sequence, Step, Workflow
 from podium.errors import InvalidInput, TaskFailed
-from podium.supervisors.alarms import Alarms
-from podium.supervisors.state import Time
+from podium.supervisors.running.timers import Alarms
+from podium.supervisors.tasks.state import Time
 from podium.testing import Simulation
 from tests import sample
 from tests.test_modes import Play, step

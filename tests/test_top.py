@@ -11,9 +11,9 @@ from rich.console import Console
 
 import podium
 from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Workflow
-from podium.cluster.gateways.metrics import exposition
-from podium.cluster.gateways.top import picture
-from podium.supervisors.tally import BOUNDS_S, Histogram, quantile_s
+from podium.cluster.gateways.cli.metrics import exposition
+from podium.cluster.gateways.cli.top import picture
+from podium.supervisors.figures.counters import BOUNDS_S, Histogram, quantile_s
 from podium.testing import Simulation
 from tests import sample
 

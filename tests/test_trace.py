@@ -9,7 +9,7 @@ import re
 import pytest
 
 from podium import Hierarchy, Sequence, Workflow
-from podium.cluster.trace import Trace, contents_of
+from podium.cluster.simulation.trace import Trace, contents_of
 from podium.testing import Faults, Simulation
 from tests import sample, seed, storm
 

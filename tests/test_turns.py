@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import podium
 from podium import Parallel, Sequence, Step, Workflow
-from podium.supervisors.turns import Turns
+from podium.supervisors.limits.fair_queue import Turns
 from podium.testing import Simulation
 
 WEIGHTS = {"light": 0.1}

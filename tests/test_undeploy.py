@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import podium
 from podium import Hierarchy, Parallel, Sequence, Workflow
-from podium.cluster.gateways.cli import app
+from podium.cluster.gateways.cli.main import app
 from podium.errors import FixTheCall, NotFound
 from podium.testing import Faults, Simulation
 from tests import sample

@@ -11,11 +11,11 @@ import pytest
 
 import podium
 from podium import Hierarchy, Parallel, Sequence, Step, Workflow, verdict
-from podium.cluster.definition import definition_of
+from podium.cluster.client.definition import definition_of
 from podium.errors import FixTheCall, InvalidDefinition, TaskFailed
 from podium.protocols.fingerprint import code_fingerprint
 from podium.supervisors.messages.client import Deploy, Deployed
-from podium.supervisors.plan import Plan
+from podium.supervisors.tasks.plan import Plan
 from podium.testing import Faults, Simulation, simulate
 
 # one name, several protocols

@@ -17,8 +17,8 @@ import pytest
 
 from podium.actors.exchange import Near
 from podium.actors.far_side import Far
-from podium.cluster.token_file import token_of
-from podium.cluster.wire import FOLDER, _Entered, _name, connect, listen
+from podium.cluster.on_ray.sockets import FOLDER, _Entered, _name, connect, listen
+from podium.cluster.on_ray.token_file import token_of
 from podium.protocols.errors import PeerLost
 from tests.said import Echo, Silence, only
 

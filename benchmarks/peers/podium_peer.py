@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from measuring import measure
-from podium_work import halves, peer
+
+from podium import halves, peer
 
 if __name__ == "__main__":
     measure("Podium, Ray", "podium", "each step", partial(peer, "ray"), halves("ray"))

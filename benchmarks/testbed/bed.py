@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import psutil
 
-from podium.cluster import presence
+from podium.cluster.on_ray import process_locks as presence
 
 from . import witness
 from .load import LIMIT

@@ -22,8 +22,8 @@ from podium.cluster.store.reading import StoredTask, shards
 from podium.cluster.store.rows import ENTRY_SELECT, NOTE_SELECT, TASK_SELECT, bodies_of, found_row, note_of
 from podium.cluster.store.schema import shard_path
 from podium.protocols.workflow import Workflow
-from podium.supervisors.events import Event, StepFailed, StepFinished, unpack_events
-from podium.supervisors.fold import apply, begin
+from podium.supervisors.tasks.events import Event, StepFailed, StepFinished, unpack_events
+from podium.supervisors.tasks.fold import apply, begin
 
 from .driver import ACKS, RESULTS, known
 from .load import LIMIT, result_of

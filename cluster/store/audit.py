@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ...protocols.errors import JournalCorrupt
 from ...protocols.values import Value
-from ...supervisors.blocked import blocked_protocols
 from ...supervisors.ports import STALLED, STUCK
+from ...supervisors.upkeep.blocked import blocked_protocols
 from .faults import UNREADABLE, as_ours
 from .mark import Count, loss, read_mark
 from .opening import check_tables, format_of, reading

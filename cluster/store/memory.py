@@ -15,7 +15,6 @@ from typing import Any, assert_never
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.blocked import blocked_protocols
 from ...supervisors.faults import shielded
 from ...supervisors.ports import (
     DISMISSED,
@@ -31,6 +30,7 @@ from ...supervisors.ports import (
     Standing,
 )
 from ...supervisors.shards import is_tier, workflow_of
+from ...supervisors.upkeep.blocked import blocked_protocols
 from .reading import StoredTask
 
 

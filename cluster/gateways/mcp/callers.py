@@ -9,7 +9,7 @@ from mcp.server.auth.provider import AccessToken
 
 from ....protocols.errors import NotFound
 from ....protocols.outcomes import TaskRecord
-from ...core import Core
+from ...client.core import Core
 from ...store.reading import StoredTask
 from ...tokens import Token, Tokens
 

@@ -29,11 +29,11 @@ from ....protocols.json_forms import to_json
 from ....protocols.outcomes import TERMINAL, TaskRecord
 from ....protocols.quantities import check_priority
 from ....protocols.requests.pipelines import NAME as ASK
-from ....supervisors.client_events import end_event, past_events
-from ....supervisors.events import readable_events
-from ...client_async import AsyncEngine, AsyncTask
-from ...definition import definition_of
-from ...request_state import RequestState, request_state, request_states
+from ....supervisors.tasks.client_events import end_event, past_events
+from ....supervisors.tasks.events import readable_events
+from ...client.definition import definition_of
+from ...client.engine_async import AsyncEngine, AsyncTask
+from ...client.request_state import RequestState, request_state, request_states
 from ...store.reading import StoredTask
 from .callers import Caller, own_task
 from .pages import page_of

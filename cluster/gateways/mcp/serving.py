@@ -22,7 +22,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...client_async import AsyncEngine
+from ...client.engine_async import AsyncEngine
 from ...tokens import Tokens
 from .callers import Caller, Verifier, caller_of_token
 from .server import CALL_S, MAX_SESSIONS, Gateway

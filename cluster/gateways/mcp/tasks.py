@@ -15,7 +15,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import Field
 
 from ....protocols.outcomes import TERMINAL, TaskRecord
-from ...request_state import request_state
+from ...client.request_state import request_state
 from ...store.reading import StoredTask
 from .tools import progress_of, result_of
 

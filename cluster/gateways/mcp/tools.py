@@ -19,8 +19,8 @@ from ....protocols.tree import Step
 from ....protocols.values import Value
 from ....protocols.wording import place
 from ....protocols.workflow import Workflow
-from ....supervisors.history import step_rows
-from ...request_state import request_state
+from ....supervisors.tasks.history import step_rows
+from ...client.request_state import request_state
 from ...store.reading import StoredTask
 from .pages import page_of
 from .wrapping import given_out, plain_object, wrapped

@@ -1,0 +1,87 @@
+"""Requests, as clients make them: what becomes the input of the workflow `ask`, and what is planned before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...protocols.errors import InvalidInput
+from ...protocols.library.builtin import SHIPPED_TOOLS
+from ...protocols.library.front import cleaned, granted_folder, own_hooks, own_pipelines, pipeline_of, router_from
+from ...protocols.requests.grants import requests_config
+from ...protocols.requests.hooks import read_hooks
+from ...protocols.requests.pipelines import NAME, ask_workflow
+from ...protocols.requests.planner import RequestPlan, make_plan
+from ...protocols.requests.request import Request
+from ...protocols.requests.router import Route
+from ...protocols.wording import first_problem, place
+from ...protocols.workflow import Workflow
+from ..config import Settings
+from ..store.reading import Reader
+
+RECORDED = 200
+"""Tasks on record that an estimate is made from, at most."""
+
+
+def workflow_of(settings: Settings, hooks: Mapping[str, Any] | None = None) -> Workflow:
+    """The workflow that answers requests, with the pipelines and hooks of the setting `config.requests`.
+
+    Args:
+        hooks: further ones, by state, that run after those of the settings; they make a workflow of its own name.
+
+    Raises:
+        InvalidSetting, InvalidDefinition: a pipeline, a hook or a rule of the router is wrong.
+    """
+    config = requests_config(settings.config)
+    if config.router.rules:
+        router_from(config.router)
+    folder = None if config.pipelines is None else str(Path(config.pipelines).resolve())
+    own, theirs = ({}, {}) if folder is None else (own_pipelines(folder), own_hooks(folder))
+    workflow = ask_workflow(own, read_hooks(theirs, config.hooks, hooks), config.operation_s)
+    if not hooks:
+        return workflow
+    name = f"{NAME}_{workflow.hash[:8]}"
+    settings_of = {"description": workflow.description, "starts": workflow.starts, "quotas": workflow.quotas}
+    return Workflow(name, workflow.root, **settings_of)
+
+
+def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:
+    """`asked` as a request: a text with further `fields`, or a whole one. Raises InvalidInput with the field."""
+    if isinstance(asked, Request) and not fields:
+        return asked
+    whole = asked.model_dump() if isinstance(asked, Request) else asked
+    given = {"text": whole} if isinstance(whole, str) else dict(whole)
+    try:
+        return Request.model_validate({"source": settings.source, "user": settings.user, **given, **fields})
+    except ValidationError as error:
+        loc, problem = first_problem(error, Request)
+        raise InvalidInput(problem=problem, path=place("request", loc)) from error
+
+
+def input_of(request: Request) -> dict[str, Any]:
+    return {"request": request.model_dump(mode="json", exclude_defaults=True)}
+
+
+def plan_of(request: Request, user: str, settings: Settings, reader: Reader) -> tuple[Route, RequestPlan]:
+    """What would become of a request, without running any of it. Raises InvalidInput for what it may not touch."""
+    config = requests_config(settings.governance().config)
+    grants, request = config.grants_of(user), cleaned(request)
+    if request.root is not None:
+        request = request.model_copy(update={"root": granted_folder(request.root, grants, user)})
+    route = router_from(config.router).route(request)
+    tools = {**SHIPPED_TOOLS, **config.tools}
+    pipeline = pipeline_of(route.type, config).root
+    return route, make_plan(request, route.type, pipeline, tools, grants, recorded_s(reader, route.type))
+
+
+def recorded_s(reader: Reader, type: str) -> list[float]:
+    """How long finished tasks of this type took, in seconds, the newest first."""
+    records = reader.list_tasks("completed", NAME, None, RECORDED)
+    return [
+        (record.finished_at or record.accepted_at) - record.accepted_at
+        for record in records
+        if isinstance(record.result, Mapping) and record.result.get("type") == type
+    ]

@@ -1,0 +1,415 @@
+"""The part of a client that lives on an event loop: its session, a link per shard, and who waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, overload
+from zlib import crc32
+
+from ...protocols.errors import EngineClosed, NotFound, PeerLost, PodiumError, Unknown, from_wire
+from ...protocols.outcomes import TaskRecord, TaskStatus
+from ...protocols.protocol import ProtocolLike
+from ...protocols.requests.request import Request
+from ...protocols.values import Value
+from ...protocols.workflow import Workflow
+from ...supervisors.messages.client import (
+    Ack,
+    Acks,
+    Cancel,
+    CancelledAs,
+    ClientEvent,
+    Deploy,
+    Deployed,
+    Drop,
+    Letter,
+    Located,
+    Redrive,
+    Submission,
+    TaskEnded,
+    Undeploy,
+    Where,
+)
+from ...supervisors.ports import Line, Message, Reply
+from ...supervisors.shards import shards_of, spread, top_shard, workflow_of
+from ...supervisors.tasks.plan import carried_key
+from ..cluster_file import using
+from ..config import Settings
+from ..gc_tuning import look_as_usual, look_rarely
+from ..session import COORDINATOR, Session
+from ..store.reading import Reader, StoredTask
+from .acknowledgements import Accepted, Waiting, acknowledged, fail, settle
+from .connecting import new_session
+from .definition import definition_of, protocols_of
+from .holdups import answered, not_up
+from .link import BATCH, PATIENCE, Batch, Link, Refusing, Watching
+from .submissions import Submissions
+from .task_ids import new_task_id
+
+_RECONNECT_S = 0.2
+T = TypeVar("T")
+VersionKey: TypeAlias = tuple[str, tuple[ProtocolLike, ...]]
+
+
+class Core:
+    """All methods belong to the loop, except those that say otherwise."""
+
+    def __init__(self, settings: Settings, session: Session | None = None) -> None:
+        self.settings = settings
+        self._session = session or new_session(settings)
+        self._loop: asyncio.AbstractEventLoop
+        self._pid = os.getpid()
+        self.submissions = Submissions(settings, lambda: new_task_id(self._session.world))
+        self._coordinator: Line | None = None
+        self._links: dict[str, Link] = {}
+        self._deployed: dict[VersionKey, str] = {}
+        """Hashes of versions."""
+        self._ask_workflow: Workflow | None = None
+        self._carried: dict[str, dict[str, Deploy]] = defaultdict(dict)
+        """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
+        self._told: dict[str, int] = {}
+        """By workflow: the epoch of the coordinator that has been given all of these."""
+        self._telling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._waiting: dict[str, Waiting] = defaultdict(lambda: defaultdict(list))
+        """By shard."""
+        self._collects_rarely = False
+        self._closed: PodiumError | None = None
+        self._gone: PodiumError | None = None
+        """The cluster that it joined is not there any more."""
+
+    async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._session.on_rebuilt, self._session.on_closed = self._rebuilt, self._shut
+        with using(self.settings.data):
+            await self._session.open()
+        self._collects_rarely = look_rarely()
+
+    def _rebuilt(self) -> None:
+        """Another cluster took the place of the one that broke: everything open is asked for again."""
+        lost = PeerLost(address=COORDINATOR, reason="its cluster is gone")
+        if self._coordinator is not None:
+            self._coordinator.lose(lost)
+        for link in self._links.values():
+            link.lose(lost)
+
+    def _shut(self, error: PodiumError) -> None:
+        """The cluster that was joined has been shut down: what waits for it is told so."""
+        self._gone = error
+        self._hang_up(error)
+
+    def _hang_up(self, error: PodiumError) -> None:
+        for link in list(self._links.values()):
+            link.close(error)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the cluster was there before and stays when this client goes."""
+        return self._session.joined
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def check(self) -> None:
+        """From any thread. Raises EngineClosed if nothing can be asked here any more, or in a forked child."""
+        if os.getpid() != self._pid:
+            reason = f"it belongs to process {self._pid}, of which this is a fork: connect anew after forking"
+            raise EngineClosed(reason=reason)
+        if self.closed is not None:
+            raise self.closed
+
+    @property
+    def is_forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def soon(self, callback: Callable[..., None], *args: Any) -> None:
+        """Call on the loop, from any thread. Raises as `check`."""
+        self.check()
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError as error:  # the loop was closed in this moment
+            raise EngineClosed() from error
+
+    async def close(self) -> None:
+        if self._closed is not None:
+            return
+        self._closed = EngineClosed()
+        self._hang_up(self._closed)
+        if self._coordinator is not None:
+            self._coordinator.lose(self._closed)
+        if self._collects_rarely:
+            look_as_usual()
+        await self._session.close()
+
+    @property
+    def closed(self) -> PodiumError | None:
+        """Why this client cannot go on, if it cannot."""
+        return self._closed or self._gone
+
+    @overload
+    async def ask_coordinator(self, message: Message) -> None: ...
+    @overload
+    async def ask_coordinator(self, message: Message, form: Callable[..., T]) -> T: ...
+    async def ask_coordinator(self, message: Message, form: Callable[..., Any] = tuple) -> Any:
+        """Ask, and ask again while the coordinator is away, for `reconnect_s`."""
+        patience_s = self.settings.reconnect_s
+        away_since = self._loop.time()
+        while True:
+            if self.closed is not None:
+                raise self.closed
+            line, asked_at = self._coordinator_line(), self._loop.time()
+            try:
+                return await line.ask(message, form)
+            except Unknown as error:
+                if self._coordinator is line:
+                    self._coordinator = None
+                now = self._loop.time()
+                if now - asked_at > 1.5 * PATIENCE * self.settings.lease_s:
+                    away_since = now  # it was there, and took its time
+                elif now - away_since > patience_s:
+                    reason = f"the coordinator has been away for {patience_s:g} s: {error}"
+                    raise EngineClosed(reason=reason) from error
+                await asyncio.sleep(_RECONNECT_S)
+
+    def _coordinator_line(self) -> Line:
+        if self._coordinator is None:
+            self._coordinator = self._session.line(COORDINATOR)
+            self._coordinator.watch(lambda _error: None, self.settings.lease_s * PATIENCE)
+        return self._coordinator
+
+    async def deploy(self, workflow: Workflow) -> str:
+        """Have the workflow's actors running, and return the hash of the version; one that this client deployed before
+        is not sent again, unless a protocol of it was defined anew since."""
+        key = _version_key(workflow)
+        if key not in self._deployed:
+            definition = definition_of(workflow)
+            code = self._session.code_of(workflow)
+            carried = {carried_key(ref, definition["code"][ref]): packed for ref, packed in code.items()}
+            message = Deploy(definition, carried)
+            deployed = await answered(self, workflow.name, message)
+            self._deployed[key] = definition["hash"]
+            if carried:
+                self._carried[workflow.name][definition["hash"]] = message
+                self._told.setdefault(workflow.name, deployed.epoch)
+        return self._deployed[key]
+
+    async def undeploy(self, workflow: str, leave_open: bool) -> None:
+        await self.ask_coordinator(Undeploy(workflow, leave_open))
+        self._deployed.clear()  # what is submitted next is deployed again
+
+    def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
+        """The workflow that answers requests, and its input for this one. On any thread. Raises InvalidInput."""
+        from .ask_input import input_of, request_of  # noqa: PLC0415  (60 ms, and not all ask)
+
+        return self.ask_workflow(), input_of(request_of(request, self.settings, fields))
+
+    def ask_workflow(self) -> Workflow:
+        """The workflow that answers requests; read once."""
+        from .ask_input import workflow_of  # noqa: PLC0415  (see above)
+
+        if self._ask_workflow is None:
+            self._ask_workflow = workflow_of(self.settings)
+        return self._ask_workflow
+
+    def deployed(self, workflow: Workflow) -> str | None:
+        """The hash of the version, if this client has deployed it."""
+        return self._deployed.get(_version_key(workflow))
+
+    def link(self, shard: str) -> Link:
+        link = self._links.get(shard)
+        if link is None:
+            link = self._links[shard] = Link(
+                self._session.world,
+                partial(self._locate, shard),
+                partial(self._done, shard),
+                partial(self._lost, shard),
+                partial(self._dead, shard),
+                self.settings.lease_s,
+                Refusing(self.settings.reconnect_s, partial(not_up, self, shard.__eq__), self._is_stored),
+            )
+        return link
+
+    async def _locate(self, shard: str) -> Line:
+        workflow = workflow_of(shard)
+        while True:
+            where = await self.ask_coordinator(Where(shard, self._told.get(workflow)), Located)
+            if where.address is not None:
+                return self._session.line(where.address)
+            await self._tell(workflow, where.epoch)
+
+    async def _tell(self, workflow: str, epoch: int) -> None:
+        """Give a coordinator what its predecessor was given, once for all shards."""
+        async with self._telling[workflow]:
+            if self._told[workflow] != epoch:
+                again = [message._replace(again=True) for message in self._carried[workflow].values()]
+                answers = [await self.ask_coordinator(message, Deployed) for message in again]
+                self._told[workflow] = min(answer.epoch for answer in answers)
+
+    def submit(
+        self, workflow: str, shards: int, hash: str, tasks: list[Submission]
+    ) -> tuple[Future[list[str]], list[Future[TaskEnded]]]:
+        """Send tasks as `wires` gives them; from any thread.
+
+        Returns:
+            A future of their ids once all are durable (with a key, perhaps an older task's) or the first of their
+            errors, and for each task one of its end.
+        """
+        accepted = Accepted(len(tasks))
+        ends: list[Future[TaskEnded]] = [Future() for _ in tasks]
+        self.soon(self._submit, shards_of(workflow, shards), hash, tasks, accepted, ends)
+        return accepted.ids, ends
+
+    def _submit(
+        self,
+        shards: list[str],
+        hash: str,
+        tasks: list[Submission],
+        accepted: Accepted,
+        ends: list[Future[TaskEnded]],
+    ) -> None:
+        if self.closed is not None:
+            accepted.fail(self.closed)
+            return
+        for shard, places in zip(shards, _spread(tasks, len(shards)), strict=True):
+            waiting = self._waiting[shard]
+            for start in range(0, len(places), BATCH):
+                part = places[start : start + BATCH]
+                theirs = [tasks[place] for place in part]
+                for task, place in zip(theirs, part, strict=True):
+                    waiting[task.id].append(ends[place])
+                on_ack = partial(acknowledged, waiting, theirs, accepted, part, ends)
+                self.link(shard).submit(Batch(hash, theirs, True, on_ack))
+
+    def _done(self, shard: str, ended: TaskEnded) -> None:
+        for future in self._waiting[shard].pop(ended.id, ()):
+            settle(future, ended)
+
+    def _lost(self, shard: str, task_id: str, error: PodiumError) -> None:
+        """A task cannot be followed."""
+        for future in self._waiting[shard].pop(task_id, ()):
+            fail(future, error)
+
+    def _dead(self, shard: str, error: PodiumError) -> None:
+        """A shard cannot be reached any more: what waits for its tasks is told so."""
+        self._links.pop(shard, None)
+        self._deployed.clear()
+        for futures in self._waiting.pop(shard, {}).values():
+            for future in futures:
+                fail(future, error)
+
+    def follow(self, task_id: str) -> Future[TaskEnded]:
+        """A future of the end of a task that some client submitted; from any thread. Raises NotFound."""
+        end: Future[TaskEnded] = Future()
+        shard = self.shard_of(task_id)
+
+        def start() -> None:
+            self._waiting[shard][task_id].append(end)
+            self.link(shard).follow(task_id)
+
+        self.soon(start)
+        return end
+
+    def watch(
+        self,
+        shard: str,
+        task_id: str,
+        on_event: Callable[[ClientEvent], None],
+        on_end: Callable[[PodiumError | None], None],
+        offset: int = 0,
+    ) -> Callable[[], None]:
+        """Get the events of a task from an offset on, the past first; from any thread. Returns how to stop it."""
+        watching = Watching(task_id, on_event, on_end, offset)
+        link = partial(self.link, shard)
+        self.soon(lambda: link().watch(watching))
+        return lambda: _quietly(self._loop, lambda: link().unwatch(watching))
+
+    def cancel(self, task_id: str) -> Future[TaskStatus]:
+        """Cancel a task; a future of its status then. From any thread. Raises NotFound."""
+        status: Future[TaskStatus] = Future()
+        shard = self.shard_of(task_id)
+
+        def answered(reply: Reply) -> None:
+            if reply.error is not None:
+                fail(status, reply.error)
+            else:
+                settle(status, reply.read(CancelledAs).status)
+
+        self.soon(self._ask_link, shard, Cancel(task_id), answered)
+        return status
+
+    def redrive(self, ids: list[str]) -> list[Future[str]]:
+        """Have dead letters driven again; for each a future of the id of the task that runs now. From any thread."""
+        return self._send_letters(Redrive, ids)
+
+    def drop(self, ids: list[str]) -> list[Future[str]]:
+        """Have dead letters given up. From any thread."""
+        return self._send_letters(Drop, ids)
+
+    def _send_letters(self, decision: Callable[[list[Letter]], Message], ids: list[str]) -> list[Future[str]]:
+        futures: dict[str, Future[str]] = {id: Future() for id in ids}
+        by_shard: dict[str, list[str]] = defaultdict(list)
+        for id, future in futures.items():
+            try:
+                by_shard[self.shard_of(id)].append(id)
+            except NotFound as error:
+                fail(future, error)
+        for shard, theirs in by_shard.items():
+            answered = partial(_delivered, [futures[id] for id in theirs])
+            letters = [Letter(id, new_task_id(self._session.world)) for id in theirs]
+            self.soon(self._ask_link, shard, decision(letters), answered)
+        return [futures[id] for id in ids]
+
+    def _ask_link(self, shard: str, message: Message, answered: Callable[[Reply], None]) -> None:
+        self.link(shard).ask(message, answered)
+
+    def _is_stored(self, task_id: str) -> bool:
+        return self._session.reader.find_task(task_id) is not None
+
+    def record(self, task_id: str) -> TaskRecord:
+        """What is stored of a task; from any thread. Raises NotFound."""
+        return self._stored(task_id).record
+
+    def shard_of(self, task_id: str) -> str:
+        """The shard of the workflow's supervisor that governs a task; from any thread. Raises NotFound."""
+        return top_shard(self._stored(task_id).shard)
+
+    def _stored(self, task_id: str) -> StoredTask:
+        stored = self._session.reader.find_task(task_id)
+        if stored is None:
+            raise NotFound(what="task", name=task_id)
+        return stored
+
+    @property
+    def reader(self) -> Reader:
+        return self._session.reader
+
+
+def _version_key(workflow: Workflow) -> VersionKey:
+    """What makes another version of it in this process: its tree, and the protocols that its names stand for now."""
+    return workflow.hash, tuple(protocols_of(workflow).values())
+
+
+def _spread(tasks: list[Submission], shards: int) -> list[Sequence[int]]:
+    if shards == 1 or not tasks:
+        return [range(len(tasks))] * shards
+    return spread([(task.user, task.key) for task in tasks], shards, first=crc32(tasks[0].id.encode()))
+
+
+def _delivered(futures: list[Future[str]], reply: Reply) -> None:
+    acks = [Ack(None, reply.error.to_wire())] * len(futures) if reply.error else reply.read(Acks).read()
+    for future, ack in zip(futures, acks, strict=True):
+        if ack.error is not None:
+            fail(future, from_wire(ack.error))
+        else:
+            settle(future, ack.id)
+
+
+def _quietly(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        return  # the loop is closed, and the watching with it

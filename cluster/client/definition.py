@@ -1,0 +1,110 @@
+"""From a workflow in a driver to what a cluster is told: the tree, what its protocols declare, where they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...protocols.binding import schemas_of, settle_hints
+from ...protocols.errors import InvalidDefinition
+from ...protocols.protocol import ProtocolLike, declaration_of, resolve
+from ...protocols.tree import Node, Sequence, Step
+from ...protocols.workflow import Workflow
+from ...supervisors.tasks.plan import version_hash
+from ..sources import fingerprint_of
+
+
+def definition_of(workflow: Workflow) -> dict[str, Any]:
+    """The definition as plain data (see supervisors/tasks/plan.py); raises InvalidDefinition for a missing protocol.
+
+    Its hash is of the tree, of what the protocols declare, and of their code: with another of these it is another
+    version, which runs beside the one that open tasks hold. `tree` is the hash of the tree alone.
+    """
+    targets = protocols_of(workflow)
+    tree = workflow.to_dict()
+    declared = {ref: declaration_of(target) for ref, target in targets.items()}
+    code = {ref: fingerprint_of(target, _root_of(ref, target)) for ref, target in targets.items()}
+    protocols = {ref: each.model_dump(mode="json") for ref, each in declared.items()}
+    return {
+        "name": workflow.name,
+        "version": workflow.version,
+        "description": workflow.description,
+        "interface": interface_of(workflow),
+        "when_left": workflow.when_left,
+        "needs_tasks": workflow.needs_tasks,
+        "hash": version_hash(workflow.hash, protocols, code),
+        "tree": workflow.hash,
+        "code": code,
+        "root": tree["root"],
+        "input": tree.get("input"),
+        "supervision": tree.get("supervision"),
+        "timeout_s": workflow.timeout_s,
+        "undo_on_cancel": workflow.undo_on_cancel,
+        "quotas": dict(workflow.quotas),
+        "when_down": workflow.when_down,
+        "starts": workflow.starts,
+        "shards": workflow.shards,
+        "protocols": protocols,
+        "search_path": sorted({root for ref in targets if (root := import_root(ref))}),
+    }
+
+
+def _root_of(ref: str, target: ProtocolLike) -> str | None:
+    return import_root(ref) if is_importable(ref, target) else None
+
+
+def interface_of(workflow: Workflow) -> dict[str, Any]:
+    """JSON Schemas of what a task of it takes and gives, as far as the workflow says, and the type hints of its first
+    and last protocol; {} is anything."""
+    first: Node = workflow.root
+    while isinstance(first, Sequence) and first.with_ is None:
+        first = first.sequence[0]
+    last: Node = workflow.root
+    while isinstance(last, Sequence) and not last.fallback and last.otherwise is None:
+        last = last.sequence[-1]
+    takes = workflow.input
+    if takes is None and isinstance(first, Step) and first.with_ is None:
+        takes = schemas_of(resolve(first.step))[0]
+    is_plain = isinstance(last, Step) and not last.fallback and last.otherwise is None
+    gives = schemas_of(resolve(last.step))[1] if is_plain and isinstance(last, Step) else {}
+    return {"input": dict(takes or {}), "output": gives}
+
+
+def protocols_of(workflow: Workflow) -> dict[str, ProtocolLike]:
+    try:
+        return {ref: resolve(ref) for ref in workflow.refs}
+    except LookupError as error:
+        raise InvalidDefinition(problem=f"unknown protocol: {error.args[0]}", path=workflow.name) from error
+
+
+def is_importable(ref: str, target: ProtocolLike) -> bool:
+    """Whether another process finds it by importing: not from `__main__` or a notebook, nor what was made in a
+    function, of a method, or has lost its name to another."""
+    module, _, qualname = ref.partition(":")
+    if module == "__main__" or import_root(ref) is None:
+        return False
+    found: Any = sys.modules[module]
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found is target
+
+
+def import_root(ref: str) -> str | None:
+    """The folder that must be on the import path for `ref`, or None if it is not in a file."""
+    module = sys.modules.get(ref.partition(":")[0])
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or module.__name__ == "__main__":
+        return None
+    path = Path(file).resolve()
+    depth = module.__name__.count(".") + (path.name == "__init__.py")
+    return str(path.parents[depth])
+
+
+def code_of(workflow: Workflow, pickle: Callable[[Any], bytes]) -> dict[str, bytes]:
+    """Pickles of the protocols that cannot be imported elsewhere, for processes of the same cluster only."""
+    moving = {ref: target for ref, target in protocols_of(workflow).items() if not is_importable(ref, target)}
+    for target in moving.values():
+        settle_hints(target)
+    return {ref: pickle(target) for ref, target in moving.items()}

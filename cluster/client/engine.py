@@ -1,0 +1,405 @@
+"""What drivers use: `connect`, its engine and tasks; `client_async.py` has the same for async code.
+
+    with podium.connect(data=".podium", limits={"llm": 5}) as engine:
+        task = engine.submit(workflow, {"path": "."}, key="k1")
+        print(task.result(timeout_s=60))
+
+An engine joins the cluster that owns the data directory, or starts one that ends with it. It prints nothing and leaves
+logging, signal handlers and the working directory alone. Its event loop has a thread of its own, so notebooks work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from queue import SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from ...protocols.errors import EngineClosed, PodiumError, WaitTimedOut
+from ...protocols.limits import Amount
+from ...protocols.outcomes import Criticality, TaskEvent, TaskRecord, TaskStatus
+from ...protocols.recovery import Category
+from ...protocols.requests.request import Request
+from ...protocols.values import Value
+from ...protocols.workflow import Workflow
+from ...supervisors.messages.client import (
+    AskStatus,
+    BreakerStates,
+    ClientEvent,
+    ClusterStatus,
+    SetBreaker,
+    SetLimits,
+    TaskEnded,
+    Uses,
+)
+from ...supervisors.tasks.client_events import task_event
+from ..config import Settings, load_settings
+from ..world import new_event_loop
+from .connecting import new_session
+from .core import Core
+from .dead_letters import DeadLetter, dead_letters
+from .deployed import DeployedWorkflow, deployed_workflows
+from .event_reader import Reading
+from .holdups import why_held_now
+from .outcome import result_of
+from .submissions import checked_keys
+
+if TYPE_CHECKING:
+    from .request_state import RequestState
+
+T = TypeVar("T")
+LEAVE_S = 2.0
+"""How long `close` waits for what goes on although it was cancelled, as a step may in a cluster in this process."""
+END_S = 10.0
+"""How long it waits for its own event loop."""
+
+
+class BaseTask:
+    """The base of both kinds of task: an id, and everything stored under it."""
+
+    def __init__(self, core: Core, task_id: str, workflow: str, end: Future[TaskEnded] | None = None) -> None:
+        self.id, self.workflow = task_id, workflow
+        self._core, self._end = core, end
+
+    @property
+    def record(self) -> TaskRecord:
+        """Everything stored about the task, read now from the journal."""
+        return self._core.record(self.id)
+
+    @property
+    def status(self) -> TaskStatus:
+        """The task's status, read now: pending, running, parked, stalled, completed, failed or cancelled."""
+        if self._end is not None and self._end.done() and self._end.exception() is None:
+            return self._end.result().status
+        return self.record.status
+
+    @property
+    def request_state(self) -> RequestState | None:
+        """The state of a task that answers a request, and since when, read now. None for any other task."""
+        from .request_state import request_state  # noqa: PLC0415  (its reading of requests is not for everybody)
+
+        stored = self._core.reader.find_task(self.id)
+        return None if stored is None else request_state(stored)
+
+    def __repr__(self) -> str:
+        return f"<task {self.id} of {self.workflow}>"
+
+    def _ended(self) -> Future[TaskEnded]:
+        if self._core.is_forked:
+            self._core.check()
+        if self._end is None:
+            self._end = self._core.follow(self.id)
+        return self._end
+
+
+class Task(BaseTask):
+    """A submitted task: `id` is its id, `workflow` the name of its workflow."""
+
+    def result(self, timeout_s: float | None = None) -> Value:
+        """Wait for the end of the task and return the output of the workflow.
+
+        Raises:
+            TaskFailed: The task failed; names workflow, step, attempt and the cause, with its traceback as text.
+            TaskCancelled: The task was cancelled.
+            WaitTimedOut: The task has not ended within `timeout_s` seconds; it goes on.
+        """
+        try:
+            ended = self._ended().result(timeout_s)
+        except TimeoutError as error:
+            if isinstance(error, PodiumError):
+                raise
+            raise self.timed_out(timeout_s) from None
+        return result_of(ended, self.id, self.workflow)
+
+    def timed_out(self, waited_s: float | None) -> WaitTimedOut:
+        """Make the error of a wait that took `waited_s` seconds, with the reason why the task may be held up."""
+        why = why_held_now(self._core, self.workflow)
+        return WaitTimedOut(task_id=self.id, waited_s=waited_s or 0.0, status=self.status, reason=why)
+
+    def events(self, from_offset: int = 0) -> Iterator[TaskEvent]:
+        """Iterate over the task's events: first those recorded from an offset on, then new ones until the task ends.
+
+        Recorded events are neither lost nor repeated. To go on later, give the last offset that you got, plus 1.
+        """
+        queue: SimpleQueue[ClientEvent | PodiumError | None] = SimpleQueue()
+        reading = Reading(self._core, self.id, queue.put, queue.qsize, from_offset)
+        try:
+            while (item := queue.get()) is not None:
+                if isinstance(item, PodiumError):
+                    raise item
+                yield task_event(self.id, item)
+                reading.caught_up(queue.qsize())
+        finally:
+            reading.stop()
+
+    def cancel(self) -> TaskStatus:
+        """Cancel the task, durably, and return its status. A task that has ended stays as it is."""
+        return self._core.cancel(self.id).result()
+
+
+class Engine:
+    """A client for synchronous code, made by `connect`. Use it as a context manager, from any thread."""
+
+    def __init__(self, settings: Settings, daemon: bool = False) -> None:
+        """`daemon` marks a cluster started here as one that others may end by signal."""
+        self.settings = settings
+        self._core = Core(settings, new_session(settings, daemon))
+        self._loop = new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="podium", daemon=True)
+        self._thread.start()
+        self._closed = False
+        try:
+            self._wait(self._core.open())
+        except BaseException:
+            self._end_loop()
+            raise
+        atexit.register(self.close)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the cluster. A cluster that this engine started is stopped in order; its open tasks are kept."""
+        if self._core.is_forked:
+            return  # it is the parent's
+        if not self._closed:
+            self._closed = True
+            atexit.unregister(self.close)
+            try:
+                self._wait(self._core.close())
+            finally:
+                self._end_loop()
+
+    def deploy(self, workflow: Workflow) -> None:
+        """Start the workflow's actors now, instead of with its first task; new tasks then run this tree and code.
+
+        Raises:
+            SpawnFailed: A protocol does not import, or its `start` raises; names the protocol.
+            InvalidInput: A quota has no limit, or needs more than its limit.
+            FixTheCall: The workflow was deployed with another number of shards.
+        """
+        self._version(workflow)
+
+    def workflows(self) -> list[DeployedWorkflow]:
+        """The deployed workflows, sorted by name."""
+        return deployed_workflows(self._core.reader)
+
+    def undeploy(self, name: str, *, leave_open: bool = False) -> None:
+        """Take a workflow back: its actors end, and it is neither listed nor published, until it is deployed again.
+        Raises NotFound; or FixTheCall if tasks are open. With `leave_open` these wait for the next deployment."""
+        self._check_open()
+        self._wait(self._core.undeploy(name, leave_open))
+
+    def _version(self, workflow: Workflow) -> str:
+        """The hash of the deployed version."""
+        self._check_open()
+        hash: str = self._core.deployed(workflow) or self._wait(self._core.deploy(workflow))
+        return hash
+
+    def submit(
+        self,
+        workflow: Workflow,
+        input: Value = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        criticality: Criticality = "critical",
+        timeout_s: float | None = None,
+    ) -> Task:
+        """Submit one task. When this returns, the task is on disk.
+
+        Args:
+            key: A submission key. The same key, user, workflow and input give the same task.
+            priority: A higher one goes first; `podium.BACKGROUND` is for work that nobody waits for.
+            user: The user whom the task belongs to, if not the setting `user`.
+            criticality: When queues fill up, sheddable tasks are refused first (docs/limits.md).
+            timeout_s: The longest time of the task, in seconds from its acceptance, instead of the workflow's.
+
+        Raises:
+            InvalidInput: The input does not fit the workflow; nothing was accepted.
+            KeyConflict: The key belongs to a task with another input.
+            Overloaded: Nothing was accepted; repeat it later. Further errors are WorkflowDown and those of `deploy`.
+        """
+        keys = None if key is None else [key]
+        tasks = self.submit_many(
+            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality, timeout_s=timeout_s
+        )
+        return tasks[0]
+
+    def submit_many(
+        self,
+        workflow: Workflow,
+        inputs: Sequence[Value],
+        *,
+        keys: Sequence[str] | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        criticality: Criticality = "critical",
+        timeout_s: float | None = None,
+    ) -> list[Task]:
+        """Submit many tasks with one wait until all are on disk. The tasks are in the order of the inputs.
+
+        All inputs are checked before any is sent. After KeyConflict the other tasks are accepted; after Overloaded some
+        may be, of more than 1,000 or with several shards. Submit again with the same keys to get them.
+        """
+        known = checked_keys(keys, inputs)
+        tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, self._version(workflow), tasks)
+        return [Task(self._core, id, workflow.name, end) for id, end in zip(accepted.result(), ends, strict=True)]
+
+    def ask(
+        self,
+        request: str | Request | Mapping[str, Any],
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        criticality: Criticality = "critical",
+        hooks: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> Task:
+        """Submit a request to the workflow `ask`. The task's result is the answer as a dict (docs/requests.md).
+
+            engine.ask("how is the journal fenced?", root=".").result()["text"]
+
+        Args:
+            request: A text, or a whole request.
+            hooks: A protocol, `module:name`, step, or a list of them, by the state before which they run, after those
+                of the setting. The task is then of a workflow named `ask_` and a number.
+            fields: Fields of the request: root, session, type, tools, stream, attachments, answer_schema, limits.
+
+        Raises:
+            InvalidInput: A field does not fit; names it. A folder or tool that the user may not use fails the task.
+        """
+        workflow, input = self._core.asked(request, fields)
+        if hooks:
+            from .ask_input import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
+
+            workflow = workflow_of(self.settings, hooks)
+        return self.submit(
+            workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s, criticality=criticality
+        )
+
+    def task(self, task_id: str) -> Task:
+        """The task with this id, whoever submitted it and when. Raises NotFound."""
+        return Task(self._core, task_id, self._core.record(task_id).workflow)
+
+    def tasks(
+        self,
+        status: TaskStatus | None = None,
+        workflow: str | None = None,
+        user: str | None = None,
+        limit: int = 50,
+    ) -> list[Task]:
+        """The tasks that fit all that is given, the newest first, at most `limit`."""
+        records = self._core.reader.list_tasks(status, workflow, user, limit)
+        return [Task(self._core, record.task_id, record.workflow) for record in records]
+
+    def dead_letters(
+        self,
+        workflow: str | None = None,
+        user: str | None = None,
+        category: Category | None = None,
+        limit: int | None = 50,
+    ) -> list[DeadLetter]:
+        """Failed tasks and tasks with parked steps that nobody redrove or dropped, the newest first."""
+        return dead_letters(self._core.reader, workflow, user, category, limit)
+
+    def redrive(self, ids: Sequence[str]) -> list[Task]:
+        """Redrive dead letters; returns the tasks that run now, in the order of the ids.
+
+        A parked step runs again in its own task. A failed task stays as it is, and a new task continues it, with all
+        recorded outputs; the second time the same one. All ids are tried before an error is raised: NotFound, or
+        FixTheCall for a task that is no dead letter.
+        """
+        self._check_open()
+        now = [future.result() for future in _settled(self._core.redrive(list(ids)))]
+        return [self.task(id) for id in now]
+
+    def drop(self, ids: Sequence[str]) -> None:
+        """Give up dead letters: failed tasks are listed no more, parked steps fail. Errors are those of `redrive`."""
+        self._check_open()
+        for future in _settled(self._core.drop(list(ids))):
+            future.result()
+
+    def set_limits(self, **limits: Amount) -> dict[str, Any]:
+        """Change limits until the cluster ends: `engine.set_limits(llm=3, **{"llm per user": 1})`.
+        Returns all limits as {name: {limit, held, waiting}}. Raises InvalidInput."""
+        self._check_open()
+        return self._wait(self._core.ask_coordinator(SetLimits(limits), Uses)).limits
+
+    def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, Any]:
+        """Open a breaker until it is reset, or close it with empty counts; returns all breakers. Raises NotFound."""
+        self._check_open()
+        return self._wait(self._core.ask_coordinator(SetBreaker(name, action), BreakerStates)).breakers
+
+    def status(self) -> dict[str, Any]:
+        """The state of the cluster as plain data: workflows (further shards as `name~1`), hosts, quotas, breakers."""
+        self._check_open()
+        return self._wait(self._core.ask_coordinator(AskStatus(), ClusterStatus))._asdict()
+
+    @property
+    def joined(self) -> bool:
+        """True if the engine joined a cluster that ran before. Then work goes on when this engine closes."""
+        return self._core.joined
+
+    def _check_open(self) -> None:
+        self._core.check()
+        if self._closed:
+            raise EngineClosed()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _end_loop(self) -> None:
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result(END_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=END_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+async def _cancel_others() -> None:
+    """End what is left on the loop: calls that wait for actors which are gone."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:  # what goes on although it was cancelled can only be left
+        await asyncio.wait(others, timeout=LEAVE_S)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), LEAVE_S)
+
+
+def connect(**settings: Any) -> Engine:
+    """Join the cluster of the data directory, or start one that ends with this engine; returns the engine.
+
+    Settings (docs/settings.md) are keywords here, `PODIUM_*` variables, or in `podium.toml`; the first wins.
+
+    Raises:
+        InvalidSetting: A setting does not exist or does not fit.
+        DataInUse: Another process uses the data directory in a way that nobody can join.
+        EngineClosed: The Ray cluster at `address` cannot be joined.
+    """
+    return Engine(load_settings(**settings))
+
+
+def _settled(futures: list[Future[str]]) -> list[Future[str]]:
+    wait(futures)
+    return futures

@@ -1,0 +1,256 @@
+"""The client for async code: `async with podium.connect_async(...) as engine`. It runs on the caller's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Literal
+
+from ...protocols.errors import PodiumError, WaitTimedOut
+from ...protocols.limits import Amount
+from ...protocols.outcomes import Criticality, TaskEvent, TaskStatus
+from ...protocols.recovery import Category
+from ...protocols.requests.request import Request
+from ...protocols.values import Value, check_value
+from ...protocols.workflow import Workflow
+from ...supervisors.messages.client import (
+    AskStatus,
+    BreakerStates,
+    ClientEvent,
+    ClusterStatus,
+    SetBreaker,
+    SetLimits,
+    Uses,
+)
+from ...supervisors.tasks.client_events import task_event
+from ..config import Settings, load_settings
+from ..session import Session
+from .core import Core
+from .dead_letters import DeadLetter, dead_letters
+from .deployed import DeployedWorkflow, deployed_workflows
+from .engine import BaseTask
+from .event_reader import Reading
+from .holdups import why_held
+from .outcome import result_of
+from .submissions import checked_keys
+
+
+class AsyncTask(BaseTask):
+    """A submitted task, for async code. Its methods are those of `Task`, to be awaited."""
+
+    async def result(self, timeout_s: float | None = None) -> Value:
+        """As `Task.result`."""
+        end = asyncio.wrap_future(self._ended())
+        done, _ = await asyncio.wait([end], timeout=timeout_s)
+        if not done:
+            why = await why_held(self._core, self.workflow)
+            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status, reason=why)
+        return result_of(end.result(), self.id, self.workflow)
+
+    async def events(self, from_offset: int = 0) -> AsyncIterator[TaskEvent]:
+        """As `Task.events`."""
+        queue: asyncio.Queue[ClientEvent | PodiumError | None] = asyncio.Queue()
+        reading = Reading(self._core, self.id, queue.put_nowait, queue.qsize, from_offset)
+        try:
+            while (item := await queue.get()) is not None:
+                if isinstance(item, PodiumError):
+                    raise item
+                yield task_event(self.id, item)
+                reading.caught_up(queue.qsize())
+        finally:
+            reading.stop()
+
+    async def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the task; True if it ended, in whatever way, within `timeout_s` seconds."""
+        done, _ = await asyncio.wait([asyncio.wrap_future(self._ended())], timeout=timeout_s)
+        return bool(done)
+
+    async def cancel(self) -> TaskStatus:
+        """As `Task.cancel`."""
+        return await asyncio.wrap_future(self._core.cancel(self.id))
+
+
+class AsyncEngine:
+    """A client on the caller's own event loop, made by `connect_async`. Its methods are those of `Engine`."""
+
+    def __init__(self, settings: Settings, session: Session | None = None) -> None:
+        self.settings = settings
+        self._core = Core(settings, session)
+
+    async def __aenter__(self) -> AsyncEngine:
+        await self._core.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """As `Engine.close`."""
+        await self._core.close()
+
+    async def deploy(self, workflow: Workflow) -> None:
+        """As `Engine.deploy`."""
+        await self._core.deploy(workflow)
+
+    def workflows(self) -> list[DeployedWorkflow]:
+        """As `Engine.workflows`."""
+        return deployed_workflows(self._core.reader)
+
+    async def undeploy(self, name: str, *, leave_open: bool = False) -> None:
+        """As `Engine.undeploy`."""
+        await self._core.undeploy(name, leave_open)
+
+    async def submit(
+        self,
+        workflow: Workflow,
+        input: Value = None,
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        criticality: Criticality = "critical",
+        timeout_s: float | None = None,
+    ) -> AsyncTask:
+        """As `Engine.submit`."""
+        keys = None if key is None else [key]
+        tasks = await self.submit_many(
+            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality, timeout_s=timeout_s
+        )
+        return tasks[0]
+
+    async def submit_many(
+        self,
+        workflow: Workflow,
+        inputs: Sequence[Value],
+        *,
+        keys: Sequence[str] | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        criticality: Criticality = "critical",
+        timeout_s: float | None = None,
+    ) -> list[AsyncTask]:
+        """As `Engine.submit_many`."""
+        known = checked_keys(keys, inputs)
+        tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        version = await self._core.deploy(workflow)
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, version, tasks)
+        ids = await asyncio.wrap_future(accepted)
+        return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
+
+    async def ask(
+        self,
+        request: str | Request | Mapping[str, Any],
+        *,
+        key: str | None = None,
+        priority: int = 0,
+        user: str | None = None,
+        timeout_s: float | None = None,
+        criticality: Criticality = "critical",
+        hooks: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> AsyncTask:
+        """As `Engine.ask`."""
+        workflow, input = self._core.asked(request, fields)
+        if hooks:
+            from .ask_input import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
+
+            workflow = workflow_of(self.settings, hooks)
+        return await self.submit(
+            workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s, criticality=criticality
+        )
+
+    async def submit_to(
+        self, definition: Mapping[str, Any], input: Value, *, user: str, priority: int = 0, key: str | None = None
+    ) -> AsyncTask:
+        """Submit to a deployed workflow by its definition, without its protocols. It is for gateways.
+
+        The input is checked by the workflow's schema alone. If the first step does not take it, the task fails.
+        """
+        plain = check_value(input, "input", self.settings.max_value_bytes)
+        name, shards, hash = str(definition["name"]), int(definition.get("shards", 1)), str(definition["hash"])
+        accepted, (end,) = self._core.submit(
+            name, shards, hash, [self._core.submissions.one(plain, key, priority, user)]
+        )
+        (id,) = await asyncio.wrap_future(accepted)
+        return AsyncTask(self._core, id, name, end)
+
+    def definitions(self) -> list[dict[str, Any]]:
+        """The newest definition of each deployed workflow, as plain data. It is for gateways."""
+        return self._core.reader.definitions()
+
+    def ask_workflow(self) -> Workflow:
+        """The workflow that answers requests."""
+        return self._core.ask_workflow()
+
+    @property
+    def core(self) -> Core:
+        """The client's core. It is for gateways, not for drivers."""
+        return self._core
+
+    def task(self, task_id: str) -> AsyncTask:
+        """As `Engine.task`."""
+        return AsyncTask(self._core, task_id, self._core.record(task_id).workflow)
+
+    def tasks(
+        self,
+        status: TaskStatus | None = None,
+        workflow: str | None = None,
+        user: str | None = None,
+        limit: int = 50,
+    ) -> list[AsyncTask]:
+        """As `Engine.tasks`."""
+        records = self._core.reader.list_tasks(status, workflow, user, limit)
+        return [AsyncTask(self._core, record.task_id, record.workflow) for record in records]
+
+    def dead_letters(
+        self,
+        workflow: str | None = None,
+        user: str | None = None,
+        category: Category | None = None,
+        limit: int | None = 50,
+    ) -> list[DeadLetter]:
+        """As `Engine.dead_letters`."""
+        return dead_letters(self._core.reader, workflow, user, category, limit)
+
+    async def redrive(self, ids: Sequence[str]) -> list[AsyncTask]:
+        """As `Engine.redrive`."""
+        return [self.task(id) for id in await _all(self._core.redrive(list(ids)))]
+
+    async def drop(self, ids: Sequence[str]) -> None:
+        """As `Engine.drop`."""
+        await _all(self._core.drop(list(ids)))
+
+    async def set_limits(self, **limits: Amount) -> dict[str, Any]:
+        """As `Engine.set_limits`."""
+        return (await self._core.ask_coordinator(SetLimits(limits), Uses)).limits
+
+    async def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, Any]:
+        """As `Engine.set_breaker`."""
+        return (await self._core.ask_coordinator(SetBreaker(name, action), BreakerStates)).breakers
+
+    async def status(self) -> dict[str, Any]:
+        """As `Engine.status`."""
+        return (await self._core.ask_coordinator(AskStatus(), ClusterStatus))._asdict()
+
+    @property
+    def joined(self) -> bool:
+        """As `Engine.joined`."""
+        return self._core.joined
+
+
+async def _all(futures: list[Future[str]]) -> list[str]:
+    """Their results, when all have one; the first error is raised then."""
+    found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return found  # type: ignore[return-value]
+
+
+def connect_async(**settings: Any) -> AsyncEngine:
+    """Make an engine for async code: `async with podium.connect_async() as engine`. Otherwise as `connect`."""
+    return AsyncEngine(load_settings(**settings))

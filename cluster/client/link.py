@@ -1,0 +1,292 @@
+"""A client's link to the supervisor of one workflow; it outlives the supervisor's deaths.
+
+What was submitted and not acknowledged is submitted again under the same ids, what was acknowledged is
+followed again, what is watched goes on where it was: the caller notices nothing but the delay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from ...protocols.errors import Overloaded, PodiumError, Unknown
+from ...protocols.values import Value
+from ...supervisors.messages.client import (
+    SUBMIT_SAID,
+    Accepted,
+    Ack,
+    Acks,
+    ClientEvent,
+    Follow,
+    Submission,
+    Submit,
+    TaskEnded,
+    Watch,
+)
+from ...supervisors.ports import Line, Message, Reply
+from ..world import LoopWorld
+from .holdups import refusal
+
+RECONNECT_S = 0.05
+"""Wait after a loss, in seconds: the coordinator may hear of a death a little later than its clients."""
+PATIENCE = 1.2
+"""Leases of silence before a client looks for another supervisor: the coordinator is to notice first."""
+BATCH = 1_000
+"""Tasks per submit message; more are sent as several, all under way at once."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Tasks sent together."""
+
+    hash: str
+    tasks: list[Submission]
+    follow: bool
+    on_ack: Callable[[list[Ack] | PodiumError], None]
+
+
+@dataclass(slots=True, eq=False)
+class Watching:
+    task_id: str
+    on_event: Callable[[ClientEvent], None]
+    on_end: Callable[[PodiumError | None], None]
+    offset: int = 0
+    """Of the next recorded event that is wanted."""
+    seen: set[tuple[Value, ...]] = field(default_factory=set)
+    """Outputs in nested Hierarchies delivered so far: a new supervisor tells them again."""
+    number: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    message: Message
+    on_reply: Callable[[Reply], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusing:
+    """What becomes of tasks that wait for a supervisor which cannot start."""
+
+    after_s: float
+    why: Callable[[], Awaitable[str]]
+    """Why it does not run; "" if it does, or nobody knows."""
+    is_stored: Callable[[str], bool]
+    """Whether a task was accepted, although nobody has said so."""
+
+
+class Link:
+    def __init__(
+        self,
+        world: LoopWorld,
+        locate: Callable[[], Awaitable[Line]],
+        on_done: Callable[[TaskEnded], None],
+        on_lost: Callable[[str, PodiumError], None],
+        on_dead: Callable[[PodiumError], None],
+        lease_s: float,
+        refusing: Refusing,
+    ) -> None:
+        """`locate` gives a line to the supervisor that runs now. `on_done` gets how tasks ended, `on_lost` the ids of
+        those that cannot be followed, with the reason; `on_dead` the reason why nothing comes any more."""
+        self._world, self._locate = world, locate
+        self._on_done, self._on_lost, self._on_dead = on_done, on_lost, on_dead
+        self._lease_s = lease_s * PATIENCE
+        self._line: Line | None = None
+        self._connecting = False
+        self._refusing, self._outages = refusing, 0
+        self._batches: dict[Batch, None] = {}
+        self._followed: dict[str, None] = {}
+        self._watched: dict[Watching, None] = {}
+        self._asked: dict[Asked, None] = {}
+
+    def submit(self, batch: Batch) -> None:
+        self._batches[batch] = None
+        self._when_up(lambda: self._send_batch(batch))
+
+    def follow(self, id: str) -> None:
+        if id not in self._followed:
+            self._followed[id] = None
+            self._when_up(lambda: self._send_follow([id]))
+
+    def watch(self, watching: Watching) -> None:
+        self._watched[watching] = None
+        self._when_up(lambda: self._send_watch(watching))
+
+    def unwatch(self, watching: Watching) -> None:
+        if self._watched.pop(watching, 0) is None and self._line is not None and watching.number is not None:
+            self._line.cancel(watching.number)
+
+    def ask(self, message: Message, on_reply: Callable[[Reply], None]) -> None:
+        """A message that may safely be sent twice; asked again when the supervisor is lost."""
+        asked = Asked(message, on_reply)
+        self._asked[asked] = None
+        self._when_up(lambda: self._send_asked(asked))
+
+    def lose(self, error: PodiumError) -> None:
+        """The supervisor is gone, although its line may never say so."""
+        if self._line is not None:
+            self._line.lose(error)
+
+    def close(self, error: PodiumError) -> None:
+        """Nothing comes any more: whoever waits is told so."""
+        if self._line is not None:
+            self._line.close()
+        self._give_up(error)
+
+    def _when_up(self, send: Callable[[], None]) -> None:
+        if self._line is not None:
+            send()
+        elif not self._connecting:
+            self._begin(self._connect(), "connect")
+
+    def _begin(self, connecting: Awaitable[None], name: str) -> None:
+        self._connecting = True
+        self._outages += 1
+        self._world.background(connecting, name)
+        self._look_later(self._outages)
+
+    def _look_later(self, outage: int) -> None:
+        self._world.call_later(self._refusing.after_s, lambda: self._overdue(outage))
+
+    def _overdue(self, outage: int) -> None:
+        if self._connecting and self._outages == outage:
+            if self._batches:
+                self._world.background(self._refuse(), "refuse")
+            self._look_later(outage)
+
+    async def _refuse(self) -> None:
+        """Refuse the tasks that nobody can accept, unless they were, and the word of it was lost."""
+        why = await self._refusing.why()
+        if not why or not self._connecting:
+            return
+        error = refusal(why).to_wire()
+        for batch in list(self._batches):
+            self._acknowledged(batch, [self._known(task) or Ack(None, error) for task in batch.tasks])
+
+    def _known(self, task: Submission) -> Ack | None:
+        """The acknowledgement of a task that was sent, if it is durable."""
+        return Ack(task.id, None) if task.again and self._refusing.is_stored(task.id) else None
+
+    async def _connect(self) -> None:
+        try:
+            line = await self._locate()
+        except PodiumError as error:
+            self._connecting = False
+            self._give_up(error)
+            return
+        self._line, self._connecting = line, False
+        line.watch(self._lost, self._lease_s)
+        for batch in list(self._batches):
+            self._send_batch(batch)
+        if self._followed:
+            self._send_follow(list(self._followed))
+        for watching in list(self._watched):
+            self._send_watch(watching)
+        for asked in list(self._asked):
+            self._send_asked(asked)
+
+    def _lost(self, _error: PodiumError) -> None:
+        self._line = None
+        for batch in self._batches:
+            batch.tasks = [task._replace(again=True) for task in batch.tasks]
+        if self._batches or self._followed or self._watched or self._asked:
+            self._begin(self._reconnect(), "reconnect")
+
+    async def _reconnect(self) -> None:
+        await self._world.sleep(RECONNECT_S)
+        await self._connect()
+
+    def _give_up(self, error: PodiumError) -> None:
+        batches, self._batches = self._batches, {}
+        for batch in batches:
+            batch.on_ack(error)
+        watched, self._watched = self._watched, {}
+        for watching in watched:
+            watching.on_end(error)
+        asked, self._asked = self._asked, {}
+        for each in asked:
+            each.on_reply(Reply(error=error))
+        self._followed.clear()
+        self._on_dead(error)
+
+    def _send_batch(self, batch: Batch) -> None:
+        assert self._line is not None
+        self._line.send(
+            Submit(batch.hash, batch.follow, batch.tasks),
+            lambda reply: self._submitted(batch, reply),
+            lambda chunk: self._chunk(batch, chunk),
+        )
+
+    def _submitted(self, batch: Batch, reply: Reply) -> None:
+        if isinstance(reply.error, Unknown):
+            return
+        if reply.error is not None:
+            self._batches.pop(batch, None)
+            batch.on_ack(reply.error)
+        elif not batch.follow:
+            self._acknowledged(batch, reply.read(Acks).read())
+
+    def _chunk(self, batch: Batch | None, chunk: list[Value]) -> None:
+        said = SUBMIT_SAID.read_chunk(chunk)
+        match said:
+            case Accepted():
+                if batch is not None:
+                    self._acknowledged(batch, said.read())
+            case TaskEnded():
+                self._followed.pop(said.id, None)
+                self._on_done(said)
+            case _:
+                assert_never(said)
+
+    def _acknowledged(self, batch: Batch, acks: list[Ack]) -> None:
+        if self._batches.pop(batch, 0) is None:
+            if batch.follow:
+                self._followed.update((ack.id, None) for ack in acks if ack.id is not None)
+            batch.on_ack(acks)
+
+    def _send_follow(self, ids: list[str]) -> None:
+        assert self._line is not None
+        self._line.send(
+            Follow(ids), lambda reply: self._not_followed(ids, reply), lambda chunk: self._chunk(None, chunk)
+        )
+
+    def _not_followed(self, ids: list[str], reply: Reply) -> None:
+        if reply.error is not None and not isinstance(reply.error, Unknown):
+            for id in ids:
+                if self._followed.pop(id, 0) is None:
+                    self._on_lost(id, reply.error)
+
+    def _send_watch(self, watching: Watching) -> None:
+        assert self._line is not None
+        watching.number = self._line.send(
+            Watch(watching.task_id, watching.offset),
+            lambda reply: self._watch_ended(watching, reply),
+            lambda chunk: _on_event(watching, ClientEvent(*chunk)),
+        )
+
+    def _watch_ended(self, watching: Watching, reply: Reply) -> None:
+        if isinstance(reply.error, Overloaded) and watching in self._watched:
+            self._when_up(lambda: self._send_watch(watching))  # it was too far behind, and is not any more
+        elif not isinstance(reply.error, Unknown) and self._watched.pop(watching, 0) is None:
+            watching.on_end(reply.error)
+
+    def _send_asked(self, asked: Asked) -> None:
+        assert self._line is not None
+        self._line.send(asked.message, lambda reply: self._answered(asked, reply))
+
+    def _answered(self, asked: Asked, reply: Reply) -> None:
+        if not isinstance(reply.error, Unknown) and self._asked.pop(asked, 0) is None:
+            asked.on_reply(reply)
+
+
+def _on_event(watching: Watching, event: ClientEvent) -> None:
+    if event.offset is not None:
+        if event.offset < watching.offset:
+            return
+        watching.offset = event.offset + 1
+    elif event.kind == "finished":
+        run = (event.at, event.step, event.attempt)
+        if run in watching.seen:
+            return
+        watching.seen.add(run)
+    watching.on_event(event)

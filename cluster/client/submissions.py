@@ -1,0 +1,88 @@
+"""What is submitted, checked in the client, as a supervisor takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+from ...protocols.errors import FixTheCall, InvalidInput
+from ...protocols.outcomes import Criticality
+from ...protocols.quantities import check_priority, check_seconds
+from ...protocols.values import Value, check_text, check_value
+from ...protocols.workflow import Workflow
+from ...supervisors.messages.client import Submission
+from ..config import Settings
+
+
+class Submissions:
+    def __init__(self, settings: Settings, new_id: Callable[[], str]) -> None:
+        self._settings, self._new_id = settings, new_id
+
+    def all_of(
+        self,
+        workflow: Workflow,
+        inputs: Sequence[Value],
+        keys: Sequence[str] | None,
+        priority: int,
+        user: str | None,
+        criticality: Criticality,
+        timeout_s: float | None,
+    ) -> list[Submission]:
+        """New tasks, as they are sent. Raises InvalidInput, naming the input if there are several."""
+        if not isinstance(workflow, Workflow):
+            example = "engine.submit(podium.Workflow('name', protocol), input)"
+            raise FixTheCall(f"submit takes a Workflow, not {type(workflow).__name__}: {example}")
+        if criticality not in get_args(Criticality):
+            known = ", ".join(get_args(Criticality))
+            raise InvalidInput(problem=f"'{criticality}' is none of {known}", path="criticality")
+        if timeout_s is not None:
+            check_seconds(timeout_s, "timeout_s")
+        made = []
+        for index, input in enumerate(inputs):
+            name = "input" if len(inputs) == 1 else f"inputs[{index}]"
+            plain = self._checked(workflow, input, name)
+            key = keys[index] if keys is not None else None
+            made.append(self.one(plain, key, priority, user, criticality, timeout_s))
+        return made
+
+    def _checked(self, workflow: Workflow, input: Value, name: str) -> Value:
+        """The input as plain data that fits the workflow; an error names this, and which input of several it is."""
+        try:
+            plain = check_value(input, name, self._settings.max_value_bytes)
+        except InvalidInput as error:
+            raise InvalidInput(problem=error.problem, path=error.path, workflow=workflow.name) from error
+        try:
+            workflow.check_input(plain)
+        except InvalidInput as error:
+            path = ": ".join(part for part in ("" if name == "input" else name, error.path) if part)
+            raise InvalidInput(problem=error.problem, path=path, workflow=workflow.name) from error
+        return plain
+
+    def one(
+        self,
+        input: Value,
+        key: str | None,
+        priority: int,
+        user: str | None,
+        criticality: Criticality = "critical",
+        timeout_s: float | None = None,
+    ) -> Submission:
+        """A new task with checked input, as it is sent. Raises InvalidInput."""
+        for text, name in ((key, "key"), (user, "user")):
+            if text is not None:
+                check_text(text, name)
+        if user == "":
+            raise InvalidInput(problem="an empty text is nobody; leave it out for your own", path="user")
+        check_priority(priority)
+        whose = self._settings.user if user is None else user
+        source = self._settings.source
+        return Submission(self._new_id(), input, whose, priority, key, False, source, criticality, timeout_s)
+
+
+def checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:
+    """One key for each input. Raises ValueError."""
+    if keys is None:
+        return None
+    if len(keys) != len(inputs):
+        raise ValueError(f"{len(keys)} keys for {len(inputs)} inputs")
+    return list(keys)

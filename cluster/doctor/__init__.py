@@ -1,0 +1,1 @@
+"""What may be wrong in a data directory or a cluster, and repairing it."""

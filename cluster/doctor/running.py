@@ -1,0 +1,57 @@
+"""What a running cluster says of itself, for `podium doctor`: asked by a process of its own, which can be ended.
+
+A cluster that is broken may keep whoever joins it waiting, and the doctor is asked when things are broken.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..client.holdups import holdups
+from ..cluster_file import running_cluster
+from .checks import Finding
+
+ANSWER_S = 30.0
+"""Seconds that a cluster has to say what runs; joining takes two."""
+_DEPLOY = "when that is mended, deploy it again: start its driver, or podium submit with its file"
+
+
+def running_findings(data: Path) -> list[Finding]:
+    """Workflows that are down or cannot start; nothing if no cluster runs that can be joined."""
+    cluster = running_cluster(data)
+    if cluster is None or cluster["kind"] != "ray":
+        return []
+    status = _status(data)
+    if isinstance(status, str):
+        return [Finding("cluster", "problem", str(data), status, "podium down, then podium up: tasks are kept")]
+    return findings_of(status)
+
+
+def findings_of(status: dict[str, Any]) -> list[Finding]:
+    return [
+        Finding("workflow", "problem", shard, why, _remedy(status, shard))
+        for shard, why in holdups(status["workflows"])
+    ]
+
+
+def _remedy(status: dict[str, Any], shard: str) -> str:
+    is_down = status["workflows"][shard]["state"] == "down"
+    return _DEPLOY if is_down else "it starts by itself when that is mended"
+
+
+def _status(data: Path) -> dict[str, Any] | str:
+    """What runs, or what is wrong with asking."""
+    command = [sys.executable, "-m", "podium", "status", "-o", "json", "--data", str(data)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)
+        running: dict[str, Any] = json.loads(done.stdout)["running"]
+    except subprocess.TimeoutExpired:
+        return f"the cluster runs, and gives no answer in {ANSWER_S:g} s"
+    except (ValueError, KeyError):
+        last = done.stderr.strip().splitlines()[-1:] or ["nothing"]
+        return f"the cluster runs, and cannot be asked: {last[0]}"
+    return running

@@ -1,0 +1,100 @@
+"""A lasting local cluster: `podium up` starts this module as a process of its own, `podium down` ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ....protocols.errors import DataInUse, InvalidSetting, PodiumError
+from ...client.engine import Engine
+from ...cluster_file import running_cluster
+from ...config import Settings, load_settings
+
+START_S = 120.0
+STOP_S = 60.0
+
+
+def start(settings: Settings) -> dict[str, Any]:
+    """Start the cluster of `settings.data` unless it runs; returns how to join it.
+
+    Raises:
+        InvalidSetting: the settings want a cluster in the process of its driver, which cannot last.
+        DataInUse: an in-process engine owns the directory.
+        PodiumError: it did not come up; with the end of its log.
+    """
+    if settings.cluster == "inprocess":
+        source = settings.sources.get("cluster", "default")
+        problem = "a cluster 'inprocess' ends with its driver; one that lasts runs on Ray: leave the setting out"
+        raise InvalidSetting(name="cluster", source=source, problem=problem)
+    facts = running_cluster(settings.data)
+    if facts is not None:
+        return _joinable(settings.data, facts)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    log = settings.data / "daemon.log"
+    given = settings.model_dump(mode="json", exclude={"sources"}) | {"data": str(settings.data.resolve())}
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", __name__, json.dumps(given)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    give_up_at = time.monotonic() + START_S
+    while time.monotonic() < give_up_at:
+        facts = running_cluster(settings.data)
+        if facts is not None and facts["kind"] == "ray" and facts.get("daemon"):
+            return facts
+        if child.poll() is not None:
+            break
+        time.sleep(0.1)
+    if facts is not None and facts["kind"] in ("ray", "inprocess"):
+        return _joinable(settings.data, facts)  # somebody else was first, and its cluster ends with it
+    child.terminate()  # one that is still starting would be there without anybody knowing
+    tail = log.read_text(errors="replace")[-2000:]
+    raise PodiumError(f"the cluster did not come up; the end of {log}:\n{tail}")
+
+
+def stop(data: Path) -> bool:
+    """End the cluster of `data` in order and wait until it has; False if none runs."""
+    facts = running_cluster(data)
+    if facts is None:
+        return False
+    os.kill(_joinable(data, facts)["pid"], signal.SIGTERM)
+    give_up_at = time.monotonic() + STOP_S
+    while running_cluster(data) is not None:
+        if time.monotonic() > give_up_at:
+            raise PodiumError(f"process {facts['pid']} has not ended after {STOP_S:g} s")
+        time.sleep(0.1)
+    return True
+
+
+def _joinable(data: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    if facts["kind"] != "ray" or not facts.get("daemon"):
+        passing = {"starting": "a cluster that is starting", "closed": "a cluster that is ending"}
+        what = passing.get(facts["kind"], "an engine in the process of its driver")
+        raise DataInUse(directory=str(data), holder=f"{what} ({facts.get('pid', 'unknown')})")
+    return facts
+
+
+def main(given: str) -> None:
+    """Own a cluster until SIGTERM or SIGINT."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    settings: dict[str, Any] = json.loads(given)
+    engine = Engine(load_settings(**settings), daemon=True)
+    if not engine.joined:  # else somebody was first: this one is not to outlast what it has joined
+        ended.wait()
+    engine.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

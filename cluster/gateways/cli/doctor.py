@@ -1,0 +1,101 @@
+"""`podium doctor`: what is wrong with the machine, the data directory or the journal, and what to do about it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ...config import load_settings
+from ...doctor.checks import Finding, examine
+from ...doctor.repair import repair
+from ...doctor.running import running_findings
+from .terminal import Terminal, styled, to_json
+
+_MARKS = {"problem": ("✗ problem", "red"), "warning": ("! warning", "yellow"), "ok": ("✓ ok", "green")}
+_ORDER = ["problem", "warning", "ok"]
+_ALIKE = 5
+"""Findings of one kind and remedy shown singly; more are counted. All are in the JSON form."""
+
+
+def doctor(
+    data: Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")] = None,
+    mend: Annotated[bool, typer.Option("--repair", help="Do what is safe; needs that no cluster runs.")] = False,
+    accept_loss: Annotated[
+        list[str] | None,
+        typer.Option("--accept-loss", metavar="SHARD", help="With --repair: go on with what is left of a shard."),
+    ] = None,
+    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")] = "table",
+) -> None:
+    """Check the machine, the data directory and the journal. Exits with 1 if there is a problem."""
+    if accept_loss and not mend:
+        raise typer.BadParameter("needs --repair", param_hint="--accept-loss")
+    place = load_settings(data=data).data
+    findings = repair(place, accept_loss or [], time.time()) if mend else examine(place)
+    findings += [] if mend else running_findings(place)
+    if output == "json":
+        print(to_json([asdict(finding) for finding in findings]))
+    else:
+        Terminal().print(findings_table(findings, place))
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def findings_table(findings: list[Finding], data: Path) -> RenderableType:
+    """What was repaired, then the worst first; under each finding, or several alike, what to do about it."""
+    parts: list[RenderableType] = []
+    shown = _folded(_sorted(findings))
+    remedies = [finding.remedy for finding, _ in shown]
+    for (finding, more), below in zip(shown, [*remedies[1:], ""], strict=True):
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True, width=10)
+        table.add_column(no_wrap=True, width=9)
+        table.add_column(overflow="fold")
+        mark = ("↻ done", "cyan") if finding.repaired and finding.level == "ok" else _MARKS[finding.level]
+        also = f" (and {more} more like it: -o json)" if more else ""
+        what = styled((_short(finding.place, data), "bold"), f": {finding.what}", (also, "dim"))
+        table.add_row(styled(mark), finding.check, what)
+        parts.append(table)
+        if finding.remedy not in ("", below) and finding.level != "ok":
+            parts.append(Padding(styled(("→ ", "dim"), finding.remedy), (0, 0, 0, 22)))
+    return Group(*parts, _verdict(findings))
+
+
+def _sorted(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: (not finding.repaired, _ORDER.index(finding.level)))
+
+
+def _folded(findings: list[Finding]) -> list[tuple[Finding, int]]:
+    """Findings with how many more of the same kind and remedy each stands for."""
+    shown: list[tuple[Finding, int]] = []
+    kinds: dict[tuple[str, str, str, bool], list[int]] = {}
+    for finding in findings:
+        places = kinds.setdefault((finding.check, finding.level, finding.remedy, finding.repaired), [])
+        if finding.check == "record" and len(places) >= _ALIKE:
+            shown[places[-1]] = (shown[places[-1]][0], shown[places[-1]][1] + 1)
+        else:
+            places.append(len(shown))
+            shown.append((finding, 0))
+    return shown
+
+
+def _short(place: str, data: Path) -> str:
+    """A place without the data directory in front of it, which the first lines name."""
+    inside = place.removeprefix(f"{data}/")
+    return inside if inside != place else place
+
+
+def _verdict(findings: list[Finding]) -> Text:
+    count = {level: sum(finding.level == level for finding in findings) for level in _ORDER}
+    problems, warnings = count["problem"], count["warning"]
+    if not problems and not warnings:
+        return styled(("All is well.", "green"))
+    said = [f"{number} {word}{'s' if number > 1 else ''}" for word, number in count.items() if number and word != "ok"]
+    return styled((f"{', '.join(said)}.", "red" if problems else "yellow"))

@@ -1,0 +1,65 @@
+"""`podium limits`: what is scarce, who uses it, and changing it while everything runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ....protocols.limits import Amount
+from ....protocols.printable import one_line
+from ...client.engine import connect
+from ...config import load_settings, parse_limits
+from .options import Data, Output, is_running, need_running
+from .terminal import Terminal, to_json
+
+limits = typer.Typer(help="Show the limits and their use; `podium limits set llm=3` changes them.")
+
+Changes = Annotated[
+    list[str],
+    typer.Argument(metavar="NAME=AMOUNT", help="llm=3, 'llm per user=1', 'tokens=90000/min burst 20000'."),
+]
+
+
+@limits.callback(invoke_without_command=True)
+def show(context: typer.Context, data: Data = None, output: Output = "table") -> None:
+    """Show the limits and their use; without a running cluster, what the next one starts with."""
+    if context.invoked_subcommand is not None:
+        return
+    if is_running(data):
+        with connect(data=data, source="cli") as engine:
+            uses = engine.status()["quotas"]
+    else:
+        written = load_settings(data=data, source="cli").limits
+        uses = {name: {"limit": amount, "held": None, "waiting": None} for name, amount in written.items()}
+    _print(uses, output)
+
+
+@limits.command("set")
+def change(changes: Changes, data: Data = None, output: Output = "table") -> None:
+    """Change limits of the running cluster, until it ends; running steps keep what they hold."""
+    wanted: dict[str, Amount] = {}
+    for text in changes:
+        wanted |= parse_limits(text, f"argument {text!r}")
+    need_running(data, "`podium up` starts one, or set limits in podium.toml")
+    with connect(data=data, source="cli") as engine:
+        uses = engine.set_limits(**wanted)
+    _print(uses, output)
+
+
+def _print(uses: dict[str, Any], output: str) -> None:
+    if output == "json":
+        print(to_json(uses))
+        return
+    Terminal().print(use_table(uses))
+
+
+def use_table(uses: dict[str, Any]) -> Table:
+    table = Table("limit", "amount", "held", "waiting", box=None, pad_edge=False, header_style="bold")
+    for name, use in uses.items():
+        numbers = ["" if use[key] is None else str(use[key]) for key in ("held", "waiting")]
+        now = f" (now {use['now']})" if "now" in use else f" ({use['left']} left)" if "left" in use else ""
+        amount = "not set" if use["limit"] is None else f"{use['limit']}{now}"
+        table.add_row(one_line(name), amount, *numbers)
+    return table

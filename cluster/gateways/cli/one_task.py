@@ -1,0 +1,266 @@
+"""One task, or some by their ids: shown, followed and cancelled. An id may be shortened to what is unique."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ....protocols.errors import EngineClosed, NotFound, TaskCancelled, TaskFailed
+from ....protocols.outcomes import OPEN, TERMINAL, TaskEvent, TaskRecord
+from ....protocols.printable import one_line
+from ....protocols.values import Value
+from ....supervisors.tasks.history import StepRow, note_blocked, step_rows
+from ...client.engine import Engine, Task, connect
+from ...client.recorded import WENT_WRONG, recorded_events
+from ...client.request_state import RequestState, request_state
+from ...cluster_file import running_cluster
+from ...config import Settings, load_settings, parse_limits
+from ...store.ids import whole_id
+from ...store.reading import FileReader, StoredTask
+from .dead import dead
+from .live import follow
+from .options import Data, Output, Timeout
+from .step_tree import StepTree, went_wrong
+from .terminal import Terminal, error_console, say, styled, to_json
+from .view import event_line, lack, local_time, seconds, why_wrong
+
+TaskId = Annotated[str, typer.Argument(metavar="ID", help="Of a task; its beginning, if no other begins so.")]
+TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Of tasks, or their beginnings.")]
+Failed = Annotated[bool, typer.Option("--failed", help="Only the steps that went wrong, every one and its attempts.")]
+SHOWN_LINES = 10
+"""Of an input or an output, of attempts and of what is missing in `podium show`."""
+SHOWN_CHARS = 2_000
+"""Of an input or an output in `podium show`; `-o json` has all of it."""
+
+
+def show(task_id: TaskId, data: Data = None, output: Output = "table", failed: Failed = False) -> None:
+    """Show one task: input, output, its steps, and why each attempt failed that did."""
+    reader = FileReader(settings_of(data).data)
+    stored = _found(reader, settings_of(data), task_id)
+    record = stored.record
+    parts = [stored, *reader.subtasks(record.task_id)]
+    blocked = reader.blocked(record.workflow)
+    rows = [row for part in parts for row in _rows(part, blocked)]
+    events = _events_of(parts)
+    wrong = [event for event in events if event.kind in WENT_WRONG]
+    if output == "json":
+        outputs = {event.step: event.value for event in events if event.kind == "finished"}
+        steps = [row.to_json() | {"output": outputs.get(row.path)} for row in rows]
+        attempts = [_attempt(event) for event in wrong]
+        told = {"steps": steps, "attempts": attempts} | ({"stalled": stored.stalled} if stored.stalled else {})
+        print(to_json(with_state(record, request_state(stored)) | told))
+        return
+    tree = StepTree(styled((record.workflow, "bold"), f" {record.task_id} {record.status}"))
+    for row in went_wrong(rows) if failed else rows:
+        tree.put(row)
+    console = Terminal()
+    now = record.finished_at or max((row.opened_at for row in rows), default=0.0)
+    console.print(tree.render(now, singly=failed))
+    _print_facts(console, record, wrong, request_state(stored), sys.maxsize if failed else SHOWN_LINES)
+    if stored.stalled:
+        console.print(one_line(f"stalled: {stored.stalled}"), soft_wrap=True, style="red")
+        console.print(f"podium dead redrive {record.task_id} when the cause is mended, or drop; or podium cancel")
+
+
+dead.command("show")(show)
+
+
+def _rows(part: StoredTask, blocked: dict[str, dict[str, str]]) -> list[StepRow]:
+    rows = step_rows(part.record, part.definition, part.bodies)
+    note_blocked(rows, part.definition.get("code") or {}, blocked)
+    return rows
+
+
+def with_state(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
+    """The record as JSON; of a request with `request`: {"state", "updated_at"}."""
+    return record.to_json() | ({} if state is None else {"request": state.to_json()})
+
+
+def _events_of(parts: list[StoredTask]) -> list[TaskEvent]:
+    """Of the steps of a task and of its nested Hierarchies, which are recorded with the task, too, but for outputs."""
+    told = (event for part in parts for event in recorded_events(part) if event.step)
+    once = {(event.step, event.attempt, event.kind, event.at): event for event in told}
+    return sorted(once.values(), key=lambda event: event.at)
+
+
+def _attempt(event: TaskEvent) -> dict[str, Any]:
+    """A failed attempt, for programs."""
+    value: Any = event.value if isinstance(event.value, dict) else {}
+    error = value.get("failure", value) or None
+    told = {"step": event.step, "attempt": event.attempt, "kind": event.kind, "at": event.at}
+    return told | {"error": error, "retry_at": value.get("retry_at") if "failure" in value else None}
+
+
+def _print_facts(
+    console: Terminal, record: TaskRecord, wrong: list[TaskEvent], state: RequestState | None, most: int
+) -> None:
+    accepted = f"accepted {local_time(record.accepted_at)}, user {record.user}, priority {record.priority}"
+    console.print(one_line(accepted), soft_wrap=True)
+    if state is not None and record.finished_at is None:
+        console.print(f"request {state.state} since {local_time(state.updated_at)}")
+    _print_value(console, "input", record.input)
+    if record.finished_at is not None:
+        took = seconds(record.finished_at - record.accepted_at)
+        console.print(f"{record.status} {local_time(record.finished_at)}, after {took}")
+    if record.status == "completed":
+        _print_value(console, "output", record.result)
+    print_degraded(console, record, most)
+    for event in wrong[:most]:
+        console.print(one_line(why_wrong(event)), soft_wrap=True, style="red")
+    if len(wrong) > most:
+        console.print(f"{len(wrong) - most:,} attempts more went wrong: --failed", style="red")
+    if record.failure is not None:
+        failure = record.failure
+        console.print(f"{failure.kind or failure.code} in '{failure.step}': {failure.message}", soft_wrap=True)
+        if failure.traceback:
+            console.print(failure.traceback, style="dim", soft_wrap=True)
+
+
+def _print_value(console: Terminal, name: str, value: Value) -> None:
+    """On one line if it fits, else below its name; cut, and saying so."""
+    line = to_json(value, indent=None)
+    text = line if len(line) <= console.width - len(name) - 2 else f"\n{to_json(value)}"
+    shown = "\n".join(text.split("\n", SHOWN_LINES + 1)[: SHOWN_LINES + 1])[:SHOWN_CHARS]
+    more = len(text) - len(shown)
+    console.print(f"{name}: {shown}" + (f"\n({more:,} characters more: -o json)" if more else ""), soft_wrap=True)
+
+
+def print_degraded(console: Terminal, record: TaskRecord, most: int = SHOWN_LINES) -> None:
+    for what, why in list(record.degraded.items())[:most]:
+        place = "" if why["step"].endswith(f"[{what}]") else f" {what}:"
+        console.print(one_line(f"degraded, without{place} {lack(why)}"))
+    if len(record.degraded) > most:
+        console.print(f"degraded, without {len(record.degraded) - most:,} more: podium show {record.task_id} --failed")
+
+
+def watch(
+    task_id: TaskId,
+    data: Data = None,
+    timeout: Timeout = None,
+    output: Output = "table",
+    from_offset: Annotated[int, typer.Option("--from", min=0, help="Offset of the first event to tell.")] = 0,
+) -> None:
+    """Follow a task live until it ends, and print its result; of one that has ended, tell what is recorded."""
+    settings = settings_of(data)
+    stored = _found(FileReader(settings.data), settings, task_id)
+    record = stored.record
+    if record.status in OPEN and running_cluster(settings.data) is None:
+        reason = f"task {record.task_id} is {record.status}, but no cluster is running: `podium up` resumes it"
+        raise EngineClosed(reason=reason)
+    if record.status in TERMINAL:
+        _tell_recorded(stored, from_offset)
+        print_result(_stored_result(record), output)
+        return
+    with engine_of(data) as engine:
+        task = engine.task(record.task_id)
+        try:
+            follow(task, record.workflow, timeout, False, from_offset)
+            result = task.result(timeout_s=timeout)
+        except KeyboardInterrupt:
+            detached(task, engine)
+            raise typer.Exit(130) from None
+        print_degraded(error_console(), task.record)
+    print_result(result, output)
+
+
+def _tell_recorded(stored: StoredTask, from_offset: int) -> None:
+    console = error_console()
+    for event in recorded_events(stored, from_offset):
+        console.print(event_line(event))
+    print_degraded(console, stored.record)
+
+
+def _stored_result(record: TaskRecord) -> Any:
+    if record.failure is not None and record.status == "failed":
+        raise TaskFailed(task_id=record.task_id, workflow=record.workflow, failure=record.failure.to_wire())
+    if record.status == "cancelled":
+        raise TaskCancelled(task_id=record.task_id, workflow=record.workflow)
+    return record.result
+
+
+def cancel(
+    task_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID...", help="Of tasks, or their beginnings.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All open ones, of that workflow and user if given.")] = False,
+    workflow: Annotated[str | None, typer.Option("--workflow", help="With --all: of this workflow.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="With --all: of this user.")] = None,
+    data: Data = None,
+    output: Output = "table",
+) -> None:
+    """Cancel tasks. Those that have ended stay as they are; if one of the ids is wrong, none is cancelled."""
+    if bool(task_ids) == every:
+        raise typer.BadParameter("give either ids or --all", param_hint="ID...")
+    settings = settings_of(data)
+    reader = FileReader(settings.data)
+    if every:
+        records = [each for status in OPEN for each in _listed(reader, status, workflow, user)]
+    else:
+        found = _all_found(reader, settings, task_ids or [])
+        records = list({each.record.task_id: each.record for each in found}.values())
+    after: dict[str, str] = {record.task_id: record.status for record in records}
+    open_ids = [record.task_id for record in records if record.status in OPEN]
+    if open_ids:
+        with engine_of(data) as engine:
+            after |= {task_id: engine.task(task_id).cancel() for task_id in open_ids}
+    for record in records:
+        if record.task_id not in open_ids:
+            error_console().print(f"task {record.task_id} has already ended: {record.status}")
+    _print_cancelled(after, output)
+
+
+def _listed(reader: FileReader, status: str, workflow: str | None, user: str | None) -> list[TaskRecord]:
+    return reader.list_tasks(status, workflow, user, sys.maxsize)  # type: ignore[arg-type]
+
+
+def _print_cancelled(after: dict[str, str], output: str) -> None:
+    """Of one task as it always was; of several with their ids."""
+    rows = [{"task_id": task_id, "status": status} for task_id, status in after.items()]
+    if output == "json":
+        print(to_json(rows[0] if len(rows) == 1 else rows))
+    else:
+        print("\n".join(row["status"] if len(rows) == 1 else f"{row['task_id']} {row['status']}" for row in rows))
+
+
+def _all_found(reader: FileReader, settings: Settings, task_ids: list[str]) -> list[StoredTask]:
+    return [_found(reader, settings, task_id) for task_id in task_ids]
+
+
+def _found(reader: FileReader, settings: Settings, typed: str) -> StoredTask:
+    task_id = whole_id(settings.data, typed)
+    stored = reader.find_task(task_id)
+    if stored is None:
+        raise NotFound(what="task", name=task_id)
+    return stored
+
+
+def settings_of(data: Path | None, user: str | None = None, limits: str | None = None) -> Settings:
+    parsed = parse_limits(limits, "option --limits") if limits else None
+    return load_settings(data=data, user=user, limits=parsed, source="cli")
+
+
+def engine_of(
+    data: Path | None, user: str | None = None, limits: str | None = None, in_process: bool = False
+) -> Engine:
+    parsed = parse_limits(limits, "option --limits") if limits else None
+    return connect(data=data, user=user, limits=parsed, source="cli", cluster="inprocess" if in_process else None)
+
+
+def print_result(result: Any, output: str) -> None:
+    if output == "table" and isinstance(result, str):
+        say(result)
+    else:
+        print(to_json(result))
+
+
+def detached(task: Task, engine: Engine) -> None:
+    note = error_console()
+    if engine.joined:
+        note.print(f"\nDetached. The task goes on; to follow it:\n  podium watch {task.id}")
+    else:
+        note.print(
+            f"\nInterrupted. The task is saved. To resume it and to follow it:\n  podium up\n  podium watch {task.id}"
+        )

@@ -1,0 +1,40 @@
+"""What several commands share: their options, and whether there is a cluster that they can join."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ....protocols.errors import EngineClosed
+from ....protocols.outcomes import Criticality
+from ...cluster_file import running_cluster
+from ...config import load_settings
+
+Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
+Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
+
+Key = Annotated[str | None, typer.Option("--key", help="Submission key: the same key gives the same task.")]
+Priority = Annotated[int, typer.Option("--priority", help="Higher goes first; below 0 is background.")]
+Important = Annotated[Criticality, typer.Option("--criticality", help="What is sheddable is refused first.")]
+User = Annotated[str | None, typer.Option("--user", help="Who submits (default: the login name).")]
+TaskTimeout = Annotated[
+    float | None, typer.Option("--task-timeout", help="Seconds in which the task has to end, or it fails.")
+]
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait; the task goes on.")]
+Limits = Annotated[str | None, typer.Option("--limits", help="Permits per quota: llm=5,tool=10.")]
+InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process instead of on Ray.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on standard error but errors.")]
+
+
+def is_running(data: Path | None) -> bool:
+    """Whether the cluster of the data directory runs, and can be joined from another process."""
+    cluster = running_cluster(load_settings(data=data, source="cli").data)
+    return cluster is not None and cluster["kind"] == "ray"
+
+
+def need_running(data: Path | None, hint: str = "`podium up` starts one") -> None:
+    """Raise EngineClosed if there is no cluster to join."""
+    if not is_running(data):
+        raise EngineClosed(reason=f"no cluster is running: {hint}")

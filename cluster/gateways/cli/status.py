@@ -1,0 +1,111 @@
+"""`podium status`: the settings in force with where they came from, and what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ....protocols.printable import one_line
+from ....supervisors.shards import workflow_of
+from ...client.engine import connect
+from ...client.holdups import blocked_hosts
+from ...cluster_file import running_cluster
+from ...config import load_settings
+from ...store.reading import FileReader
+from .limits import use_table
+from .options import Data, Output
+from .terminal import Terminal, to_json
+from .top import warnings
+
+Every = Annotated[bool, typer.Option("--all", help="Settings at their defaults and versions out of use, too.")]
+
+
+def status(data: Data = None, output: Output = "table", every: Every = False) -> None:
+    """Show what runs, and the settings in force and where they came from."""
+    settings = load_settings(data=data, source="cli")
+    cluster = running_cluster(settings.data)
+    running: dict[str, Any] | None = None
+    if cluster is not None and cluster["kind"] == "ray":
+        with connect(data=data, source="cli") as engine:
+            running = engine.status()
+    values = settings.model_dump(mode="json", exclude={"sources"})
+    if output == "json":
+        facts = {name: {"value": v, "source": settings.sources.get(name, "default")} for name, v in values.items()}
+        print(to_json({"settings": facts, "cluster": cluster, "running": running}))
+        return
+    console = Terminal()
+    _print_running(console, cluster, running, partial(_blocked_below, settings.data), every)
+    console.print()
+    _print_settings(console, values, settings.sources, every)
+
+
+def _print_settings(console: Terminal, values: dict[str, Any], sources: Mapping[str, str], every: bool) -> None:
+    table = Table("setting", "value", "from", box=None, pad_edge=False, header_style="bold")
+    for name, value in values.items():
+        if every or name == "data" or (name in sources and name != "source"):
+            shown = to_json(value, indent=None) if isinstance(value, dict) else str(value)
+            table.add_row(name, one_line(shown), sources.get(name, "default"))
+    console.print(table)
+    if not every:
+        console.print(f"{len(values) - table.row_count} more settings are at their defaults: --all", style="dim")
+
+
+def _print_running(
+    console: Terminal,
+    cluster: dict[str, Any] | None,
+    running: dict[str, Any] | None,
+    blocked_below: Callable[[str], str] = lambda _shard: "",
+    every: bool = False,
+) -> None:
+    if cluster is None:
+        console.print("No cluster is running.")
+        return
+    console.print(f"Cluster: {cluster['kind']}, process {cluster.get('pid', '?')}")
+    if running is None:
+        return
+    for warning in warnings(running):
+        console.print(warning)
+    workflows = Table("workflow", "state", "open", "hosts up", box=None, pad_edge=False, header_style="bold")
+    for name, facts in running["workflows"].items():
+        pools = facts.get("pools", [])
+        hosts = f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else ""
+        blocked = "; ".join(p["blocked"] for p in pools if p["blocked"]) or blocked_below(name)
+        state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
+        workflows.add_row(one_line(name), one_line(state), str(facts.get("open", "")), hosts)
+    console.print(workflows)
+    _print_versions(console, running["workflows"], every)
+    _print_stalled(console, running["workflows"])
+    console.print(use_table(running["quotas"]))
+
+
+def _print_versions(console: Terminal, workflows: dict[str, Any], every: bool) -> None:
+    """Which code runs: of each version, or each that is in use, the fingerprints of its protocols."""
+    table = Table("code of", "version", "hash", "protocols", box=None, pad_edge=False, header_style="bold")
+    for name, facts in workflows.items():
+        for version in facts.get("versions", []):
+            if not (every or version["in_force"] or version["has_open_tasks"]):
+                continue
+            code = ", ".join(f"{ref.rpartition(':')[2]} {print}" for ref, print in version["code"].items())
+            mark = "" if version["in_force"] else " (replaced)"
+            table.add_row(one_line(name), one_line(version["version"]) + mark, version["hash"][:12], one_line(code))
+    if table.row_count:
+        console.print(table)
+
+
+def _print_stalled(console: Terminal, workflows: dict[str, Any]) -> None:
+    table = Table("stalled task", "of", "why", box=None, pad_edge=False, header_style="bold red")
+    for name, facts in workflows.items():
+        for id, why in facts.get("stalled", {}).items():
+            table.add_row(id, one_line(name), one_line(why))
+    if table.row_count:
+        console.print(table)
+
+
+def _blocked_below(data: Path, shard: str) -> str:
+    """Hosts of nested Hierarchies that cannot start: their supervisors are not asked, their shards know."""
+    return "; ".join(blocked_hosts(FileReader(data).blocked(workflow_of(shard))))

@@ -1,0 +1,1 @@
+"""A cluster inside the process of its driver."""

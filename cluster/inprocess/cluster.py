@@ -1,0 +1,210 @@
+"""All actors in one process, on one event loop, in real time: for trying things out, and the base of simulation.
+
+The same actor classes, frames and journal as on Ray. What it cannot do is outlive the process, or be joined
+by another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+from ...actors.exchange import Near, Transport
+from ...actors.far_side import Far
+from ...protocols.errors import Fenced, PeerLost, SpawnFailed, Unknown
+from ...protocols.values import Value, pack, unpack
+from ...supervisors.ports import Actor, Line, Needs, Role, Timer
+from ..engine_log import LOG
+from ..simulation.virtual_loop import Process, in_process
+from ..world import LoopWorld, new_actor
+
+STOP_S = 5.0
+"""Seconds that an actor gets to end in order."""
+
+
+class Cell:
+    """One living actor: its object, its far side, its world, and what it owns."""
+
+    def __init__(self, address: str, owner: Cell | None) -> None:
+        self.address, self.owner = address, owner
+        self.children: list[Cell] = []
+        self.dead: PeerLost | None = None
+        self.process: Process | None = None
+        """Where the loop is virtual: what the cell's callbacks belong to, so that they die with it."""
+        self.out_of_reach = False
+        """Whether killing it only takes it off its address: a zombie, for simulations."""
+        self.world: LoopWorld
+        self.actor: Actor
+        self.far: Far | None = None
+        """None of a client."""
+        self.calls: set[asyncio.Future[bytes]] = set()
+        if owner is not None:
+            owner.children.append(self)
+
+    def die(self, reason: str) -> None:
+        """No answer and no callback comes from here any more; what it owns dies with it."""
+        if self.dead is not None:
+            return
+        self.dead = PeerLost(address=self.address, reason=reason)
+        if self.process is not None:
+            self.process.dead = True
+        for child in list(self.children):
+            child.die(f"its owner {self.address} is gone")
+        if self.owner is not None:
+            self.owner.children.remove(self)
+        self.world.release()
+        if self.far is not None:
+            self.far.close()
+        for call in list(self.calls):
+            if not call.done():
+                call.set_exception(self.dead)
+        self.calls.clear()
+
+
+class InProcessCluster:
+    """Runs cells on the current event loop."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._cells: dict[str, Cell] = {}
+        self._numbers = itertools.count(1)
+        self._epochs: dict[str, int] = {}
+        """By address: the newest epoch under which somebody spawned there."""
+
+    def new_world(self, cell: Cell) -> LoopWorld:
+        return CellWorld(self, cell)
+
+    async def spawn(
+        self, owner: Cell | None, role: Role, address: str, setup: Mapping[str, Any], epoch: int = 0
+    ) -> Value:
+        """Start an actor at `address`, in place of any that is there. Raises SpawnFailed."""
+        newest = self._epochs[address] = max(epoch, self._epochs.get(address, 0))
+        if newest > epoch:
+            fenced = Fenced(shard=address, epoch=epoch, newer=newest)
+            raise SpawnFailed(address=address, reason=str(fenced), kind="Fenced")
+        self.kill(address)
+        cell = Cell(address, owner)
+        cell.world = self.new_world(cell)
+        cell.actor = new_actor(role, cell.world)  # type: ignore[arg-type]
+        cell.far = Far(cell.actor.receive, f"{address}@{next(self._numbers)}")
+        self._cells[address] = cell
+        try:
+            return await self.run_in(cell, cell.actor.start(unpack(pack(setup), max_bytes=1 << 30)))
+        except Exception as error:
+            cell.die("it did not start")
+            raise SpawnFailed(address=address, reason=str(error), kind=type(error).__name__) from error
+
+    async def run_in(self, cell: Cell, work: Awaitable[Any]) -> Any:
+        """Await `work` as the cell's own; ends with PeerLost when the cell dies."""
+        return await work
+
+    def kill(self, address: str) -> None:
+        cell = self._cells.pop(address, None)
+        if cell is not None and not cell.out_of_reach:
+            cell.die("killed")
+
+    def crashed(self, cell: Cell) -> None:
+        """A cell ends itself; another may live at its address by now."""
+        if self._cells.get(cell.address) is cell:
+            self.kill(cell.address)
+        cell.die("crashed")
+
+    async def stop(self, address: str) -> None:
+        cell = self._cells.get(address)
+        if cell is not None and cell.dead is None:
+            try:
+                await asyncio.wait_for(self.run_in(cell, self._end(cell)), STOP_S)
+            except Exception as error:
+                LOG.warning("%s did not stop in order: %r", address, error)
+        self.kill(address)
+
+    async def _end(self, cell: Cell) -> None:
+        """In order, and then for certain: whoever asked for it may be gone before it can kill."""
+        try:
+            await cell.actor.stop()
+        finally:
+            asyncio.get_running_loop().call_soon(self.crashed, cell)
+
+    def alive(self, address: str) -> Cell | None:
+        cell = self._cells.get(address)
+        return None if cell is None or cell.dead else cell
+
+    def call_to(self, address: str) -> Transport:
+        """The transport of one exchange: bound to the incarnation that lives now."""
+        cell = self.alive(address)
+
+        def call(frame: bytes, then: Callable[[bytes | Unknown], None]) -> None:
+            asyncio.get_running_loop().create_task(self._called(cell, address, frame, then))
+
+        return call
+
+    async def _called(
+        self, cell: Cell | None, address: str, frame: bytes, then: Callable[[bytes | Unknown], None]
+    ) -> None:
+        try:
+            answer: bytes | Unknown = await self.carry(cell, frame) if cell else PeerLost(address=address)
+        except Unknown as error:
+            answer = error
+        then(answer)
+
+    async def carry(self, cell: Cell, frame: bytes) -> bytes:
+        """One frame to the cell and its answer back; fails when the cell dies."""
+        if cell.dead is not None:
+            raise cell.dead
+        assert cell.far is not None, f"{cell.address} is a client"
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes] = loop.create_future()
+        cell.calls.add(answer)
+        arrive = partial(cell.far.take_in, frame, partial(_settle, answer))
+        in_process(cell.process, lambda: loop.call_soon(arrive))
+        try:
+            return await answer
+        finally:
+            cell.calls.discard(answer)
+
+
+def _settle(answer: asyncio.Future[bytes], packed: bytes) -> None:
+    if not answer.done():
+        answer.set_result(packed)
+
+
+class CellWorld(LoopWorld):
+    """The world of an actor in an in-process cluster."""
+
+    def __init__(self, cluster: InProcessCluster, cell: Cell) -> None:
+        super().__init__(cell.address, cluster.data, lambda error: cluster.crashed(cell))
+        self._cluster, self._cell = cluster, cell
+        self._lines: list[Near] = []
+        self._timers: WeakSet[asyncio.TimerHandle] = WeakSet()
+        """Those that the loop holds: an actor that is gone leaves none behind."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        timer = self.loop.call_later(delay_s, callback)
+        self._timers.add(timer)
+        return timer
+
+    def line(self, address: str) -> Line:
+        near = Near(address, self._cluster.call_to(address), self.address)
+        self._lines = [line for line in self._lines if not line.is_over] + [near]
+        return near
+
+    async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
+        return await self._cluster.spawn(self._cell, role, address, setup, self.epoch)
+
+    async def kill(self, address: str) -> None:
+        self._cluster.kill(address)
+
+    async def stop(self, address: str) -> None:
+        await self._cluster.stop(address)
+
+    def release(self) -> None:
+        super().release()
+        for timer in list(self._timers):
+            timer.cancel()
+        for line in self._lines:
+            line.close()

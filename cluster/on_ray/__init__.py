@@ -1,0 +1,1 @@
+"""Clusters on Ray: actors, sessions, sockets, locks of processes."""

@@ -1,0 +1,353 @@
+"""Actors on Ray: one Ray actor per actor of ours, found by name, spoken to by frames.
+
+Every actor is spawned with `max_restarts=0` and dies with the actor that spawned it, so a dead supervisor
+leaves no hosts behind; only the coordinator is detached and restarted by Ray. Ray's own exceptions become
+PeerLost (gone for good) or PeerUnreachable (may pass): both mean that the outcome is unknown.
+
+Importing this module imports ray; everything that must work without it imports it late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import ray
+from ray import cloudpickle
+from ray._private import ray_constants, worker
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+
+from ...actors.exchange import Near, Transport
+from ...actors.far_side import Far
+from ...protocols.errors import PeerLost, PeerUnreachable, SpawnFailed, Unknown
+from ...protocols.protocol import ProtocolLike
+from ...protocols.values import Value, pack, unpack
+from ...supervisors.ports import Actor, Line, Needs, Role
+from ..engine_log import LOG
+from ..gc_tuning import pass_over_what_is_there, tune_process
+from ..importing import importing
+from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
+from .folder import noted_folder
+from .process_locks import Working, announce, end
+from .sockets import connect, listen
+
+T = TypeVar("T")
+
+STOP_S = 10.0
+"""Seconds that an actor gets to end in order."""
+END_AFTER_STOP_S = 0.5
+"""Time for the answer to leave a process that ends itself."""
+RAY_KILLS_S = 0.5
+"""Time for a process to end by Ray's own kill; one that is stopped does not hear of it, and is killed by the kernel."""
+KILL_WAIT_S = 30.0
+"""Longest wait for a killed actor to be certainly gone."""
+START_S = 120.0
+"""Longest wait for an actor to be placed and started."""
+THREADS: dict[Role, int] = {"host": 8}
+"""Calls that an actor takes at once, each on a thread of Ray's; about 10 kB each. Every client, and every actor
+above, has one waiting at a supervisor."""
+SWITCH_S = 0.0005
+"""Python's switch interval in actors of our own code alone, in seconds: a tenth of the usual, as the journal's thread
+would have to wait for a busy event loop at each of its statements."""
+_SETUP_BYTES = 256 * 1024 * 1024
+
+
+class Resident:
+    """The Ray actor around one of ours. No I/O in `__init__`: a Ray actor whose `__init__` raises is lost."""
+
+    def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
+        self._role, self._address, self._namespace, self._data = role, address, namespace, data
+        self._epoch, self._setup = epoch, setup
+        self._starting: asyncio.Task[Value] | None = None
+        self._actor: Actor
+        self._far: Far
+        self._server: asyncio.AbstractServer
+        """Held as long as this lives, or the loop might let it go."""
+
+    async def start(self) -> bytes:
+        """Start the actor inside; the same answer for every caller. ["ok", value] or ["fail", kind, reason]."""
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        try:
+            return pack(["ok", await asyncio.shield(self._starting)])
+        except Exception as error:
+            LOG.error("%s did not start", self._address, exc_info=error)
+            return pack(["fail", type(error).__name__, str(error)])
+
+    async def _start(self) -> Value:
+        if self._role != "host":
+            tune_process()
+            sys.setswitchinterval(SWITCH_S)
+        announce(Path(self._data), self._address, self._epoch)
+        world = RayWorld(self._address, self._namespace, Path(self._data))
+        self._actor = new_actor(self._role, world)
+        self._far = Far(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
+        setup = unpack(self._setup, max_bytes=_SETUP_BYTES)
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            setup["cold"] = False
+        value = await self._actor.start(setup)
+        pass_over_what_is_there()
+        await self._listen()
+        return value
+
+    async def _listen(self) -> None:
+        try:
+            self._server = await listen(Path(self._data), self._address, self._far.take_in)
+        except OSError as error:
+            LOG.warning("%s is reached by Ray's calls only: no socket, %s", self._address, error)
+
+    async def exchange(self, frame: bytes) -> bytes:
+        if self._starting is None or not self._starting.done():
+            await self.start()
+        return await self._far.exchange(frame)
+
+    def take_in(self, frame: bytes, answer: Callable[[bytes], None]) -> None:
+        """`exchange` for a caller on another thread; the actor has been started."""
+        self._far.take_in(frame, answer)
+
+    async def stop(self) -> None:
+        """End in order, and soon for certain: whoever asked for it may be gone before it can kill."""
+        try:
+            await self._actor.stop()
+        finally:
+            asyncio.get_running_loop().call_later(END_AFTER_STOP_S, os._exit, 0)
+
+    async def ping(self) -> int:
+        return os.getpid()
+
+
+class ThreadedResident:
+    """The same around a protocol host: plain methods in front of an event loop in a thread of its own.
+
+    Code of users runs there, and does not keep Ray from ending the actor when it blocks that loop. Ray calls plain
+    methods with 0.3 ms less, too. A call that waits holds a thread, so this is for actors that one other talks to.
+    """
+
+    def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
+        self._loop = new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="podium", daemon=True).start()
+        self._inside = Resident(role, address, namespace, data, epoch, setup)
+
+    def start(self) -> bytes:
+        return self._wait(self._inside.start())
+
+    def exchange(self, frame: bytes) -> bytes:
+        answer: SimpleQueue[bytes] = SimpleQueue()
+        self._loop.call_soon_threadsafe(self._inside.take_in, frame, answer.put)
+        return answer.get()
+
+    def stop(self) -> None:
+        self._wait(self._inside.stop())
+
+    def ping(self) -> int:
+        return os.getpid()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class RayWorld(LoopWorld):
+    """The world of an actor on Ray, and of a driver."""
+
+    def __init__(self, address: str, namespace: str, data: Path) -> None:
+        super().__init__(address, data, _exit)
+        self._namespace = namespace
+        self._handles: dict[str, Any] = {}
+        """Actors that this one spawned: a Ray actor lives as long as its owner holds a handle."""
+
+        self.is_cut_off: Callable[[], bool] = lambda: False
+        """Of a driver: whether its cluster is gone. Ray would look for actors there for a minute, on our loop."""
+
+    def forget(self) -> None:
+        """Of a driver: the cluster is gone, and every actor with it."""
+        self._handles.clear()
+
+    def line(self, address: str) -> Line:
+        session = f"{self.address}@{os.getpid()}"
+        wire, is_working = connect(self.data, address), Working(self.data, address)
+        if wire is not None:
+            return Near(address, wire, session, hang_up=wire.close, is_working=is_working)
+        call = _call_to(address, self._handles.get(address) or self._find(address))
+        return Near(address, call, session, is_working=is_working)
+
+    async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
+        await self.kill(address)
+        if noted_folder(self.data) is not None:
+            check_fits(address, needs, ray.nodes())  # type: ignore[no-untyped-call]
+        options: dict[str, Any] = {
+            "num_cpus": needs.num_cpus,
+            "num_gpus": needs.num_gpus,
+            "resources": dict(needs.resources) or None,
+            "max_restarts": -1 if role == "coordinator" else 0,
+            "max_task_retries": 0,
+            "enable_task_events": False,
+            "max_concurrency": THREADS.get(role, 10_000),
+        }
+        if role == "coordinator":
+            options["lifetime"] = "detached"
+        handle = await self._create(role, address, pack(setup), options)
+        self._handles[address] = handle
+        try:
+            answer = unpack(await asyncio.wait_for(_result(handle.start.remote()), START_S))
+        except (RayError, TimeoutError) as error:
+            await self.kill(address)
+            raise SpawnFailed(address=address, reason=_first_line(error), kind=type(error).__name__) from error
+        if answer[0] == "fail":
+            await self.kill(address)
+            raise SpawnFailed(address=address, reason=answer[2], kind=answer[1])
+        return answer[1]
+
+    async def _create(self, role: Role, address: str, setup: bytes, options: dict[str, Any]) -> Any:
+        """The handle of a new actor. Ray frees the name of a dead one a little later than it reports the death."""
+        give_up_at = time.monotonic() + KILL_WAIT_S
+        while True:
+            try:
+                resident = _THREADED if role in THREADS else _RESIDENT
+                return resident.options(name=address, namespace=self._namespace, **options).remote(
+                    role, address, self._namespace, str(self.data), self.epoch, setup
+                )
+            except ValueError as error:
+                if time.monotonic() > give_up_at:
+                    raise SpawnFailed(address=address, reason=_first_line(error), kind="ValueError") from error
+                await asyncio.sleep(0.02)
+
+    async def kill(self, address: str) -> None:
+        handle = self._handles.pop(address, None) or self._find(address)
+        known = handle is not None and ray.is_initialized()
+        if known:
+            ray.kill(handle, no_restart=True)
+        await end(self.data, address, patience_s=RAY_KILLS_S if known else 0.0)
+        if not known:
+            return
+        give_up_at = time.monotonic() + KILL_WAIT_S
+        while time.monotonic() < give_up_at:
+            try:
+                await asyncio.wait_for(_result(handle.ping.remote()), 1.0)
+            except (ActorDiedError, TimeoutError) as error:
+                if isinstance(error, ActorDiedError):
+                    return
+            except RayError:
+                await asyncio.sleep(0.05)
+
+    async def stop(self, address: str) -> None:
+        handle = self._handles.get(address) or self._find(address)
+        if handle is not None and ray.is_initialized():
+            try:
+                await asyncio.wait_for(_result(handle.stop.remote()), STOP_S)
+            except (RayError, TimeoutError) as error:
+                LOG.warning("%s did not stop in order: %s", address, _first_line(error))
+        await self.kill(address)
+
+    def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
+        if code is not None:
+            with importing(ref):
+                return cloudpickle.loads(code)  # type: ignore[no-any-return]
+        return load_from_path(ref, search_path)
+
+    def _find(self, address: str) -> Any:
+        if not ray.is_initialized() or self.is_cut_off():
+            return None
+        try:
+            return ray.get_actor(address, namespace=self._namespace)
+        except ValueError:
+            return None
+
+
+_RESIDENT = ray.remote(Resident)
+_THREADED = ray.remote(ThreadedResident)
+
+
+def check_fits(address: str, needs: Needs, nodes: list[dict[str, Any]]) -> None:
+    """Raises SpawnFailed for what no machine of a cluster of ours can ever hold: nobody adds machines to it."""
+    wanted = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, **needs.resources}
+    machines = [node.get("Resources", {}) for node in nodes if node.get("Alive")]
+    if machines and not any(all(have.get(n, 0) >= much for n, much in wanted.items()) for have in machines):
+        lacking = ", ".join(f"{much:g} {name}" for name, much in wanted.items() if much)
+        most = ", ".join(
+            f"{max(have.get(name, 0) for have in machines):g} {name}" for name, much in wanted.items() if much
+        )
+        reason = f"it needs {lacking}, and no machine has that; the most that one has: {most}"
+        raise SpawnFailed(address=address, reason=reason, kind="LookupError")
+
+
+def _call_to(address: str, handle: Any) -> Transport:
+    """The transport of one exchange. One change of thread per answer: futures of futures would cost more."""
+    loop = asyncio.get_running_loop()
+    send = None if handle is None else handle.exchange.remote
+
+    def call(frame: bytes, then: Callable[[bytes | Unknown], None]) -> None:
+        if send is None:
+            loop.call_soon(then, PeerLost(address=address, reason="no such actor"))
+        else:
+            try:
+                sent = send(frame).future()
+            except Exception as error:  # Ray has been left, or never was: whatever it says, nobody is there
+                loop.call_soon(then, PeerLost(address=address, reason=_first_line(error)))
+                return
+            sent.add_done_callback(lambda done: _on_loop(loop, then, _answer(address, done)))
+
+    return call
+
+
+def _answer(address: str, done: Future[bytes]) -> bytes | Unknown:
+    """The outcome of a Ray call, with Ray's errors as ours."""
+    error = done.exception()
+    if error is None:
+        return done.result()
+    kind = PeerUnreachable if isinstance(error, ActorUnavailableError) else PeerLost
+    return kind(address=address, reason=_first_line(error))
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, then: Callable[[Any], None], answer: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(then, answer)
+    except RuntimeError:
+        return  # the loop is closed: nobody is left to be told
+
+
+async def _result(ref: Any) -> Any:
+    # `await ref` leaks in some versions of Ray; the future does not.
+    return await asyncio.wrap_future(ref.future())
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def take_environment_in(loopback: bool) -> None:
+    """Make Ray see the variables that config.py set, even if it was imported before they were.
+
+    Ray reads them at import; without this a driver that imports ray first would listen on the machine's own
+    address, and could not show the token that its cluster asks for, nor the token of a second one. Ray refreshes its
+    settings the same way.
+    """
+    ray_constants.ENABLE_RAY_CLUSTER = not loopback
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def keep_quiet() -> None:
+    """Have Ray's news of dead processes in our log.
+
+    It prints them on the driver's standard output whatever `log_to_driver` says; that output is the user's.
+    """
+    vars(worker)["print_to_stdstream"] = _log_news
+
+
+def _log_news(news: Mapping[str, Any], ignore_prefix: bool) -> None:
+    LOG.info("%s: %s", news["pid"], "\n".join(news["lines"]))
+
+
+def _exit(error: Exception) -> None:
+    """End the process at once: nothing of a crashed actor may still act."""
+    os._exit(70)

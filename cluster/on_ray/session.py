@@ -1,0 +1,348 @@
+"""A client's hold on a Ray cluster: the one that Ray is initialised with, the one of the data directory, or a new one.
+
+A cluster on one machine stands and falls with its control store and its raylet; without the first, Ray ends every
+process after a minute, without the second it waits for ever. So whoever owns the cluster, or has joined it, looks
+after it: when it is gone, the owner leaves Ray and starts another cluster, and those who had joined follow it, or
+take its place if it died. Their pending results go on. A Ray cluster that was not started here is not ours to mend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+import psutil
+
+from ...protocols.errors import DataInUse, EngineClosed, PodiumError, SpawnFailed
+from ...protocols.workflow import Workflow
+from ...supervisors.ports import Line, Needs
+from ..client.definition import code_of
+from ..cluster_file import ClusterFile, closed_in_order, holder, running_cluster
+from ..config import Settings, prepare_ray
+from ..engine_log import LOG
+from ..session import COORDINATOR, coordinator_setup
+from ..signals import keeping_sigterm
+from ..store.lock import DIES_WITHIN_S
+from ..store.reading import FileReader, Reader
+from ..world import LoopWorld
+from .folder import new_folder, remove_folder
+from .joining import check_joinable
+from .process_locks import end, end_all
+
+GUARD_S = 0.5
+"""Seconds between two looks whether the cluster still stands."""
+LEAVE_S = 60.0
+"""Longest time that leaving a broken cluster may take, in seconds: without its control store Ray needs about 7."""
+_PILLARS = ("gcs_server", "raylet")
+"""Processes of Ray without which a cluster is lost."""
+
+
+def _ray_is_initialised() -> bool:
+    """Whether the caller uses Ray already; then everything about it is the caller's."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _not_about_sigterm(record: logging.LogRecord) -> bool:
+    return "SIGTERM handler is not set" not in record.getMessage()
+
+
+_OPEN: list[RaySession] = []
+"""Sessions of this process: they share its one Ray, which the last of them leaves."""
+
+
+class RaySession:
+    def __init__(self, settings: Settings, daemon: bool = False) -> None:
+        self._settings, self._daemon = settings, daemon
+        self._data = settings.data.resolve()
+        self._file = ClusterFile(self._data)
+        self._namespace = "podium-" + hashlib.sha256(str(self._data).encode()).hexdigest()[:12]
+        self.reader: Reader = FileReader(self._data)
+        self.on_rebuilt: Callable[[], None] = lambda: None
+        self.on_closed: Callable[[PodiumError], None] = lambda _error: None
+        self._initialised_here = False
+        self._folder_of = self._data
+        """The data directory that notes where Ray's session lies."""
+        self._address: str | None = None
+        """Of the control store of the cluster that this session is in."""
+        self._pillars: list[psutil.Process] = []
+        self._below_pillars: list[psutil.Process] = []
+        """What the pillars had started when they stood: it may outlive them for a minute."""
+        self._aside = _Aside()
+        self._guard: asyncio.Task[None] | None = None
+        self._coordinator: Line | None = None
+        self._coordinator_is_lost = False
+        self.joined = False
+        self.world: LoopWorld
+        self._ray_world: Any = None
+
+    async def open(self) -> None:
+        ours = not _ray_is_initialised()
+        loopback = prepare_ray(self._data / "ray.token") if ours else False
+        import ray  # noqa: F401, PLC0415  (heavy: 0.5 s, and reading commands do without)
+
+        from .actors import RayWorld, keep_quiet, take_environment_in  # noqa: PLC0415
+
+        if ours:
+            take_environment_in(loopback)
+            keep_quiet()
+        self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._data)
+        self._ray_world.is_cut_off = self._is_gone
+        await self._enter()
+        _OPEN.append(self)
+        if self._initialised_here or not self.joined:
+            self._begin_to_look()
+
+    def _begin_to_look(self) -> None:
+        if self._guard is None:
+            self._guard = self.world.loop.create_task(self._look_after())
+
+    async def _enter(self) -> None:
+        """Join the cluster of the data directory, or start it."""
+        import ray  # noqa: PLC0415
+
+        facts = await self._take_or_facts()
+        self.joined = facts is not None
+        try:
+            if not self.joined:
+                remove_folder(self._data)  # of an owner that died
+            if not ray.is_initialized():
+                await self._aside.run(partial(keeping_sigterm, partial(self._init, facts)))
+            self._address = ray.get_runtime_context().gcs_address
+            if not self.joined:
+                await end_all(self._data)
+                await self._start_coordinator()
+                found = {"kind": "ray", "address": self._address, "namespace": self._namespace}
+                self._file.write({**found, "daemon": self._daemon})
+        except BaseException:
+            self._leave_ray()
+            self._file.release(in_order=False)
+            raise
+
+    async def _take_or_facts(self) -> dict[str, Any] | None:
+        """None if the cluster is ours to start, else how to join the one that runs."""
+        for _ in range(600):
+            if self._file.is_ours or self._file.take():
+                return None
+            facts = self._file.read()
+            if facts is not None and facts["kind"] != "closed":
+                if facts["kind"] == "inprocess":
+                    raise DataInUse(directory=str(self._data), holder=holder(facts))
+                return facts
+            await asyncio.sleep(0.1)
+        raise DataInUse(directory=str(self._data), holder="a cluster that does not finish starting")
+
+    def _init(self, facts: dict[str, Any] | None) -> None:
+        import ray  # noqa: PLC0415
+
+        quiet: dict[str, Any] = {
+            "log_to_driver": False,
+            "configure_logging": False,
+            "logging_level": "ERROR",
+            "namespace": self._namespace,
+        }
+        address = facts["address"] if facts else self._settings.address
+        if facts is None and address is not None:
+            check_joinable(address)
+        self._initialised_here = True
+        # Off the main thread Ray leaves SIGTERM alone, as we want, and warns about it, as nobody wants.
+        logging.getLogger("ray._private.worker").addFilter(_not_about_sigterm)
+        if address is not None:
+            try:
+                ray.init(address=address, **quiet)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise EngineClosed(reason=f"cannot join the Ray cluster at {address}: {error}") from error
+            return
+        from .lean_start import lean  # noqa: PLC0415  (imports ray)
+
+        self._folder_of = self._data
+        try:
+            with lean():
+                ray.init(
+                    address="local",  # whatever other Ray there is, or the environment names
+                    _temp_dir=str(new_folder(self._data)),
+                    num_cpus=self._settings.num_cpus,
+                    object_store_memory=self._settings.object_store_mb * 1024 * 1024,
+                    include_dashboard=False,
+                    **quiet,
+                )
+        finally:
+            self._pillars = living_pillars()  # when it fails, Ray leaves what it had started
+            self._below_pillars = _children(self._pillars)
+        if len(self._pillars) < len(_PILLARS):
+            raise EngineClosed(reason="the Ray cluster broke while it was starting")
+
+    async def _look_after(self) -> None:
+        """While this session is open: notice that the cluster is gone, and go on in another."""
+        while True:
+            await asyncio.sleep(GUARD_S)
+            if self.joined and closed_in_order(self._data):
+                self.on_closed(EngineClosed(reason="the cluster was shut down: connect again; tasks are kept"))
+                return
+            if not self.joined:
+                await self._look_after_coordinator()
+            if self._initialised_here and self._is_gone():
+                LOG.warning("the Ray cluster of %s is gone; going on in another", self._data)
+                await self._rebuild()
+
+    async def _look_after_coordinator(self) -> None:
+        """Ray starts it again when it dies, but does not notice one that is stopped: that one is killed."""
+        if self._coordinator is None:
+            self._coordinator = self.line(COORDINATOR)
+            self._coordinator.watch(self._coordinator_lost, self._settings.lease_s)
+        elif self._coordinator_is_lost:
+            self._coordinator, self._coordinator_is_lost = None, False
+            await end(self._data, COORDINATOR)
+
+    def _coordinator_lost(self, _error: PodiumError) -> None:
+        self._coordinator_is_lost = True
+
+    def _is_gone(self) -> bool:
+        if not self.joined:
+            return not all(_lives(process) for process in self._pillars)
+        facts = running_cluster(self._data)
+        return facts is None or facts["kind"] == "closed" or facts.get("address", self._address) != self._address
+
+    async def _rebuild(self) -> None:
+        """Leave Ray, end what is left of the old cluster, and enter anew, for as long as it takes."""
+        while True:
+            try:
+                await asyncio.wait_for(self._aside.run(self._leave_ray), LEAVE_S)
+                self._ray_world.forget()
+                await self._enter()
+            except Exception as error:
+                LOG.warning("no cluster yet: %s", error)
+                await asyncio.sleep(GUARD_S)
+            else:
+                self.on_rebuilt()
+                return
+
+    async def _start_coordinator(self) -> None:
+        setup = coordinator_setup(self._settings)
+        try:
+            await self._ray_world.spawn("coordinator", COORDINATOR, setup, Needs())
+        except SpawnFailed as error:
+            if error.kind == "DataInUse":
+                raise DataInUse(directory=str(self._data), holder=error.reason) from error
+            raise
+
+    def line(self, address: str) -> Line:
+        line: Line = self._ray_world.line(address)
+        return line
+
+    def code_of(self, workflow: Workflow) -> dict[str, bytes]:
+        from ray import cloudpickle  # noqa: PLC0415
+
+        return code_of(workflow, cloudpickle.dumps)
+
+    async def close(self) -> None:
+        if self._guard is not None:
+            self._guard.cancel()
+            await self._aside.run(lambda: None)  # what the guard began in the thread comes to its end first
+        if not self.joined:
+            await self._ray_world.stop(COORDINATOR)
+            self._file.announce_end()
+        self._ray_world.release()
+        if self in _OPEN:
+            _OPEN.remove(self)
+        if _OPEN and self._initialised_here:
+            self._hand_ray_on(_OPEN[0])
+        await self._aside.run(self._leave_ray)
+        self._file.release()
+
+    def _hand_ray_on(self, other: RaySession) -> None:
+        """Another engine of this process is still in it: that one looks after it and leaves it."""
+        other._initialised_here, self._initialised_here = True, False
+        other._pillars, other._below_pillars = self._pillars, self._below_pillars
+        other._folder_of = self._folder_of
+        self._pillars, self._below_pillars = [], []
+        other.world.loop.call_soon_threadsafe(other._begin_to_look)
+
+    def _leave_ray(self) -> None:
+        if self._initialised_here:
+            from .shutdown import leave_ray  # noqa: PLC0415  (imports ray)
+
+            leave_ray()
+            self._initialised_here = False
+            self._end_pillars()
+            if not self.joined:
+                remove_folder(self._folder_of)
+
+    def _end_pillars(self) -> None:
+        for process in [*self._below_pillars, *_children(self._pillars), *self._pillars]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for process in self._pillars:  # our children; the dead among the others may be left to somebody who reaps none
+            with suppress(psutil.TimeoutExpired):
+                process.wait(DIES_WITHIN_S)
+        self._pillars, self._below_pillars = [], []
+
+
+def living_pillars() -> list[psutil.Process]:
+    """Those of this process's children. Ray leaves the dead ones of a cluster that broke unreaped."""
+    return [child for child in psutil.Process().children() if _lives(child) and child.name() in _PILLARS]
+
+
+def _children(processes: list[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        try:
+            found += process.children(recursive=True)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class _Aside:
+    """A thread for blocking calls of Ray's, that lives as long as the process.
+
+    The processes that Ray starts die with the thread that started them; and an executor of the standard library
+    takes no work any more when the interpreter ends, when there is a cluster to be left in order.
+    """
+
+    def __init__(self) -> None:
+        self._works: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._work_off, name="podium-ray", daemon=True).start()
+
+    async def run(self, work: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:
+                loop.call_soon_threadsafe(settle, error)
+            else:
+                loop.call_soon_threadsafe(settle, None)
+
+        self._works.put(guarded)
+        await done
+
+    def _work_off(self) -> None:
+        while True:
+            self._works.get()()

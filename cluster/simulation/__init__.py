@@ -1,0 +1,1 @@
+"""The simulated cluster: virtual time, seeded faults, and a trace."""

@@ -1,0 +1,1 @@
+"""How tasks come in: accepted, refused early, and held until they may begin."""

@@ -1,0 +1,73 @@
+"""Opening tasks that were let in: in memory at once, with the changes that make them durable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ...protocols.errors import PodiumError
+from ...protocols.outcomes import Criticality, TaskRecord
+from ...protocols.tree import Step
+from ..open_tasks import OpenTasks
+from ..ports import Change, Found, Journal, NewTask
+from ..tasks.events import Due
+from ..tasks.fold import apply
+from ..tasks.plan import Plan
+from ..tasks.state import Effect, Place, Run
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A submission on its way in."""
+
+    record: TaskRecord
+    payload_digest: str
+    again: bool
+    """Whether the sender may have sent it before."""
+    source: str | None
+    """Who speaks: driver, cli, mcp; None if it belongs to a task that was accepted above."""
+    criticality: Criticality
+    timeout_s: float | None
+    """What the task has from its acceptance to its end, if not what its workflow says."""
+    error: PodiumError | None = None
+    known: Found | None = None
+    effects: list[Effect] = field(default_factory=list)
+
+
+class Accepting:
+    def __init__(self, journal: Journal, open_tasks: OpenTasks) -> None:
+        self._journal, self._open_tasks = journal, open_tasks
+
+    def accept(self, plan: Plan, candidates: list[Candidate]) -> list[Change]:
+        """Open tasks in memory; returns what makes them durable. Their effects follow when that is done."""
+        self._open_tasks.clock.check()
+        changes: list[Change] = []
+        for candidate in candidates:
+            self._journal.doing.begin(candidate.record.task_id, 0)
+            changes += self._opened(plan, candidate)
+        self._journal.doing.end()
+        return changes
+
+    def _opened(self, plan: Plan, candidate: Candidate) -> list[Change]:
+        record = candidate.record
+        task, effects = plan.begin(record)
+        self._open_tasks.faults.of(task)
+        if any(isinstance(effect, Run) and _needs_permits(plan, record, effect.place) for effect in effects):
+            task.record = record = replace(record, status="pending")
+        if task.parked and task.outcome is None:
+            task.record = record = replace(record, status="parked")
+        self._open_tasks.keep(task)
+        changes: list[Change] = [NewTask(record, candidate.payload_digest)]
+        if candidate.timeout_s is not None:
+            due = Due(candidate.timeout_s, record.accepted_at)
+            effects += apply(task, due)
+            changes.append(self._open_tasks.entry(task, [due]))
+        elif task.outcome is not None:
+            changes.append(self._open_tasks.entry(task, []))
+        candidate.effects = effects
+        return changes
+
+
+def _needs_permits(plan: Plan, record: TaskRecord, place: Place) -> bool:
+    if plan.needs_of(record):
+        return True
+    return isinstance(place.node, Step) and bool(plan.settings_in(place.node, record).quotas)

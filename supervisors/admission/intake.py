@@ -1,0 +1,191 @@
+"""Taking tasks in: checked, told apart from those that are known already, accepted together.
+
+The same submission key with the same payload gives the task that it gave before; with another payload it is
+refused. Keys belong to a user within a workflow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias, get_args
+
+from ...protocols.errors import InvalidInput, KeyConflict, PodiumError
+from ...protocols.outcomes import OPEN, Criticality, TaskRecord
+from ...protocols.quantities import check_priority, check_seconds
+from ...protocols.values import Value, digest
+from ..messages.client import Ack, Submission
+from ..open_tasks import OpenTasks
+from ..ports import Found, Journal, World
+from ..seldom import Seldom
+from ..tasks.plan import Plan
+from ..upkeep.quarantine import Quarantine
+from .accepting import Accepting, Candidate
+from .admission import Newcomer
+from .task_permits import Admission
+
+SLICE = 128
+"""Tasks that are made durable, and begin, together: the first run while the next are being taken in."""
+
+Then: TypeAlias = Callable[[list[Ack], list[TaskRecord]], None]
+"""Gets what became of the submissions, in their order, and the records of those that had ended before."""
+TELL_EVERY_S = 10.0
+"""Refusals for one reason have a line in the log at most so often, in seconds."""
+_CRITICALITIES = get_args(Criticality)
+
+
+class Intake:
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        open_tasks: OpenTasks,
+        quarantine: Quarantine,
+        admission: Admission | None,
+    ) -> None:
+        """`admission` knows what tasks hold as a whole; None if that is no reason to refuse one."""
+        self._world, self._journal, self._open_tasks = world, journal, open_tasks
+        self._gate, self._tasks, self._accepting = open_tasks.gate, open_tasks.tasks, Accepting(journal, open_tasks)
+        self._quarantine, self._admission = quarantine, admission
+        self._seldom = Seldom(TELL_EVERY_S)
+        self._keys: dict[tuple[str, str], Found] = {}
+        """Keys of tasks whose acceptance is not durable yet, so that the journal cannot know them."""
+
+    def take(self, plan: Plan, rows: Sequence[Sequence[Value]], then: Then) -> None:
+        """Accept what is new and sound of these rows of `Submission`; `then` is called when that is durable."""
+        candidates = [self._read_or_refused(plan, row) for row in rows]
+        ids = [s.record.task_id for s in candidates if s.again]
+        keys = [(s.record.user, s.record.key) for s in candidates if s.record.key is not None]
+        if ids or keys:
+            self._journal.find(ids, keys, partial(self._sort_out, plan, candidates, then))
+        else:
+            self._admit(plan, candidates, then)
+
+    def _read_or_refused(self, plan: Plan, row: Sequence[Value]) -> Candidate:
+        """One that cannot be read is refused, and no other of those that came with it."""
+        try:
+            return self._read(plan, Submission(*row))
+        except PodiumError as error:
+            return self._refused(plan, error)
+        except (TypeError, ValueError) as error:
+            return self._refused(plan, InvalidInput(problem=f"not what a submission is made of: {error}", path="tasks"))
+
+    def _refused(self, plan: Plan, error: PodiumError) -> Candidate:
+        return Candidate(self._record(plan, "", None, "", 0, None), "", False, None, "critical", None, error)
+
+    def _read(self, plan: Plan, submitted: Submission) -> Candidate:
+        id, input, user, priority, key, again, source, criticality, timeout_s = submitted
+        if not (isinstance(id, str) and isinstance(user, str) and isinstance(key, str | None)):
+            raise InvalidInput(problem="id, user and key are texts", path="tasks")
+        if source is not None and not user:
+            raise InvalidInput(problem="an empty text is nobody", path="user")
+        check_priority(priority)
+        if timeout_s is not None:
+            check_seconds(timeout_s, "timeout_s")
+        if criticality not in _CRITICALITIES:
+            raise InvalidInput(problem=f"'{criticality}' is none of {', '.join(_CRITICALITIES)}", path="tasks")
+        record = self._record(plan, id, input, user, priority, key)
+        payload_digest = digest(input) if key is not None else ""
+        return Candidate(record, payload_digest, again, source, criticality, timeout_s)
+
+    def _record(self, plan: Plan, id: str, input: Value, user: str, priority: int, key: str | None) -> TaskRecord:
+        return TaskRecord(
+            task_id=id,
+            workflow=plan.name,
+            version=plan.version,
+            hash=plan.hash,
+            input=input,
+            user=user,
+            priority=priority,
+            key=key,
+            status="running",
+            accepted_at=self._world.now(),
+        )
+
+    def _sort_out(
+        self,
+        plan: Plan,
+        candidates: list[Candidate],
+        then: Then,
+        found: list[Found],
+    ) -> None:
+        by_id = {each.record.task_id: each for each in found}
+        by_key = {(each.record.user, each.record.key): each for each in found if each.record.key is not None}
+        for candidate in candidates:
+            record = candidate.record
+            key = (record.user, record.key or "")
+            if record.key is not None:
+                candidate.known = self._keys.get(key) or by_key.get((record.user, record.key))
+            known = candidate.known
+            if known is not None and known.payload_digest != candidate.payload_digest:
+                candidate.error = KeyConflict(key=str(record.key), task_id=known.record.task_id)
+            elif known is None:
+                candidate.known = by_id.get(record.task_id)
+                if candidate.known is None and record.key is not None:
+                    self._keys[key] = Found(record, candidate.payload_digest)
+        self._admit(plan, candidates, then)
+
+    def _admit(self, plan: Plan, candidates: list[Candidate], then: Then) -> None:
+        new = [s for s in candidates if not s.error and not s.known and s.record.task_id not in self._tasks]
+        new = self._let_in(plan, [s for s in new if not self._is_deadly(s)])
+        for start in range(0, len(new), SLICE):
+            together = new[start : start + SLICE]
+            self._journal.write(self._accepting.accept(plan, together), partial(self._durable, together))
+        self._journal.write([], partial(_acknowledge, candidates, then))
+
+    def _is_deadly(self, candidate: Candidate) -> bool:
+        """Whether supervisors died at it before it was accepted; then it is refused."""
+        candidate.error = self._quarantine.refusal(candidate.record.task_id)
+        if candidate.error is not None:
+            self._keys.pop((candidate.record.user, candidate.record.key or ""), None)
+        return candidate.error is not None
+
+    def _let_in(self, plan: Plan, new: list[Candidate]) -> list[Candidate]:
+        """All of those that come from outside, or none. They were sent together, so they are of one kind."""
+        outside = [each for each in new if each.source is not None]
+        if not outside:
+            return new
+        who = Counter(Newcomer(each.record.user, _kinds(each.record)) for each in outside)
+        world, first = self._world, outside[0]
+        load, now = world.load(), world.monotonic()
+        slots = [] if self._admission is None else self._admission.slots(plan, first.record)
+        refusal = self._gate.refusal(who, str(first.source), first.criticality, load, slots, now)
+        if refusal is None:
+            return new
+        if told := self._seldom.count(refusal.reason, len(outside), now):
+            self._world.log("warning", "tasks refused", count=told, reason=refusal.reason)
+        for each in outside:
+            each.error = refusal
+            self._keys.pop((each.record.user, each.record.key or ""), None)
+        return [each for each in new if each.error is None]
+
+    def _durable(self, new: list[Candidate]) -> None:
+        for candidate in new:
+            record = candidate.record
+            if record.key is not None:
+                self._keys.pop((record.user, record.key), None)
+            task = self._tasks.get(record.task_id)
+            if task is not None:
+                self._open_tasks.carry_out(task, candidate.effects)
+
+
+def _kinds(record: TaskRecord) -> tuple[str, ...]:
+    match record.input:
+        case {"request": {"type": str(type)}}:
+            return type, record.workflow
+    return (record.workflow,)
+
+
+def _acknowledge(candidates: list[Candidate], then: Then) -> None:
+    acks: list[Ack] = []
+    ended = []
+    for candidate in candidates:
+        known = candidate.known.record if candidate.known else candidate.record
+        if candidate.error is not None:
+            acks.append(Ack(None, candidate.error.to_wire()))
+        else:
+            acks.append(Ack(known.task_id, None))
+            if candidate.known is not None and known.status not in OPEN:
+                ended.append(known)
+    then(acks, ended)

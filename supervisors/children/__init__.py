@@ -1,0 +1,1 @@
+"""The actors below a supervisor: started, restarted, given up."""

@@ -1,0 +1,41 @@
+"""How a supervisor gives up: it tells the level above why, stops its children, then itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from ...protocols.errors import PodiumError
+from ..messages.supervisor import LastWords
+from ..ports import Ask, World
+
+LAST_WORDS_S = 0.2
+"""Time for the reason to reach the level above, before the supervisor ends itself."""
+
+
+class GivingUp:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._reason: str | None = None
+        self._mourners: list[Ask] = []
+
+    def promise(self, ask: Ask) -> None:
+        """Answered with the reason if this supervisor ever gives up."""
+        if self._reason is not None:
+            ask.reply(LastWords(self._reason))
+        else:
+            self._mourners.append(ask)
+            ask.on_cancel = lambda: self._mourners.remove(ask)
+
+    def give_up(self, stop_children: Callable[[PodiumError], Awaitable[None]], error: PodiumError) -> None:
+        """Children died too often; the level above decides."""
+        if self._reason is None:
+            self._reason = str(error)
+            self._world.log("error", "gives up", reason=self._reason)
+            for mourner in self._mourners:
+                mourner.reply(LastWords(self._reason))
+            self._world.background(self._end(stop_children, error), "give up")
+
+    async def _end(self, stop_children: Callable[[PodiumError], Awaitable[None]], error: PodiumError) -> None:
+        await stop_children(error)
+        await self._world.sleep(LAST_WORDS_S)
+        self._world.crash(error)

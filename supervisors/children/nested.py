@@ -1,0 +1,216 @@
+"""The supervisor of a nested Hierarchy, seen from the supervisor above it.
+
+A run of the Hierarchy is a task of the tier's own shard, under the id "<task>/<path>": submitting it again
+after either side died finds the same task, so nothing that the tier recorded runs twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ...protocols.errors import Overloaded, PeerLost, PeerUnreachable, PodiumError, SpawnFailed, Unknown, from_wire
+from ...protocols.values import Value
+from ..messages.client import Acks, Cancel, ClientEvent, Drop, Letter, Redrive, Submission, Watch
+from ..messages.supervisor import AwaitLastWords, Busy, ForgetTasks, Govern, LastWords, RunEnded, SubmitRun
+from ..ports import Line, Needs, Reply, World
+from .family import Family
+
+ASK_AGAIN_S = 1.0
+"""While a run that is to be continued still takes back what it did."""
+
+
+@dataclass(slots=True, eq=False)
+class Errand:
+    """One run of the nested Hierarchy for one task above."""
+
+    run: Submission
+    """The run, as a task of the tier."""
+    hash: str
+    on_event: Callable[[ClientEvent], None]
+    """Gets what the task above is to record of the run, as watchers of the run see it, from `heard` on."""
+    on_result: Callable[[RunEnded], None]
+    heard: int = 0
+    """Offset in the record of the run of what is to be told next."""
+    continues: str | None = None
+    """The run that failed, or was cancelled, of the task that the task above continues."""
+    watcher: Callable[[ClientEvent], None] | None = None
+
+
+class Tier:
+    """The supervisor of a nested Hierarchy, as its family sees it (`family.Child`), and its errands."""
+
+    def __init__(
+        self,
+        world: World,
+        address: str,
+        setup: Callable[[], Mapping[str, Any]],
+        lease_s: float,
+        family: Family,
+    ) -> None:
+        """`setup` makes what the tier's supervisor is started with, with every definition known by then."""
+        self.address = address
+        self.is_wanted = False
+        self._world, self._setup, self._lease_s, self._family = world, setup, lease_s, family
+        self._line: Line | None = None
+        self._turn = 0
+        self._last_words: str | None = None
+        self._errands: dict[str, Errand] = {}
+        self._expected: set[str] = set()
+        """Runs that it is to keep, and to go on with when they are submitted again."""
+
+    @property
+    def is_up(self) -> bool:
+        return self._line is not None
+
+    async def deploy(self, definition: Mapping[str, Any], code: Mapping[str, bytes], in_force: bool) -> None:
+        """Tell a tier that runs of a version that came after it started; one that starts again learns it then."""
+        if self._line is not None:
+            with suppress(Unknown):
+                await self._line.ask(Govern(dict(definition), dict(code), in_force))
+
+    def expect(self, id: str) -> None:
+        """The run, if the tier has it, is to wait until it is submitted again."""
+        self._expected.add(id)
+
+    def submit(self, errand: Errand) -> None:
+        self._expected.discard(errand.run.id)
+        self._errands[errand.run.id] = errand
+        if self._line is not None:
+            self._send(errand)
+        else:
+            self._family.start_soon([self])
+
+    def watch(self, id: str, watcher: Callable[[ClientEvent], None]) -> None:
+        """Pass the live events of one errand on."""
+        errand = self._errands.get(id)
+        if errand is not None and errand.watcher is None:
+            errand.watcher = watcher
+            self._send_watch(errand)
+
+    def cancel(self, id: str) -> None:
+        is_wanted = self._errands.pop(id, None) is not None or id in self._expected
+        self._expected.discard(id)
+        if is_wanted and self._line is not None:
+            self._line.send(Cancel(id), lambda _reply: None)
+
+    async def forget(self, ids: list[str]) -> set[str]:
+        """Have what the tier recorded of these tasks deleted; returns those that it cannot forget now."""
+        if self._line is None:
+            self._family.start_soon([self])
+            return set(ids)
+        try:
+            return set((await self._line.ask(ForgetTasks(ids), Busy)).ids)
+        except Unknown:
+            return set(ids)
+
+    async def deliver(self, decision: Redrive | Drop) -> str:
+        """Pass on what is to become of one dead letter of the tier. Raises what the tier says."""
+        if self._line is None:
+            raise PeerUnreachable(address=self.address, reason="it starts again")
+        (ack,) = (await self._line.ask(decision, Acks)).read()
+        if ack.error is not None:
+            raise from_wire(ack.error)
+        return str(ack.id)
+
+    def _send(self, errand: Errand) -> None:
+        assert self._line is not None
+        if errand.continues is not None:
+            letter = Letter(errand.continues, errand.run.id)
+            self._line.send(Redrive([letter]), partial(self._continued, errand, self._line))
+        else:
+            self._send_task(errand)
+
+    def _continued(self, errand: Errand, line: Line, reply: Reply) -> None:
+        """The run is there by now, or there was nothing to continue, and it begins anew; or the old one is not over."""
+        if reply.error is not None or self._line is not line or self._errands.get(errand.run.id) is not errand:
+            return
+        (ack,) = reply.read(Acks).read()
+        if ack.error is not None and ack.error["fields"].get("still_open"):
+            self._world.call_later(ASK_AGAIN_S, partial(self._send_again, errand, line))
+            return
+        errand.continues = None
+        errand.run = errand.run._replace(again=True)
+        self._send_task(errand)
+
+    def _send_again(self, errand: Errand, line: Line) -> None:
+        if self._line is line and self._errands.get(errand.run.id) is errand:
+            self._send(errand)
+
+    def _send_task(self, errand: Errand) -> None:
+        assert self._line is not None
+        message = SubmitRun(errand.hash, errand.heard, errand.run)
+        self._line.send(message, partial(self._ended, errand), partial(self._told, errand))
+        if errand.watcher is not None:
+            self._send_watch(errand)
+
+    def _send_watch(self, errand: Errand) -> None:
+        watcher = errand.watcher
+        if self._line is not None and watcher is not None:
+            message = Watch(errand.run.id, 0)
+            self._line.send(message, lambda _reply: None, lambda chunk: watcher(ClientEvent(*chunk)))
+
+    def _told(self, errand: Errand, chunk: list[Value]) -> None:
+        event = ClientEvent(*chunk)
+        assert event.offset is not None, "what the task above is to record is on record"
+        if event.offset >= errand.heard and self._errands.get(errand.run.id) is errand:
+            errand.heard = event.offset + 1
+            errand.on_event(event)
+
+    def _ended(self, errand: Errand, reply: Reply) -> None:
+        if isinstance(reply.error, Unknown) or self._errands.get(errand.run.id) is not errand:
+            return
+        if isinstance(reply.error, Overloaded):  # we were too far behind, and are not any more
+            errand.run = errand.run._replace(again=True)
+            self._send_task(errand)
+        elif reply.error is not None:
+            self._world.crash(reply.error)
+        else:
+            del self._errands[errand.run.id]
+            errand.on_result(reply.read(RunEnded))
+
+    async def start(self) -> None:
+        self._turn += 1
+        turn = self._turn
+        try:
+            expected = sorted(self._expected)
+            setup = {**self._setup(), "keep": [*self._errands, *expected], "later": expected}
+            await self._world.spawn("supervisor", self.address, setup, Needs())
+        except SpawnFailed:
+            if self._turn == turn:
+                raise
+            return
+        if self._turn == turn:
+            self._connect()
+
+    def _connect(self) -> None:
+        line = self._line = self._world.line(self.address)
+        line.watch(partial(self._lost, line), self._lease_s)
+        line.send(AwaitLastWords(), self._heard)
+        for errand in list(self._errands.values()):
+            errand.run = errand.run._replace(again=True)
+            self._send(errand)
+
+    def _heard(self, reply: Reply) -> None:
+        if reply.error is None:
+            self._last_words = reply.read(LastWords).reason
+
+    def _lost(self, line: Line, error: PodiumError) -> None:
+        if self._line is not line:
+            return  # ended on purpose
+        self._line = None
+        why, self._last_words = self._last_words, None
+        self._family.failed(self, PeerLost(address=self.address, reason=why) if why else error)
+
+    async def end(self, error: PodiumError) -> None:
+        """The errands stay: the tier's journal knows how far they came."""
+        self._turn += 1
+        line, self._line = self._line, None
+        if line is not None:
+            line.lose(PeerLost(address=self.address, reason=str(error)))
+            await self._world.stop(self.address)
+        else:
+            await self._world.kill(self.address)

@@ -1,0 +1,61 @@
+"""Alerts: rules over the figures of the cluster, and which of them hold now. Pure.
+
+A rule is CEL over what `engine.status()` gives: `quotas.llm.waiting > 100`, `load.memory > 0.8`,
+`workflows.exists(name, workflows[name].state == "down")`. One that cannot be evaluated, because a name is not there
+yet, does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...protocols.conditions import ExpressionFailed, holds
+
+BUILT_IN = {"stalled": "workflows.exists(name, has(workflows[name].stalled) && size(workflows[name].stalled) > 0)"}
+"""Rules that hold without being set: a rule of the same name takes their place."""
+FIGURES = ("workflows", "quotas", "load", "throttle")
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    name: str
+    rule: str
+    firing: bool
+    at: float
+    """When this began, in UTC seconds."""
+
+    def to_wire(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Alerts:
+    def __init__(self, rules: Mapping[str, str]) -> None:
+        self._rules = {**BUILT_IN, **rules}
+        self._firing: dict[str, Alert] = {}
+
+    @property
+    def firing(self) -> list[Alert]:
+        return list(self._firing.values())
+
+    def look(self, status: Mapping[str, Any], now: float) -> list[Alert]:
+        """Returns those that begin or end."""
+        figures = {name: status[name] for name in FIGURES}
+        changed = []
+        for name, rule in self._rules.items():
+            fires = _holds(rule, figures)
+            if fires != (name in self._firing):
+                changed.append(Alert(name, rule, fires, now))
+                if fires:
+                    self._firing[name] = changed[-1]
+                else:
+                    del self._firing[name]
+        return changed
+
+
+def _holds(rule: str, figures: Mapping[str, Any]) -> bool:
+    try:
+        return holds(rule, figures, "alert")
+    except ExpressionFailed:
+        return False

@@ -1,0 +1,141 @@
+"""What one incarnation of a supervisor has counted since it started, for `podium top` and metrics. Pure."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from functools import lru_cache
+from typing import Any, assert_never
+
+from ...protocols.outcomes import TaskRecord
+from ...protocols.requests.machine import State
+from ...protocols.tree import Step
+from ..tasks.events import (
+    Abandoned,
+    Cancelled,
+    Dropped,
+    Due,
+    Emitted,
+    Event,
+    Overdue,
+    Redriven,
+    Relayed,
+    Restarted,
+    Skewed,
+    StepBegan,
+    StepFailed,
+    StepFinished,
+    StepLost,
+    TimedOut,
+)
+from ..tasks.state import TaskState
+
+BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+"""Upper bounds of the buckets, in seconds; a last one has no bound."""
+
+
+_RUN = re.compile(r"#\d+|\[\d+\]")
+"""What tells runs of one node apart: rounds, and items of a list."""
+
+
+class Histogram:
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"counts": list(self.counts), "sum_s": self.sum_s}
+
+
+def quantile_s(histogram: dict[str, Any], share: float) -> float | None:
+    """Upper bound of the bucket that holds the quantile; None if nothing was observed or the bucket has none."""
+    wanted, seen = share * sum(histogram["counts"]), 0
+    for bound, count in zip(BOUNDS_S, histogram["counts"], strict=False):
+        seen += count
+        if seen and seen >= wanted:
+            return bound
+    return None
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.tasks: Counter[str] = Counter()
+        self.steps: Counter[str] = Counter()
+        self.task_s = Histogram()
+        """From acceptance to the end."""
+        self.transitions: Counter[tuple[State, State]] = Counter()
+        """Of requests."""
+        self.state_s: defaultdict[State, Histogram] = defaultdict(Histogram)
+        """How long requests were in each state."""
+
+        self.step_s: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
+        """By path in the tree, and by protocol ("" for a nested Hierarchy): from when a step was due to its end, with
+        all that it waited and all its attempts."""
+
+    def moved(self, before: State, after: State, seconds: float) -> None:
+        """A request has left one state for another."""
+        self.transitions[before, after] += 1
+        self.state_s[before].observe(max(0.0, seconds))
+
+    def happened(self, task: TaskState, event: Event) -> None:
+        """An event is about to be folded in."""
+        self._time(task, event)
+        match event:
+            case StepFinished():
+                self.steps["finished"] += 1
+            case StepFailed(retry_at=None):
+                self.steps["failed"] += 1
+                self.steps["not_retried"] += bool(event.failure.note)
+            case StepFailed():
+                self.steps["retried"] += 1
+            case StepLost():
+                self.steps["lost"] += 1
+            case TimedOut() | Overdue():
+                self.steps["timed_out"] += 1
+            case (
+                StepBegan()
+                | Due()
+                | Cancelled()
+                | Abandoned()
+                | Redriven()
+                | Dropped()
+                | Emitted()
+                | Relayed()
+                | Restarted()
+                | Skewed()
+            ):
+                pass
+            case _:
+                assert_never(event)
+
+    def _time(self, task: TaskState, event: Event) -> None:
+        if isinstance(event, StepFinished | TimedOut) or (isinstance(event, StepFailed) and event.retry_at is None):
+            place = task.running.get(event.path)
+            if place is not None:
+                protocol = place.node.step if isinstance(place.node, Step) else ""
+                self.step_s[_static(event.path), protocol].observe(max(0.0, event.at - place.opened_at))
+
+    def ended(self, record: TaskRecord) -> None:
+        self.tasks[record.status] += 1
+        self.task_s.observe(max(0.0, (record.finished_at or record.accepted_at) - record.accepted_at))
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "tasks": dict(self.tasks),
+            "steps": dict(self.steps),
+            "task_s": self.task_s.to_wire(),
+            "transitions": [[before, after, count] for (before, after), count in self.transitions.items()],
+            "step_s": [[*what, histogram.to_wire()] for what, histogram in self.step_s.items()],
+            "state_s": {state: histogram.to_wire() for state, histogram in self.state_s.items()},
+        }
+
+
+@lru_cache(maxsize=4096)
+def _static(path: str) -> str:
+    """The place in the tree, whatever round or item it ran for: there are as many as nodes."""
+    return _RUN.sub("", path)

@@ -1,0 +1,81 @@
+"""The states that requests go through, read off their tasks: live, for the counts, and from the journal, for people.
+
+Only workflows that have the stages of a pipeline are looked at; for all others this costs one look at a dict per event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ...protocols.outcomes import TaskRecord
+from ...protocols.requests.machine import State, has_stages, state_among
+from ...protocols.workflow import Workflow
+from ..tasks.events import readable_events
+from ..tasks.fold import apply, begin
+from ..tasks.state import Place, TaskState
+from .counters import Tally
+
+
+class Transition(NamedTuple):
+    before: State
+    after: State
+    at: float
+    """UTC seconds."""
+
+
+def state_of(task: TaskState, before: State | None = None) -> State:
+    """`before`: the state until now, which lasts while steps run that belong to none. If it is not known, that is the
+    farthest one that has been gone through."""
+    if task.outcome is not None:
+        return task.status  # type: ignore[return-value]
+    now = state_among([*task.running, *task.parked])
+    return now or before or state_among(_ended(task.root)) or "received"
+
+
+def _ended(place: Place) -> Iterator[str]:
+    for child in place.children.values():
+        if child.outcome is not None:
+            yield child.path
+        yield from _ended(child)
+
+
+class Lifecycle:
+    """Counts the transitions of the open requests of one supervisor."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._states: dict[str, tuple[State, float]] = {}
+        """By task: its state and since when."""
+
+    def opened(self, task: TaskState, has_stages: bool, now: float) -> None:
+        if has_stages:
+            self._states[task.record.task_id] = (state_of(task), now)
+
+    def happened(self, task: TaskState, now: float) -> None:
+        """An event has been folded in."""
+        id = task.record.task_id
+        if id not in self._states:
+            return
+        before, since = self._states[id]
+        after = state_of(task, before)
+        if after != before:
+            self._tally.moved(before, after, now - since)
+            self._states[id] = (after, now)
+        if task.outcome is not None:
+            del self._states[id]
+
+
+def transitions(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterable[bytes]) -> Iterator[Transition]:
+    """What a request went through, from what its shard recorded; nothing for a task that is none."""
+    root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
+    if not has_stages(root):
+        return
+    task, _ = begin(record, root, record.task_id.partition("/")[2])
+    state = state_of(task)
+    for event in readable_events(bodies):
+        apply(task, event)
+        after = state_of(task, state)
+        if after != state:
+            yield Transition(state, after, event.at)
+            state = after

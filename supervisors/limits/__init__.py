@@ -1,0 +1,1 @@
+"""Permits and rates: who may run now, and whose turn it is."""

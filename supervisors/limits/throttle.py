@@ -1,0 +1,96 @@
+"""Fewer permits while the machine is overloaded: by how much, decided from samples of its load. Pure.
+
+The load is the highest of three: the share of the CPU in use, that of the memory, and the lag of the event loop as a
+share of `full_lag_s`. Limits go down by a step when it has been above `high` for `samples` in a row, as far as `floor`,
+and up again when CPU and lag have been below `low` for as long; in between they stay, so they do not swing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...protocols.limits import Amount, read_limits
+from ..ports import Load
+
+KEEP_CHANGES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The settings `throttle_…`."""
+
+    high: float = 0.8
+    """Load above which the machine is under pressure."""
+    low: float = 0.3
+    floor: float = 0.6
+    """Share of the limits that stays."""
+    step: float = 0.1
+    samples: int = 5
+    full_lag_s: float = 0.5
+    """Lag of the event loop that counts as a load of 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    at: float
+    """UTC seconds."""
+    factor: float
+    reason: str
+
+
+class Throttle:
+    def __init__(self, thresholds: Thresholds) -> None:
+        self._thresholds = thresholds
+        self._over = self._under = 0
+        self.factor = 1.0
+        """What is left of the limits."""
+        self.changes: deque[Change] = deque(maxlen=KEEP_CHANGES)
+        """The last ones, the newest last."""
+
+    def look(self, load: Load, now: float) -> bool:
+        """Take a sample in; returns whether `factor` has changed. `now`: UTC seconds."""
+        bounds = self._thresholds
+        share, reason = _pressure(load, bounds.full_lag_s)
+        self._over = self._over + 1 if share > bounds.high else 0
+        is_calm = max(load.cpu, load.lag_s / bounds.full_lag_s) < bounds.low and not self._over
+        self._under = self._under + 1 if is_calm else 0
+        if max(self._over, self._under) < bounds.samples:
+            return False
+        step = -bounds.step if self._over else bounds.step
+        self._over = self._under = 0
+        factor = round(min(1.0, max(bounds.floor, self.factor + step)), 3)
+        if factor == self.factor:
+            return False
+        self.factor = factor
+        self.changes.append(Change(now, factor, reason))
+        return True
+
+    def to_wire(self) -> dict[str, Any]:
+        return {"factor": self.factor, "changes": [asdict(change) for change in self.changes]}
+
+    def lowered(self, limits: Mapping[str, Amount]) -> dict[str, int]:
+        """What the permits of the whole cluster are to be now, where that is fewer; rates and the rest stay."""
+        permits = {
+            name: limit.amount
+            for name, limit in read_limits(limits).items()
+            if limit.scope == "cluster" and limit.interval_s is None and limit.amount > 0
+        }
+        now = {name: max(1, math.floor(amount * self.factor + 1e-9)) for name, amount in permits.items()}
+        return {name: amount for name, amount in now.items() if amount < permits[name]}
+
+
+def is_pressed(load: Load, bounds: Thresholds) -> bool:
+    return _pressure(load, bounds.full_lag_s)[0] > bounds.high
+
+
+def _pressure(load: Load, full_lag_s: float) -> tuple[float, str]:
+    """The highest share, and what it is of."""
+    return max(
+        (load.cpu, f"{load.cpu:.0%} of the CPU is used"),
+        (load.memory, f"{load.memory:.0%} of the memory is used"),
+        (load.lag_s / full_lag_s, f"the event loop was {load.lag_s:.2f} s late"),
+    )

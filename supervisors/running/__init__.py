@@ -1,0 +1,1 @@
+"""How steps run: pools of hosts, lanes, retries, breakers, timers."""

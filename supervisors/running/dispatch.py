@@ -1,0 +1,310 @@
+"""From effects to running work: pools of hosts for steps, tiers for nested Hierarchies, timers for waits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+from ...protocols.conditions import ExpressionFailed, key_of
+from ...protocols.errors import PodiumError
+from ...protocols.outcomes import Failure
+from ...protocols.tree import Hierarchy, Step
+from ...protocols.values import Value
+from ..children.family import Child
+from ..children.nested import Errand, Tier
+from ..messages.client import ClientEvent, Submission
+from ..messages.host import Run, StepResult, StepSaid, failed
+from ..messages.supervisor import RunEnded
+from ..open_tasks import ChecksClock
+from ..ports import Timer
+from ..shards import tier_shard
+from ..tasks.plan import Build, Plan, TierPlan
+from ..tasks.state import Place, TaskState
+from .placement import Job
+from .pool import Means, Pool
+
+
+class StepNews(Protocol):
+    """Who hears what happens to steps."""
+
+    def begins(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
+        """An at-most-once step is about to be sent to a host: call back when that is durable."""
+
+    def ended(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> None:
+        """A host or a tier answered."""
+
+    def started(self, task: TaskState, place: Place) -> None:
+        """The step was sent to a host, or to its tier."""
+
+    def said(self, task: TaskState, place: Place, said: StepSaid) -> None:
+        """The step emitted or logged something."""
+
+    def lost(self, task: TaskState, place: Place) -> None:
+        """The host died while the step ran; the step will run again."""
+
+    def said_below(self, task: TaskState, place: Place, event: ClientEvent) -> None:
+        """The nested Hierarchy at `place` has recorded something that the task is to record, too."""
+
+
+class TierSetups(Protocol):
+    def tier_setup(self, tier: TierPlan) -> Mapping[str, Any]:
+        """What the supervisor of a nested Hierarchy is started with, with every definition known by then."""
+
+
+class Dispatcher:
+    """Runs steps and reports how they ended; it decides nothing about the task."""
+
+    def __init__(self, means: Means, news: StepNews, setups: TierSetups, clock: ChecksClock) -> None:
+        self._news, self._setups, self._clock = news, setups, clock
+        self._means = means
+        self._world, self._settings, self._family = means.world, means.settings, means.family
+        self._pools: dict[Build, Pool] = {}
+        self._tiers: dict[str, Tier] = {}
+        self._jobs: dict[Place, Job] = {}
+        self._errands: dict[tuple[str, str], Tier] = {}
+        self._waits: dict[Place, Timer] = {}
+        self._code: dict[str, bytes] = {}
+        self._leaving: set[str] = set()
+        """Labels of pools whose hosts are being ended."""
+        self.children_changed: Callable[[], None] = lambda: None
+        """Told of each pool that is made beside `prepare`."""
+
+    def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
+        """Make pools and tiers for a plan; their actors start with the first work, or with `start`."""
+        self._code.update(code)
+        self._family.govern(self._settings.restarts.declared(plan.supervision))
+        search_path = list(plan.definition.get("search_path") or [])
+        for ref in plan.refs:
+            if plan.build(ref) not in self._pools:
+                self._new_pool(plan, ref)
+            for build, pool in self._pools.items():
+                if build.ref == ref:
+                    pool.use_code(self._carried(build, plan.build(ref)), search_path)
+        for build, pool in self._pools.items():
+            if pool.blocked and build.ref not in plan.refs:
+                pool.use_code(self._code.get(build.carried), search_path)
+        for tier in plan.tiers:
+            if tier.name not in self._tiers:
+                self._tiers[tier.name] = self._new_tier(tier)
+        self._family.adopt(self._children(plan))
+
+    def _new_pool(self, plan: Plan, ref: str) -> Pool:
+        """Its hosts have addresses of their own, even beside another protocol of that name, or other code of this."""
+        build, declared = plan.build(ref), plan.declarations[ref]
+        labels = {pool.label for pool in self._pools.values()} | self._leaving
+        labels |= {*self._tiers, *(tier.name for tier in plan.tiers)}
+        names = (f"{declared.name}~{n}" if n > 1 else declared.name for n in itertools.count(1))
+        label = next(name for name in names if name not in labels)
+        pool = self._pools[build] = Pool(self._means, declared, self, label, build.code)
+        return pool
+
+    def _carried(self, build: Build, newest: Build) -> bytes | None:
+        """The code that hosts of a build are given; where it is lost, that of the newest."""
+        return self._code.get(build.carried) or self._code.get(newest.carried)
+
+    async def retire(self, plans: Iterable[Plan], why: PodiumError) -> None:
+        """End the pools that none of these plans needs and that have nothing to do. A task of their version that comes
+        all the same has them made anew; at other addresses, as long as they are not gone."""
+        needed = {plan.build(ref) for plan in plans for ref in plan.refs}
+        idle = [build for build, pool in self._pools.items() if build not in needed and pool.is_idle]
+        gone = [self._pools.pop(build) for build in idle]
+        labels = {pool.label for pool in gone}
+        self._leaving |= labels
+        await self._family.retire([host for pool in gone for host in pool.hosts], why)
+        self._leaving -= labels
+
+    def _pool(self, plan: Plan, ref: str) -> Pool:
+        """The pool of a protocol in this version; a new one, if that was retired and the version gets a task again."""
+        build = plan.build(ref)
+        if build not in self._pools:
+            pool = self._new_pool(plan, ref)
+            pool.use_code(self._carried(build, build), list(plan.definition.get("search_path") or []))
+            self._family.adopt(pool.hosts)
+            self.children_changed()
+        return self._pools[build]
+
+    async def start(self, plan: Plan, in_force: bool) -> None:
+        """Start every actor of the plan, in order; raises SpawnFailed for the first that does not start.
+
+        Hosts that open tasks of other versions wait for are tried again, too: a name that was missing may be back.
+        """
+        for pool in self._pools.values():
+            if not pool.is_idle and not pool.blocked:
+                self._family.start_soon(pool.hosts)
+        await self._family.start(self._children(plan))
+        for tier in plan.tiers:
+            await self._tiers[tier.name].deploy(tier.definition, self._code, in_force)
+
+    async def start_in_turn(self, plan: Plan) -> None:
+        """Start one actor after the other; those that something waits for have started by themselves. One that does not
+        start is a failure like any other."""
+        for child in self._children(plan):
+            await self._family.start_alone(child)
+
+    async def wake_busy_tiers(self, shard: str) -> None:
+        """A tier with open runs is needed, if only to cancel them: the task above may have ended as we died."""
+        for name in sorted(self._tiers):
+            if await self._world.open_count(tier_shard(shard, name)) > 0:
+                self._family.start_soon([self._tiers[name]])
+
+    def _children(self, plan: Plan) -> list[Child]:
+        children: list[Child] = []
+        for name in plan.children:
+            children += [self._tiers[name]] if name in self._tiers else self._pools[plan.build(name)].hosts
+        return children
+
+    def _new_tier(self, tier: TierPlan) -> Tier:
+        address = f"{self._world.address}/{tier.name}"
+        return Tier(self._world, address, partial(self._setups.tier_setup, tier), self._settings.lease_s, self._family)
+
+    @property
+    def child_addresses(self) -> list[str]:
+        hosts = [host.address for pool in self._pools.values() for host in pool.hosts]
+        return hosts + [tier.address for tier in self._tiers.values()]
+
+    @property
+    def pools(self) -> list[dict[str, Value]]:
+        return [pool.describe() for pool in self._pools.values()]
+
+    def describe(self) -> dict[str, Value]:
+        return {
+            "restarts": self._family.restarts,
+            "pools": self.pools,
+            "tiers": [{"address": tier.address, "up": tier.is_up} for tier in self._tiers.values()],
+        }
+
+    def run(self, plan: Plan, task: TaskState, place: Place, recovered: bool = False) -> None:
+        """Have the attempt at `place` run, not before its time."""
+        delay_s = 0.0
+        if place.wait_s > 0:
+            self._clock.check()
+            delay_s = min(place.not_before - self._world.now(), place.wait_s)
+        if delay_s > 0:
+            again = partial(self._run_now, plan, task, place, recovered)
+            self._waits[place] = self._world.call_later(delay_s, again)
+        else:
+            self._run_now(plan, task, place, recovered)
+
+    def _run_now(self, plan: Plan, task: TaskState, place: Place, recovered: bool) -> None:
+        self._waits.pop(place, None)
+        if not isinstance(place.node, Step):
+            assert isinstance(place.node, Hierarchy)
+            self._delegate(plan.tier(place.node), task, place, recovered)
+            return
+        settings = plan.settings_in(place.node, task.record)
+        try:
+            key = key_of(settings.limit_key, place.input) if settings.limit_key else ""
+        except ExpressionFailed as error:
+            self._news.ended(task, place, failed(Failure("invalid_input", f"limit_key: {error}").to_wire()))
+            return
+        pool = self._pool(plan, settings.ref)
+        job = self._jobs[place] = Job(task, place, settings, key, place.losses, pool=pool)
+        pool.submit(job)
+
+    # what pools say of their jobs
+
+    def begins(self, job: Job, go: Callable[[], None]) -> None:
+        self._news.begins(job.task, job.place, go)
+
+    def started(self, job: Job) -> None:
+        self._news.started(job.task, job.place)
+
+    def said(self, job: Job, said: StepSaid) -> None:
+        self._news.said(job.task, job.place, said)
+
+    def lost(self, job: Job) -> None:
+        self._news.lost(job.task, job.place)
+
+    def result(self, job: Job, result: StepResult) -> None:
+        self._jobs.pop(job.place, None)
+        self._news.ended(job.task, job.place, result)
+
+    def _delegate(self, plan: TierPlan, task: TaskState, place: Place, recovered: bool) -> None:
+        record = task.record
+        id = f"{record.task_id.partition('/')[0]}/{place.path}"
+        tier = self._tiers[plan.name]
+        self._errands[record.task_id, place.path] = tier
+        errand = Errand(
+            run=Submission(id, place.input, record.user, record.priority, None, recovered, None, "critical", None),
+            hash=str(plan.definition["hash"]),
+            on_event=lambda event: self._news.said_below(task, place, event),
+            on_result=lambda result: self._errand_ended(task, place, result),
+            heard=place.heard,
+            continues=f"{task.continues.partition('/')[0]}/{place.path}" if task.continues else None,
+        )
+        tier.submit(errand)
+        self._news.started(task, place)
+
+    def expect(self, plan: Plan, task: TaskState, place: Place) -> None:
+        """What runs at `place` will go on later: its tier, if it has one, is to keep it."""
+        if isinstance(place.node, Hierarchy):
+            tier = self._tiers[plan.tier(place.node).name]
+            self._errands[task.record.task_id, place.path] = tier
+            tier.expect(f"{task.record.task_id.partition('/')[0]}/{place.path}")
+
+    def _errand_ended(self, task: TaskState, place: Place, result: RunEnded) -> None:
+        self._errands.pop((task.record.task_id, place.path), None)
+        self._news.ended(task, place, result)
+
+    def halt(self, task: TaskState, place: Place) -> None:
+        """Stop the step at `place`; what it still says is dropped."""
+        timer = self._waits.pop(place, None)
+        if timer is not None:
+            timer.cancel()
+        job = self._jobs.pop(place, None)
+        if job is not None and job.pool is not None:
+            job.pool.cancel(job)
+        tier = self._errands.pop((task.record.task_id, place.path), None)
+        if tier is not None:
+            tier.cancel(f"{task.record.task_id.partition('/')[0]}/{place.path}")
+
+    def message(self, job: Job, lane: int | None, ticket: str | None) -> Run:
+        record, place, settings = job.task.record, job.place, job.settings
+        due_at, left_s = job.task.due_at(place), None
+        if due_at is not None:
+            self._clock.check()
+            left_s = (job.task.due_at(place) or due_at) - self._world.now()
+        task_id = record.task_id.partition("/")[0]
+        origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]
+        who = (task_id, place.path, place.attempt, record.user)
+        return Run(*who, place.input, settings.timeout_s, settings.idle_timeout_s, left_s, origin, lane, ticket)
+
+    def is_started(self, task: TaskState, place: Place) -> bool:
+        """Whether the step has been sent to a host or to its tier."""
+        job = self._jobs.get(place)
+        is_sent = job is not None and job.number is not None
+        return is_sent or (task.record.task_id, place.path) in self._errands
+
+    def has(self, task: TaskState, place: Place) -> bool:
+        """Whether the step is at a host or a tier, or waits for something that exists."""
+        job = self._jobs.get(place)
+        if job is not None:
+            return job.pool is not None and job.pool.has(job)
+        return place in self._waits or (task.record.task_id, place.path) in self._errands
+
+    def watch(self, task: TaskState, watcher: Callable[[ClientEvent], None]) -> None:
+        """Pass on the live events of what the task has delegated to tiers."""
+        for path in task.running:
+            tier = self._errands.get((task.record.task_id, path))
+            if tier is not None:
+                tier.watch(f"{task.record.task_id.partition('/')[0]}/{path}", watcher)
+
+    def tiers_of(self, id: str) -> list[Tier]:
+        """The tier that a run "<task>/<path>", or a node above it, was delegated to; all, if its task has ended."""
+        for (task_id, path), tier in self._errands.items():
+            if f"{id}/".startswith(f"{task_id.partition('/')[0]}/{path}/"):
+                return [tier]
+        return list(self._tiers.values())
+
+    async def forget(self, ids: list[str]) -> set[str]:
+        """Have the tiers delete what they recorded of ended tasks; returns those that they cannot forget now."""
+        busy: set[str] = set()
+        for tier in self._tiers.values():
+            busy |= await tier.forget([id for id in ids if id not in busy])
+        return busy
+
+    async def close(self, why: PodiumError) -> None:
+        """Stop all children, the last started first."""
+        await self._family.end(why)

@@ -1,0 +1,400 @@
+"""The protocol hosts of one protocol: fed in order of priority, and what becomes of the jobs of one that dies.
+
+A job waits in the backlog, not at the host: a host gets as much ahead of its turn as it works off in `lookahead_s`.
+What needs permits goes ahead of its turn only in a lane (`supervisors/running/lanes.py`).
+
+A job whose host died is queued again, its attempts uncharged. But the death may be the job's own doing: it is
+counted as a loss of each job that ran, and a job with losses runs beside fewer and fewer others, at last alone,
+so that poison is told from bystanders; after `max_losses` it fails as `host_lost`. Such deaths say nothing about
+the host, so they do not use up the restart intensity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from ...protocols.errors import ComeBack, FixTheCall, PodiumError, SpawnFailed, Unknown
+from ...protocols.outcomes import Failure
+from ...protocols.protocol import Declaration
+from ...protocols.values import Value
+from ..children.family import Family
+from ..limits.permit_client import Permits
+from ..limits.permit_queue import Who
+from ..messages.host import STEP_SAID, Run, StepResult, StepSaid, failed
+from ..ports import Needs, Reply, World
+from ..settings import Governance
+from ..upkeep.blocked import CODE_CHARS
+from .backlog import Backlog
+from .breaker_client import Guard
+from .lanes import Lanes
+from .placement import Host, Job, running
+
+
+class JobEvents(Protocol):
+    """Who wants to know what becomes of the jobs of a pool."""
+
+    def message(self, job: Job, lane: int | None, ticket: str | None) -> Run:
+        """What a host is told of the job."""
+
+    def begins(self, job: Job, go: Callable[[], None]) -> None:
+        """A job that must not run twice is about to be sent; call back when that is durable."""
+
+    def started(self, job: Job) -> None:
+        """The job was sent to a host."""
+
+    def said(self, job: Job, said: StepSaid) -> None:
+        """The job emitted or logged something."""
+
+    def result(self, job: Job, result: StepResult) -> None:
+        """The job has ended."""
+
+    def lost(self, job: Job) -> None:
+        """The host died while the job ran; the job will run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all pools of one supervisor share."""
+
+    world: World
+    settings: Governance
+    permits: Permits
+    guard: Guard
+    family: Family
+
+
+class Pool:
+    def __init__(self, means: Means, declared: Declaration, listener: JobEvents, label: str, fingerprint: str) -> None:
+        """`label` is its own among the pools of this supervisor; `fingerprint` is of the code that it runs."""
+        self.label, self._fingerprint = label, fingerprint
+        self._world, self._settings = means.world, means.settings
+        self._permits, self._family, self._guard = means.permits, means.family, means.guard
+        self._declared, self._listener = declared, listener
+        self._backlog = Backlog(label, self._permits, self._settings, self._feed)
+        self._lanes = Lanes(self._world, self._permits, self._backlog, self._has_room_ahead, self._send)
+        self.hosts = [self._new_host(f"{means.world.address}/{label}-{n}") for n in range(declared.replicas)]
+        self._up = 0
+        """Hosts that run."""
+        self._code: bytes | None = None
+        self._search_path: list[str] = []
+        self._code_from = 0
+        """Number of the deployment that `_code` came with."""
+        self._succeeded_at = -math.inf
+        if declared.breaker is not None:
+            self._guard.declare(declared.name, declared.breaker, self._breaker_opened)
+        self.blocked: str | None = None
+        """Why no host can start until the workflow is deployed again, or None."""
+
+    def _new_host(self, address: str) -> Host:
+        return Host(self, address, self._declared.concurrency, self._settings.lookahead_s)
+
+    def describe(self) -> dict[str, Value]:
+        return {
+            "protocol": self._declared.ref,
+            "code": self._fingerprint[:CODE_CHARS],
+            "hosts": len(self.hosts),
+            "up": self._up,
+            "running": sum(len(host.jobs) for host in self.hosts),
+            "queued": len(self._backlog),
+            "blocked": self.blocked,
+        }
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._backlog and not any(host.jobs for host in self.hosts)
+
+    def use_code(self, code: bytes | None, search_path: list[str]) -> None:
+        """Where hosts load the protocol from when they start next."""
+        self._code, self._search_path = code, search_path
+        self._code_from += 1
+        self.blocked = None
+
+    def submit(self, job: Job) -> None:
+        self._admit(job, self._enqueue)
+
+    def _admit(self, job: Job, go: Callable[[Job], None]) -> None:
+        """Let it go on if the protocol's breaker lets it through."""
+        if self._declared.breaker is None or self._guard.lets_through(self._declared.name, job):
+            go(job)
+        else:
+            self._guard.admit(self._declared.name, job, partial(go, job), partial(self._refuse, job))
+
+    def _refuse(self, job: Job, failure: Failure) -> None:
+        self._listener.result(job, failed(failure.to_wire()))
+
+    def _breaker_opened(self, name: str) -> None:
+        for job, failure in self._guard.refused(self._declared.name, name, self._backlog):
+            self._backlog.withdraw(job)
+            self._guard.gone(job)
+            self._refuse(job, failure)
+        self._feed()
+
+    def _enqueue(self, job: Job) -> None:
+        if self.blocked is None and self._up < len(self.hosts):
+            self._family.start_soon(self.hosts)
+        host = None if job.settings.quotas or self._backlog else self._free_host(job)
+        if host is not None:
+            self._give(host, job)  # nobody waits, so there is no order to keep
+        else:
+            self._wait(job)
+
+    def _wait(self, job: Job) -> None:
+        self._backlog.add(job)
+        if job.settings.quotas:
+            self._feed()
+            self._lanes.look_ahead_soon(self.hosts)
+        elif self._backlog.first() is job:
+            self._feed()  # whoever was first before has had its chance
+
+    def has(self, job: Job) -> bool:
+        """Whether the job is at a host, or waits."""
+        at_host = job.host is not None and job in job.host.jobs
+        return at_host or self._backlog.has(job) or self._guard.has(job)
+
+    def cancel(self, job: Job) -> None:
+        """Stop the job. Its result is not reported; its permits come back when its code has ended."""
+        job.dropped = True
+        if self._guard.withdraw(job):
+            return
+        if job.host is None:
+            self._backlog.withdraw(job)
+            self._guard.gone(job)
+            self._feed()
+        elif job.number is None:
+            self._drop_unsent(job, job.host)
+        elif job.host.line is not None:
+            job.host.line.cancel(job.number)
+
+    # jobs
+
+    def _feed(self) -> None:
+        while (job := self._backlog.first()) is not None:
+            host = self._free_host(job)
+            if host is None:
+                return
+            self._give(host, self._backlog.take_first())
+
+    def _free_host(self, job: Job) -> Host | None:
+        """The host that should have the most further jobs, or None if all have enough."""
+        best, most = None, 0
+        for host in self.hosts:
+            if host.line is not None:
+                room = self._room(host, job)
+                if room > most:
+                    best, most = host, room
+        return best
+
+    def _room(self, host: Host, job: Job) -> int:
+        """How many jobs like this one `host` may get now."""
+        if job.losses or host.suspects:
+            losses = max(other.losses for other in (job, *host.jobs))
+            share = 1 - losses / max(losses, self._settings.max_losses)
+            return max(1, math.floor(math.pow(self._declared.concurrency, share))) - len(host.jobs)
+        if job.settings.at_most_once:
+            return self._declared.concurrency - len(host.jobs)
+        if job.settings.quotas:
+            return self._declared.concurrency - len(host.jobs) + sum(lane.ahead for lane in host.lanes.values())
+        return host.most - len(host.jobs)
+
+    def _give(self, host: Host, job: Job) -> None:
+        """Send it to a host, with the permits that it has."""
+        ticket, job.ticket = job.ticket, None
+        if ticket is not None:
+            job.lane = self._lanes.enter(host, ticket)
+            self._lanes.look_ahead_soon(self.hosts)
+        self._send(host, job, ticket)
+
+    def _send(self, host: Host, job: Job, ticket: str | None) -> None:
+        host.jobs[job] = None
+        host.suspects += job.losses > 0
+        job.host = host
+        if job.lane is not None:
+            job.lane.jobs += 1
+        if job.settings.at_most_once:
+            job.ticket = ticket
+            self._listener.begins(job, partial(self._send_once, host, job, host.turn))
+        else:
+            self._send_now(host, job, ticket)
+
+    def _send_once(self, host: Host, job: Job, turn: int) -> None:
+        """It is durable that the job may have run: now it may."""
+        if job.host is host and host.turn == turn and host.line is not None:
+            ticket, job.ticket = job.ticket, None
+            self._send_now(host, job, ticket)
+
+    def _drop_unsent(self, job: Job, host: Host) -> None:
+        """It waits until it is durable that it may run, and is not wanted any more."""
+        ticket, job.ticket = job.ticket, None
+        lane = job.lane
+        self._leave(job, host)
+        self._guard.gone(job)
+        if lane is not None and ticket is not None:
+            self._lanes.permit_back(host, lane, ticket)
+        self._feed()
+
+    def _send_now(self, host: Host, job: Job, ticket: str | None) -> None:
+        lane = None if job.lane is None else job.lane.number
+        assert host.line is not None
+        listener = self._listener
+        answered, said = partial(self._answered, job, ticket), partial(self._said, job)
+        try:
+            job.number = host.line.send(listener.message(job, lane, ticket), answered, said)
+        except PodiumError as error:
+            self._answered(job, ticket, Reply(error=error))
+        else:
+            listener.started(job)
+
+    def _said(self, job: Job, chunk: list[Value]) -> None:
+        self._listener.said(job, STEP_SAID.read_chunk(chunk))
+
+    def _has_room_ahead(self, host: Host) -> bool:
+        is_sound = host.line is not None and not host.suspects and not host.is_stuck
+        return is_sound and len(host.jobs) < host.most
+
+    def _answered(self, job: Job, ticket: str | None, reply: Reply) -> None:
+        """`ticket` are the permits that it was sent with."""
+        host = job.host
+        if host is None or isinstance(reply.error, Unknown):
+            return  # `end_host` queues it again
+        lane = job.lane
+        self._leave(job, host)
+        if isinstance(reply.error, FixTheCall | ComeBack):  # it never left: too large for a message, or too many wait
+            failure = Failure(reply.error.code, str(reply.error), type(reply.error).__name__)
+            result = failed(failure.to_wire(), permit=ticket)
+        elif reply.error is not None:
+            result = StepResult("fail", Failure("internal", str(reply.error)).to_wire(), stuck=True)
+        else:
+            result = reply.read(StepResult)
+            self._succeeded_at = self._world.monotonic()
+        if job.call is not None:
+            self._guard.ended(self._declared.name, job, result)
+        if result.took_s is not None:
+            host.measure(result.took_s)
+        if result.stuck:
+            host.is_stuck = True
+            self._world.log("warning", "host is stuck", host=host.address, task=job.task.record.task_id)
+            self._world.background(self._world.kill(host.address), f"replace {host.address}")
+        elif lane is not None and result.permit is not None:
+            self._lanes.permit_back(host, lane, result.permit)
+        if result.used:
+            self._settle(job, result.used)
+        if not job.dropped:
+            self._listener.result(job, result)
+        self._feed()
+        self._lanes.look_ahead_soon(self.hosts)
+
+    def _settle(self, job: Job, used: Mapping[str, float]) -> None:
+        """What a run really used of its rates, against what it was granted."""
+        who = Who("", self.label, job.task.record.user, "", job.key)
+        needs = job.settings.quotas
+        self._permits.charge(who, {quota: amount - needs.get(quota, 0) for quota, amount in used.items()})
+
+    def _leave(self, job: Job, host: Host) -> None:
+        """The job is at this host no more."""
+        del host.jobs[job]
+        host.suspects -= job.losses > 0
+        if job.lane is not None:
+            job.lane.jobs -= 1
+        job.host = job.lane = job.number = None
+
+    # hosts
+
+    async def start_host(self, host: Host) -> None:
+        host.turn += 1
+        turn, declared = host.turn, self._declared
+        setup = {
+            "ref": declared.ref,
+            "name": declared.name,
+            "concurrency": declared.concurrency,
+            "grace_s": self._settings.grace_s,
+            "max_value_bytes": self._settings.max_value_bytes,
+            "config": self._settings.config,
+            "log_bytes": self._settings.log_bytes,
+            "log_files": self._settings.log_files,
+            "code": self._code,
+            "code_from": self._code_from,
+            "search_path": self._search_path,
+        }
+        needs = Needs(declared.num_cpus, declared.num_gpus, declared.resources)
+        try:
+            await self._world.spawn("host", host.address, setup, needs)
+        except SpawnFailed as error:
+            if host.turn != turn:
+                return
+            if error.kind != "LookupError":
+                raise
+            if self._code_from != setup["code_from"]:
+                await self.start_host(host)  # deployed again meanwhile
+                return
+            self.blocked = error.reason
+            raise
+        if host.turn == turn:
+            self._connect(host)
+
+    def _connect(self, host: Host) -> None:
+        host.line, host.is_stuck = self._world.line(host.address), False
+        host.line.watch(partial(self._lost, host), self._settings.lease_s, partial(self._may_compute, host))
+        self._count_places()
+        self._feed()
+
+    def _may_compute(self, host: Host, silent_s: float) -> bool:
+        """Whether what runs there may keep the interpreter's lock, and so the host from answering, for so long."""
+        limits = [job.settings.timeout_s for job in running(host)]
+        return any(limit_s is None or silent_s <= limit_s + self._settings.grace_s for limit_s in limits)
+
+    def _count_places(self) -> None:
+        self._up = sum(host.line is not None for host in self.hosts)
+        self._permits.set_places(self.label, self._up * self._declared.concurrency)
+
+    def _lost(self, host: Host, error: PodiumError) -> None:
+        host.line = None
+        self._count_places()
+        excused = host.is_stuck or self._charge(host)
+        self._family.failed(host, error, counted=not excused)
+
+    def _charge(self, host: Host) -> bool:
+        """Count the death as a loss of every job that ran; returns whether one of them is the likely cause.
+
+        The cause is likely among them if one had losses before, or if the protocol has worked on others of late.
+        """
+        ran = [job for job in running(host) if job.number is not None][: self._declared.concurrency]
+        is_usual = self._world.monotonic() - self._succeeded_at < self._settings.restart_period_s
+        likely = bool(ran) and (is_usual or any(job.losses for job in ran))
+        for job in ran:
+            host.suspects += job.losses == 0
+            job.losses += 1
+            if not job.dropped:
+                self._listener.lost(job)
+        return likely
+
+    async def end_host(self, host: Host, error: PodiumError) -> None:
+        """Only when the host is certainly dead are its jobs free to run elsewhere, and its permits free."""
+        host.turn += 1
+        line, host.line = host.line, None
+        self._count_places()
+        if line is not None:
+            line.close()
+            await self._world.stop(host.address)
+        else:
+            await self._world.kill(host.address)
+        self._lanes.end(host)
+        for job in list(host.jobs):
+            was_sent, job.ticket = job.number is not None, None
+            self._leave(job, host)
+            self._guard.gone(job)
+            if not job.dropped:
+                self._requeue(job, error, was_sent)
+
+    def _requeue(self, job: Job, error: PodiumError, was_sent: bool) -> None:
+        if job.settings.at_most_once and was_sent:
+            message = f"its host was lost while it ran, and it is to run at most once: {error}"
+            self._listener.result(job, failed(Failure("uncertain", message).to_wire()))
+        elif job.losses > self._settings.max_losses:
+            message = f"lost {job.losses} hosts of '{self._declared.name}' while it ran; the last: {error}"
+            self._listener.result(job, failed(Failure("host_lost", message).to_wire()))
+        else:
+            self._admit(job, self._wait)

@@ -1,0 +1,142 @@
+"""What follows a failed attempt: whether the step runs again, and when.
+
+The step's policy decides, within three bounds: the time that is left to it, how its attempts change under pressure and
+for tasks of priority, and the *retry budget* of its protocol. The budget is what keeps retries from making a bad hour
+worse: they may be a share of the first attempts, plus a reserve. What was spent on retries that led to success comes
+back, so that only those which did not help are counted.
+
+Source: "Addressing Cascading Failures", Site Reliability Engineering, 2016; RetryBudget of Twitter's Finagle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ...protocols.outcomes import Failure
+from ...protocols.policy import attempts_of, delay_before_retry, may_retry
+from ...protocols.recovery import actions_for
+from ...protocols.tree import Step
+from ..limits.throttle import is_pressed
+from ..messages.host import StepResult
+from ..messages.supervisor import RunEnded
+from ..ports import World
+from ..settings import Governance
+from ..tasks.events import Event, Overdue, StepFailed, StepFinished, TimedOut
+from ..tasks.plan import Plan, StepSettings
+from ..tasks.state import Place, TaskState
+
+PERIOD_S = 60.0
+"""How fast a budget forgets: what is left of its distance to the reserve falls to 1/e in that time."""
+NOTHING_S = 0.1
+"""Too short a time to forget anything in."""
+_UNCERTAIN = frozenset({"timeout", "host_lost", "internal"})
+"""Failures after which nobody knows what a run has done."""
+
+
+class Budget:
+    """Retries that one protocol may have; starts with the reserve, and drifts back to it. Pure."""
+
+    def __init__(self, reserve: float, now: float) -> None:
+        self._reserve, self._left, self._at = reserve, reserve, now
+
+    def left(self, now: float) -> float:
+        """`now`: monotonic seconds."""
+        if now - self._at < NOTHING_S:
+            return self._left
+        faded = math.exp(-max(0.0, now - self._at) / PERIOD_S)
+        self._left = self._reserve + (self._left - self._reserve) * faded
+        self._at = now
+        return self._left
+
+    def add(self, amount: float, now: float) -> None:
+        if now - self._at >= NOTHING_S:
+            self.left(now)
+        self._left += amount
+
+    def spend(self, now: float) -> bool:
+        """Take one retry, if there is one."""
+        if self.left(now) < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+class Retries:
+    """The retries of one supervisor. Budgets are in memory: after a restart they begin with their reserve."""
+
+    def __init__(self, world: World, settings: Governance, plans: Mapping[str, Plan]) -> None:
+        """`plans` are by hash."""
+        self._world, self._plans, self._thresholds = world, plans, settings.thresholds
+        now = world.monotonic()
+        self._budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.retry_reserve, now))
+
+    def event_of(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> Event:
+        """What the end of an attempt, or of a run of a nested Hierarchy, means for the task."""
+        now, step = self._world.now(), self._step(task, place)
+        if isinstance(result, RunEnded) or step is None:
+            return _event_of_run(place, result, now)
+        if result.status == "ok":
+            self._count_success(step, place.attempt)
+            return StepFinished(place.path, result.value, now)
+        failure = Failure.from_wire(result.value).at(place.path, place.attempt)
+        if step.at_most_once and failure.code in _UNCERTAIN:
+            failure = replace(failure, code="uncertain")
+        actions, retry_at = actions_for(failure, step.on_error), None
+        if "retry" in actions:
+            failure, retry_at = self._retry(step, task, place, failure)
+        return StepFailed(place.path, failure, retry_at, now, actions)
+
+    def _step(self, task: TaskState, place: Place) -> StepSettings | None:
+        return self._plans[task.hash].settings(place.node) if isinstance(place.node, Step) else None
+
+    def late(self, task: TaskState, place: Place | None) -> Event:
+        """The event of a time that is up: of a step, another node, or without a place the task."""
+        now = self._world.now()
+        if place is None:
+            assert task.time is not None
+            return Overdue(task.time.limit_s, now)
+        step = self._step(task, place)
+        if step is None:
+            return TimedOut(place.path, now)
+        code = "uncertain" if place.began else "timeout"
+        return TimedOut(place.path, now, code, actions_for(Failure(code, ""), step.on_error))
+
+    def _count_success(self, step: StepSettings, attempt: int) -> None:
+        if step.retry.attempts > 1 and step.retry.budget is not None:
+            earned = step.retry.budget if attempt == 1 else attempt - 1.0
+            self._budgets[step.ref].add(earned, self._world.monotonic())
+
+    def _is_pressed(self) -> bool:
+        return is_pressed(self._world.load(), self._thresholds)
+
+    def _retry(
+        self, step: StepSettings, task: TaskState, place: Place, failure: Failure
+    ) -> tuple[Failure, float | None]:
+        """The failure, with a note on why it stands if the policy would have had another attempt; and when (UTC
+        seconds) that follows, or None."""
+        policy, attempt, now = step.retry, place.attempt, self._world.monotonic()
+        budget = None if policy.budget is None or policy.attempts == 1 else self._budgets[step.ref]
+        if budget is not None and attempt == 1:
+            budget.add(policy.budget or 0.0, now)
+        attempts = attempts_of(policy, task.record.priority, self._is_pressed())
+        if not may_retry(policy, failure, attempt, attempts):
+            note = "the machine is under pressure" if attempts <= attempt < policy.attempts else ""
+            return replace(failure, note=note), None
+        delay_s = max(delay_before_retry(policy, attempt, self._world.random), failure.retry_after_s or 0.0)
+        retry_at, due_at = self._world.now() + delay_s, task.due_at(place)
+        if due_at is not None and retry_at >= due_at:
+            return replace(failure, note="its time would be up before the next attempt"), None
+        if budget is not None and not budget.spend(now):
+            return replace(failure, note=f"the retry budget of '{step.ref}' is used up"), None
+        return failure, retry_at
+
+
+def _event_of_run(place: Place, result: StepResult | RunEnded, now: float) -> Event:
+    """Of a nested Hierarchy, which has its retries inside."""
+    if isinstance(result, RunEnded) and result.status == "completed":
+        return StepFinished(place.path, result.result, now, result.degraded)
+    wire = result.failure if isinstance(result, RunEnded) else result.value
+    return StepFailed(place.path, Failure.from_wire(wire or {}).at(place.path, place.attempt), None, now)

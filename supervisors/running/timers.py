@@ -1,0 +1,113 @@
+"""The times that nodes and tasks have, and one timer for the next of them.
+
+What a time means when it is up is decided by the fold, from the journal. Most nodes end long before that, so a time
+that is not up soon costs next to nothing: it is put aside, and looked at again every second, if its node still runs.
+Entries name tasks and places instead of holding them, so that these are free as soon as they have ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from typing import Protocol
+
+from ..open_tasks import OpenTasks
+from ..ports import Timer, World
+from ..tasks.events import Event
+from ..tasks.state import Place, TaskState, Time
+
+SOON_S = 2.0
+LOOK_S = 1.0
+
+
+class Late(Protocol):
+    def late(self, task: TaskState, place: Place | None) -> Event:
+        """The event of a time that is up: of a step, another node, or without a place the task."""
+
+
+class Alarms:
+    def __init__(self, world: World, open_tasks: OpenTasks, retries: Late) -> None:
+        self._world, self._open_tasks, self._retries = world, open_tasks, retries
+        self._soon: list[tuple[float, int, str, str | None, Time]] = []
+        """A heap by monotonic time, of task ids and paths; without a path, of the task itself."""
+        self._later: list[tuple[float, str, str | None, Time]] = []
+        self._numbers = itertools.count()
+        self._timer: Timer | None = None
+        self._rings_at = 0.0
+        self._looking = False
+
+    def set(self, task: TaskState, place: Place | None) -> None:
+        """Have the time of a node, or without one of the task, ring if it is still running then."""
+        self._open_tasks.clock.check()
+        path, time = (None, task.time) if place is None else (place.path, place.time)
+        if time is None or not _counts(task, path, time):
+            return
+        left_s = time.left_s(self._world.now())
+        at = self._world.monotonic() + left_s
+        if left_s > SOON_S:
+            self._later.append((at, task.record.task_id, path, time))
+            self._look_later()
+        else:
+            heapq.heappush(self._soon, (at, next(self._numbers), task.record.task_id, path, time))
+            self._wind()
+
+    def resume(self, task: TaskState) -> None:
+        """Set all alarms of a task that was folded again."""
+        for place in [None, *task.timed.values()]:
+            self.set(task, place)
+
+    def __len__(self) -> int:
+        return len(self._soon) + len(self._later)
+
+    def _look_later(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._world.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Forget what has ended, and have what is up soon ring."""
+        self._looking = False
+        soon = self._world.monotonic() + SOON_S
+        later, self._later = self._later, []
+        for entry in later:
+            at, id, path, time = entry
+            if self._running(id, path, time) is None:
+                continue
+            if at > soon:
+                self._later.append(entry)
+            else:
+                heapq.heappush(self._soon, (at, next(self._numbers), id, path, time))
+        self._wind()
+        if self._later:
+            self._look_later()
+
+    def _wind(self) -> None:
+        if not self._soon or (self._timer is not None and self._rings_at <= self._soon[0][0]):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings_at = self._soon[0][0]
+        self._timer = self._world.call_later(max(0.0, self._rings_at - self._world.monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        now = self._world.monotonic()
+        while self._soon and self._soon[0][0] <= now:
+            _, _, id, path, time = heapq.heappop(self._soon)
+            task = self._running(id, path, time)
+            if task is not None:
+                self._open_tasks.take(task, self._retries.late(task, None if path is None else task.timed[path]))
+        self._wind()
+
+    def _running(self, id: str, path: str | None, time: Time) -> TaskState | None:
+        """The task, if this time of it still counts."""
+        task = self._open_tasks.tasks.get(id)
+        return task if task is not None and _counts(task, path, time) else None
+
+
+def _counts(task: TaskState, path: str | None, time: Time) -> bool:
+    """Whether it still runs in this time: a node that began anew has another."""
+    if path is None:
+        return task.outcome is None and task.ending is None and task.time is time
+    place = task.timed.get(path)
+    return place is not None and place.time is time

@@ -1,0 +1,162 @@
+"""What watchers see of a task: its events, as clients are told of them, from the journal and live. Pure.
+
+Offsets count what is recorded of the task, from 0, which is its acceptance; what is told live only has none.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import assert_never
+
+from ...protocols.outcomes import TaskEvent, TaskRecord
+from ...protocols.values import Value
+from ..messages.client import ClientEvent, TaskEnded
+from ..messages.supervisor import RunEnded
+from .events import (
+    OF_THE_TASK,
+    Abandoned,
+    Cancelled,
+    Dropped,
+    Due,
+    Emitted,
+    Event,
+    Overdue,
+    Redriven,
+    Relayed,
+    Restarted,
+    Skewed,
+    StepBegan,
+    StepFailed,
+    StepFinished,
+    StepLost,
+    TimedOut,
+)
+from .modes.parallel import sizes_around
+from .state import Place, TaskState
+
+_RELAYED = frozenset({"chunk", "cut", "retrying", "lost", "failed", "timed_out"})
+
+
+def is_relayed(event: ClientEvent) -> bool:
+    """Whether the record of the whole task has it, too, if it is of a nested Hierarchy: chunks, and what makes them
+    count no more."""
+    return event.kind in _RELAYED and event.step != "" and event.offset is not None
+
+
+_UNTOLD = (Cancelled, Abandoned, Due, StepBegan, Skewed)
+"""Events that no watcher sees."""
+
+
+def task_ended(record: TaskRecord) -> TaskEnded:
+    """How a task ended, as its followers are told."""
+    failure = record.failure.to_wire() if record.failure else None
+    return TaskEnded(record.task_id, record.status, record.result, failure, record.finished_at, record.degraded)
+
+
+def run_ended(record: TaskRecord) -> RunEnded:
+    """How a run of a nested Hierarchy ended, as the supervisor above is told."""
+    failure = record.failure.to_wire() if record.failure else None
+    return RunEnded(record.status, record.result, failure, record.degraded)
+
+
+def told_events(events: list[tuple[Event, int]], first: int) -> list[ClientEvent]:
+    """Journalled events, with their attempts, as watchers see them; `first` is the offset of the first."""
+    told: list[ClientEvent] = []
+    for event, attempt in events:
+        told += _seen(event, attempt)
+    return [event._replace(offset=first + n) for n, event in enumerate(told)]
+
+
+def seen_attempt(task: TaskState, event: Event) -> int:
+    """The attempt that an event is of, before it is folded in."""
+    if isinstance(event, OF_THE_TASK):
+        return 1
+    place = task.running.get(event.path) or task.timed.get(event.path)
+    return 1 if place is None else place.attempt
+
+
+def started_value(place: Place) -> Value:
+    """What `started` says of a step in an item of a list, None of another."""
+    sizes = sizes_around(place)
+    return {"of": sizes} if sizes else None
+
+
+def put_started(past: list[ClientEvent], place: Place, now: float) -> None:
+    """Tell that its attempt is running: it began, at the latest, with the first thing that it emitted."""
+    run = (place.path, place.attempt)
+    own = (n for n, event in enumerate(past) if event.kind == "chunk" and (event.step, event.attempt) == run)
+    first = next(own, len(past))
+    at = past[first].at if first < len(past) else now
+    past.insert(first, ClientEvent("started", at, *run, started_value(place)))
+
+
+def count_told(event: Event) -> int:
+    """How many events watchers see of a journalled one."""
+    if isinstance(event, Emitted):
+        return len(event.chunks) + event.is_cut
+    if isinstance(event, Relayed):
+        return len(event.events)
+    return not isinstance(event, _UNTOLD)
+
+
+def _seen(event: Event, attempt: int) -> list[ClientEvent]:
+    """A journalled event as watchers see it, without offsets."""
+    match event:
+        case Emitted():
+            return _emitted(event)
+        case Relayed():
+            return [ClientEvent(*row) for row in event.events]
+        case StepFinished():
+            return [ClientEvent("finished", event.at, event.path, attempt, event.output)]
+        case StepFailed(retry_at=None):
+            return [ClientEvent("failed", event.at, event.path, attempt, event.failure.to_wire())]
+        case StepFailed():
+            value = {"failure": event.failure.to_wire(), "retry_at": event.retry_at}
+            return [ClientEvent("retrying", event.at, event.path, attempt, value)]
+        case StepLost() | Restarted():
+            return [ClientEvent("lost", event.at, event.path, attempt)]
+        case TimedOut():
+            return [ClientEvent("timed_out", event.at, event.path, attempt)]
+        case Overdue():
+            return [ClientEvent("timed_out", event.at, "", 1)]
+        case Redriven():
+            return [ClientEvent("redriven", event.at, "", 1, event.of)]
+        case Dropped():
+            return [ClientEvent("dropped", event.at, "", 1)]
+        case Cancelled() | Abandoned() | Due() | StepBegan() | Skewed():
+            return []
+        case _:
+            assert_never(event)
+
+
+def _emitted(event: Emitted) -> list[ClientEvent]:
+    told = [ClientEvent("chunk", event.at, event.path, event.attempt, chunk) for chunk in event.chunks]
+    return [*told, ClientEvent("cut", event.at, event.path, event.attempt)] if event.is_cut else told
+
+
+def parked_event(at: float) -> ClientEvent:
+    """Something of the task waits until somebody decides."""
+    return ClientEvent("parked", at, "", 1)
+
+
+def past_events(record: TaskRecord, events: list[Event]) -> list[ClientEvent]:
+    """Everything journalled so far as watchers see it, with attempts counted."""
+    attempts: dict[str, int] = defaultdict(lambda: 1)
+    counted = []
+    for event in events:
+        path = "" if isinstance(event, OF_THE_TASK) else event.path
+        counted.append((event, attempts[path]))
+        if isinstance(event, StepFailed):
+            attempts[path] += 1
+    return [ClientEvent("accepted", record.accepted_at, "", 1, None, 0), *told_events(counted, 1)]
+
+
+def end_event(record: TaskRecord, offset: int) -> ClientEvent:
+    """The last event of a task that has ended."""
+    value = record.failure.to_wire() if record.failure else record.result
+    return ClientEvent(record.status, record.finished_at or 0.0, "", 1, value, offset)
+
+
+def task_event(task_id: str, event: ClientEvent) -> TaskEvent:
+    """The event as users get it."""
+    return TaskEvent(event.kind, task_id, event.at, event.step, event.attempt, event.value, event.offset)

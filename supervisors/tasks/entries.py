@@ -1,0 +1,62 @@
+"""What has happened to a task, as an entry of its journal; with the last one the task ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...protocols.errors import InvalidInput
+from ...protocols.outcomes import Failure, Outcome, TaskStatus
+from ...protocols.values import MAX_VALUE_BYTES, pack
+from ..figures.lacking import lacking
+from ..ports import Closing, Entry, Standing
+from .client_events import count_told
+from .events import Event, pack_events
+from .state import TaskState
+
+
+def entry_of(task: TaskState, events: list[Event], now: float, max_value_bytes: int = MAX_VALUE_BYTES) -> Entry:
+    """The next entry of a task that these events have been folded into. If it has ended, its record says so then.
+
+    A result that was joined of many outputs and is larger than `max_value_bytes`, packed, is refused: the task fails.
+    """
+    body = pack_events(events)
+    closing = _closed(task, now, max_value_bytes) if task.outcome is not None else None
+    task.entries += 1
+    for event in events:
+        task.told += count_told(event)
+    return Entry(task.record.task_id, task.entries, body, closing)
+
+
+def is_parked_or_was(task: TaskState) -> bool:
+    """Whether an open task is parked now and its record does not say so, or the other way round."""
+    return task.outcome is None and (task.record.status == "parked") != bool(task.parked)
+
+
+def standing(task: TaskState, status: str) -> Standing:
+    """What makes the record of an open task say how it stands."""
+    task.record = replace(task.record, status=status)  # type: ignore[arg-type]
+    return Standing(task.record.task_id, status)
+
+
+def _closed(task: TaskState, now: float, max_value_bytes: int) -> Closing:
+    assert task.outcome is not None
+    result = None if task.outcome.failure else _packed_result(task, max_value_bytes)
+    failure = task.outcome.failure
+    status: TaskStatus = task.status  # type: ignore[assignment]
+    lacks = {} if failure else lacking(task)
+    task.record = task.record.ended(status, now, task.outcome.output, failure, lacks)
+    trouble = failure.to_wire() if failure else lacks
+    return Closing(status, now, result, pack(trouble) if trouble else None)
+
+
+def _packed_result(task: TaskState, max_value_bytes: int) -> bytes | None:
+    assert task.outcome is not None
+    try:
+        packed = pack(task.outcome.output)
+        if len(packed) <= max_value_bytes:
+            return packed
+        problem = f"the result has {len(packed)} bytes packed, the limit is {max_value_bytes}"
+    except InvalidInput as error:
+        problem = f"the result: {error.problem}"
+    task.outcome = Outcome(failure=Failure("invalid_output", problem, step=task.root.path or task.root.name))
+    return None

@@ -1,0 +1,236 @@
+"""What follows from one event, worked off until nothing is left: the part of the fold that all events share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import assert_never
+
+from ...protocols.blame import fault_of
+from ...protocols.conditions import ExpressionFailed, evaluate
+from ...protocols.outcomes import Failure, Outcome, error_for_rules
+from ...protocols.recovery import actions_for
+from ...protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Step, takers_back, time_limit_s
+from ...protocols.values import Value
+from .events import TimedOut
+from .modes import adaptive, hierarchical, parallel, sequential
+from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time, missing, with_more
+
+_OPENING: dict[type, Callable[[Place], list[Move]]] = {
+    Sequence: sequential.opening,
+    Parallel: parallel.opening,
+    Hierarchy: hierarchical.opening,
+    Adaptive: adaptive.opening,
+}
+"""What starts when a node is opened."""
+
+_FOLLOWING: dict[type, Callable[[Place, Place], list[Move]]] = {
+    Sequence: sequential.following,
+    Parallel: parallel.following,
+    Hierarchy: hierarchical.following,
+    Adaptive: adaptive.following,
+}
+"""What follows when a run below a node has its outcome."""
+
+UNDO = ":undo"
+"""Ends the path of what takes a node back."""
+_STOPPED = Outcome(failure=Failure("cancelled", "no longer needed"))
+
+
+class Folding:
+    """One event's consequences, worked off until none is left."""
+
+    def __init__(self, task: TaskState, at: float) -> None:
+        self.task, self.at = task, at
+        self.effects: list[Effect] = []
+        self.ended: list[tuple[Place, Outcome]] = []
+
+    def settle(self) -> None:
+        while self.ended:
+            place, outcome = self.ended.pop()
+            if self.task.outcome is not None or place.is_over():
+                continue
+            try:
+                self.task.timed.pop(place.path, None)
+                if outcome.failure is not None and self.stand_in(place, outcome.failure):
+                    continue
+                place.outcome = outcome
+                parent = place.parent
+                if outcome.failure is None:
+                    self.succeeded(place)
+                if place.undoes is not None:
+                    self.undo_next()
+                elif parent is None:
+                    self.end(outcome)
+                elif parent.outcome is None and place.stands_in_for is not None:
+                    self.ended.append((parent, outcome))
+                elif parent.outcome is None:
+                    self.perform(parent, _FOLLOWING[type(parent.node)](parent, place))
+            except Exception as error:
+                self.broke(place, error)
+
+    def broke(self, place: Place, error: Exception) -> None:
+        """A fault of ours in what follows from the end of a run: the node around it fails; without one, the task."""
+        parent = place.parent
+        if parent is None or self.task.ending is not None:
+            self.fall(error)
+            return
+        self.task.faults.append(error)
+        self.stop_below(parent)
+        self.ended.append((parent, Outcome(failure=fault_of(error).at(parent.path or parent.name, 1))))
+
+    def fall(self, error: Exception) -> None:
+        """A fault of ours that is of no single node: the task fails as it is."""
+        task = self.task
+        task.faults.append(error)
+        self.effects = [effect for effect in self.effects if not isinstance(effect, Run)]
+        self.effects += [Halt(place) for place in task.running.values()]
+        for waiting in (task.running, task.timed, task.parked):
+            waiting.clear()
+        self.ended.clear()
+        task.outcome = Outcome(failure=fault_of(error))
+
+    def succeeded(self, place: Place) -> None:
+        if (place.degraded or place.stands_in_for is not None) and place.parent is not None:
+            place.parent.degraded = with_more(place.parent.degraded, place.lacking())
+        node = place.node
+        if (node.undo is not None or node.on_cancel is not None) and not place.failed:
+            if not place.is_leaf():
+                self.task.done = [other for other in self.task.done if not other.is_within(place)]
+            self.task.done.append(place)
+
+    def end(self, outcome: Outcome) -> None:
+        """The task ends; if it failed, when everything that can be is taken back, the last first."""
+        self.task.ending = outcome
+        if outcome.failure is None:
+            self.task.done.clear()
+        self.undo_next()
+
+    def undo_next(self) -> None:
+        while self.task.done:
+            place = self.task.done.pop()
+            for name in self.task.takes_back:
+                step = takers_back(place.node).get(name)
+                if step is not None:
+                    assert place.outcome is not None
+                    taker = Place(f"{place.path}:{name}", name, step, None, undoes=place)
+                    self.open(taker, {"input": place.input, "output": place.outcome.output})
+                    return
+        self.task.outcome = self.task.ending
+
+    def stand_in(self, place: Place, failure: Failure) -> bool:
+        """What follows the failure of a node by its actions; False if it stands."""
+        place.failed, place.degraded = True, {}
+        if "fallback" in place.actions and place.fallbacks < len(place.node.fallback):
+            node = place.node.fallback[place.fallbacks]
+            place.fallbacks += 1
+            label = f"fallback:{place.fallbacks}"
+            child = Place(_join(place.path, label), place.name, node, place, stands_in_for=failure)
+            place.children[label] = child
+            self.open(child, place.input)
+            return True
+        if "degrade" in place.actions and place.node.otherwise is not None:
+            constant = place.node.otherwise
+            place.degraded = missing(constant.missing or place.name, place, failure)
+            self.ended.append((place, Outcome(constant.value)))
+            return True
+        if "park" in place.actions or (place.undoes is not None and place.actions):
+            place.parked = failure
+            self.task.parked[place.path] = place
+            return True
+        return False
+
+    def time_out(self, place: Place, event: TimedOut) -> None:
+        """The node has had its time."""
+        place.actions = event.actions
+        if isinstance(place.node, Parallel):
+            self.perform(place, parallel.timed_out(place))
+            return
+        self.stop_below(place)
+        if self.task.running.pop(place.path, None) is not None:
+            self.effects.append(Halt(place))
+        assert place.time is not None
+        what = place.path or place.name
+        failure = Failure(event.code, f"{what} had not ended after {place.time.limit_s:g} s")
+        self.ended.append((place, Outcome(failure=failure.at(what, place.attempt))))
+
+    def stop_below(self, place: Place) -> None:
+        for child in place.children.values():
+            if child.outcome is None:
+                self.halt(child)
+
+    def perform(self, place: Place, moves: list[Move]) -> None:
+        for move in moves:
+            match move:
+                case Start():
+                    child = Place(_join(place.path, move.label), move.name, move.node, place)
+                    place.children[move.label] = child
+                    self.open(child, move.input)
+                case Stop():
+                    self.halt(place.children[move.label])
+                case Finish():
+                    self.ended.append((place, move.outcome))
+                case _:
+                    assert_never(move)
+
+    def open(self, place: Place, input: Value) -> None:
+        place.opened_at, place.input, place.given = self.at, input, input
+        if place.node.with_ is not None and not self.map_input(place, place.node.with_):
+            return
+        place.is_mapped = True
+        if place.is_leaf():
+            self.run(place)
+        else:
+            self.give_time(place)
+            self.perform(place, _OPENING[type(place.node)](place))
+
+    def map_input(self, place: Place, with_: str | Mapping[str, str]) -> bool:
+        """Its input is what `with` says; if that cannot be evaluated, it has failed, and the answer is False."""
+        try:
+            place.input = _mapped_input(self.task, place, with_)
+        except ExpressionFailed as error:
+            failure = Failure("expression", str(error)).at(place.path or place.name, 1)
+            place.actions = actions_for(failure, place.node.on_error if isinstance(place.node, Step) else {})
+            self.ended.append((place, Outcome(failure=failure)))
+            return False
+        return True
+
+    def run(self, place: Place) -> None:
+        place.opened_at = self.at
+        self.give_time(place)
+        self.task.running[place.path] = place
+        self.effects.append(Run(place))
+
+    def give_time(self, place: Place) -> None:
+        """Its time begins now, if it has any."""
+        limit_s = time_limit_s(place.node)
+        if limit_s is not None:
+            place.time = Time(self.at, limit_s)
+            self.task.timed[place.path] = place
+            self.effects.append(Alarm(place))
+
+    def halt(self, place: Place) -> None:
+        for leaf in list(place.open_leaves()):
+            if self.task.running.pop(leaf.path, None) is not None:
+                self.effects.append(Halt(leaf))
+        for waiting in (self.task.timed, self.task.parked):
+            for path in [path for path, other in waiting.items() if other.is_within(place)]:
+                del waiting[path]
+        place.outcome = _STOPPED
+
+
+def _join(path: str, label: str) -> str:
+    return f"{path}/{label}" if path and not label.startswith("[") else f"{path}{label}"
+
+
+def _mapped_input(task: TaskState, place: Place, with_: str | Mapping[str, str]) -> Value:
+    names = {
+        "input": place.input,
+        "task": task.record.input,
+        "outputs": place.parent.scope() if place.parent else {},
+    }
+    where = "with"
+    if place.stands_in_for is not None:
+        where, names["error"] = "fallback", error_for_rules(place.stands_in_for)
+    if isinstance(with_, str):
+        return evaluate(with_, where, names)
+    return {key: evaluate(source, where, names) for key, source in with_.items()}

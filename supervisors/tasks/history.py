@@ -1,0 +1,116 @@
+"""What happened to a task, step by step, from what its shards recorded. Pure; for `show` and the live view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ...protocols.outcomes import OPEN, Failure, TaskRecord
+from ...protocols.tree import Step
+from ...protocols.workflow import Workflow
+from ..upkeep.blocked import CODE_CHARS
+from .events import Event, StepFailed, StepFinished, readable_events
+from .fold import apply, begin
+from .modes.parallel import sizes_around
+from .state import Place, TaskState
+
+StepStatus = Literal["open", "waiting", "running", "parked", "completed", "failed", "cancelled"]
+
+
+@dataclass(slots=True)
+class StepRow:
+    """One run of one step. `open` is a step that is due or running: a store cannot tell which."""
+
+    path: str
+    status: StepStatus
+    attempt: int
+    opened_at: float
+    """UTC seconds at which it became due."""
+    ended_at: float | None = None
+    failure: Failure | None = None
+    """Of the last failed attempt."""
+    protocol: str = ""
+    """Its reference; "" of what is no step."""
+    waits: str = ""
+    """Why it does not run although it is due, if that is known."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Of the lists that it is in an item of, by the path of the node over each."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "status": self.status,
+            "attempt": self.attempt,
+            "opened_at": self.opened_at,
+            "ended_at": self.ended_at,
+            "error": self.failure.to_wire() if self.failure else None,
+            "waits": self.waits or None,
+        }
+
+
+def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterable[bytes]) -> list[StepRow]:
+    """Every run of every step so far, in the order in which they ended; then those that have not. Of a task that is set
+    aside, as far as it can be folded."""
+    root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
+    task, _ = begin(record, root, record.task_id.partition("/")[2])
+    rows: dict[str, StepRow] = {}
+    for event in readable_events(bodies):
+        _note(rows, task, event)
+        before = {**task.parked, **task.running}
+        apply(task, event)
+        _note_stopped(rows, before, task, event)
+        _note_parked(rows, task)
+    if record.status in OPEN:
+        for place in task.running.values():
+            row = rows.setdefault(place.path, _row(place, "open"))
+            row.attempt = place.attempt
+            if row.status in ("parked", "failed"):
+                row.status, row.ended_at = "open", None
+    return list(rows.values())
+
+
+def note_blocked(rows: Iterable[StepRow], code: Mapping[str, str], blocked: Mapping[str, Mapping[str, str]]) -> None:
+    """Say of steps that are due why they wait, if no host can start of their protocols.
+
+    Args:
+        code: fingerprints by protocol, of the version that the task runs.
+        blocked: as `blocked_protocols` gives them.
+    """
+    for row in rows:
+        whys = blocked.get(row.protocol, {})
+        why = whys.get(code[row.protocol][:CODE_CHARS]) if row.protocol in code else next(iter(whys.values()), None)
+        if row.status == "open" and why:
+            row.waits = f"no host of '{row.protocol}' can start: {why}"
+
+
+def _row(place: Place, status: StepStatus) -> StepRow:
+    ref = place.node.step if isinstance(place.node, Step) else ""
+    return StepRow(place.path, status, place.attempt, place.opened_at, protocol=ref, sizes=sizes_around(place))
+
+
+def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:
+    if not isinstance(event, StepFinished | StepFailed) or event.path not in task.running:
+        return
+    place = task.running[event.path]
+    row = rows.setdefault(event.path, _row(place, "completed"))
+    row.attempt, row.ended_at = place.attempt, event.at
+    row.status = "completed"
+    if isinstance(event, StepFailed):
+        row.failure = event.failure
+        row.status = "failed" if event.retry_at is None else "waiting"
+
+
+def _note_parked(rows: dict[str, StepRow], task: TaskState) -> None:
+    for path, place in task.parked.items():
+        row = rows.setdefault(path, _row(place, "parked"))
+        row.status, row.failure = "parked", place.parked
+
+
+def _note_stopped(rows: dict[str, StepRow], before: dict[str, Place], task: TaskState, event: Event) -> None:
+    """Steps that ran or were parked before the event and are not after it, without having ended by it."""
+    ended = event.path if isinstance(event, StepFinished | StepFailed) else None
+    for path, place in before.items():
+        if path not in task.running and path not in task.parked and path != ended:
+            row = rows.setdefault(path, _row(place, "cancelled"))
+            row.status, row.ended_at = "cancelled", event.at

@@ -1,0 +1,34 @@
+"""One after another: the output of each is the input of the next; the first failure ends it."""
+
+from __future__ import annotations
+
+from ....protocols.tree import Sequence
+from ..state import Finish, Move, Place, Start
+
+
+def opening(place: Place) -> list[Move]:
+    place.memory = 0
+    return [_start(place, 0, place.input)]
+
+
+def following(place: Place, child: Place) -> list[Move]:
+    outcome = child.outcome
+    assert outcome is not None
+    if outcome.failure is not None:
+        return [Finish(outcome)]
+    place.outputs[child.name] = outcome.output
+    del place.children[child.name]
+    place.memory += 1
+    node = place.node
+    assert isinstance(node, Sequence)
+    if place.memory == len(node.sequence):
+        return [Finish(outcome)]
+    return [_start(place, place.memory, outcome.output)]
+
+
+def _start(place: Place, index: int, input: object) -> Move:
+    node = place.node
+    assert isinstance(node, Sequence)
+    child = node.sequence[index]
+    assert child.name is not None
+    return Start(child.name, child.name, child, input)

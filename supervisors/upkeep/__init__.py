@@ -1,0 +1,1 @@
+"""What a supervisor does beside running tasks: taking over, setting aside, forgetting, going to rest."""

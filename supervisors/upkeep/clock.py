@@ -1,0 +1,52 @@
+"""Times that do not change when the wall clock is set.
+
+Records tell UTC. But what a task or node has left must not depend on it: somebody may set the clock forward or back,
+even while the supervisor is dead. So each supervisor compares UTC with the machine's monotonic clock; when they have
+moved against each other by more than `MOST_S`, each open task with times is told by how much (`Skewed`), and its times
+move with the clock. The shard keeps how the two stood, so that a successor on the same boot of the machine sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..open_tasks import OpenTasks
+from ..ports import Journal, Note, World
+from ..tasks.events import Skewed
+
+MOST_S = 0.5
+"""Less is a clock that is being corrected, or two readings that were not taken at one instant."""
+_NOTE = "clock"
+
+
+class Clock:
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        notes: Mapping[str, Any],
+        open_tasks: OpenTasks,
+    ) -> None:
+        self._world, self._journal, self._open_tasks = world, journal, open_tasks
+        boot, offset_s = world.clock()
+        stored = notes.get(_NOTE)
+        self._offset_s = float(stored[1]) if stored and stored[0] == boot else offset_s
+        if not stored or stored[0] != boot:
+            self._note(boot, offset_s)
+
+    def check(self) -> None:
+        """Have the times of all tasks moved if the clock has been set since the last look."""
+        boot, offset_s = self._world.clock()
+        by_s = offset_s - self._offset_s
+        if abs(by_s) <= MOST_S:
+            return
+        self._offset_s = offset_s
+        self._note(boot, offset_s)
+        self._world.log("warning", "clock was set", by_s=by_s)
+        for task in list(self._open_tasks.tasks.values()):
+            if task.outcome is None and (task.time or task.timed or any(p.wait_s for p in task.running.values())):
+                self._open_tasks.take(task, Skewed(by_s, self._world.now()))
+
+    def _note(self, boot: str, offset_s: float) -> None:
+        self._journal.write([Note(_NOTE, [boot, offset_s])])

@@ -1,0 +1,95 @@
+"""Noticing an open task that nothing will ever move: a fault of ours, which is to be seen instead of waited for.
+
+Each step that counts as running is at a host or a tier, waits for its time, for permits, for a breaker, or in the
+backlog. A task of which one step is nowhere, or that has none and is not parked, is looked at again when all that was
+written before is durable, and once more `SURE_S` later; if nothing has happened to it by then it stalls.
+
+It costs little: every `LOOK_S` it looks at so many tasks only, in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Protocol
+
+from ...protocols.tree import Step
+from ...protocols.values import Value
+from ..open_tasks import OpenTasks
+from ..ports import STUCK, Change, Journal, Note, World
+from ..tasks.state import Place, TaskState
+
+LOOK_S = 5.0
+SURE_S = 10.0
+AT_ONCE = 5_000
+"""Tasks that one look takes in."""
+
+
+class HasSteps(Protocol):
+    def has(self, task: TaskState, place: Place) -> bool:
+        """Whether a step is at a host, or waits for something that exists."""
+
+
+class Stalls:
+    def __init__(self, world: World, journal: Journal, open_tasks: OpenTasks, admission: HasSteps) -> None:
+        self._world, self._journal, self._admission = world, journal, admission
+        self._tasks, self._faults = open_tasks.tasks, open_tasks.faults
+        self._turn: Iterator[str] = iter(())
+        self.found: dict[str, str] = {}
+        """What is wrong, by task."""
+
+    def forget(self, notes: Mapping[str, Value]) -> None:
+        """What was stuck with the predecessor runs again."""
+        self._unnote([name for name in notes if name.startswith(STUCK)])
+
+    def _unnote(self, names: list[str]) -> None:
+        changes: list[Change] = [Note(name, None) for name in names]
+        if changes:
+            self._journal.write(changes)
+
+    def look(self) -> None:
+        over = [id for id in self.found if id not in self._tasks or self._wrong(self._tasks[id]) is None]
+        for id in over:
+            del self.found[id]
+        self._unnote([STUCK + id for id in over])
+        for id in self._next():
+            task = self._tasks.get(id)
+            if task is not None and id not in self.found and self._wrong(task) is not None:
+                self._journal.write([], partial(self._look_again, task, task.entries))
+
+    def _next(self) -> list[str]:
+        ids: list[str] = []
+        for id in self._turn:
+            ids.append(id)
+            if len(ids) == AT_ONCE:
+                return ids
+        self._turn = iter(list(self._tasks))
+        return ids
+
+    def _look_again(self, task: TaskState, entries: int) -> None:
+        """Everything that was written by then is durable, and what follows from it is under way."""
+        if task.entries == entries and self._wrong(task) is not None:
+            self._world.call_later(SURE_S, partial(self._decide, task, entries))
+
+    def _decide(self, task: TaskState, entries: int) -> None:
+        id, wrong = task.record.task_id, self._wrong(task)
+        if wrong is None or task.entries != entries or self._tasks.get(id) is not task or id in self.found:
+            return
+        self.found[id] = wrong
+        self._journal.write([Note(STUCK + id, wrong)])
+        self._world.log("error", "task stalls", task=id, reason=wrong)
+        problem = f"task {id} stalls: {wrong}"
+        self._faults.note(problem, RuntimeError(problem))
+
+    def _wrong(self, task: TaskState) -> str | None:
+        """What keeps the task from ever going on; None for nothing."""
+        if task.outcome is not None:
+            return None
+        for place in task.running.values():
+            if not self._admission.has(task, place):
+                kind = "step" if isinstance(place.node, Step) else "node"
+                return f"{kind} '{place.path}' counts as running, and is nowhere"
+        return None if task.running or task.parked else "it is open, and nothing of it runs"
+
+    def to_wire(self) -> dict[str, Value]:
+        return dict(self.found)

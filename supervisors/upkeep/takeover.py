@@ -1,0 +1,109 @@
+"""The open tasks of a shard that was taken over: folded again, and their unfinished steps run.
+
+One that cannot be folded is set aside (`quarantine.py`), and stops none of the others.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ...protocols.errors import FixTheCall
+from ...protocols.outcomes import Failure
+from ..admission.task_permits import Admission
+from ..messages.host import failed
+from ..open_tasks import OpenTasks
+from ..ports import Journal, OpenTask, World
+from ..running.timers import Alarms
+from ..tasks.client_events import count_told
+from ..tasks.entries import is_parked_or_was, standing
+from ..tasks.events import Cancelled, Restarted, unpack_events
+from ..tasks.fold import apply
+from ..tasks.state import TaskState
+from .quarantine import Quarantine
+
+
+class Takeover:
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        open_tasks: OpenTasks,
+        admission: Admission,
+        alarms: Alarms,
+        quarantine: Quarantine,
+    ) -> None:
+        self._world, self._journal, self._open_tasks = world, journal, open_tasks
+        self._admission, self._alarms, self._quarantine = admission, alarms, quarantine
+
+    def fold(self, found: list[OpenTask]) -> list[TaskState]:
+        """The states of all that can be folded; they are kept."""
+        tasks = [self._folded_or_set_aside(each) for each in found]
+        return [task for task in tasks if task is not None]
+
+    def _folded_or_set_aside(self, found: OpenTask) -> TaskState | None:
+        id = found.record.task_id
+        if self._quarantine.reason(id) is not None:
+            self._quarantine.keep(found)
+            return None
+        self._journal.doing.begin(id, len(found.bodies))
+        try:
+            task = self._folded(found)
+        except Exception as error:
+            self._quarantine.cannot_fold(found, error)
+            return None
+        finally:
+            self._journal.doing.end()
+        self._open_tasks.keep(task)
+        return task
+
+    def _folded(self, found: OpenTask) -> TaskState:
+        """Raises what is wrong, also if the fold caught it and would have the task fail: it had not before."""
+        record = found.record
+        task, _ = self._open_tasks.plans[record.hash].begin(record)
+        for body in found.bodies:
+            task.entries += 1
+            for event in unpack_events(body):
+                apply(task, event)
+                task.told += count_told(event)
+        if task.faults and task.outcome is not None:
+            raise task.faults[-1]
+        if task.hash not in self._open_tasks.plans:
+            raise LookupError(f"task {record.task_id} went on with a version that is not there")
+        task.faults.clear()
+        return task
+
+    def resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
+        """Have the unfinished steps of tasks run. In a tier, those that are not in `keep` are cancelled."""
+        unwanted = [] if keep is None else [id for id in self._quarantine.aside if id not in keep]
+        for id in unwanted:
+            self._quarantine.cancel(id, lambda: None)
+        for task in tasks:
+            if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
+                undo = self._open_tasks.plans[task.hash].undo_on_cancel
+                self._open_tasks.take(task, Cancelled(self._world.now(), undo))
+            else:
+                self._go_on(task)
+
+    def _go_on(self, task: TaskState) -> None:
+        if task.outcome is not None:
+            self._journal.write([self._open_tasks.entry(task, [])], partial(self._open_tasks.carry_out, task, []))
+        for place in list(task.running.values()):
+            if place.began:
+                message = "its supervisor died while it ran, and it is to run at most once"
+                self._open_tasks.step_ended(task, place, failed(Failure("uncertain", message).to_wire()))
+            else:
+                if place.emitted:
+                    self._open_tasks.take(task, Restarted(place.path, self._world.now()))
+                self._journal.doing.begin(task.record.task_id, task.entries)
+                self._admission.run(task, place, recovered=True)
+        self._journal.doing.end()
+        self._alarms.resume(task)
+
+    def redrive(self, id: str) -> None:
+        """Fold one that was set aside again. Raises FixTheCall if it still cannot be folded."""
+        task = self._folded_or_set_aside(self._quarantine.release(id))
+        if task is None:
+            raise FixTheCall(f"task {id} is still stalled: {self._quarantine.reason(id)}")
+        if is_parked_or_was(task):
+            self._journal.write([standing(task, task.status)])
+        self._go_on(task)

@@ -1,0 +1,1 @@
+"""Who asks about tasks, follows and watches them."""

@@ -1,0 +1,60 @@
+"""What happens to running steps and is not their end: they begin, say something, lose their host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import assert_never
+
+from ...protocols.tree import Step
+from ..messages.client import ClientEvent
+from ..messages.host import StepChunk, StepLog, StepResult, StepSaid
+from ..messages.supervisor import RunEnded
+from ..open_tasks import OpenTasks
+from ..ports import Journal, World
+from ..running.dispatch import Dispatcher
+from ..tasks.client_events import started_value
+from ..tasks.entries import standing
+from ..tasks.events import StepLost
+from ..tasks.state import Place, TaskState
+from .stream_buffer import Emissions
+from .task_requests import Desk
+
+
+class Live:
+    def __init__(self, world: World, journal: Journal, open_tasks: OpenTasks) -> None:
+        self._world, self._journal, self._open_tasks = world, journal, open_tasks
+        self._watchers = open_tasks.watchers
+        self.dispatcher: Dispatcher
+        self.desk: Desk
+        self.emissions: Emissions
+
+    def started(self, task: TaskState, place: Place) -> None:
+        """A step was sent to a host, or to its tier."""
+        if task.record.status == "pending":
+            self._journal.write([standing(task, "running")])
+        if self._watchers.is_watched(task.record.task_id):
+            self._watchers.live(task, place, "started", self._world.now(), started_value(place))
+            if not isinstance(place.node, Step):
+                self.dispatcher.watch(task, partial(self.desk.relay, task))
+
+    def said(self, task: TaskState, place: Place, said: StepSaid) -> None:
+        match said:
+            case StepChunk():
+                self.emissions.add(task, place, said.value)
+            case StepLog():
+                self._watchers.live(task, place, "log", self._world.now(), [said.level, said.text])
+            case _:
+                assert_never(said)
+
+    def ended(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> None:
+        self._open_tasks.step_ended(task, place, result)
+
+    def begins(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
+        self._open_tasks.step_begins(task, place, go)
+
+    def lost(self, task: TaskState, place: Place) -> None:
+        self._open_tasks.take(task, StepLost(place.path, self._world.now()))
+
+    def said_below(self, task: TaskState, place: Place, event: ClientEvent) -> None:
+        self.emissions.relay(task, place, event)

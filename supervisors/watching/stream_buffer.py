@@ -1,0 +1,103 @@
+"""What running steps emit, on its way into the journal: chunks are collected for a moment and recorded together.
+
+Each task has its own buffer. It becomes one event per run of chunks, at the latest when something else of the task is
+recorded, so that the order is kept. A task that has emitted more than it may keep is cut: readers find that on record,
+and what follows is told live only. What a nested Hierarchy has recorded of its own run comes the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from ...protocols.values import Value
+from ..messages.client import ClientEvent
+from ..open_tasks import OpenTasks
+from ..ports import World
+from ..tasks.events import Emitted, Event, Relayed, cost_of
+from ..tasks.state import Place, TaskState
+
+COLLECT_S = 0.02
+"""How long chunks are collected before they are recorded."""
+
+_Run: TypeAlias = Emitted | Relayed
+
+
+@dataclass(slots=True)
+class _Buffer:
+    size_bytes: int
+    """What the task has emitted so far."""
+    is_cut: bool
+    runs: list[_Run] = field(default_factory=list)
+
+
+class Emissions:
+    def __init__(
+        self,
+        world: World,
+        max_bytes: int,
+        open_tasks: OpenTasks,
+    ) -> None:
+        """`max_bytes` is kept of each task."""
+        self._world, self._max_bytes, self._open_tasks = world, max_bytes, open_tasks
+        self._buffers: dict[str, _Buffer] = {}
+
+    def add(self, task: TaskState, place: Place, chunk: Value) -> None:
+        """A chunk that the attempt at `place` has emitted."""
+        now, buffer = self._world.now(), self._buffer(task)
+        was_cut = buffer.is_cut
+        last = buffer.runs[-1] if buffer.runs else None
+        if not self._has_room(buffer, chunk):
+            self._open_tasks.watchers.tell(
+                task.record.task_id, ClientEvent("chunk", now, place.path, place.attempt, chunk)
+            )
+            if not was_cut:
+                self._put(task, buffer, Emitted(place.path, place.attempt, [], now, is_cut=True))
+        elif isinstance(last, Emitted) and (last.path, last.attempt) == (place.path, place.attempt):
+            last.chunks.append(chunk)
+        else:
+            self._put(task, buffer, Emitted(place.path, place.attempt, [chunk], now))
+
+    def relay(self, task: TaskState, place: Place, event: ClientEvent) -> None:
+        """What the nested Hierarchy at `place` has recorded of its run, with its offset there."""
+        assert event.offset is not None
+        buffer = self._buffer(task)
+        was_cut = buffer.is_cut
+        if event.kind == "cut":
+            buffer.is_cut = True
+        elif event.kind == "chunk" and not self._has_room(buffer, event.value):
+            self._open_tasks.watchers.tell(task.record.task_id, event._replace(offset=None))
+            event = event._replace(kind="cut", value=None)
+        if event.kind == "cut" and was_cut:
+            return
+        row, following = [event.kind, event.at, event.step, event.attempt, event.value], (event.offset or 0) + 1
+        last = buffer.runs[-1] if buffer.runs else None
+        if isinstance(last, Relayed) and last.path == place.path:
+            last.events.append(row)
+            buffer.runs[-1] = replace(last, next=following)
+        else:
+            self._put(task, buffer, Relayed(place.path, [row], following, self._world.now()))
+
+    def _buffer(self, task: TaskState) -> _Buffer:
+        return self._buffers.get(task.record.task_id) or _Buffer(task.emitted_bytes, task.is_cut)
+
+    def _has_room(self, buffer: _Buffer, chunk: Value) -> bool:
+        """Whether another chunk is kept; if not, the task is cut."""
+        buffer.size_bytes += cost_of([chunk])
+        buffer.is_cut = buffer.is_cut or buffer.size_bytes > self._max_bytes
+        return not buffer.is_cut
+
+    def _put(self, task: TaskState, buffer: _Buffer, run: _Run) -> None:
+        if task.record.task_id not in self._buffers:
+            self._buffers[task.record.task_id] = buffer
+            self._world.call_later(COLLECT_S, lambda: self._flush(task))
+        buffer.runs.append(run)
+
+    def taken(self, task: TaskState) -> list[Event]:
+        """What is collected of the task, to be recorded now."""
+        buffer = self._buffers.pop(task.record.task_id, None)
+        return [] if buffer is None else [*buffer.runs]
+
+    def _flush(self, task: TaskState) -> None:
+        if task.record.task_id in self._buffers:
+            self._open_tasks.flush(task)

@@ -1,0 +1,156 @@
+"""Who waits for what of a task: followers for its end, watchers for everything that happens live.
+
+A follower gets one `TaskEnded` per task. A watcher gets a `ClientEvent` for each event in the order of the journal,
+first what happened before it came, from an offset on. A watcher may go away and come again without loss or repetition.
+One that reads too slowly is sent away, and comes again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from ...protocols.errors import Overloaded, PodiumError
+from ...protocols.outcomes import TaskRecord
+from ...protocols.values import Value
+from ..messages.client import ClientEvent
+from ..messages.door import with_kind
+from ..ports import Ask
+from ..tasks.client_events import end_event, is_relayed, run_ended, seen_attempt, task_ended, told_events
+from ..tasks.events import Event
+from ..tasks.state import Place, TaskState
+
+MAX_BACKLOG = 10_000
+"""Events that may wait for one reader."""
+
+
+@dataclass(slots=True, eq=False)
+class Follow:
+    ask: Ask
+    left: set[str]
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    ask: Ask
+    since: int = 0
+    """Recorded events before this offset are not told."""
+    behind: list[tuple[int, ClientEvent]] | None = field(default_factory=list)
+    """Live events that wait until the past is told; None when it is."""
+    end: tuple[TaskRecord, int] | None = None
+    """How the task ended, and the offset of that, if the past was not told by then."""
+
+    def tell(self, event: ClientEvent) -> None:
+        if event.offset is None or event.offset >= self.since:
+            self.ask.chunk(event)
+
+    def finish(self, record: TaskRecord, offset: int) -> None:
+        if self.behind is not None:
+            self.end = (record, offset)
+        else:
+            self.close(record, offset)
+
+    def close(self, record: TaskRecord, offset: int) -> None:
+        """The last that it is told."""
+        self.tell(end_event(record, offset))
+        self.ask.reply()
+
+
+@dataclass(slots=True, eq=False)
+class Attendance(Watch):
+    """Of the supervisor above, whose task this one is a part of: it gets what it is to record, and as the answer how
+    the task ended."""
+
+    def tell(self, event: ClientEvent) -> None:
+        if is_relayed(event):
+            Watch.tell(self, event)
+
+    def close(self, record: TaskRecord, offset: int) -> None:
+        self.ask.reply(run_ended(record))
+
+
+class Watchers:
+    def __init__(self) -> None:
+        self._follows: dict[str, list[Follow]] = defaultdict(list)
+        self._watches: dict[str, list[Watch]] = defaultdict(list)
+
+    def follow(self, ask: Ask, ids: list[str]) -> None:
+        """Send a chunk for each of `ids` when it ends, and answer `ask` after the last."""
+        follow = Follow(ask, set(ids))
+        for id in ids:
+            self._follows[id].append(follow)
+        ask.on_cancel = lambda: self._unfollow(follow)
+        if not ids:
+            ask.reply()
+
+    def ended(self, record: TaskRecord, offset: int) -> None:
+        """Tell everybody that the task ended; its records are durable by now. `offset` is that of its end."""
+        if record.task_id not in self._follows and record.task_id not in self._watches:
+            return
+        chunk = with_kind(task_ended(record))
+        for follow in self._follows.pop(record.task_id, ()):
+            follow.ask.chunk(chunk)
+            follow.left.discard(record.task_id)
+            if not follow.left:
+                follow.ask.reply()
+        for watch in self._watches.pop(record.task_id, ()):
+            watch.finish(record, offset)
+
+    def _unfollow(self, follow: Follow) -> None:
+        for id in follow.left:
+            follows = self._follows.get(id)
+            if follows and follow in follows:
+                follows.remove(follow)
+                if not follows:
+                    del self._follows[id]
+        follow.ask.reply()
+
+    def add(self, watch: Watch, task_id: str) -> None:
+        self._watches[task_id].append(watch)
+        watch.ask.on_cancel = lambda: self._unwatch(watch, task_id)
+
+    def _unwatch(self, watch: Watch, task_id: str, why: PodiumError | None = None) -> None:
+        watches = self._watches.get(task_id, [])
+        if watch in watches:
+            watches.remove(watch)
+            if not watches:
+                del self._watches[task_id]
+            if why is None:
+                watch.ask.reply()
+            else:
+                watch.ask.refuse(why)
+
+    def caught_up(self, watch: Watch, past: list[ClientEvent], entries: int) -> None:
+        """The past up to journal entry `entries` has been read: tell it, then what came meanwhile."""
+        behind, watch.behind = watch.behind or [], None
+        later = [event for n, event in behind if n == 0 or n > entries]
+        begun = {(event.step, event.attempt) for event in later if event.kind == "started"}
+        first = [event for event in past if event.kind != "started" or (event.step, event.attempt) not in begun]
+        for event in first + later:
+            watch.tell(event)
+        if watch.end is not None:
+            watch.finish(*watch.end)
+
+    def is_watched(self, task_id: str) -> bool:
+        return task_id in self._watches
+
+    def see(self, task: TaskState, events: list[Event]) -> list[ClientEvent]:
+        """Events that are about to be folded and recorded, as watchers see them, if there are any: who comes later
+        reads them in the journal."""
+        if task.record.task_id not in self._watches:
+            return []
+        return told_events([(event, seen_attempt(task, event)) for event in events], task.told)
+
+    def live(self, task: TaskState, place: Place, kind: str, at: float, value: Value = None) -> None:
+        """Something that is not recorded happened at a place."""
+        self.tell(task.record.task_id, ClientEvent(kind, at, place.path, place.attempt, value))
+
+    def tell(self, task_id: str, event: ClientEvent, entry: int = 0) -> None:
+        """A live event; `entry` is its number in the journal, 0 for one that is not journalled."""
+        for watch in list(self._watches.get(task_id, ())):
+            if watch.ask.backlog > MAX_BACKLOG or (watch.behind is not None and len(watch.behind) > MAX_BACKLOG):
+                self._unwatch(watch, task_id, Overloaded(reason="this reader is too far behind", retry_after_s=0.1))
+            elif watch.behind is None:
+                watch.tell(event)
+            else:
+                watch.behind.append((entry, event))
