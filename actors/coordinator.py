@@ -39,18 +39,18 @@ from ..supervisors.messages.client import (
 )
 from ..supervisors.messages.resources import CheckQuotas, DescribeResources, ResourceStatus
 from ..supervisors.messages.supervisor import AwaitLastWords, AwaitPermits, Govern
-from ..supervisors.ports import Ask, Journal, Line, Message, Needs, Note, Reply, World, durable
+from ..supervisors.ports import Connection, Incoming, Journal, Message, Needs, Note, Reply, World, durable
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 from ..supervisors.shards import workflow_of
 from ..supervisors.tasks.plan import all_quotas, has_breakers
 from .alerting import Alerting
 from .catalogue import Catalogue
-from .child import Child
-from .departed import Departed
 from .deployment import Deployment
 from .door import check_code, check_definition
-from .resting import Resting
+from .managed_actor import ManagedActor
+from .passivator import Passivator
+from .retired_holders import RetiredHolders
 from .undeploying import Undeploying
 
 RESOURCES = "resources"
@@ -66,15 +66,15 @@ class Coordinator:
         self._settings = Governance()
         self._limits: dict[str, Amount] = {}
         self._journal: Journal
-        self._supervisors: dict[str, Child] = {}
+        self._supervisors: dict[str, ManagedActor] = {}
         """By shard."""
         self._starts = itertools.count(1)
-        self._departed = Departed()
+        self._departed = RetiredHolders()
         self._catalogue = Catalogue()
         self._code: dict[str, bytes] = {}
-        self._resources: Child
+        self._resources: ManagedActor
         self._alerting: Alerting
-        self._resting: Resting
+        self._resting: Passivator
         self._cold = True
 
     async def start(self, setup: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ class Coordinator:
         self._world.load()  # from now on it is sampled
         self._world.log("info", "started", workflows=len(list(self._catalogue)), cold=self._cold)
         self._alerting = Alerting(self._world, self._settings, self._status)
-        self._resting = Resting(self._world, self._settings, self._supervisors, self._rouse, self._forget)
+        self._resting = Passivator(self._world, self._settings, self._supervisors, self._rouse, self._forget)
         self._world.background(self._resume(), "resume")
         self._world.background(self._resting.keep_tidy(), "tidy")
         self._world.background(self._alerting.keep_looking(), "alerts")
@@ -105,7 +105,7 @@ class Coordinator:
         elif changed:
             self._limits |= changed
 
-    def _supervisors_of(self, workflow: str) -> list[Child]:
+    def _supervisors_of(self, workflow: str) -> list[ManagedActor]:
         """One for each of its shards."""
         shards = self._catalogue.shards(workflow)
         for shard in shards:
@@ -113,13 +113,13 @@ class Coordinator:
                 self._supervisors[shard] = self._new_child(f"supervisor/{shard}")
         return [self._supervisors[shard] for shard in shards]
 
-    def _new_child(self, address: str) -> Child:
-        return Child(address, self._settings, [self._journal.epoch, 0])
+    def _new_child(self, address: str) -> ManagedActor:
+        return ManagedActor(address, self._settings, [self._journal.epoch, 0])
 
     async def _resume(self) -> None:
         """Start every supervisor that has open tasks; make sure that of the others nothing is left."""
         resumed: list[str] = []
-        idle: list[Child] = []
+        idle: list[ManagedActor] = []
         for shard, child in list(self._supervisors.items()):
             if await self._may_have_open_tasks(shard):
                 resumed.append(shard)
@@ -159,7 +159,7 @@ class Coordinator:
                 await self._world.stop(child.address)
         await self._journal.close()
 
-    def receive(self, ask: Ask) -> None:
+    def receive(self, ask: Incoming) -> None:
         message = COORDINATOR.read(ask.kind, ask.payload)
         match message:
             case Deploy():
@@ -177,7 +177,7 @@ class Coordinator:
             case _:
                 assert_never(message)
 
-    def _answer(self, ask: Ask, work: Awaitable[Message]) -> None:
+    def _answer(self, ask: Incoming, work: Awaitable[Message]) -> None:
         async def answer() -> None:
             try:
                 reply = await work
@@ -266,7 +266,7 @@ class Coordinator:
 
     # children
 
-    async def _resources_line(self) -> Line:
+    async def _resources_line(self) -> Connection:
         line = await self._up(self._resources, "resources", self._resources_setup)
         self._cold = False
         await self._departed.tell(line)
@@ -285,7 +285,7 @@ class Coordinator:
             "log_files": self._settings.log_files,
         }
 
-    async def _started(self, child: Child) -> Line:
+    async def _started(self, child: ManagedActor) -> Connection:
         self._catalogue.check(child.name)
         if child.down is not None:
             raise WorkflowDown(workflow=child.name, reason=child.down)
@@ -293,7 +293,7 @@ class Coordinator:
             await self._resources_line()
         return await self._up(child, "supervisor", partial(self._supervisor_setup, child))
 
-    def _supervisor_setup(self, child: Child) -> dict[str, Any]:
+    def _supervisor_setup(self, child: ManagedActor) -> dict[str, Any]:
         child.start = [self._journal.epoch, next(self._starts)]
         return {
             "shard": child.name,
@@ -304,7 +304,7 @@ class Coordinator:
             "permits": self._catalogue.entry(child.name)["quotas"],
         }
 
-    async def _up(self, child: Child, role: Any, setup: Callable[[], Mapping[str, Any]]) -> Line:
+    async def _up(self, child: ManagedActor, role: Any, setup: Callable[[], Mapping[str, Any]]) -> Connection:
         """The line to a child that runs, started first if need be, with what `setup` gives by then. Raises what kept it
         from starting."""
         while child.line is None:
@@ -313,14 +313,14 @@ class Coordinator:
             await asyncio.shield(child.starting)
         return child.line
 
-    async def _start(self, child: Child, role: Any, setup: Callable[[], Mapping[str, Any]]) -> None:
+    async def _start(self, child: ManagedActor, role: Any, setup: Callable[[], Mapping[str, Any]]) -> None:
         try:
             while child.line is None:
                 await self._spawn(child, role, setup())
         finally:
             child.starting = None
 
-    async def _spawn(self, child: Child, role: Any, setup: Mapping[str, Any]) -> None:
+    async def _spawn(self, child: ManagedActor, role: Any, setup: Mapping[str, Any]) -> None:
         try:
             await self._world.spawn(role, child.address, setup, Needs())
         except SpawnFailed as error:
@@ -345,17 +345,17 @@ class Coordinator:
             if not self._catalogue.entry(child.name)["quotas"]:
                 line.send(AwaitPermits(), partial(self._wants_permits, child))
 
-    def _wants_permits(self, child: Child, reply: Reply) -> None:
+    def _wants_permits(self, child: ManagedActor, reply: Reply) -> None:
         """Its tasks hold some, though the workflow says nothing of it: those of the background."""
         if reply.error is None:
             self._journal.write([self._catalogue.note_quotas(workflow_of(child.name))])
             self._world.background(self._settled(self._resources_line()), "permits")
 
-    def _delay(self, child: Child, counted: bool = True) -> float | None:
+    def _delay(self, child: ManagedActor, counted: bool = True) -> float | None:
         now, rng = self._world.monotonic(), self._world.random
         return child.restarts.delay_after_failure(child.address, now, rng, counted)
 
-    def _lost(self, child: Child, line: Line, error: PodiumError) -> None:
+    def _lost(self, child: ManagedActor, line: Connection, error: PodiumError) -> None:
         if child.line is not line:
             return  # ended on purpose
         child.line = None
@@ -370,7 +370,7 @@ class Coordinator:
         else:
             self._world.background(self._again(child, delay_s), f"restart {child.address}")
 
-    async def _again(self, child: Child, delay_s: float) -> None:
+    async def _again(self, child: ManagedActor, delay_s: float) -> None:
         await self._world.kill(child.address)
         await self._world.sleep(delay_s)
         if child is self._resources:
@@ -378,7 +378,7 @@ class Coordinator:
         else:
             await self._rouse(child.name)
 
-    async def _bury(self, child: Child) -> None:
+    async def _bury(self, child: ManagedActor) -> None:
         """Nothing of a supervisor that is down holds permits; its tasks wait, or are failed by a last supervisor."""
         if child is not self._resources:
             self._departed.add([child])
@@ -388,13 +388,13 @@ class Coordinator:
             await self._settled(self._abandon(child))
         await self._departed.tell(self._resources.line)
 
-    async def _abandon(self, child: Child) -> None:
+    async def _abandon(self, child: ManagedActor) -> None:
         """Start a supervisor that fails the open tasks, answers about them, and takes no more."""
         setup = {**self._supervisor_setup(child), "abandon": child.down}
         await self._world.spawn("supervisor", child.address, setup, Needs())
         child.line = self._world.line(child.address)
 
-    async def _revive(self, child: Child) -> None:
+    async def _revive(self, child: ManagedActor) -> None:
         """A deployment ends being down."""
         if child.down is not None:
             child.down = None
@@ -404,7 +404,7 @@ class Coordinator:
                 line.lose(PeerLost(address=child.address, reason="it is deployed again"))
                 await self._world.stop(child.address)
 
-    async def _forget(self, children: list[Child]) -> None:
+    async def _forget(self, children: list[ManagedActor]) -> None:
         """Free what supervisors held that are gone for good."""
         self._departed.add(children)
         await self._departed.tell(self._resources.line)

@@ -7,17 +7,17 @@ from collections.abc import Awaitable, Callable
 
 from ..protocols.errors import Unknown, WorkflowDown
 from ..supervisors.messages.supervisor import Govern
-from ..supervisors.ports import Line, World
-from .child import Child
+from ..supervisors.ports import Connection, World
+from .managed_actor import ManagedActor
 
 
 class Deployment:
-    def __init__(self, world: World, message: Govern, started: Callable[[Child], Awaitable[Line]]) -> None:
+    def __init__(self, world: World, message: Govern, started: Callable[[ManagedActor], Awaitable[Connection]]) -> None:
         """`message` is for each supervisor; `started` gives the line to it once it runs, or raises WorkflowDown."""
         self._world, self._message, self._started = world, message, started
         self._down: list[WorkflowDown] = []
 
-    async def reach(self, children: list[Child]) -> None:
+    async def reach(self, children: list[ManagedActor]) -> None:
         """Return when every actor of the tree runs.
 
         A supervisor that does not start, or not soon, is not waited for, unless there is no other: it learns of the
@@ -30,7 +30,7 @@ class Deployment:
         if len(self._down) >= len(children):
             raise self._down[0]
 
-    async def _reached_soon(self, child: Child) -> bool:
+    async def _reached_soon(self, child: ManagedActor) -> bool:
         """Whether it came to its end there; it did not if the supervisor is down, or waits."""
         loop = asyncio.get_running_loop()
         reached, waits = loop.create_task(self._reached(child)), loop.create_task(child.is_waiting.wait())
@@ -41,7 +41,7 @@ class Deployment:
         reached.cancel()
         return False
 
-    async def _reached(self, child: Child) -> bool:
+    async def _reached(self, child: ManagedActor) -> bool:
         while True:
             try:
                 line = await self._started(child)

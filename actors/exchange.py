@@ -115,8 +115,8 @@ class ExchangeCounts:
     resent: int = 0
 
 
-class Near:
-    """The near side of an exchange with one actor; implements `Line`. Lives on one event loop."""
+class ExchangeClient:
+    """The near side of an exchange with one actor; implements `Connection`. Lives on one event loop."""
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ from ..supervisors.messages.host import (
     StepSaid,
     failed,
 )
-from ..supervisors.ports import Ask, Timer, World
+from ..supervisors.ports import Incoming, Timer, World
 
 UNSEEN = Context()
 """For code that takes none: making a real one is a tenth of the host's work."""
@@ -84,7 +84,7 @@ class ProtocolHost:
         if self._live is not None:
             await self._live.stop()
 
-    def receive(self, ask: Ask) -> None:
+    def receive(self, ask: Incoming) -> None:
         message = HOST.read(ask.kind, ask.payload)
         match message:
             case Run():
@@ -153,7 +153,7 @@ class ProtocolHost:
 class _Attempt:
     """One run of the protocol on one input."""
 
-    def __init__(self, host: ProtocolHost, ask: Ask, run: Run) -> None:
+    def __init__(self, host: ProtocolHost, ask: Incoming, run: Run) -> None:
         self._host, self._ask = host, ask
         self._run, self.lane = run, run.lane
         self._due_at = math.inf if run.left_s is None else host.world.monotonic() + run.left_s

@@ -48,9 +48,9 @@ from ..supervisors.messages.resources import (
     WatchBreakers,
     WatchLedger,
 )
-from ..supervisors.ports import Ask, Journal, Level, Note, Timer, World
+from ..supervisors.ports import Incoming, Journal, Level, Note, Timer, World
 from ..supervisors.shards import is_within
-from .board import Board
+from .breaker_registry import BreakerRegistry
 
 REPLACED_WITHIN = 5
 """Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
@@ -83,17 +83,17 @@ class ResourceActor:
         self._expected: set[str] = set()
         """Holders from before a crash that have not joined again: nothing is granted while there are any."""
         self._throttle = Throttle(Thresholds())
-        self._board = Board(world)
-        self._asks: dict[str, Ask] = {}
+        self._board = BreakerRegistry(world)
+        self._asks: dict[str, Incoming] = {}
         self._timer: Timer | None = None
-        self._books: dict[str, Ask] = {}
+        self._books: dict[str, Incoming] = {}
         """By shard: where a loan of the books and its recall are told."""
         self._lent_to: str | None = None
         self._recalled = False
         self._lend_after = 0.0
         self._wanted = False
         """Whether somebody waits: nobody is to keep what it does not use."""
-        self._curious: list[Ask] = []
+        self._curious: list[Incoming] = []
         """Who asked for the status while the books are lent."""
 
     async def start(self, setup: Mapping[str, Any]) -> None:
@@ -123,7 +123,7 @@ class ResourceActor:
         if self._journal is not None:
             await self._journal.close()
 
-    def receive(self, ask: Ask) -> None:
+    def receive(self, ask: Incoming) -> None:
         message = RESOURCES.read(ask.kind, ask.payload)
         match message:
             case Acquire():
@@ -173,7 +173,7 @@ class ResourceActor:
             case _:
                 assert_never(message)
 
-    def _acquire(self, ask: Ask, request: Request) -> None:
+    def _acquire(self, ask: Incoming, request: Request) -> None:
         id, holder = request.id, request.holder
         if self._epochs.get(holder.shard) != holder.epoch:
             raise NotFound(what="permit holder", name=f"{holder.shard} epoch {holder.epoch}", hint="join first")
@@ -196,7 +196,7 @@ class ResourceActor:
             if ask := self._asks.pop(id, None):
                 ask.reply(ELSEWHERE)
 
-    def _withdraw(self, id: str, ask: Ask) -> None:
+    def _withdraw(self, id: str, ask: Incoming) -> None:
         if self._asks.get(id) is ask:
             del self._asks[id]
             self._ledger.remove(id)
@@ -305,7 +305,7 @@ class ResourceActor:
 
     # the books on loan
 
-    def _may_lend(self, ask: Ask, offer: WatchLedger) -> None:
+    def _may_lend(self, ask: Incoming, offer: WatchLedger) -> None:
         shard = offer.shard
         if (self._epochs.get(shard), self._joins.get(shard)) == (offer.epoch, offer.join):
             self._books[shard] = ask
@@ -342,7 +342,7 @@ class ResourceActor:
             self._ledger.set_meters(meters, self._world.monotonic())
             self._reported({})
 
-    def _ask_debtor(self, ask: Ask) -> None:
+    def _ask_debtor(self, ask: Incoming) -> None:
         """The status is what the holder of the books says, or what is known here if it does not answer soon."""
         assert self._lent_to is not None
         self._curious.append(ask)

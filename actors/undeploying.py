@@ -12,17 +12,17 @@ from contextlib import suppress
 from ..protocols.errors import FixTheCall, PodiumError
 from ..supervisors.ports import Journal, World, durable
 from .catalogue import Catalogue
-from .child import Child
-from .resting import Resting
+from .managed_actor import ManagedActor
+from .passivator import Passivator
 
 WHY = "its workflow was undeployed"
 
 
 class Undeploying:
-    def __init__(self, world: World, journal: Journal, catalogue: Catalogue, resting: Resting) -> None:
+    def __init__(self, world: World, journal: Journal, catalogue: Catalogue, resting: Passivator) -> None:
         self._world, self._journal, self._catalogue, self._resting = world, journal, catalogue, resting
 
-    async def undeploy(self, workflow: str, children: list[Child], leave_open: bool) -> None:
+    async def undeploy(self, workflow: str, children: list[ManagedActor], leave_open: bool) -> None:
         """Raises FixTheCall if tasks are open that are not to be left."""
         if not leave_open:
             _refuse_if_open(workflow, await self._open(children))
@@ -36,10 +36,10 @@ class Undeploying:
             await self._world.all([self._resting.start(child.name) for child in children])
             _refuse_if_open(workflow, count)
 
-    async def _open(self, children: list[Child]) -> int:
+    async def _open(self, children: list[ManagedActor]) -> int:
         return sum([await self._world.open_count(child.name) for child in children])
 
-    async def _end(self, child: Child) -> None:
+    async def _end(self, child: ManagedActor) -> None:
         while child.starting is not None:
             with suppress(PodiumError):
                 await asyncio.shield(child.starting)

@@ -33,7 +33,12 @@ from podium.cluster.on_ray import process_locks as presence
 STEPS = 3
 ROOT = Path(exchange.__file__).parent.parent
 ROOMS = {
-    "exchange": ("actors/exchange.py", "actors/far_side.py", "cluster/on_ray/sockets.py", "cluster/on_ray/actors.py"),
+    "exchange": (
+        "actors/exchange.py",
+        "actors/exchange_server.py",
+        "cluster/on_ray/sockets.py",
+        "cluster/on_ray/actors.py",
+    ),
     "journal": ("cluster/store/", "supervisors/tasks/entries.py", "supervisors/tasks/events.py"),
     "fold": (
         "supervisors/tasks/fold.py",

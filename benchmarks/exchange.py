@@ -24,8 +24,8 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # listen on loo
 import ray
 from harness import Row, machine, report
 
-from podium.actors.exchange import Near
-from podium.actors.far_side import Far
+from podium.actors.exchange import ExchangeClient
+from podium.actors.exchange_server import ExchangeServer
 from podium.cluster.on_ray import sockets as wire
 from podium.protocols.errors import PeerUnreachable
 from podium.supervisors.messages.door import message
@@ -60,7 +60,7 @@ class Echo:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
-        self._far = Far(lambda ask: ask.reply(ask.payload), "echo@1")
+        self._far = ExchangeServer(lambda ask: ask.reply(ask.payload), "echo@1")
 
     async def listen(self) -> None:
         self._server = await wire.listen(self._folder, "echo", self._far.take_in)
@@ -105,7 +105,7 @@ async def run(repeats: int, folder: str) -> None:
     await echo.listen.remote()
     transport = wire.connect(Path(folder), "echo")
     assert transport is not None
-    socket, method = Near("echo", transport, "bench"), Near("echo", over_ray(echo), "bench")
+    socket, method = ExchangeClient("echo", transport, "bench"), ExchangeClient("echo", over_ray(echo), "bench")
     asks: dict[str, Ask] = {
         "podium, socket": lambda: socket.ask(Said(PAYLOAD), Said),
         "podium, over Ray": lambda: method.ask(Said(PAYLOAD), Said),

@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import podium
-from podium.actors.exchange import Near
-from podium.actors.far_side import Far
+from podium.actors.exchange import ExchangeClient
+from podium.actors.exchange_server import ExchangeServer
 from podium.cluster.store.rows import entry_row, seal
 from podium.protocols.outcomes import TaskRecord
 from podium.supervisors.limits.ledger import Ledger
@@ -99,8 +99,8 @@ def exchange(times: int) -> Callable[[], None]:
     """Messages that are answered at once, over a transport that is a call."""
 
     async def work() -> None:
-        far = Far(lambda ask: ask.reply(ask.payload), "far")
-        near = Near("far", lambda frame, then: far.take_in(frame, then), "near")
+        far = ExchangeServer(lambda ask: ask.reply(ask.payload), "far")
+        near = ExchangeClient("far", lambda frame, then: far.take_in(frame, then), "near")
         for n in range(times):
             assert await near.ask(Said({"n": n}), Said) == Said({"n": n})
         near.close()

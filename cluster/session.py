@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..protocols.errors import DataInUse, PodiumError
 from ..protocols.workflow import Workflow
-from ..supervisors.ports import Line
+from ..supervisors.ports import Connection
 from .cluster_file import ClusterFile, holder
 from .config import Settings
 from .inprocess.cluster import Cell, CellWorld, InProcessCluster
@@ -34,7 +34,7 @@ class Session(Protocol):
 
     async def open(self) -> None: ...
 
-    def line(self, address: str) -> Line: ...
+    def line(self, address: str) -> Connection: ...
 
     def code_of(self, workflow: Workflow) -> dict[str, bytes]: ...
 
@@ -75,7 +75,7 @@ class InProcessSession:
             self._file.release(in_order=False)
             raise
 
-    def line(self, address: str) -> Line:
+    def line(self, address: str) -> Connection:
         return self._client_world.line(address)
 
     def code_of(self, workflow: Workflow) -> dict[str, bytes]:

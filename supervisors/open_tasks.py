@@ -12,9 +12,9 @@ from functools import partial
 from typing import Protocol, assert_never
 
 from ..protocols.outcomes import Outcome
-from .admission.admission import Gate
+from .admission.admission import Admission
 from .faults import Faults, shielded
-from .figures.counters import Tally
+from .figures.counters import Counters
 from .figures.lifecycle import Lifecycle
 from .messages.client import ClientEvent
 from .messages.host import StepResult
@@ -26,31 +26,31 @@ from .tasks.entries import entry_of, is_parked_or_was, standing
 from .tasks.events import Event, StepBegan, StepFailed
 from .tasks.fold import apply
 from .tasks.plan import Plan
-from .tasks.state import Alarm, Effect, Halt, Place, Run, TaskState
+from .tasks.state import Alarm, Effect, Halt, NodeRun, Run, TaskState
 from .watching.watchers import Watchers
 
 
 class RunsSteps(Protocol):
     """Has steps run when their task holds all it needs."""
 
-    def run(self, task: TaskState, place: Place, recovered: bool = False) -> None: ...
+    def run(self, task: TaskState, place: NodeRun, recovered: bool = False) -> None: ...
 
     def settle(self, task: TaskState) -> None:
         """Called after the effects of each event."""
 
 
 class HaltsSteps(Protocol):
-    def halt(self, task: TaskState, place: Place) -> None:
+    def halt(self, task: TaskState, place: NodeRun) -> None:
         """Stop the step at `place`; what it still says is dropped."""
 
 
 class SetsTimers(Protocol):
-    def set(self, task: TaskState, place: Place | None) -> None:
+    def set(self, task: TaskState, place: NodeRun | None) -> None:
         """Have the time of a node ring, or without one that of the task."""
 
 
 class ReadsResults(Protocol):
-    def event_of(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> Event:
+    def event_of(self, task: TaskState, place: NodeRun, result: StepResult | RunEnded) -> Event:
         """What the end of an attempt means for the task."""
 
 
@@ -82,7 +82,7 @@ class OpenTasks:
         self.plans, self.watchers = plans, watchers
         self.tasks: dict[str, TaskState] = {}
         """Those that have not ended, by id."""
-        self.gate, self.tally, self.faults = Gate(settings), Tally(), Faults()
+        self.gate, self.tally, self.faults = Admission(settings), Counters(), Faults()
         self._lifecycle = Lifecycle(self.tally)
         self._accepted = 0
         self.ended_count = 0
@@ -108,7 +108,7 @@ class OpenTasks:
         if task.outcome is None and emitted:
             self._record(task, emitted)
 
-    def step_ended(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> None:
+    def step_ended(self, task: TaskState, place: NodeRun, result: StepResult | RunEnded) -> None:
         """A host or a tier answered."""
         self.clock.check()
         if task.running.get(place.path) is not place:
@@ -120,7 +120,7 @@ class OpenTasks:
             event = StepFailed(place.path, failure, None, self._world.now())
         self.take(task, event)
 
-    def step_begins(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
+    def step_begins(self, task: TaskState, place: NodeRun, go: Callable[[], None]) -> None:
         """An at-most-once step is about to be sent to a host: go on when that is durable."""
         if task.running.get(place.path) is place:
             began = StepBegan(place.path, self._world.now())

@@ -60,7 +60,7 @@ class Reply:
         return form(*self.fields)
 
 
-class Line(Protocol):
+class Connection(Protocol):
     """The near side of an exchange with one other actor."""
 
     address: str
@@ -113,7 +113,7 @@ class Line(Protocol):
         """Forget everything that is open, unanswered."""
 
 
-class Ask(Protocol):
+class Incoming(Protocol):
     """One received message, to be answered exactly once. The receiver's `Door` reads kind and payload."""
 
     kind: str
@@ -139,7 +139,7 @@ class Actor(Protocol):
     async def start(self, setup: Mapping[str, Any]) -> Value:
         """Called once, before any message. Raising means that the actor did not start."""
 
-    def receive(self, ask: Ask) -> None: ...
+    def receive(self, ask: Incoming) -> None: ...
 
     async def stop(self) -> None:
         """End in order. Not called when the actor is killed."""
@@ -190,7 +190,7 @@ class World(Protocol):
     def crash(self, error: Exception) -> None:
         """End this actor at once; whoever is above it decides what follows."""
 
-    def line(self, address: str) -> Line:
+    def line(self, address: str) -> Connection:
         """A new exchange with the actor at `address`, whether it lives or not."""
 
     async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
@@ -269,7 +269,7 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusChange:
     """The status of an open task has changed."""
 
     task_id: str
@@ -294,7 +294,7 @@ class Forget:
     task_id: str
 
 
-Change = NewTask | Entry | Standing | Note | Forget
+Change = NewTask | Entry | StatusChange | Note | Forget
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
 from ..protocols.outcomes import TaskRecord
 from ..protocols.values import Value
 from .admission.intake import Intake
-from .admission.task_permits import Admission
-from .children.family import Family
+from .admission.task_permits import TaskPermits
+from .children.children import Children
 from .children.giving_up import GivingUp
-from .limits.permit_client import Permits
+from .limits.permit_client import PermitClient
 from .messages.client import Ack, Cancel, Drop, Follow, Redrive, Submission, Submit, Watch
 from .messages.supervisor import (
     SUPERVISOR,
@@ -35,28 +35,28 @@ from .messages.supervisor import (
     SupervisorStatus,
 )
 from .open_tasks import OpenTasks
-from .ports import Ask, Journal, World, durable
-from .running.breaker_client import Guard
+from .ports import Incoming, Journal, World, durable
+from .running.breaker_client import BreakerClient
 from .running.dispatch import Dispatcher
-from .running.pool import Means
+from .running.pool import PoolContext
 from .running.retries import Retries
-from .running.timers import Alarms
+from .running.timers import Timers
 from .settings import Governance
 from .shards import is_tier
 from .tasks.events import Abandoned
 from .tasks.plan import Plan
 from .upkeep.blocked import Blocked
 from .upkeep.clock import Clock
-from .upkeep.dead_letters import Letters
-from .upkeep.passivation import Rest
+from .upkeep.dead_letters import DeadLetters
+from .upkeep.passivation import Passivation
 from .upkeep.quarantine import Quarantine
 from .upkeep.retention import Retention
 from .upkeep.stalls import LOOK_S, Stalls
 from .upkeep.takeover import Takeover
 from .versions import CHILDREN, Versions
 from .watching.live import Live
-from .watching.stream_buffer import Emissions
-from .watching.task_requests import Desk
+from .watching.stream_buffer import StreamBuffer
+from .watching.task_requests import TaskRequests
 from .watching.watchers import Watchers
 
 
@@ -70,14 +70,14 @@ class Supervisor:
         self._journal: Journal
         self._versions: Versions
         self._open_tasks: OpenTasks
-        self._permits: Permits
+        self._permits: PermitClient
         self._dispatcher: Dispatcher
-        self._admission: Admission
+        self._admission: TaskPermits
         self._intake: Intake
-        self._desk: Desk
-        self._letters: Letters
+        self._desk: TaskRequests
+        self._letters: DeadLetters
         self._retention: Retention
-        self._rest: Rest
+        self._rest: Passivation
         self._quarantine: Quarantine
         self._takeover: Takeover
         self._stalls: Stalls
@@ -128,29 +128,29 @@ class Supervisor:
         versions = self._versions = Versions(journal, shard, resources, settings)
         open_tasks = self._open_tasks = OpenTasks(world, journal, settings, versions.plans, Watchers())
         clock = open_tasks.clock = Clock(world, journal, notes, open_tasks)
-        open_tasks.emissions = emissions = Emissions(world, settings.max_emitted_bytes, open_tasks)
+        open_tasks.emissions = emissions = StreamBuffer(world, settings.max_emitted_bytes, open_tasks)
         open_tasks.retries = retries = Retries(world, settings, versions.plans)
-        open_tasks.timers = alarms = Alarms(world, open_tasks, retries)
+        open_tasks.timers = alarms = Timers(world, open_tasks, retries)
 
-        self._permits = Permits(world, resources, shard, journal.epoch, settings)
-        guard = Guard(world, resources[0], shard, journal.epoch, settings.lease_s)
-        family = Family(world, settings.restarts, partial(durable, journal), self._give_up)
+        self._permits = PermitClient(world, resources, shard, journal.epoch, settings)
+        guard = BreakerClient(world, resources[0], shard, journal.epoch, settings.lease_s)
+        family = Children(world, settings.restarts, partial(durable, journal), self._give_up)
         live = Live(world, journal, open_tasks)
-        means = Means(world, settings, self._permits, guard, family)
+        means = PoolContext(world, settings, self._permits, guard, family)
         dispatcher = self._dispatcher = open_tasks.dispatcher = Dispatcher(means, live, versions, clock)
         versions.go_with(dispatcher)
-        admission = self._admission = open_tasks.admission = Admission(self._permits, open_tasks, dispatcher, later)
+        admission = self._admission = open_tasks.admission = TaskPermits(self._permits, open_tasks, dispatcher, later)
 
         quarantine = self._quarantine = Quarantine(world, journal, notes, open_tasks.watchers)
-        self._desk = Desk(world, journal, open_tasks, dispatcher, quarantine)
+        self._desk = TaskRequests(world, journal, open_tasks, dispatcher, quarantine)
         live.dispatcher, live.desk, live.emissions = dispatcher, self._desk, emissions
         self._takeover = Takeover(world, journal, open_tasks, admission, alarms, quarantine)
-        self._letters = Letters(world, journal, open_tasks, versions, notes, quarantine, self._takeover)
+        self._letters = DeadLetters(world, journal, open_tasks, versions, notes, quarantine, self._takeover)
         self._retention = Retention(world, settings, journal, open_tasks, dispatcher, self._letters)
         self._stalls = Stalls(world, journal, open_tasks, admission)
         self._stalls.forget(notes)
         self._blocked = Blocked(world, journal, notes)
-        self._rest = Rest(world, shard, open_tasks, quarantine, settings.rest_after_s)
+        self._rest = Passivation(world, shard, open_tasks, quarantine, settings.rest_after_s)
         counts_slots = admission if settings.max_slots is not None else None
         self._intake = Intake(world, journal, open_tasks, quarantine, counts_slots)
 
@@ -163,7 +163,7 @@ class Supervisor:
         await self._dispatcher.close(EngineClosed(reason=f"{self._world.address} is stopped"))
         await self._journal.close()
 
-    def receive(self, ask: Ask) -> None:
+    def receive(self, ask: Incoming) -> None:
         message = SUPERVISOR.read(ask.kind, ask.payload)
         if not isinstance(message, DescribeSupervisor | AwaitLastWords | AwaitIdle | AwaitPermits):
             self._rest.disturb()
@@ -197,7 +197,7 @@ class Supervisor:
             case _:
                 assert_never(message)
 
-    async def _govern(self, ask: Ask, message: Govern) -> None:
+    async def _govern(self, ask: Incoming, message: Govern) -> None:
         """Take a version in, durably, and start its actors."""
         plan = self._versions.define(message.definition, message.code, message.in_force)
         self._world.log("info", "governs", version=plan.version, hash=plan.hash[:12], in_force=message.in_force)
@@ -230,12 +230,12 @@ class Supervisor:
 
     # tasks in
 
-    def _submit(self, ask: Ask, message: Submit) -> None:
+    def _submit(self, ask: Incoming, message: Submit) -> None:
         self._intake.take(
             self._plan_of(message.hash), message.tasks, partial(self._desk.acknowledge, ask, message.follow)
         )
 
-    def _submit_run(self, ask: Ask, message: SubmitRun) -> None:
+    def _submit_run(self, ask: Incoming, message: SubmitRun) -> None:
         run, plan = Submission(*message.run), self._plan_of(message.hash)
 
         def attend(acks: list[Ack], _ended: list[TaskRecord]) -> None:

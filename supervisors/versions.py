@@ -20,7 +20,7 @@ _DEFINITION, _CURRENT, CHILDREN = "definition:", "current", "children"
 
 class Versions:
     def __init__(self, journal: Journal, shard: str, resources: list[Any], settings: Governance) -> None:
-        """`resources` as of `Permits`, for the supervisors of nested Hierarchies."""
+        """`resources` as of `PermitClient`, for the supervisors of nested Hierarchies."""
         self._journal, self._shard, self._resources, self._settings = journal, shard, resources, settings
         self.dispatcher: Dispatcher
         self.plans: dict[str, Plan] = {}

@@ -12,8 +12,8 @@ from functools import wraps
 from typing import Any
 
 from podium.actors.coordinator import Coordinator
-from podium.actors.exchange import Near
-from podium.actors.far_side import _Session
+from podium.actors.exchange import ExchangeClient
+from podium.actors.exchange_server import _Session
 from podium.actors.host import ProtocolHost
 from podium.actors.resources import ResourceActor
 from podium.cluster.client.link import Link
@@ -21,10 +21,10 @@ from podium.cluster.store.memory import MemoryJournal
 from podium.errors import PodiumError
 from podium.protocols.errors import Fenced, PeerUnreachable
 from podium.supervisors import supervisor as supervisor_module
-from podium.supervisors.children.family import Family
-from podium.supervisors.children.nested import Tier
-from podium.supervisors.limits.permit_client import Permits
-from podium.supervisors.ports import Entry, NewTask, Standing
+from podium.supervisors.children.children import Children
+from podium.supervisors.children.nested import NestedSupervisor
+from podium.supervisors.limits.permit_client import PermitClient
+from podium.supervisors.ports import Entry, NewTask, StatusChange
 from podium.supervisors.running.lanes import Lanes
 from podium.supervisors.running.pool import Pool
 from podium.supervisors.supervisor import Supervisor
@@ -92,11 +92,19 @@ def _stopped(_simulation: Simulation, address: str, _for_s: float, out_of_reach:
 
 
 def _exchange() -> None:
-    where(Near, "_called", "frame sent again", lambda _n, _number, _f, _r, answer: isinstance(answer, PeerUnreachable))
-    always(_Session, "answer_again", "frame came again")
-    where(Near, "lose", "lost by silence", lambda _near, error: "lease" in str(error))
     where(
-        Near, "_take_in", "results came early", lambda near, answer: any(r[0] > near._received + 1 for r in answer[1])
+        ExchangeClient,
+        "_called",
+        "frame sent again",
+        lambda _n, _number, _f, _r, answer: isinstance(answer, PeerUnreachable),
+    )
+    always(_Session, "answer_again", "frame came again")
+    where(ExchangeClient, "lose", "lost by silence", lambda _near, error: "lease" in str(error))
+    where(
+        ExchangeClient,
+        "_take_in",
+        "results came early",
+        lambda near, answer: any(r[0] > near._received + 1 for r in answer[1]),
     )
 
 
@@ -125,7 +133,7 @@ def _change(_journal: MemoryJournal, change: Any) -> str | None:
     match change:
         case NewTask():
             return "task accepted pending" if change.record.status == "pending" else "task accepted"
-        case Standing():
+        case StatusChange():
             return "task running"
         case Entry(closing=end) if end is not None:
             return f"task {end.status}"
@@ -138,12 +146,14 @@ def _children() -> None:
     where(Pool, "end_host", "dropped job lost", lambda _p, host, _e: any(job.dropped for job in host.jobs))
     where(Pool, "_room", "suspect runs beside fewer", lambda _p, host, job: bool(job.losses or host.suspects))
     where(Pool, "end_host", "host stopped with others", lambda _p, host, _e: host.line is not None)
-    where(Family, "failed", "restart excused", lambda _f, _c, _e, counted=True: not counted)
-    where(Family, "failed", "failed during a restart", lambda f, c, _e, counted=True: f._restart_of(c) in f._under_way)
+    where(Children, "failed", "restart excused", lambda _f, _c, _e, counted=True: not counted)
+    where(
+        Children, "failed", "failed during a restart", lambda f, c, _e, counted=True: f._restart_of(c) in f._under_way
+    )
     always(Supervisor, "_give_up", "supervisor gave up")
-    always(Tier, "_lost", "tier lost")
-    where(Tier, "end", "tier stopped with others", lambda tier, _e: tier.is_up)
-    where(Tier, "cancel", "errand cancelled", lambda tier, id: id in tier._errands)
+    always(NestedSupervisor, "_lost", "tier lost")
+    where(NestedSupervisor, "end", "tier stopped with others", lambda tier, _e: tier.is_up)
+    where(NestedSupervisor, "cancel", "errand cancelled", lambda tier, id: id in tier._errands)
 
 
 def _host_lost(_pool: Pool, host: Any, _error: PodiumError) -> str:
@@ -151,19 +161,19 @@ def _host_lost(_pool: Pool, host: Any, _error: PodiumError) -> str:
 
 
 def _permits() -> None:
-    always(Permits, "_lost", "ResourceActor lost")
-    where(Permits, "withdraw", "wish withdrawn", lambda permits, id: permits._wishes[id].number is not None)
-    where(Permits, "_kept_for", "idle permits are there", lambda permits, _request: bool(permits._idle))
-    where(Permits, "_drop", "idle permits dropped", lambda permits, ticket: ticket in permits._idle)
-    where(Permits, "inherit", "waits in a lane", lambda permits, _heir: permits._lent)
-    where(Permits, "inherit", "waits in a lane during a stint", lambda permits, _heir: not permits._lent)
+    always(PermitClient, "_lost", "ResourceActor lost")
+    where(PermitClient, "withdraw", "wish withdrawn", lambda permits, id: permits._wishes[id].number is not None)
+    where(PermitClient, "_kept_for", "idle permits are there", lambda permits, _request: bool(permits._idle))
+    where(PermitClient, "_drop", "idle permits dropped", lambda permits, ticket: ticket in permits._idle)
+    where(PermitClient, "inherit", "waits in a lane", lambda permits, _heir: permits._lent)
+    where(PermitClient, "inherit", "waits in a lane during a stint", lambda permits, _heir: not permits._lent)
     around(ProtocolHost, "free_permit", ["permit passed on", "permit goes back"], _freed)
     where(Lanes, "permit_back", "permit sent again", lambda _l, _h, lane, _t: lane.jobs >= len(lane.tickets))
     where(Lanes, "_permit_unused", "permit sent in vain", lambda _l, _h, _lane, reply: any(reply.fields))
     where(ResourceActor, "_join", "joined with claims", lambda _r, joining: bool(joining.claims))
     where(ResourceActor, "_join", "books returned", lambda _r, joining: joining.meters is not None)
     where(ResourceActor, "_end_loan", "books lost", lambda r, shard, meters: r._lent_to == shard and meters is None)
-    always(Permits, "_take_books", "books lent")
+    always(PermitClient, "_take_books", "books lent")
     where(ResourceActor, "_grant", "grants held back", lambda resources: bool(resources._expected))
     where(ResourceActor, "_forget", "silent holder forgotten", lambda resources, shard: shard in resources._renewed_at)
 

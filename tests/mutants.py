@@ -24,9 +24,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from podium.actors import exchange
-from podium.actors.board import Board
-from podium.actors.exchange import Near
-from podium.actors.far_side import _Session
+from podium.actors.breaker_registry import BreakerRegistry
+from podium.actors.exchange import ExchangeClient
+from podium.actors.exchange_server import _Session
 from podium.actors.host import ProtocolHost
 from podium.cluster.client.link import Link
 from podium.cluster.simulation.simulated import _SimulatedWorld
@@ -35,10 +35,10 @@ from podium.cluster.store.sqlite import SqliteJournal
 from podium.protocols import protocol as protocol_module
 from podium.protocols.outcomes import OPEN
 from podium.supervisors.admission import intake
-from podium.supervisors.children.family import Family
+from podium.supervisors.children.children import Children
 from podium.supervisors.limits import ledger
 from podium.supervisors.limits.ledger import Ledger
-from podium.supervisors.limits.permit_client import Permits
+from podium.supervisors.limits.permit_client import PermitClient
 from podium.supervisors.messages.host import StepResult
 from podium.supervisors.open_tasks import OpenTasks
 from podium.supervisors.ports import OpenTask
@@ -94,7 +94,7 @@ def skip_the_epoch_check() -> Any:
 
 
 def believe_in_probes_of_the_dead() -> Any:
-    return patch.object(Board, "_void", lambda _board, _shard, _held: None)
+    return patch.object(BreakerRegistry, "_void", lambda _board, _shard, _held: None)
 
 
 def count_outcomes_of_older_states() -> Any:
@@ -204,19 +204,19 @@ def forget_results_whose_answer_was_lost() -> Any:
 
 
 def never_look_at_a_lease() -> Any:
-    return patch.object(Near, "_check_lease", lambda _near, _lease_s, _due_at: None)
+    return patch.object(ExchangeClient, "_check_lease", lambda _near, _lease_s, _due_at: None)
 
 
 def start_children_without_asking_the_journal() -> Any:
     async def confirm() -> None:
         return
 
-    inner = Family.__init__
+    inner = Children.__init__
 
     def init(family: Any, world: Any, policy: Any, _confirm: Any, give_up: Any) -> None:
         inner(family, world, policy, confirm, give_up)
 
-    return patch.object(Family, "__init__", init)
+    return patch.object(Children, "__init__", init)
 
 
 def carry_effects_out_before_the_commit() -> Any:
@@ -236,8 +236,8 @@ def keep_the_books_after_their_recall() -> Any:
         inner(permits)
         permits._books, permits._lent = books, lent
 
-    inner = Permits._join
-    return patch.object(Permits, "_join", join)
+    inner = PermitClient._join
+    return patch.object(PermitClient, "_join", join)
 
 
 def borrow_the_books_without_what_is_held() -> Any:
@@ -246,8 +246,8 @@ def borrow_the_books_without_what_is_held() -> Any:
         inner(permits, loan)
         permits._held = {**held, **permits._held}
 
-    inner = Permits._take_books
-    return patch.object(Permits, "_take_books", take)
+    inner = PermitClient._take_books
+    return patch.object(PermitClient, "_take_books", take)
 
 
 def forget_the_limits_of_users() -> Any:

@@ -274,3 +274,11 @@ def test_a_copy_of_a_directory_on_which_nothing_runs_is_a_backup(tmp_path):
     (data / "shards" / "digest.mark").write_bytes(mark)
     with pytest.raises(podium.PodiumError, match="behind what was acknowledged"):
         submitted(3, "later")
+
+
+def test_the_architecture_page_names_files_that_there_are():
+    page = (ROOT / "docs/architecture.md").read_text()
+    rooms = ("protocols", "supervisors", "actors", "cluster", "tests", "benchmarks", "docs", "podium")
+    files = [str(path.relative_to(ROOT)) for room in rooms for path in (ROOT / room).rglob("*.py")]
+    for name in sorted(set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", page))):
+        assert any(f"/{path}".endswith(f"/{name}") for path in files), name

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podium.actors.exchange import DEFAULT_LIMITS, ExchangeLimits, Near
-from podium.actors.far_side import Far
+from podium.actors.exchange import DEFAULT_LIMITS, ExchangeClient, ExchangeLimits
+from podium.actors.exchange_server import ExchangeServer
 from podium.cluster.simulation.virtual_loop import VirtualLoop
 from podium.protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, Unknown
 from podium.protocols.values import pack, unpack
@@ -83,9 +83,9 @@ class Network:
 
 def pair(limits=DEFAULT_LIMITS, **faults):
     echo = EchoActor()
-    far = Far(echo.receive, "far@1", limits)
+    far = ExchangeServer(echo.receive, "far@1", limits)
     network = Network(far, **faults)
-    return echo, network, Near("far", network.call, "near", limits)
+    return echo, network, ExchangeClient("far", network.call, "near", limits)
 
 
 def test_what_waits_together_leaves_together():
@@ -115,7 +115,7 @@ def test_results_that_keep_coming_one_by_one_collect_but_not_for_long():
             loop = asyncio.get_running_loop()
             asks, packed, clock = [], [], [0.0]
             loop.time = lambda: clock[0]
-            far = Far(asks.append, "far@1")
+            far = ExchangeServer(asks.append, "far@1")
             far.take_in(pack(["near/1", 1, [], 0, [[n, "echo", n] for n in range(20)]]), packed.append)
             while len(packed) < 1:
                 clock[0] += seconds_each
@@ -155,7 +155,7 @@ def test_an_answer_that_is_not_plain_data_harms_only_itself():
     async def work():
         echo, _, _near = pair()
         echo.receive = lambda ask: ask.reply([object() if ask.payload == ["bad"] else "good"])
-        near_two = Near("far", Network(Far(echo.receive, "far@2")).call, "near")
+        near_two = ExchangeClient("far", Network(ExchangeServer(echo.receive, "far@2")).call, "near")
         good, bad = await asyncio.gather(
             near_two.ask(Echo("x"), only), near_two.ask(Echo("bad"), only), return_exceptions=True
         )
@@ -201,7 +201,7 @@ def test_another_incarnation_is_a_loss():
     async def work():
         echo, network, near = pair()
         await near.ask(Echo(1), only)
-        network.far = Far(echo.receive, "far@2")
+        network.far = ExchangeServer(echo.receive, "far@2")
         with pytest.raises(PeerLost, match="another incarnation"):
             await near.ask(Echo(2), only)
 
@@ -327,8 +327,8 @@ def test_an_answer_that_packs_but_does_not_unpack_is_an_error_and_the_others_com
         ask.reply([{(1, 2): 3}] if ask.payload == [place] else ask.payload)
 
     async def work():
-        far = Far(receive, "far@1")
-        near = Near("far", Network(far).call, "near")
+        far = ExchangeServer(receive, "far@1")
+        near = ExchangeClient("far", Network(far).call, "near")
         return await asyncio.gather(*(near.ask(Echo(n), only) for n in range(3)), return_exceptions=True)
 
     outcomes = run(work())

@@ -11,7 +11,7 @@ import podium
 from podium import Sequence, Workflow
 from podium.cluster.config import Settings, load_settings
 from podium.errors import InvalidSetting, Overloaded
-from podium.supervisors.admission.admission import Gate, Newcomer, Slots
+from podium.supervisors.admission.admission import Admission, Newcomer, Slots
 from podium.supervisors.limits.throttle import Thresholds, Throttle, is_pressed
 from podium.supervisors.ports import Load
 from podium.supervisors.settings import Governance
@@ -37,7 +37,7 @@ def refusal(gate, load=CALM, slots=(), source="mcp", kinds=("ask",), count=1, no
     ],
 )
 def test_a_machine_that_is_not_well_gets_nothing_new(settings, load, says):
-    refused = refusal(Gate(Governance(**settings)), load)
+    refused = refusal(Admission(Governance(**settings)), load)
     assert (refused is None) if says is None else (says in str(refused))
 
 
@@ -46,14 +46,16 @@ def test_a_machine_that_is_not_well_gets_nothing_new(settings, load, says):
 )
 def test_slots_are_refused_above_their_share_if_asked_for(used, count, is_refused):
     slots = [Slots("other", 0, 1, 1000), Slots("request", used, 1, 50)]
-    refused = refusal(Gate(Governance(max_slots=0.8)), slots=slots, count=count)
+    refused = refusal(Admission(Governance(max_slots=0.8)), slots=slots, count=count)
     assert (refused is not None) == is_refused
     assert not is_refused or f"{used} of 50 permits of 'request' are taken, the limit is max_slots=0.8" in str(refused)
-    assert refusal(Gate(Governance()), slots=slots, count=count) is None
+    assert refusal(Admission(Governance()), slots=slots, count=count) is None
 
 
 def test_a_rate_of_one_kind_counts_instead_of_that_of_its_source():
-    gate = Gate(Governance(rates={"mcp": "1/s burst 3", "mcp.tool_execution": "1/s burst 1", "mcp.w": "1/s burst 2"}))
+    gate = Admission(
+        Governance(rates={"mcp": "1/s burst 3", "mcp.tool_execution": "1/s burst 1", "mcp.w": "1/s burst 2"})
+    )
     typed, plain, other = ("tool_execution", "ask"), ("ask",), ("simple_query", "w")
     assert refusal(gate, kinds=typed) is None
     assert "the rate is 1/s burst 1 for each user from 'mcp.tool_execution'" in str(refusal(gate, kinds=typed))

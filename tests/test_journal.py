@@ -15,7 +15,7 @@ from podium.cluster.store.sqlite import READY_CHANGES, SqliteJournal
 from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.values import pack
-from podium.supervisors.ports import Closing, Entry, Forget, NewTask, Note, Standing
+from podium.supervisors.ports import Closing, Entry, Forget, NewTask, Note, StatusChange
 
 
 def record(id="t-1", **changes):
@@ -166,7 +166,7 @@ def test_a_pending_task_can_be_marked_running_and_a_note_deleted(store):
     async def work():
         journal = await store.open()
         await durable(journal, NewTask(record(), "d"), Note("a", 1))
-        await durable(journal, Standing("t-1", "running"), Note("a", None))
+        await durable(journal, StatusChange("t-1", "running"), Note("a", None))
         assert (await found(journal, ["t-1"]))[0].record.status == "running"
         assert await journal.notes() == {}
         await journal.close()

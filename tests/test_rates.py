@@ -12,7 +12,7 @@ import podium
 from podium import Sequence, Workflow
 from podium.protocols.limits import read_limits
 from podium.supervisors.limits.ledger import Holder, Ledger, Request, Who
-from podium.supervisors.limits.rates import Meters
+from podium.supervisors.limits.rates import RateMeters
 from podium.testing import Simulation
 
 PERIODS_S = {"s": 1.0, "min": 60.0, "h": 3600.0}
@@ -53,7 +53,7 @@ def test_the_burst_is_what_the_documentation_says(text, burst):
 def test_a_meter_gives_no_more_than_its_burst_and_its_amount_in_any_period(rate, wishes):
     amount, period, _ = rate
     limit = read_limits({"r": written(*rate)})["r"]
-    meters, now, uses = Meters(), 1000.0, []
+    meters, now, uses = RateMeters(), 1000.0, []
     for wait, count in wishes:
         now += wait * limit.interval_s / 10
         count = min(count, limit.amount)

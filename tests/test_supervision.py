@@ -14,7 +14,7 @@ from podium import Hierarchy, Sequence, Step, Supervision, Workflow, verdict
 from podium.cluster.simulation.virtual_loop import PROCESS
 from podium.errors import InvalidDefinition, TaskFailed, WorkflowDown
 from podium.protocols.errors import PeerLost, SpawnFailed, TooManyRestarts
-from podium.supervisors.children.family import Family
+from podium.supervisors.children.children import Children
 from podium.supervisors.ports import Needs
 from podium.supervisors.restarts import RestartPolicy, Restarts
 from podium.testing import Faults, Simulation
@@ -468,7 +468,7 @@ async def _confirmed():
 def family_of(log, strategy, children, intensity=10):
     given_up = []
     world = FakeWorld()
-    family = Family(world, RestartPolicy(intensity, strategy=strategy), _confirmed, given_up.append)
+    family = Children(world, RestartPolicy(intensity, strategy=strategy), _confirmed, given_up.append)
     family.adopt(children)
     return world, family, given_up
 

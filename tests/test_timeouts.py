@@ -10,7 +10,7 @@ import pytest
 import podium
 from podium import Constant, Hierarchy, Parallel, Retry, Sequence, Step, Workflow
 from podium.errors import InvalidInput, TaskFailed
-from podium.supervisors.running.timers import Alarms
+from podium.supervisors.running.timers import Timers
 from podium.supervisors.tasks.state import Time
 from podium.testing import Simulation
 from tests import sample
@@ -114,7 +114,7 @@ def test_times_that_were_not_needed_are_forgotten_and_the_others_ring_on_time():
         world = engine._core._session.world
         tasks = {}
         taking = Taking(tasks, lambda: rung.append(round(loop.time() - began, 1)))
-        alarms = Alarms(world, taking, taking)
+        alarms = Timers(world, taking, taking)
         for limit_s in [0.5, 1.5, 2.5, 3.5, 50.1] * 100:
             task = Play(step("a", total_timeout_s=limit_s)).task
             task.record = dataclasses.replace(task.record, task_id=f"t-{len(tasks)}")
@@ -140,7 +140,7 @@ def test_alarms_ring_in_the_order_of_their_times():
         began, world = loop.time(), engine._core._session.world
         tasks = {}
         taking = Taking(tasks, lambda: rung.append(round(loop.time() - began, 2)))
-        alarms = Alarms(world, taking, taking)
+        alarms = Timers(world, taking, taking)
         for limit_s in (7.25, 0.5, 3.1, 2.05, 1.0):
             task = Play(step("a", total_timeout_s=limit_s)).task
             task.record = dataclasses.replace(task.record, task_id=f"t-{len(tasks)}")

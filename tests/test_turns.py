@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import podium
 from podium import Parallel, Sequence, Step, Workflow
-from podium.supervisors.limits.fair_queue import Turns
+from podium.supervisors.limits.fair_queue import FairQueue
 from podium.testing import Simulation
 
 WEIGHTS = {"light": 0.1}
@@ -21,7 +21,7 @@ class Queue:
     """Turns of users by name."""
 
     def __init__(self):
-        self.turns = Turns(30.0, lambda user: WEIGHTS.get(user, 1.0), str)
+        self.turns = FairQueue(30.0, lambda user: WEIGHTS.get(user, 1.0), str)
         self.numbers, self.waiting = count(1), {}
 
     def add(self, user, priority=0, at=0.0):

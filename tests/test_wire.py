@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from podium.actors.exchange import Near
-from podium.actors.far_side import Far
+from podium.actors.exchange import ExchangeClient
+from podium.actors.exchange_server import ExchangeServer
 from podium.cluster.on_ray.sockets import FOLDER, _Entered, _name, connect, listen
 from podium.cluster.on_ray.token_file import token_of
 from podium.protocols.errors import PeerLost
@@ -26,7 +26,7 @@ ADDRESS = "host/flow/tests.sample:echo/0"
 FAR_PROCESS = """
 import asyncio, sys
 from pathlib import Path
-from podium.actors.far_side import Far
+from podium.actors.exchange_server import Far
 from podium.cluster.wire import listen
 
 async def main():
@@ -46,10 +46,10 @@ def echo(ask):
         ask.reply(ask.payload)
 
 
-def near_to(data: Path) -> Near:
+def near_to(data: Path) -> ExchangeClient:
     wire = connect(data, ADDRESS)
     assert wire is not None
-    return Near(ADDRESS, wire, "near", hang_up=wire.close)
+    return ExchangeClient(ADDRESS, wire, "near", hang_up=wire.close)
 
 
 def run(work):
@@ -68,7 +68,7 @@ def far_process(tmp_path):
 @pytest.mark.parametrize("size", [0, 1, 100_000, 12_000_000])
 def test_frames_of_any_size_arrive(tmp_path, size):
     async def work():
-        async with await listen(tmp_path, ADDRESS, Far(echo, "far").take_in):
+        async with await listen(tmp_path, ADDRESS, ExchangeServer(echo, "far").take_in):
             near = near_to(tmp_path)
             assert await asyncio.gather(*(near.ask(Echo(bytes(size)), only) for _ in range(3))) == [bytes(size)] * 3
             near.close()
@@ -95,7 +95,7 @@ def test_a_wire_is_bound_to_the_process_that_it_was_opened_to(tmp_path, far_proc
     async def work():
         old = near_to(tmp_path)
         await old.ask(Echo(1), only)
-        async with await listen(tmp_path, ADDRESS, Far(echo, "successor").take_in):
+        async with await listen(tmp_path, ADDRESS, ExchangeServer(echo, "successor").take_in):
             new = near_to(tmp_path)
             assert await new.ask(Echo(2), only) == 2
             assert await old.ask(Echo(3), only) == 3
@@ -111,7 +111,7 @@ def test_a_wire_is_bound_to_the_process_that_it_was_opened_to(tmp_path, far_proc
 def test_nobody_there_is_known_without_waiting(tmp_path):
     async def work():
         assert connect(tmp_path, ADDRESS) is None
-        server = await listen(tmp_path, ADDRESS, Far(echo, "far").take_in)
+        server = await listen(tmp_path, ADDRESS, ExchangeServer(echo, "far").take_in)
         server.close()
         await server.wait_closed()
         assert connect(tmp_path, ADDRESS) is None
@@ -123,7 +123,7 @@ def test_a_deep_data_directory_is_no_problem(tmp_path):
     data = tmp_path / ("d" * 120) / ("e" * 120)
 
     async def work():
-        async with await listen(data, ADDRESS, Far(echo, "far").take_in):
+        async with await listen(data, ADDRESS, ExchangeServer(echo, "far").take_in):
             near = near_to(data)
             assert await near.ask(Echo("deep"), only) == "deep"
             near.close()
@@ -133,7 +133,7 @@ def test_a_deep_data_directory_is_no_problem(tmp_path):
 
 def test_only_the_owner_may_enter_the_folder(tmp_path):
     async def work():
-        async with await listen(tmp_path, ADDRESS, Far(echo, "far").take_in):
+        async with await listen(tmp_path, ADDRESS, ExchangeServer(echo, "far").take_in):
             assert (tmp_path / FOLDER).stat().st_mode & 0o777 == 0o700
 
     run(work())
@@ -145,7 +145,7 @@ def test_who_sends_what_is_no_frame_is_cut_off_and_others_are_not(tmp_path, monk
 
     async def work():
         loop = asyncio.get_running_loop()
-        async with await listen(tmp_path, ADDRESS, Far(echo, "far").take_in):
+        async with await listen(tmp_path, ADDRESS, ExchangeServer(echo, "far").take_in):
             near = near_to(tmp_path)
             (place,) = [f"sockets/{name}" for name in os.listdir("sockets")]
             with socket.socket(socket.AF_UNIX) as stranger:

@@ -34,7 +34,7 @@ from ...supervisors.messages.client import (
     Undeploy,
     Where,
 )
-from ...supervisors.ports import Line, Message, Reply
+from ...supervisors.ports import Connection, Message, Reply
 from ...supervisors.shards import shards_of, spread, top_shard, workflow_of
 from ...supervisors.tasks.plan import carried_key
 from ..cluster_file import using
@@ -64,7 +64,7 @@ class Core:
         self._loop: asyncio.AbstractEventLoop
         self._pid = os.getpid()
         self.submissions = Submissions(settings, lambda: new_task_id(self._session.world))
-        self._coordinator: Line | None = None
+        self._coordinator: Connection | None = None
         self._links: dict[str, Link] = {}
         self._deployed: dict[VersionKey, str] = {}
         """Hashes of versions."""
@@ -175,7 +175,7 @@ class Core:
                     raise EngineClosed(reason=reason) from error
                 await asyncio.sleep(_RECONNECT_S)
 
-    def _coordinator_line(self) -> Line:
+    def _coordinator_line(self) -> Connection:
         if self._coordinator is None:
             self._coordinator = self._session.line(COORDINATOR)
             self._coordinator.watch(lambda _error: None, self.settings.lease_s * PATIENCE)
@@ -233,7 +233,7 @@ class Core:
             )
         return link
 
-    async def _locate(self, shard: str) -> Line:
+    async def _locate(self, shard: str) -> Connection:
         workflow = workflow_of(shard)
         while True:
             where = await self.ask_coordinator(Where(shard, self._told.get(workflow)), Located)

@@ -24,7 +24,7 @@ from ...supervisors.messages.client import (
     TaskEnded,
     Watch,
 )
-from ...supervisors.ports import Line, Message, Reply
+from ...supervisors.ports import Connection, Message, Reply
 from ..world import LoopWorld
 from .holdups import refusal
 
@@ -79,7 +79,7 @@ class Link:
     def __init__(
         self,
         world: LoopWorld,
-        locate: Callable[[], Awaitable[Line]],
+        locate: Callable[[], Awaitable[Connection]],
         on_done: Callable[[TaskEnded], None],
         on_lost: Callable[[str, PodiumError], None],
         on_dead: Callable[[PodiumError], None],
@@ -91,7 +91,7 @@ class Link:
         self._world, self._locate = world, locate
         self._on_done, self._on_lost, self._on_dead = on_done, on_lost, on_dead
         self._lease_s = lease_s * PATIENCE
-        self._line: Line | None = None
+        self._line: Connection | None = None
         self._connecting = False
         self._refusing, self._outages = refusing, 0
         self._batches: dict[Batch, None] = {}

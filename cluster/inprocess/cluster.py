@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from ...actors.exchange import Near, Transport
-from ...actors.far_side import Far
+from ...actors.exchange import ExchangeClient, Transport
+from ...actors.exchange_server import ExchangeServer
 from ...protocols.errors import Fenced, PeerLost, SpawnFailed, Unknown
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Actor, Line, Needs, Role, Timer
+from ...supervisors.ports import Actor, Connection, Needs, Role, Timer
 from ..engine_log import LOG
 from ..simulation.virtual_loop import Process, in_process
 from ..world import LoopWorld, new_actor
@@ -40,7 +40,7 @@ class Cell:
         """Whether killing it only takes it off its address: a zombie, for simulations."""
         self.world: LoopWorld
         self.actor: Actor
-        self.far: Far | None = None
+        self.far: ExchangeServer | None = None
         """None of a client."""
         self.calls: set[asyncio.Future[bytes]] = set()
         if owner is not None:
@@ -91,7 +91,7 @@ class InProcessCluster:
         cell = Cell(address, owner)
         cell.world = self.new_world(cell)
         cell.actor = new_actor(role, cell.world)  # type: ignore[arg-type]
-        cell.far = Far(cell.actor.receive, f"{address}@{next(self._numbers)}")
+        cell.far = ExchangeServer(cell.actor.receive, f"{address}@{next(self._numbers)}")
         self._cells[address] = cell
         try:
             return await self.run_in(cell, cell.actor.start(unpack(pack(setup), max_bytes=1 << 30)))
@@ -179,7 +179,7 @@ class CellWorld(LoopWorld):
     def __init__(self, cluster: InProcessCluster, cell: Cell) -> None:
         super().__init__(cell.address, cluster.data, lambda error: cluster.crashed(cell))
         self._cluster, self._cell = cluster, cell
-        self._lines: list[Near] = []
+        self._lines: list[ExchangeClient] = []
         self._timers: WeakSet[asyncio.TimerHandle] = WeakSet()
         """Those that the loop holds: an actor that is gone leaves none behind."""
 
@@ -188,8 +188,8 @@ class CellWorld(LoopWorld):
         self._timers.add(timer)
         return timer
 
-    def line(self, address: str) -> Line:
-        near = Near(address, self._cluster.call_to(address), self.address)
+    def line(self, address: str) -> Connection:
+        near = ExchangeClient(address, self._cluster.call_to(address), self.address)
         self._lines = [line for line in self._lines if not line.is_over] + [near]
         return near
 

@@ -26,12 +26,12 @@ from ray._private import ray_constants, worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
-from ...actors.exchange import Near, Transport
-from ...actors.far_side import Far
+from ...actors.exchange import ExchangeClient, Transport
+from ...actors.exchange_server import ExchangeServer
 from ...protocols.errors import PeerLost, PeerUnreachable, SpawnFailed, Unknown
 from ...protocols.protocol import ProtocolLike
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Actor, Line, Needs, Role
+from ...supervisors.ports import Actor, Connection, Needs, Role
 from ..engine_log import LOG
 from ..gc_tuning import pass_over_what_is_there, tune_process
 from ..importing import importing
@@ -69,7 +69,7 @@ class Resident:
         self._epoch, self._setup = epoch, setup
         self._starting: asyncio.Task[Value] | None = None
         self._actor: Actor
-        self._far: Far
+        self._far: ExchangeServer
         self._server: asyncio.AbstractServer
         """Held as long as this lives, or the loop might let it go."""
 
@@ -90,7 +90,7 @@ class Resident:
         announce(Path(self._data), self._address, self._epoch)
         world = RayWorld(self._address, self._namespace, Path(self._data))
         self._actor = new_actor(self._role, world)
-        self._far = Far(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
+        self._far = ExchangeServer(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
         setup = unpack(self._setup, max_bytes=_SETUP_BYTES)
         if ray.get_runtime_context().was_current_actor_reconstructed:
             setup["cold"] = False
@@ -171,13 +171,13 @@ class RayWorld(LoopWorld):
         """Of a driver: the cluster is gone, and every actor with it."""
         self._handles.clear()
 
-    def line(self, address: str) -> Line:
+    def line(self, address: str) -> Connection:
         session = f"{self.address}@{os.getpid()}"
         wire, is_working = connect(self.data, address), Working(self.data, address)
         if wire is not None:
-            return Near(address, wire, session, hang_up=wire.close, is_working=is_working)
+            return ExchangeClient(address, wire, session, hang_up=wire.close, is_working=is_working)
         call = _call_to(address, self._handles.get(address) or self._find(address))
-        return Near(address, call, session, is_working=is_working)
+        return ExchangeClient(address, call, session, is_working=is_working)
 
     async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
         await self.kill(address)

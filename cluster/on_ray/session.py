@@ -24,7 +24,7 @@ import psutil
 
 from ...protocols.errors import DataInUse, EngineClosed, PodiumError, SpawnFailed
 from ...protocols.workflow import Workflow
-from ...supervisors.ports import Line, Needs
+from ...supervisors.ports import Connection, Needs
 from ..client.definition import code_of
 from ..cluster_file import ClusterFile, closed_in_order, holder, running_cluster
 from ..config import Settings, prepare_ray
@@ -79,7 +79,7 @@ class RaySession:
         """What the pillars had started when they stood: it may outlive them for a minute."""
         self._aside = _Aside()
         self._guard: asyncio.Task[None] | None = None
-        self._coordinator: Line | None = None
+        self._coordinator: Connection | None = None
         self._coordinator_is_lost = False
         self.joined = False
         self.world: LoopWorld
@@ -235,8 +235,8 @@ class RaySession:
                 raise DataInUse(directory=str(self._data), holder=error.reason) from error
             raise
 
-    def line(self, address: str) -> Line:
-        line: Line = self._ray_world.line(address)
+    def line(self, address: str) -> Connection:
+        line: Connection = self._ray_world.line(address)
         return line
 
     def code_of(self, workflow: Workflow) -> dict[str, bytes]:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from ...actors.host import ProtocolHost
 from ...protocols.errors import PeerUnreachable, PodiumError
 from ...protocols.workflow import Workflow
-from ...supervisors.ports import Journal, Level, Line, Load
+from ...supervisors.ports import Connection, Journal, Level, Load
 from ..client.engine_async import AsyncEngine
 from ..config import Settings
 from ..engine_log import facts_of, line_of
@@ -379,7 +379,7 @@ class _SimulatedSession:
         setup = coordinator_setup(self._simulation.settings)
         await cluster.spawn(None, "coordinator", COORDINATOR, setup)
 
-    def line(self, address: str) -> Line:
+    def line(self, address: str) -> Connection:
         return self._client_world.line(address)
 
     def code_of(self, workflow: Workflow) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 from ...protocols.errors import InvalidInput, PodiumError
 from ...protocols.values import unpack
-from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, Standing
+from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, StatusChange
 from ...supervisors.tasks.events import unpack_events
 from ..store.memory import MemoryJournal
 from .virtual_loop import START
@@ -87,7 +87,7 @@ def written(change: Change) -> str:
             named = [" ".join([type(event).__name__, getattr(event, "path", "")]).strip() for event in events]
             end = f", the task is {change.closing.status}" if change.closing is not None else ""
             return f"{change.task_id} entry {change.n}: {', '.join(named)}{end}"
-        case Standing():
+        case StatusChange():
             return f"{change.task_id} is {change.status}"
         case Note():
             return f"note {change.name}" if change.value is not None else f"no note {change.name}"

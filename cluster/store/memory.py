@@ -27,7 +27,7 @@ from ...supervisors.ports import (
     NewTask,
     Note,
     OpenTask,
-    Standing,
+    StatusChange,
 )
 from ...supervisors.shards import is_tier, workflow_of
 from ...supervisors.upkeep.blocked import blocked_protocols
@@ -261,7 +261,7 @@ class MemoryJournal:
                     raise ValueError(f"entry {change.n} of {change.task_id} after {len(entries)}")
                 entries.append((self.epoch, change.body))
                 self._close(change)
-            case Standing():
+            case StatusChange():
                 found = disk.tasks[change.task_id]
                 if found.record.status in OPEN:
                     record = replace(found.record, status=change.status)  # type: ignore[arg-type]

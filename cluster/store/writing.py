@@ -6,7 +6,7 @@ import sqlite3
 from itertools import chain
 from typing import Any
 
-from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, Standing
+from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, StatusChange
 from .rows import ABSENT, NEW_COLUMNS, Row, closing_row, entry_row, note_row, task_row
 
 GIVEN_BACK_PAGES = 512
@@ -55,7 +55,7 @@ def _write_rows(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> No
     entries = [change for change in changes if isinstance(change, Entry)]
     if entries:
         _in_groups(db, _ENTRY, [entry_row(entry, epoch) for entry in entries])
-    standings = [(change.status, change.task_id) for change in changes if isinstance(change, Standing)]
+    standings = [(change.status, change.task_id) for change in changes if isinstance(change, StatusChange)]
     if standings:
         db.executemany("UPDATE tasks SET status = ? WHERE id = ? AND finished_at IS NULL", standings)
     closings = [closing_row(entry.task_id, entry.closing) for entry in entries if entry.closing is not None]

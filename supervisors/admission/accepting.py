@@ -12,7 +12,7 @@ from ..ports import Change, Found, Journal, NewTask
 from ..tasks.events import Due
 from ..tasks.fold import apply
 from ..tasks.plan import Plan
-from ..tasks.state import Effect, Place, Run
+from ..tasks.state import Effect, NodeRun, Run
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Accepting:
         return changes
 
 
-def _needs_permits(plan: Plan, record: TaskRecord, place: Place) -> bool:
+def _needs_permits(plan: Plan, record: TaskRecord, place: NodeRun) -> bool:
     if plan.needs_of(record):
         return True
     return isinstance(place.node, Step) and bool(plan.settings_in(place.node, record).quotas)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ...protocols.errors import Overloaded
 from ...protocols.limits import read_limits
 from ...protocols.outcomes import Criticality, TaskRecord
-from ..limits.rates import Meters
+from ..limits.rates import RateMeters
 from ..ports import Load
 from ..settings import Governance
 
@@ -43,11 +43,11 @@ class Slots(NamedTuple):
     limit: float
 
 
-class Gate:
+class Admission:
     def __init__(self, settings: Governance) -> None:
         self._settings = settings
         self._rates = read_limits(settings.rates)
-        self._meters = Meters()
+        self._meters = RateMeters()
         """By rate and user."""
         self._open: Counter[str] = Counter()
         """Open tasks by user."""

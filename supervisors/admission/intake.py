@@ -23,7 +23,7 @@ from ..tasks.plan import Plan
 from ..upkeep.quarantine import Quarantine
 from .accepting import Accepting, Candidate
 from .admission import Newcomer
-from .task_permits import Admission
+from .task_permits import TaskPermits
 
 SLICE = 128
 """Tasks that are made durable, and begin, together: the first run while the next are being taken in."""
@@ -42,7 +42,7 @@ class Intake:
         journal: Journal,
         open_tasks: OpenTasks,
         quarantine: Quarantine,
-        admission: Admission | None,
+        admission: TaskPermits | None,
     ) -> None:
         """`admission` knows what tasks hold as a whole; None if that is no reason to refuse one."""
         self._world, self._journal, self._open_tasks = world, journal, open_tasks

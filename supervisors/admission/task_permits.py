@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from ...protocols.outcomes import TaskRecord
-from ..limits.permit_client import Permits
+from ..limits.permit_client import PermitClient
 from ..limits.permit_queue import Holder, Request, Who
 from ..open_tasks import OpenTasks
-from ..ports import Ask
+from ..ports import Incoming
 from ..running.dispatch import Dispatcher
 from ..tasks.plan import Plan
-from ..tasks.state import Place, TaskState
+from ..tasks.state import NodeRun, TaskState
 from .admission import Slots
 
 _NOBODY = Holder("", 0)
@@ -29,10 +29,10 @@ BEGUN_AT = 0.0
 """Of a task that had begun before its supervisor died, as if it had waited longest."""
 
 
-class Admission:
+class TaskPermits:
     def __init__(
         self,
-        permits: Permits,
+        permits: PermitClient,
         open_tasks: OpenTasks,
         dispatcher: Dispatcher,
         later: Iterable[str],
@@ -40,20 +40,20 @@ class Admission:
         """`later` are the tasks of a tier that go on when the supervisor above says so."""
         self._permits, self._plans, self._tasks = permits, open_tasks.plans, open_tasks.tasks
         self._dispatcher = dispatcher
-        self._waiting: dict[str, dict[Place, bool]] = {}
+        self._waiting: dict[str, dict[NodeRun, bool]] = {}
         """By task: its steps that are due, and whether each was taken over."""
         self._later = set(later)
         self._tickets: dict[str, str] = {}
         """By task: what it holds."""
         self._wants = False
-        self._asks: list[Ask] = []
+        self._asks: list[Incoming] = []
 
-    def promise(self, ask: Ask) -> None:
+    def promise(self, ask: Incoming) -> None:
         """Answered when a task holds something for the first time."""
         self._asks.append(ask)
         self._tell()
 
-    def run(self, task: TaskState, place: Place, recovered: bool = False) -> None:
+    def run(self, task: TaskState, place: NodeRun, recovered: bool = False) -> None:
         """Have the step at `place` run as soon as its task holds all it needs."""
         plan, id = self._plans[task.hash], task.record.task_id
         needs = plan.needs_of(task.record)
@@ -116,7 +116,7 @@ class Admission:
         holders = [task for task in self._tasks.values() if task.running]
         return sum(self._plans[task.hash].needs_of(task.record).get(quota, 0) for task in holders)
 
-    def has(self, task: TaskState, place: Place) -> bool:
+    def has(self, task: TaskState, place: NodeRun) -> bool:
         """Whether the step is under way, or waits for what its task needs."""
         return place in self._waiting.get(task.record.task_id, ()) or self._dispatcher.has(task, place)
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from ...protocols.errors import PodiumError
 from ..messages.supervisor import LastWords
-from ..ports import Ask, World
+from ..ports import Incoming, World
 
 LAST_WORDS_S = 0.2
 """Time for the reason to reach the level above, before the supervisor ends itself."""
@@ -16,9 +16,9 @@ class GivingUp:
     def __init__(self, world: World) -> None:
         self._world = world
         self._reason: str | None = None
-        self._mourners: list[Ask] = []
+        self._mourners: list[Incoming] = []
 
-    def promise(self, ask: Ask) -> None:
+    def promise(self, ask: Incoming) -> None:
         """Answered with the reason if this supervisor ever gives up."""
         if self._reason is not None:
             ask.reply(LastWords(self._reason))

@@ -16,15 +16,15 @@ from ...protocols.errors import Overloaded, PeerLost, PeerUnreachable, PodiumErr
 from ...protocols.values import Value
 from ..messages.client import Acks, Cancel, ClientEvent, Drop, Letter, Redrive, Submission, Watch
 from ..messages.supervisor import AwaitLastWords, Busy, ForgetTasks, Govern, LastWords, RunEnded, SubmitRun
-from ..ports import Line, Needs, Reply, World
-from .family import Family
+from ..ports import Connection, Needs, Reply, World
+from .children import Children
 
 ASK_AGAIN_S = 1.0
 """While a run that is to be continued still takes back what it did."""
 
 
 @dataclass(slots=True, eq=False)
-class Errand:
+class NestedRun:
     """One run of the nested Hierarchy for one task above."""
 
     run: Submission
@@ -40,7 +40,7 @@ class Errand:
     watcher: Callable[[ClientEvent], None] | None = None
 
 
-class Tier:
+class NestedSupervisor:
     """The supervisor of a nested Hierarchy, as its family sees it (`family.Child`), and its errands."""
 
     def __init__(
@@ -49,16 +49,16 @@ class Tier:
         address: str,
         setup: Callable[[], Mapping[str, Any]],
         lease_s: float,
-        family: Family,
+        family: Children,
     ) -> None:
         """`setup` makes what the tier's supervisor is started with, with every definition known by then."""
         self.address = address
         self.is_wanted = False
         self._world, self._setup, self._lease_s, self._family = world, setup, lease_s, family
-        self._line: Line | None = None
+        self._line: Connection | None = None
         self._turn = 0
         self._last_words: str | None = None
-        self._errands: dict[str, Errand] = {}
+        self._errands: dict[str, NestedRun] = {}
         self._expected: set[str] = set()
         """Runs that it is to keep, and to go on with when they are submitted again."""
 
@@ -76,7 +76,7 @@ class Tier:
         """The run, if the tier has it, is to wait until it is submitted again."""
         self._expected.add(id)
 
-    def submit(self, errand: Errand) -> None:
+    def submit(self, errand: NestedRun) -> None:
         self._expected.discard(errand.run.id)
         self._errands[errand.run.id] = errand
         if self._line is not None:
@@ -116,7 +116,7 @@ class Tier:
             raise from_wire(ack.error)
         return str(ack.id)
 
-    def _send(self, errand: Errand) -> None:
+    def _send(self, errand: NestedRun) -> None:
         assert self._line is not None
         if errand.continues is not None:
             letter = Letter(errand.continues, errand.run.id)
@@ -124,7 +124,7 @@ class Tier:
         else:
             self._send_task(errand)
 
-    def _continued(self, errand: Errand, line: Line, reply: Reply) -> None:
+    def _continued(self, errand: NestedRun, line: Connection, reply: Reply) -> None:
         """The run is there by now, or there was nothing to continue, and it begins anew; or the old one is not over."""
         if reply.error is not None or self._line is not line or self._errands.get(errand.run.id) is not errand:
             return
@@ -136,31 +136,31 @@ class Tier:
         errand.run = errand.run._replace(again=True)
         self._send_task(errand)
 
-    def _send_again(self, errand: Errand, line: Line) -> None:
+    def _send_again(self, errand: NestedRun, line: Connection) -> None:
         if self._line is line and self._errands.get(errand.run.id) is errand:
             self._send(errand)
 
-    def _send_task(self, errand: Errand) -> None:
+    def _send_task(self, errand: NestedRun) -> None:
         assert self._line is not None
         message = SubmitRun(errand.hash, errand.heard, errand.run)
         self._line.send(message, partial(self._ended, errand), partial(self._told, errand))
         if errand.watcher is not None:
             self._send_watch(errand)
 
-    def _send_watch(self, errand: Errand) -> None:
+    def _send_watch(self, errand: NestedRun) -> None:
         watcher = errand.watcher
         if self._line is not None and watcher is not None:
             message = Watch(errand.run.id, 0)
             self._line.send(message, lambda _reply: None, lambda chunk: watcher(ClientEvent(*chunk)))
 
-    def _told(self, errand: Errand, chunk: list[Value]) -> None:
+    def _told(self, errand: NestedRun, chunk: list[Value]) -> None:
         event = ClientEvent(*chunk)
         assert event.offset is not None, "what the task above is to record is on record"
         if event.offset >= errand.heard and self._errands.get(errand.run.id) is errand:
             errand.heard = event.offset + 1
             errand.on_event(event)
 
-    def _ended(self, errand: Errand, reply: Reply) -> None:
+    def _ended(self, errand: NestedRun, reply: Reply) -> None:
         if isinstance(reply.error, Unknown) or self._errands.get(errand.run.id) is not errand:
             return
         if isinstance(reply.error, Overloaded):  # we were too far behind, and are not any more
@@ -198,7 +198,7 @@ class Tier:
         if reply.error is None:
             self._last_words = reply.read(LastWords).reason
 
-    def _lost(self, line: Line, error: PodiumError) -> None:
+    def _lost(self, line: Connection, error: PodiumError) -> None:
         if self._line is not line:
             return  # ended on purpose
         self._line = None

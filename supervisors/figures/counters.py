@@ -62,7 +62,7 @@ def quantile_s(histogram: dict[str, Any], share: float) -> float | None:
     return None
 
 
-class Tally:
+class Counters:
     def __init__(self) -> None:
         self.tasks: Counter[str] = Counter()
         self.steps: Counter[str] = Counter()

@@ -13,8 +13,8 @@ from ...protocols.requests.machine import State, has_stages, state_among
 from ...protocols.workflow import Workflow
 from ..tasks.events import readable_events
 from ..tasks.fold import apply, begin
-from ..tasks.state import Place, TaskState
-from .counters import Tally
+from ..tasks.state import NodeRun, TaskState
+from .counters import Counters
 
 
 class Transition(NamedTuple):
@@ -33,7 +33,7 @@ def state_of(task: TaskState, before: State | None = None) -> State:
     return now or before or state_among(_ended(task.root)) or "received"
 
 
-def _ended(place: Place) -> Iterator[str]:
+def _ended(place: NodeRun) -> Iterator[str]:
     for child in place.children.values():
         if child.outcome is not None:
             yield child.path
@@ -43,7 +43,7 @@ def _ended(place: Place) -> Iterator[str]:
 class Lifecycle:
     """Counts the transitions of the open requests of one supervisor."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Counters) -> None:
         self._tally = tally
         self._states: dict[str, tuple[State, float]] = {}
         """By task: its state and since when."""

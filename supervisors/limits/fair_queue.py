@@ -26,7 +26,7 @@ KEEP_SHARES = 1_000
 """Users beyond those waiting whose shares a level remembers."""
 
 
-class Turns(Generic[Flow, Item]):
+class FairQueue(Generic[Flow, Item]):
     def __init__(self, age_s: float, weight: Callable[[str], float], user_of: Callable[[Flow], str]) -> None:
         """`weight` of a user: 1.0 is the usual."""
         self._age_s, self._weight, self._user_of = age_s, weight, user_of

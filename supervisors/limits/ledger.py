@@ -26,8 +26,8 @@ from typing import Any
 
 from ...protocols.errors import InvalidInput
 from ...protocols.limits import Amount, Limit, read_limits
-from .permit_queue import Holder, Pool, Request, Waiting, Who
-from .rates import Meters
+from .permit_queue import Holder, PermitQueue, Pool, Request, Who
+from .rates import RateMeters
 
 __all__ = ["Holder", "Ledger", "Request", "Who"]
 _PLACE = "!place"
@@ -63,11 +63,11 @@ class Ledger:
         self._limits = _by_quota(limits)
         self._lowered: dict[str, int] = {}
         self._held: Counter[Pool] = Counter()
-        self._meters = Meters(empty_at)
+        self._meters = RateMeters(empty_at)
         self._grants: dict[str, Request] = {}
         self._shards: Counter[str] = Counter()
         shares = weights or {}
-        self._waiting = Waiting(age_s, lambda user: shares.get(user, 1.0))
+        self._waiting = PermitQueue(age_s, lambda user: shares.get(user, 1.0))
         self._places: dict[str, int] = {}
         self._due: list[tuple[float, Pool]] = []
         self._due_at: dict[Pool, float] = {}
@@ -231,7 +231,7 @@ class Ledger:
 
     def set_meters(self, meters: list[Any] | None, now: float) -> None:
         """What rates were used meanwhile; None if nobody knows, and they count as used up."""
-        self._meters = Meters.from_wire(meters, now)
+        self._meters = RateMeters.from_wire(meters, now)
         self._waiting.unpark_all()
 
     def remove_holders(self, shard: str) -> None:

@@ -43,7 +43,7 @@ from ..messages.resources import (
     Wanted,
     WatchLedger,
 )
-from ..ports import Line, Reply, Timer, World
+from ..ports import Connection, Reply, Timer, World
 from ..settings import Governance
 from ..shards import workflow_of
 from .ledger import Ledger
@@ -65,7 +65,7 @@ class _Wish:
     number: int | None = None
 
 
-class Permits:
+class PermitClient:
     """Permits of one incarnation of one supervisor: wishes by the key of the job, held ones by their ticket."""
 
     def __init__(self, world: World, resources: list[Any], shard: str, epoch: int, settings: Governance) -> None:
@@ -74,7 +74,7 @@ class Permits:
         self._address, self._start = resources
         self._shard, self._epoch, self._lease_s = shard, epoch, settings.lease_s
         self._workflow = workflow_of(shard)
-        self._line: Line | None = None
+        self._line: Connection | None = None
         self._joined = False
         self._wishes: dict[str, _Wish] = {}
         self._held: dict[str, Request] = {}
@@ -322,7 +322,7 @@ class Permits:
         if reply.error is not None and not isinstance(reply.error, Unknown):
             self._world.crash(reply.error)
 
-    def _renew(self, line: Line) -> None:
+    def _renew(self, line: Connection) -> None:
         if self._line is line and self._joined:
             asked_at = self._world.monotonic()
             line.send(Renew(self._shard), lambda reply: self._renewed(asked_at, reply))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
-from .fair_queue import Entry, Turns
+from .fair_queue import Entry, FairQueue
 
 Needs: TypeAlias = tuple[tuple[str, int], ...]
 """(quota, count) in the order of the names."""
@@ -68,12 +68,12 @@ class Request(NamedTuple):
         return tuple(sorted(self.needs.items())) if self.needs else ()
 
 
-class Waiting:
+class PermitQueue:
     def __init__(self, age_s: float, weight: Callable[[str], float]) -> None:
-        """`age_s` and `weight` as of `Turns`."""
+        """`age_s` and `weight` as of `FairQueue`."""
         self._age_s, self._weight = age_s, weight
         self._entries: dict[str, Entry[Request]] = {}
-        self._groups: dict[Needs, Turns[Who, Request]] = {}
+        self._groups: dict[Needs, FairQueue[Who, Request]] = {}
         self._parked: dict[Pool, list[Callable[[], None]]] = defaultdict(list)
         """How to unpark what is held up."""
         self._numbers = itertools.count(1)
@@ -94,7 +94,7 @@ class Waiting:
         signature = request.signature
         group = self._groups.get(signature)
         if group is None:
-            group = self._groups[signature] = Turns(self._age_s, self._weight, attrgetter("user"))
+            group = self._groups[signature] = FairQueue(self._age_s, self._weight, attrgetter("user"))
         group.add(request.priority, request.who, entry)
         self.counts.update(request.needs.keys())
 

@@ -19,7 +19,7 @@ KEEP = 10_000
 """Meters that are full again, and kept nevertheless."""
 
 
-class Meters:
+class RateMeters:
     def __init__(self, empty_at: float = -math.inf) -> None:
         """`empty_at`: rates count as used up then, because what was used before is not known any more."""
         self._empty_at = empty_at
@@ -54,7 +54,7 @@ class Meters:
         return [known_for_s, [[*whose, full_at - now] for whose, full_at in self._full_at.items() if full_at > now]]
 
     @classmethod
-    def from_wire(cls, wire: list[Any] | None, now: float) -> Meters:
+    def from_wire(cls, wire: list[Any] | None, now: float) -> RateMeters:
         """None if nobody knows what was used: then all counts as used up."""
         known_for_s, used = wire or [0.0, []]
         meters = cls(-math.inf if known_for_s is None else now - known_for_s)

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from ..limits.fair_queue import Turns
-from ..limits.permit_client import Permits
+from ..limits.fair_queue import FairQueue
+from ..limits.permit_client import PermitClient
 from ..limits.permit_queue import Holder, Request, Who
 from ..settings import Governance
 from .placement import Job
@@ -25,7 +25,7 @@ class Backlog:
     def __init__(
         self,
         protocol: str,
-        permits: Permits,
+        permits: PermitClient,
         settings: Governance,
         on_ready: Callable[[], None],
     ) -> None:
@@ -33,7 +33,7 @@ class Backlog:
         self._protocol, self._permits = protocol, permits
         self._on_ready = on_ready
         weights = settings.weights
-        self._turns: Turns[str, Job] = Turns(settings.age_s, lambda user: weights.get(user, 1.0), str)
+        self._turns: FairQueue[str, Job] = FairQueue(settings.age_s, lambda user: weights.get(user, 1.0), str)
         """By user."""
         self._numbers: dict[Job, int] = {}
         """Of what is in `_turns`."""

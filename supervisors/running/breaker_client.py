@@ -32,7 +32,7 @@ from ..messages.resources import (
     ReportCalls,
     WatchBreakers,
 )
-from ..ports import Line, Reply, World
+from ..ports import Connection, Reply, World
 from .breaker import Call
 from .placement import Job
 
@@ -57,13 +57,13 @@ class _Wish(NamedTuple):
     refuse: Callable[[Failure], None]
 
 
-class Guard:
+class BreakerClient:
     def __init__(self, world: World, address: str, shard: str, epoch: int, lease_s: float) -> None:
         self._world, self._address = world, address
         self._shard, self._epoch, self._lease_s = shard, epoch, lease_s
         self._policies: dict[str, Breaker] = {}
         self._on_open: list[Callable[[str], None]] = []
-        self._line: Line | None = None
+        self._line: Connection | None = None
         self._base: int | None = None
         """The generation of breakers that are not in `_views`; None until everything is known."""
         self._views: dict[str, _View] = {}
@@ -196,18 +196,18 @@ class Guard:
             self._line.watch(self._lost, self._lease_s)
             self._join(self._line)
 
-    def _join(self, line: Line) -> None:
+    def _join(self, line: Connection) -> None:
         policies = {protocol: policy.model_dump(mode="json") for protocol, policy in self._policies.items()}
         self._joins += 1
         watch = WatchBreakers(self._shard, self._epoch, self._joins, policies, sorted(self._leases))
         line.send(watch, partial(self._not_told, line, self._joins), self._hear)
 
-    def _not_told(self, line: Line, join: int, reply: Reply) -> None:
+    def _not_told(self, line: Connection, join: int, reply: Reply) -> None:
         """The board says no more about changes, and not because of a later join: it had given this supervisor up."""
         if reply.error is None:
             self._world.call_later(JOIN_AGAIN_S, partial(self._join_again, line, join))
 
-    def _join_again(self, line: Line, join: int) -> None:
+    def _join_again(self, line: Connection, join: int) -> None:
         if self._line is line and self._joins == join:
             self._join(line)
 

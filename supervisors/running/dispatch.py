@@ -12,8 +12,8 @@ from ...protocols.errors import PodiumError
 from ...protocols.outcomes import Failure
 from ...protocols.tree import Hierarchy, Step
 from ...protocols.values import Value
-from ..children.family import Child
-from ..children.nested import Errand, Tier
+from ..children.children import Child
+from ..children.nested import NestedRun, NestedSupervisor
 from ..messages.client import ClientEvent, Submission
 from ..messages.host import Run, StepResult, StepSaid, failed
 from ..messages.supervisor import RunEnded
@@ -21,30 +21,30 @@ from ..open_tasks import ChecksClock
 from ..ports import Timer
 from ..shards import tier_shard
 from ..tasks.plan import Build, Plan, TierPlan
-from ..tasks.state import Place, TaskState
+from ..tasks.state import NodeRun, TaskState
 from .placement import Job
-from .pool import Means, Pool
+from .pool import Pool, PoolContext
 
 
 class StepNews(Protocol):
     """Who hears what happens to steps."""
 
-    def begins(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
+    def begins(self, task: TaskState, place: NodeRun, go: Callable[[], None]) -> None:
         """An at-most-once step is about to be sent to a host: call back when that is durable."""
 
-    def ended(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> None:
+    def ended(self, task: TaskState, place: NodeRun, result: StepResult | RunEnded) -> None:
         """A host or a tier answered."""
 
-    def started(self, task: TaskState, place: Place) -> None:
+    def started(self, task: TaskState, place: NodeRun) -> None:
         """The step was sent to a host, or to its tier."""
 
-    def said(self, task: TaskState, place: Place, said: StepSaid) -> None:
+    def said(self, task: TaskState, place: NodeRun, said: StepSaid) -> None:
         """The step emitted or logged something."""
 
-    def lost(self, task: TaskState, place: Place) -> None:
+    def lost(self, task: TaskState, place: NodeRun) -> None:
         """The host died while the step ran; the step will run again."""
 
-    def said_below(self, task: TaskState, place: Place, event: ClientEvent) -> None:
+    def said_below(self, task: TaskState, place: NodeRun, event: ClientEvent) -> None:
         """The nested Hierarchy at `place` has recorded something that the task is to record, too."""
 
 
@@ -56,15 +56,15 @@ class TierSetups(Protocol):
 class Dispatcher:
     """Runs steps and reports how they ended; it decides nothing about the task."""
 
-    def __init__(self, means: Means, news: StepNews, setups: TierSetups, clock: ChecksClock) -> None:
+    def __init__(self, means: PoolContext, news: StepNews, setups: TierSetups, clock: ChecksClock) -> None:
         self._news, self._setups, self._clock = news, setups, clock
         self._means = means
         self._world, self._settings, self._family = means.world, means.settings, means.family
         self._pools: dict[Build, Pool] = {}
-        self._tiers: dict[str, Tier] = {}
-        self._jobs: dict[Place, Job] = {}
-        self._errands: dict[tuple[str, str], Tier] = {}
-        self._waits: dict[Place, Timer] = {}
+        self._tiers: dict[str, NestedSupervisor] = {}
+        self._jobs: dict[NodeRun, Job] = {}
+        self._errands: dict[tuple[str, str], NestedSupervisor] = {}
+        self._waits: dict[NodeRun, Timer] = {}
         self._code: dict[str, bytes] = {}
         self._leaving: set[str] = set()
         """Labels of pools whose hosts are being ended."""
@@ -155,9 +155,11 @@ class Dispatcher:
             children += [self._tiers[name]] if name in self._tiers else self._pools[plan.build(name)].hosts
         return children
 
-    def _new_tier(self, tier: TierPlan) -> Tier:
+    def _new_tier(self, tier: TierPlan) -> NestedSupervisor:
         address = f"{self._world.address}/{tier.name}"
-        return Tier(self._world, address, partial(self._setups.tier_setup, tier), self._settings.lease_s, self._family)
+        return NestedSupervisor(
+            self._world, address, partial(self._setups.tier_setup, tier), self._settings.lease_s, self._family
+        )
 
     @property
     def child_addresses(self) -> list[str]:
@@ -175,7 +177,7 @@ class Dispatcher:
             "tiers": [{"address": tier.address, "up": tier.is_up} for tier in self._tiers.values()],
         }
 
-    def run(self, plan: Plan, task: TaskState, place: Place, recovered: bool = False) -> None:
+    def run(self, plan: Plan, task: TaskState, place: NodeRun, recovered: bool = False) -> None:
         """Have the attempt at `place` run, not before its time."""
         delay_s = 0.0
         if place.wait_s > 0:
@@ -187,7 +189,7 @@ class Dispatcher:
         else:
             self._run_now(plan, task, place, recovered)
 
-    def _run_now(self, plan: Plan, task: TaskState, place: Place, recovered: bool) -> None:
+    def _run_now(self, plan: Plan, task: TaskState, place: NodeRun, recovered: bool) -> None:
         self._waits.pop(place, None)
         if not isinstance(place.node, Step):
             assert isinstance(place.node, Hierarchy)
@@ -221,12 +223,12 @@ class Dispatcher:
         self._jobs.pop(job.place, None)
         self._news.ended(job.task, job.place, result)
 
-    def _delegate(self, plan: TierPlan, task: TaskState, place: Place, recovered: bool) -> None:
+    def _delegate(self, plan: TierPlan, task: TaskState, place: NodeRun, recovered: bool) -> None:
         record = task.record
         id = f"{record.task_id.partition('/')[0]}/{place.path}"
         tier = self._tiers[plan.name]
         self._errands[record.task_id, place.path] = tier
-        errand = Errand(
+        errand = NestedRun(
             run=Submission(id, place.input, record.user, record.priority, None, recovered, None, "critical", None),
             hash=str(plan.definition["hash"]),
             on_event=lambda event: self._news.said_below(task, place, event),
@@ -237,18 +239,18 @@ class Dispatcher:
         tier.submit(errand)
         self._news.started(task, place)
 
-    def expect(self, plan: Plan, task: TaskState, place: Place) -> None:
+    def expect(self, plan: Plan, task: TaskState, place: NodeRun) -> None:
         """What runs at `place` will go on later: its tier, if it has one, is to keep it."""
         if isinstance(place.node, Hierarchy):
             tier = self._tiers[plan.tier(place.node).name]
             self._errands[task.record.task_id, place.path] = tier
             tier.expect(f"{task.record.task_id.partition('/')[0]}/{place.path}")
 
-    def _errand_ended(self, task: TaskState, place: Place, result: RunEnded) -> None:
+    def _errand_ended(self, task: TaskState, place: NodeRun, result: RunEnded) -> None:
         self._errands.pop((task.record.task_id, place.path), None)
         self._news.ended(task, place, result)
 
-    def halt(self, task: TaskState, place: Place) -> None:
+    def halt(self, task: TaskState, place: NodeRun) -> None:
         """Stop the step at `place`; what it still says is dropped."""
         timer = self._waits.pop(place, None)
         if timer is not None:
@@ -271,13 +273,13 @@ class Dispatcher:
         who = (task_id, place.path, place.attempt, record.user)
         return Run(*who, place.input, settings.timeout_s, settings.idle_timeout_s, left_s, origin, lane, ticket)
 
-    def is_started(self, task: TaskState, place: Place) -> bool:
+    def is_started(self, task: TaskState, place: NodeRun) -> bool:
         """Whether the step has been sent to a host or to its tier."""
         job = self._jobs.get(place)
         is_sent = job is not None and job.number is not None
         return is_sent or (task.record.task_id, place.path) in self._errands
 
-    def has(self, task: TaskState, place: Place) -> bool:
+    def has(self, task: TaskState, place: NodeRun) -> bool:
         """Whether the step is at a host or a tier, or waits for something that exists."""
         job = self._jobs.get(place)
         if job is not None:
@@ -291,7 +293,7 @@ class Dispatcher:
             if tier is not None:
                 tier.watch(f"{task.record.task_id.partition('/')[0]}/{path}", watcher)
 
-    def tiers_of(self, id: str) -> list[Tier]:
+    def tiers_of(self, id: str) -> list[NestedSupervisor]:
         """The tier that a run "<task>/<path>", or a node above it, was delegated to; all, if its task has ended."""
         for (task_id, path), tier in self._errands.items():
             if f"{id}/".startswith(f"{task_id.partition('/')[0]}/{path}/"):

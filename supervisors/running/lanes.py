@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from ..limits.permit_client import Permits
+from ..limits.permit_client import PermitClient
 from ..messages.host import Permit, PermitLeft
 from ..ports import Reply, World
 from .backlog import Backlog
@@ -26,7 +26,7 @@ class Lanes:
     def __init__(
         self,
         world: World,
-        permits: Permits,
+        permits: PermitClient,
         backlog: Backlog,
         has_room: Callable[[Host], bool],
         send: Callable[[Host, Job, str | None], None],

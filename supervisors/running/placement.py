@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ...protocols.errors import PodiumError
-from ..ports import Line
+from ..ports import Connection
 from ..tasks.plan import StepSettings
-from ..tasks.state import Place, TaskState
+from ..tasks.state import NodeRun, TaskState
 from .breaker import Call
 
 MAX_AHEAD = 1_000
@@ -43,7 +43,7 @@ class Job:
     """One attempt of one step, to be run on any host of its protocol."""
 
     task: TaskState
-    place: Place
+    place: NodeRun
     settings: StepSettings
     key: str
     """What limits "per key" count apart."""
@@ -83,7 +83,7 @@ class Host:
         self._pool, self._at_once, self._lookahead_s = pool, at_once, lookahead_s
         self.address = address
         self.is_wanted = False
-        self.line: Line | None = None
+        self.line: Connection | None = None
         """None while it does not run."""
         self.jobs: dict[Job, None] = {}
         self.lanes: dict[Hashable, Lane] = {}

@@ -21,15 +21,15 @@ from ...protocols.errors import ComeBack, FixTheCall, PodiumError, SpawnFailed, 
 from ...protocols.outcomes import Failure
 from ...protocols.protocol import Declaration
 from ...protocols.values import Value
-from ..children.family import Family
-from ..limits.permit_client import Permits
+from ..children.children import Children
+from ..limits.permit_client import PermitClient
 from ..limits.permit_queue import Who
 from ..messages.host import STEP_SAID, Run, StepResult, StepSaid, failed
 from ..ports import Needs, Reply, World
 from ..settings import Governance
 from ..upkeep.blocked import CODE_CHARS
 from .backlog import Backlog
-from .breaker_client import Guard
+from .breaker_client import BreakerClient
 from .lanes import Lanes
 from .placement import Host, Job, running
 
@@ -57,18 +57,20 @@ class JobEvents(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class PoolContext:
     """What all pools of one supervisor share."""
 
     world: World
     settings: Governance
-    permits: Permits
-    guard: Guard
-    family: Family
+    permits: PermitClient
+    guard: BreakerClient
+    family: Children
 
 
 class Pool:
-    def __init__(self, means: Means, declared: Declaration, listener: JobEvents, label: str, fingerprint: str) -> None:
+    def __init__(
+        self, means: PoolContext, declared: Declaration, listener: JobEvents, label: str, fingerprint: str
+    ) -> None:
         """`label` is its own among the pools of this supervisor; `fingerprint` is of the code that it runs."""
         self.label, self._fingerprint = label, fingerprint
         self._world, self._settings = means.world, means.settings

@@ -26,7 +26,7 @@ from ..ports import World
 from ..settings import Governance
 from ..tasks.events import Event, Overdue, StepFailed, StepFinished, TimedOut
 from ..tasks.plan import Plan, StepSettings
-from ..tasks.state import Place, TaskState
+from ..tasks.state import NodeRun, TaskState
 
 PERIOD_S = 60.0
 """How fast a budget forgets: what is left of its distance to the reserve falls to 1/e in that time."""
@@ -73,7 +73,7 @@ class Retries:
         now = world.monotonic()
         self._budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.retry_reserve, now))
 
-    def event_of(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> Event:
+    def event_of(self, task: TaskState, place: NodeRun, result: StepResult | RunEnded) -> Event:
         """What the end of an attempt, or of a run of a nested Hierarchy, means for the task."""
         now, step = self._world.now(), self._step(task, place)
         if isinstance(result, RunEnded) or step is None:
@@ -89,10 +89,10 @@ class Retries:
             failure, retry_at = self._retry(step, task, place, failure)
         return StepFailed(place.path, failure, retry_at, now, actions)
 
-    def _step(self, task: TaskState, place: Place) -> StepSettings | None:
+    def _step(self, task: TaskState, place: NodeRun) -> StepSettings | None:
         return self._plans[task.hash].settings(place.node) if isinstance(place.node, Step) else None
 
-    def late(self, task: TaskState, place: Place | None) -> Event:
+    def late(self, task: TaskState, place: NodeRun | None) -> Event:
         """The event of a time that is up: of a step, another node, or without a place the task."""
         now = self._world.now()
         if place is None:
@@ -113,7 +113,7 @@ class Retries:
         return is_pressed(self._world.load(), self._thresholds)
 
     def _retry(
-        self, step: StepSettings, task: TaskState, place: Place, failure: Failure
+        self, step: StepSettings, task: TaskState, place: NodeRun, failure: Failure
     ) -> tuple[Failure, float | None]:
         """The failure, with a note on why it stands if the policy would have had another attempt; and when (UTC
         seconds) that follows, or None."""
@@ -134,7 +134,7 @@ class Retries:
         return failure, retry_at
 
 
-def _event_of_run(place: Place, result: StepResult | RunEnded, now: float) -> Event:
+def _event_of_run(place: NodeRun, result: StepResult | RunEnded, now: float) -> Event:
     """Of a nested Hierarchy, which has its retries inside."""
     if isinstance(result, RunEnded) and result.status == "completed":
         return StepFinished(place.path, result.result, now, result.degraded)

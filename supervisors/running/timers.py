@@ -14,18 +14,18 @@ from typing import Protocol
 from ..open_tasks import OpenTasks
 from ..ports import Timer, World
 from ..tasks.events import Event
-from ..tasks.state import Place, TaskState, Time
+from ..tasks.state import NodeRun, TaskState, Time
 
 SOON_S = 2.0
 LOOK_S = 1.0
 
 
 class Late(Protocol):
-    def late(self, task: TaskState, place: Place | None) -> Event:
+    def late(self, task: TaskState, place: NodeRun | None) -> Event:
         """The event of a time that is up: of a step, another node, or without a place the task."""
 
 
-class Alarms:
+class Timers:
     def __init__(self, world: World, open_tasks: OpenTasks, retries: Late) -> None:
         self._world, self._open_tasks, self._retries = world, open_tasks, retries
         self._soon: list[tuple[float, int, str, str | None, Time]] = []
@@ -36,7 +36,7 @@ class Alarms:
         self._rings_at = 0.0
         self._looking = False
 
-    def set(self, task: TaskState, place: Place | None) -> None:
+    def set(self, task: TaskState, place: NodeRun | None) -> None:
         """Have the time of a node, or without one of the task, ring if it is still running then."""
         self._open_tasks.clock.check()
         path, time = (None, task.time) if place is None else (place.path, place.time)

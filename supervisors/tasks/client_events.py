@@ -32,7 +32,7 @@ from .events import (
     TimedOut,
 )
 from .modes.parallel import sizes_around
-from .state import Place, TaskState
+from .state import NodeRun, TaskState
 
 _RELAYED = frozenset({"chunk", "cut", "retrying", "lost", "failed", "timed_out"})
 
@@ -75,13 +75,13 @@ def seen_attempt(task: TaskState, event: Event) -> int:
     return 1 if place is None else place.attempt
 
 
-def started_value(place: Place) -> Value:
+def started_value(place: NodeRun) -> Value:
     """What `started` says of a step in an item of a list, None of another."""
     sizes = sizes_around(place)
     return {"of": sizes} if sizes else None
 
 
-def put_started(past: list[ClientEvent], place: Place, now: float) -> None:
+def put_started(past: list[ClientEvent], place: NodeRun, now: float) -> None:
     """Tell that its attempt is running: it began, at the latest, with the first thing that it emitted."""
     run = (place.path, place.attempt)
     own = (n for n, event in enumerate(past) if event.kind == "chunk" and (event.step, event.attempt) == run)

@@ -17,7 +17,7 @@ from ...protocols.tree import Hierarchy, Node, Parallel
 from .events import OF_THE_TASK, Abandoned, Cancelled, Event, Overdue, StepBegan, StepFailed, StepFinished, TimedOut
 from .fold import apply, begin
 from .modes.hierarchical import LEAD
-from .state import Place, TaskState
+from .state import NodeRun, TaskState
 
 DECISIONS = frozenset({"rejected", "bad_verdict", "escalated", "no_rule", "bad_goto"})
 """Failures that lie in one output: of a supervising protocol, or of what no rule fits."""
@@ -53,7 +53,7 @@ def _is_open(record: TaskRecord, root: Node, prefix: str, events: list[Event]) -
 class _Causes:
     def __init__(self, record: TaskRecord, root: Node, prefix: str, events: list[Event]) -> None:
         self._events = events
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, NodeRun] = {}
         task, _ = begin(record, root, prefix)
         self._root = task.root
         self._note(task)
@@ -64,7 +64,7 @@ class _Causes:
     def _note(self, task: TaskState) -> None:
         """Every place that runs, has a time or is parked, and those around it."""
         for start in [*task.running.values(), *task.timed.values(), *task.parked.values()]:
-            place: Place | None = start
+            place: NodeRun | None = start
             while place is not None and self._places.get(place.path) is not place:
                 self._places[place.path] = place
                 place = place.parent
@@ -89,7 +89,7 @@ class _Causes:
                 return events[:at] + events[at + 1 :]
         return events
 
-    def _place(self, failure: Failure) -> Place | None:
+    def _place(self, failure: Failure) -> NodeRun | None:
         place = self._places.get(failure.step)
         return self._root if place is None and failure.step in ("", self._root.name) else place
 
@@ -102,7 +102,7 @@ class _Causes:
             for branch in place.children.values():
                 if branch.outcome is not None and branch.outcome.failure is not None:
                     self._look(branch.outcome.failure, gone)
-        node: Place | None = place
+        node: NodeRun | None = place
         while node is not None:
             gone.nodes.add(node.path)
             if node.stands_in_for is not None and node.parent is not None:

@@ -8,7 +8,7 @@ from ...protocols.errors import InvalidInput
 from ...protocols.outcomes import Failure, Outcome, TaskStatus
 from ...protocols.values import MAX_VALUE_BYTES, pack
 from ..figures.lacking import lacking
-from ..ports import Closing, Entry, Standing
+from ..ports import Closing, Entry, StatusChange
 from .client_events import count_told
 from .events import Event, pack_events
 from .state import TaskState
@@ -32,10 +32,10 @@ def is_parked_or_was(task: TaskState) -> bool:
     return task.outcome is None and (task.record.status == "parked") != bool(task.parked)
 
 
-def standing(task: TaskState, status: str) -> Standing:
+def standing(task: TaskState, status: str) -> StatusChange:
     """What makes the record of an open task say how it stands."""
     task.record = replace(task.record, status=status)  # type: ignore[arg-type]
-    return Standing(task.record.task_id, status)
+    return StatusChange(task.record.task_id, status)
 
 
 def _closed(task: TaskState, now: float, max_value_bytes: int) -> Closing:

@@ -34,7 +34,7 @@ from .events import (
     cost_of,
 )
 from .folding import UNDO, Folding
-from .state import Alarm, Effect, Halt, Place, Run, TaskState, Time, with_more
+from .state import Alarm, Effect, Halt, NodeRun, Run, TaskState, Time, with_more
 
 
 def begin(
@@ -47,7 +47,7 @@ def begin(
         timeout_s: what the workflow gives its tasks. It matters to who sets alarms; being late is an event.
     """
     name = root.name or default_name(root)
-    place = Place(prefix, name, root, None)
+    place = NodeRun(prefix, name, root, None)
     if place.is_leaf():
         place.path = prefix or name
     task = TaskState(record, place, record.hash)
@@ -184,7 +184,7 @@ def _redrive(folding: Folding, event: Redriven) -> None:
             folding.open(place, place.given)
 
 
-def _those_to_run(task: TaskState) -> list[Place]:
+def _those_to_run(task: TaskState) -> list[NodeRun]:
     """Of a task that continues another, what ran when that failed; but at-most-once steps that had begun are parked."""
     for path, place in [(path, place) for path, place in task.running.items() if place.began]:
         del task.running[path]
@@ -223,13 +223,13 @@ def _begin_times_anew(folding: Folding, now: float) -> None:
         folding.give_time(place)
 
 
-def _unparked(task: TaskState) -> list[Place]:
+def _unparked(task: TaskState) -> list[NodeRun]:
     places = list(task.parked.values())
     task.parked.clear()
     return places
 
 
-def _checked(place: Place, output: Value) -> Outcome:
+def _checked(place: NodeRun, output: Value) -> Outcome:
     """A goto counts only from a node of an Adaptive; anywhere else it is a mistake worth hearing of."""
     node = place
     while node.stands_in_for is not None and node.parent is not None:

@@ -13,9 +13,9 @@ from ...protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Step, tak
 from ...protocols.values import Value
 from .events import TimedOut
 from .modes import adaptive, hierarchical, parallel, sequential
-from .state import Alarm, Effect, Finish, Halt, Move, Place, Run, Start, Stop, TaskState, Time, missing, with_more
+from .state import Alarm, Effect, Finish, Halt, Move, NodeRun, Run, Start, Stop, TaskState, Time, missing, with_more
 
-_OPENING: dict[type, Callable[[Place], list[Move]]] = {
+_OPENING: dict[type, Callable[[NodeRun], list[Move]]] = {
     Sequence: sequential.opening,
     Parallel: parallel.opening,
     Hierarchy: hierarchical.opening,
@@ -23,7 +23,7 @@ _OPENING: dict[type, Callable[[Place], list[Move]]] = {
 }
 """What starts when a node is opened."""
 
-_FOLLOWING: dict[type, Callable[[Place, Place], list[Move]]] = {
+_FOLLOWING: dict[type, Callable[[NodeRun, NodeRun], list[Move]]] = {
     Sequence: sequential.following,
     Parallel: parallel.following,
     Hierarchy: hierarchical.following,
@@ -42,7 +42,7 @@ class Folding:
     def __init__(self, task: TaskState, at: float) -> None:
         self.task, self.at = task, at
         self.effects: list[Effect] = []
-        self.ended: list[tuple[Place, Outcome]] = []
+        self.ended: list[tuple[NodeRun, Outcome]] = []
 
     def settle(self) -> None:
         while self.ended:
@@ -68,7 +68,7 @@ class Folding:
             except Exception as error:
                 self.broke(place, error)
 
-    def broke(self, place: Place, error: Exception) -> None:
+    def broke(self, place: NodeRun, error: Exception) -> None:
         """A fault of ours in what follows from the end of a run: the node around it fails; without one, the task."""
         parent = place.parent
         if parent is None or self.task.ending is not None:
@@ -89,7 +89,7 @@ class Folding:
         self.ended.clear()
         task.outcome = Outcome(failure=fault_of(error))
 
-    def succeeded(self, place: Place) -> None:
+    def succeeded(self, place: NodeRun) -> None:
         if (place.degraded or place.stands_in_for is not None) and place.parent is not None:
             place.parent.degraded = with_more(place.parent.degraded, place.lacking())
         node = place.node
@@ -112,19 +112,19 @@ class Folding:
                 step = takers_back(place.node).get(name)
                 if step is not None:
                     assert place.outcome is not None
-                    taker = Place(f"{place.path}:{name}", name, step, None, undoes=place)
+                    taker = NodeRun(f"{place.path}:{name}", name, step, None, undoes=place)
                     self.open(taker, {"input": place.input, "output": place.outcome.output})
                     return
         self.task.outcome = self.task.ending
 
-    def stand_in(self, place: Place, failure: Failure) -> bool:
+    def stand_in(self, place: NodeRun, failure: Failure) -> bool:
         """What follows the failure of a node by its actions; False if it stands."""
         place.failed, place.degraded = True, {}
         if "fallback" in place.actions and place.fallbacks < len(place.node.fallback):
             node = place.node.fallback[place.fallbacks]
             place.fallbacks += 1
             label = f"fallback:{place.fallbacks}"
-            child = Place(_join(place.path, label), place.name, node, place, stands_in_for=failure)
+            child = NodeRun(_join(place.path, label), place.name, node, place, stands_in_for=failure)
             place.children[label] = child
             self.open(child, place.input)
             return True
@@ -139,7 +139,7 @@ class Folding:
             return True
         return False
 
-    def time_out(self, place: Place, event: TimedOut) -> None:
+    def time_out(self, place: NodeRun, event: TimedOut) -> None:
         """The node has had its time."""
         place.actions = event.actions
         if isinstance(place.node, Parallel):
@@ -153,16 +153,16 @@ class Folding:
         failure = Failure(event.code, f"{what} had not ended after {place.time.limit_s:g} s")
         self.ended.append((place, Outcome(failure=failure.at(what, place.attempt))))
 
-    def stop_below(self, place: Place) -> None:
+    def stop_below(self, place: NodeRun) -> None:
         for child in place.children.values():
             if child.outcome is None:
                 self.halt(child)
 
-    def perform(self, place: Place, moves: list[Move]) -> None:
+    def perform(self, place: NodeRun, moves: list[Move]) -> None:
         for move in moves:
             match move:
                 case Start():
-                    child = Place(_join(place.path, move.label), move.name, move.node, place)
+                    child = NodeRun(_join(place.path, move.label), move.name, move.node, place)
                     place.children[move.label] = child
                     self.open(child, move.input)
                 case Stop():
@@ -172,7 +172,7 @@ class Folding:
                 case _:
                     assert_never(move)
 
-    def open(self, place: Place, input: Value) -> None:
+    def open(self, place: NodeRun, input: Value) -> None:
         place.opened_at, place.input, place.given = self.at, input, input
         if place.node.with_ is not None and not self.map_input(place, place.node.with_):
             return
@@ -183,7 +183,7 @@ class Folding:
             self.give_time(place)
             self.perform(place, _OPENING[type(place.node)](place))
 
-    def map_input(self, place: Place, with_: str | Mapping[str, str]) -> bool:
+    def map_input(self, place: NodeRun, with_: str | Mapping[str, str]) -> bool:
         """Its input is what `with` says; if that cannot be evaluated, it has failed, and the answer is False."""
         try:
             place.input = _mapped_input(self.task, place, with_)
@@ -194,13 +194,13 @@ class Folding:
             return False
         return True
 
-    def run(self, place: Place) -> None:
+    def run(self, place: NodeRun) -> None:
         place.opened_at = self.at
         self.give_time(place)
         self.task.running[place.path] = place
         self.effects.append(Run(place))
 
-    def give_time(self, place: Place) -> None:
+    def give_time(self, place: NodeRun) -> None:
         """Its time begins now, if it has any."""
         limit_s = time_limit_s(place.node)
         if limit_s is not None:
@@ -208,7 +208,7 @@ class Folding:
             self.task.timed[place.path] = place
             self.effects.append(Alarm(place))
 
-    def halt(self, place: Place) -> None:
+    def halt(self, place: NodeRun) -> None:
         for leaf in list(place.open_leaves()):
             if self.task.running.pop(leaf.path, None) is not None:
                 self.effects.append(Halt(leaf))
@@ -222,7 +222,7 @@ def _join(path: str, label: str) -> str:
     return f"{path}/{label}" if path and not label.startswith("[") else f"{path}{label}"
 
 
-def _mapped_input(task: TaskState, place: Place, with_: str | Mapping[str, str]) -> Value:
+def _mapped_input(task: TaskState, place: NodeRun, with_: str | Mapping[str, str]) -> Value:
     names = {
         "input": place.input,
         "task": task.record.input,

@@ -13,7 +13,7 @@ from ..upkeep.blocked import CODE_CHARS
 from .events import Event, StepFailed, StepFinished, readable_events
 from .fold import apply, begin
 from .modes.parallel import sizes_around
-from .state import Place, TaskState
+from .state import NodeRun, TaskState
 
 StepStatus = Literal["open", "waiting", "running", "parked", "completed", "failed", "cancelled"]
 
@@ -84,7 +84,7 @@ def note_blocked(rows: Iterable[StepRow], code: Mapping[str, str], blocked: Mapp
             row.waits = f"no host of '{row.protocol}' can start: {why}"
 
 
-def _row(place: Place, status: StepStatus) -> StepRow:
+def _row(place: NodeRun, status: StepStatus) -> StepRow:
     ref = place.node.step if isinstance(place.node, Step) else ""
     return StepRow(place.path, status, place.attempt, place.opened_at, protocol=ref, sizes=sizes_around(place))
 
@@ -107,7 +107,7 @@ def _note_parked(rows: dict[str, StepRow], task: TaskState) -> None:
         row.status, row.failure = "parked", place.parked
 
 
-def _note_stopped(rows: dict[str, StepRow], before: dict[str, Place], task: TaskState, event: Event) -> None:
+def _note_stopped(rows: dict[str, StepRow], before: dict[str, NodeRun], task: TaskState, event: Event) -> None:
     """Steps that ran or were parked before the event and are not after it, without having ended by it."""
     ended = event.path if isinstance(event, StepFinished | StepFailed) else None
     for path, place in before.items():

@@ -33,7 +33,7 @@ class Time(NamedTuple):
         return max(0.0, min(self.until - now, self.limit_s))
 
 
-def missing(what: str, place: Place, why: Failure) -> Missing:
+def missing(what: str, place: NodeRun, why: Failure) -> Missing:
     return {what: {"step": place.path or place.name, "error": error_for_rules(why)}}
 
 
@@ -47,21 +47,21 @@ def with_more(one: Missing, more: Missing) -> Missing:
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class NodeRun:
     """One run of one node in one task. `path` is unique in the task, loops and rounds included."""
 
     path: str
     name: str
     """The node's name among its siblings."""
     node: Node
-    parent: Place | None
+    parent: NodeRun | None
     input: Value = None
     given: Value = None
     """What its input was before its `with`."""
     is_mapped: bool = False
     """Whether `input` is what its `with` made of that."""
     outcome: Outcome | None = None
-    children: dict[str, Place] = field(default_factory=dict)
+    children: dict[str, NodeRun] = field(default_factory=dict)
     """Runs below that their mode still needs, by label."""
     memory: Any = None
     """The mode's own."""
@@ -75,7 +75,7 @@ class Place:
     """What follows its failure."""
     degraded: Missing = field(default_factory=dict)
     """What its output lacks, as far as it goes."""
-    undoes: Place | None = None
+    undoes: NodeRun | None = None
     """Of what takes a node back: that node."""
     parked: Failure | None = None
     """Why it waits for somebody to decide."""
@@ -113,7 +113,7 @@ class Place:
         """All outputs visible to what is directly below, the nearest of each name. What stands in for a node is below
         it, so it sees what was done in it."""
         visible: dict[str, Value] = {}
-        place: Place | None = self
+        place: NodeRun | None = self
         while place is not None:
             visible = place.outputs | visible
             place = place.parent
@@ -128,15 +128,15 @@ class Place:
 
     def is_over(self) -> bool:
         """Whether it, or a node around it, has its outcome."""
-        place: Place | None = self
+        place: NodeRun | None = self
         while place is not None:
             if place.outcome is not None:
                 return True
             place = place.parent
         return False
 
-    def is_within(self, other: Place) -> bool:
-        place: Place | None = self
+    def is_within(self, other: NodeRun) -> bool:
+        place: NodeRun | None = self
         while place is not None and place is not other:
             place = place.parent
         return place is other
@@ -148,7 +148,7 @@ class Place:
         self.children.clear()
         self.memory = None
 
-    def open_leaves(self) -> Iterator[Place]:
+    def open_leaves(self) -> Iterator[NodeRun]:
         if self.outcome is None and self.is_leaf():
             yield self
         for child in self.children.values():
@@ -161,18 +161,18 @@ class TaskState:
     """The fold of one task's events."""
 
     record: TaskRecord
-    root: Place
+    root: NodeRun
     hash: str = ""
     """Of the version that it goes by."""
     order: int = 0
     """Of tasks accepted in the same instant."""
-    running: dict[str, Place] = field(default_factory=dict)
+    running: dict[str, NodeRun] = field(default_factory=dict)
     """Steps to be run or running, by path, in the order in which they were started."""
-    timed: dict[str, Place] = field(default_factory=dict)
+    timed: dict[str, NodeRun] = field(default_factory=dict)
     """Open nodes that have to end in time, by path."""
-    parked: dict[str, Place] = field(default_factory=dict)
+    parked: dict[str, NodeRun] = field(default_factory=dict)
     """Steps that wait for somebody to decide, by path."""
-    done: list[Place] = field(default_factory=list)
+    done: list[NodeRun] = field(default_factory=list)
     """What can be taken back, in the order in which it ended."""
     takes_back: tuple[str, ...] = ("undo",)
     """Which of the steps of a node do that: the first of these that it has."""
@@ -199,12 +199,12 @@ class TaskState:
     is_cut: bool = False
     """Whether no more of it is recorded."""
 
-    def due_at(self, place: Place) -> float | None:
+    def due_at(self, place: NodeRun) -> float | None:
         """When the step at this place, a node around it, or the task runs out of time, in UTC seconds."""
         if self.time is None and not self.timed:
             return None
         until = math.inf if self.time is None or self.ending is not None else self.time.until
-        node: Place | None = place
+        node: NodeRun | None = place
         while node is not None:
             if node.time is not None and node.path in self.timed:
                 until = min(until, node.time.until)
@@ -253,21 +253,21 @@ Move: TypeAlias = Start | Stop | Finish
 class Run:
     """Effect: have the step at this place run, not before its time."""
 
-    place: Place
+    place: NodeRun
 
 
 @dataclass(slots=True)
 class Halt:
     """Effect: stop the step at this place; nothing that it still says counts."""
 
-    place: Place
+    place: NodeRun
 
 
 @dataclass(slots=True)
 class Alarm:
     """Effect: the time of the node at this place has begun; of the task, without a place."""
 
-    place: Place | None
+    place: NodeRun | None
 
 
 Effect: TypeAlias = Run | Halt | Alarm

@@ -19,11 +19,11 @@ from ...protocols.blame import fault_of
 from ...protocols.errors import FixTheCall, NotFound, PodiumError
 from ...protocols.outcomes import TaskRecord
 from ...protocols.values import Value
-from ..children.nested import Tier
+from ..children.nested import NestedSupervisor
 from ..faults import report
 from ..messages.client import Ack, Acks, Drop, Letter, Redrive
 from ..open_tasks import OpenTasks
-from ..ports import DISMISSED, Ask, Change, Found, Journal, NewTask, Note, World
+from ..ports import DISMISSED, Change, Found, Incoming, Journal, NewTask, Note, World
 from ..tasks.continuation import without_the_failure
 from ..tasks.events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, Skewed, unpack_events
 from ..tasks.fold import UNDO, apply
@@ -33,7 +33,7 @@ from .quarantine import Quarantine
 from .takeover import Takeover
 
 
-class Letters:
+class DeadLetters:
     def __init__(
         self,
         world: World,
@@ -50,10 +50,10 @@ class Letters:
             name.removeprefix(DISMISSED): str(note) for name, note in notes.items() if name.startswith(DISMISSED)
         }
 
-    def receive(self, ask: Ask, decision: Redrive | Drop) -> None:
+    def receive(self, ask: Incoming, decision: Redrive | Drop) -> None:
         self._world.background(self._answer(ask, decision), ask.kind)
 
-    async def _answer(self, ask: Ask, decision: Redrive | Drop) -> None:
+    async def _answer(self, ask: Incoming, decision: Redrive | Drop) -> None:
         acks: list[Ack] = []
         for row in decision.letters:
             letter = Letter(*row)
@@ -143,7 +143,7 @@ class Letters:
             self.dismissed[id] = ""
             self._journal.write([Note(DISMISSED + id, "")])
 
-    async def _tiers_of(self, id: str) -> list[Tier]:
+    async def _tiers_of(self, id: str) -> list[NestedSupervisor]:
         """Those below that may know it; none, if it is a task of this shard, even one that has ended."""
         if "/" not in id or id in self._open_tasks.tasks or await self._find(id):
             return []
@@ -187,7 +187,7 @@ class Letters:
         return [Note(DISMISSED + id, None) for id in gone]
 
 
-async def _delivered(tiers: list[Tier], decision: Redrive | Drop) -> str:
+async def _delivered(tiers: list[NestedSupervisor], decision: Redrive | Drop) -> str:
     """What the first tier says that knows it. Raises what that says, or NotFound."""
     for tier in tiers:
         with contextlib.suppress(NotFound):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..open_tasks import OpenTasks
-from ..ports import Ask, World
+from ..ports import Incoming, World
 from ..shards import tier_shard
 from ..tasks.plan import Plan
 from .quarantine import Quarantine
@@ -16,7 +16,7 @@ FIRST_S = 60.0
 to be forgotten."""
 
 
-class Rest:
+class Passivation:
     def __init__(self, world: World, shard: str, open_tasks: OpenTasks, quarantine: Quarantine, after_s: float) -> None:
         """`after_s`: idle seconds; 0 for never."""
         self._world, self._shard, self._after_s = world, shard, after_s
@@ -37,12 +37,12 @@ class Rest:
             self._busy -= 1
             self.disturb()
 
-    def promise(self, ask: Ask) -> None:
+    def promise(self, ask: Incoming) -> None:
         """Answered when this supervisor has been idle for long enough."""
         if self._after_s > 0:
             self._world.background(self._tell(ask), "rest")
 
-    async def _tell(self, ask: Ask) -> None:
+    async def _tell(self, ask: Incoming) -> None:
         while True:
             while (left_s := self._left_s()) > 0:
                 await self._world.sleep(left_s)

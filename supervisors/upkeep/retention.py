@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ..messages.supervisor import Busy
 from ..open_tasks import OpenTasks
-from ..ports import Ask, Change, Forget, Journal, World, durable
+from ..ports import Change, Forget, Incoming, Journal, World, durable
 from ..settings import Governance
 
 SWEEP_S = 60.0
@@ -60,7 +60,7 @@ class Retention:
                 pass
             await self._world.sleep(every_s)
 
-    def forget(self, ask: Ask, wanted: Sequence[str], busy: set[str]) -> None:
+    def forget(self, ask: Incoming, wanted: Sequence[str], busy: set[str]) -> None:
         """Forget tasks for the level above; answered with those that are `busy` and stay."""
         ids = [id for id in wanted if id not in busy]
         changes = [*(Forget(id) for id in ids), *self._letters.forgotten(ids)]

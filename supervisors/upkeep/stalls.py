@@ -17,7 +17,7 @@ from ...protocols.tree import Step
 from ...protocols.values import Value
 from ..open_tasks import OpenTasks
 from ..ports import STUCK, Change, Journal, Note, World
-from ..tasks.state import Place, TaskState
+from ..tasks.state import NodeRun, TaskState
 
 LOOK_S = 5.0
 SURE_S = 10.0
@@ -26,7 +26,7 @@ AT_ONCE = 5_000
 
 
 class HasSteps(Protocol):
-    def has(self, task: TaskState, place: Place) -> bool:
+    def has(self, task: TaskState, place: NodeRun) -> bool:
         """Whether a step is at a host, or waits for something that exists."""
 
 

@@ -9,11 +9,11 @@ from functools import partial
 
 from ...protocols.errors import FixTheCall
 from ...protocols.outcomes import Failure
-from ..admission.task_permits import Admission
+from ..admission.task_permits import TaskPermits
 from ..messages.host import failed
 from ..open_tasks import OpenTasks
 from ..ports import Journal, OpenTask, World
-from ..running.timers import Alarms
+from ..running.timers import Timers
 from ..tasks.client_events import count_told
 from ..tasks.entries import is_parked_or_was, standing
 from ..tasks.events import Cancelled, Restarted, unpack_events
@@ -28,8 +28,8 @@ class Takeover:
         world: World,
         journal: Journal,
         open_tasks: OpenTasks,
-        admission: Admission,
-        alarms: Alarms,
+        admission: TaskPermits,
+        alarms: Timers,
         quarantine: Quarantine,
     ) -> None:
         self._world, self._journal, self._open_tasks = world, journal, open_tasks

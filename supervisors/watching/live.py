@@ -16,9 +16,9 @@ from ..running.dispatch import Dispatcher
 from ..tasks.client_events import started_value
 from ..tasks.entries import standing
 from ..tasks.events import StepLost
-from ..tasks.state import Place, TaskState
-from .stream_buffer import Emissions
-from .task_requests import Desk
+from ..tasks.state import NodeRun, TaskState
+from .stream_buffer import StreamBuffer
+from .task_requests import TaskRequests
 
 
 class Live:
@@ -26,10 +26,10 @@ class Live:
         self._world, self._journal, self._open_tasks = world, journal, open_tasks
         self._watchers = open_tasks.watchers
         self.dispatcher: Dispatcher
-        self.desk: Desk
-        self.emissions: Emissions
+        self.desk: TaskRequests
+        self.emissions: StreamBuffer
 
-    def started(self, task: TaskState, place: Place) -> None:
+    def started(self, task: TaskState, place: NodeRun) -> None:
         """A step was sent to a host, or to its tier."""
         if task.record.status == "pending":
             self._journal.write([standing(task, "running")])
@@ -38,7 +38,7 @@ class Live:
             if not isinstance(place.node, Step):
                 self.dispatcher.watch(task, partial(self.desk.relay, task))
 
-    def said(self, task: TaskState, place: Place, said: StepSaid) -> None:
+    def said(self, task: TaskState, place: NodeRun, said: StepSaid) -> None:
         match said:
             case StepChunk():
                 self.emissions.add(task, place, said.value)
@@ -47,14 +47,14 @@ class Live:
             case _:
                 assert_never(said)
 
-    def ended(self, task: TaskState, place: Place, result: StepResult | RunEnded) -> None:
+    def ended(self, task: TaskState, place: NodeRun, result: StepResult | RunEnded) -> None:
         self._open_tasks.step_ended(task, place, result)
 
-    def begins(self, task: TaskState, place: Place, go: Callable[[], None]) -> None:
+    def begins(self, task: TaskState, place: NodeRun, go: Callable[[], None]) -> None:
         self._open_tasks.step_begins(task, place, go)
 
-    def lost(self, task: TaskState, place: Place) -> None:
+    def lost(self, task: TaskState, place: NodeRun) -> None:
         self._open_tasks.take(task, StepLost(place.path, self._world.now()))
 
-    def said_below(self, task: TaskState, place: Place, event: ClientEvent) -> None:
+    def said_below(self, task: TaskState, place: NodeRun, event: ClientEvent) -> None:
         self.emissions.relay(task, place, event)

@@ -15,7 +15,7 @@ from ..messages.client import ClientEvent
 from ..open_tasks import OpenTasks
 from ..ports import World
 from ..tasks.events import Emitted, Event, Relayed, cost_of
-from ..tasks.state import Place, TaskState
+from ..tasks.state import NodeRun, TaskState
 
 COLLECT_S = 0.02
 """How long chunks are collected before they are recorded."""
@@ -31,7 +31,7 @@ class _Buffer:
     runs: list[_Run] = field(default_factory=list)
 
 
-class Emissions:
+class StreamBuffer:
     def __init__(
         self,
         world: World,
@@ -42,7 +42,7 @@ class Emissions:
         self._world, self._max_bytes, self._open_tasks = world, max_bytes, open_tasks
         self._buffers: dict[str, _Buffer] = {}
 
-    def add(self, task: TaskState, place: Place, chunk: Value) -> None:
+    def add(self, task: TaskState, place: NodeRun, chunk: Value) -> None:
         """A chunk that the attempt at `place` has emitted."""
         now, buffer = self._world.now(), self._buffer(task)
         was_cut = buffer.is_cut
@@ -58,7 +58,7 @@ class Emissions:
         else:
             self._put(task, buffer, Emitted(place.path, place.attempt, [chunk], now))
 
-    def relay(self, task: TaskState, place: Place, event: ClientEvent) -> None:
+    def relay(self, task: TaskState, place: NodeRun, event: ClientEvent) -> None:
         """What the nested Hierarchy at `place` has recorded of its run, with its offset there."""
         assert event.offset is not None
         buffer = self._buffer(task)

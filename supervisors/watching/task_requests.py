@@ -14,7 +14,7 @@ from ..messages.client import Accepted, Ack, Acks, CancelledAs, ClientEvent
 from ..messages.door import with_kind
 from ..messages.supervisor import RunEnded
 from ..open_tasks import OpenTasks
-from ..ports import Ask, Found, Journal, World
+from ..ports import Found, Incoming, Journal, World
 from ..running.dispatch import Dispatcher
 from ..tasks.client_events import is_relayed, parked_event, past_events, put_started, task_ended
 from ..tasks.events import Cancelled, readable_events
@@ -23,7 +23,7 @@ from ..upkeep.quarantine import Quarantine
 from .watchers import Attendance, Watch
 
 
-class Desk:
+class TaskRequests:
     def __init__(
         self, world: World, journal: Journal, open_tasks: OpenTasks, dispatcher: Dispatcher, quarantine: Quarantine
     ) -> None:
@@ -31,7 +31,7 @@ class Desk:
         self._tasks, self._dispatcher, self._watchers = open_tasks.tasks, dispatcher, open_tasks.watchers
         self._quarantine = quarantine
 
-    def acknowledge(self, ask: Ask, follow: bool, acks: list[Ack], ended: list[TaskRecord]) -> None:
+    def acknowledge(self, ask: Incoming, follow: bool, acks: list[Ack], ended: list[TaskRecord]) -> None:
         """Answer a submission, or tell it and go on telling how its tasks end."""
         if not follow:
             ask.reply(Acks(acks))
@@ -42,7 +42,7 @@ class Desk:
         over = {record.task_id for record in ended}
         self.follow(ask, [ack.id for ack in acks if ack.id is not None and ack.id not in over])
 
-    def cancel(self, ask: Ask, task_id: str) -> None:
+    def cancel(self, ask: Incoming, task_id: str) -> None:
         """Answered with the task's status then; a task that has ended stays as it is."""
         task = self._tasks.get(task_id)
         if task is not None and task.outcome is None:
@@ -56,20 +56,20 @@ class Desk:
             return
         self._journal.find([task_id], [], partial(self._reply_status, ask, task_id))
 
-    def _reply_status(self, ask: Ask, task_id: str, found: list[Found]) -> None:
+    def _reply_status(self, ask: Incoming, task_id: str, found: list[Found]) -> None:
         if found:
             ask.reply(CancelledAs(found[0].record.status))
         else:
             ask.refuse(NotFound(what="task", name=task_id))
 
-    def follow(self, ask: Ask, ids: list[str]) -> None:
+    def follow(self, ask: Incoming, ids: list[str]) -> None:
         """Tell of each task as it ends; answered after the last."""
         if all(id in self._tasks for id in ids):
             self._watchers.follow(ask, ids)
         else:  # look all of them up: more may end before the answer is there
             self._journal.find(ids, [], partial(self._follow_found, ask, ids))
 
-    def _follow_found(self, ask: Ask, ids: list[str], found: list[Found]) -> None:
+    def _follow_found(self, ask: Incoming, ids: list[str], found: list[Found]) -> None:
         records = {each.record.task_id: each.record for each in found}
         missing = [id for id in ids if id not in self._tasks and id not in records]
         if missing:
@@ -80,14 +80,14 @@ class Desk:
             ask.chunk(with_kind(task_ended(record)))
         self._watchers.follow(ask, [id for id in ids if id not in {record.task_id for record in over}])
 
-    def watch(self, ask: Ask, task_id: str, since: int) -> None:
+    def watch(self, ask: Incoming, task_id: str, since: int) -> None:
         """Tell of each event, the past from that offset on first; answered when the task ends."""
         task = self._tasks.get(task_id)
         if task is not None:
             self._dispatcher.watch(task, partial(self.relay, task))
         self._tell_from_the_past(Watch(ask, since), task_id)
 
-    def attend(self, ask: Ask, task_id: str, since: int, is_new: bool, error: Any) -> None:
+    def attend(self, ask: Incoming, task_id: str, since: int, is_new: bool, error: Any) -> None:
         """Have the supervisor above told what it is to record of the task, from that offset on, and how it ended; at
         once, if it was not accepted for that `error`. One that is set aside has not ended."""
         aside = self._quarantine.aside.get(task_id)

@@ -15,10 +15,10 @@ from ...protocols.outcomes import TaskRecord
 from ...protocols.values import Value
 from ..messages.client import ClientEvent
 from ..messages.door import with_kind
-from ..ports import Ask
+from ..ports import Incoming
 from ..tasks.client_events import end_event, is_relayed, run_ended, seen_attempt, task_ended, told_events
 from ..tasks.events import Event
-from ..tasks.state import Place, TaskState
+from ..tasks.state import NodeRun, TaskState
 
 MAX_BACKLOG = 10_000
 """Events that may wait for one reader."""
@@ -26,13 +26,13 @@ MAX_BACKLOG = 10_000
 
 @dataclass(slots=True, eq=False)
 class Follow:
-    ask: Ask
+    ask: Incoming
     left: set[str]
 
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    ask: Ask
+    ask: Incoming
     since: int = 0
     """Recorded events before this offset are not told."""
     behind: list[tuple[int, ClientEvent]] | None = field(default_factory=list)
@@ -74,7 +74,7 @@ class Watchers:
         self._follows: dict[str, list[Follow]] = defaultdict(list)
         self._watches: dict[str, list[Watch]] = defaultdict(list)
 
-    def follow(self, ask: Ask, ids: list[str]) -> None:
+    def follow(self, ask: Incoming, ids: list[str]) -> None:
         """Send a chunk for each of `ids` when it ends, and answer `ask` after the last."""
         follow = Follow(ask, set(ids))
         for id in ids:
@@ -141,7 +141,7 @@ class Watchers:
             return []
         return told_events([(event, seen_attempt(task, event)) for event in events], task.told)
 
-    def live(self, task: TaskState, place: Place, kind: str, at: float, value: Value = None) -> None:
+    def live(self, task: TaskState, place: NodeRun, kind: str, at: float, value: Value = None) -> None:
         """Something that is not recorded happened at a place."""
         self.tell(task.record.task_id, ClientEvent(kind, at, place.path, place.attempt, value))
 

@@ -9,7 +9,7 @@ from ....protocols.outcomes import Failure, Outcome, error_for_rules
 from ....protocols.tree import END, Adaptive, Rule
 from ....protocols.values import Value
 from ....protocols.verdicts import as_goto
-from ..state import Finish, Move, Place, Start
+from ..state import Finish, Move, NodeRun, Start
 
 
 @dataclass(slots=True)
@@ -18,13 +18,13 @@ class _Walk:
     last_output: Value = None
 
 
-def opening(place: Place) -> list[Move]:
+def opening(place: NodeRun) -> list[Move]:
     node = _node(place)
     place.memory = _Walk(dict.fromkeys(node.adaptive, 0))
     return [_visit(place, node.start, place.input)]
 
 
-def following(place: Place, child: Place) -> list[Move]:
+def following(place: NodeRun, child: NodeRun) -> list[Move]:
     outcome = child.outcome
     assert outcome is not None
     place.children.clear()
@@ -48,12 +48,12 @@ def following(place: Place, child: Place) -> list[Move]:
     return [Finish(Outcome(carried))] if rule.to == END else [_visit(place, rule.to, carried)]
 
 
-def _node(place: Place) -> Adaptive:
+def _node(place: NodeRun) -> Adaptive:
     assert isinstance(place.node, Adaptive)
     return place.node
 
 
-def _first_match(place: Place, child: Place, outcome: Outcome) -> Rule | None:
+def _first_match(place: NodeRun, child: NodeRun, outcome: Outcome) -> Rule | None:
     names: dict[str, Value] = {
         "input": place.input,
         "output": outcome.output,
@@ -72,7 +72,7 @@ def _first_match(place: Place, child: Place, outcome: Outcome) -> Rule | None:
     return None
 
 
-def _jump(place: Place, child: Place, target: str, input: Value) -> Move:
+def _jump(place: NodeRun, child: NodeRun, target: str, input: Value) -> Move:
     known = _node(place).adaptive
     if target not in known:
         message = f"goto '{target}': no such node; there are {', '.join(known)}"
@@ -80,7 +80,7 @@ def _jump(place: Place, child: Place, target: str, input: Value) -> Move:
     return _visit(place, target, input)
 
 
-def _visit(place: Place, name: str, input: Value) -> Move:
+def _visit(place: NodeRun, name: str, input: Value) -> Move:
     node, visits = _node(place), place.memory.visits
     if visits[name] == node.max_visits:
         return _fail(place, "too_many_visits", f"max_visits={node.max_visits} of node '{name}' are used up")
@@ -89,5 +89,5 @@ def _visit(place: Place, name: str, input: Value) -> Move:
     return Start(label, name, node.adaptive[name], input)
 
 
-def _fail(place: Place, code: str, message: str) -> Move:
+def _fail(place: NodeRun, code: str, message: str) -> Move:
     return Finish(Outcome(failure=Failure(code, message).at(place.path or place.name, 1)))

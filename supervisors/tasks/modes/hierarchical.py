@@ -14,7 +14,7 @@ from ....protocols.outcomes import Failure, Outcome
 from ....protocols.tree import Hierarchy
 from ....protocols.values import Value
 from ....protocols.verdicts import VerdictValue, read_verdict
-from ..state import Finish, Move, Place, Start
+from ..state import Finish, Move, NodeRun, Start
 
 LEAD = "lead"
 
@@ -29,12 +29,12 @@ class _Team:
     """Members that are running."""
 
 
-def opening(place: Place) -> list[Move]:
+def opening(place: NodeRun) -> list[Move]:
     place.memory = _Team()
     return _ask_lead(place)
 
 
-def following(place: Place, child: Place) -> list[Move]:
+def following(place: NodeRun, child: NodeRun) -> list[Move]:
     team: _Team = place.memory
     assert child.outcome is not None
     place.children = {label: run for label, run in place.children.items() if run is not child}
@@ -47,12 +47,12 @@ def following(place: Place, child: Place) -> list[Move]:
     return _ask_lead(place) if team.busy == 0 else []
 
 
-def _node(place: Place) -> Hierarchy:
+def _node(place: NodeRun) -> Hierarchy:
     assert isinstance(place.node, Hierarchy)
     return place.node
 
 
-def _ask_lead(place: Place) -> list[Move]:
+def _ask_lead(place: NodeRun) -> list[Move]:
     team, node = place.memory, _node(place)
     if team.round == node.max_rounds:
         message = (
@@ -70,7 +70,7 @@ def _ask_lead(place: Place) -> list[Move]:
     return [Start(f"{LEAD}#{team.round}", LEAD, node.hierarchy, brief)]
 
 
-def _carry_out(place: Place, lead: Place) -> list[Move]:
+def _carry_out(place: NodeRun, lead: NodeRun) -> list[Move]:
     assert lead.outcome is not None
     try:
         decision, verdict = read_verdict(lead.outcome.output, _node(place).team, place.input)
@@ -89,7 +89,7 @@ def _carry_out(place: Place, lead: Place) -> list[Move]:
             return [_fail(place, "rejected", str(verdict.get("reason", "")))]
 
 
-def _again(place: Place, name: str, verdict: VerdictValue) -> Value:
+def _again(place: NodeRun, name: str, verdict: VerdictValue) -> Value:
     """A member's last input (the node's, if it never ran) with the feedback in it."""
     last = place.memory.inputs.get(name, place.input)
     feedback = verdict.get("feedback")
@@ -98,7 +98,7 @@ def _again(place: Place, name: str, verdict: VerdictValue) -> Value:
     return {"input": last, "feedback": feedback}
 
 
-def _start(place: Place, name: str, input: Value) -> Move:
+def _start(place: NodeRun, name: str, input: Value) -> Move:
     team: _Team = place.memory
     team.inputs[name] = input
     team.runs[name] = run = team.runs.get(name, 0) + 1
@@ -106,5 +106,5 @@ def _start(place: Place, name: str, input: Value) -> Move:
     return Start(name if run == 1 else f"{name}#{run}", name, _node(place).team[name], input)
 
 
-def _fail(place: Place, code: str, message: str) -> Move:
+def _fail(place: NodeRun, code: str, message: str) -> Move:
     return Finish(Outcome(failure=Failure(code, message).at(place.path or place.name, 1)))

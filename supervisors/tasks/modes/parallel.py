@@ -12,7 +12,7 @@ from ....protocols.conditions import ExpressionFailed, evaluate
 from ....protocols.outcomes import Failure, Outcome
 from ....protocols.tree import Node, Parallel
 from ....protocols.values import Value
-from ..state import Finish, Move, Place, Start, Stop
+from ..state import Finish, Move, NodeRun, Start, Stop
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class _Join:
     """Set while a join with rest="wait" waits for the rest."""
 
 
-def opening(place: Place) -> list[Move]:
+def opening(place: NodeRun) -> list[Move]:
     try:
         branches = _branches(place)
     except ExpressionFailed as error:
@@ -41,7 +41,7 @@ def opening(place: Place) -> list[Move]:
     return [join.waiting.popleft() for _ in range(first)]
 
 
-def following(place: Place, child: Place) -> list[Move]:
+def following(place: NodeRun, child: NodeRun) -> list[Move]:
     node, join = _node(place), place.memory
     outcome = child.outcome
     assert outcome is not None
@@ -59,7 +59,7 @@ def following(place: Place, child: Place) -> list[Move]:
     return [*(Stop(label) for label in running), Finish(decided)]
 
 
-def sizes_around(place: Place) -> dict[str, int]:
+def sizes_around(place: NodeRun) -> dict[str, int]:
     """How many items the lists have that it is in an item of, by the path of the node over each."""
     found: dict[str, int] = {}
     above = place.parent
@@ -70,7 +70,7 @@ def sizes_around(place: Place) -> dict[str, int]:
     return found
 
 
-def timed_out(place: Place) -> list[Move]:
+def timed_out(place: NodeRun) -> list[Move]:
     """Time is up before the join was decided: stop the rest, and end with what is there, or not at all."""
     node, join = _node(place), place.memory
     running = [label for label, branch in place.children.items() if branch.outcome is None]
@@ -83,7 +83,7 @@ def timed_out(place: Place) -> list[Move]:
     return [*(Stop(label) for label in running), Finish(outcome)]
 
 
-def _partial(place: Place, node: Parallel) -> Value:
+def _partial(place: NodeRun, node: Parallel) -> Value:
     """What is there, with what is missing named."""
     if node.join == "settled":
         return _briefs(place, node)
@@ -95,19 +95,19 @@ def _partial(place: Place, node: Parallel) -> Value:
     return {"outputs": outputs, "missing": [labels.index(label) for label in missing]}
 
 
-def _labels(place: Place, node: Parallel) -> list[str]:
+def _labels(place: NodeRun, node: Parallel) -> list[str]:
     """Of all branches, whether they have started or not."""
     if node.do is None:
         return list(node.parallel or {})
     return [f"[{index}]" for index in range(place.memory.total)]
 
 
-def _node(place: Place) -> Parallel:
+def _node(place: NodeRun) -> Parallel:
     assert isinstance(place.node, Parallel)
     return place.node
 
 
-def _branches(place: Place) -> list[Start]:
+def _branches(place: NodeRun) -> list[Start]:
     node = _node(place)
     if node.parallel is not None:
         return [Start(name, name, branch, place.input) for name, branch in node.parallel.items()]
@@ -119,7 +119,7 @@ def _item(do: Node, index: int, item: Value) -> Start:
     return Start(f"[{index}]", str(index), do, item)
 
 
-def _items(place: Place, source: str) -> list[Value]:
+def _items(place: NodeRun, source: str) -> list[Value]:
     names = {"input": place.input, "task": place.task_input(), "outputs": place.scope()}
     items = evaluate(source, "with", names)
     if not isinstance(items, list):
@@ -127,7 +127,7 @@ def _items(place: Place, source: str) -> list[Value]:
     return items
 
 
-def _decision(place: Place, node: Parallel, join: _Join, child: Place | None) -> Outcome | None:
+def _decision(place: NodeRun, node: Parallel, join: _Join, child: NodeRun | None) -> Outcome | None:
     """The node's outcome if it is certain now, else None."""
     failure = child.outcome.failure if child and child.outcome else None
     if failure is not None and failure.code == "escalated":
@@ -144,7 +144,7 @@ def _decision(place: Place, node: Parallel, join: _Join, child: Place | None) ->
             return _enough(place, node, join, child)
 
 
-def _enough(place: Place, node: Parallel, join: _Join, child: Place | None) -> Outcome | None:
+def _enough(place: NodeRun, node: Parallel, join: _Join, child: NodeRun | None) -> Outcome | None:
     wanted = node.quorum or 1
     if join.succeeded >= wanted:
         if node.join == "any":
@@ -158,11 +158,11 @@ def _enough(place: Place, node: Parallel, join: _Join, child: Place | None) -> O
     return None
 
 
-def _complete(place: Place, node: Parallel) -> Outcome:
+def _complete(place: NodeRun, node: Parallel) -> Outcome:
     return Outcome(_partial(place, node) if node.on_timeout == "partial" else _outputs(place, node))
 
 
-def _outputs(place: Place, node: Parallel) -> Value:
+def _outputs(place: NodeRun, node: Parallel) -> Value:
     """Outputs of the branches that succeeded, in the order of the definition."""
     if node.do is not None:
         return [branch.outcome.output for branch in place.children.values() if _succeeded(branch)]  # type: ignore[union-attr]
@@ -173,11 +173,11 @@ def _outputs(place: Place, node: Parallel) -> Value:
     }
 
 
-def _succeeded(branch: Place) -> bool:
+def _succeeded(branch: NodeRun) -> bool:
     return branch.outcome is not None and branch.outcome.failure is None
 
 
-def _briefs(place: Place, node: Parallel) -> Value:
+def _briefs(place: NodeRun, node: Parallel) -> Value:
     """One for each branch; those that have not ended are late."""
     late = Outcome(failure=Failure("timeout", f"not done after {node.timeout_s or 0:g} s"))
     briefs = {}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ....protocols.tree import Sequence
-from ..state import Finish, Move, Place, Start
+from ..state import Finish, Move, NodeRun, Start
 
 
-def opening(place: Place) -> list[Move]:
+def opening(place: NodeRun) -> list[Move]:
     place.memory = 0
     return [_start(place, 0, place.input)]
 
 
-def following(place: Place, child: Place) -> list[Move]:
+def following(place: NodeRun, child: NodeRun) -> list[Move]:
     outcome = child.outcome
     assert outcome is not None
     if outcome.failure is not None:
@@ -26,7 +26,7 @@ def following(place: Place, child: Place) -> list[Move]:
     return [_start(place, place.memory, outcome.output)]
 
 
-def _start(place: Place, index: int, input: object) -> Move:
+def _start(place: NodeRun, index: int, input: object) -> Move:
     node = place.node
     assert isinstance(node, Sequence)
     child = node.sequence[index]

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from ..protocols.errors import Unknown
 from ..protocols.values import Value
 from ..supervisors.messages.supervisor import DescribeSupervisor, LastWords, SupervisorStatus
-from ..supervisors.ports import Line, Reply
+from ..supervisors.ports import Connection, Reply
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 
 
-class Child:
+class ManagedActor:
     def __init__(self, address: str, settings: Governance, start: list[int]) -> None:
         self.address = address
         self.start = start
         """[epoch of the coordinator, number] of its last start: later ones have higher numbers."""
         self.restarts = Restarts(settings.top_restarts)
-        self.line: Line | None = None
+        self.line: Connection | None = None
         self.starting: asyncio.Task[None] | None = None
         """While it is started, or laid to rest."""
         self.last_words: str | None = None

@@ -30,7 +30,7 @@ from ..supervisors.messages.resources import (
     ReportCalls,
     WatchBreakers,
 )
-from ..supervisors.ports import Ask, Journal, Level, Note, World
+from ..supervisors.ports import Incoming, Journal, Level, Note, World
 from ..supervisors.running.breaker import Breaker, Call, Outcomes
 
 KEEP_UNUSED_S = 600.0
@@ -39,14 +39,14 @@ _BREAKER = "breaker:"
 _PER_EPOCH = 1 << 32
 
 
-class Board:
+class BreakerRegistry:
     def __init__(self, world: World) -> None:
         self._world = world
         self._journal: Journal | None = None
         self._policies: dict[str, Policy] = {}
         """By protocol."""
         self._breakers: dict[str, Breaker] = {}
-        self._views: dict[str, tuple[list[int], Ask]] = {}
+        self._views: dict[str, tuple[list[int], Incoming]] = {}
         """By shard: (epoch, number) of what it said last, and where changes are told."""
         self._told: dict[str, int] = {}
         """By breaker: the last generation that supervisors know, and the journal."""
@@ -65,7 +65,7 @@ class Board:
         else:
             self._stored = stored
 
-    def receive(self, ask: Ask, message: WatchBreakers | ReportCalls | Probe | SetBreaker) -> None:
+    def receive(self, ask: Incoming, message: WatchBreakers | ReportCalls | Probe | SetBreaker) -> None:
         match message:
             case WatchBreakers():
                 self._view(ask, message)
@@ -82,7 +82,7 @@ class Board:
             case _:
                 assert_never(message)
 
-    def _view(self, ask: Ask, watch: WatchBreakers) -> None:
+    def _view(self, ask: Incoming, watch: WatchBreakers) -> None:
         shard, version = watch.shard, [watch.epoch, watch.number]
         if (before := self._views.get(shard)) is not None:
             if before[0] > version:

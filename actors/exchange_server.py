@@ -11,7 +11,7 @@ from ..protocols.blame import fault_of
 from ..protocols.errors import InvalidInput, PodiumError
 from ..protocols.values import Unreadable, Value, is_readable, pack, unpack, unpack_marked
 from ..supervisors.faults import report
-from ..supervisors.ports import Ask, Message
+from ..supervisors.ports import Incoming, Message
 from .exchange import CANCEL, CHUNK, DEFAULT_LIMITS, ERROR, RESULT, WATCH, ExchangeLimits
 
 SPARE_CALL_S = 0.005
@@ -22,11 +22,11 @@ COLLECT_S = 0.001
 """How long it waits for further results at the longest, in seconds."""
 
 
-class Far:
+class ExchangeServer:
     """The far side: takes frames from any number of near sides and hands messages to one actor."""
 
     def __init__(
-        self, receive: Callable[[Ask], None], incarnation: str, limits: ExchangeLimits = DEFAULT_LIMITS
+        self, receive: Callable[[Incoming], None], incarnation: str, limits: ExchangeLimits = DEFAULT_LIMITS
     ) -> None:
         self._receive, self._incarnation, self._limits = receive, incarnation, limits
         self._sessions: dict[str, _Session] = {}
@@ -270,7 +270,7 @@ class _Session:
 
 
 class _Incoming:
-    """One message at the far side; implements `Ask`."""
+    """One message at the far side; implements `Incoming`."""
 
     __slots__ = ("_number", "_session", "cancelled", "kind", "on_cancel", "payload")
 

@@ -10,19 +10,19 @@ from contextlib import suppress
 
 from ..protocols.errors import Unknown
 from ..supervisors.messages.resources import ForgetHolder
-from ..supervisors.ports import Line
-from .child import Child
+from ..supervisors.ports import Connection
+from .managed_actor import ManagedActor
 
 
-class Departed:
+class RetiredHolders:
     def __init__(self) -> None:
         self._starts: dict[str, list[int]] = {}
         """By shard, those that are not told yet."""
 
-    def add(self, children: Iterable[Child]) -> None:
+    def add(self, children: Iterable[ManagedActor]) -> None:
         self._starts.update({child.name: child.start for child in children})
 
-    async def tell(self, line: Line | None) -> None:
+    async def tell(self, line: Connection | None) -> None:
         """`line`: to the ResourceActor, if there is one."""
         if line is None:
             return

@@ -37,7 +37,7 @@ class Child(Protocol):
         """
 
 
-class Family:
+class Children:
     def __init__(
         self,
         world: World,

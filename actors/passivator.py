@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from ..protocols.errors import PeerLost, PodiumError
 from ..supervisors.messages.supervisor import AwaitIdle
-from ..supervisors.ports import Line, Reply, World
+from ..supervisors.ports import Connection, Reply, World
 from ..supervisors.settings import Governance
-from .child import Child
+from .managed_actor import ManagedActor
 
 TIDY_S = 86_400.0
 """Longest time, in seconds, for which a workflow at rest keeps what is to be forgotten."""
@@ -21,35 +21,35 @@ APART_S = 5.0
 """Between two workflows that are started to forget."""
 
 
-class Resting:
+class Passivator:
     def __init__(
         self,
         world: World,
         settings: Governance,
-        supervisors: Mapping[str, Child],
+        supervisors: Mapping[str, ManagedActor],
         start: Callable[[str], Awaitable[None]],
-        forget: Callable[[list[Child]], Awaitable[None]],
+        forget: Callable[[list[ManagedActor]], Awaitable[None]],
     ) -> None:
         """`start` has the supervisor of a shard run; `forget` frees what some of them held."""
         self._world, self._settings = world, settings
         self._supervisors, self.start, self._forget = supervisors, start, forget
 
-    def attend(self, child: Child, line: Line) -> None:
+    def attend(self, child: ManagedActor, line: Connection) -> None:
         """Hear when the supervisor that has just started has nothing to do."""
         line.send(AwaitIdle(), lambda reply: self._is_idle(child, line, reply))
 
-    def _is_idle(self, child: Child, line: Line, reply: Reply) -> None:
+    def _is_idle(self, child: ManagedActor, line: Connection, reply: Reply) -> None:
         if reply.error is None and child.line is line and child.starting is None:
             self.lay_down(child, "it had nothing to do and was laid to rest")
 
-    def lay_down(self, child: Child, why: str) -> asyncio.Task[None]:
+    def lay_down(self, child: ManagedActor, why: str) -> asyncio.Task[None]:
         """End its actors, if they run, and free what they held; unless it is wanted again by then."""
         line, child.line = child.line, None
         self._world.log("info", "child ends", child=child.address, reason=why)
         child.starting = asyncio.get_running_loop().create_task(self._lay_down(child, line, why))
         return child.starting
 
-    async def _lay_down(self, child: Child, line: Line | None, why: str) -> None:
+    async def _lay_down(self, child: ManagedActor, line: Connection | None, why: str) -> None:
         try:
             if line is not None:
                 line.lose(PeerLost(address=child.address, reason=why))
