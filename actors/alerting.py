@@ -9,7 +9,7 @@ from typing import Any
 from ..protocols.errors import PodiumError
 from ..supervisors.figures.alerts import Alert, Alerts
 from ..supervisors.messages.client import ClusterStatus
-from ..supervisors.ports import Level, World
+from ..supervisors.ports.world import Level, World
 from ..supervisors.settings import Governance
 
 UNASKED_S = 60.0

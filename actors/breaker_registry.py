@@ -30,7 +30,9 @@ from ..supervisors.messages.resources import (
     ReportCalls,
     WatchBreakers,
 )
-from ..supervisors.ports import Incoming, Journal, Level, Note, World
+from ..supervisors.ports.journal import Journal, Note
+from ..supervisors.ports.messaging import Incoming
+from ..supervisors.ports.world import Level, World
 from ..supervisors.running.breaker import Breaker, Call, Outcomes
 
 KEEP_UNUSED_S = 600.0

@@ -9,7 +9,7 @@ from ..protocols.errors import FixTheCall, NotFound
 from ..protocols.limits import Amount
 from ..protocols.values import Value
 from ..supervisors.limits.holding import Needs, check_order, needs_of
-from ..supervisors.ports import WITHDRAWN, Change, Note
+from ..supervisors.ports.journal import WITHDRAWN, Change, Note
 from ..supervisors.shards import shards_of, workflow_of
 
 _NOTE = "workflow:"

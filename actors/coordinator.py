@@ -39,7 +39,9 @@ from ..supervisors.messages.client import (
 )
 from ..supervisors.messages.resources import CheckQuotas, DescribeResources, ResourceStatus
 from ..supervisors.messages.supervisor import AwaitLastWords, AwaitPermits, Govern
-from ..supervisors.ports import Connection, Incoming, Journal, Message, Needs, Note, Reply, World, durable
+from ..supervisors.ports.journal import Journal, Note, durable
+from ..supervisors.ports.messaging import Connection, Incoming, Message, Reply
+from ..supervisors.ports.world import Needs, World
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 from ..supervisors.shards import workflow_of

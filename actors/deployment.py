@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from ..protocols.errors import Unknown, WorkflowDown
 from ..supervisors.messages.supervisor import Govern
-from ..supervisors.ports import Connection, World
+from ..supervisors.ports.messaging import Connection
+from ..supervisors.ports.world import World
 from .managed_actor import ManagedActor
 
 

@@ -35,7 +35,7 @@ from ..protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachab
 from ..protocols.values import Value, is_readable, pack, unpack, unpack_marked
 from ..supervisors.faults import report, shielded
 from ..supervisors.messages.door import KINDS
-from ..supervisors.ports import Message, Reply
+from ..supervisors.ports.messaging import Message, Reply
 
 RESULT, CHUNK, ERROR = 0, 1, 2
 CANCEL = "!cancel"

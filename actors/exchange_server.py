@@ -11,7 +11,7 @@ from ..protocols.blame import fault_of
 from ..protocols.errors import InvalidInput, PodiumError
 from ..protocols.values import Unreadable, Value, is_readable, pack, unpack, unpack_marked
 from ..supervisors.faults import report
-from ..supervisors.ports import Incoming, Message
+from ..supervisors.ports.messaging import Incoming, Message
 from .exchange import CANCEL, CHUNK, DEFAULT_LIMITS, ERROR, RESULT, WATCH, ExchangeLimits
 
 SPARE_CALL_S = 0.005

@@ -42,7 +42,8 @@ from ..supervisors.messages.host import (
     StepSaid,
     failed,
 )
-from ..supervisors.ports import Incoming, Timer, World
+from ..supervisors.ports.messaging import Incoming
+from ..supervisors.ports.world import Timer, World
 
 UNSEEN = Context()
 """For code that takes none: making a real one is a tenth of the host's work."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ..protocols.errors import Unknown
 from ..protocols.values import Value
 from ..supervisors.messages.supervisor import DescribeSupervisor, LastWords, SupervisorStatus
-from ..supervisors.ports import Connection, Reply
+from ..supervisors.ports.messaging import Connection, Reply
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from ..protocols.errors import PeerLost, PodiumError
 from ..supervisors.messages.supervisor import AwaitIdle
-from ..supervisors.ports import Connection, Reply, World
+from ..supervisors.ports.messaging import Connection, Reply
+from ..supervisors.ports.world import World
 from ..supervisors.settings import Governance
 from .managed_actor import ManagedActor
 

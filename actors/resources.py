@@ -48,7 +48,9 @@ from ..supervisors.messages.resources import (
     WatchBreakers,
     WatchLedger,
 )
-from ..supervisors.ports import Incoming, Journal, Level, Note, Timer, World
+from ..supervisors.ports.journal import Journal, Note
+from ..supervisors.ports.messaging import Incoming
+from ..supervisors.ports.world import Level, Timer, World
 from ..supervisors.shards import is_within
 from .breaker_registry import BreakerRegistry
 

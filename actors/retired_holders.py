@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from ..protocols.errors import Unknown
 from ..supervisors.messages.resources import ForgetHolder
-from ..supervisors.ports import Connection
+from ..supervisors.ports.messaging import Connection
 from .managed_actor import ManagedActor
 
 

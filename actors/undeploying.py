@@ -10,7 +10,8 @@ import asyncio
 from contextlib import suppress
 
 from ..protocols.errors import FixTheCall, PodiumError
-from ..supervisors.ports import Journal, World, durable
+from ..supervisors.ports.journal import Journal, durable
+from ..supervisors.ports.world import World
 from .catalogue import Catalogue
 from .managed_actor import ManagedActor
 from .passivator import Passivator

@@ -27,7 +27,7 @@ from podium.protocols.outcomes import TaskRecord
 from podium.supervisors.limits.ledger import Ledger
 from podium.supervisors.limits.permit_queue import Holder, Request, Who
 from podium.supervisors.messages.door import message
-from podium.supervisors.ports import Entry
+from podium.supervisors.ports.journal import Entry
 from podium.supervisors.tasks.events import StepFinished, pack_events, unpack_events
 from podium.supervisors.tasks.fold import apply, begin
 

@@ -22,7 +22,7 @@ from harness import Row, machine, report
 
 from podium.cluster.store.sqlite import SqliteJournal
 from podium.protocols.outcomes import TaskRecord
-from podium.supervisors.ports import Entry, NewTask
+from podium.supervisors.ports.journal import Entry, NewTask
 from podium.supervisors.tasks.events import StepFinished, pack_events
 
 WRITERS = (1, 64, 1_000)

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Mapping
 
-from ..supervisors.ports import Level
+from ..supervisors.ports.world import Level
 
 LOG = logging.getLogger("podium")
 NAME = "podium.engine"

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..protocols.errors import DataInUse, PodiumError
 from ..protocols.workflow import Workflow
-from ..supervisors.ports import Connection
+from ..supervisors.ports.messaging import Connection
 from .cluster_file import ClusterFile, holder
 from .config import Settings
 from .inprocess.cluster import Cell, CellWorld, InProcessCluster

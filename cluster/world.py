@@ -28,7 +28,9 @@ from ..actors.resources import ResourceActor
 from ..protocols.blame import trace_of
 from ..protocols.errors import HookFailed, PodiumError
 from ..protocols.protocol import ProtocolLike, resolve
-from ..supervisors.ports import Actor, Journal, Level, Load, Role, Timer, World
+from ..supervisors.ports.journal import Journal
+from ..supervisors.ports.messaging import Actor
+from ..supervisors.ports.world import Level, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
 from .engine_log import LEVELS, LOG, NAME, line_of
 from .importing import importing

@@ -19,7 +19,8 @@ from .figures.lifecycle import Lifecycle
 from .messages.client import ClientEvent
 from .messages.host import StepResult
 from .messages.supervisor import RunEnded
-from .ports import Change, Entry, Journal, World
+from .ports.journal import Change, Entry, Journal
+from .ports.world import World
 from .settings import Governance
 from .tasks.client_events import parked_event
 from .tasks.entries import entry_of, is_parked_or_was, standing

@@ -35,7 +35,9 @@ from .messages.supervisor import (
     SupervisorStatus,
 )
 from .open_tasks import OpenTasks
-from .ports import Incoming, Journal, World, durable
+from .ports.journal import Journal, durable
+from .ports.messaging import Incoming
+from .ports.world import World
 from .running.breaker_client import BreakerClient
 from .running.dispatch import Dispatcher
 from .running.pool import PoolContext

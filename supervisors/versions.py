@@ -9,7 +9,7 @@ from ..protocols.errors import EngineClosed
 from ..protocols.tree import Node
 from ..protocols.values import Value
 from .faults import report
-from .ports import Journal, Note
+from .ports.journal import Journal, Note
 from .running.dispatch import Dispatcher
 from .settings import Governance
 from .shards import tier_shard

@@ -24,7 +24,7 @@ from podium.supervisors import supervisor as supervisor_module
 from podium.supervisors.children.children import Children
 from podium.supervisors.children.nested import NestedSupervisor
 from podium.supervisors.limits.permit_client import PermitClient
-from podium.supervisors.ports import Entry, NewTask, StatusChange
+from podium.supervisors.ports.journal import Entry, NewTask, StatusChange
 from podium.supervisors.running.lanes import Lanes
 from podium.supervisors.running.pool import Pool
 from podium.supervisors.supervisor import Supervisor

@@ -41,7 +41,7 @@ from podium.supervisors.limits.ledger import Ledger
 from podium.supervisors.limits.permit_client import PermitClient
 from podium.supervisors.messages.host import StepResult
 from podium.supervisors.open_tasks import OpenTasks
-from podium.supervisors.ports import OpenTask
+from podium.supervisors.ports.journal import OpenTask
 from podium.supervisors.running.breaker import Breaker
 from podium.supervisors.running.dispatch import Dispatcher
 from podium.supervisors.running.lanes import Lanes

@@ -31,7 +31,7 @@ from podium.cluster.store.reading import FileReader
 from podium.cluster.store.schema import mark_path, shard_path, wal_path
 from podium.cluster.store.sqlite import SqliteJournal
 from podium.protocols.errors import DataInUse, Fenced, InvalidSetting, JournalCorrupt, JournalFailed, PodiumError
-from podium.supervisors.ports import Forget, NewTask, Note
+from podium.supervisors.ports.journal import Forget, NewTask, Note
 
 from .test_journal import durable, ended, found, record
 

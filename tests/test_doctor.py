@@ -21,7 +21,7 @@ from podium.cluster.gateways.cli.doctor import findings_table
 from podium.cluster.store.mark import read_mark
 from podium.cluster.store.schema import mark_path, shard_path, wal_path
 from podium.protocols.errors import DataInUse, NotFound
-from podium.supervisors.ports import Entry, NewTask, Note
+from podium.supervisors.ports.journal import Entry, NewTask, Note
 
 from .test_cli import cli  # noqa: F401  (a fixture)
 from .test_damage import IDS, another_process, copy_of, crashed, flip, look, opened, wipe  # noqa: F401  (a fixture among them)

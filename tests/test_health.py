@@ -13,7 +13,7 @@ from podium.cluster.config import Settings, load_settings
 from podium.errors import InvalidSetting, Overloaded
 from podium.supervisors.admission.admission import Admission, Newcomer, Slots
 from podium.supervisors.limits.throttle import Thresholds, Throttle, is_pressed
-from podium.supervisors.ports import Load
+from podium.supervisors.ports.world import Load
 from podium.supervisors.settings import Governance
 from podium.testing import Simulation
 from tests import sample

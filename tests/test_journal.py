@@ -15,7 +15,7 @@ from podium.cluster.store.sqlite import READY_CHANGES, SqliteJournal
 from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.values import pack
-from podium.supervisors.ports import Closing, Entry, Forget, NewTask, Note, StatusChange
+from podium.supervisors.ports.journal import Closing, Entry, Forget, NewTask, Note, StatusChange
 
 
 def record(id="t-1", **changes):

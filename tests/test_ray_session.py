@@ -22,7 +22,7 @@ from podium.cluster.on_ray.folder import MOST_CHARS, new_folder, remove_folder
 from podium.cluster.on_ray.process_locks import Working
 from podium.cluster.on_ray.session import living_pillars
 from podium.errors import EngineClosed, SpawnFailed
-from podium.supervisors.ports import Needs
+from podium.supervisors.ports.world import Needs
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from podium.cluster.simulation.virtual_loop import PROCESS
 from podium.errors import InvalidDefinition, TaskFailed, WorkflowDown
 from podium.protocols.errors import PeerLost, SpawnFailed, TooManyRestarts
 from podium.supervisors.children.children import Children
-from podium.supervisors.ports import Needs
+from podium.supervisors.ports.world import Needs
 from podium.supervisors.restarts import RestartPolicy, Restarts
 from podium.testing import Faults, Simulation
 from tests import sample

@@ -8,7 +8,7 @@ from collections import Counter
 import podium
 from podium import Sequence, Workflow
 from podium.supervisors.limits.throttle import Thresholds, Throttle
-from podium.supervisors.ports import Load
+from podium.supervisors.ports.world import Load
 from podium.testing import Simulation
 
 PATIENCE = Thresholds().samples

@@ -34,7 +34,7 @@ from ...supervisors.messages.client import (
     Undeploy,
     Where,
 )
-from ...supervisors.ports import Connection, Message, Reply
+from ...supervisors.ports.messaging import Connection, Message, Reply
 from ...supervisors.shards import shards_of, spread, top_shard, workflow_of
 from ...supervisors.tasks.plan import carried_key
 from ..cluster_file import using

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from ...protocols.errors import Overloaded, PodiumError
 from ...supervisors.messages.client import AskStatus, ClusterStatus, Deploy, Deployed
-from ...supervisors.ports import Message
+from ...supervisors.ports.messaging import Message
 from ...supervisors.shards import workflow_of
 from ..config import Settings
 from ..store.reading import Reader

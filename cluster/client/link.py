@@ -24,7 +24,7 @@ from ...supervisors.messages.client import (
     TaskEnded,
     Watch,
 )
-from ...supervisors.ports import Connection, Message, Reply
+from ...supervisors.ports.messaging import Connection, Message, Reply
 from ..world import LoopWorld
 from .holdups import refusal
 

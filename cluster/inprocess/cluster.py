@@ -18,7 +18,8 @@ from ...actors.exchange import ExchangeClient, Transport
 from ...actors.exchange_server import ExchangeServer
 from ...protocols.errors import Fenced, PeerLost, SpawnFailed, Unknown
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Actor, Connection, Needs, Role, Timer
+from ...supervisors.ports.messaging import Actor, Connection
+from ...supervisors.ports.world import Needs, Role, Timer
 from ..engine_log import LOG
 from ..simulation.virtual_loop import Process, in_process
 from ..world import LoopWorld, new_actor

@@ -31,7 +31,8 @@ from ...actors.exchange_server import ExchangeServer
 from ...protocols.errors import PeerLost, PeerUnreachable, SpawnFailed, Unknown
 from ...protocols.protocol import ProtocolLike
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Actor, Connection, Needs, Role
+from ...supervisors.ports.messaging import Actor, Connection
+from ...supervisors.ports.world import Needs, Role
 from ..engine_log import LOG
 from ..gc_tuning import pass_over_what_is_there, tune_process
 from ..importing import importing

@@ -24,7 +24,8 @@ import psutil
 
 from ...protocols.errors import DataInUse, EngineClosed, PodiumError, SpawnFailed
 from ...protocols.workflow import Workflow
-from ...supervisors.ports import Connection, Needs
+from ...supervisors.ports.messaging import Connection
+from ...supervisors.ports.world import Needs
 from ..client.definition import code_of
 from ..cluster_file import ClusterFile, closed_in_order, holder, running_cluster
 from ..config import Settings, prepare_ray

@@ -22,7 +22,9 @@ from urllib.parse import quote
 from ...actors.host import ProtocolHost
 from ...protocols.errors import PeerUnreachable, PodiumError
 from ...protocols.workflow import Workflow
-from ...supervisors.ports import Connection, Journal, Level, Load
+from ...supervisors.ports.journal import Journal
+from ...supervisors.ports.messaging import Connection
+from ...supervisors.ports.world import Level, Load
 from ..client.engine_async import AsyncEngine
 from ..config import Settings
 from ..engine_log import facts_of, line_of

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 
 from ...protocols.errors import InvalidInput, PodiumError
 from ...protocols.values import unpack
-from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, StatusChange
+from ...supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
 from ...supervisors.tasks.events import unpack_events
 from ..store.memory import MemoryJournal
 from .virtual_loop import START

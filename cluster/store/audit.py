@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...protocols.errors import JournalCorrupt
 from ...protocols.values import Value
-from ...supervisors.ports import STALLED, STUCK
+from ...supervisors.ports.journal import STALLED, STUCK
 from ...supervisors.upkeep.blocked import blocked_protocols
 from .faults import UNREADABLE, as_ours
 from .mark import Count, loss, read_mark

@@ -16,7 +16,7 @@ from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.values import Value, pack, unpack
 from ...supervisors.faults import shielded
-from ...supervisors.ports import (
+from ...supervisors.ports.journal import (
     DISMISSED,
     STALLED,
     WITHDRAWN,

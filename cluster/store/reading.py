@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
 from ...protocols.workflow import RESERVED
-from ...supervisors.ports import BLOCKED, DISMISSED, STALLED, WITHDRAWN
+from ...supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
 from ...supervisors.shards import is_tier, workflow_of
 from ...supervisors.upkeep.blocked import blocked_protocols
 from .faults import UNREADABLE, as_ours

@@ -16,7 +16,7 @@ from typing import Any
 from ...protocols.errors import JournalCorrupt
 from ...protocols.outcomes import OPEN, TERMINAL, Failure, TaskRecord
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports import Closing, Entry, Found, NewTask, OpenTask
+from ...supervisors.ports.journal import Closing, Entry, Found, NewTask, OpenTask
 from .mark import Count
 
 TASK_COLUMNS = (

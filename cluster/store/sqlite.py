@@ -27,7 +27,7 @@ from typing import Any
 from ...protocols.errors import Fenced, JournalCorrupt, JournalFailed, PodiumError
 from ...protocols.values import Value
 from ...supervisors.faults import shielded
-from ...supervisors.ports import Change, Found, OpenTask
+from ...supervisors.ports.journal import Change, Found, OpenTask
 from . import lock
 from .doing import Doing
 from .faults import UNREADABLE, as_ours

@@ -6,7 +6,7 @@ import sqlite3
 from itertools import chain
 from typing import Any
 
-from ...supervisors.ports import Change, Entry, Forget, NewTask, Note, StatusChange
+from ...supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
 from .rows import ABSENT, NEW_COLUMNS, Row, closing_row, entry_row, note_row, task_row
 
 GIVEN_BACK_PAGES = 512

@@ -8,7 +8,7 @@ from ...protocols.errors import PodiumError
 from ...protocols.outcomes import Criticality, TaskRecord
 from ...protocols.tree import Step
 from ..open_tasks import OpenTasks
-from ..ports import Change, Found, Journal, NewTask
+from ..ports.journal import Change, Found, Journal, NewTask
 from ..tasks.events import Due
 from ..tasks.fold import apply
 from ..tasks.plan import Plan

@@ -17,7 +17,7 @@ from ...protocols.errors import Overloaded
 from ...protocols.limits import read_limits
 from ...protocols.outcomes import Criticality, TaskRecord
 from ..limits.rates import RateMeters
-from ..ports import Load
+from ..ports.world import Load
 from ..settings import Governance
 
 FULL_RETRY_S = 5.0

@@ -17,7 +17,8 @@ from ...protocols.quantities import check_priority, check_seconds
 from ...protocols.values import Value, digest
 from ..messages.client import Ack, Submission
 from ..open_tasks import OpenTasks
-from ..ports import Found, Journal, World
+from ..ports.journal import Found, Journal
+from ..ports.world import World
 from ..seldom import Seldom
 from ..tasks.plan import Plan
 from ..upkeep.quarantine import Quarantine

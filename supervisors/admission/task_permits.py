@@ -18,7 +18,7 @@ from ...protocols.outcomes import TaskRecord
 from ..limits.permit_client import PermitClient
 from ..limits.permit_queue import Holder, Request, Who
 from ..open_tasks import OpenTasks
-from ..ports import Incoming
+from ..ports.messaging import Incoming
 from ..running.dispatch import Dispatcher
 from ..tasks.plan import Plan
 from ..tasks.state import NodeRun, TaskState

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, assert_never
 
 from ...protocols.errors import PeerLost, PodiumError, SpawnFailed, TooManyRestarts
-from ..ports import World
+from ..ports.world import World
 from ..restarts import RestartPolicy, Restarts
 
 

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from ...protocols.errors import PodiumError
 from ..messages.supervisor import LastWords
-from ..ports import Incoming, World
+from ..ports.messaging import Incoming
+from ..ports.world import World
 
 LAST_WORDS_S = 0.2
 """Time for the reason to reach the level above, before the supervisor ends itself."""

@@ -16,7 +16,8 @@ from ...protocols.errors import Overloaded, PeerLost, PeerUnreachable, PodiumErr
 from ...protocols.values import Value
 from ..messages.client import Acks, Cancel, ClientEvent, Drop, Letter, Redrive, Submission, Watch
 from ..messages.supervisor import AwaitLastWords, Busy, ForgetTasks, Govern, LastWords, RunEnded, SubmitRun
-from ..ports import Connection, Needs, Reply, World
+from ..ports.messaging import Connection, Reply
+from ..ports.world import Needs, World
 from .children import Children
 
 ASK_AGAIN_S = 1.0

@@ -43,7 +43,8 @@ from ..messages.resources import (
     Wanted,
     WatchLedger,
 )
-from ..ports import Connection, Reply, Timer, World
+from ..ports.messaging import Connection, Reply
+from ..ports.world import Timer, World
 from ..settings import Governance
 from ..shards import workflow_of
 from .ledger import Ledger

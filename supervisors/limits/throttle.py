@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...protocols.limits import Amount, read_limits
-from ..ports import Load
+from ..ports.world import Load
 
 KEEP_CHANGES = 20
 

@@ -32,7 +32,8 @@ from ..messages.resources import (
     ReportCalls,
     WatchBreakers,
 )
-from ..ports import Connection, Reply, World
+from ..ports.messaging import Connection, Reply
+from ..ports.world import World
 from .breaker import Call
 from .placement import Job
 

@@ -18,7 +18,7 @@ from ..messages.client import ClientEvent, Submission
 from ..messages.host import Run, StepResult, StepSaid, failed
 from ..messages.supervisor import RunEnded
 from ..open_tasks import ChecksClock
-from ..ports import Timer
+from ..ports.world import Timer
 from ..shards import tier_shard
 from ..tasks.plan import Build, Plan, TierPlan
 from ..tasks.state import NodeRun, TaskState

@@ -15,7 +15,8 @@ from functools import partial
 
 from ..limits.permit_client import PermitClient
 from ..messages.host import Permit, PermitLeft
-from ..ports import Reply, World
+from ..ports.messaging import Reply
+from ..ports.world import World
 from .backlog import Backlog
 from .placement import Host, Job, Lane
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ...protocols.errors import PodiumError
-from ..ports import Connection
+from ..ports.messaging import Connection
 from ..tasks.plan import StepSettings
 from ..tasks.state import NodeRun, TaskState
 from .breaker import Call

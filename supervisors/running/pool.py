@@ -25,7 +25,8 @@ from ..children.children import Children
 from ..limits.permit_client import PermitClient
 from ..limits.permit_queue import Who
 from ..messages.host import STEP_SAID, Run, StepResult, StepSaid, failed
-from ..ports import Needs, Reply, World
+from ..ports.messaging import Reply
+from ..ports.world import Needs, World
 from ..settings import Governance
 from ..upkeep.blocked import CODE_CHARS
 from .backlog import Backlog

@@ -22,7 +22,7 @@ from ...protocols.tree import Step
 from ..limits.throttle import is_pressed
 from ..messages.host import StepResult
 from ..messages.supervisor import RunEnded
-from ..ports import World
+from ..ports.world import World
 from ..settings import Governance
 from ..tasks.events import Event, Overdue, StepFailed, StepFinished, TimedOut
 from ..tasks.plan import Plan, StepSettings

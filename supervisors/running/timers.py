@@ -12,7 +12,7 @@ import itertools
 from typing import Protocol
 
 from ..open_tasks import OpenTasks
-from ..ports import Timer, World
+from ..ports.world import Timer, World
 from ..tasks.events import Event
 from ..tasks.state import NodeRun, TaskState, Time
 

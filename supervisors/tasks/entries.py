@@ -8,7 +8,7 @@ from ...protocols.errors import InvalidInput
 from ...protocols.outcomes import Failure, Outcome, TaskStatus
 from ...protocols.values import MAX_VALUE_BYTES, pack
 from ..figures.lacking import lacking
-from ..ports import Closing, Entry, StatusChange
+from ..ports.journal import Closing, Entry, StatusChange
 from .client_events import count_told
 from .events import Event, pack_events
 from .state import TaskState

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ...protocols.values import Value
-from ..ports import BLOCKED, Journal, Note, World
+from ..ports.journal import BLOCKED, Journal, Note
+from ..ports.world import World
 
 CODE_CHARS = 12
 """Of a fingerprint, in the names of notes and in `podium status`."""

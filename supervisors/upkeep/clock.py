@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..open_tasks import OpenTasks
-from ..ports import Journal, Note, World
+from ..ports.journal import Journal, Note
+from ..ports.world import World
 from ..tasks.events import Skewed
 
 MOST_S = 0.5

@@ -23,7 +23,9 @@ from ..children.nested import NestedSupervisor
 from ..faults import report
 from ..messages.client import Ack, Acks, Drop, Letter, Redrive
 from ..open_tasks import OpenTasks
-from ..ports import DISMISSED, Change, Found, Incoming, Journal, NewTask, Note, World
+from ..ports.journal import DISMISSED, Change, Found, Journal, NewTask, Note
+from ..ports.messaging import Incoming
+from ..ports.world import World
 from ..tasks.continuation import without_the_failure
 from ..tasks.events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, Skewed, unpack_events
 from ..tasks.fold import UNDO, apply

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..open_tasks import OpenTasks
-from ..ports import Incoming, World
+from ..ports.messaging import Incoming
+from ..ports.world import World
 from ..shards import tier_shard
 from ..tasks.plan import Plan
 from .quarantine import Quarantine

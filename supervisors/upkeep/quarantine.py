@@ -16,7 +16,8 @@ from ...protocols.errors import FixTheCall
 from ...protocols.outcomes import Failure
 from ...protocols.values import Value, pack
 from ..faults import report
-from ..ports import STALLED, Closing, Entry, Journal, Note, OpenTask, StatusChange, World
+from ..ports.journal import STALLED, Closing, Entry, Journal, Note, OpenTask, StatusChange
+from ..ports.world import World
 from ..tasks.events import Cancelled, Dropped, Event, pack_events
 from ..watching.watchers import Watchers
 

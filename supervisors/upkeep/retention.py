@@ -12,7 +12,9 @@ from typing import Protocol
 
 from ..messages.supervisor import Busy
 from ..open_tasks import OpenTasks
-from ..ports import Change, Forget, Incoming, Journal, World, durable
+from ..ports.journal import Change, Forget, Journal, durable
+from ..ports.messaging import Incoming
+from ..ports.world import World
 from ..settings import Governance
 
 SWEEP_S = 60.0

@@ -16,7 +16,8 @@ from typing import Protocol
 from ...protocols.tree import Step
 from ...protocols.values import Value
 from ..open_tasks import OpenTasks
-from ..ports import STUCK, Change, Journal, Note, World
+from ..ports.journal import STUCK, Change, Journal, Note
+from ..ports.world import World
 from ..tasks.state import NodeRun, TaskState
 
 LOOK_S = 5.0

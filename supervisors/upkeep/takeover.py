@@ -12,7 +12,8 @@ from ...protocols.outcomes import Failure
 from ..admission.task_permits import TaskPermits
 from ..messages.host import failed
 from ..open_tasks import OpenTasks
-from ..ports import Journal, OpenTask, World
+from ..ports.journal import Journal, OpenTask
+from ..ports.world import World
 from ..running.timers import Timers
 from ..tasks.client_events import count_told
 from ..tasks.entries import is_parked_or_was, standing

@@ -11,7 +11,8 @@ from ..messages.client import ClientEvent
 from ..messages.host import StepChunk, StepLog, StepResult, StepSaid
 from ..messages.supervisor import RunEnded
 from ..open_tasks import OpenTasks
-from ..ports import Journal, World
+from ..ports.journal import Journal
+from ..ports.world import World
 from ..running.dispatch import Dispatcher
 from ..tasks.client_events import started_value
 from ..tasks.entries import standing

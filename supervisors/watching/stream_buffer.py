@@ -13,7 +13,7 @@ from typing import TypeAlias
 from ...protocols.values import Value
 from ..messages.client import ClientEvent
 from ..open_tasks import OpenTasks
-from ..ports import World
+from ..ports.world import World
 from ..tasks.events import Emitted, Event, Relayed, cost_of
 from ..tasks.state import NodeRun, TaskState
 

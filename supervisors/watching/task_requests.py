@@ -14,7 +14,9 @@ from ..messages.client import Accepted, Ack, Acks, CancelledAs, ClientEvent
 from ..messages.door import with_kind
 from ..messages.supervisor import RunEnded
 from ..open_tasks import OpenTasks
-from ..ports import Found, Incoming, Journal, World
+from ..ports.journal import Found, Journal
+from ..ports.messaging import Incoming
+from ..ports.world import World
 from ..running.dispatch import Dispatcher
 from ..tasks.client_events import is_relayed, parked_event, past_events, put_started, task_ended
 from ..tasks.events import Cancelled, readable_events

@@ -15,7 +15,7 @@ from ...protocols.outcomes import TaskRecord
 from ...protocols.values import Value
 from ..messages.client import ClientEvent
 from ..messages.door import with_kind
-from ..ports import Incoming
+from ..ports.messaging import Incoming
 from ..tasks.client_events import end_event, is_relayed, run_ended, seen_attempt, task_ended, told_events
 from ..tasks.events import Event
 from ..tasks.state import NodeRun, TaskState
