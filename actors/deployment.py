@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable
 from ..protocols.errors import Unknown, WorkflowDown
 from ..supervisors.messages.supervisor import Govern
 from ..supervisors.ports.messaging import Connection
-from ..supervisors.ports.world import World
+from ..supervisors.ports.world import Scheduling
 from .managed_actor import ManagedActor
 
 
 class Deployment:
-    def __init__(self, world: World, message: Govern, started: Callable[[ManagedActor], Awaitable[Connection]]) -> None:
+    def __init__(
+        self, world: Scheduling, message: Govern, started: Callable[[ManagedActor], Awaitable[Connection]]
+    ) -> None:
         """`message` is for each supervisor; `started` gives the line to it once it runs, or raises WorkflowDown."""
         self._world, self._message, self._started = world, message, started
         self._down: list[WorkflowDown] = []

@@ -20,7 +20,7 @@ from .messages.client import ClientEvent
 from .messages.host import StepResult
 from .messages.supervisor import RunEnded
 from .ports.journal import Change, Entry, Journal
-from .ports.world import World
+from .ports.world import Clocks
 from .settings import Governance
 from .tasks.client_events import parked_event
 from .tasks.entries import entry_of, is_parked_or_was, standing
@@ -76,7 +76,7 @@ class OpenTasks:
     clock: ChecksClock
 
     def __init__(
-        self, world: World, journal: Journal, settings: Governance, plans: Mapping[str, Plan], watchers: Watchers
+        self, world: Clocks, journal: Journal, settings: Governance, plans: Mapping[str, Plan], watchers: Watchers
     ) -> None:
         """`plans` are the versions that the supervisor governs, by hash."""
         self._world, self._journal, self._max_bytes = world, journal, settings.max_value_bytes

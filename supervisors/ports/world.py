@@ -79,6 +79,10 @@ class Scheduling(Protocol):
         """Run blocking work off the event loop."""
 
 
+class Timing(Clocks, Scheduling, Protocol):
+    """Waiting until a time has come."""
+
+
 class Spawning(Protocol):
     """Other actors: started, ended, and talked to."""
 

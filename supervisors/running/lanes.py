@@ -16,7 +16,7 @@ from functools import partial
 from ..limits.permit_client import PermitClient
 from ..messages.host import Permit, PermitLeft
 from ..ports.messaging import Reply
-from ..ports.world import World
+from ..ports.world import Scheduling
 from .backlog import Backlog
 from .placement import Host, Job, Lane
 
@@ -26,7 +26,7 @@ class Lanes:
 
     def __init__(
         self,
-        world: World,
+        world: Scheduling,
         permits: PermitClient,
         backlog: Backlog,
         has_room: Callable[[Host], bool],

@@ -12,7 +12,7 @@ import itertools
 from typing import Protocol
 
 from ..open_tasks import OpenTasks
-from ..ports.world import Timer, World
+from ..ports.world import Timer, Timing
 from ..tasks.events import Event
 from ..tasks.state import NodeRun, TaskState, Time
 
@@ -26,7 +26,7 @@ class Late(Protocol):
 
 
 class Timers:
-    def __init__(self, world: World, open_tasks: OpenTasks, retries: Late) -> None:
+    def __init__(self, world: Timing, open_tasks: OpenTasks, retries: Late) -> None:
         self._world, self._open_tasks, self._retries = world, open_tasks, retries
         self._soon: list[tuple[float, int, str, str | None, Time]] = []
         """A heap by monotonic time, of task ids and paths; without a path, of the task itself."""

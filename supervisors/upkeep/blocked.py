@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 
 from ...protocols.values import Value
 from ..ports.journal import BLOCKED, Journal, Note
-from ..ports.world import World
+from ..ports.world import Logging
 
 CODE_CHARS = 12
 """Of a fingerprint, in the names of notes and in `podium status`."""
 
 
 class Blocked:
-    def __init__(self, world: World, journal: Journal, notes: Mapping[str, Value]) -> None:
+    def __init__(self, world: Logging, journal: Journal, notes: Mapping[str, Value]) -> None:
         self._world, self._journal = world, journal
         self._noted = {name: str(why) for name, why in notes.items() if name.startswith(BLOCKED)}
 

@@ -25,7 +25,7 @@ from ..messages.client import Ack, Acks, Drop, Letter, Redrive
 from ..open_tasks import OpenTasks
 from ..ports.journal import DISMISSED, Change, Found, Journal, NewTask, Note
 from ..ports.messaging import Incoming
-from ..ports.world import World
+from ..ports.world import Timing
 from ..tasks.continuation import without_the_failure
 from ..tasks.events import Dropped, Due, Emitted, Event, Redriven, Relayed, Restarted, Skewed, unpack_events
 from ..tasks.fold import UNDO, apply
@@ -38,7 +38,7 @@ from .takeover import Takeover
 class DeadLetters:
     def __init__(
         self,
-        world: World,
+        world: Timing,
         journal: Journal,
         open_tasks: OpenTasks,
         versions: Versions,

@@ -13,7 +13,7 @@ from ..admission.task_permits import TaskPermits
 from ..messages.host import failed
 from ..open_tasks import OpenTasks
 from ..ports.journal import Journal, OpenTask
-from ..ports.world import World
+from ..ports.world import Clocks
 from ..running.timers import Timers
 from ..tasks.client_events import count_told
 from ..tasks.entries import is_parked_or_was, standing
@@ -26,7 +26,7 @@ from .quarantine import Quarantine
 class Takeover:
     def __init__(
         self,
-        world: World,
+        world: Clocks,
         journal: Journal,
         open_tasks: OpenTasks,
         admission: TaskPermits,

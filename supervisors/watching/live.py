@@ -12,7 +12,7 @@ from ..messages.host import StepChunk, StepLog, StepResult, StepSaid
 from ..messages.supervisor import RunEnded
 from ..open_tasks import OpenTasks
 from ..ports.journal import Journal
-from ..ports.world import World
+from ..ports.world import Clocks
 from ..running.dispatch import Dispatcher
 from ..tasks.client_events import started_value
 from ..tasks.entries import standing
@@ -23,7 +23,7 @@ from .task_requests import TaskRequests
 
 
 class Live:
-    def __init__(self, world: World, journal: Journal, open_tasks: OpenTasks) -> None:
+    def __init__(self, world: Clocks, journal: Journal, open_tasks: OpenTasks) -> None:
         self._world, self._journal, self._open_tasks = world, journal, open_tasks
         self._watchers = open_tasks.watchers
         self.dispatcher: Dispatcher

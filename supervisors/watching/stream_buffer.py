@@ -13,7 +13,7 @@ from typing import TypeAlias
 from ...protocols.values import Value
 from ..messages.client import ClientEvent
 from ..open_tasks import OpenTasks
-from ..ports.world import World
+from ..ports.world import Timing
 from ..tasks.events import Emitted, Event, Relayed, cost_of
 from ..tasks.state import NodeRun, TaskState
 
@@ -34,7 +34,7 @@ class _Buffer:
 class StreamBuffer:
     def __init__(
         self,
-        world: World,
+        world: Timing,
         max_bytes: int,
         open_tasks: OpenTasks,
     ) -> None:

@@ -16,7 +16,7 @@ from ..messages.supervisor import RunEnded
 from ..open_tasks import OpenTasks
 from ..ports.journal import Found, Journal
 from ..ports.messaging import Incoming
-from ..ports.world import World
+from ..ports.world import Clocks
 from ..running.dispatch import Dispatcher
 from ..tasks.client_events import is_relayed, parked_event, past_events, put_started, task_ended
 from ..tasks.events import Cancelled, readable_events
@@ -27,7 +27,7 @@ from .watchers import Attendance, Watch
 
 class TaskRequests:
     def __init__(
-        self, world: World, journal: Journal, open_tasks: OpenTasks, dispatcher: Dispatcher, quarantine: Quarantine
+        self, world: Clocks, journal: Journal, open_tasks: OpenTasks, dispatcher: Dispatcher, quarantine: Quarantine
     ) -> None:
         self._world, self._journal, self._open_tasks = world, journal, open_tasks
         self._tasks, self._dispatcher, self._watchers = open_tasks.tasks, dispatcher, open_tasks.watchers
