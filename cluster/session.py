@@ -14,7 +14,8 @@ from ..supervisors.ports.messaging import Connection
 from .cluster_file import ClusterFile, holder
 from .config import Settings
 from .inprocess.cluster import Cell, CellWorld, InProcessCluster
-from .store.reading import FileReader, Reader
+from .store.contract import Reader
+from .store.files import store_of
 from .world import LoopWorld
 
 COORDINATOR = "coordinator"
@@ -55,7 +56,7 @@ class InProcessSession:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._file = ClusterFile(settings.data)
-        self.reader: Reader = FileReader(settings.data)
+        self.reader: Reader = store_of(settings.data).reader
         self._cluster: InProcessCluster
         self._cell: Cell
         self._client_world: CellWorld

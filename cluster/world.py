@@ -36,8 +36,7 @@ from .engine_log import LEVELS, LOG, NAME, line_of
 from .importing import importing
 from .log_file import LogFile
 from .log_lines import keep_log_lines
-from .store.reading import FileReader
-from .store.sqlite import SqliteJournal
+from .store.files import store_of
 from .threads import Threads
 
 keep_log_lines()
@@ -68,7 +67,9 @@ class LoopWorld:
         self._on_crash = on_crash
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: Threads | None = None
-        self._journals: list[SqliteJournal] = []
+        self.store = store_of(data)
+        self._let_go: list[Callable[[], None]] = []
+        """What lets the journals that it opened go."""
         self._logs: list[LogFile] = []
         self._engine_log: LogFile | None = None
         self.crashed = False
@@ -155,14 +156,15 @@ class LoopWorld:
             self._on_crash(error)
 
     async def open_journal(self, shard: str) -> Journal:
-        journal = SqliteJournal(self.data, shard)
-        self._journals.append(journal)
-        await journal.open()
+        journal, let_go = await self.store.open_journal(shard)
+        self._let_go.append(let_go)
+        if self.crashed:
+            let_go()  # it died while the shard was opened
         self.epoch = journal.epoch
         return journal
 
     async def open_count(self, shard: str) -> int:
-        return FileReader(self.data).open_count(shard)
+        return self.store.reader.open_count(shard)
 
     def folder(self, name: str) -> str:
         path = self.data.resolve() / "protocols" / quote(name, safe="")
@@ -194,8 +196,8 @@ class LoopWorld:
         self.crashed = True
         for task in list(self._tasks):
             task.cancel()
-        for journal in self._journals:
-            journal.let_go()
+        for let_go in self._let_go:
+            let_go()
         for log in self._logs:
             log.close()
         if self._threads is not None:

@@ -331,7 +331,7 @@ def test_status_shows_what_is_in_force_and_where_it_came_from(cli):
 def test_reading_commands_do_not_import_ray(cli, words):
     script = (
         "import sys; sys.argv = ['podium', *sys.argv[1:]]\n"
-        "from podium.cluster.gateways.cli import main\n"
+        "from podium.cluster.gateways.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "assert 'ray' not in sys.modules, 'ray was imported'\n"
         "assert 'jsonschema' not in sys.modules, 'jsonschema was imported'\n"

@@ -16,7 +16,7 @@ DRIVER = textwrap.dedent(
     from pathlib import Path
     from pydantic import BaseModel
     from ray import cloudpickle
-    from podium.cluster.definition import code_of
+    from podium.cluster.client.definition import code_of
 
     if typing.TYPE_CHECKING:
         from podium import Context
@@ -58,7 +58,7 @@ HOST = textwrap.dedent(
 )
 
 UNDEFINED = "import podium\n@podium.protocol\ndef add(input: 'Missing'): ...\n"
-DEPLOY = "from podium.cluster.definition import code_of\ncode_of(podium.Workflow('w', add), bytes)"
+DEPLOY = "from podium.cluster.client.definition import code_of\ncode_of(podium.Workflow('w', add), bytes)"
 
 
 def run(program: str, *args: object) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,7 @@ FAR_PROCESS = """
 import asyncio, sys
 from pathlib import Path
 from podium.actors.exchange_server import Far
-from podium.cluster.wire import listen
+from podium.cluster.on_ray.sockets import listen
 
 async def main():
     def receive(ask):

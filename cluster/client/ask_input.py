@@ -20,7 +20,7 @@ from ...protocols.requests.router import Route
 from ...protocols.wording import first_problem, place
 from ...protocols.workflow import Workflow
 from ..config import Settings
-from ..store.reading import Reader
+from ..store.contract import Reader
 
 RECORDED = 200
 """Tasks on record that an estimate is made from, at most."""

@@ -41,7 +41,7 @@ from ..cluster_file import using
 from ..config import Settings
 from ..gc_tuning import look_as_usual, look_rarely
 from ..session import COORDINATOR, Session
-from ..store.reading import Reader, StoredTask
+from ..store.contract import Reader, StoredTask
 from .acknowledgements import Accepted, Waiting, acknowledged, fail, settle
 from .connecting import new_session
 from .definition import definition_of, protocols_of

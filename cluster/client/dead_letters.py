@@ -8,7 +8,7 @@ from typing import Any
 from ...protocols.outcomes import Failure, TaskRecord
 from ...protocols.recovery import Category, category_of
 from ...supervisors.tasks.history import step_rows
-from ..store.reading import Reader, StoredTask
+from ..store.contract import Reader, StoredTask
 
 
 @dataclass(frozen=True, slots=True)

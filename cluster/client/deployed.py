@@ -11,7 +11,7 @@ from ...protocols.errors import NotFound
 from ...protocols.workflow import Workflow
 from ...supervisors.shards import shards_of
 from ...supervisors.tasks.plan import tree_of
-from ..store.reading import Reader
+from ..store.contract import Reader
 
 
 @dataclass(frozen=True, slots=True)

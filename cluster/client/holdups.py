@@ -17,7 +17,7 @@ from ...supervisors.messages.client import AskStatus, ClusterStatus, Deploy, Dep
 from ...supervisors.ports.messaging import Message
 from ...supervisors.shards import workflow_of
 from ..config import Settings
-from ..store.reading import Reader
+from ..store.contract import Reader
 
 T = TypeVar("T")
 ASK_S = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...protocols.outcomes import TERMINAL, TaskEvent
 from ...supervisors.tasks.client_events import end_event, past_events, task_event
 from ...supervisors.tasks.events import readable_events
-from ..store.reading import StoredTask
+from ..store.contract import StoredTask
 
 WENT_WRONG = frozenset({"retrying", "failed", "lost", "timed_out"})
 """Kinds of events that say why an attempt of a step did not do."""

@@ -11,7 +11,7 @@ from ...protocols.requests.machine import State, has_stages
 from ...protocols.requests.pipelines import NAME
 from ...protocols.workflow import Workflow
 from ...supervisors.figures.lifecycle import transitions
-from ..store.reading import Reader, StoredTask
+from ..store.contract import Reader, StoredTask
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,9 @@ from ..config import Settings, prepare_ray
 from ..engine_log import LOG
 from ..session import COORDINATOR, coordinator_setup
 from ..signals import keeping_sigterm
+from ..store.contract import Reader
+from ..store.files import store_of
 from ..store.lock import DIES_WITHIN_S
-from ..store.reading import FileReader, Reader
 from ..world import LoopWorld
 from .folder import new_folder, remove_folder
 from .joining import check_joinable
@@ -67,7 +68,7 @@ class RaySession:
         self._data = settings.data.resolve()
         self._file = ClusterFile(self._data)
         self._namespace = "podium-" + hashlib.sha256(str(self._data).encode()).hexdigest()[:12]
-        self.reader: Reader = FileReader(self._data)
+        self.reader: Reader = store_of(self._data).reader
         self.on_rebuilt: Callable[[], None] = lambda: None
         self.on_closed: Callable[[PodiumError], None] = lambda _error: None
         self._initialised_here = False

@@ -30,8 +30,8 @@ from ..config import Settings
 from ..engine_log import facts_of, line_of
 from ..inprocess.cluster import Cell, CellWorld, InProcessCluster
 from ..session import COORDINATOR, coordinator_setup
+from ..store.contract import Reader
 from ..store.memory import Disk, DiskReader, MemoryJournal
-from ..store.reading import Reader
 from ..world import LoopWorld
 from .trace import Trace, TracedJournal
 from .virtual_loop import Process, VirtualLoop, in_process
@@ -306,10 +306,26 @@ class SimulatedCluster(InProcessCluster):
         await self.spawn(None, "coordinator", COORDINATOR, setup)
 
 
+class SimulatedStore:
+    """The disk of a simulation, on which commits take their time."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self.reader: Reader = DiskReader(simulation.disk)
+
+    async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
+        faults, trace = self._simulation.faults, self._simulation.trace
+        disk, rng = self._simulation.disk, self._simulation.rng
+        opened = MemoryJournal if trace is None else partial(TracedJournal, trace)
+        journal = opened(disk, shard, lambda: rng.uniform(0, faults.commit_s / 2))
+        return journal, lambda: None
+
+
 class _SimulatedWorld(CellWorld):
     def __init__(self, cluster: SimulatedCluster, cell: Cell, simulation: Simulation) -> None:
         super().__init__(cluster, cell)
         self._simulation = simulation
+        self.store = SimulatedStore(simulation)
         self.random = Random(f"{simulation.seed}/{cell.address}/{simulation.rng.random()}")
 
     def load(self) -> Load:
@@ -340,17 +356,6 @@ class _SimulatedWorld(CellWorld):
     def secret_bytes(self, count: int) -> bytes:
         return self.random.randbytes(count)
 
-    async def open_journal(self, shard: str) -> Journal:
-        faults = self._simulation.faults
-        disk, rng, trace = self._simulation.disk, self._simulation.rng, self._simulation.trace
-        opened = MemoryJournal if trace is None else partial(TracedJournal, trace)
-        journal = opened(disk, shard, lambda: rng.uniform(0, faults.commit_s / 2))
-        self.epoch = journal.epoch
-        return journal
-
-    async def open_count(self, shard: str) -> int:
-        return self._simulation.disk.open_count(shard)
-
     def release(self) -> None:
         """Nothing: a dead process does not even cancel."""
         self._simulation.note(self.address, "is dead", self._cell.dead.reason if self._cell.dead else "")
@@ -369,7 +374,7 @@ class _SimulatedSession:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self.reader: Reader = DiskReader(simulation.disk)
+        self.reader = SimulatedStore(simulation).reader
         self._cell = Cell("client", None)
         self.world: LoopWorld
         self._client_world: CellWorld

@@ -31,7 +31,7 @@ from ...supervisors.ports.journal import (
 )
 from ...supervisors.shards import is_tier, workflow_of
 from ...supervisors.upkeep.blocked import blocked_protocols
-from .reading import StoredTask
+from .contract import StoredTask
 
 
 @dataclass(slots=True)

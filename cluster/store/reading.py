@@ -8,9 +8,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
@@ -18,6 +17,7 @@ from ...protocols.workflow import RESERVED
 from ...supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
 from ...supervisors.shards import is_tier, workflow_of
 from ...supervisors.upkeep.blocked import blocked_protocols
+from .contract import StoredTask
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
@@ -26,46 +26,6 @@ from .schema import shard_path
 
 COORDINATOR = "coordinator"
 """The shard that holds the coordinator's notes."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTask:
-    """One task with what its shard knows of it."""
-
-    shard: str
-    record: TaskRecord
-    definition: dict[str, Value]
-    """The workflow version that it runs."""
-    bodies: list[bytes]
-    """Its packed events, in order."""
-    stalled: str = ""
-    """Why it is set aside, if it is."""
-
-
-class Reader(Protocol):
-    """What clients read of a store without owning it; see FileReader for the meanings."""
-
-    def list_tasks(
-        self,
-        status: TaskStatus | None = None,
-        workflow: str | None = None,
-        user: str | None = None,
-        limit: int = 50,
-    ) -> list[TaskRecord]: ...
-
-    def dead_letters(
-        self, workflow: str | None = None, user: str | None = None, limit: int | None = 50
-    ) -> list[StoredTask]: ...
-
-    def find_task(self, task_id: str) -> StoredTask | None: ...
-
-    def subtasks(self, task_id: str) -> list[StoredTask]: ...
-
-    def definitions(self) -> list[dict[str, Any]]: ...
-
-    def open_count(self, shard: str) -> int: ...
-
-    def blocked(self, workflow: str) -> dict[str, dict[str, str]]: ...
 
 
 def shards(data: Path) -> list[str]:

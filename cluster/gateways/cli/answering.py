@@ -28,7 +28,7 @@ from ....protocols.requests.router import Route
 from ...client.ask_input import plan_of, recorded_s, request_of
 from ...client.engine import Engine, Task
 from ...config import Settings, load_settings
-from ...store.reading import FileReader
+from ...store.files import store_of
 from .inputs import standard_input
 from .live import Listener
 from .terminal import Terminal, error_console, say, styled, to_json
@@ -90,7 +90,7 @@ def answer(engine: Engine, asked: Ask, submitted: Mapping[str, Any], manner: Man
         error_console().print(f"\nInterrupted. The task is saved: `podium up` resumes it, `podium watch {task.id}`.")
         raise typer.Exit(130) from None
     degraded = task.record.degraded
-    recorded = recorded_s(FileReader(engine.settings.data), str(said["type"]))
+    recorded = recorded_s(store_of(engine.settings.data).reader, str(said["type"]))
     if manner.output == "json":
         extra = {"task_id": task.id, "degraded": degraded} | (speaker.seen if manner.explain else {})
         print(to_json(said | extra))
@@ -105,7 +105,7 @@ def answer(engine: Engine, asked: Ask, submitted: Mapping[str, Any], manner: Man
 def foresee(asked: Ask, data: Path | None, output: str, user: str | None) -> None:
     settings = load_settings(data=data, user=user, source="cli")
     request = request_of(asked.text, settings, asked.fields())
-    route, made = plan_of(request, settings.user, settings, FileReader(settings.data))
+    route, made = plan_of(request, settings.user, settings, store_of(settings.data).reader)
     if output == "json":
         print(to_json({"route": route.model_dump(mode="json"), "plan": made.model_dump(mode="json")}))
     else:

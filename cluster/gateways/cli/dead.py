@@ -12,8 +12,9 @@ from ....protocols.recovery import Category
 from ...client.dead_letters import DeadLetter, dead_letters
 from ...client.engine import connect
 from ...config import load_settings
+from ...store.contract import Reader
+from ...store.files import store_of
 from ...store.ids import whole_id
-from ...store.reading import FileReader
 from .options import Data, Output
 from .terminal import Terminal, error_console, styled, to_json
 from .view import local_time
@@ -58,7 +59,7 @@ def redrive(
         tasks = engine.redrive(chosen)
         joined = engine.joined
     print(to_json([task.id for task in tasks]) if output == "json" else "\n".join(task.id for task in tasks))
-    _warn_of_old_trees(FileReader(load_settings(data=data, source="cli").data), [task.id for task in tasks])
+    _warn_of_old_trees(store_of(load_settings(data=data, source="cli").data).reader, [task.id for task in tasks])
     if tasks and not joined:
         error_console().print("Saved. No cluster is running: `podium up` starts one, and the tasks with it.")
 
@@ -75,7 +76,7 @@ def drop(
     print(f"dropped {len(chosen)}")
 
 
-def _warn_of_old_trees(reader: FileReader, ids: list[str]) -> None:
+def _warn_of_old_trees(reader: Reader, ids: list[str]) -> None:
     """What is driven again keeps its tree, and of another tree its code: say so where the workflow has another now."""
     newest = {each["name"]: each.get("tree") or each["hash"] for each in reader.definitions()}
     old = []
@@ -96,7 +97,7 @@ def _letters(
 ) -> list[DeadLetter]:
     if category not in (None, *get_args(Category)):
         raise typer.BadParameter(f"'{category}' is none of {', '.join(get_args(Category))}", param_hint="--category")
-    reader = FileReader(load_settings(data=data, source="cli").data)
+    reader = store_of(load_settings(data=data, source="cli").data).reader
     return dead_letters(reader, workflow, user, category, limit)  # type: ignore[arg-type]
 
 

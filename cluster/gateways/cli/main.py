@@ -25,7 +25,7 @@ from ....protocols.printable import one_line
 from ....protocols.workflow_schema import workflow_schema
 from ...client.request_state import request_states
 from ...loading import load_workflow
-from ...store.reading import FileReader
+from ...store.files import store_of
 from . import daemon
 from .ask import ask, plan
 from .breakers import breakers
@@ -167,7 +167,7 @@ def ps(
         raise typer.BadParameter(
             f"'{status}' is not one of {', '.join(sorted(OPEN | TERMINAL))}", param_hint="--status"
         )
-    reader = FileReader(settings_of(data).data)
+    reader = store_of(settings_of(data).data).reader
     records = reader.list_tasks(status, workflow, user, limit)  # type: ignore[arg-type]
     states = request_states(reader, records)
     if output == "json":

@@ -18,8 +18,9 @@ from ...client.recorded import WENT_WRONG, recorded_events
 from ...client.request_state import RequestState, request_state
 from ...cluster_file import running_cluster
 from ...config import Settings, load_settings, parse_limits
+from ...store.contract import Reader, StoredTask
+from ...store.files import store_of
 from ...store.ids import whole_id
-from ...store.reading import FileReader, StoredTask
 from .dead import dead
 from .live import follow
 from .options import Data, Output, Timeout
@@ -38,7 +39,7 @@ SHOWN_CHARS = 2_000
 
 def show(task_id: TaskId, data: Data = None, output: Output = "table", failed: Failed = False) -> None:
     """Show one task: input, output, its steps, and why each attempt failed that did."""
-    reader = FileReader(settings_of(data).data)
+    reader = store_of(settings_of(data).data).reader
     stored = _found(reader, settings_of(data), task_id)
     record = stored.record
     parts = [stored, *reader.subtasks(record.task_id)]
@@ -145,7 +146,7 @@ def watch(
 ) -> None:
     """Follow a task live until it ends, and print its result; of one that has ended, tell what is recorded."""
     settings = settings_of(data)
-    stored = _found(FileReader(settings.data), settings, task_id)
+    stored = _found(store_of(settings.data).reader, settings, task_id)
     record = stored.record
     if record.status in OPEN and running_cluster(settings.data) is None:
         reason = f"task {record.task_id} is {record.status}, but no cluster is running: `podium up` resumes it"
@@ -195,7 +196,7 @@ def cancel(
     if bool(task_ids) == every:
         raise typer.BadParameter("give either ids or --all", param_hint="ID...")
     settings = settings_of(data)
-    reader = FileReader(settings.data)
+    reader = store_of(settings.data).reader
     if every:
         records = [each for status in OPEN for each in _listed(reader, status, workflow, user)]
     else:
@@ -212,7 +213,7 @@ def cancel(
     _print_cancelled(after, output)
 
 
-def _listed(reader: FileReader, status: str, workflow: str | None, user: str | None) -> list[TaskRecord]:
+def _listed(reader: Reader, status: str, workflow: str | None, user: str | None) -> list[TaskRecord]:
     return reader.list_tasks(status, workflow, user, sys.maxsize)  # type: ignore[arg-type]
 
 
@@ -225,11 +226,11 @@ def _print_cancelled(after: dict[str, str], output: str) -> None:
         print("\n".join(row["status"] if len(rows) == 1 else f"{row['task_id']} {row['status']}" for row in rows))
 
 
-def _all_found(reader: FileReader, settings: Settings, task_ids: list[str]) -> list[StoredTask]:
+def _all_found(reader: Reader, settings: Settings, task_ids: list[str]) -> list[StoredTask]:
     return [_found(reader, settings, task_id) for task_id in task_ids]
 
 
-def _found(reader: FileReader, settings: Settings, typed: str) -> StoredTask:
+def _found(reader: Reader, settings: Settings, typed: str) -> StoredTask:
     task_id = whole_id(settings.data, typed)
     stored = reader.find_task(task_id)
     if stored is None:

@@ -16,7 +16,7 @@ from ...client.engine import connect
 from ...client.holdups import blocked_hosts
 from ...cluster_file import running_cluster
 from ...config import load_settings
-from ...store.reading import FileReader
+from ...store.files import store_of
 from .limits import use_table
 from .options import Data, Output
 from .terminal import Terminal, to_json
@@ -108,4 +108,4 @@ def _print_stalled(console: Terminal, workflows: dict[str, Any]) -> None:
 
 def _blocked_below(data: Path, shard: str) -> str:
     """Hosts of nested Hierarchies that cannot start: their supervisors are not asked, their shards know."""
-    return "; ".join(blocked_hosts(FileReader(data).blocked(workflow_of(shard))))
+    return "; ".join(blocked_hosts(store_of(data).reader.blocked(workflow_of(shard))))

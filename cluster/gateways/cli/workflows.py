@@ -11,7 +11,7 @@ from ....protocols.printable import one_line, printable
 from ...client.deployed import DeployedWorkflow, deployed_workflow, deployed_workflows
 from ...client.engine import connect
 from ...config import load_settings
-from ...store.reading import FileReader
+from ...store.files import store_of
 from .options import Data
 from .terminal import Terminal, error_console, to_json
 
@@ -21,7 +21,7 @@ Form = Annotated[Literal["table", "yaml", "json"], typer.Option("-o", "--output"
 
 def workflows(name: Name = None, data: Data = None, output: Form = "table") -> None:
     """List what is deployed; with a name, show its definition as YAML. No cluster is needed."""
-    reader = FileReader(load_settings(data=data, source="cli").data)
+    reader = store_of(load_settings(data=data, source="cli").data).reader
     found = deployed_workflows(reader) if name is None else [deployed_workflow(reader, name)]
     if output == "json":
         facts = [each.to_json() for each in found]

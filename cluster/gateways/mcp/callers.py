@@ -10,7 +10,7 @@ from mcp.server.auth.provider import AccessToken
 from ....protocols.errors import NotFound
 from ....protocols.outcomes import TaskRecord
 from ...client.core import Core
-from ...store.reading import StoredTask
+from ...store.contract import StoredTask
 from ...tokens import Token, Tokens
 
 

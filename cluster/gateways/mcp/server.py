@@ -34,7 +34,7 @@ from ....supervisors.tasks.events import readable_events
 from ...client.definition import definition_of
 from ...client.engine_async import AsyncEngine, AsyncTask
 from ...client.request_state import RequestState, request_state, request_states
-from ...store.reading import StoredTask
+from ...store.contract import StoredTask
 from .callers import Caller, own_task
 from .pages import page_of
 from .tasks import EXTENSION, ByTask, check_name, created, decided, detailed, knows_tasks, need_tasks

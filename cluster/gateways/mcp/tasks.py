@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ....protocols.outcomes import TERMINAL, TaskRecord
 from ...client.request_state import request_state
-from ...store.reading import StoredTask
+from ...store.contract import StoredTask
 from .tools import progress_of, result_of
 
 EXTENSION = "io.modelcontextprotocol/tasks"

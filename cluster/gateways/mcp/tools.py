@@ -21,7 +21,7 @@ from ....protocols.wording import place
 from ....protocols.workflow import Workflow
 from ....supervisors.tasks.history import step_rows
 from ...client.request_state import request_state
-from ...store.reading import StoredTask
+from ...store.contract import StoredTask
 from .pages import page_of
 from .wrapping import given_out, plain_object, wrapped
 

@@ -1,0 +1,31 @@
+"""The embedded store: one SQLite file for each shard, in a data directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ...supervisors.ports.journal import Journal
+from .contract import Reader, Store
+from .reading import FileReader
+from .sqlite import SqliteJournal
+
+
+class FileStore:
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self.reader: Reader = FileReader(data)
+
+    async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
+        journal = SqliteJournal(self._data, shard)
+        try:
+            await journal.open()
+        except BaseException:
+            journal.let_go()
+            raise
+        return journal, journal.let_go
+
+
+def store_of(data: Path) -> Store:
+    """The store that the setting `data` names."""
+    return FileStore(data)
