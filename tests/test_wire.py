@@ -26,14 +26,14 @@ ADDRESS = "host/flow/tests.sample:echo/0"
 FAR_PROCESS = """
 import asyncio, sys
 from pathlib import Path
-from podium.actors.exchange_server import Far
+from podium.actors.exchange_server import ExchangeServer
 from podium.cluster.on_ray.sockets import listen
 
 async def main():
     def receive(ask):
         if ask.kind == "echo":
             ask.reply(ask.payload)
-    await listen(Path(sys.argv[1]), sys.argv[2], Far(receive, "far").take_in)
+    await listen(Path(sys.argv[1]), sys.argv[2], ExchangeServer(receive, "far").take_in)
     print("listening", flush=True)
     await asyncio.sleep(60)
 
