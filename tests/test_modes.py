@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, verdict
 from podium.errors import InvalidDefinition
 from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.recovery import USUAL
+from podium.protocols.tree import Node
 from podium.supervisors.tasks.events import (
     Cancelled,
     Dropped,
@@ -24,6 +27,7 @@ from podium.supervisors.tasks.events import (
     unpack_events,
 )
 from podium.supervisors.tasks.fold import apply, begin
+from podium.supervisors.tasks.folding import MODES
 from podium.supervisors.tasks.state import Halt, Run
 from tests import sample
 
@@ -505,3 +509,8 @@ def test_every_tree_comes_to_an_end_when_its_steps_do(root, data):
         play.done(data.draw(st.sampled_from(sorted(play.task.running))), 0)
     assert play.task.outcome is not None
     assert not play.task.running
+
+
+def test_every_kind_of_node_but_steps_has_a_mode():
+    kinds = {get_args(kind)[0] for kind in get_args(get_args(Node)[0])}
+    assert set(MODES) == kinds - {Step}

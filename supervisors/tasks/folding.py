@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import assert_never
 
 from ...protocols.blame import fault_of
@@ -13,23 +13,16 @@ from ...protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Step, tak
 from ...protocols.values import Value
 from .events import TimedOut
 from .modes import adaptive, hierarchical, parallel, sequential
+from .modes.mode import Mode
 from .state import Alarm, Effect, Finish, Halt, Move, NodeRun, Run, Start, Stop, TaskState, Time, missing, with_more
 
-_OPENING: dict[type, Callable[[NodeRun], list[Move]]] = {
-    Sequence: sequential.opening,
-    Parallel: parallel.opening,
-    Hierarchy: hierarchical.opening,
-    Adaptive: adaptive.opening,
+MODES: Mapping[type, Mode] = {
+    Sequence: sequential.MODE,
+    Parallel: parallel.MODE,
+    Hierarchy: hierarchical.MODE,
+    Adaptive: adaptive.MODE,
 }
-"""What starts when a node is opened."""
-
-_FOLLOWING: dict[type, Callable[[NodeRun, NodeRun], list[Move]]] = {
-    Sequence: sequential.following,
-    Parallel: parallel.following,
-    Hierarchy: hierarchical.following,
-    Adaptive: adaptive.following,
-}
-"""What follows when a run below a node has its outcome."""
+"""Of every kind of node but steps; a test compares with the kinds that there are."""
 
 UNDO = ":undo"
 """Ends the path of what takes a node back."""
@@ -64,7 +57,7 @@ class Folding:
                 elif parent.outcome is None and place.stands_in_for is not None:
                     self.ended.append((parent, outcome))
                 elif parent.outcome is None:
-                    self.perform(parent, _FOLLOWING[type(parent.node)](parent, place))
+                    self.perform(parent, MODES[type(parent.node)].following(parent, place))
             except Exception as error:
                 self.broke(place, error)
 
@@ -142,8 +135,9 @@ class Folding:
     def time_out(self, place: NodeRun, event: TimedOut) -> None:
         """The node has had its time."""
         place.actions = event.actions
-        if isinstance(place.node, Parallel):
-            self.perform(place, parallel.timed_out(place))
+        mode = MODES.get(type(place.node))
+        if mode is not None and mode.timed_out is not None:
+            self.perform(place, mode.timed_out(place))
             return
         self.stop_below(place)
         if self.task.running.pop(place.path, None) is not None:
@@ -181,7 +175,7 @@ class Folding:
             self.run(place)
         else:
             self.give_time(place)
-            self.perform(place, _OPENING[type(place.node)](place))
+            self.perform(place, MODES[type(place.node)].opening(place))
 
     def map_input(self, place: NodeRun, with_: str | Mapping[str, str]) -> bool:
         """Its input is what `with` says; if that cannot be evaluated, it has failed, and the answer is False."""

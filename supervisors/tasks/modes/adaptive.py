@@ -10,6 +10,7 @@ from ....protocols.tree import END, Adaptive, Rule
 from ....protocols.values import Value
 from ....protocols.verdicts import as_goto
 from ..state import Finish, Move, NodeRun, Start
+from .mode import Mode
 
 
 @dataclass(slots=True)
@@ -91,3 +92,6 @@ def _visit(place: NodeRun, name: str, input: Value) -> Move:
 
 def _fail(place: NodeRun, code: str, message: str) -> Move:
     return Finish(Outcome(failure=Failure(code, message).at(place.path or place.name, 1)))
+
+
+MODE = Mode(opening, following)

@@ -15,6 +15,7 @@ from ....protocols.tree import Hierarchy
 from ....protocols.values import Value
 from ....protocols.verdicts import VerdictValue, read_verdict
 from ..state import Finish, Move, NodeRun, Start
+from .mode import Mode
 
 LEAD = "lead"
 
@@ -108,3 +109,6 @@ def _start(place: NodeRun, name: str, input: Value) -> Move:
 
 def _fail(place: NodeRun, code: str, message: str) -> Move:
     return Finish(Outcome(failure=Failure(code, message).at(place.path or place.name, 1)))
+
+
+MODE = Mode(opening, following)

@@ -13,6 +13,7 @@ from ....protocols.outcomes import Failure, Outcome
 from ....protocols.tree import Node, Parallel
 from ....protocols.values import Value
 from ..state import Finish, Move, NodeRun, Start, Stop
+from .mode import Mode
 
 
 @dataclass(slots=True)
@@ -185,3 +186,6 @@ def _briefs(place: NodeRun, node: Parallel) -> Value:
         branch = place.children.get(label)
         briefs[label] = ((branch and branch.outcome) or late).brief()
     return list(briefs.values()) if node.do is not None else briefs
+
+
+MODE = Mode(opening, following, timed_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ....protocols.tree import Sequence
 from ..state import Finish, Move, NodeRun, Start
+from .mode import Mode
 
 
 def opening(place: NodeRun) -> list[Move]:
@@ -32,3 +33,6 @@ def _start(place: NodeRun, index: int, input: object) -> Move:
     child = node.sequence[index]
     assert child.name is not None
     return Start(child.name, child.name, child, input)
+
+
+MODE = Mode(opening, following)
