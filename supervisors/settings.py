@@ -23,7 +23,7 @@ class Governance:
     """The same of its processors; None is no bound."""
     max_slots: float | None = None
     """Share of the permits that tasks hold as a whole above which new ones are refused; None: they wait."""
-    rates: Mapping[str, str] = field(default_factory=dict)
+    rates: Mapping[str, str] = field(default_factory=lambda: {"cli": "50/s burst 500", "mcp": "10/s burst 50"})
     """New tasks per time for each user, by source."""
     throttle: bool = False
     """Whether the limits follow the load of the machine; by how much and when, see `Thresholds`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import pytest
@@ -9,10 +10,12 @@ from pydantic import BaseModel
 
 import podium
 from podium import Adaptive, Breaker, Hierarchy, Parallel, Retry, Sequence, Step, Supervision, Workflow, read_workflow
+from podium.cluster.config import Settings
 from podium.cluster.loading import load_workflow
 from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
 from podium.protocols.protocol import declaration_of, resolve
 from podium.protocols.wording import keys_at
+from podium.supervisors.settings import Governance
 from podium.testing import Simulation, simulate
 
 A = "tests.sample:add"
@@ -378,3 +381,11 @@ def test_what_cannot_be_read_from_python_says_what_to_write(folder, name, text, 
     (folder / f"{name if name == 'json' else 'wording_' + name}.py").write_text(text)
     given = source if name == "json" else source.replace(name, f"wording_{name}", 1)
     assert says.replace(f"write {name}", f"write wording_{name}") in refused(lambda: load_workflow(given))
+
+
+def test_what_supervisors_know_of_the_settings_has_the_same_defaults():
+    ours = {each.name: each for each in dataclasses.fields(Governance)}
+    assert ours.keys() <= Settings.model_fields.keys()
+    blank = Governance()
+    for name in ours.keys() - {"config"}:
+        assert Settings.model_fields[name].get_default(call_default_factory=True) == getattr(blank, name), name
