@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import (
     Discriminator,
@@ -360,8 +360,8 @@ def _checked_names(nodes: Mapping[str, Node]) -> Mapping[str, Node]:
     return {name: node.model_copy(update={"name": None}) if node.name else node for name, node in nodes.items()}
 
 
-for _model in (Step, Sequence, Parallel, Hierarchy, Adaptive):
-    _model.model_rebuild()
+for _kind_of_node in get_args(get_args(Node)[0]):
+    get_args(_kind_of_node)[0].model_rebuild()
 
 
 def takers_back(node: Node) -> dict[str, Step]:
