@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.client.link import Batch, Link, Refusing
+from podium.cluster.client.link import Batch, Link
 from podium.cluster.doctor.checks import examine
 from podium.cluster.doctor.running import findings_of
 from podium.cluster.simulation.simulated import _SimulatedWorld
@@ -146,11 +146,13 @@ def new_link(why, stored=()):
         def call_later(self, delay_s, callback):
             return None
 
-    async def reason():
-        return why
+    class Shard:
+        is_stored = staticmethod(stored.__contains__)
 
-    refusing = Refusing(5.0, reason, stored.__contains__)
-    link = Link(World(), lambda: asyncio.sleep(0), lambda _: None, lambda *_: None, lambda _: None, 30.0, refusing)
+        async def why_not_up(self):
+            return why
+
+    link = Link(World(), Shard(), 30.0, 5.0)
     answers = []
     tasks = [
         Submission(f"t-{n}", 1, "u", 0, None, was_sent, "driver", "critical", None)

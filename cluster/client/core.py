@@ -46,7 +46,7 @@ from .acknowledgements import Accepted, Waiting, acknowledged, fail, settle
 from .connecting import new_session
 from .definition import definition_of, protocols_of
 from .holdups import answered, not_up
-from .link import BATCH, PATIENCE, Batch, Link, Refusing, Watching
+from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .submissions import Submissions
 from .task_ids import new_task_id
 
@@ -222,18 +222,12 @@ class Core:
     def link(self, shard: str) -> Link:
         link = self._links.get(shard)
         if link is None:
-            link = self._links[shard] = Link(
-                self._session.world,
-                partial(self._locate, shard),
-                partial(self._done, shard),
-                partial(self._lost, shard),
-                partial(self._dead, shard),
-                self.settings.lease_s,
-                Refusing(self.settings.reconnect_s, partial(not_up, self, shard.__eq__), self._is_stored),
-            )
+            settings, known = self.settings, _Shard(self, shard)
+            link = self._links[shard] = Link(self._session.world, known, settings.lease_s, settings.reconnect_s)
         return link
 
-    async def _locate(self, shard: str) -> Connection:
+    async def locate(self, shard: str) -> Connection:
+        """A connection to the supervisor of a shard, which is started if need be."""
         workflow = workflow_of(shard)
         while True:
             where = await self.ask_coordinator(Where(shard, self._told.get(workflow)), Located)
@@ -284,16 +278,11 @@ class Core:
                 on_ack = partial(acknowledged, waiting, theirs, accepted, part, ends)
                 self.link(shard).submit(Batch(hash, theirs, True, on_ack))
 
-    def _done(self, shard: str, ended: TaskEnded) -> None:
-        for future in self._waiting[shard].pop(ended.id, ()):
-            settle(future, ended)
+    def waiting_for(self, shard: str, task_id: str) -> Sequence[Future[TaskEnded]]:
+        """Futures of the end of a task, which is told to them now."""
+        return self._waiting[shard].pop(task_id, ())
 
-    def _lost(self, shard: str, task_id: str, error: PodiumError) -> None:
-        """A task cannot be followed."""
-        for future in self._waiting[shard].pop(task_id, ()):
-            fail(future, error)
-
-    def _dead(self, shard: str, error: PodiumError) -> None:
+    def dead(self, shard: str, error: PodiumError) -> None:
         """A shard cannot be reached any more: what waits for its tasks is told so."""
         self._links.pop(shard, None)
         self._deployed.clear()
@@ -366,7 +355,7 @@ class Core:
     def _ask_link(self, shard: str, message: Message, answered: Callable[[Reply], None]) -> None:
         self.link(shard).ask(message, answered)
 
-    def _is_stored(self, task_id: str) -> bool:
+    def is_stored(self, task_id: str) -> bool:
         return self._session.reader.find_task(task_id) is not None
 
     def record(self, task_id: str) -> TaskRecord:
@@ -386,6 +375,33 @@ class Core:
     @property
     def reader(self) -> Reader:
         return self._session.reader
+
+
+class _Shard:
+    """A shard as its link sees it."""
+
+    def __init__(self, core: Core, name: str) -> None:
+        self._core, self._name = core, name
+
+    async def locate(self) -> Connection:
+        return await self._core.locate(self._name)
+
+    async def why_not_up(self) -> str:
+        return await not_up(self._core, self._name.__eq__)
+
+    def is_stored(self, task_id: str) -> bool:
+        return self._core.is_stored(task_id)
+
+    def done(self, ended: TaskEnded) -> None:
+        for future in self._core.waiting_for(self._name, ended.id):
+            settle(future, ended)
+
+    def lost(self, task_id: str, error: PodiumError) -> None:
+        for future in self._core.waiting_for(self._name, task_id):
+            fail(future, error)
+
+    def dead(self, error: PodiumError) -> None:
+        self._core.dead(self._name, error)
 
 
 def _version_key(workflow: Workflow) -> VersionKey:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from ...protocols.errors import Overloaded, PodiumError, Unknown
 from ...protocols.values import Value
@@ -64,36 +64,35 @@ class Asked:
     on_reply: Callable[[Reply], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusing:
-    """What becomes of tasks that wait for a supervisor which cannot start."""
+class Shard(Protocol):
+    """A shard as its client sees it: where its supervisor is, and who waits for its tasks."""
 
-    after_s: float
-    why: Callable[[], Awaitable[str]]
-    """Why it does not run; "" if it does, or nobody knows."""
-    is_stored: Callable[[str], bool]
-    """Whether a task was accepted, although nobody has said so."""
+    async def locate(self) -> Connection:
+        """A connection to the supervisor that runs now. Raises what keeps it from running."""
+
+    async def why_not_up(self) -> str:
+        """Why no supervisor runs; "" if one does, or nobody knows."""
+
+    def is_stored(self, task_id: str) -> bool:
+        """Whether a task was accepted, although nobody has said so."""
+
+    def done(self, ended: TaskEnded) -> None: ...
+
+    def lost(self, task_id: str, error: PodiumError) -> None:
+        """A task cannot be followed."""
+
+    def dead(self, error: PodiumError) -> None:
+        """Nothing comes from this shard any more."""
 
 
 class Link:
-    def __init__(
-        self,
-        world: LoopWorld,
-        locate: Callable[[], Awaitable[Connection]],
-        on_done: Callable[[TaskEnded], None],
-        on_lost: Callable[[str, PodiumError], None],
-        on_dead: Callable[[PodiumError], None],
-        lease_s: float,
-        refusing: Refusing,
-    ) -> None:
-        """`locate` gives a line to the supervisor that runs now. `on_done` gets how tasks ended, `on_lost` the ids of
-        those that cannot be followed, with the reason; `on_dead` the reason why nothing comes any more."""
-        self._world, self._locate = world, locate
-        self._on_done, self._on_lost, self._on_dead = on_done, on_lost, on_dead
+    def __init__(self, world: LoopWorld, shard: Shard, lease_s: float, refuse_after_s: float) -> None:
+        """`refuse_after_s`: seconds without a supervisor after which tasks that wait for it are refused."""
+        self._world, self._shard, self._refuse_after_s = world, shard, refuse_after_s
         self._lease_s = lease_s * PATIENCE
         self._line: Connection | None = None
         self._connecting = False
-        self._refusing, self._outages = refusing, 0
+        self._outages = 0
         self._batches: dict[Batch, None] = {}
         self._followed: dict[str, None] = {}
         self._watched: dict[Watching, None] = {}
@@ -146,7 +145,7 @@ class Link:
         self._look_later(self._outages)
 
     def _look_later(self, outage: int) -> None:
-        self._world.call_later(self._refusing.after_s, lambda: self._overdue(outage))
+        self._world.call_later(self._refuse_after_s, lambda: self._overdue(outage))
 
     def _overdue(self, outage: int) -> None:
         if self._connecting and self._outages == outage:
@@ -156,7 +155,7 @@ class Link:
 
     async def _refuse(self) -> None:
         """Refuse the tasks that nobody can accept, unless they were, and the word of it was lost."""
-        why = await self._refusing.why()
+        why = await self._shard.why_not_up()
         if not why or not self._connecting:
             return
         error = refusal(why).to_wire()
@@ -165,11 +164,11 @@ class Link:
 
     def _known(self, task: Submission) -> Ack | None:
         """The acknowledgement of a task that was sent, if it is durable."""
-        return Ack(task.id, None) if task.again and self._refusing.is_stored(task.id) else None
+        return Ack(task.id, None) if task.again and self._shard.is_stored(task.id) else None
 
     async def _connect(self) -> None:
         try:
-            line = await self._locate()
+            line = await self._shard.locate()
         except PodiumError as error:
             self._connecting = False
             self._give_up(error)
@@ -207,7 +206,7 @@ class Link:
         for each in asked:
             each.on_reply(Reply(error=error))
         self._followed.clear()
-        self._on_dead(error)
+        self._shard.dead(error)
 
     def _send_batch(self, batch: Batch) -> None:
         assert self._line is not None
@@ -234,7 +233,7 @@ class Link:
                     self._acknowledged(batch, said.read())
             case TaskEnded():
                 self._followed.pop(said.id, None)
-                self._on_done(said)
+                self._shard.done(said)
             case _:
                 assert_never(said)
 
@@ -254,7 +253,7 @@ class Link:
         if reply.error is not None and not isinstance(reply.error, Unknown):
             for id in ids:
                 if self._followed.pop(id, 0) is None:
-                    self._on_lost(id, reply.error)
+                    self._shard.lost(id, reply.error)
 
     def _send_watch(self, watching: Watching) -> None:
         assert self._line is not None
