@@ -20,7 +20,7 @@ from podium.cluster.client.link import Link
 from podium.cluster.store.memory import MemoryJournal
 from podium.errors import PodiumError
 from podium.protocols.errors import Fenced, PeerUnreachable
-from podium.supervisors import supervisor as supervisor_module
+from podium.supervisors import open_tasks
 from podium.supervisors.children.children import Children
 from podium.supervisors.children.nested import NestedSupervisor
 from podium.supervisors.limits.permit_client import PermitClient
@@ -126,7 +126,7 @@ def _journal() -> None:
     edges = [f"task {end}" for end in ("accepted", "accepted pending", "running", "completed", "cancelled")]
     around(MemoryJournal, "_apply", edges, _change)
     steps = ["StepFinished", "StepFailed", "StepLost", "Cancelled"]
-    around(supervisor_module, "apply", steps, lambda _task, event: type(event).__name__)
+    around(open_tasks, "apply", steps, lambda _task, event: type(event).__name__)
 
 
 def _change(_journal: MemoryJournal, change: Any) -> str | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from podium.cluster.simulation.trace import Trace, contents_of
 from podium.testing import Faults, Simulation
 from tests import sample, seed, storm
 
+ROOT = Path(__file__).parent.parent
 FAULTS = Faults(lose_request=0.15, lose_reply=0.15, repeat=0.1, delay_s=0.02, commit_s=0.05, kills=4, kill_within_s=3,
                 freezes=2, freeze_s=60, zombies=0.5, clock_jumps=1)  # fmt: skip
 SESSION = re.compile(r"/\d+, frame")
@@ -127,3 +131,11 @@ def test_the_command_prints_everything_and_how_it_failed(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert "gets a frame" in out and "every invariant" not in out
     assert err.endswith("AssertionError: I0: as planted\n")
+
+
+def test_the_soak_runs_and_counts_what_happens():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", "--seeds", "3"], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 seeds, 0 failed" in done.stdout and "StepFinished" in done.stdout
