@@ -58,7 +58,8 @@ check: $(STAMP) ## lint, format, and types against the built wheel
 	$(BIN)/ruff format --check .
 	rm -rf build/lib build/wheel && $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	rm -rf build/typed && $(BIN)/pip install --quiet --no-deps --target build/typed build/wheel/podium-*.whl
-	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p podium
+	cp tests/typing_cases.py build/typed
+	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p podium -m typing_cases
 
 bench: $(STAMP) ## all measurements of docs/performance.md
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"

@@ -14,7 +14,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, TypeAlias, overload
+from typing import Annotated, Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -28,7 +28,10 @@ from .recovery import OnError
 from .values import Value
 from .wording import first_problem, named
 
-_KNOWN: dict[str, ProtocolClass | FunctionProtocol] = {}
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+_KNOWN: dict[str, ProtocolLike] = {}
 """Every protocol defined in this process by its reference, so that `__main__` and notebooks work too."""
 _AT_IMPORT = '; put what is to run only as a program under `if __name__ == "__main__":`'
 _FROM_A_SCRIPT = ": it is of a script or notebook, which only that can bring: start the script again"
@@ -137,8 +140,9 @@ class Protocol:
         If it raises, the error is logged.
         """
 
-    def run(self, ctx: Context, input: Any) -> Any:
-        """Do the work on one input, and return the output. May be `async def`, and may leave out `ctx` or `input`.
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Do the work on one input, and return the output: `run(self, ctx, input)`, without `ctx`, `input` or both if
+        you do not need them. May be `async def`. Here it takes anything, so that type checkers accept each of these.
 
         A plain `run` is called in a thread, an `async` one on the host's event loop. Input and output are checked by
         the type hints. Any exception fails the attempt.
@@ -146,13 +150,17 @@ class Protocol:
         raise NotImplementedError(f"{type(self).__qualname__}.run is not written")
 
 
-class FunctionProtocol:
-    """A protocol that `@protocol` made of a function. Calling it calls the function."""
+class FunctionProtocol(Generic[P, R_co]):
+    """A protocol that `@protocol` made of a function. Calling it calls the function.
 
-    def __init__(self, function: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    `P` has all parameters of the function, a context too: whoever calls it, as in a test, gives one.
+    """
+
+    def __init__(self, function: Callable[P, R_co], settings: Mapping[str, Any]) -> None:
         self.function, self.settings = function, dict(settings)
-        self.__doc__, self.__name__ = function.__doc__, function.__name__
-        self.__module__, self.__qualname__ = function.__module__, function.__qualname__
+        known_as: Any = function
+        self.__doc__, self.__name__ = known_as.__doc__, known_as.__name__
+        self.__module__, self.__qualname__ = known_as.__module__, known_as.__qualname__
         self.__wrapped__ = function
         self._mark = ""
         self._mark = _told_apart(self)
@@ -164,7 +172,7 @@ class FunctionProtocol:
         declaration_of(self)
         _KNOWN[reference(self)] = self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -172,11 +180,11 @@ class FunctionProtocol:
 
 
 ProtocolClass: TypeAlias = type[Protocol]
-ProtocolLike: TypeAlias = ProtocolClass | FunctionProtocol
+ProtocolLike: TypeAlias = ProtocolClass | FunctionProtocol[..., Any]
 
 
 @overload
-def protocol(function: Callable[..., Any], /) -> FunctionProtocol: ...
+def protocol(function: Callable[P, R], /) -> FunctionProtocol[P, R]: ...
 @overload
 def protocol(
     *,
@@ -195,7 +203,7 @@ def protocol(
     num_cpus: float = 0,
     num_gpus: float = 0,
     resources: Mapping[str, float] | None = None,
-) -> Callable[[Callable[..., Any]], FunctionProtocol]: ...
+) -> Callable[[Callable[P, R]], FunctionProtocol[P, R]]: ...
 def protocol(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     """Make a protocol of a function `f(input)` or `f(ctx, input)`, async or plain.
 
@@ -214,7 +222,7 @@ def protocol(function: Callable[..., Any] | None = None, /, **settings: Any) -> 
     return lambda function: _made(function, given)
 
 
-def _made(function: Any, settings: Mapping[str, Any]) -> FunctionProtocol:
+def _made(function: Any, settings: Mapping[str, Any]) -> FunctionProtocol[..., Any]:
     if callable(function) and hasattr(function, "__qualname__") and not inspect.isclass(function):
         return FunctionProtocol(function, settings)
     if is_protocol(function):
