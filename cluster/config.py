@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -30,6 +30,7 @@ from ..protocols.requests.grants import requests_config
 from ..protocols.values import MAX_VALUE_BYTES, check_value
 from ..protocols.wording import problem_of
 from ..supervisors.settings import Governance
+from .connect_options import ConnectOptions
 
 DEFAULT_LIMITS: dict[str, Amount] = {
     "request": 50,
@@ -237,7 +238,7 @@ def _login() -> str:
         return "unknown"
 
 
-def load_settings(**keywords: Any) -> Settings:
+def load_settings(**keywords: Unpack[ConnectOptions]) -> Settings:
     """The settings in force; keywords that are None count as not given.
 
     Raises:

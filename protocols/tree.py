@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Unpack, get_args
 
 from pydantic import (
     Discriminator,
@@ -23,6 +23,14 @@ from pydantic import (
 
 from .errors import InvalidDefinition
 from .json_forms import writable
+from .options import (
+    AdaptiveOptions,
+    HierarchyOptions,
+    NodeLike,
+    ParallelOptions,
+    SequenceOptions,
+    StepOptions,
+)
 from .policy import RetryPolicy, Supervision
 from .protocol import current_reference, is_protocol, plain_name
 from .quantities import Count, Seconds
@@ -100,7 +108,7 @@ class Step(_Node):
     """A step that runs in place of `undo` when the task is cancelled after this step has succeeded. It does so whatever
     the workflow's `undo_on_cancel` says."""
 
-    def __init__(self, step: Any = None, **settings: Any) -> None:
+    def __init__(self, step: NodeLike = None, **settings: Unpack[StepOptions]) -> None:
         super().__init__(**{"step": step, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -139,9 +147,8 @@ class Sequence(_Group):
     sequence: Annotated[tuple[Node, ...], Field(min_length=1)]
     """The children, in their order; in Python the positional arguments."""
 
-    def __init__(self, *sequence: Any, **settings: Any) -> None:
-        settings.setdefault("sequence", sequence)
-        super().__init__(**settings)
+    def __init__(self, *children: NodeLike, **settings: Unpack[SequenceOptions]) -> None:
+        Definition.__init__(self, **{"sequence": children, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
@@ -187,10 +194,9 @@ class Parallel(_Group):
     always {"outputs": …, "missing": […]}; `missing` has names, or indexes, whose places in `outputs` are null. Under
     `settled` the output is as usual, and each missing one has an error with the code "timeout"."""
 
-    def __init__(self, *branches: Any, **settings: Any) -> None:
-        if branches:
-            settings["parallel"] = _by_name(branches)
-        super().__init__(**settings)
+    def __init__(self, *branches: NodeLike, **settings: Unpack[ParallelOptions]) -> None:
+        named = {"parallel": _by_name(branches)} if branches else {}
+        Definition.__init__(self, **{**settings, **named})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
@@ -231,7 +237,7 @@ class Hierarchy(_Group):
     max_rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
     """The number of calls of the supervising protocol. If the last brings no decision, the node fails."""
 
-    def __init__(self, hierarchy: Any = None, **settings: Any) -> None:
+    def __init__(self, hierarchy: NodeLike = None, **settings: Unpack[HierarchyOptions]) -> None:
         super().__init__(**{"hierarchy": hierarchy, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -276,7 +282,7 @@ class Adaptive(_Group):
     max_visits: Annotated[int, Field(ge=1, le=100_000)] = 100
     """The number of visits that each child may have in one task. One more fails the Adaptive."""
 
-    def __init__(self, adaptive: Any = None, **settings: Any) -> None:
+    def __init__(self, adaptive: NodeLike = None, **settings: Unpack[AdaptiveOptions]) -> None:
         super().__init__(**{"adaptive": adaptive, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

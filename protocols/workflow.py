@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Unpack
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from .binding import check_input
 from .check import check_tree, walk
 from .errors import InvalidInput
+from .options import NodeLike, WorkflowOptions
 from .policy import Supervision
 from .protocol import resolve
 from .quantities import Count, Seconds
@@ -70,7 +71,7 @@ class Workflow(Definition):
     """The number of supervisors that share the tasks, each with its own journal and hosts. `concurrency`, `replicas`
     and what a protocol keeps in memory are then per shard. The first deployment under a name decides the number."""
 
-    def __init__(self, name: Any = None, root: Any = None, **settings: Any) -> None:
+    def __init__(self, name: str | None = None, root: NodeLike = None, **settings: Unpack[WorkflowOptions]) -> None:
         super().__init__(**{"name": name, "root": root, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

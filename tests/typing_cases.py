@@ -52,3 +52,31 @@ async def protocols(ctx: podium.Context) -> None:
     await fetch("u")  # type: ignore[call-arg, arg-type]
     podium.protocol(concurency=3)  # type: ignore[call-overload]
     podium.protocol(quotas={"llm": "1"})  # type: ignore[dict-item]
+
+
+def nodes(several: list[podium.Step], by_name: dict[str, object]) -> podium.Workflow:
+    step = podium.Step(fetch, timeout_s=3, retry="llm", undo=half, fallback=[half, Search])
+    podium.Step(fetch, timout_s=3)  # type: ignore[call-arg]
+    podium.Step(fetch, timeout_s="3")  # type: ignore[arg-type]
+    podium.Sequence(half, fetch, step, Search, timeout_s=10, with_={"amount": "input"})
+    podium.Sequence(*several, *[half, fetch, Search])
+    podium.Sequence(half, with_input="x")  # type: ignore[call-arg]
+    podium.Parallel({"a": half, "b": Search}, join=podium.quorum(1), rest="wait")
+    podium.Parallel(each="input", do=fetch, limit=4)
+    podium.Parallel(by_name, rest="leave")  # type: ignore[arg-type]
+    podium.Hierarchy(Search, team={"a": half}, max_rounds=3)
+    podium.Hierarchy(Search)  # type: ignore[call-arg]
+    podium.Adaptive({"a": half}, start="a", rules=[podium.Rule(to="end")], max_visits=2)
+    podium.Adaptive({"a": half}, start="a")  # type: ignore[call-arg]
+    podium.Workflow("flow", step, shard=2)  # type: ignore[call-arg]
+    return podium.Workflow("flow", step, shards=2, starts="as_needed")
+
+
+async def connecting(settings: podium.Settings) -> None:
+    with podium.connect(data=settings.data, cluster="inprocess", limits={"llm": 3, "tokens": "9/min"}) as engine:
+        assert_type(engine, podium.Engine)
+    async with podium.connect_async(lease_s=3, user=None) as client:
+        assert_type(client, podium.AsyncEngine)
+    podium.connect(leese_s=3)  # type: ignore[call-arg]
+    podium.connect_async(cluster="in process")  # type: ignore[arg-type]
+    podium.connect(sources={})  # type: ignore[call-arg]

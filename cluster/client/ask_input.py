@@ -44,8 +44,9 @@ def workflow_of(settings: Settings, hooks: Mapping[str, Any] | None = None) -> W
     if not hooks:
         return workflow
     name = f"{NAME}_{workflow.hash[:8]}"
-    settings_of = {"description": workflow.description, "starts": workflow.starts, "quotas": workflow.quotas}
-    return Workflow(name, workflow.root, **settings_of)
+    return Workflow(
+        name, workflow.root, description=workflow.description, starts=workflow.starts, quotas=workflow.quotas
+    )
 
 
 def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:

@@ -18,7 +18,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from ...protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
@@ -39,6 +39,7 @@ from ...supervisors.messages.client import (
 )
 from ...supervisors.tasks.client_events import task_event
 from ..config import Settings, load_settings
+from ..connect_options import ConnectOptions
 from ..world import new_event_loop
 from .connecting import new_session
 from .core import Core
@@ -387,7 +388,7 @@ async def _cancel_others() -> None:
         await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), LEAVE_S)
 
 
-def connect(**settings: Any) -> Engine:
+def connect(**settings: Unpack[ConnectOptions]) -> Engine:
     """Join the cluster of the data directory, or start one that ends with this engine; returns the engine.
 
     Settings (docs/settings.md) are keywords here, `PODIUM_*` variables, or in `podium.toml`; the first wins.

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from ...protocols.errors import PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
@@ -26,6 +26,7 @@ from ...supervisors.messages.client import (
 )
 from ...supervisors.tasks.client_events import task_event
 from ..config import Settings, load_settings
+from ..connect_options import ConnectOptions
 from ..session import Session
 from .core import Core
 from .dead_letters import DeadLetter, dead_letters
@@ -251,6 +252,6 @@ async def _all(futures: list[Future[str]]) -> list[str]:
     return found  # type: ignore[return-value]
 
 
-def connect_async(**settings: Any) -> AsyncEngine:
+def connect_async(**settings: Unpack[ConnectOptions]) -> AsyncEngine:
     """Make an engine for async code: `async with podium.connect_async() as engine`. Otherwise as `connect`."""
     return AsyncEngine(load_settings(**settings))

@@ -1,0 +1,84 @@
+"""The settings of nodes and workflows as keywords, so that editors complete them and type checkers know them.
+
+Each class has the fields of the node of that name in `tree.py`, with all that may be given for them in Python: a list
+where a tuple is kept, the name of a preset for a `Retry`. `tests/test_options.py` compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Required, TypeAlias, TypedDict
+
+from pydantic import BaseModel
+
+from .policy import Retry, Supervision
+
+NodeLike: TypeAlias = Any
+"""A node, a protocol, or a text or mapping as in YAML. A type that said so would refuse what is right, because type
+checkers take a list or dict of several protocols for one of objects."""
+
+
+class NodeOptions(TypedDict, total=False):
+    name: str | None
+    with_: str | Mapping[str, str] | None
+    fallback: NodeLike | Sequence[NodeLike]
+    otherwise: NodeLike
+    missing: str | None
+    undo: NodeLike
+
+
+class StepOptions(NodeOptions, total=False):
+    timeout_s: float | None
+    idle_timeout_s: float | None
+    total_timeout_s: float | None
+    retry: Retry | str | int | None
+    quotas: Mapping[str, int] | None
+    on_error: Mapping[str, Any]
+    at_most_once: bool | None
+    on_cancel: NodeLike
+
+
+class GroupOptions(NodeOptions, total=False):
+    timeout_s: float | None
+
+
+class SequenceOptions(GroupOptions, total=False):
+    sequence: Sequence[NodeLike]
+
+
+class ParallelOptions(GroupOptions, total=False):
+    parallel: Mapping[str, NodeLike] | None
+    each: str | None
+    do: NodeLike
+    limit: int | None
+    join: str
+    rest: Literal["cancel", "wait"]
+    on_timeout: Literal["fail", "partial"]
+
+
+class HierarchyOptions(GroupOptions, total=False):
+    team: Required[Mapping[str, NodeLike]]
+    supervision: Supervision | None
+    max_rounds: int
+
+
+class AdaptiveOptions(GroupOptions, total=False):
+    start: Required[str]
+    rules: Required[Sequence[Any]]
+    jumps: Sequence[str]
+    max_visits: int
+
+
+class WorkflowOptions(TypedDict, total=False):
+    version: str
+    description: str
+    input: Mapping[str, Any] | type[BaseModel] | None
+    timeout_s: float | None
+    undo_on_cancel: bool
+    when_left: Literal["go_on", "cancel"]
+    needs_tasks: bool
+    supervision: Supervision | None
+    quotas: Mapping[str, int]
+    when_down: Literal["wait", "fail"]
+    starts: Literal["at_once", "as_needed"]
+    shards: int
