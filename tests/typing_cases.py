@@ -6,7 +6,7 @@ one that is not. Nothing here runs, and names are not those of the tests.
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import podium
 
@@ -80,3 +80,16 @@ async def connecting(settings: podium.Settings) -> None:
     podium.connect(leese_s=3)  # type: ignore[call-arg]
     podium.connect_async(cluster="in process")  # type: ignore[arg-type]
     podium.connect(sources={})  # type: ignore[call-arg]
+
+
+async def tasks(engine: podium.Engine, client: podium.AsyncEngine, flow: podium.Workflow) -> None:
+    assert_type(engine.submit(flow, 3), podium.Task)
+    assert_type(engine.task("t-1").wait(3), bool)
+    task = await client.submit(flow, 3)
+    assert_type(task, podium.AsyncTask)
+    assert_type(await task, Any)
+    assert_type(await task.result(), Any)
+    assert_type(await task.wait(), bool)
+    assert_type(task.done(), bool)
+    client.submit(flow, 3).result()  # type: ignore[attr-defined]
+    await engine.task("t-1")  # type: ignore[misc]

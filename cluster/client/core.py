@@ -77,9 +77,17 @@ class Core:
         self._waiting: dict[str, Waiting] = defaultdict(lambda: defaultdict(list))
         """By shard."""
         self._collects_rarely = False
+        self._opened = False
         self._closed: PodiumError | None = None
         self._gone: PodiumError | None = None
         """The cluster that it joined is not there any more."""
+
+    def __str__(self) -> str:
+        """Its cluster, and how it stands with it: `.podium, ray, joined`."""
+        state = "not open"
+        if self._opened:
+            state = "closed" if self.closed is not None else "joined" if self.joined else "started here"
+        return f"{self.settings.data}, {self.settings.cluster}, {state}"
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -87,6 +95,7 @@ class Core:
         with using(self.settings.data):
             await self._session.open()
         self._collects_rarely = look_rarely()
+        self._opened = True
 
     def _rebuilt(self) -> None:
         """Another cluster took the place of the one that broke: everything open is asked for again."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 from ...protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
-from ...protocols.outcomes import Criticality, TaskEvent, TaskRecord, TaskStatus
+from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, TaskStatus
 from ...protocols.recovery import Category
 from ...protocols.requests.request import Request
 from ...protocols.values import Value
@@ -63,21 +63,32 @@ END_S = 10.0
 class BaseTask:
     """The base of both kinds of task: an id, and everything stored under it."""
 
-    def __init__(self, core: Core, task_id: str, workflow: str, end: Future[TaskEnded] | None = None) -> None:
+    def __init__(
+        self,
+        core: Core,
+        task_id: str,
+        workflow: str,
+        end: Future[TaskEnded] | None = None,
+        seen: TaskStatus | None = None,
+    ) -> None:
         self.id, self.workflow = task_id, workflow
-        self._core, self._end = core, end
+        self._core, self._end, self._seen = core, end, seen
 
     @property
     def record(self) -> TaskRecord:
         """Everything stored about the task, read now from the journal."""
-        return self._core.record(self.id)
+        record = self._core.record(self.id)
+        self._seen = record.status
+        return record
 
     @property
     def status(self) -> TaskStatus:
         """The task's status, read now: pending, running, parked, stalled, completed, failed or cancelled."""
-        if self._end is not None and self._end.done() and self._end.exception() is None:
-            return self._end.result().status
-        return self.record.status
+        return self._ended_as() or self.record.status
+
+    def done(self) -> bool:
+        """True if the task has ended, in whatever way; read now, without waiting."""
+        return self.status in TERMINAL
 
     @property
     def request_state(self) -> RequestState | None:
@@ -88,7 +99,15 @@ class BaseTask:
         return None if stored is None else request_state(stored)
 
     def __repr__(self) -> str:
-        return f"<task {self.id} of {self.workflow}>"
+        """With the status that was seen last, `open` if none was; nothing is read for it."""
+        status = self._ended_as() or self._seen or (self._end and "open")
+        return f"<task {self.id} of {self.workflow}{f': {status}' if status else ''}>"
+
+    def _ended_as(self) -> TaskStatus | None:
+        """The status in which it is known to have ended, without reading."""
+        if self._end is not None and self._end.done() and self._end.exception() is None:
+            return self._end.result().status
+        return None
 
     def _ended(self) -> Future[TaskEnded]:
         if self._core.is_forked:
@@ -117,6 +136,14 @@ class Task(BaseTask):
             raise self.timed_out(timeout_s) from None
         return result_of(ended, self.id, self.workflow)
 
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the task; True if it ended, in whatever way, within `timeout_s` seconds."""
+        end = self._ended()
+        done, _ = wait([end], timeout_s)
+        if done:
+            end.result()  # raises where the end cannot be heard of any more
+        return bool(done)
+
     def timed_out(self, waited_s: float | None) -> WaitTimedOut:
         """Make the error of a wait that took `waited_s` seconds, with the reason why the task may be held up."""
         why = why_held_now(self._core, self.workflow)
@@ -140,7 +167,9 @@ class Task(BaseTask):
 
     def cancel(self) -> TaskStatus:
         """Cancel the task, durably, and return its status. A task that has ended stays as it is."""
-        return self._core.cancel(self.id).result()
+        status = self._core.cancel(self.id).result()
+        self._seen = status
+        return status
 
 
 class Engine:
@@ -160,6 +189,9 @@ class Engine:
             self._end_loop()
             raise
         atexit.register(self.close)
+
+    def __repr__(self) -> str:
+        return f"<engine {self._core}>"
 
     def __enter__(self) -> Engine:
         return self
@@ -295,7 +327,8 @@ class Engine:
 
     def task(self, task_id: str) -> Task:
         """The task with this id, whoever submitted it and when. Raises NotFound."""
-        return Task(self._core, task_id, self._core.record(task_id).workflow)
+        record = self._core.record(task_id)
+        return Task(self._core, task_id, record.workflow, seen=record.status)
 
     def tasks(
         self,
@@ -306,7 +339,7 @@ class Engine:
     ) -> list[Task]:
         """The tasks that fit all that is given, the newest first, at most `limit`."""
         records = self._core.reader.list_tasks(status, workflow, user, limit)
-        return [Task(self._core, record.task_id, record.workflow) for record in records]
+        return [Task(self._core, record.task_id, record.workflow, seen=record.status) for record in records]
 
     def dead_letters(
         self,

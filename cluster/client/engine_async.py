@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Literal, Unpack
@@ -39,7 +39,10 @@ from .submissions import checked_keys
 
 
 class AsyncTask(BaseTask):
-    """A submitted task, for async code. Its methods are those of `Task`, to be awaited."""
+    """A submitted task, for async code: `await task` is its result. Its methods are those of `Task`, to be awaited."""
+
+    def __await__(self) -> Generator[Any, None, Value]:
+        return self.result().__await__()
 
     async def result(self, timeout_s: float | None = None) -> Value:
         """As `Task.result`."""
@@ -64,13 +67,18 @@ class AsyncTask(BaseTask):
             reading.stop()
 
     async def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end of the task; True if it ended, in whatever way, within `timeout_s` seconds."""
-        done, _ = await asyncio.wait([asyncio.wrap_future(self._ended())], timeout=timeout_s)
+        """As `Task.wait`."""
+        end = asyncio.wrap_future(self._ended())
+        done, _ = await asyncio.wait([end], timeout=timeout_s)
+        if done:
+            end.result()
         return bool(done)
 
     async def cancel(self) -> TaskStatus:
         """As `Task.cancel`."""
-        return await asyncio.wrap_future(self._core.cancel(self.id))
+        status = await asyncio.wrap_future(self._core.cancel(self.id))
+        self._seen = status
+        return status
 
 
 class AsyncEngine:
@@ -79,6 +87,9 @@ class AsyncEngine:
     def __init__(self, settings: Settings, session: Session | None = None) -> None:
         self.settings = settings
         self._core = Core(settings, session)
+
+    def __repr__(self) -> str:
+        return f"<async engine {self._core}>"
 
     async def __aenter__(self) -> AsyncEngine:
         await self._core.open()
@@ -194,7 +205,8 @@ class AsyncEngine:
 
     def task(self, task_id: str) -> AsyncTask:
         """As `Engine.task`."""
-        return AsyncTask(self._core, task_id, self._core.record(task_id).workflow)
+        record = self._core.record(task_id)
+        return AsyncTask(self._core, task_id, record.workflow, seen=record.status)
 
     def tasks(
         self,
@@ -205,7 +217,7 @@ class AsyncEngine:
     ) -> list[AsyncTask]:
         """As `Engine.tasks`."""
         records = self._core.reader.list_tasks(status, workflow, user, limit)
-        return [AsyncTask(self._core, record.task_id, record.workflow) for record in records]
+        return [AsyncTask(self._core, record.task_id, record.workflow, seen=record.status) for record in records]
 
     def dead_letters(
         self,
