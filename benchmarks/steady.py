@@ -204,7 +204,7 @@ async def run(data: Path, seconds: float, keep_finished_s: float) -> tuple[Watch
         count, latencies = await load(engine, per_s, seconds)
         watching.cancel()
         await asyncio.sleep(keep_finished_s + REST_S)
-        stored = len(engine.tasks(limit=10**7))
+        stored = len(await engine.tasks(limit=10**7))
         status = await engine.status()
     facts = {
         "minutes": round(seconds / 60, 2),

@@ -303,7 +303,7 @@ class Storm:
         """Somebody who looks from time to time, and decides that it is to run again."""
         while True:
             await asyncio.sleep(3)
-            for letter in engine.dead_letters():
+            for letter in await engine.dead_letters():
                 if letter.record.status == "parked":
                     self.redriven[letter.id] += 1
                     with contextlib.suppress(FixTheCall):  # it was cancelled, or went on, meanwhile

@@ -183,7 +183,7 @@ async def stalled_task(engine, simulation, monkeypatch):
     status = (await engine.status())["workflows"]["w"]
     assert list(status["stalled"]) == [bad.id]
     assert "cannot be folded: a fault of Podium's: Planted: cannot be read" in status["stalled"][bad.id]
-    assert [letter.record.task_id for letter in engine.dead_letters()] == [bad.id]
+    assert [letter.record.task_id for letter in await engine.dead_letters()] == [bad.id]
     return bad
 
 
@@ -197,7 +197,7 @@ def test_what_cannot_be_folded_is_set_aside_and_goes_on_when_it_can_again(monkey
         assert again.id == bad.id
         assert await bad.result(timeout_s=60) == {"bad": 1}
         assert (await engine.status())["workflows"]["w"]["stalled"] == {}
-        assert engine.dead_letters() == []
+        assert await engine.dead_letters() == []
 
     run(work, "cannot be read", "cannot be read")
 
@@ -213,7 +213,7 @@ def test_what_is_set_aside_stays_so_over_restarts_and_can_be_dropped(monkeypatch
         with pytest.raises(TaskFailed, match="cannot be read") as failed:
             await bad.result(timeout_s=60)
         assert failed.value.cause_code == "stalled"
-        assert engine.dead_letters() == []
+        assert await engine.dead_letters() == []
 
     run(work, "cannot be read")
 

@@ -151,12 +151,12 @@ def test_a_parked_step_waits_until_it_is_driven_again_and_then_goes_on(killed):
             simulation.kill(killed)
             await asyncio.sleep(20)
         assert task.status == "parked"
-        (letter,) = engine.dead_letters()
+        (letter,) = await engine.dead_letters()
         assert (letter.id, letter.category, letter.failure.step) == (task.id, "dependency", "b")
         world.broken.clear()
         (again,) = await engine.redrive([task.id])
         assert again.id == task.id and await task.result() == "abc"
-        assert engine.dead_letters() == []
+        assert await engine.dead_letters() == []
         return [(event.kind, event.step) async for event in task.events()]
 
     simulation = Simulation()
@@ -190,7 +190,7 @@ def test_what_runs_beside_a_parked_step_is_not_disturbed_when_that_is_driven_aga
         task = await engine.submit(Workflow("w", Parallel({"x": world.b, "y": slow, "z": world.a})), "")
         await asyncio.sleep(20)
         world.broken.clear()
-        (letter,) = engine.dead_letters()
+        (letter,) = await engine.dead_letters()
         await engine.redrive([letter.id])
         assert (await task.result())["x"] == "b" and world.runs == {"a": 1, "b": 2}
 
@@ -218,7 +218,7 @@ def test_what_is_parked_in_a_nested_hierarchy_is_listed_and_driven_again_there()
         root = Sequence(Hierarchy(sample.lead, team={"x": world.a, "y": world.b}, name="team"))
         task = await engine.submit(Workflow("w", root), "")
         await asyncio.sleep(20)
-        (letter,) = engine.dead_letters()
+        (letter,) = await engine.dead_letters()
         assert letter.id == f"{task.id}/team" and letter.failure.step == "team/y"
         world.broken.clear()
         await engine.redrive([letter.id])
@@ -241,16 +241,16 @@ def test_a_failed_task_is_continued_by_another_with_everything_that_was_recorded
         )
         with pytest.raises(TaskFailed):
             await task.result()
-        (letter,) = engine.dead_letters(user="ada")
+        (letter,) = await engine.dead_letters(user="ada")
         assert (letter.id, letter.category) == (task.id, "dependency")
-        assert engine.dead_letters(user="bob") == engine.dead_letters(category="timeout") == []
+        assert await engine.dead_letters(user="bob") == await engine.dead_letters(category="timeout") == []
         world.broken.clear()
         (new,) = await engine.redrive([task.id])
         if killed:
             simulation.kill(killed)
         assert await new.result() == "abc"
         assert new.id != task.id and (new.record.user, new.record.priority, new.record.key) == ("ada", 3, None)
-        assert task.status == "failed" and engine.dead_letters() == []
+        assert task.status == "failed" and await engine.dead_letters() == []
         assert [again.id for again in await engine.redrive([task.id])] == [new.id]
         assert set(world.keys) == {task.id}
         return [event.step async for event in new.events() if event.kind == "finished"]
@@ -268,8 +268,8 @@ def test_in_bulk_after_an_outage():
         for task in tasks:
             with pytest.raises(TaskFailed):
                 await task.result()
-        letters = engine.dead_letters(limit=None)
-        assert len(letters) == 200 and len(engine.dead_letters(limit=7)) == 7
+        letters = await engine.dead_letters(limit=None)
+        assert len(letters) == 200 and len(await engine.dead_letters(limit=7)) == 7
         world.broken.clear()
         again = await engine.redrive([letter.id for letter in letters])
         assert [await task.result() for task in again] == ["ab"] * 200
@@ -286,7 +286,7 @@ def test_a_dropped_task_stays_failed_and_is_listed_no_more():
         await engine.drop([task.id])
         simulation.kill("supervisor/w")
         await asyncio.sleep(10)
-        assert engine.dead_letters() == [] and task.status == "failed"
+        assert await engine.dead_letters() == [] and task.status == "failed"
 
     simulation = Simulation()
     simulation.run(work)
@@ -474,7 +474,7 @@ def test_ids_that_are_wrong_keep_no_others_from_being_driven_again():
             await task.result()
         with pytest.raises(NotFound):
             await engine.redrive(["t-nowhere", task.id])
-        assert engine.dead_letters() == []
+        assert await engine.dead_letters() == []
 
     Simulation().run(work)
 
@@ -537,7 +537,7 @@ def test_a_run_that_nobody_knows_the_end_of_is_not_repeated_but_parked(victim):
             simulation.kill(address)
         await asyncio.sleep(60)
         assert task.status == "parked" and began == [1]
-        (letter,) = engine.dead_letters()
+        (letter,) = await engine.dead_letters()
         assert (letter.failure.code, letter.category) == ("uncertain", "uncertain")
         await engine.redrive([letter.id])
         assert await task.result() == "paid" and len(began) == 2
@@ -607,7 +607,7 @@ def test_what_is_parked_at_the_acceptance_says_so():
         task = await engine.submit(
             Workflow("w", Sequence(Step(parks, with_="input.x", on_error={"validation": "park"}))), {}
         )
-        return task.record.status, [letter.id == task.id for letter in engine.dead_letters()]
+        return task.record.status, [letter.id == task.id for letter in await engine.dead_letters()]
 
     assert Simulation().run(work) == ("parked", [True])
 

@@ -193,7 +193,7 @@ def test_bad_input_is_refused_before_anything_is_accepted():
             await engine.submit_many(workflow, [{"name": "Ada"}, {}])
         with pytest.raises(InvalidInput, match=r"input\.x\[0\]: object is not plain data"):
             await engine.submit(THREE, {"x": [object()]})
-        assert engine.tasks() == []
+        assert await engine.tasks() == []
 
     engine_test(work)
 
@@ -286,14 +286,14 @@ def test_tasks_are_listed_and_found():
         slow = await engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 1000})
         for task in tasks:
             await task.result()
-        assert {task.id for task in engine.tasks(status="completed")} == {task.id for task in tasks}
-        assert [task.id for task in engine.tasks(status="running")] == [slow.id]
-        assert len(engine.tasks(workflow="three", limit=2)) == 2
-        assert len(engine.tasks(user="ada")) == 3
-        assert engine.task(tasks[0].id).record.result == {"n": 3}
-        assert await engine.task(tasks[0].id).result() == {"n": 3}
+        assert {task.id for task in await engine.tasks(status="completed")} == {task.id for task in tasks}
+        assert [task.id for task in await engine.tasks(status="running")] == [slow.id]
+        assert len(await engine.tasks(workflow="three", limit=2)) == 2
+        assert len(await engine.tasks(user="ada")) == 3
+        assert (await engine.task(tasks[0].id)).record.result == {"n": 3}
+        assert await (await engine.task(tasks[0].id)).result() == {"n": 3}
         with pytest.raises(NotFound, match="no task 't-none'"):
-            engine.task("t-none")
+            await engine.task("t-none")
 
     engine_test(work)
 
@@ -687,7 +687,7 @@ def test_a_supervisor_that_dies_too_often_takes_its_workflow_down_visibly():
         assert status["state"] == "down"
         again = await engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 1})
         assert await again.result() == {"s": 1}
-        assert await engine.task(task.id).result() == {"s": 1000}
+        assert await (await engine.task(task.id)).result() == {"s": 1000}
 
     simulation = Simulation(restart_intensity=3)
     simulation.run(work)
@@ -738,7 +738,7 @@ def test_tasks_submitted_together_begin_in_slices_and_none_is_lost_or_doubled(mo
         simulation.kill("supervisor/w")
         tasks = await pending
         assert [await task.result() for task in tasks] == [{"n": n + 2} for n in range(20)]
-        assert len({task.id for task in tasks}) == len(engine.tasks(limit=100)) == 20
+        assert len({task.id for task in tasks}) == len(await engine.tasks(limit=100)) == 20
 
     simulation = Simulation()
     simulation.run(work)

@@ -90,7 +90,7 @@ def test_once_deployed_they_are_refused_too_and_accepted_ones_wait_and_say_why(u
         assert [type(error) for error in refused] == [Overloaded] * 3
         unreadable.clear()
         again = await engine.submit(WORKFLOW, {"n": 2}, key="k2")
-        return [await task.result(), await again.result(), len(engine.tasks())]
+        return [await task.result(), await again.result(), len(await engine.tasks())]
 
     sim = Simulation()
     assert sim.run(work) == [{"n": 2}, {"n": 3}, 2]

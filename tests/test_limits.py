@@ -149,9 +149,9 @@ def test_tasks_that_were_accepted_under_a_limit_wait_for_it_in_a_cluster_without
     async def second(engine):
         await asyncio.sleep(500)
         assert (await engine.status())["quotas"]["gpu"] == {"limit": None, "held": 0, "waiting": 1}
-        assert engine.task(task.id).status in ("pending", "running")
+        assert (await engine.task(task.id)).status in ("pending", "running")
         await engine.set_limits(gpu=1)
-        return await engine.task(task.id).result()
+        return await (await engine.task(task.id)).result()
 
     task = before.run(first)
     after = Simulation(2)

@@ -364,7 +364,7 @@ def test_nobody_sees_anothers_task_by_any_tool_method_or_resource(tmp_path):
             assert listed["result"]["structuredContent"] == {"tasks": []}
             _, resources = await post(url, bob, "resources/list")
             assert not [each for each in resources["result"]["resources"] if each["uri"].startswith("task://")]
-            assert engine.task(task.id).status == "running"
+            assert (await engine.task(task.id)).status == "running"
 
     run(work())
 
@@ -391,7 +391,7 @@ def test_priorities_are_capped_by_the_token(tmp_path):
             token = token_of(tmp_path, "ada", max_priority=3)
             async with client_of(url, token) as client:
                 await client.call_tool("double", {"n": 1}, meta={"podium/priority": 100})
-            return engine.tasks()[0].record.priority
+            return (await engine.tasks())[0].record.priority
 
     assert run(work()) == 3
 
@@ -428,7 +428,7 @@ def test_who_does_not_belong_here_is_let_in_nowhere(tmp_path, headers, status):
             token = token_of(tmp_path, "ada")
             answer = await post(url, token, "tools/call", {"name": "double", "arguments": {"n": 1}}, **headers)
             assert answer[0] == status
-            assert engine.tasks() == []
+            assert await engine.tasks() == []
 
     run(work())
 
@@ -503,10 +503,10 @@ def test_a_call_that_its_client_gives_up_cancels_or_goes_on_as_the_workflow_says
                 with pytest.raises(MCPError):
                     await client.call_tool(name, {"s": 3}, read_timeout_seconds=1.0)
                 for _ in range(100):
-                    if engine.tasks()[0].status == status:
+                    if (await engine.tasks())[0].status == status:
                         break
                     await asyncio.sleep(0.1)
-                return engine.tasks()[0].status
+                return (await engine.tasks())[0].status
 
     assert run(work()) == status
 

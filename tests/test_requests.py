@@ -315,7 +315,7 @@ def test_tools_that_all_fail_lead_back_to_the_plan_and_are_named(project):
     async def work(engine):
         task = await engine.ask("explode", root=str(project), type="tool_execution", tools=["boom"])
         result = await task.result()
-        return result, [(event.kind, event.step) async for event in engine.task(task.id).events()]
+        return result, [(event.kind, event.step) async for event in (await engine.task(task.id)).events()]
 
     sim = simulation(requests={"tools": tools})
     answer, events = sim.run(work)

@@ -50,7 +50,7 @@ def test_a_run_of_a_nested_hierarchy_that_is_set_aside_waits_and_goes_on(monkeyp
         other = await engine.submit(NESTED, 2)
         assert await other.result(timeout_s=60) == 2
         monkeypatch.undo()
-        letters = [letter.record.task_id for letter in engine.dead_letters()]
+        letters = [letter.record.task_id for letter in await engine.dead_letters()]
         assert letters == [f"{task.id}/h"]
         await engine.redrive(letters)
         return await task.result(timeout_s=60)
@@ -70,7 +70,7 @@ def test_a_run_of_a_nested_hierarchy_that_is_set_aside_is_cancelled_with_its_tas
         await asyncio.sleep(20 if dead == "supervisor/w" else 0.01)
         assert await task.cancel() == "cancelled"
         await asyncio.sleep(20)
-        assert engine.dead_letters() == []
+        assert await engine.dead_letters() == []
 
     run(work, "cannot be read")
 

@@ -86,14 +86,14 @@ def test_tasks_are_spread_and_all_of_them_are_found_again():
         assert [await task.result() for task in tasks] == [{"n": n + 2} for n in range(30)]
         one_by_one = [await engine.submit(WIDE, {"n": 0}) for _ in range(30)]
         [await task.result() for task in one_by_one]
-        listed = engine.tasks(workflow="w", limit=1000)
+        listed = await engine.tasks(workflow="w", limit=1000)
         assert {task.id for task in listed} == {task.id for task in (*tasks, *one_by_one)}
         for task in tasks[:6]:
-            found = engine.task(task.id)
+            found = await engine.task(task.id)
             assert found.workflow == "w" and found.status == "completed"
             assert await found.result() == await task.result()
             assert [event.kind async for event in found.events()][-1] == "completed"
-        assert [each["name"] for each in engine.definitions()] == ["w"]
+        assert [each["name"] for each in await engine.definitions()] == ["w"]
         return [task.id for task in tasks], [task.id for task in one_by_one], await engine.status()
 
     sim = Simulation()
@@ -332,7 +332,7 @@ def test_a_deployment_that_reached_one_shard_only_reaches_the_others_when_they_s
             deploying.cancel()
             sim.kill("coordinator")
             await asyncio.sleep(20)
-            (definition,) = engine.definitions()
+            (definition,) = await engine.definitions()
             for _ in range(4):
                 task = await engine.submit_to(definition, {"n": 0}, user="ada")
                 assert await task.result() == {"n": 2 if definition["version"] == "2" else 1}
@@ -378,7 +378,7 @@ def test_dead_letters_of_every_shard_are_driven_again_and_dropped():
         for task in tasks:
             with pytest.raises(TaskFailed):
                 await task.result()
-        letters = engine.dead_letters(workflow="w")
+        letters = await engine.dead_letters(workflow="w")
         assert {letter.id for letter in letters} == {task.id for task in tasks}
         again = await engine.redrive([task.id for task in tasks])
         for old, task in zip(tasks, again, strict=True):
@@ -386,7 +386,7 @@ def test_dead_letters_of_every_shard_are_driven_again_and_dropped():
                 await task.result()
             assert where(sim)[task.id] == where(sim)[old.id]
         await engine.drop([task.id for task in again])
-        return engine.dead_letters(workflow="w")
+        return await engine.dead_letters(workflow="w")
 
     sim = Simulation()
     assert sim.run(work) == []
@@ -541,7 +541,7 @@ def test_a_client_that_brings_its_code_again_does_not_bring_its_version_back(car
         engine.core._carried = carrying
         sim.kill("coordinator")
         assert [(await task.result())["n"] for task in tasks] == [1, 2, 3, 4]
-        return [each["version"] for each in engine.definitions()]
+        return [each["version"] for each in await engine.definitions()]
 
     sim = Simulation()
     assert sim.run(work) == ["2"]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 
 import pytest
 
 import podium
 from podium import AsyncEngine, AsyncTask, Engine, Sequence, Task, Workflow
-from podium.errors import EngineClosed, TaskCancelled, TaskFailed
+from podium.errors import EngineClosed, TaskCancelled, TaskFailed, WaitTimedOut
 from tests import sample
 
 ONE_SIDED = {
     (Task, "timed_out"): "for the command line, which waits by itself",
+    (AsyncTask, "read_record"): "`record` reads a file on the caller's event loop",
+    (AsyncTask, "read_status"): "as `status` does",
+    (AsyncTask, "read_request_state"): "as `request_state` does",
     (AsyncEngine, "submit_to"): "for gateways, which are async",
     (AsyncEngine, "definitions"): "for gateways",
     (AsyncEngine, "ask_workflow"): "for gateways",
@@ -119,5 +123,58 @@ def test_giving_up_waiting_for_a_task_leaves_it_as_it_is(place):
             assert not task.done() and not await task.wait(0.01)
             await task.cancel()
             assert await task.wait(30) and task.done()
+
+    asyncio.run(scene())
+
+
+class Watched:
+    """A reader that notes in which thread it is asked."""
+
+    def __init__(self, reader):
+        self._reader, self.asked, self.here = reader, [], []
+
+    def __getattr__(self, name):
+        self.asked.append(name)
+        if threading.current_thread() is threading.main_thread():
+            self.here.append(name)
+        return getattr(self._reader, name)
+
+
+def test_an_async_engine_reads_no_journal_on_the_event_loop_of_its_caller(place):
+    async def scene():
+        async with podium.connect_async(**place) as engine:
+            watched = engine.core._session.reader = Watched(engine.core.reader)
+            bad = await engine.submit(BROKEN, {"n": 2})
+            assert await bad.wait(30)
+            found = await engine.task(bad.id)
+            assert [task.id for task in await engine.tasks()] == [bad.id]
+            assert [event.kind async for event in found.events()][-1] == "failed"
+            assert await found.wait(30) and await found.cancel() == "failed"
+            assert (await found.read_record()).status == await found.read_status() == "failed"
+            assert await found.read_request_state() is None
+            assert [each.name for each in await engine.workflows()] == ["broken"]
+            (letter,) = await engine.dead_letters()
+            (again,) = await engine.redrive([letter.id])
+            assert await again.wait(30)
+            await engine.drop([again.id])
+            held = await engine.submit(HELD, {"s": 60})
+            with pytest.raises(WaitTimedOut):
+                await (await engine.task(held.id)).result(0.05)
+            return watched
+
+    watched = asyncio.run(scene())
+    assert {"find_task", "list_tasks", "dead_letters", "definitions", "blocked"} <= set(watched.asked)
+    assert watched.here == []
+
+
+def test_what_is_read_before_an_async_engine_is_open_or_when_it_is_closed_says_so(place):
+    async def scene():
+        engine = podium.connect_async(**place)
+        with pytest.raises(EngineClosed, match="not open yet"):
+            await engine.tasks()
+        async with engine:
+            assert await engine.tasks() == []
+        with pytest.raises(EngineClosed):
+            await engine.tasks()
 
     asyncio.run(scene())

@@ -27,8 +27,8 @@ def flow(name="w", *nodes, **settings):
     return Workflow(name, Sequence(*(nodes or (sample.echo,))), **settings)
 
 
-def names(engine):
-    return [each.name for each in engine.workflows()]
+async def names(engine):
+    return [each.name for each in await engine.workflows()]
 
 
 def test_what_is_deployed_is_listed_with_its_definition():
@@ -37,12 +37,12 @@ def test_what_is_deployed_is_listed_with_its_definition():
         await engine.deploy(tree)
         await engine.submit_many(flow("a", slow, shards=2), range(3))
         await asyncio.sleep(1)
-        first, second = engine.workflows()
+        first, second = await engine.workflows()
         assert (first.name, first.open, second.open) == ("a", 3, 0)
         assert (second.version, second.description, second.workflow) == ("7", "Says it again.", tree)
         assert second.to_json()["workflow"] == tree.to_dict() and json.dumps(second.to_json())
         await engine.deploy(flow("b", sample.echo, version="8"))
-        assert [each.version for each in engine.workflows()] == ["1", "8"]
+        assert [each.version for each in await engine.workflows()] == ["1", "8"]
 
     Simulation().run(work)
 
@@ -55,14 +55,14 @@ def test_a_workflow_that_is_taken_back_ends_is_not_listed_and_comes_back_when_it
         result = await done.result()
         await engine.deploy(flow("other"))
         await engine.undeploy("w")
-        assert [each["name"] for each in engine.definitions()] == ["other"], "what MCP publishes"
-        assert names(engine) == ["other"] and list((await engine.status())["workflows"]) == ["other"]
+        assert [each["name"] for each in await engine.definitions()] == ["other"], "what MCP publishes"
+        assert await names(engine) == ["other"] and list((await engine.status())["workflows"]) == ["other"]
         assert not [address for address in simulation.cluster.addresses() if address.startswith("supervisor/w")]
-        assert engine.task(done.id).status == "completed"
+        assert (await engine.task(done.id)).status == "completed"
         with pytest.raises(NotFound, match=r"no workflow 'w'; it was undeployed; deploy it again"):
             await engine.undeploy("w")
         again = await engine.submit(workflow, 1)
-        assert await again.result() == result and names(engine) == ["other", "w"]
+        assert await again.result() == result and await names(engine) == ["other", "w"]
 
     simulation = Simulation()
     simulation.run(work)
@@ -83,12 +83,12 @@ def test_open_tasks_keep_it_unless_they_are_to_be_left_and_then_they_wait():
         await asyncio.sleep(6)
         with pytest.raises(FixTheCall, match="not undeployed: 1 task is open"):
             await engine.undeploy("w")
-        assert names(engine) == ["w"]
+        assert await names(engine) == ["w"]
         await engine.undeploy("w", leave_open=True)
         await asyncio.sleep(100)
-        assert names(engine) == [] and engine.task(task.id).status == "running"
+        assert await names(engine) == [] and (await engine.task(task.id)).status == "running"
         await engine.deploy(flow("w", slow, slow))
-        assert await engine.task(task.id).result() == 3
+        assert await (await engine.task(task.id)).result() == 3
 
     Simulation().run(work)
 
@@ -100,10 +100,10 @@ def test_it_stays_taken_back_over_deaths_of_the_coordinator_with_its_open_tasks(
         await engine.undeploy("w", leave_open=True)
         simulation.kill_all()
         await asyncio.sleep(60)
-        assert list((await engine.status())["workflows"]) == [] and names(engine) == []
+        assert list((await engine.status())["workflows"]) == [] and await names(engine) == []
         assert not [address for address in simulation.cluster.addresses() if address.startswith("supervisor/w")]
         await engine.deploy(flow("w", slow))
-        assert await engine.task(task.id).result() == 3
+        assert await (await engine.task(task.id)).result() == 3
 
     simulation = Simulation()
     simulation.run(work)
@@ -124,9 +124,9 @@ def test_a_task_that_comes_in_at_that_moment_is_run_or_refused_and_never_lost(se
             try:
                 await taking_back
             except FixTheCall:
-                assert names(engine) == ["w"]
+                assert await names(engine) == ["w"]
             await engine.deploy(workflow)
-            assert await engine.task(task.id).result() == 1
+            assert await (await engine.task(task.id)).result() == 1
         await engine.deploy(workflow)
         assert await (await engine.submit(workflow, 2)).result() == 2
 
@@ -163,7 +163,7 @@ def cli(tmp_path, monkeypatch):
     with podium.connect(data=tmp_path / ".podium", cluster="inprocess") as engine:
         for name in ("one", "two"):
             assert engine.submit(flow(name, description="Says \x1b[31mit."), 1).result() == 1
-        assert names(engine) == ["one", "two"]
+        assert [each.name for each in engine.workflows()] == ["one", "two"]
     return lambda *words: CliRunner().invoke(app, list(words))
 
 

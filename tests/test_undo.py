@@ -134,7 +134,7 @@ def test_an_undo_that_fails_is_parked_and_goes_on_when_it_is_driven_again_or_dro
     async def work(engine):
         task = await engine.submit(Workflow("w", Sequence(booking("a"), booking("stuck"), FAIL)), "x")
         await asyncio.sleep(60)
-        (letter,) = engine.dead_letters()
+        (letter,) = await engine.dead_letters()
         assert task.status == "parked" and letter.failure.step == "book_2:undo"
         await engine.redrive([letter.id])
         await asyncio.sleep(60)
@@ -239,12 +239,12 @@ def test_what_is_parked_in_a_tier_is_reached_when_its_task_has_ended(decide):
     async def work(engine):
         task = await cancelled_while_it_runs(engine, root)
         await asyncio.sleep(100)
-        (letter,) = engine.dead_letters()
+        (letter,) = await engine.dead_letters()
         assert letter.id == f"{task.id}/team" and task.status == "cancelled"
         flags["stuck"] = False
         await getattr(engine, decide)([letter.id])
         await asyncio.sleep(100)
-        assert engine.dead_letters() == []
+        assert await engine.dead_letters() == []
         assert ("released" in log) == (decide == "redrive")
 
     Simulation().run(work)
@@ -260,7 +260,7 @@ def test_a_task_is_not_forgotten_while_its_tier_takes_back():
         )
         await done.result()
         await asyncio.sleep(2000)
-        assert [left.id for left in engine.tasks()] == [task.id]
+        assert [left.id for left in await engine.tasks()] == [task.id]
         assert (await engine.status())["workflows"]["w"]["restarts"] == 0
 
     Simulation(keep_finished_s=100).run(work)

@@ -91,5 +91,8 @@ async def tasks(engine: podium.Engine, client: podium.AsyncEngine, flow: podium.
     assert_type(await task.result(), Any)
     assert_type(await task.wait(), bool)
     assert_type(task.done(), bool)
+    assert_type(await task.read_record(), podium.TaskRecord)
+    assert_type(await client.tasks(), list[podium.AsyncTask])
+    client.task("t-1").cancel()  # type: ignore[attr-defined]
     client.submit(flow, 3).result()  # type: ignore[attr-defined]
     await engine.task("t-1")  # type: ignore[misc]

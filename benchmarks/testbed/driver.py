@@ -74,7 +74,7 @@ class Driver:
 
     async def _finish_what_is_open(self) -> None:
         """After everything was killed: all that was accepted comes to its end although nobody submits anything."""
-        tasks = [task for status in OPEN for task in self._engine.tasks(status=status, limit=10**6)]
+        tasks = [task for status in OPEN for task in await self._engine.tasks(status=status, limit=10**6)]
         for task in tasks:
             _keep(RESULTS, id=task.id, result=await task.result())
         say("resumed", tasks=len(tasks))

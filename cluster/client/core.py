@@ -97,6 +97,15 @@ class Core:
         self._collects_rarely = look_rarely()
         self._opened = True
 
+    async def aside(self, read: Callable[[], T]) -> T:
+        """What `read` gives, which reads files: in a thread, as the loop may be the caller's. Raises EngineClosed."""
+        if self._closed is not None:
+            raise self._closed
+        if not self._opened:
+            raise EngineClosed(reason="it is not open yet: `async with` opens it")
+        found: T = await self._session.world.in_thread(read)
+        return found
+
     def _rebuilt(self) -> None:
         """Another cluster took the place of the one that broke: everything open is asked for again."""
         lost = PeerLost(address=COORDINATOR, reason="its cluster is gone")

@@ -155,7 +155,7 @@ class Task(BaseTask):
         Recorded events are neither lost nor repeated. To go on later, give the last offset that you got, plus 1.
         """
         queue: SimpleQueue[ClientEvent | PodiumError | None] = SimpleQueue()
-        reading = Reading(self._core, self.id, queue.put, queue.qsize, from_offset)
+        reading = Reading(self._core, self._core.shard_of(self.id), self.id, queue.put, queue.qsize, from_offset)
         try:
             while (item := queue.get()) is not None:
                 if isinstance(item, PodiumError):

@@ -1,4 +1,7 @@
-"""The client for async code: `async with podium.connect_async(...) as engine`. It runs on the caller's event loop."""
+"""The client for async code: `async with podium.connect_async(...) as engine`. It runs on the caller's event loop.
+
+What reads files does so in a thread, and is awaited; only the properties that a task shares with `Task` read here.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import asyncio
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from ...protocols.errors import PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
-from ...protocols.outcomes import Criticality, TaskEvent, TaskStatus
+from ...protocols.outcomes import Criticality, TaskEvent, TaskRecord, TaskStatus
 from ...protocols.recovery import Category
 from ...protocols.requests.request import Request
 from ...protocols.values import Value, check_value
@@ -22,6 +25,7 @@ from ...supervisors.messages.client import (
     ClusterStatus,
     SetBreaker,
     SetLimits,
+    TaskEnded,
     Uses,
 )
 from ...supervisors.tasks.client_events import task_event
@@ -37,6 +41,9 @@ from .holdups import why_held
 from .outcome import result_of
 from .submissions import checked_keys
 
+if TYPE_CHECKING:
+    from .request_state import RequestState
+
 
 class AsyncTask(BaseTask):
     """A submitted task, for async code: `await task` is its result. Its methods are those of `Task`, to be awaited."""
@@ -46,17 +53,18 @@ class AsyncTask(BaseTask):
 
     async def result(self, timeout_s: float | None = None) -> Value:
         """As `Task.result`."""
-        end = asyncio.wrap_future(self._ended())
+        end = await self._its_end()
         done, _ = await asyncio.wait([end], timeout=timeout_s)
         if not done:
-            why = await why_held(self._core, self.workflow)
-            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=self.status, reason=why)
+            why, status = await why_held(self._core, self.workflow), await self.read_status()
+            raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=status, reason=why)
         return result_of(end.result(), self.id, self.workflow)
 
     async def events(self, from_offset: int = 0) -> AsyncIterator[TaskEvent]:
         """As `Task.events`."""
         queue: asyncio.Queue[ClientEvent | PodiumError | None] = asyncio.Queue()
-        reading = Reading(self._core, self.id, queue.put_nowait, queue.qsize, from_offset)
+        shard = await self._core.aside(lambda: self._core.shard_of(self.id))
+        reading = Reading(self._core, shard, self.id, queue.put_nowait, queue.qsize, from_offset)
         try:
             while (item := await queue.get()) is not None:
                 if isinstance(item, PodiumError):
@@ -68,7 +76,7 @@ class AsyncTask(BaseTask):
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """As `Task.wait`."""
-        end = asyncio.wrap_future(self._ended())
+        end = await self._its_end()
         done, _ = await asyncio.wait([end], timeout=timeout_s)
         if done:
             end.result()
@@ -76,9 +84,26 @@ class AsyncTask(BaseTask):
 
     async def cancel(self) -> TaskStatus:
         """As `Task.cancel`."""
-        status = await asyncio.wrap_future(self._core.cancel(self.id))
+        status = await asyncio.wrap_future(await self._core.aside(lambda: self._core.cancel(self.id)))
         self._seen = status
         return status
+
+    async def _its_end(self) -> asyncio.Future[TaskEnded]:
+        if self._end is None:
+            await self._core.aside(self._ended)  # which shard the task is in is read
+        return asyncio.wrap_future(self._ended())
+
+    async def read_record(self) -> TaskRecord:
+        """As `record`, but read in a thread, so that the event loop goes on meanwhile."""
+        return await self._core.aside(lambda: self.record)
+
+    async def read_status(self) -> TaskStatus:
+        """As `status`, but read in a thread, so that the event loop goes on meanwhile."""
+        return self._ended_as() or (await self.read_record()).status
+
+    async def read_request_state(self) -> RequestState | None:
+        """As `request_state`, but read in a thread, so that the event loop goes on meanwhile."""
+        return await self._core.aside(lambda: self.request_state)
 
 
 class AsyncEngine:
@@ -108,9 +133,9 @@ class AsyncEngine:
         """As `Engine.deploy`."""
         await self._core.deploy(workflow)
 
-    def workflows(self) -> list[DeployedWorkflow]:
+    async def workflows(self) -> list[DeployedWorkflow]:
         """As `Engine.workflows`."""
-        return deployed_workflows(self._core.reader)
+        return await self._core.aside(lambda: deployed_workflows(self._core.reader))
 
     async def undeploy(self, name: str, *, leave_open: bool = False) -> None:
         """As `Engine.undeploy`."""
@@ -166,11 +191,11 @@ class AsyncEngine:
         **fields: Any,
     ) -> AsyncTask:
         """As `Engine.ask`."""
-        workflow, input = self._core.asked(request, fields)
+        workflow, input = await self._core.aside(lambda: self._core.asked(request, fields))
         if hooks:
             from .ask_input import workflow_of  # noqa: PLC0415  (60 ms, and few bring hooks)
 
-            workflow = workflow_of(self.settings, hooks)
+            workflow = await self._core.aside(lambda: workflow_of(self.settings, hooks))
         return await self.submit(
             workflow, input, key=key, priority=priority, user=user, timeout_s=timeout_s, criticality=criticality
         )
@@ -190,9 +215,9 @@ class AsyncEngine:
         (id,) = await asyncio.wrap_future(accepted)
         return AsyncTask(self._core, id, name, end)
 
-    def definitions(self) -> list[dict[str, Any]]:
+    async def definitions(self) -> list[dict[str, Any]]:
         """The newest definition of each deployed workflow, as plain data. It is for gateways."""
-        return self._core.reader.definitions()
+        return await self._core.aside(self._core.reader.definitions)
 
     def ask_workflow(self) -> Workflow:
         """The workflow that answers requests."""
@@ -203,12 +228,12 @@ class AsyncEngine:
         """The client's core. It is for gateways, not for drivers."""
         return self._core
 
-    def task(self, task_id: str) -> AsyncTask:
+    async def task(self, task_id: str) -> AsyncTask:
         """As `Engine.task`."""
-        record = self._core.record(task_id)
+        record = await self._core.aside(lambda: self._core.record(task_id))
         return AsyncTask(self._core, task_id, record.workflow, seen=record.status)
 
-    def tasks(
+    async def tasks(
         self,
         status: TaskStatus | None = None,
         workflow: str | None = None,
@@ -216,10 +241,10 @@ class AsyncEngine:
         limit: int = 50,
     ) -> list[AsyncTask]:
         """As `Engine.tasks`."""
-        records = self._core.reader.list_tasks(status, workflow, user, limit)
+        records = await self._core.aside(lambda: self._core.reader.list_tasks(status, workflow, user, limit))
         return [AsyncTask(self._core, record.task_id, record.workflow, seen=record.status) for record in records]
 
-    def dead_letters(
+    async def dead_letters(
         self,
         workflow: str | None = None,
         user: str | None = None,
@@ -227,15 +252,16 @@ class AsyncEngine:
         limit: int | None = 50,
     ) -> list[DeadLetter]:
         """As `Engine.dead_letters`."""
-        return dead_letters(self._core.reader, workflow, user, category, limit)
+        return await self._core.aside(lambda: dead_letters(self._core.reader, workflow, user, category, limit))
 
     async def redrive(self, ids: Sequence[str]) -> list[AsyncTask]:
         """As `Engine.redrive`."""
-        return [self.task(id) for id in await _all(self._core.redrive(list(ids)))]
+        now = await _all(await self._core.aside(lambda: self._core.redrive(list(ids))))
+        return [await self.task(id) for id in now]
 
     async def drop(self, ids: Sequence[str]) -> None:
         """As `Engine.drop`."""
-        await _all(self._core.drop(list(ids)))
+        await _all(await self._core.aside(lambda: self._core.drop(list(ids))))
 
     async def set_limits(self, **limits: Amount) -> dict[str, Any]:
         """As `Engine.set_limits`."""

@@ -21,11 +21,11 @@ Item: TypeAlias = "ClientEvent | PodiumError | None"
 
 class Reading:
     def __init__(
-        self, core: Core, task_id: str, put: Callable[[Item], None], size: Callable[[], int], offset: int
+        self, core: Core, shard: str, task_id: str, put: Callable[[Item], None], size: Callable[[], int], offset: int
     ) -> None:
-        """`put` gets events, then None, or the error that ended it; on the core's loop. `size` is that of the queue."""
-        self._core, self._task_id, self._put, self._size = core, task_id, put, size
-        self._shard = core.shard_of(task_id)
+        """`shard` is the task's. `put` gets events, then None, or the error that ended it; on the core's loop. `size`
+        is that of the queue."""
+        self._core, self._shard, self._task_id, self._put, self._size = core, shard, task_id, put, size
         self._offset = offset
         """Of the next recorded event."""
         self._is_paused = False

@@ -37,6 +37,8 @@ class Asking(Protocol):
     @property
     def reader(self) -> Reader: ...
 
+    async def aside(self, read: Callable[[], T]) -> T: ...
+
     def check(self) -> None:
         """Raises EngineClosed if nothing can be asked any more."""
 
@@ -72,7 +74,7 @@ async def why_held(core: Asking, workflow: str) -> str:
     if why:
         return why
     with suppress(PodiumError):
-        return "; ".join(blocked_hosts(core.reader.blocked(workflow)))
+        return "; ".join(blocked_hosts(await core.aside(lambda: core.reader.blocked(workflow))))
     return ""
 
 

@@ -25,9 +25,10 @@ class Caller:
         return record.user == self.user
 
 
-def own_task(core: Core, id: str, caller: Caller) -> StoredTask:
+async def own_task(core: Core, id: str, caller: Caller) -> StoredTask:
     """A task of the caller's. Raises NotFound for everything else, whether there is such a task or not."""
-    stored = core.reader.find_task(id) if id.startswith("t-") and "/" not in id else None
+    is_one = id.startswith("t-") and "/" not in id
+    stored = await core.aside(lambda: core.reader.find_task(id)) if is_one else None
     if stored is None or not caller.sees(stored.record):
         raise NotFound(what="task", name=id[:64])
     return stored

@@ -105,15 +105,16 @@ class Gateway:
 
     # tools
 
-    def _published(self) -> dict[str, Published]:
+    async def _published(self) -> dict[str, Published]:
         """By name; read again when that was some time ago."""
         now = asyncio.get_running_loop().time()
         if now - self._read_at > FRESH_S:
-            self._known, self._read_at = self._read(), now
+            self._known, self._read_at = await self._read(), now
         return self._known
 
-    def _read(self) -> dict[str, Published]:
-        found = {str(each["name"]): Published(each) for each in self._engine.definitions() if each.get("interface")}
+    async def _read(self) -> dict[str, Published]:
+        definitions = await self._engine.definitions()
+        found = {str(each["name"]): Published(each) for each in definitions if each.get("interface")}
         return {**found, ASK: Published(self._ask)}
 
     async def _list_tools(self, ctx: Context, _params: Any) -> types.ListToolsResult:
@@ -121,7 +122,7 @@ class Gateway:
             self._sessions[id(ctx.session.client_params)] = ctx.session
             while len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
-        own = [published.tool() for _, published in sorted(self._published().items())]
+        own = [published.tool() for _, published in sorted((await self._published()).items())]
         return types.ListToolsResult(tools=[*own, *task_tools()])
 
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
@@ -141,7 +142,7 @@ class Gateway:
             raise MCPError(types.INTERNAL_ERROR, f"{error.code}: see the log of the server") from error
 
     async def _start(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
-        caller, published = self._writing_caller(), self._published().get(params.name)
+        caller, published = self._writing_caller(), (await self._published()).get(params.name)
         if published is None:
             raise NotFound(what="tool", name=params.name[:64])
         if published.definition.get("needs_tasks"):
@@ -156,7 +157,9 @@ class Gateway:
         if knows_tasks(ctx):
             record = await self._ended(task, QUICK_S)
             keep_s = self._engine.settings.keep_finished_s
-            return created(task.record, keep_s) if record is None else result_of(record, self._page_chars)
+            if record is None:
+                return created(await task.read_record(), keep_s)
+            return result_of(record, self._page_chars)
         return await self._waited_for(ctx, task, published)
 
     async def _waited_for(self, ctx: Context, task: AsyncTask, published: Published) -> types.CallToolResult:
@@ -174,66 +177,71 @@ class Gateway:
                 telling.cancel()
         if record is not None:
             return result_of(record, self._page_chars)
-        return self._unfinished(task.id)
+        return await self._unfinished(task.id)
 
-    def _unfinished(self, id: str) -> types.CallToolResult:
-        stored = own_task(self._engine.core, id, self._caller_of())
+    async def _unfinished(self, id: str) -> types.CallToolResult:
+        stored = await own_task(self._engine.core, id, self._caller_of())
         text = f"Task {id} goes on: {progress_of(stored)[2]}. Call wait_task with its id."
         state = request_state(stored)
         facts = {} if state is None else {"request": state.to_json()}
         return said(text, {"task_id": id, "status": stored.record.status, **facts})
 
     async def _tell_progress(self, ctx: Context, id: str) -> None:
-        async for event in self._engine.task(id).events():
+        async for event in (await self._engine.task(id)).events():
             if event.kind in ("finished", "started", "retrying") and event.step:
-                ended, steps, line = progress_of(own_task(self._engine.core, id, self._caller_of()))
+                ended, steps, line = progress_of(await own_task(self._engine.core, id, self._caller_of()))
                 await ctx.session.report_progress(ended, steps, line)
                 await asyncio.sleep(PROGRESS_S)
 
     async def _ended(self, task: AsyncTask, within_s: float) -> TaskRecord | None:
         """The record of the task when it has ended; None if that takes longer."""
         ended = await task.wait(within_s)
-        return task.record if ended else None
+        return await task.read_record() if ended else None
 
     async def _task_tool(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
         check_task_tool(name, arguments)
         if name == "list_tasks":
-            return self._listed(arguments)
+            return await self._listed(arguments)
         caller = self._writing_caller() if name == "cancel_task" else self._caller_of()
         id = str(arguments.get("task_id", ""))
-        stored = own_task(self._engine.core, id, caller)
+        stored = await own_task(self._engine.core, id, caller)
         if name == "cancel_task":
-            status = await self._engine.task(id).cancel()
+            status = await (await self._engine.task(id)).cancel()
             return said(f"task {id}: {status}", {"task_id": id, "status": status})
         if name == "wait_task" and stored.record.status not in TERMINAL:
-            await self._ended(self._engine.task(id), min(float(arguments.get("timeout_s", self._call_s)), self._call_s))
-            stored = own_task(self._engine.core, id, caller)
+            within_s = min(float(arguments.get("timeout_s", self._call_s)), self._call_s)
+            await self._ended(await self._engine.task(id), within_s)
+            stored = await own_task(self._engine.core, id, caller)
         if stored.record.status not in TERMINAL:
-            return self._unfinished(id)
+            return await self._unfinished(id)
         return result_of(stored.record, self._page_chars, int(arguments.get("page", 1)))
 
-    def _listed(self, arguments: Mapping[str, Any]) -> types.CallToolResult:
+    async def _listed(self, arguments: Mapping[str, Any]) -> types.CallToolResult:
         user, limit = self._caller_of().user, min(int(arguments.get("limit", 50)), 200)
-        tasks = self._engine.tasks(arguments.get("status"), arguments.get("workflow"), user, limit)
-        records = [task.record for task in tasks]
-        states = request_states(self._engine.core.reader, records)
+        reader = self._engine.core.reader
+
+        def read() -> tuple[list[TaskRecord], dict[str, RequestState]]:
+            records = reader.list_tasks(arguments.get("status"), arguments.get("workflow"), user, limit)
+            return records, request_states(reader, records)
+
+        records, states = await self._engine.core.aside(read)
         rows = [_row(record, states.get(record.task_id)) for record in records]
         return said(to_json(rows), {"tasks": rows})
 
     # the tasks extension
 
     async def _get(self, ctx: Context, params: ByTask) -> dict[str, Any]:
-        return detailed(self._mine(ctx, params), self._engine.settings.keep_finished_s, self._page_chars)
+        return detailed(await self._mine(ctx, params), self._engine.settings.keep_finished_s, self._page_chars)
 
     async def _cancel(self, ctx: Context, params: ByTask) -> dict[str, Any]:
-        self._mine(ctx, params)
+        await self._mine(ctx, params)
         self._writing_caller()
-        await self._engine.task(params.task_id).cancel()
+        await (await self._engine.task(params.task_id)).cancel()
         return {"resultType": "complete"}
 
     async def _update(self, ctx: Context, params: ByTask) -> dict[str, Any]:
         """The answer to what a parked task asks; anything else changes nothing."""
-        stored, decision = self._mine(ctx, params), decided(params)
+        stored, decision = await self._mine(ctx, params), decided(params)
         self._writing_caller()
         if stored.record.status == "parked" and decision == "redrive":
             await self._engine.redrive([params.task_id])
@@ -241,11 +249,11 @@ class Gateway:
             await self._engine.drop([params.task_id])
         return {"resultType": "complete"}
 
-    def _mine(self, ctx: Context, params: ByTask) -> StoredTask:
+    async def _mine(self, ctx: Context, params: ByTask) -> StoredTask:
         need_tasks(ctx)
         check_name(ctx, params.task_id)
         try:
-            return own_task(self._engine.core, params.task_id, self._caller_of())
+            return await own_task(self._engine.core, params.task_id, self._caller_of())
         except NotFound as error:
             raise MCPError(types.INVALID_PARAMS, str(error)) from error
 
@@ -258,14 +266,14 @@ class Gateway:
     # resources
 
     async def _list_resources(self, _ctx: Context, _params: Any) -> types.ListResourcesResult:
-        tasks = self._engine.tasks(user=self._caller_of().user)
+        tasks = await self._engine.tasks(user=self._caller_of().user)
         found = [
             types.Resource(uri=f"task://{task.id}", name=f"{task.workflow} {task.id}", mime_type="application/json")
             for task in tasks
         ]
         found += [
             types.Resource(uri=f"workflow://{name}", name=name, mime_type="application/json")
-            for name in sorted(self._published())
+            for name in sorted(await self._published())
         ]
         return types.ListResourcesResult(resources=found)
 
@@ -285,20 +293,20 @@ class Gateway:
 
     async def _read_resource(self, _ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         try:
-            found = self._resource(urlsplit(str(params.uri)))
+            found = await self._resource(urlsplit(str(params.uri)))
         except FixTheCall as error:
             raise MCPError(types.INVALID_PARAMS, str(error), {"uri": str(params.uri)}) from error
         text = to_json(found)
         content = types.TextResourceContents(uri=params.uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[content])
 
-    def _resource(self, uri: Any) -> Any:
-        if uri.scheme == "workflow" and uri.netloc in (published := self._published()):
+    async def _resource(self, uri: Any) -> Any:
+        if uri.scheme == "workflow" and uri.netloc in (published := await self._published()):
             tool = published[uri.netloc].tool()
             return {"definition": published[uri.netloc].definition, "tool": tool.model_dump(mode="json", by_alias=True)}
         if uri.scheme != "task" or uri.path not in ("", "/", "/events", "/result"):
             raise NotFound(what="resource", name=uri.geturl()[:128])
-        stored = own_task(self._engine.core, uri.netloc, self._caller_of())
+        stored = await own_task(self._engine.core, uri.netloc, self._caller_of())
         if uri.path == "/events":
             return _events(stored, _number(uri, "from", 0))
         if uri.path == "/result":
@@ -313,11 +321,11 @@ class Gateway:
     # changes
 
     async def _look_for_changes(self) -> None:
-        known = self._listing()
+        known = await self._listing()
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                now = self._listing()
+                now = await self._listing()
             except PodiumError as error:  # the engine ends; or what is deployed cannot be read now
                 _log.warning("whether the list of tools has changed is not known: %s", error)
                 continue
@@ -334,9 +342,9 @@ class Gateway:
             _log.info("a client is not told of the change any more: %s", error or type(error).__name__)
             self._sessions.pop(key, None)
 
-    def _listing(self) -> dict[str, str]:
+    async def _listing(self) -> dict[str, str]:
         """What is listed, by name."""
-        return {name: published.tool().model_dump_json() for name, published in self._published().items()}
+        return {name: published.tool().model_dump_json() for name, published in (await self._published()).items()}
 
 
 class _Server(Server[Any]):
