@@ -13,6 +13,7 @@ from ....protocols.outcomes import OPEN, TERMINAL, TaskEvent, TaskRecord
 from ....protocols.printable import one_line
 from ....protocols.values import Value
 from ....supervisors.tasks.history import StepRow, note_blocked, step_rows
+from ....supervisors.tasks.journalled import journalled_events
 from ...client.engine import Engine, Task, connect
 from ...client.recorded import WENT_WRONG, recorded_events
 from ...client.request_state import RequestState, request_state
@@ -22,6 +23,7 @@ from ...store.contract import Reader, StoredTask
 from ...store.files import store_of
 from ...store.ids import whole_id
 from .dead import dead
+from .events_table import print_events
 from .live import follow
 from .options import Data, Output, Timeout
 from .step_tree import StepTree, went_wrong
@@ -31,18 +33,53 @@ from .view import event_line, lack, local_time, seconds, why_wrong
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="Of a task; its beginning, if no other begins so.")]
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Of tasks, or their beginnings.")]
 Failed = Annotated[bool, typer.Option("--failed", help="Only the steps that went wrong, every one and its attempts.")]
+Events = Annotated[bool, typer.Option("--events", help="The journalled events, one line each; -o json has them whole.")]
 SHOWN_LINES = 10
 """Of an input or an output, of attempts and of what is missing in `podium show`."""
 SHOWN_CHARS = 2_000
 """Of an input or an output in `podium show`; `-o json` has all of it."""
 
 
-def show(task_id: TaskId, data: Data = None, output: Output = "table", failed: Failed = False) -> None:
+def show(
+    task_id: TaskId, data: Data = None, output: Output = "table", failed: Failed = False, events: Events = False
+) -> None:
     """Show one task: input, output, its steps, and why each attempt failed that did."""
+    if events and failed:
+        raise typer.BadParameter("either all --events, or the steps that --failed", param_hint="--events")
     reader = store_of(settings_of(data).data).reader
     stored = _found(reader, settings_of(data), task_id)
+    parts = [stored, *reader.subtasks(stored.record.task_id)]
+    if events:
+        _show_events(parts, output)
+    else:
+        _show_steps(reader, parts, output, failed)
+
+
+def _show_events(parts: list[StoredTask], output: str) -> None:
+    record = parts[0].record
+    rows = journalled_events(record, parts[0].bodies)
+    if output == "json":
+        told = {"stalled": parts[0].stalled} if parts[0].stalled else {}
+        print(
+            to_json(
+                {"task_id": record.task_id, "status": record.status}
+                | told
+                | {"events": [row.to_json() for row in rows]}
+            )
+        )
+        return
+    print_events(rows)
+    if parts[0].stalled:
+        error_console().print(one_line(f"stalled: {parts[0].stalled}"))
+    for part in parts[1:]:
+        error_console().print(
+            f"of a nested Hierarchy, with a journal of its own: podium show {part.record.task_id} --events"
+        )
+
+
+def _show_steps(reader: Reader, parts: list[StoredTask], output: str, failed: bool) -> None:
+    stored = parts[0]
     record = stored.record
-    parts = [stored, *reader.subtasks(record.task_id)]
     blocked = reader.blocked(record.workflow)
     rows = [row for part in parts for row in _rows(part, blocked)]
     events = _events_of(parts)

@@ -1,0 +1,144 @@
+"""The journalled events of a task, each as it is recorded: for `podium show --events`. Pure.
+
+Watchers see them otherwise (client_events.py): what changes nothing for them is left out there, and what a step emitted
+comes chunk by chunk. Here it is one row for each event, with the number of the journal entry that it was committed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from ...protocols.outcomes import TaskRecord
+from ...protocols.values import Value
+from .events import (
+    OF_THE_TASK,
+    Abandoned,
+    Cancelled,
+    Dropped,
+    Due,
+    Emitted,
+    Event,
+    Overdue,
+    Redriven,
+    Relayed,
+    Restarted,
+    Skewed,
+    StepBegan,
+    StepFailed,
+    StepFinished,
+    StepLost,
+    TimedOut,
+    unpack_events,
+)
+
+UNREADABLE = "unreadable"
+"""Kind of what stands for an entry of which nothing can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """One event. Entry 0 is the acceptance, which is in the record of the task."""
+
+    entry: int
+    at: float | None
+    """UTC seconds; None of what cannot be read."""
+    kind: str
+    step: str
+    """Its path; "" of what is of the whole task."""
+    attempt: int | None
+    """None of what is of no attempt."""
+    says: dict[str, Value]
+    """What else is recorded, by name."""
+
+    def to_json(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"entry": self.entry, "at": self.at, "kind": self.kind}
+        return told | {"step": self.step or None, "attempt": self.attempt, "says": self.says}
+
+
+def journalled_events(record: TaskRecord, bodies: Iterable[bytes]) -> list[Journalled]:
+    """All of a task, the acceptance first. Nothing is folded, so an entry that cannot be read hides no other."""
+    accepted: dict[str, Value] = {"input": record.input, "version": record.version, "hash": record.hash}
+    rows = [Journalled(0, record.accepted_at, "accepted", "", None, accepted)]
+    attempts = _Attempts()
+    for entry, body in enumerate(bodies, 1):
+        try:
+            events = unpack_events(body)
+        except Exception as error:  # of a later Podium, or damaged: it is shown as what it is
+            problem = f"{type(error).__name__}: {error}"
+            rows.append(Journalled(entry, None, UNREADABLE, "", None, {"problem": problem, "bytes": len(body)}))
+            continue
+        rows += [_row(entry, event, attempts.of(event)) for event in events]
+    return rows
+
+
+class _Attempts:
+    """Counts the attempts of steps as the fold does."""
+
+    def __init__(self) -> None:
+        self._now: dict[str, int] = {}
+        self._ended: set[str] = set()
+
+    def of(self, event: Event) -> int | None:
+        """Of one event after another: the attempt that it is of."""
+        if isinstance(event, Redriven):
+            again = self._now if event.of is not None else self._ended
+            self._now = {path: count for path, count in self._now.items() if path not in again}
+            self._ended = set()
+        if isinstance(event, OF_THE_TASK):
+            return None
+        attempt = event.attempt if isinstance(event, Emitted) else self._now.get(event.path, 1)
+        if isinstance(event, StepFailed):
+            if event.retry_at is None:
+                self._ended.add(event.path)
+            else:
+                self._now[event.path] = attempt + 1
+        elif isinstance(event, TimedOut):
+            self._ended.add(event.path)
+        return attempt
+
+
+def _row(entry: int, event: Event, attempt: int | None) -> Journalled:
+    kind, says = _said(event)
+    path = "" if isinstance(event, OF_THE_TASK) else event.path
+    return Journalled(entry, event.at, kind, path, attempt, says)
+
+
+def _said(event: Event) -> tuple[str, dict[str, Value]]:
+    """The kind, in the words that watchers know where they see it, and what is recorded with it."""
+    match event:
+        case StepFinished():
+            return "finished", {"output": event.output} | ({"degraded": event.degraded} if event.degraded else {})
+        case StepFailed(retry_at=None):
+            return "failed", {"failure": event.failure.to_wire(), "actions": list(event.actions)}
+        case StepFailed():
+            return "retrying", {"failure": event.failure.to_wire(), "retry_at": event.retry_at}
+        case StepBegan():
+            return "began", {}
+        case StepLost():
+            return "lost", {}
+        case Restarted():
+            return "restarted", {}
+        case TimedOut():
+            return "timed_out", {"code": event.code, "actions": list(event.actions)}
+        case Overdue():
+            return "timed_out", {"limit_s": event.limit_s}
+        case Due():
+            return "time_limit", {"timeout_s": event.timeout_s}
+        case Emitted():
+            return "emitted", {"chunks": event.chunks, "is_cut": event.is_cut}
+        case Relayed():
+            return "relayed", {"events": event.events, "next": event.next}  # type: ignore[dict-item]
+        case Cancelled():
+            return "cancelled", {"undo": event.undo}
+        case Abandoned():
+            return "workflow_down", {"reason": event.reason}
+        case Redriven():
+            return "redriven", {"of": event.of, "by": event.by, "hash": event.hash or None}
+        case Dropped():
+            return "dropped", {"by": event.by}
+        case Skewed():
+            return "clock_set", {"by_s": event.by_s}
+        case _:
+            assert_never(event)
