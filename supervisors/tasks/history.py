@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ...protocols.outcomes import OPEN, Failure, TaskRecord
+from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.tree import Step
 from ...protocols.workflow import Workflow
+from ..figures.lacking import lacking
 from ..upkeep.blocked import CODE_CHARS
 from .events import Event, StepFailed, StepFinished, readable_events
 from .fold import apply, begin
@@ -68,6 +69,23 @@ def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterabl
             if row.status in ("parked", "failed"):
                 row.status, row.ended_at = "open", None
     return list(rows.values())
+
+
+def record_then(record: TaskRecord, definition: Mapping[str, Any], events: Iterable[Event]) -> TaskRecord:
+    """The record of a task as it was when there were only these events, the first of all that it has."""
+    root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
+    task, _ = begin(record, root, record.task_id.partition("/")[2])
+    at = record.accepted_at
+    for event in events:
+        if task.outcome is None:
+            at = event.at
+        apply(task, event)
+    if task.outcome is None:
+        status: TaskStatus = "parked" if task.parked else "running"
+        return replace(record, status=status, finished_at=None, result=None, failure=None, degraded={})
+    ended: TaskStatus = task.status  # type: ignore[assignment]
+    result, failure = task.outcome.output, task.outcome.failure
+    return record.ended(ended, at, result, failure, {} if failure else lacking(task))
 
 
 def note_blocked(rows: Iterable[StepRow], code: Mapping[str, str], blocked: Mapping[str, Mapping[str, str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from ....protocols.values import Value
 from ....supervisors.tasks.history import StepRow, note_blocked, step_rows
 from ....supervisors.tasks.journalled import journalled_events
 from ...client.engine import Engine, Task, connect
-from ...client.recorded import WENT_WRONG, recorded_events
+from ...client.recorded import WENT_WRONG, as_it_was, recorded_events
 from ...client.request_state import RequestState, request_state
 from ...cluster_file import running_cluster
 from ...config import Settings, load_settings, parse_limits
@@ -34,6 +35,7 @@ TaskId = Annotated[str, typer.Argument(metavar="ID", help="Of a task; its beginn
 TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Of tasks, or their beginnings.")]
 Failed = Annotated[bool, typer.Option("--failed", help="Only the steps that went wrong, every one and its attempts.")]
 Events = Annotated[bool, typer.Option("--events", help="The journalled events, one line each; -o json has them whole.")]
+At = Annotated[int | None, typer.Option("--at", min=0, metavar="N", help="As it was after entry N (see --events).")]
 SHOWN_LINES = 10
 """Of an input or an output, of attempts and of what is missing in `podium show`."""
 SHOWN_CHARS = 2_000
@@ -41,62 +43,85 @@ SHOWN_CHARS = 2_000
 
 
 def show(
-    task_id: TaskId, data: Data = None, output: Output = "table", failed: Failed = False, events: Events = False
+    task_id: TaskId,
+    data: Data = None,
+    output: Output = "table",
+    failed: Failed = False,
+    events: Events = False,
+    at: At = None,
 ) -> None:
     """Show one task: input, output, its steps, and why each attempt failed that did."""
     if events and failed:
         raise typer.BadParameter("either all --events, or the steps that --failed", param_hint="--events")
     reader = store_of(settings_of(data).data).reader
     stored = _found(reader, settings_of(data), task_id)
-    parts = [stored, *reader.subtasks(stored.record.task_id)]
-    if events:
-        _show_events(parts, output)
+    view = _View([stored, *reader.subtasks(stored.record.task_id)], len(stored.bodies))
+    if at is None:
+        view.blocked = reader.blocked(stored.record.workflow)
     else:
-        _show_steps(reader, parts, output, failed)
+        view.parts, view.now = as_it_was(view.parts, at)
+    if events:
+        _show_events(view, output)
+    else:
+        _show_steps(view, output, failed)
 
 
-def _show_events(parts: list[StoredTask], output: str) -> None:
-    record = parts[0].record
-    rows = journalled_events(record, parts[0].bodies)
+@dataclass(slots=True)
+class _View:
+    """What is shown of a task: as it is, or as it was."""
+
+    parts: list[StoredTask]
+    """The task, then the runs of its nested Hierarchies."""
+    entries: int
+    """In its journal."""
+    now: float | None = None
+    """If it is shown as it was: when."""
+    blocked: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def moment(self) -> dict[str, Any]:
+        """For programs, if it is shown as it was."""
+        if self.now is None:
+            return {}
+        return {"at": {"entry": len(self.parts[0].bodies), "entries": self.entries, "time": self.now}}
+
+
+def _show_events(view: _View, output: str) -> None:
+    stored, *runs = view.parts
+    rows = journalled_events(stored.record, stored.bodies)
+    stalled = one_line(f"stalled: {stored.stalled}") if stored.stalled else ""
     if output == "json":
-        told = {"stalled": parts[0].stalled} if parts[0].stalled else {}
-        print(
-            to_json(
-                {"task_id": record.task_id, "status": record.status}
-                | told
-                | {"events": [row.to_json() for row in rows]}
-            )
-        )
+        told: dict[str, Any] = {"task_id": stored.record.task_id, "status": stored.record.status} | view.moment
+        told |= {"stalled": stored.stalled} if stalled else {}
+        print(to_json(told | {"events": [row.to_json() for row in rows]}))
         return
     print_events(rows)
-    if parts[0].stalled:
-        error_console().print(one_line(f"stalled: {parts[0].stalled}"))
-    for part in parts[1:]:
-        error_console().print(
-            f"of a nested Hierarchy, with a journal of its own: podium show {part.record.task_id} --events"
-        )
+    notes = [f"of a nested Hierarchy, with a journal of its own: podium show {run.record.task_id}" for run in runs]
+    for note in [*([stalled] if stalled else []), *(f"{note} --events" for note in notes)]:
+        error_console().print(note)
 
 
-def _show_steps(reader: Reader, parts: list[StoredTask], output: str, failed: bool) -> None:
-    stored = parts[0]
+def _show_steps(view: _View, output: str, failed: bool) -> None:
+    stored = view.parts[0]
     record = stored.record
-    blocked = reader.blocked(record.workflow)
-    rows = [row for part in parts for row in _rows(part, blocked)]
-    events = _events_of(parts)
+    rows = [row for part in view.parts for row in _rows(part, view.blocked)]
+    events = _events_of(view.parts)
     wrong = [event for event in events if event.kind in WENT_WRONG]
     if output == "json":
         outputs = {event.step: event.value for event in events if event.kind == "finished"}
         steps = [row.to_json() | {"output": outputs.get(row.path)} for row in rows]
         attempts = [_attempt(event) for event in wrong]
         told = {"steps": steps, "attempts": attempts} | ({"stalled": stored.stalled} if stored.stalled else {})
-        print(to_json(with_state(record, request_state(stored)) | told))
+        print(to_json(with_state(record, request_state(stored)) | view.moment | told))
         return
     tree = StepTree(styled((record.workflow, "bold"), f" {record.task_id} {record.status}"))
     for row in went_wrong(rows) if failed else rows:
         tree.put(row)
     console = Terminal()
-    now = record.finished_at or max((row.opened_at for row in rows), default=0.0)
+    now = view.now or record.finished_at or max((row.opened_at for row in rows), default=0.0)
     console.print(tree.render(now, singly=failed))
+    if view.now is not None:
+        print(f"as it was after entry {len(stored.bodies)} of {view.entries}, {local_time(view.now)}")
     _print_facts(console, record, wrong, request_state(stored), sys.maxsize if failed else SHOWN_LINES)
     if stored.stalled:
         console.print(one_line(f"stalled: {stored.stalled}"), soft_wrap=True, style="red")
