@@ -129,7 +129,7 @@ def _said(event: Event) -> tuple[str, dict[str, Value]]:
         case Emitted():
             return "emitted", {"chunks": event.chunks, "is_cut": event.is_cut}
         case Relayed():
-            return "relayed", {"events": event.events, "next": event.next}  # type: ignore[dict-item]
+            return "relayed", {"events": event.events, "next": event.next}
         case Cancelled():
             return "cancelled", {"undo": event.undo}
         case Abandoned():

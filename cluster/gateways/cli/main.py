@@ -1,8 +1,8 @@
 """The command line. Results go to standard output, everything else to standard error.
 
 Exit codes: 0 ok, 1 the task failed or was cancelled (or `doctor` found a problem), 2 usage or a bad definition or
-input, 3 not found, 4 timed out, 130 interrupted. Reading commands (ps, show, validate, schema, doctor) need no cluster
-and do not import ray.
+input, 3 not found, 4 timed out, 130 interrupted. Reading commands (ps, show, graph, validate, schema, doctor) need no
+cluster and do not import ray.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .ask import ask, plan
 from .breakers import breakers
 from .dead import dead
 from .doctor import doctor
+from .graph import graph
 from .inputs import read_input, standard_input
 from .limits import limits
 from .live import follow
@@ -181,6 +182,7 @@ def ps(
 app.command()(show)
 app.command()(watch)
 app.command()(cancel)
+app.command()(graph)
 
 
 @app.command()

@@ -54,7 +54,7 @@ def show(
     if events and failed:
         raise typer.BadParameter("either all --events, or the steps that --failed", param_hint="--events")
     reader = store_of(settings_of(data).data).reader
-    stored = _found(reader, settings_of(data), task_id)
+    stored = found_task(reader, settings_of(data), task_id)
     view = _View([stored, *reader.subtasks(stored.record.task_id)], len(stored.bodies))
     if at is None:
         view.blocked = reader.blocked(stored.record.workflow)
@@ -104,7 +104,7 @@ def _show_events(view: _View, output: str) -> None:
 def _show_steps(view: _View, output: str, failed: bool) -> None:
     stored = view.parts[0]
     record = stored.record
-    rows = [row for part in view.parts for row in _rows(part, view.blocked)]
+    rows = [row for part in view.parts for row in rows_of(part, view.blocked)]
     events = _events_of(view.parts)
     wrong = [event for event in events if event.kind in WENT_WRONG]
     if output == "json":
@@ -131,9 +131,9 @@ def _show_steps(view: _View, output: str, failed: bool) -> None:
 dead.command("show")(show)
 
 
-def _rows(part: StoredTask, blocked: dict[str, dict[str, str]]) -> list[StepRow]:
+def rows_of(part: StoredTask, blocked: dict[str, dict[str, str]] | None = None) -> list[StepRow]:
     rows = step_rows(part.record, part.definition, part.bodies)
-    note_blocked(rows, part.definition.get("code") or {}, blocked)
+    note_blocked(rows, part.definition.get("code") or {}, blocked or {})
     return rows
 
 
@@ -208,7 +208,7 @@ def watch(
 ) -> None:
     """Follow a task live until it ends, and print its result; of one that has ended, tell what is recorded."""
     settings = settings_of(data)
-    stored = _found(store_of(settings.data).reader, settings, task_id)
+    stored = found_task(store_of(settings.data).reader, settings, task_id)
     record = stored.record
     if record.status in OPEN and running_cluster(settings.data) is None:
         reason = f"task {record.task_id} is {record.status}, but no cluster is running: `podium up` resumes it"
@@ -289,10 +289,10 @@ def _print_cancelled(after: dict[str, str], output: str) -> None:
 
 
 def _all_found(reader: Reader, settings: Settings, task_ids: list[str]) -> list[StoredTask]:
-    return [_found(reader, settings, task_id) for task_id in task_ids]
+    return [found_task(reader, settings, task_id) for task_id in task_ids]
 
 
-def _found(reader: Reader, settings: Settings, typed: str) -> StoredTask:
+def found_task(reader: Reader, settings: Settings, typed: str) -> StoredTask:
     task_id = whole_id(settings.data, typed)
     stored = reader.find_task(task_id)
     if stored is None:

@@ -1,0 +1,229 @@
+"""The tree of a workflow as blocks: what a picture says of each node, whatever the picture is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, assert_never
+
+from ....protocols.json_forms import to_json
+from ....protocols.printable import printable
+from ....protocols.tree import (
+    Adaptive,
+    Constant,
+    Hierarchy,
+    Node,
+    Parallel,
+    Sequence,
+    Step,
+    default_name,
+    takers_back,
+    time_limit_s,
+)
+from ....protocols.values import Value
+from ....supervisors.tasks.modes.hierarchical import LEAD
+
+Kind: TypeAlias = Literal["step", "lead", "constant", "sequence", "parallel", "each", "hierarchy", "adaptive"]
+State: TypeAlias = Literal["", "open", "waiting", "parked", "completed", "failed", "cancelled"]
+"""How the runs of a node stand; "" if it has none."""
+TEXT_CHARS = 48
+"""Of an expression, a reference or a constant in a picture; the rest is an ellipsis."""
+LEAVES = frozenset({"step", "lead", "constant"})
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A rule of an Adaptive, seen from the node after which it is tried."""
+
+    source: int
+    """Index among the children."""
+    target: int | None
+    """The same; None is the end."""
+    label: str
+
+
+@dataclass(slots=True)
+class Block:
+    """One node of the tree."""
+
+    id: str
+    """Unique in the picture: letters and digits."""
+    kind: Kind
+    name: str
+    path: str
+    """Of its runs, without the numbers of items, rounds and visits: `files[]/judge`."""
+    about: list[str]
+    """More lines about it."""
+    children: list[Block] = field(default_factory=list)
+    """Of a Hierarchy the supervising protocol first, then the team."""
+    instead: list[Block] = field(default_factory=list)
+    """What stands in for it when it has failed, one after another."""
+    ways: list[Way] = field(default_factory=list)
+    """Of an Adaptive."""
+    start: int = 0
+    """Of an Adaptive: index of the child that is first."""
+    undoes: dict[str, str] = field(default_factory=dict)
+    """What takes it back, by `undo` and `on_cancel`."""
+    is_bare: bool = False
+    """Of the root: a Sequence of which nothing is said, and which needs no frame."""
+    state: State = ""
+
+    def walk(self) -> Iterator[Block]:
+        yield self
+        for block in (*self.children, *self.instead):
+            yield from block.walk()
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.kind in LEAVES
+
+    @property
+    def lines(self) -> list[str]:
+        """All that it says: its name first, and of one with others in it what it is."""
+        kind = "" if self.is_leaf or self.name == self.kind else f" ({self.kind})"
+        return [f"{self.name}{kind}", *self.about, *(f"{name}: {what}" for name, what in self.undoes.items())]
+
+
+def blocks_of(root: Node, prefix: str = "") -> Block:
+    """The blocks of a tree.
+
+    Args:
+        prefix: path of the root within the whole task, for the tree of a nested Hierarchy.
+    """
+    name = root.name or default_name(root)
+    path = prefix or (name if isinstance(root, Step) else "")
+    block = _Blocks().of(root, name, path)
+    block.is_bare = block.kind == "sequence" and not (root.name or block.about or block.instead or block.undoes)
+    return block
+
+
+class _Blocks:
+    def __init__(self) -> None:
+        self._count = 0
+
+    def of(self, node: Node, name: str, path: str) -> Block:
+        block = Block(self._id(), _kind(node), name, path, _about(node))
+        block.undoes = {name: short(step.step) for name, step in takers_back(node).items()}
+        block.children = list(self._children(node, path))
+        if isinstance(node, Adaptive):
+            block.ways, block.start = _ways(node), list(node.adaptive).index(node.start)
+        for number, fallback in enumerate(node.fallback, 1):
+            label = f"fallback:{number}"
+            stand_in = self.of(fallback, fallback.name or default_name(fallback), _join(path, label))
+            if fallback.missing is not None:
+                stand_in.about.append(f"without {short(fallback.missing)}")
+            block.instead.append(stand_in)
+        if node.otherwise is not None:
+            block.instead.append(self._constant(node.otherwise, name, path))
+        return block
+
+    def _children(self, node: Node, path: str) -> Iterator[Block]:
+        match node:
+            case Step():
+                pass
+            case Sequence():
+                for child in node.sequence:
+                    yield self.of(child, str(child.name), _join(path, str(child.name)))
+            case Parallel():
+                if node.do is not None:
+                    yield self.of(node.do, node.do.name or default_name(node.do), f"{path}[]")
+                for name, child in (node.parallel or {}).items():
+                    yield self.of(child, name, _join(path, name))
+            case Hierarchy():
+                lead = self.of(node.hierarchy, LEAD, _join(path, LEAD))
+                lead.kind = "lead"
+                yield lead
+                for name, child in node.team.items():
+                    yield self.of(child, name, _join(path, name))
+            case Adaptive():
+                for name, child in node.adaptive.items():
+                    yield self.of(child, name, _join(path, name))
+            case _:
+                assert_never(node)
+
+    def _constant(self, constant: Constant, name: str, path: str) -> Block:
+        lines = [f"without {short(constant.missing or name)}"]
+        return Block(self._id(), "constant", _value(constant.value), f"{path}:otherwise", lines)
+
+    def _id(self) -> str:
+        self._count += 1
+        return f"n{self._count}"
+
+
+def short(text: str) -> str:
+    """On one line, and no longer than fits a picture."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= TEXT_CHARS else f"{line[: TEXT_CHARS - 1]}…"
+
+
+def _value(value: Value) -> str:
+    return short(to_json(value))
+
+
+def _kind(node: Node) -> Kind:
+    match node:
+        case Step():
+            return "step"
+        case Sequence():
+            return "sequence"
+        case Parallel():
+            return "parallel" if node.do is None else "each"
+        case Hierarchy():
+            return "hierarchy"
+        case Adaptive():
+            return "adaptive"
+        case _:
+            assert_never(node)
+
+
+def _about(node: Node) -> list[str]:
+    lines = list(_settings(node))
+    if (limit_s := time_limit_s(node)) is not None:
+        lines.append(f"at most {limit_s:g} s")
+    return lines
+
+
+def _settings(node: Node) -> Iterator[str]:
+    match node:
+        case Step():
+            yield short(node.step)
+            if node.at_most_once:
+                yield "at most once"
+        case Sequence():
+            pass
+        case Parallel():
+            if node.each is not None:
+                yield f"for each of {short(node.each)}"
+            if node.limit is not None:
+                yield f"{node.limit} at a time"
+            if node.join != "all":
+                yield f"join: {node.join}"
+        case Hierarchy():
+            yield f"at most {node.max_rounds} rounds"
+        case Adaptive():
+            if node.jumps:
+                yield short(f"by goto: {', '.join(node.jumps)}")
+        case _:
+            assert_never(node)
+
+
+def _ways(node: Adaptive) -> list[Way]:
+    """The rules that may fit after each node, in the order in which they are tried there."""
+    places = {name: index for index, name in enumerate(node.adaptive)}
+    ways = []
+    for name, index in places.items():
+        found: list[Way] = []
+        for rule in node.rules:
+            if rule.after not in (None, name):
+                continue
+            always = rule.when.strip() == "true"
+            label = ("else" if found else "") if always else short(rule.when)
+            found.append(Way(index, places.get(rule.to), label))
+            if always:
+                break
+        ways += found
+    return ways
+
+
+def _join(path: str, label: str) -> str:
+    return f"{path}/{label}" if path else label

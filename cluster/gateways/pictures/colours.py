@@ -1,0 +1,18 @@
+"""The colours of states, the same in every picture. Each state has a mark beside it: nobody needs to see colours."""
+
+from __future__ import annotations
+
+from .blocks import State
+
+GROUND = "#fbfcfd"
+"""Surface of what has others in it, whatever its state is."""
+COLOURS: dict[State, tuple[str, str]] = {
+    "": ("#ffffff", "#57606a"),
+    "completed": ("#dcf5e3", "#1a7f37"),
+    "failed": ("#ffdfdc", "#cf222e"),
+    "open": ("#dcedff", "#0969da"),
+    "waiting": ("#fff4c8", "#9a6700"),
+    "parked": ("#fff4c8", "#9a6700"),
+    "cancelled": ("#e6e8eb", "#57606a"),
+}
+"""Of the surface and of the edge."""

@@ -1,0 +1,78 @@
+"""How a task stands, on the blocks of its tree. A node of which there are many runs has the worst state of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from ....protocols.outcomes import TaskRecord
+from ....supervisors.tasks.history import StepRow
+from .blocks import Block, State
+
+WORDS: dict[State, tuple[str, str]] = {
+    "failed": ("✗", "failed"),
+    "parked": ("‖", "parked"),
+    "waiting": ("↻", "to be tried again"),
+    "open": ("▶", "due or running"),
+    "cancelled": ("⊘", "cancelled"),
+    "completed": ("✓", "done"),
+}
+"""Mark and word of each state, the one that is shown first first."""
+_UNDER_WAY: tuple[State, ...] = ("parked", "waiting", "open")
+_ITEM, _AGAIN = re.compile(r"\[\d+\]"), re.compile(r"#\d+")
+
+
+def place_of(path: str) -> str:
+    """The place in the tree that a run with this path is of."""
+    return _AGAIN.sub("", _ITEM.sub("[]", path))
+
+
+def put_states(root: Block, rows: Iterable[StepRow], record: TaskRecord) -> None:
+    """Give each block its state, and say in it how its runs stand, if they are several."""
+    runs: dict[str, Counter[State]] = {}
+    for row in rows:
+        state: State = "open" if row.status == "running" else row.status
+        runs.setdefault(place_of(row.path), Counter())[state] += 1
+    failed_at = place_of(record.failure.step) if record.status == "failed" and record.failure else None
+    _put(root, runs, failed_at)
+
+
+def _put(block: Block, runs: dict[str, Counter[State]], failed_at: str | None) -> set[State]:
+    """Returns the states of all runs of it and in it, but for what stands in for it."""
+    inside = {state for child in block.children for state in _put(child, runs, failed_at)}
+    for stand_in in block.instead:
+        _put(stand_in, runs, failed_at)
+    own = runs.get(block.path)
+    if own:
+        block.state = next(state for state in WORDS if own[state])
+        if own.total() > 1:
+            block.about.append(_counted(own))
+    elif not block.is_leaf:
+        block.state = _around(inside, block, failed_at)
+    for name in block.undoes:
+        taken = runs.get(f"{block.path}:{name}")
+        if taken:
+            block.undoes[name] += f" ({_counted(taken)})"
+    return inside | set(own or ())
+
+
+def _counted(runs: Counter[State]) -> str:
+    if runs.total() == 1:
+        return WORDS[next(iter(runs))][1]
+    done = f"{runs['completed']} of {runs.total()} done"
+    return ", ".join([done, *(f"{runs[state]} {WORDS[state][1]}" for state in _others(runs))])
+
+
+def _others(runs: Counter[State]) -> Iterator[State]:
+    return (state for state in WORDS if runs[state] and state != "completed")
+
+
+def _around(states: set[State], block: Block, failed_at: str | None) -> State:
+    """Of a node with others in it: no event names it. Something that went wrong in it need not be its own end."""
+    under_way: State | None = next((state for state in _UNDER_WAY if state in states), None)
+    if under_way:
+        return under_way
+    if failed_at is not None and any(inner.path == failed_at for inner in block.walk()):
+        return "failed"
+    return next((state for state in ("completed", "cancelled", "failed") if state in states), "")
