@@ -16,7 +16,7 @@ from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.recovery import USUAL
 from podium.protocols.values import pack
 from podium.supervisors.tasks import events as all_events
-from podium.supervisors.tasks.client_events import seen_attempt
+from podium.supervisors.tasks.client_events import past_events, seen_attempt
 from podium.supervisors.tasks.events import (
     Abandoned,
     Cancelled,
@@ -121,6 +121,7 @@ def test_attempts_are_counted_as_the_fold_counts_them(of):
         apply(task, event)
     assert task.outcome is not None
     assert [row.attempt for row in rows_of(events)[1:]] == by_fold
+    assert [told.attempt for told in past_events(record(), events)[1:]] == [attempt or 1 for attempt in by_fold]
 
 
 def test_the_table_has_a_line_for_each_and_cuts_what_is_long(capsys, monkeypatch):

@@ -5,13 +5,13 @@ Offsets count what is recorded of the task, from 0, which is its acceptance; wha
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import assert_never
 
 from ...protocols.outcomes import TaskEvent, TaskRecord
 from ...protocols.values import Value
 from ..messages.client import ClientEvent, TaskEnded
 from ..messages.supervisor import RunEnded
+from .attempts import Attempts
 from .events import (
     OF_THE_TASK,
     Abandoned,
@@ -141,13 +141,8 @@ def parked_event(at: float) -> ClientEvent:
 
 def past_events(record: TaskRecord, events: list[Event]) -> list[ClientEvent]:
     """Everything journalled so far as watchers see it, with attempts counted."""
-    attempts: dict[str, int] = defaultdict(lambda: 1)
-    counted = []
-    for event in events:
-        path = "" if isinstance(event, OF_THE_TASK) else event.path
-        counted.append((event, attempts[path]))
-        if isinstance(event, StepFailed):
-            attempts[path] += 1
+    attempts = Attempts()
+    counted = [(event, attempts.of(event) or 1) for event in events]
     return [ClientEvent("accepted", record.accepted_at, "", 1, None, 0), *told_events(counted, 1)]
 
 

@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 from ...protocols.outcomes import TaskRecord
 from ...protocols.values import Value
+from .attempts import Attempts
 from .events import (
     OF_THE_TASK,
     Abandoned,
@@ -61,7 +62,7 @@ def journalled_events(record: TaskRecord, bodies: Iterable[bytes]) -> list[Journ
     """All of a task, the acceptance first. Nothing is folded, so an entry that cannot be read hides no other."""
     accepted: dict[str, Value] = {"input": record.input, "version": record.version, "hash": record.hash}
     rows = [Journalled(0, record.accepted_at, "accepted", "", None, accepted)]
-    attempts = _Attempts()
+    attempts = Attempts()
     for entry, body in enumerate(bodies, 1):
         try:
             events = unpack_events(body)
@@ -71,32 +72,6 @@ def journalled_events(record: TaskRecord, bodies: Iterable[bytes]) -> list[Journ
             continue
         rows += [_row(entry, event, attempts.of(event)) for event in events]
     return rows
-
-
-class _Attempts:
-    """Counts the attempts of steps as the fold does."""
-
-    def __init__(self) -> None:
-        self._now: dict[str, int] = {}
-        self._ended: set[str] = set()
-
-    def of(self, event: Event) -> int | None:
-        """Of one event after another: the attempt that it is of."""
-        if isinstance(event, Redriven):
-            again = self._now if event.of is not None else self._ended
-            self._now = {path: count for path, count in self._now.items() if path not in again}
-            self._ended = set()
-        if isinstance(event, OF_THE_TASK):
-            return None
-        attempt = event.attempt if isinstance(event, Emitted) else self._now.get(event.path, 1)
-        if isinstance(event, StepFailed):
-            if event.retry_at is None:
-                self._ended.add(event.path)
-            else:
-                self._now[event.path] = attempt + 1
-        elif isinstance(event, TimedOut):
-            self._ended.add(event.path)
-        return attempt
 
 
 def _row(entry: int, event: Event, attempt: int | None) -> Journalled:

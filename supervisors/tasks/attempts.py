@@ -1,0 +1,31 @@
+"""Which attempt of its step an event is of, by the events alone: for who reads a journal without folding it. Pure."""
+
+from __future__ import annotations
+
+from .events import OF_THE_TASK, Emitted, Event, Redriven, StepFailed, TimedOut
+
+
+class Attempts:
+    """Counts the attempts of steps as the fold does."""
+
+    def __init__(self) -> None:
+        self._now: dict[str, int] = {}
+        self._ended: set[str] = set()
+
+    def of(self, event: Event) -> int | None:
+        """Of one event after another: the attempt that it is of."""
+        if isinstance(event, Redriven):
+            again = self._now if event.of is not None else self._ended
+            self._now = {path: count for path, count in self._now.items() if path not in again}
+            self._ended = set()
+        if isinstance(event, OF_THE_TASK):
+            return None
+        attempt = event.attempt if isinstance(event, Emitted) else self._now.get(event.path, 1)
+        if isinstance(event, StepFailed):
+            if event.retry_at is None:
+                self._ended.add(event.path)
+            else:
+                self._now[event.path] = attempt + 1
+        elif isinstance(event, TimedOut):
+            self._ended.add(event.path)
+        return attempt
