@@ -1,1 +1,1 @@
-"""How it is governed: the fold, the four modes, and the Supervisor around them. Decisions are pure."""
+"""The room of governing: the fold, the four modes, and the Supervisor around them. All decisions are pure."""

@@ -1,4 +1,7 @@
-"""Faults of Podium's own: told to the event loop's exception handler, which logs them, and kept from all else."""
+"""Internal faults are bugs of Podium itself. They go to the exception handler of the event loop, which logs them.
+
+A fault fails the task or message that it hit, and must not stop any other work.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def report(what: str, error: BaseException) -> None:
-    """Say that the engine itself did not do as it should. In a simulation that is a violation."""
+    """Report an internal fault to the exception handler of the running event loop. A simulation counts a violation."""
     context = {"message": f"a fault of Podium's: {what}", "exception": error}
     asyncio.get_running_loop().call_exception_handler(context)
 
 
 def shielded(what: str, call: Callable[..., Any], *args: Any) -> None:
-    """Make a call on behalf of one task or message: whatever it raises is reported, and stops no other."""
+    """Call `call` on behalf of one task or message. An exception is reported as an internal fault and not raised."""
     try:
         call(*args)
     except Exception as error:
@@ -28,19 +31,19 @@ def shielded(what: str, call: Callable[..., Any], *args: Any) -> None:
 
 
 class Faults:
-    """Of one supervisor, since it started."""
+    """Counts and reports the internal faults of one supervisor since it started."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def note(self, what: str, error: BaseException) -> Failure:
-        """Report it; returns it as the failure of whatever it hit."""
+        """Count and report an internal fault; returns the failure for the step or task that it hit."""
         self.count += 1
         report(what, error)
         return fault_of(error)
 
     def of(self, task: TaskState) -> None:
-        """Report those that the fold of a task met."""
+        """Report the internal faults that occurred in the fold of a task, and clear them."""
         for error in task.faults:
             self.note(f"task {task.record.task_id}", error)
         task.faults.clear()

@@ -1,8 +1,8 @@
 """The open tasks of one supervisor, and the loop around the fold: event → journal → effects.
 
-Whoever learns that something happened to a task hands the event to `take`. The event is folded in at once. It is made
-durable with the next commit, and only then do its effects follow: no step that depends on an event starts, and nobody
-hears of it, before the event is on record. A task that has ended takes no more events.
+A part of the supervisor that learns of an event of a task calls `take`. The event is folded in at once and made durable
+with the next commit. Its effects follow only then: no step that depends on an event starts, and no watcher is told of
+the event, before it is durable. A task that has ended takes no more events.
 """
 
 from __future__ import annotations
@@ -32,41 +32,44 @@ from .watching.watchers import Watchers
 
 
 class RunsSteps(Protocol):
-    """Has steps run when their task holds all it needs."""
+    """Starts the steps of a task as soon as the task holds the permits that its workflow needs."""
 
     def run(self, task: TaskState, place: NodeRun, recovered: bool = False) -> None: ...
 
     def settle(self, task: TaskState) -> None:
-        """Called after the effects of each event."""
+        """Let go of permits that the task no longer needs. Called after the effects of each event."""
 
 
 class HaltsSteps(Protocol):
     def halt(self, task: TaskState, place: NodeRun) -> None:
-        """Stop the step at `place`; what it still says is dropped."""
+        """Stop the step of this node run; its later messages are dropped."""
 
 
 class SetsTimers(Protocol):
     def set(self, task: TaskState, place: NodeRun | None) -> None:
-        """Have the time of a node ring, or without one that of the task."""
+        """Set the timer for the time limit of a node run, or of the whole task if `place` is None."""
 
 
 class ReadsResults(Protocol):
     def event_of(self, task: TaskState, place: NodeRun, result: StepResult | RunEnded) -> Event:
-        """What the end of an attempt means for the task."""
+        """Return the event that the result of an attempt is for the task."""
 
 
 class CollectsEmissions(Protocol):
     def taken(self, task: TaskState) -> list[Event]:
-        """What the steps of the task have emitted and is not recorded yet."""
+        """Take out the emitted chunks of the task's steps that are not recorded yet, as events."""
 
 
 class ChecksClock(Protocol):
     def check(self) -> None:
-        """Have the times of all tasks moved if the clock was set since the last look."""
+        """Move the times of all tasks if the system clock was set since the last check."""
 
 
 class OpenTasks:
-    """What the parts of a supervisor share. The parts that carry effects out are put in before the first task."""
+    """The state that the parts of a supervisor share: its open tasks, their plans, and the loop around the fold.
+
+    The parts that carry out effects (`admission`, `dispatcher`, `timers`, …) are set before the first task.
+    """
 
     admission: RunsSteps
     dispatcher: HaltsSteps
@@ -78,11 +81,11 @@ class OpenTasks:
     def __init__(
         self, world: Clocks, journal: Journal, settings: Governance, plans: Mapping[str, Plan], watchers: Watchers
     ) -> None:
-        """`plans` are the versions that the supervisor governs, by hash."""
+        """`plans` are the workflow versions that the supervisor governs, by hash."""
         self._world, self._journal, self._max_bytes = world, journal, settings.max_value_bytes
         self.plans, self.watchers = plans, watchers
         self.tasks: dict[str, TaskState] = {}
-        """Those that have not ended, by id."""
+        """Tasks that have not ended, by task id."""
         self.gate, self.tally, self.faults = Admission(settings), Counters(), Faults()
         self._lifecycle = Lifecycle(self.tally)
         self._accepted = 0
@@ -90,7 +93,7 @@ class OpenTasks:
         """Tasks that have ended since this supervisor started."""
 
     def keep(self, task: TaskState) -> None:
-        """The task is open from now on."""
+        """Add a task to the open tasks."""
         self.tasks[task.record.task_id] = task
         self._accepted += 1
         task.order = self._accepted
@@ -98,19 +101,19 @@ class OpenTasks:
         self._lifecycle.opened(task, self.plans[task.hash].has_stages, self._world.now())
 
     def take(self, task: TaskState, event: Event) -> None:
-        """Fold the event in and record it, with what the task has emitted before it."""
+        """Fold the event in and record it, after the chunks that the task's steps have emitted before it."""
         self.clock.check()
         if task.outcome is None:
             self._record(task, [*self.emissions.taken(task), event])
 
     def flush(self, task: TaskState) -> None:
-        """Record what the task has emitted; its watchers hear of that then."""
+        """Record the chunks that the task's steps have emitted, so that watchers are told of them."""
         emitted = self.emissions.taken(task)
         if task.outcome is None and emitted:
             self._record(task, emitted)
 
     def step_ended(self, task: TaskState, place: NodeRun, result: StepResult | RunEnded) -> None:
-        """A host or a tier answered."""
+        """Take in the result of a step, from a host or from a nested supervisor. A stale result is ignored."""
         self.clock.check()
         if task.running.get(place.path) is not place:
             return
@@ -122,14 +125,14 @@ class OpenTasks:
         self.take(task, event)
 
     def step_begins(self, task: TaskState, place: NodeRun, go: Callable[[], None]) -> None:
-        """An at-most-once step is about to be sent to a host: go on when that is durable."""
+        """Record that an at-most-once step is about to be sent to a host; `go` is called when that is durable."""
         if task.running.get(place.path) is place:
             began = StepBegan(place.path, self._world.now())
             apply(task, began)
             self._journal.write([self.entry(task, [began])], go)
 
     def entry(self, task: TaskState, events: list[Event]) -> Entry:
-        """The next entry of the task in the journal; with its end, if the task has ended."""
+        """Make the task's next journal entry from these events. It holds the outcome too if the task has ended."""
         now = events[-1].at if events else self._world.now()
         return entry_of(task, events, now, self._max_bytes)
 
@@ -161,7 +164,7 @@ class OpenTasks:
         self._journal.write(changes, partial(self._tell_all, task, told, entry.n, then) if told else then)
 
     def _fail(self, task: TaskState, error: Exception) -> None:
-        """What happened to the task cannot be recorded: it fails, and says so."""
+        """Fail the task because folding or packing its events raised an internal fault."""
         failure = self.faults.note(f"task {task.record.task_id}", error)
         effects: list[Effect] = [Halt(place) for place in task.running.values()]
         task.running.clear()
@@ -174,7 +177,7 @@ class OpenTasks:
         then()
 
     def carry_out(self, task: TaskState, effects: list[Effect]) -> None:
-        """What follows from events that are durable now."""
+        """Carry out the effects of events that are durable now, and drop the task from the open tasks if it ended."""
         doing = self._journal.doing
         doing.begin(task.record.task_id, task.entries)
         for effect in effects:
@@ -204,7 +207,7 @@ class OpenTasks:
                 assert_never(effect)
 
     def _effect_failed(self, task: TaskState, effect: Effect, error: Exception) -> None:
-        """A step that cannot be run for a fault of ours has failed."""
+        """Report an internal fault in carrying out an effect; a step that could not be started fails with it."""
         failure = self.faults.note(f"task {task.record.task_id}, {type(effect).__name__}", error)
         if isinstance(effect, Run) and task.running.get(effect.place.path) is effect.place:
             self.take(task, StepFailed(effect.place.path, failure, None, self._world.now()))

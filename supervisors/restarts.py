@@ -1,4 +1,4 @@
-"""When a dead child is started again, and when its supervisor gives up: OTP's restart intensity, with back-off.
+"""Decides when a dead child is started again and when its supervisor gives up: OTP's restart intensity, with back-off.
 
 Source: Erlang/OTP `supervisor` (strategies, intensity, period); back-off with full jitter and a reset after
 quiet as in Pekko's BackoffSupervisor.
@@ -18,14 +18,14 @@ class RestartPolicy:
     """A Supervision with the defaults of the settings filled in."""
 
     intensity: int = 10
-    """Restarts within `period_s`, of all children together; one more, and the level above decides."""
+    """Most restarts within `period_s`, of all children together. At one more the supervisor gives up (escalates)."""
     period_s: float = 60.0
     strategy: Strategy = "one_for_one"
     first_delay_s: float = 0.05
     max_delay_s: float = 10.0
 
     def declared(self, supervision: Supervision) -> RestartPolicy:
-        """The same where `supervision` says nothing."""
+        """Return this policy with the values that `supervision` sets."""
         return RestartPolicy(
             intensity=self.intensity if supervision.intensity is None else supervision.intensity,
             period_s=self.period_s if supervision.period_s is None else supervision.period_s,
@@ -36,13 +36,13 @@ class RestartPolicy:
 
 
 class Restarts:
-    """The restarts below one supervisor: the intensity is of all its children, the back-off of each."""
+    """Restarts of the children of one supervisor. The intensity counts all children, the back-off each child alone."""
 
     def __init__(self, policy: RestartPolicy) -> None:
         self.policy = policy
         self._counted: deque[float] = deque()
         self._streaks: dict[str, tuple[int, float]] = {}
-        """By child: failures without a quiet period between them, and the time of the last."""
+        """By child: number of failures without a quiet period between them, and monotonic time of the last one."""
 
     def delay_after_failure(self, child: str, now: float, rng: Random, counted: bool = True) -> float | None:
         """Seconds until the child may start again, or None if the supervisor has seen too many failures.

@@ -1,4 +1,4 @@
-"""What may happen thousands of times in a second is told now and then, with how often it happened. Pure."""
+"""Thins out reports of what may happen thousands of times a second: one report now and then, with a count. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 
 class Seldom:
-    """Lets one of a kind through in `every_s` seconds, and counts those that it holds back."""
+    """Lets at most one report of each kind through in `every_s` seconds, and counts the occurrences in between."""
 
     def __init__(self, every_s: float) -> None:
         self._every_s = every_s
@@ -14,7 +14,11 @@ class Seldom:
         self._held_back: Counter[str] = Counter()
 
     def count(self, kind: str, times: int, now: float) -> int:
-        """How many are to be told now, those held back before included; 0 for none. `now`: monotonic seconds."""
+        """Count occurrences; returns the number to report now, earlier unreported ones included, or 0 for no report.
+
+        Args:
+            now: monotonic seconds.
+        """
         self._held_back[kind] += times
         if now - self._told_at.get(kind, float("-inf")) < self._every_s:
             return 0

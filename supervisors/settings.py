@@ -14,19 +14,19 @@ from .restarts import RestartPolicy
 @dataclass(frozen=True, slots=True)
 class Governance:
     max_open_tasks: int = 1_000_000
-    """Accepted and unfinished tasks per workflow; one more is refused as Overloaded."""
+    """Most open (accepted and unfinished) tasks per workflow; one more is refused as Overloaded."""
     max_open_per_user: int = 1_000_000
-    """The same for each user."""
+    """Most open tasks per workflow and user."""
     max_memory: float = 0.9
-    """Share of the machine's memory above which new tasks are refused."""
+    """Share of the machine's memory in use above which new tasks are refused."""
     max_cpu: float | None = None
-    """The same of its processors; None is no bound."""
+    """Share of the machine's processors in use above which new tasks are refused; None for no bound."""
     max_slots: float | None = None
-    """Share of the permits that tasks hold as a whole above which new ones are refused; None: they wait."""
+    """Share of the permits held by whole tasks above which new tasks are refused; None: new tasks wait instead."""
     rates: Mapping[str, str] = field(default_factory=lambda: {"cli": "50/s burst 500", "mcp": "10/s burst 50"})
-    """New tasks per time for each user, by source."""
+    """Rate of new tasks for each user, by source of the task."""
     throttle: bool = False
-    """Whether the limits follow the load of the machine; by how much and when, see `Thresholds`."""
+    """Whether the limits follow the load of the machine; `Thresholds` says by how much and when."""
     throttle_high: float = 0.8
     throttle_low: float = 0.3
     throttle_floor: float = 0.6
@@ -37,36 +37,36 @@ class Governance:
     """Hosts that one attempt may lose before its step fails as `host_lost`."""
     max_value_bytes: int = MAX_VALUE_BYTES
     retry_reserve: float = 30.0
-    """Retries that a protocol has beside its share."""
+    """Retries that a protocol may always make, in addition to its share of retries."""
     grace_s: float = 1.5
     """Seconds that cancelled work may take to end before its host is replaced."""
     lookahead_s: float = 0.05
-    """Work, in seconds, that is sent to a host ahead of its turn, so that it never waits for the next frame."""
+    """Seconds of work that are sent to a host ahead of its turn, so that the host never waits for the next frame."""
     lease_s: float = 30.0
-    """Silence after which an actor counts as lost."""
+    """Seconds of silence after which an actor counts as lost."""
     rest_after_s: float = 900.0
-    """Seconds without open tasks and messages after which a workflow's actors end; 0 for never."""
+    """Seconds without open tasks and messages after which a workflow is passivated (its actors end); 0 for never."""
     keep_finished_s: float = 7 * 86_400.0
-    """Age, in seconds, at which a finished task is forgotten."""
+    """Seconds after its end at which a finished task is deleted."""
     keep_finished_tasks: int = 1_000_000
-    """Finished tasks kept per workflow; the oldest go first."""
+    """Most finished tasks kept per workflow; the oldest are deleted first."""
     age_s: float = 30.0
     """Seconds of waiting that weigh as much as one level of priority."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Shares of users; 1.0 for those not named."""
+    """Fair shares by user; a user that is not named has 1.0."""
     alerts: Mapping[str, str] = field(default_factory=dict)
-    """By name: a rule over the figures of the cluster."""
+    """Alert rules over the figures of the cluster, by name."""
     on_alert: str | None = None
-    """Command that gets each alert."""
+    """Command that is run with each alert."""
     alert_every_s: float = 10.0
     max_emitted_bytes: int = 4 * 1024 * 1024
-    """Of what the steps of one task emit, kept for readers."""
+    """Most bytes of emitted chunks that are recorded for one task."""
     log_mb: float = 10.0
-    """Size in MiB at which the log of a protocol is turned over; 0 keeps none."""
+    """Size in MiB at which the log of a protocol is rotated; 0 keeps no log."""
     log_files: int = 5
-    """Logs before it that are kept."""
+    """Number of rotated logs that are kept."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What protocols get as `ctx.config`."""
+    """The value of `ctx.config` in protocols."""
     restart_intensity: int = 10
     top_restart_intensity: int = 3
     restart_period_s: float = 60.0
@@ -81,12 +81,12 @@ class Governance:
 
     @property
     def restarts(self) -> RestartPolicy:
-        """For the children of a supervisor, where the workflow does not say otherwise."""
+        """The restart policy for the children of a supervisor, unless the workflow sets another."""
         return RestartPolicy(self.restart_intensity, self.restart_period_s)
 
     @property
     def top_restarts(self) -> RestartPolicy:
-        """For each child of the coordinator."""
+        """The restart policy for each child of the coordinator."""
         return RestartPolicy(self.top_restart_intensity, self.restart_period_s)
 
     def to_wire(self) -> dict[str, Any]:

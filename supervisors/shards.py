@@ -1,7 +1,7 @@
-"""The shards of a workflow: what they are called, and which of them a task belongs to. Pure.
+"""Names the shards of a workflow and decides to which shard a task belongs. Pure.
 
-A workflow has one shard, or several side by side, each with a supervisor and hosts of its own. The first is called like
-the workflow, the others "<workflow>~1" and so on; that of a nested Hierarchy is "<shard>.<tier>".
+A workflow has one shard, or several side by side. Each shard has a supervisor and hosts of its own. The first shard has
+the name of the workflow, the others are "<workflow>~1" and so on. The shard of a nested Hierarchy is "<shard>.<tier>".
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ def shards_of(workflow: str, count: int) -> list[str]:
 
 
 def tier_shard(shard: str, tier: str) -> str:
-    """The shard of a nested Hierarchy of the workflow, or of the Hierarchy, that has `shard`."""
+    """Name the shard of the nested Hierarchy `tier` whose parent supervisor owns `shard`."""
     return f"{shard}.{tier}"
 
 
 def top_shard(shard: str) -> str:
-    """The shard of the workflow's own supervisor to which this one belongs, perhaps as a tier's."""
+    """Name the shard of the top supervisor of the workflow that `shard` belongs to; `shard` itself if it is the top."""
     return shard.partition(".")[0]
 
 
@@ -33,18 +33,21 @@ def is_tier(shard: str) -> bool:
 
 
 def is_within(shard: str, parent: str) -> bool:
-    """Whether `shard` is `parent` or that of one of its tiers."""
+    """Whether `shard` is `parent` or the shard of a nested supervisor below it."""
     return shard == parent or shard.startswith(parent + ".")
 
 
 def spread(senders: Iterable[tuple[str, str | None]], count: int, first: int) -> list[Sequence[int]]:
-    """For each of `count` shards the tasks that go there, by index, of some that are submitted together.
+    """Spread tasks that are submitted together over `count` shards.
 
-    The same key of the same user always goes to the same shard, which then knows what it belongs to; this rule may
-    never change. Tasks without a key take turns, beginning with shard `first`.
+    The same key of the same user always goes to the same shard, because only that shard knows to which task the key
+    belongs. This rule may never change. Tasks without a key take turns, beginning with shard `first`.
 
     Args:
         senders: user and key of each task.
+
+    Returns:
+        For each shard the indexes of its tasks in `senders`.
     """
     places: list[list[int]] = [[] for _ in range(count)]
     for index, (user, key) in enumerate(senders):

@@ -1,11 +1,11 @@
 """The Supervisor: governs the tasks of one deployed workflow, or of one nested Hierarchy, and owns their shard.
 
-It is the loop around the pure core: event → journal → effects → exchange → event. It holds no decisions of
-its own. What the shard holds is authoritative; memory is its fold. Nothing is acknowledged, and no step that
-depends on an event starts, before the event is durable. When a commit fails it crashes, and its successor
-folds the shard again under the next epoch.
+The Supervisor is the loop around the pure core: event → journal → effects → exchange → event. It makes no decisions of
+its own. The events in the shard are authoritative; the state in memory is their fold. No message is acknowledged, and
+no step that depends on an event starts, before the event is durable. When a commit fails the supervisor crashes, and
+its successor folds the shard again under the next epoch.
 
-Its messages are in messages/client.py and messages/supervisor.py.
+The messages of the Supervisor are in messages/client.py and messages/supervisor.py.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Supervisor:
         self._world = world
         self._settings = Governance()
         self._abandoned: str | None = None
-        """Why the workflow is down and its tasks fail, or None."""
+        """The reason why the workflow is down and its tasks fail; None as long as it is not down."""
         self._giving_up = GivingUp(world)
         self._journal: Journal
         self._versions: Versions
@@ -86,15 +86,17 @@ class Supervisor:
         self._blocked: Blocked
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
-        """setup: shard, settings, resources (see Permits), permits (whether some may be held), definitions, code, keep,
-        later, abandon.
+        """Fold the shard and go on with its open tasks.
 
-        Folds the shard and goes on with it. In a tier, `keep` are tasks that the supervisor above still wants (other
-        open ones are cancelled), of which those in `later` go on when they are submitted again. With `abandon` (the
-        reason why the workflow is down) every open task fails.
+        Args:
+            setup: shard, settings, resources (see PermitClient), permits (whether predecessors may hold some),
+                definitions, code, keep, later, abandon. For a nested supervisor, `keep` are the tasks that the
+                supervisor above still wants; other open tasks are cancelled. Tasks of `keep` that are in `later` go on
+                only when they are submitted again. With `abandon` (the reason why the workflow is down) every open
+                task fails.
 
         Returns:
-            {"epoch": this incarnation's, "open": tasks that were taken over}
+            {"epoch": epoch of this incarnation, "open": number of tasks that were taken over}
         """
         self._settings = Governance.from_wire(setup["settings"])
         self._world.keep_log(self._settings.log_bytes, self._settings.log_files)
@@ -106,7 +108,7 @@ class Supervisor:
         self._build(setup["shard"], setup["resources"], notes, setup.get("later") or [])
         self._versions.recall(notes, setup["definitions"], setup.get("code") or {})
         self._abandoned = setup.get("abandon")
-        await durable(self._journal)  # whom the predecessor died at is noted before any task is folded
+        await durable(self._journal)  # the task at which the predecessor died is noted before any is folded
         tasks = await self._journal.open_tasks()
         if self._abandoned is None:
             if setup.get("permits") or any(plan.uses_quotas for plan in self._open_tasks.plans.values()):
@@ -125,7 +127,7 @@ class Supervisor:
         return {"epoch": self._journal.epoch, "open": len(tasks)}
 
     def _build(self, shard: str, resources: list[Any], notes: Mapping[str, Value], later: list[str]) -> None:
-        """Make the parts of a supervisor that has its journal."""
+        """Make the parts of the supervisor, once its journal is open."""
         world, settings, journal = self._world, self._settings, self._journal
         versions = self._versions = Versions(journal, shard, resources, settings)
         open_tasks = self._open_tasks = OpenTasks(world, journal, settings, versions.plans, Watchers())
@@ -200,7 +202,7 @@ class Supervisor:
                 assert_never(message)
 
     async def _govern(self, ask: Incoming, message: Govern) -> None:
-        """Take a version in, durably, and start its actors."""
+        """Record a workflow version durably and start its actors."""
         plan = self._versions.define(message.definition, message.code, message.in_force)
         self._world.log("info", "governs", version=plan.version, hash=plan.hash[:12], in_force=message.in_force)
         try:

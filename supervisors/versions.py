@@ -1,4 +1,8 @@
-"""The versions of a workflow that a supervisor governs: an open task goes on with the one it was accepted for."""
+"""The versions of a workflow that one supervisor governs. An open task keeps the version that it was accepted for.
+
+The definitions in the notes of the shard are authoritative. A definition that cannot be read is reported, and only the
+tasks of that version are set aside.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +24,24 @@ _DEFINITION, _CURRENT, CHILDREN = "definition:", "current", "children"
 
 class Versions:
     def __init__(self, journal: Journal, shard: str, resources: list[Any], settings: Governance) -> None:
-        """`resources` as of `PermitClient`, for the supervisors of nested Hierarchies."""
+        """`resources` are those of `PermitClient`; they are passed on to nested supervisors."""
         self._journal, self._shard, self._resources, self._settings = journal, shard, resources, settings
         self.dispatcher: Dispatcher
         self.plans: dict[str, Plan] = {}
-        """By hash."""
+        """Plans of all known versions, by version hash."""
         self.code: dict[str, bytes] = {}
         self.current = ""
         """Hash of the version in force."""
         self._roots: dict[str, Node] = {}
-        """By the hash of the tree."""
+        """Root nodes, by hash of the tree."""
 
     def go_with(self, dispatcher: Dispatcher) -> None:
-        """What runs these versions."""
+        """Set the dispatcher that runs these versions."""
         self.dispatcher = dispatcher
         dispatcher.children_changed = self.note_children
 
     def recall(self, notes: Mapping[str, Any], newer: list[Any], code: Mapping[str, bytes]) -> None:
-        """Take in what the shard knows, the one in force last, and `newer` ones that it may have missed."""
+        """Define the versions that the shard has on record, the one in force last, and then the `newer` ones."""
         stored = [value for name, value in notes.items() if name.startswith(_DEFINITION)]
         stored.sort(key=lambda definition: bool(definition["hash"] == notes.get(_CURRENT)))
         for definition in [*stored, *newer]:
@@ -47,7 +51,10 @@ class Versions:
                 report(f"version {definition.get('hash')} cannot be governed", error)
 
     def define(self, definition: Mapping[str, Any], code: Mapping[str, bytes], in_force: bool = True) -> Plan:
-        """Take a version in. Versions with the same tree share their nodes, so that an open task can go by each."""
+        """Record a version and prepare its pools; `in_force` makes it the version for new tasks.
+
+        Versions with the same tree share their node objects, so that an open task can change between them.
+        """
         plan = self.plans.get(definition["hash"])
         if plan is None or plan.definition != definition:
             plan = self.plans[definition["hash"]] = self._planned(definition)
@@ -61,7 +68,7 @@ class Versions:
         return plan
 
     def note_children(self) -> None:
-        """Whoever takes the shard over has to end them first."""
+        """Record the addresses of all children: the next owner of the shard has to end these actors first."""
         self._journal.write([Note(CHILDREN, self.dispatcher.child_addresses)])
 
     def _planned(self, definition: Mapping[str, Any]) -> Plan:
@@ -71,17 +78,24 @@ class Versions:
         return plan
 
     def newest(self, plan: Plan) -> Plan:
-        """The version in force, if its tree is the same: what begins again begins with the newest code."""
+        """Return the version in force if it has the same tree as `plan`, else `plan`.
+
+        Parked work that begins again thus begins with the newest code.
+        """
         current = self.plans.get(self.current)
         return current if current is not None and current.tree == plan.tree else plan
 
     async def retire(self, in_use: set[str]) -> None:
-        """End the hosts that only versions need which are not in force, and of which no task (by hash) is open."""
+        """End the idle hosts that only old versions need: versions not in force and without open tasks.
+
+        Args:
+            in_use: hashes of the versions that have open tasks.
+        """
         needed = [plan for hash, plan in self.plans.items() if hash in in_use or hash == self.current]
         await self.dispatcher.retire(needed, EngineClosed(reason="a newer version took its place"))
 
     def tier_setup(self, tier: TierPlan) -> dict[str, Any]:
-        """What the supervisor of a nested Hierarchy is started with: all versions of it that are known by then."""
+        """Return the setup for starting a nested supervisor, with all versions of its Hierarchy that are known now."""
         plans = sorted(self.plans.values(), key=lambda plan: plan.hash == self.current)  # the one in force is last
         definitions = [t.definition for plan in plans for t in plan.tiers if t.name == tier.name]
         return {
@@ -93,7 +107,7 @@ class Versions:
         }
 
     def describe(self, in_use: set[str]) -> list[Value]:
-        """For `status`; `in_use` are the hashes of those of which tasks are open."""
+        """Describe all versions for `status`; `in_use` are the hashes of the versions that have open tasks."""
         return [
             {
                 "hash": plan.hash,

@@ -1,1 +1,1 @@
-"""What a task is: its plan, its state, its events, and the fold that makes one of the others. Pure."""
+"""Defines a task: its plan, its events, its state, and the fold that computes the state from the events. Pure."""

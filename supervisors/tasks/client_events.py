@@ -1,6 +1,7 @@
-"""What watchers see of a task: its events, as clients are told of them, from the journal and live. Pure.
+"""Translates the events of a task into the events that watchers see (`ClientEvent`), recorded ones and live ones. Pure.
 
-Offsets count what is recorded of the task, from 0, which is its acceptance; what is told live only has none.
+Offsets count the recorded client events of a task. Offset 0 is its acceptance. A live event, which is not recorded, has
+no offset.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ _RELAYED = frozenset({"chunk", "cut", "retrying", "lost", "failed", "timed_out"}
 
 
 def is_relayed(event: ClientEvent) -> bool:
-    """Whether the record of the whole task has it, too, if it is of a nested Hierarchy: chunks, and what makes them
-    count no more."""
+    """Whether a recorded event of a nested run is recorded in the task above, too.
+
+    These are the chunks, and the events that make chunks of an attempt void.
+    """
     return event.kind in _RELAYED and event.step != "" and event.offset is not None
 
 
@@ -48,19 +51,19 @@ _UNTOLD = (Cancelled, Abandoned, Due, StepBegan, Skewed)
 
 
 def task_ended(record: TaskRecord) -> TaskEnded:
-    """How a task ended, as its followers are told."""
+    """Return the message that tells the followers of a task how the task ended."""
     failure = record.failure.to_wire() if record.failure else None
     return TaskEnded(record.task_id, record.status, record.result, failure, record.finished_at, record.degraded)
 
 
 def run_ended(record: TaskRecord) -> RunEnded:
-    """How a run of a nested Hierarchy ended, as the supervisor above is told."""
+    """Return the message that tells the supervisor above how a nested run ended."""
     failure = record.failure.to_wire() if record.failure else None
     return RunEnded(record.status, record.result, failure, record.degraded)
 
 
 def told_events(events: list[tuple[Event, int]], first: int) -> list[ClientEvent]:
-    """Journalled events, with their attempts, as watchers see them; `first` is the offset of the first."""
+    """Translate (event, attempt) pairs into client events; `first` is the offset of the first client event."""
     told: list[ClientEvent] = []
     for event, attempt in events:
         told += _seen(event, attempt)
@@ -68,7 +71,7 @@ def told_events(events: list[tuple[Event, int]], first: int) -> list[ClientEvent
 
 
 def seen_attempt(task: TaskState, event: Event) -> int:
-    """The attempt that an event is of, before it is folded in."""
+    """Return the attempt that an event belongs to. Call this before the event is folded in."""
     if isinstance(event, OF_THE_TASK):
         return 1
     place = task.running.get(event.path) or task.timed.get(event.path)
@@ -76,13 +79,16 @@ def seen_attempt(task: TaskState, event: Event) -> int:
 
 
 def started_value(place: NodeRun) -> Value:
-    """What `started` says of a step in an item of a list, None of another."""
+    """Return the value of the `started` event: the sizes of the lists around the step, or None if there are none."""
     sizes = sizes_around(place)
     return {"of": sizes} if sizes else None
 
 
 def put_started(past: list[ClientEvent], place: NodeRun, now: float) -> None:
-    """Tell that its attempt is running: it began, at the latest, with the first thing that it emitted."""
+    """Insert a `started` event for the running attempt of a node run into `past`.
+
+    The event stands before the first chunk of that attempt; without a chunk it is the last, with time `now`.
+    """
     run = (place.path, place.attempt)
     own = (n for n, event in enumerate(past) if event.kind == "chunk" and (event.step, event.attempt) == run)
     first = next(own, len(past))
@@ -91,7 +97,7 @@ def put_started(past: list[ClientEvent], place: NodeRun, now: float) -> None:
 
 
 def count_told(event: Event) -> int:
-    """How many events watchers see of a journalled one."""
+    """Count the client events that a recorded event is translated into."""
     if isinstance(event, Emitted):
         return len(event.chunks) + event.is_cut
     if isinstance(event, Relayed):
@@ -100,7 +106,7 @@ def count_told(event: Event) -> int:
 
 
 def _seen(event: Event, attempt: int) -> list[ClientEvent]:
-    """A journalled event as watchers see it, without offsets."""
+    """Translate one recorded event into client events, without offsets."""
     match event:
         case Emitted():
             return _emitted(event)
@@ -135,23 +141,23 @@ def _emitted(event: Emitted) -> list[ClientEvent]:
 
 
 def parked_event(at: float) -> ClientEvent:
-    """Something of the task waits until somebody decides."""
+    """Make the event that tells watchers that the task is parked: a step waits for somebody's decision."""
     return ClientEvent("parked", at, "", 1)
 
 
 def past_events(record: TaskRecord, events: list[Event]) -> list[ClientEvent]:
-    """Everything journalled so far as watchers see it, with attempts counted."""
+    """Translate all events recorded so far into client events, with attempts counted from the events."""
     attempts = Attempts()
     counted = [(event, attempts.of(event) or 1) for event in events]
     return [ClientEvent("accepted", record.accepted_at, "", 1, None, 0), *told_events(counted, 1)]
 
 
 def end_event(record: TaskRecord, offset: int) -> ClientEvent:
-    """The last event of a task that has ended."""
+    """Make the last client event of a task that has ended."""
     value = record.failure.to_wire() if record.failure else record.result
     return ClientEvent(record.status, record.finished_at or 0.0, "", 1, value, offset)
 
 
 def task_event(task_id: str, event: ClientEvent) -> TaskEvent:
-    """The event as users get it."""
+    """Convert a client event to the form that users get."""
     return TaskEvent(event.kind, task_id, event.at, event.step, event.attempt, event.value, event.offset)

@@ -1,10 +1,11 @@
-"""What of a failed task's events stands if it is to go on from where it failed. Pure.
+"""Selects the events of a failed task from which a task that continues it starts. Pure.
 
-The failure names the step or node that it came from; of that, what made it fail is left out, and nothing else: neither
-recorded outputs, nor failures that something stood in for. If it came from a node whose fallbacks all failed, these
-are left out, too, and so the node begins again itself. A quorum that was missed came from all branches that failed.
+The failure of the task names the step or node that failed. Only the events that made it fail are left out. Recorded
+outputs are kept, and so are failures that a fallback or a constant replaced. If all fallbacks of a node failed, too,
+their events are left out, and the node itself begins again. A missed quorum is the failure of all branches that failed.
 
-A task may also fail by a decision: a verdict, or an output that no rule fits. Then what decided is asked again.
+A task may also fail by a decision: a verdict, or an output that no rule matches. Then the output that decided is left
+out, so that its step runs again.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from .modes.hierarchical import LEAD
 from .state import NodeRun, TaskState
 
 DECISIONS = frozenset({"rejected", "bad_verdict", "escalated", "no_rule", "bad_goto"})
-"""Failures that lie in one output: of a supervising protocol, or of what no rule fits."""
+"""Failure codes that come from one output: a verdict of a supervising protocol, or an output that no rule matches."""
 
 
 def without_the_failure(record: TaskRecord, root: Node, prefix: str, events: list[Event]) -> list[Event]:
-    """The events that stand. `record` is that of the failed task.
+    """Return the events that a continuing task starts from. `record` is the record of the failed task.
 
     Raises:
-        FixTheCall: it would fail again at once, whatever runs.
+        FixTheCall: a task with these events would fail again at once, without running anything.
     """
     failure = record.failure
     if failure is None:
@@ -62,7 +63,7 @@ class _Causes:
             self._note(task)
 
     def _note(self, task: TaskState) -> None:
-        """Every place that runs, has a time or is parked, and those around it."""
+        """Remember every node run that is running, has a time limit or is parked, and all node runs around it."""
         for start in [*task.running.values(), *task.timed.values(), *task.parked.values()]:
             place: NodeRun | None = start
             while place is not None and self._places.get(place.path) is not place:
@@ -70,13 +71,13 @@ class _Causes:
                 place = place.parent
 
     def left_out(self, failure: Failure) -> list[Event]:
-        """The events without what made this failure."""
+        """Return the events without those that made this failure."""
         gone = _Gone(set(), set(), set())
         self._look(failure, gone)
         return [event for event in self._events if not gone.has(event)]
 
     def without_decision(self, failure: Failure, events: list[Event]) -> list[Event]:
-        """The events without the output of what decided: it is asked again, and nobody else is."""
+        """Return the events without the output that decided, so that only the deciding step runs again."""
         place = self._place(failure)
         if place is None:
             return events
@@ -113,14 +114,14 @@ class _Causes:
 
 
 class _Gone(NamedTuple):
-    """Paths of what made the failure."""
+    """Paths of the node runs that made the failure."""
 
     steps: set[str]
-    """Whose failures are left out."""
+    """Paths of node runs whose failures are left out."""
     nodes: set[str]
-    """Those and all around them, whose times were up."""
+    """Paths in `steps` and of all node runs around them; their timeouts are left out."""
     trees: set[str]
-    """Of which everything is left out."""
+    """Paths of node runs of which all events are left out, those below them included."""
 
     def has(self, event: Event) -> bool:
         if isinstance(event, OF_THE_TASK):

@@ -1,4 +1,4 @@
-"""What has happened to a task, as an entry of its journal; with the last one the task ends."""
+"""Makes the journal entries of a task from its events. The last entry also holds the outcome of the task."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .state import TaskState
 
 
 def entry_of(task: TaskState, events: list[Event], now: float, max_value_bytes: int = MAX_VALUE_BYTES) -> Entry:
-    """The next entry of a task that these events have been folded into. If it has ended, its record says so then.
+    """Make the next journal entry of a task, after these events were folded in.
 
-    A result that was joined of many outputs and is larger than `max_value_bytes`, packed, is refused: the task fails.
+    If the task has ended, its record is updated and the entry has the outcome. A result that is larger than
+    `max_value_bytes` when packed (it may be joined of many outputs) is refused: the task fails as `invalid_output`.
     """
     body = pack_events(events)
     closing = _closed(task, now, max_value_bytes) if task.outcome is not None else None
@@ -28,12 +29,12 @@ def entry_of(task: TaskState, events: list[Event], now: float, max_value_bytes: 
 
 
 def is_parked_or_was(task: TaskState) -> bool:
-    """Whether an open task is parked now and its record does not say so, or the other way round."""
+    """Whether the stored status of an open task is wrong: it became parked, or it is parked no longer."""
     return task.outcome is None and (task.record.status == "parked") != bool(task.parked)
 
 
 def standing(task: TaskState, status: str) -> StatusChange:
-    """What makes the record of an open task say how it stands."""
+    """Change the status in the record of an open task; returns the change to be stored."""
     task.record = replace(task.record, status=status)  # type: ignore[arg-type]
     return StatusChange(task.record.task_id, status)
 

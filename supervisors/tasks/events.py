@@ -1,7 +1,7 @@
-"""What can happen to a task after it was accepted, and its form in the journal.
+"""The events that can happen to a task after it was accepted, and their form in the journal.
 
-These are the only inputs of the fold: everything else about a task follows from its input, its workflow tree
-and this list.
+Events are the only inputs of the fold. The whole state of a task follows from its input, its workflow tree and its list
+of events.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...protocols.values import Value, pack, unpack
 
 @dataclass(slots=True)
 class StepFinished:
-    """`degraded` is what a nested Hierarchy said of its result."""
+    """A step, or a nested run, has an output. `degraded` names what is missing from the result of a nested run."""
 
     path: str
     output: Value
@@ -27,9 +27,9 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
-    """An attempt failed. With `retry_at` (UTC seconds) another follows then; without, the step has failed.
+    """An attempt failed. The next attempt follows at `retry_at` (UTC seconds); without `retry_at` the step has failed.
 
-    `actions` are those that its category has; of no interest as long as it is tried again.
+    `actions` are the actions for the failure's category. They have no effect as long as the step is retried.
     """
 
     path: str
@@ -49,28 +49,28 @@ class StepBegan:
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """What is parked, or failed the task that this one continues (`of`), is to be tried again from the beginning."""
+    """Retry the parked steps from attempt 1; in a task that continues another (`of`), retry what failed there."""
 
     of: str | None
     by: str
-    """The request that asked for it: the same one that comes again is not to do it again."""
+    """Id of the redrive request: a request that is repeated has no effect."""
     at: float
     hash: str = ""
-    """Of the version that it goes on with, if another than before: one with the same tree."""
+    """Hash of the version that the task goes on with, if it changes; the new version has the same tree."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Somebody gave up what is parked: its failures stand."""
+    """Somebody dropped the parked steps: they have failed."""
 
     by: str
-    """As of Redriven."""
+    """Id of the drop request, as for Redriven."""
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Somebody cancelled the task; with `undo`, what it has done is taken back."""
+    """Somebody cancelled the task. The on_cancel steps of its finished nodes run; with `undo` their undo steps, too."""
 
     at: float
     undo: bool = False
@@ -78,7 +78,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class StepLost:
-    """The host of the running attempt died, and the step may be why. It runs again, its attempts uncharged."""
+    """The host of the running attempt died, perhaps because of the step. The attempt runs again and is not counted."""
 
     path: str
     at: float
@@ -86,41 +86,41 @@ class StepLost:
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """What a running attempt has said with `ctx.emit`. Changes nothing; it is there for readers."""
+    """A running attempt has emitted chunks with `ctx.emit`. They are for readers and do not change what runs next."""
 
     path: str
     attempt: int
     chunks: list[Value]
     at: float
     is_cut: bool = False
-    """Whether the task has said as much as is kept: what follows is told live only."""
+    """Whether the task has reached `max_emitted_bytes`: later chunks are told live only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """What a run of a nested Hierarchy has recorded, but no outputs. Changes nothing; it is there for readers."""
+    """A nested run has recorded events (not outputs). They are for readers and do not change what runs next."""
 
     path: str
-    """Of the Hierarchy."""
+    """Path of the nested Hierarchy."""
     events: list[list[Value]]
-    """[kind, at, step, attempt, value] each, as watchers see them."""
+    """Client events: [kind, at, step, attempt, value] each."""
     next: int
-    """Offset in the record of that run of what it has not told yet."""
+    """Offset, in the record of the nested run, of the first event that was not relayed yet."""
     at: float
 
 
 CHUNK_COST_BYTES = 64
-"""What keeping one chunk costs beside its own bytes."""
+"""Bytes that one chunk counts in addition to its packed size."""
 
 
 def cost_of(chunks: list[Value]) -> int:
-    """Bytes that count against `max_emitted_bytes`."""
+    """Count the bytes of these chunks against `max_emitted_bytes`."""
     return sum(len(pack(chunk)) + CHUNK_COST_BYTES for chunk in chunks)
 
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """A successor of the supervisor runs the attempt again, which had emitted something: that counts no more."""
+    """A successor of the supervisor runs the attempt again. The chunks that the attempt emitted before are void."""
 
     path: str
     at: float
@@ -128,7 +128,7 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """The workflow is down, and its tasks are not to wait: this one fails."""
+    """The workflow is down: its open tasks fail as `workflow_down` and do not wait for it."""
 
     reason: str
     at: float
@@ -136,7 +136,7 @@ class Abandoned:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """A node did not have its outcome in time: a failure with that code, and of a step with the actions that it has."""
+    """A node had no outcome within its time limit. `code` is that of the failure; `actions` are those of a step."""
 
     path: str
     at: float
@@ -146,7 +146,7 @@ class TimedOut:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The task has to end within `timeout_s` of `at`, whatever its workflow says."""
+    """The task has a time limit of its own: it has to end within `timeout_s` of `at`."""
 
     timeout_s: float
     at: float
@@ -154,7 +154,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """The task did not end within `limit_s`."""
+    """The task did not end within its time limit of `limit_s` seconds."""
 
     limit_s: float
     at: float
@@ -162,7 +162,7 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class Skewed:
-    """The clock was set forward by `by_s`, or back if that is below 0: what has a time keeps what is left of it."""
+    """The system clock was set forward by `by_s` seconds (back, if negative). Time limits keep the time that is left."""
 
     by_s: float
     at: float
@@ -186,7 +186,7 @@ Event: TypeAlias = (
     | Skewed
 )
 OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed)
-"""Those that have no path."""
+"""Events of the task as a whole, which have no path."""
 
 
 def pack_events(events: list[Event]) -> bytes:
@@ -198,12 +198,15 @@ def unpack_events(body: bytes) -> list[Event]:
 
 
 def readable_events(bodies: Iterable[bytes]) -> list[Event]:
-    """The events of a task as far as they can be read: for those who look. Whoever goes on with it raises instead."""
+    """Return the events of a task up to the first entry that cannot be read.
+
+    This is for display only. A supervisor that goes on with the task uses `unpack_events`, which raises.
+    """
     events: list[Event] = []
     for body in bodies:
         try:
             events += unpack_events(body)
-        except Exception:  # of a later Podium, or of whatever the task is set aside for: its reason is told elsewhere
+        except Exception:  # written by a later Podium, or damaged: then the task is set aside, with the reason
             break
     return events
 

@@ -1,8 +1,8 @@
 """The pure core: a task's state is the fold of its events.
 
-`begin` opens a task, `apply` takes in one event; both return the effects that follow. Live running and
-recovery use the same two functions: recovery applies the journalled events, drops the effects, and has what
-is left in `TaskState.running` run. User code is never replayed.
+`begin` opens a task, and `apply` takes in one event. Both return the effects that follow. Live running and recovery use
+the same two functions. Recovery applies the recorded events, drops the effects, and then runs the steps that are left
+in `TaskState.running`. User code is never replayed.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ from .state import Alarm, Effect, Halt, NodeRun, Run, TaskState, Time, with_more
 def begin(
     record: TaskRecord, root: Node, prefix: str = "", timeout_s: float | None = None
 ) -> tuple[TaskState, list[Effect]]:
-    """The state of a task that was just accepted, and its first effects.
+    """Return the state of a task that was just accepted, and its first effects.
 
     Args:
         prefix: path of the root within the whole task, for the tree of a nested Hierarchy.
-        timeout_s: what the workflow gives its tasks. It matters to who sets alarms; being late is an event.
+        timeout_s: time limit that the workflow sets for its tasks, in seconds. It only sets an alarm here; the task
+            fails by the event Overdue.
     """
     name = root.name or default_name(root)
     place = NodeRun(prefix, name, root, None)
@@ -64,8 +65,10 @@ def begin(
 
 
 def apply(task: TaskState, event: Event) -> list[Effect]:
-    """Take `event` in. One about a step that is not running any more changes nothing. Never raises: a fault of ours
-    fails what it hits, and is in `task.faults`."""
+    """Take an event in and return its effects. An event of a step that is not running any more changes nothing.
+
+    Never raises: an internal fault fails the node or the task that it hit, and is added to `task.faults`.
+    """
     folding = Folding(task, event.at)
     try:
         _take_in(folding, event)
@@ -133,7 +136,10 @@ def _take_in(folding: Folding, event: Event) -> None:
 
 
 def _stop(folding: Folding, why: Failure, undo: bool) -> None:
-    """End the task as it is, unless it has ended, or is about to and takes back what it did."""
+    """Stop everything in the task and end it with the failure `why`.
+
+    Does nothing if the task has ended, or is ending and still runs its undo steps. With `undo`, undo steps run first.
+    """
     task = folding.task
     if task.outcome is not None or task.ending is not None:
         return
@@ -165,7 +171,7 @@ def _fail(folding: Folding, event: StepFailed) -> None:
 
 
 def _redrive(folding: Folding, event: Redriven) -> None:
-    """What is parked begins again; in a task that continues another, everything that runs or has a time."""
+    """Begin the parked steps again; in a task that continues another, also all running steps and time limits."""
     task = folding.task
     task.requests |= {event.by}
     task.hash = event.hash or task.hash
@@ -185,7 +191,7 @@ def _redrive(folding: Folding, event: Redriven) -> None:
 
 
 def _those_to_run(task: TaskState) -> list[NodeRun]:
-    """Of a task that continues another, what ran when that failed; but at-most-once steps that had begun are parked."""
+    """Return the steps that ran when the continued task failed; at-most-once steps that had begun are parked instead."""
     for path, place in [(path, place) for path, place in task.running.items() if place.began]:
         del task.running[path]
         place.parked = Failure("uncertain", "it was stopped while it ran, and it is to run at most once").at(path, 1)
@@ -230,7 +236,7 @@ def _unparked(task: TaskState) -> list[NodeRun]:
 
 
 def _checked(place: NodeRun, output: Value) -> Outcome:
-    """A goto counts only from a node of an Adaptive; anywhere else it is a mistake worth hearing of."""
+    """Return the outcome for an output. A goto is allowed only from a direct child of an Adaptive; else it fails."""
     node = place
     while node.stands_in_for is not None and node.parent is not None:
         node = node.parent

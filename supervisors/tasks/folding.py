@@ -1,4 +1,4 @@
-"""What follows from one event, worked off until nothing is left: the part of the fold that all events share."""
+"""Works off the consequences of one event until none is left: the part of the fold that all kinds of events share."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ MODES: Mapping[type, Mode] = {
     Hierarchy: hierarchical.MODE,
     Adaptive: adaptive.MODE,
 }
-"""Of every kind of node but steps; a test compares with the kinds that there are."""
+"""The mode of every kind of node except steps; a test checks that no kind is left out."""
 
 UNDO = ":undo"
-"""Ends the path of what takes a node back."""
+"""Suffix of the path of an undo run."""
 _STOPPED = Outcome(failure=Failure("cancelled", "no longer needed"))
 
 
 class Folding:
-    """One event's consequences, worked off until none is left."""
+    """The consequences of one event: the effects so far, and the ended node runs that are still to be handled."""
 
     def __init__(self, task: TaskState, at: float) -> None:
         self.task, self.at = task, at
@@ -62,7 +62,7 @@ class Folding:
                 self.broke(place, error)
 
     def broke(self, place: NodeRun, error: Exception) -> None:
-        """A fault of ours in what follows from the end of a run: the node around it fails; without one, the task."""
+        """Handle an internal fault after the end of a node run: the parent node fails, or the task without a parent."""
         parent = place.parent
         if parent is None or self.task.ending is not None:
             self.fall(error)
@@ -72,7 +72,7 @@ class Folding:
         self.ended.append((parent, Outcome(failure=fault_of(error).at(parent.path or parent.name, 1))))
 
     def fall(self, error: Exception) -> None:
-        """A fault of ours that is of no single node: the task fails as it is."""
+        """Handle an internal fault that belongs to no single node: everything stops and the task fails."""
         task = self.task
         task.faults.append(error)
         self.effects = [effect for effect in self.effects if not isinstance(effect, Run)]
@@ -92,7 +92,7 @@ class Folding:
             self.task.done.append(place)
 
     def end(self, outcome: Outcome) -> None:
-        """The task ends; if it failed, when everything that can be is taken back, the last first."""
+        """End the task. A failed task runs the undo steps of its finished nodes first, the last finished node first."""
         self.task.ending = outcome
         if outcome.failure is None:
             self.task.done.clear()
@@ -111,7 +111,7 @@ class Folding:
         self.task.outcome = self.task.ending
 
     def stand_in(self, place: NodeRun, failure: Failure) -> bool:
-        """What follows the failure of a node by its actions; False if it stands."""
+        """Try the actions for a failed node: a fallback, a constant, parking. Returns False if the failure stands."""
         place.failed, place.degraded = True, {}
         if "fallback" in place.actions and place.fallbacks < len(place.node.fallback):
             node = place.node.fallback[place.fallbacks]
@@ -133,7 +133,7 @@ class Folding:
         return False
 
     def time_out(self, place: NodeRun, event: TimedOut) -> None:
-        """The node has had its time."""
+        """Handle the end of a node's time limit: its mode decides, or everything below stops and the node fails."""
         place.actions = event.actions
         mode = MODES.get(type(place.node))
         if mode is not None and mode.timed_out is not None:
@@ -178,7 +178,7 @@ class Folding:
             self.perform(place, MODES[type(place.node)].opening(place))
 
     def map_input(self, place: NodeRun, with_: str | Mapping[str, str]) -> bool:
-        """Its input is what `with` says; if that cannot be evaluated, it has failed, and the answer is False."""
+        """Evaluate `with` as the input of the node run. Returns False if the expression failed; then the node fails."""
         try:
             place.input = _mapped_input(self.task, place, with_)
         except ExpressionFailed as error:
@@ -195,7 +195,7 @@ class Folding:
         self.effects.append(Run(place))
 
     def give_time(self, place: NodeRun) -> None:
-        """Its time begins now, if it has any."""
+        """Start the time limit of a node run now, if its node has one."""
         limit_s = time_limit_s(place.node)
         if limit_s is not None:
             place.time = Time(self.at, limit_s)

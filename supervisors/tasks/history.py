@@ -1,4 +1,4 @@
-"""What happened to a task, step by step, from what its shards recorded. Pure; for `show` and the live view."""
+"""The history of a task, step by step, from the events that its shards recorded; for `show` and the live view. Pure."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ StepStatus = Literal["open", "waiting", "running", "parked", "completed", "faile
 
 @dataclass(slots=True)
 class StepRow:
-    """One run of one step. `open` is a step that is due or running: a store cannot tell which."""
+    """One run of one step. The status `open` means due or running: the store does not know which."""
 
     path: str
     status: StepStatus
     attempt: int
     opened_at: float
-    """UTC seconds at which it became due."""
+    """UTC seconds at which the step became due."""
     ended_at: float | None = None
     failure: Failure | None = None
-    """Of the last failed attempt."""
+    """Failure of the last failed attempt."""
     protocol: str = ""
-    """Its reference; "" of what is no step."""
+    """Reference of the step's protocol; "" for a nested Hierarchy."""
     waits: str = ""
-    """Why it does not run although it is due, if that is known."""
+    """Reason why a due step does not run, if it is known."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Of the lists that it is in an item of, by the path of the node over each."""
+    """Sizes of the lists that the step is in an item of, by the path of the Parallel node over each list."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -51,8 +51,10 @@ class StepRow:
 
 
 def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterable[bytes]) -> list[StepRow]:
-    """Every run of every step so far, in the order in which they ended; then those that have not. Of a task that is set
-    aside, as far as it can be folded."""
+    """Return a row for every run of every step so far, in the order in which they ended; open runs come last.
+
+    For a task that is set aside, only the events that can be read count.
+    """
     root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
     task, _ = begin(record, root, record.task_id.partition("/")[2])
     rows: dict[str, StepRow] = {}
@@ -89,11 +91,11 @@ def record_then(record: TaskRecord, definition: Mapping[str, Any], events: Itera
 
 
 def note_blocked(rows: Iterable[StepRow], code: Mapping[str, str], blocked: Mapping[str, Mapping[str, str]]) -> None:
-    """Say of steps that are due why they wait, if no host can start of their protocols.
+    """Set `waits` of the open steps for whose protocols no host can start.
 
     Args:
-        code: fingerprints by protocol, of the version that the task runs.
-        blocked: as `blocked_protocols` gives them.
+        code: fingerprints of the version that the task runs, by protocol.
+        blocked: reasons by protocol, as `blocked_protocols` returns them.
     """
     for row in rows:
         whys = blocked.get(row.protocol, {})
@@ -126,7 +128,7 @@ def _note_parked(rows: dict[str, StepRow], task: TaskState) -> None:
 
 
 def _note_stopped(rows: dict[str, StepRow], before: dict[str, NodeRun], task: TaskState, event: Event) -> None:
-    """Steps that ran or were parked before the event and are not after it, without having ended by it."""
+    """Mark steps as cancelled that ran or were parked before the event, and neither do so now nor ended by it."""
     ended = event.path if isinstance(event, StepFinished | StepFailed) else None
     for path, place in before.items():
         if path not in task.running and path not in task.parked and path != ended:

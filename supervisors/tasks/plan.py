@@ -1,4 +1,4 @@
-"""What a deployed definition means to the supervisor that governs it."""
+"""A deployed definition in the form that its supervisor works with: node objects, step settings, pools to build."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .fold import begin
 from .state import Effect, TaskState
 
 BACKGROUND = "background"
-"""Quota of which each task of a priority below 0 holds one."""
+"""Quota of which each task with a priority below 0 holds one permit."""
 _OF_THE_LEAF = ("fallback", "otherwise", "missing", "undo", "timeout_s")
-"""Settings of a nested Hierarchy that its own supervisor has nothing to do with."""
+"""Settings of a nested Hierarchy that the supervisor above applies, not the nested supervisor."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What holds for one step: its own settings over those that its protocol declares."""
+    """The effective settings of one step: its own settings, else those that its protocol declares."""
 
     ref: str
     timeout_s: float | None
@@ -39,12 +39,12 @@ class StepSettings:
 
 
 def carried_key(ref: str, fingerprint: str) -> str:
-    """Key of the code of a protocol among what clients bring: each has its own, whatever its name is."""
+    """Key of a protocol's code in the code that clients bring: unique for each reference and fingerprint."""
     return f"{ref}@{fingerprint}"
 
 
 class Build(NamedTuple):
-    """What hosts share: a protocol with what it declares and its code. Another of these is another pool."""
+    """A build is a protocol with its declaration and its code. Each build has its own pool of hosts."""
 
     ref: str
     declared: str
@@ -52,16 +52,16 @@ class Build(NamedTuple):
 
     @property
     def carried(self) -> str:
-        """Key of its code among what clients bring."""
+        """Key of this build's code in the code that clients bring."""
         return carried_key(self.ref, self.code)
 
 
 @dataclass(frozen=True, slots=True)
 class TierPlan:
-    """A nested Hierarchy: what its own supervisor is told."""
+    """A nested Hierarchy, with the definition that its nested supervisor gets."""
 
     name: str
-    """Static place in the tree; names the tier's shard."""
+    """Static position in the tree; the shard of the nested supervisor is named after it."""
     definition: dict[str, Any]
 
 
@@ -69,12 +69,12 @@ class Plan:
     """One version of a workflow, ready to be governed.
 
     The definition is plain data: name, version, hash, tree (hash of the tree alone), root (a node), protocols ({ref:
-    declaration}), code ({ref: fingerprint}), search_path (folders from which the protocols import), quotas (what each
-    task holds), and in that of a nested Hierarchy held (quotas of which the task above has what there is to hold).
+    declaration}), code ({ref: fingerprint}), search_path (folders from which the protocols import), and quotas (permits
+    that each task holds). The definition of a nested Hierarchy also has held: the quotas that the task above holds.
     """
 
     def __init__(self, definition: Mapping[str, Any], root: Node | None = None) -> None:
-        """`root` are the nodes of another version with the same tree: tasks of both can then go by either."""
+        """`root`: the nodes of another version with the same tree, so that tasks can change between both versions."""
         self.definition = dict(definition)
         self.name, self.version = str(definition["name"]), str(definition["version"])
         self.hash = str(definition["hash"])
@@ -94,7 +94,7 @@ class Plan:
         self._tiers: dict[int, TierPlan] = {}
         self.supervision = _supervision(definition, self.root)
         self.has_stages = has_stages(self.root)
-        """Whether its tasks are requests."""
+        """Whether the tasks of this version are requests."""
         for place, node in _governed(self.root, ""):
             if isinstance(node, Step):
                 self._steps[id(node)] = _settings(node, self.declarations[node.step])
@@ -102,24 +102,27 @@ class Plan:
                 self._tiers[id(node)] = TierPlan(place, self._tier_definition(node))
 
     def begin(self, record: TaskRecord) -> tuple[TaskState, list[Effect]]:
-        """The state of a new task of this version, and its first effects."""
+        """Return the state of a new task of this version, and its first effects."""
         return begin(record, self.root, record.task_id.partition("/")[2], self.timeout_s)
 
     def build(self, ref: str) -> Build:
-        """What hosts of a protocol have to be of, in this version."""
+        """Return the build of a protocol in this version."""
         return self._builds[ref]
 
     def settings(self, step: Step) -> StepSettings:
         return self._steps[id(step)]
 
     def needs_of(self, record: TaskRecord) -> Mapping[str, int]:
-        """What a task holds as long as something of it runs; nothing in a nested Hierarchy, for the task above does."""
+        """Permits that a task holds while something of it runs, by quota.
+
+        A run of a nested Hierarchy holds none, because the task above holds them.
+        """
         if self._held_above is not None:
             return {}
         return {BACKGROUND: 1, **self.quotas} if record.priority < 0 else self.quotas
 
     def settings_in(self, step: Step, record: TaskRecord) -> StepSettings:
-        """The settings of a step in a task, which needs no more of what the task holds."""
+        """Return the settings of a step in a task, without the quotas that the task already holds as a whole."""
         settings = self.settings(step)
         held = {*self.quotas, *(self._held_above or ()), *([BACKGROUND] if record.priority < 0 else [])}
         if held.isdisjoint(settings.quotas):
@@ -135,12 +138,12 @@ class Plan:
 
     @property
     def refs(self) -> list[str]:
-        """Protocols that this supervisor itself hosts, in the order of the tree."""
+        """References of the protocols that this supervisor itself hosts, in the order of the tree."""
         return list(dict.fromkeys(settings.ref for settings in self._steps.values()))
 
     @property
     def children(self) -> list[str]:
-        """Protocols hosted here and names of tiers, in the order in which they first appear in the tree."""
+        """References of the protocols hosted here and names of nested supervisors, in the order of the tree."""
         found = [
             self._steps[id(node)].ref if isinstance(node, Step) else self._tiers[id(node)].name
             for _, node in _governed(self.root, "")
@@ -167,7 +170,7 @@ class Plan:
 
 
 def _supervision(definition: Mapping[str, Any], root: Node) -> Supervision:
-    """A Hierarchy's own at the root, else the workflow's."""
+    """Return the supervision of the Hierarchy at the root if it has one, else that of the workflow."""
     own = root.supervision if isinstance(root, Hierarchy) else None
     return own or Supervision.model_validate(definition.get("supervision") or {})
 
@@ -192,10 +195,10 @@ def _build(declared: Declaration, code: Mapping[str, str]) -> Build:
 
 
 def version_hash(tree: str, protocols: Mapping[str, Any], code: Mapping[str, str]) -> str:
-    """Of a version: of its tree, of what its protocols declare, and of their code.
+    """Compute the hash of a version from its tree, the declarations of its protocols, and their code.
 
-    Declarations count without defaults, so that a later Podium with more settings gives the same. Definitions of before
-    0.1 knew no code: their hash is that of the tree.
+    Declarations count without defaults, so that a later Podium with more settings computes the same hash. Definitions
+    from before 0.1 have no code: their hash is the hash of the tree.
     """
     if not code:
         return tree
@@ -207,7 +210,7 @@ def version_hash(tree: str, protocols: Mapping[str, Any], code: Mapping[str, str
 
 
 def tree_of(definition: Mapping[str, Any]) -> Workflow:
-    """The workflow that a definition is of. Raises pydantic's ValidationError, or InvalidDefinition."""
+    """Build the workflow of a definition. Raises pydantic's ValidationError, or InvalidDefinition."""
     fields = Workflow.model_fields.keys() & definition.keys()
     return Workflow.from_trusted({name: definition[name] for name in fields})
 
@@ -217,7 +220,7 @@ def has_breakers(definition: Mapping[str, Any]) -> bool:
 
 
 def all_quotas(definition: Mapping[str, Any]) -> list[Mapping[str, int]]:
-    """The needs of its tasks, and of every step in the whole definition, nested tiers included."""
+    """Return the quotas of the tasks and of every step in the whole definition, nested Hierarchies included."""
     plan_root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
     needs: list[Mapping[str, int]] = [definition.get("quotas") or {}]
     for _, node in walk(plan_root, ()):
@@ -228,7 +231,10 @@ def all_quotas(definition: Mapping[str, Any]) -> list[Mapping[str, int]]:
 
 
 def _governed(node: Node, place: str) -> Iterator[tuple[str, Node]]:
-    """The nodes of this tier, with their static places; of a nested Hierarchy only itself and what stands in for it."""
+    """Yield the nodes that one supervisor governs, with their static positions.
+
+    Of a nested Hierarchy only the node itself and its fallbacks are yielded; its own supervisor governs the rest.
+    """
     yield place, node
     own = own_children(node) if isinstance(node, Hierarchy) and place else []
     for loc, child in [each for each in children(node) if each not in own]:

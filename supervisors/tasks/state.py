@@ -14,10 +14,10 @@ from ...protocols.values import Value
 
 
 class Time(NamedTuple):
-    """A time that runs out."""
+    """A time limit that has begun."""
 
     since: float
-    """UTC seconds."""
+    """UTC seconds at which the time limit began."""
     limit_s: float
 
     @property
@@ -25,11 +25,11 @@ class Time(NamedTuple):
         return self.since + self.limit_s
 
     def moved(self, by_s: float) -> Time:
-        """The same, after the clock was set forward by so much."""
+        """Return the same time limit after the clock was set forward by `by_s` seconds."""
         return Time(self.since + by_s, self.limit_s)
 
     def left_s(self, now: float) -> float:
-        """Seconds from now; a clock that was set back gives no more than there were."""
+        """Seconds that are left, between 0 and `limit_s`, even if the clock was set back."""
         return max(0.0, min(self.until - now, self.limit_s))
 
 
@@ -38,7 +38,7 @@ def missing(what: str, place: NodeRun, why: Failure) -> Missing:
 
 
 def with_more(one: Missing, more: Missing) -> Missing:
-    """Both. Of what is missing in several places the last is told, with how many there are (`times`)."""
+    """Merge two records of missing parts. A part that is missing several times keeps its last entry and `times`."""
     both = dict(one)
     for what, why in more.items():
         times = int(both.get(what, {}).get("times", what in both)) + int(why.get("times", 1))
@@ -57,61 +57,63 @@ class NodeRun:
     parent: NodeRun | None
     input: Value = None
     given: Value = None
-    """What its input was before its `with`."""
+    """The input before `with` was applied."""
     is_mapped: bool = False
-    """Whether `input` is what its `with` made of that."""
+    """Whether `with` was applied to `input`, if the node has one."""
     outcome: Outcome | None = None
     children: dict[str, NodeRun] = field(default_factory=dict)
-    """Runs below that their mode still needs, by label."""
+    """Runs directly below that the mode still needs, by label."""
     memory: Any = None
-    """The mode's own."""
+    """State of the node's mode; no other code uses it."""
     outputs: dict[str, Value] = field(default_factory=dict)
-    """What `outputs` means in expressions below this place: finished siblings by name."""
+    """Outputs of the finished nodes directly below, by name: `outputs` in the expressions of the nodes below."""
     fallbacks: int = 0
-    """How many of the node's fallbacks have been opened."""
+    """Number of the node's fallbacks that have been opened."""
     failed: bool = False
-    """Whether it failed itself, so that its outcome is of what stood in for it."""
+    """Whether the node itself failed, so that a successful outcome comes from a fallback or a constant."""
     actions: Actions = USUAL
-    """What follows its failure."""
+    """Actions that follow a failure of this run."""
     degraded: Missing = field(default_factory=dict)
-    """What its output lacks, as far as it goes."""
+    """Parts known so far to be missing from the output of this run."""
     undoes: NodeRun | None = None
-    """Of what takes a node back: that node."""
+    """For an undo run: the node run that it undoes."""
     parked: Failure | None = None
-    """Why it waits for somebody to decide."""
+    """For a parked run: the failure that somebody has to decide about."""
     began: bool = False
-    """Of an at-most-once step: whether it may have been sent to its host."""
+    """For an at-most-once step: whether it may have been sent to its host."""
     emitted: bool = False
-    """Whether something is recorded that the run under way has emitted."""
+    """Whether chunks of the current try of this attempt are on record."""
     heard: int = 0
-    """Of a nested Hierarchy: offset in the record of its run up to which this task's record has it."""
+    """For a nested Hierarchy: offset of the first event of the nested run that this task has not recorded yet."""
     stands_in_for: Failure | None = None
-    """Of a fallback: the failure of its parent."""
+    """For a fallback: the failure of the parent node."""
     attempt: int = 1
     losses: int = 0
-    """Hosts that died while this attempt ran."""
+    """Number of hosts that died while this attempt ran."""
     opened_at: float = 0.0
-    """UTC seconds at which it became due: the time of the event that led here."""
+    """UTC seconds at which this run became due: the time of the event that opened it."""
     time: Time | None = None
-    """What it has for everything in it."""
+    """The time limit of this run, children included."""
     not_before: float = 0.0
     """UTC seconds at which the next attempt may start."""
     wait_s: float = 0.0
-    """How long that was from the failure: a clock that was set back makes nobody wait longer."""
+    """Seconds from the failure to the next attempt: an upper bound for the wait, in case the clock is set back."""
 
     def lacking(self) -> Missing:
-        """What an output made with this one's lacks."""
+        """Parts that are missing from any output built on this run's output."""
         if self.stands_in_for is None or self.node.missing is None:
             return self.degraded
         return with_more(self.degraded, missing(self.node.missing, self, self.stands_in_for))
 
     def is_leaf(self) -> bool:
-        """Whether something outside runs it: a protocol host, or the supervisor of a nested Hierarchy."""
+        """Whether a protocol host or a nested supervisor runs this node, and not the fold."""
         return isinstance(self.node, Step) or (isinstance(self.node, Hierarchy) and self.parent is not None)
 
     def scope(self) -> dict[str, Value]:
-        """All outputs visible to what is directly below, the nearest of each name. What stands in for a node is below
-        it, so it sees what was done in it."""
+        """Return all outputs that the nodes directly below can see; of equal names the nearest counts.
+
+        A fallback is below the node that failed, so it sees the outputs of that node's children.
+        """
         visible: dict[str, Value] = {}
         place: NodeRun | None = self
         while place is not None:
@@ -120,14 +122,14 @@ class NodeRun:
         return visible
 
     def task_input(self) -> Value:
-        """What `task` means in expressions: what the whole tree was given."""
+        """Return the value of `task` in expressions: the input of the whole tree."""
         place = self
         while place.parent is not None:
             place = place.parent
         return place.given
 
     def is_over(self) -> bool:
-        """Whether it, or a node around it, has its outcome."""
+        """Whether this run, or a run around it, has its outcome."""
         place: NodeRun | None = self
         while place is not None:
             if place.outcome is not None:
@@ -142,7 +144,7 @@ class NodeRun:
         return place is other
 
     def let_go(self) -> None:
-        """The task has ended: as long as places above and below hold each other, only Python's collector ends them."""
+        """Cut the references between parents and children of an ended task, so that no garbage collection is needed."""
         for child in self.children.values():
             child.let_go()
         self.children.clear()
@@ -163,44 +165,44 @@ class TaskState:
     record: TaskRecord
     root: NodeRun
     hash: str = ""
-    """Of the version that it goes by."""
+    """Hash of the workflow version that the task runs."""
     order: int = 0
-    """Of tasks accepted in the same instant."""
+    """Order among tasks accepted at the same time: lower goes first."""
     running: dict[str, NodeRun] = field(default_factory=dict)
-    """Steps to be run or running, by path, in the order in which they were started."""
+    """Steps that are due or running, by path, in the order in which they became due."""
     timed: dict[str, NodeRun] = field(default_factory=dict)
-    """Open nodes that have to end in time, by path."""
+    """Open node runs with a time limit, by path."""
     parked: dict[str, NodeRun] = field(default_factory=dict)
-    """Steps that wait for somebody to decide, by path."""
+    """Parked steps, which wait for somebody's decision, by path."""
     done: list[NodeRun] = field(default_factory=list)
-    """What can be taken back, in the order in which it ended."""
+    """Finished node runs that can be undone, in the order in which they ended."""
     takes_back: tuple[str, ...] = ("undo",)
-    """Which of the steps of a node do that: the first of these that it has."""
+    """Names of the settings that may hold the undo step of a node; the first that the node has counts."""
     ending: Outcome | None = None
-    """How it will end when everything is taken back; None as long as nothing is."""
+    """The outcome that the task will have when all undo steps have ended; None as long as it is not ending."""
     outcome: Outcome | None = None
     faults: list[Exception] = field(default_factory=list)
-    """Faults of ours while it was folded, until they are reported."""
+    """Internal faults in folding this task that are not reported yet."""
     cancelled: bool = False
     origin: str | None = None
-    """The first of the tasks that this one continues."""
+    """Id of the first task in the chain of continued tasks."""
     continues: str | None = None
-    """The task whose failure it was started from."""
+    """Id of the failed task that this task continues."""
     requests: frozenset[str] = frozenset()
-    """Those that decided about parked steps."""
+    """Ids of the redrive and drop requests that were carried out."""
     time: Time | None = None
-    """What it has from its acceptance to its end."""
+    """The time limit of the whole task."""
     entries: int = 0
-    """Journal entries so far."""
+    """Number of journal entries so far."""
     told: int = 1
-    """Events that are recorded for watchers: the next has this offset. The first is the acceptance."""
+    """Number of client events on record, the acceptance included: the next one has this offset."""
     emitted_bytes: int = 0
-    """Of what is recorded of `ctx.emit`, packed."""
+    """Packed bytes of the recorded chunks, as `cost_of` counts them."""
     is_cut: bool = False
-    """Whether no more of it is recorded."""
+    """Whether no more chunks are recorded."""
 
     def due_at(self, place: NodeRun) -> float | None:
-        """When the step at this place, a node around it, or the task runs out of time, in UTC seconds."""
+        """UTC seconds of the first time limit that ends: of this step, a node around it, or the task; None without."""
         if self.time is None and not self.timed:
             return None
         until = math.inf if self.time is None or self.ending is not None else self.time.until
@@ -220,13 +222,13 @@ class TaskState:
         return "failed" if self.outcome.failure else "completed"
 
 
-# What follows, and the other classes of which every step makes several, is not frozen: freezing trebles the cost of
-# making one. Nobody changes them all the same.
+# The classes below, and the other classes of which every step makes several objects, are not frozen: freezing trebles
+# the cost of making an object. No code changes these objects all the same.
 
 
 @dataclass(slots=True)
 class Start:
-    """Open a node below; `label` tells its runs apart (`draft`, `draft#2`, `[17]`)."""
+    """Open a node below; `label` is unique among the runs below (`draft`, `draft#2`, `[17]`)."""
 
     label: str
     name: str
@@ -236,7 +238,7 @@ class Start:
 
 @dataclass(slots=True)
 class Stop:
-    """Cancel the run under `label`, with everything below it."""
+    """Cancel the node run with this label, and everything below it."""
 
     label: str
 
@@ -251,21 +253,21 @@ Move: TypeAlias = Start | Stop | Finish
 
 @dataclass(slots=True)
 class Run:
-    """Effect: have the step at this place run, not before its time."""
+    """Effect: run this step, not before `not_before`."""
 
     place: NodeRun
 
 
 @dataclass(slots=True)
 class Halt:
-    """Effect: stop the step at this place; nothing that it still says counts."""
+    """Effect: stop this step; its later messages are dropped."""
 
     place: NodeRun
 
 
 @dataclass(slots=True)
 class Alarm:
-    """Effect: the time of the node at this place has begun; of the task, without a place."""
+    """Effect: set the timer for the time limit of this node run, or of the task if `place` is None."""
 
     place: NodeRun | None
 

@@ -1,4 +1,4 @@
-"""Rules choose the next node from the state and the outputs so far; the first that matches wins."""
+"""The adaptive mode: rules choose the next node from the state and the outputs so far. The first match wins."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A supervising protocol and its team: it is asked, its verdict is carried out, it is asked again.
+"""The hierarchical mode: a supervising protocol leads a team. It gives a verdict, which is carried out, in each round.
 
 The supervising protocol's input in each round:
     {"input": the node's input, "round": 1…, "team": [names], "outcomes": {member: {"output"} or {"error"}}}
-A verdict of `escalate` passes every node between here and the next Hierarchy above, whose supervising protocol
-finds it among the outcomes as an error with the code "escalated".
+A verdict `escalate` passes all nodes up to the next Hierarchy above. The supervising protocol of that Hierarchy finds
+it among the outcomes, as an error with the code "escalated".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Team:
     runs: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, Value] = field(default_factory=dict)
     busy: int = 0
-    """Members that are running."""
+    """Number of members that are running."""
 
 
 def opening(place: NodeRun) -> list[Move]:
@@ -91,7 +91,7 @@ def _carry_out(place: NodeRun, lead: NodeRun) -> list[Move]:
 
 
 def _again(place: NodeRun, name: str, verdict: VerdictValue) -> Value:
-    """A member's last input (the node's, if it never ran) with the feedback in it."""
+    """Return the last input of a member (the node's input if the member never ran), with the feedback added."""
     last = place.memory.inputs.get(name, place.input)
     feedback = verdict.get("feedback")
     if isinstance(last, dict):

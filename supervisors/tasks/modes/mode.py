@@ -1,7 +1,8 @@
-"""What a mode is: the answers to three questions about a node with others below it. Each mode has a file of its own.
+"""Defines a mode: three functions that decide what runs below a node. Each mode has a file of its own.
 
-The fold asks with a `NodeRun` of a node of that kind, and carries the moves out. A mode keeps what it has to remember
-in `NodeRun.memory`. It changes nothing else, and looks at no clock.
+The fold calls these functions with the run of a node of that kind, and carries out the moves that they return. A mode
+keeps its state in `NodeRun.memory`. It may also change `children` and `outputs` of the node run, and nothing else. It
+reads no clock.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from ..state import Move, NodeRun
 
 
 class Mode(NamedTuple):
-    """One kind of node that governs others."""
+    """The functions of one kind of node that governs others."""
 
     opening: Callable[[NodeRun], list[Move]]
-    """What starts when the node is opened."""
+    """Returns the moves when the node is opened."""
     following: Callable[[NodeRun, NodeRun], list[Move]]
-    """What follows when the run below it, the second argument, has its outcome."""
+    """Returns the moves when the second argument, a run directly below the node, has its outcome."""
     timed_out: Callable[[NodeRun], list[Move]] | None = None
-    """What follows when its time is up. Without this, everything below is stopped, and the node fails as `timeout`."""
+    """Returns the moves when the node's time limit is over. None: everything below stops and the node fails."""

@@ -1,6 +1,7 @@
-"""At once: named branches, or one node over a list; a join decides when it is enough and what comes out.
+"""The parallel mode: named branches, or one node over each item of a list, run at once.
 
-An escalation below is not outvoted by a join: it ends the node, on its way to the next Hierarchy above.
+A join decides when enough branches have ended and what the output is. An escalation below ends the node whatever the
+join is, and passes on to the next Hierarchy above.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from .mode import Mode
 class _Join:
     total: int
     waiting: deque[Start]
-    """Branches that `limit` holds back."""
+    """Branches that have not started, because `limit` branches run."""
     succeeded: int = 0
     failed: int = 0
     decided: Outcome | None = None
-    """Set while a join with rest="wait" waits for the rest."""
+    """The outcome of the node, while a join with rest="wait" waits for the remaining branches."""
 
 
 def opening(place: NodeRun) -> list[Move]:
@@ -61,7 +62,7 @@ def following(place: NodeRun, child: NodeRun) -> list[Move]:
 
 
 def sizes_around(place: NodeRun) -> dict[str, int]:
-    """How many items the lists have that it is in an item of, by the path of the node over each."""
+    """Return the sizes of the lists around a node run, by the path of the Parallel node over each list."""
     found: dict[str, int] = {}
     above = place.parent
     while above is not None:
@@ -72,7 +73,10 @@ def sizes_around(place: NodeRun) -> dict[str, int]:
 
 
 def timed_out(place: NodeRun) -> list[Move]:
-    """Time is up before the join was decided: stop the rest, and end with what is there, or not at all."""
+    """Return the moves when the time limit is over: stop the running branches, and finish the node.
+
+    The outcome is that of the join if it was decided, else a partial output (`on_timeout="partial"`) or a failure.
+    """
     node, join = _node(place), place.memory
     running = [label for label, branch in place.children.items() if branch.outcome is None]
     done = join.succeeded + join.failed
@@ -85,7 +89,7 @@ def timed_out(place: NodeRun) -> list[Move]:
 
 
 def _partial(place: NodeRun, node: Parallel) -> Value:
-    """What is there, with what is missing named."""
+    """Return the outputs so far, with the labels or indexes of the missing branches."""
     if node.join == "settled":
         return _briefs(place, node)
     labels = _labels(place, node)
@@ -97,7 +101,7 @@ def _partial(place: NodeRun, node: Parallel) -> Value:
 
 
 def _labels(place: NodeRun, node: Parallel) -> list[str]:
-    """Of all branches, whether they have started or not."""
+    """Return the labels of all branches, whether they have started or not."""
     if node.do is None:
         return list(node.parallel or {})
     return [f"[{index}]" for index in range(place.memory.total)]
@@ -129,7 +133,7 @@ def _items(place: NodeRun, source: str) -> list[Value]:
 
 
 def _decision(place: NodeRun, node: Parallel, join: _Join, child: NodeRun | None) -> Outcome | None:
-    """The node's outcome if it is certain now, else None."""
+    """Return the node's outcome if it is certain now, else None."""
     failure = child.outcome.failure if child and child.outcome else None
     if failure is not None and failure.code == "escalated":
         return Outcome(failure=failure)
@@ -164,7 +168,7 @@ def _complete(place: NodeRun, node: Parallel) -> Outcome:
 
 
 def _outputs(place: NodeRun, node: Parallel) -> Value:
-    """Outputs of the branches that succeeded, in the order of the definition."""
+    """Return the outputs of the branches that succeeded, in the order of the definition."""
     if node.do is not None:
         return [branch.outcome.output for branch in place.children.values() if _succeeded(branch)]  # type: ignore[union-attr]
     return {
@@ -179,7 +183,7 @@ def _succeeded(branch: NodeRun) -> bool:
 
 
 def _briefs(place: NodeRun, node: Parallel) -> Value:
-    """One for each branch; those that have not ended are late."""
+    """Return a brief for each branch; a branch that has not ended counts as timed out."""
     late = Outcome(failure=Failure("timeout", f"not done after {node.timeout_s or 0:g} s"))
     briefs = {}
     for label in _labels(place, node):

@@ -1,4 +1,4 @@
-"""One after another: the output of each is the input of the next; the first failure ends it."""
+"""The sequential mode: nodes run one after another. The output of each is the input of the next; a failure ends it."""
 
 from __future__ import annotations
 
