@@ -162,7 +162,7 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class Skewed:
-    """The system clock was set forward by `by_s` seconds (back, if negative). Time limits keep the time that is left."""
+    """The system clock was set forward by `by_s` seconds (back, if negative). Time limits keep the time left."""
 
     by_s: float
     at: float

@@ -191,7 +191,7 @@ def _redrive(folding: Folding, event: Redriven) -> None:
 
 
 def _those_to_run(task: TaskState) -> list[NodeRun]:
-    """Return the steps that ran when the continued task failed; at-most-once steps that had begun are parked instead."""
+    """Return the steps that ran when the continued task failed. At-most-once steps that had begun are parked."""
     for path, place in [(path, place) for path, place in task.running.items() if place.began]:
         del task.running[path]
         place.parked = Failure("uncertain", "it was stopped while it ran, and it is to run at most once").at(path, 1)
