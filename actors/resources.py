@@ -88,14 +88,14 @@ class ResourceActor:
         self._board = BreakerRegistry(world)
         self._asks: dict[str, Incoming] = {}
         self._timer: Timer | None = None
-        self._books: dict[str, Incoming] = {}
+        self._ledger_watches: dict[str, Incoming] = {}
         """By shard: where a loan of the books and its recall are told."""
         self._lent_to: str | None = None
         self._recalled = False
         self._lend_after = 0.0
         self._wanted = False
         """Whether somebody waits: nobody is to keep what it does not use."""
-        self._curious: list[Incoming] = []
+        self._status_asks: list[Incoming] = []
         """Who asked for the status while the books are lent."""
 
     async def start(self, setup: Mapping[str, Any]) -> None:
@@ -135,7 +135,7 @@ class ResourceActor:
             case WatchBreakers() | ReportCalls() | Probe() | SetBreaker():
                 self._board.receive(ask, message)
             case DescribeResources() if self._lent_to is not None:
-                self._ask_debtor(ask)
+                self._ask_borrower(ask)
             case DescribeResources():
                 ask.reply(self._status())
                 self._grant()
@@ -159,7 +159,7 @@ class ResourceActor:
                 for ticket in message.tickets:
                     self._ledger.remove(ticket)
             case Served():
-                self._served(message.tickets)
+                self._handed_over(message.tickets)
             case Charge():
                 self._ledger.charge(Who(*message.who), message.amounts, self._world.monotonic())
             case SetPlaces():
@@ -192,9 +192,9 @@ class ResourceActor:
         ask.on_cancel = lambda: self._withdraw(id, ask)
         self._grant()
 
-    def _served(self, tickets: Sequence[str]) -> None:
+    def _handed_over(self, tickets: Sequence[str]) -> None:
         for id in tickets:
-            self._ledger.served(id)
+            self._ledger.handed_over(id)
             if ask := self._asks.pop(id, None):
                 ask.reply(ELSEWHERE)
 
@@ -215,7 +215,7 @@ class ResourceActor:
         self._end_loan(shard, message.meters)
         self._ledger.remove_holders(shard)
         self._epochs[shard], self._joins[shard], self._starts[shard] = epoch, message.join, start
-        if ask := self._books.pop(shard, None):
+        if ask := self._ledger_watches.pop(shard, None):
             ask.reply()
         self._renew(shard)
         self._expected.discard(shard)
@@ -249,7 +249,7 @@ class ResourceActor:
     def _forget(self, shard: str) -> None:
         self._end_loan(shard, None)
         self._board.forget(shard)
-        if ask := self._books.pop(shard, None):
+        if ask := self._ledger_watches.pop(shard, None):
             ask.reply()
         self._ledger.remove_holders(shard)
         self._epochs.pop(shard, None)
@@ -275,7 +275,7 @@ class ResourceActor:
     def _change_limits(self, limits: Mapping[str, Amount]) -> None:
         self._ledger.set_limits(limits, self._world.monotonic())
         self._ledger.lower(self._throttle.lowered(self._ledger.limits))
-        for ask in self._books.values():
+        for ask in self._ledger_watches.values():
             ask.chunk(with_kind(LimitsChanged(limits, self._ledger.lowered)))
 
     def _look_at_load(self) -> None:
@@ -301,8 +301,8 @@ class ResourceActor:
         self._wake_at(self._ledger.wake_at, now)
         if self._wanted != bool(self._asks):
             self._wanted = not self._wanted
-            for books in self._books.values():
-                books.chunk(with_kind(Wanted(self._wanted)))
+            for watch in self._ledger_watches.values():
+                watch.chunk(with_kind(Wanted(self._wanted)))
         self._lend(now)
 
     # the books on loan
@@ -310,7 +310,7 @@ class ResourceActor:
     def _may_lend(self, ask: Incoming, offer: WatchLedger) -> None:
         shard = offer.shard
         if (self._epochs.get(shard), self._joins.get(shard)) == (offer.epoch, offer.join):
-            self._books[shard] = ask
+            self._ledger_watches[shard] = ask
             ask.chunk(with_kind(Wanted(self._wanted)))
             self._grant()
         else:
@@ -320,7 +320,7 @@ class ResourceActor:
         """Who alone wants permits decides by itself, as fast as it can; see `supervisors/limits/permit_client.py`."""
         shards = self._ledger.shards
         shard = next(iter(shards)) if len(shards) == 1 else None
-        if shard is None or shard not in self._books or now < self._lend_after:
+        if shard is None or shard not in self._ledger_watches or now < self._lend_after:
             return
         granted = self._ledger.tickets()
         loan = Lend(self._ledger.limits, self._ledger.lowered, self._ledger.meters(now), granted)
@@ -329,14 +329,14 @@ class ResourceActor:
         for id in [id for id in self._asks if id not in granted]:
             self._asks.pop(id).reply(ELSEWHERE)
         self._ledger.remove_holders(shard)
-        self._books[shard].chunk(with_kind(loan))
+        self._ledger_watches[shard].chunk(with_kind(loan))
 
     def _recall(self, now: float) -> None:
         """Somebody else wants permits, too."""
         if not self._recalled and self._lent_to is not None and self._ledger.shards:
             self._recalled, self._lend_after = True, now + LEND_AGAIN_S
             self._world.log("debug", "ledger recalled", holder=self._lent_to)
-            self._books[self._lent_to].chunk(with_kind(Recall()))
+            self._ledger_watches[self._lent_to].chunk(with_kind(Recall()))
 
     def _end_loan(self, shard: str, meters: Any) -> None:
         if self._lent_to == shard:
@@ -344,21 +344,21 @@ class ResourceActor:
             self._ledger.set_meters(meters, self._world.monotonic())
             self._reported({})
 
-    def _ask_debtor(self, ask: Incoming) -> None:
+    def _ask_borrower(self, ask: Incoming) -> None:
         """The status is what the holder of the books says, or what is known here if it does not answer soon."""
         assert self._lent_to is not None
-        self._curious.append(ask)
-        self._books[self._lent_to].chunk(with_kind(AskUse()))
+        self._status_asks.append(ask)
+        self._ledger_watches[self._lent_to].chunk(with_kind(AskUse()))
         self._world.call_later(REPORT_WITHIN_S, lambda: self._reported({}))
 
     def _reported(self, uses: Mapping[str, Any]) -> None:
-        curious, self._curious = self._curious, []
+        asks, self._status_asks = self._status_asks, []
         status = self._status()
         limits = status.limits
         for name, use in uses.items():
             here = limits.setdefault(name, {"limit": None, "waiting": 0})
             here |= use | {"waiting": use["waiting"] + here["waiting"]}
-        for ask in curious:
+        for ask in asks:
             ask.reply(status)
 
     def _wake_at(self, at: float, now: float) -> None:

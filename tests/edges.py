@@ -153,7 +153,7 @@ def _children() -> None:
     always(Supervisor, "_give_up", "supervisor gave up")
     always(NestedSupervisor, "_lost", "tier lost")
     where(NestedSupervisor, "end", "tier stopped with others", lambda tier, _e: tier.is_up)
-    where(NestedSupervisor, "cancel", "errand cancelled", lambda tier, id: id in tier._errands)
+    where(NestedSupervisor, "cancel", "nested run cancelled", lambda tier, id: id in tier._nested_runs)
 
 
 def _host_lost(_pool: Pool, host: Any, _error: PodiumError) -> str:
@@ -165,15 +165,15 @@ def _permits() -> None:
     where(PermitClient, "withdraw", "wish withdrawn", lambda permits, id: permits._wishes[id].number is not None)
     where(PermitClient, "_kept_for", "idle permits are there", lambda permits, _request: bool(permits._idle))
     where(PermitClient, "_drop", "idle permits dropped", lambda permits, ticket: ticket in permits._idle)
-    where(PermitClient, "inherit", "waits in a lane", lambda permits, _heir: permits._lent)
-    where(PermitClient, "inherit", "waits in a lane during a stint", lambda permits, _heir: not permits._lent)
+    where(PermitClient, "hand_over", "waits in a lane", lambda permits, _key: permits._is_delegated)
+    where(PermitClient, "hand_over", "waits in a reuse window", lambda permits, _key: not permits._is_delegated)
     around(ProtocolHost, "free_permit", ["permit passed on", "permit goes back"], _freed)
     where(Lanes, "permit_back", "permit sent again", lambda _l, _h, lane, _t: lane.jobs >= len(lane.tickets))
     where(Lanes, "_permit_unused", "permit sent in vain", lambda _l, _h, _lane, reply: any(reply.fields))
     where(ResourceActor, "_join", "joined with claims", lambda _r, joining: bool(joining.claims))
     where(ResourceActor, "_join", "books returned", lambda _r, joining: joining.meters is not None)
     where(ResourceActor, "_end_loan", "books lost", lambda r, shard, meters: r._lent_to == shard and meters is None)
-    always(PermitClient, "_take_books", "books lent")
+    always(PermitClient, "_take_ledger", "books lent")
     where(ResourceActor, "_grant", "grants held back", lambda resources: bool(resources._expected))
     where(ResourceActor, "_forget", "silent holder forgotten", lambda resources, shard: shard in resources._renewed_at)
 

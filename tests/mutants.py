@@ -232,9 +232,9 @@ def carry_effects_out_before_the_commit() -> Any:
 
 def keep_the_books_after_their_recall() -> Any:
     def join(permits: Any) -> None:
-        books, lent = permits._books, permits._lent
+        ledger, delegated = permits._ledger, permits._is_delegated
         inner(permits)
-        permits._books, permits._lent = books, lent
+        permits._ledger, permits._is_delegated = ledger, delegated
 
     inner = PermitClient._join
     return patch.object(PermitClient, "_join", join)
@@ -246,8 +246,8 @@ def borrow_the_books_without_what_is_held() -> Any:
         inner(permits, loan)
         permits._held = {**held, **permits._held}
 
-    inner = PermitClient._take_books
-    return patch.object(PermitClient, "_take_books", take)
+    inner = PermitClient._take_ledger
+    return patch.object(PermitClient, "_take_ledger", take)
 
 
 def forget_the_limits_of_users() -> Any:

@@ -126,23 +126,23 @@ def test_a_limit_that_is_too_low_now_makes_wait_and_0_is_a_pause():
     assert granted(ledger) == ["a"]
 
 
-def test_the_heir_is_who_would_be_next_for_just_those_permits():
+def test_the_next_waiter_is_who_would_be_next_for_just_those_permits():
     ledger = Ledger({"llm": 2, "tool": 1, "tokens": "10/s"}, age_s=30)
     for id, needs in {"a": {"llm": 1}, "b": {"llm": 1}, "c": {"tool": 1}, "d": {"tokens": 1}}.items():
         ledger.add(request(id, **needs))
-    assert ledger.decide(0.0) and ledger.heir("a", 0.0) is None, "nobody waits"
+    assert ledger.decide(0.0) and ledger.next_waiter("a", 0.0) is None, "nobody waits"
     ledger.add(request("e", llm=1))
-    assert ledger.heir("a", 0.0).id == "e" and ledger.heir("c", 0.0) is None
+    assert ledger.next_waiter("a", 0.0).id == "e" and ledger.next_waiter("c", 0.0) is None
     ledger.lower({"llm": 1})
-    assert ledger.heir("a", 0.0) is None, "there is one too many"
+    assert ledger.next_waiter("a", 0.0) is None, "there is one too many"
     ledger.lower({})
     ledger.add(request("both", llm=1, tool=1, priority=9))
-    assert ledger.heir("a", 0.0) is None, "who needs both waits longest"
+    assert ledger.next_waiter("a", 0.0) is None, "who needs both waits longest"
     ledger.remove("both")
     ledger.add(request("f", tokens=1))
-    assert ledger.heir("d", 0.0) is None, "of a rate, nothing is free when the step ends"
-    ledger.inherit(ledger.heir("a", 0.0))
-    assert ledger.heir("a", 0.0) is None and ledger.held["llm"] == 2
+    assert ledger.next_waiter("d", 0.0) is None, "of a rate, nothing is free when the step ends"
+    ledger.hand_over(ledger.next_waiter("a", 0.0))
+    assert ledger.next_waiter("a", 0.0) is None and ledger.held["llm"] == 2
 
 
 def asked(id, user="", priority=0, at=0.0, workflow="w", **needs):
@@ -363,22 +363,22 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def pass_on(self, data):
-        """An heir takes the place of one that would free just what it needs."""
+        """A waiter takes the place of one that would free just what it needs."""
         id = data.draw(st.sampled_from(sorted(self.held)))
-        heir = self.ledger.heir(id, self.now)
-        if heir is not None:
+        waiter = self.ledger.next_waiter(id, self.now)
+        if waiter is not None:
             before = self.held.pop(id)
-            assert heir.needs == before.needs and list(self.pools(heir)) == list(self.pools(before))
-            assert all(self.has_room(*pool) for pool in self.pools(heir)), f"{heir} follows where nothing gets free"
+            assert waiter.needs == before.needs and list(self.pools(waiter)) == list(self.pools(before))
+            assert all(self.has_room(*pool) for pool in self.pools(waiter)), f"{waiter} follows where nothing gets free"
             self.held[id] = before
-            self.ledger.inherit(heir)
-            del self.waiting[heir.id]
+            self.ledger.hand_over(waiter)
+            del self.waiting[waiter.id]
 
     @precondition(lambda self: self.held or self.waiting)
     @rule(data=st.data())
     def serve_elsewhere(self, data):
         id = data.draw(st.sampled_from(sorted([*self.held, *self.waiting])))
-        self.ledger.served(id)
+        self.ledger.handed_over(id)
         self.held.pop(id, None)
         self.waiting.pop(id, None)
         self.decide()

@@ -17,23 +17,23 @@ class GivingUp:
     def __init__(self, world: World) -> None:
         self._world = world
         self._reason: str | None = None
-        self._mourners: list[Incoming] = []
+        self._listeners: list[Incoming] = []
 
     def promise(self, ask: Incoming) -> None:
         """Answered with the reason if this supervisor ever gives up."""
         if self._reason is not None:
             ask.reply(LastWords(self._reason))
         else:
-            self._mourners.append(ask)
-            ask.on_cancel = lambda: self._mourners.remove(ask)
+            self._listeners.append(ask)
+            ask.on_cancel = lambda: self._listeners.remove(ask)
 
     def give_up(self, stop_children: Callable[[PodiumError], Awaitable[None]], error: PodiumError) -> None:
         """Children died too often; the level above decides."""
         if self._reason is None:
             self._reason = str(error)
             self._world.log("error", "gives up", reason=self._reason)
-            for mourner in self._mourners:
-                mourner.reply(LastWords(self._reason))
+            for listener in self._listeners:
+                listener.reply(LastWords(self._reason))
             self._world.background(self._end(stop_children, error), "give up")
 
     async def _end(self, stop_children: Callable[[PodiumError], Awaitable[None]], error: PodiumError) -> None:

@@ -59,7 +59,7 @@ class NestedSupervisor:
         self._line: Connection | None = None
         self._turn = 0
         self._last_words: str | None = None
-        self._errands: dict[str, NestedRun] = {}
+        self._nested_runs: dict[str, NestedRun] = {}
         self._expected: set[str] = set()
         """Runs that it is to keep, and to go on with when they are submitted again."""
 
@@ -77,23 +77,23 @@ class NestedSupervisor:
         """The run, if the tier has it, is to wait until it is submitted again."""
         self._expected.add(id)
 
-    def submit(self, errand: NestedRun) -> None:
-        self._expected.discard(errand.run.id)
-        self._errands[errand.run.id] = errand
+    def submit(self, nested: NestedRun) -> None:
+        self._expected.discard(nested.run.id)
+        self._nested_runs[nested.run.id] = nested
         if self._line is not None:
-            self._send(errand)
+            self._send(nested)
         else:
             self._family.start_soon([self])
 
     def watch(self, id: str, watcher: Callable[[ClientEvent], None]) -> None:
-        """Pass the live events of one errand on."""
-        errand = self._errands.get(id)
-        if errand is not None and errand.watcher is None:
-            errand.watcher = watcher
-            self._send_watch(errand)
+        """Pass the live events of one nested on."""
+        nested = self._nested_runs.get(id)
+        if nested is not None and nested.watcher is None:
+            nested.watcher = watcher
+            self._send_watch(nested)
 
     def cancel(self, id: str) -> None:
-        is_wanted = self._errands.pop(id, None) is not None or id in self._expected
+        is_wanted = self._nested_runs.pop(id, None) is not None or id in self._expected
         self._expected.discard(id)
         if is_wanted and self._line is not None:
             self._line.send(Cancel(id), lambda _reply: None)
@@ -117,68 +117,68 @@ class NestedSupervisor:
             raise from_wire(ack.error)
         return str(ack.id)
 
-    def _send(self, errand: NestedRun) -> None:
+    def _send(self, nested: NestedRun) -> None:
         assert self._line is not None
-        if errand.continues is not None:
-            letter = Letter(errand.continues, errand.run.id)
-            self._line.send(Redrive([letter]), partial(self._continued, errand, self._line))
+        if nested.continues is not None:
+            letter = Letter(nested.continues, nested.run.id)
+            self._line.send(Redrive([letter]), partial(self._continued, nested, self._line))
         else:
-            self._send_task(errand)
+            self._send_task(nested)
 
-    def _continued(self, errand: NestedRun, line: Connection, reply: Reply) -> None:
+    def _continued(self, nested: NestedRun, line: Connection, reply: Reply) -> None:
         """The run is there by now, or there was nothing to continue, and it begins anew; or the old one is not over."""
-        if reply.error is not None or self._line is not line or self._errands.get(errand.run.id) is not errand:
+        if reply.error is not None or self._line is not line or self._nested_runs.get(nested.run.id) is not nested:
             return
         (ack,) = reply.read(Acks).read()
         if ack.error is not None and ack.error["fields"].get("still_open"):
-            self._world.call_later(ASK_AGAIN_S, partial(self._send_again, errand, line))
+            self._world.call_later(ASK_AGAIN_S, partial(self._send_again, nested, line))
             return
-        errand.continues = None
-        errand.run = errand.run._replace(again=True)
-        self._send_task(errand)
+        nested.continues = None
+        nested.run = nested.run._replace(again=True)
+        self._send_task(nested)
 
-    def _send_again(self, errand: NestedRun, line: Connection) -> None:
-        if self._line is line and self._errands.get(errand.run.id) is errand:
-            self._send(errand)
+    def _send_again(self, nested: NestedRun, line: Connection) -> None:
+        if self._line is line and self._nested_runs.get(nested.run.id) is nested:
+            self._send(nested)
 
-    def _send_task(self, errand: NestedRun) -> None:
+    def _send_task(self, nested: NestedRun) -> None:
         assert self._line is not None
-        message = SubmitRun(errand.hash, errand.heard, errand.run)
-        self._line.send(message, partial(self._ended, errand), partial(self._told, errand))
-        if errand.watcher is not None:
-            self._send_watch(errand)
+        message = SubmitRun(nested.hash, nested.heard, nested.run)
+        self._line.send(message, partial(self._ended, nested), partial(self._told, nested))
+        if nested.watcher is not None:
+            self._send_watch(nested)
 
-    def _send_watch(self, errand: NestedRun) -> None:
-        watcher = errand.watcher
+    def _send_watch(self, nested: NestedRun) -> None:
+        watcher = nested.watcher
         if self._line is not None and watcher is not None:
-            message = Watch(errand.run.id, 0)
+            message = Watch(nested.run.id, 0)
             self._line.send(message, lambda _reply: None, lambda chunk: watcher(ClientEvent(*chunk)))
 
-    def _told(self, errand: NestedRun, chunk: list[Value]) -> None:
+    def _told(self, nested: NestedRun, chunk: list[Value]) -> None:
         event = ClientEvent(*chunk)
         assert event.offset is not None, "what the task above is to record is on record"
-        if event.offset >= errand.heard and self._errands.get(errand.run.id) is errand:
-            errand.heard = event.offset + 1
-            errand.on_event(event)
+        if event.offset >= nested.heard and self._nested_runs.get(nested.run.id) is nested:
+            nested.heard = event.offset + 1
+            nested.on_event(event)
 
-    def _ended(self, errand: NestedRun, reply: Reply) -> None:
-        if isinstance(reply.error, Unknown) or self._errands.get(errand.run.id) is not errand:
+    def _ended(self, nested: NestedRun, reply: Reply) -> None:
+        if isinstance(reply.error, Unknown) or self._nested_runs.get(nested.run.id) is not nested:
             return
         if isinstance(reply.error, Overloaded):  # we were too far behind, and are not any more
-            errand.run = errand.run._replace(again=True)
-            self._send_task(errand)
+            nested.run = nested.run._replace(again=True)
+            self._send_task(nested)
         elif reply.error is not None:
             self._world.crash(reply.error)
         else:
-            del self._errands[errand.run.id]
-            errand.on_result(reply.read(RunEnded))
+            del self._nested_runs[nested.run.id]
+            nested.on_result(reply.read(RunEnded))
 
     async def start(self) -> None:
         self._turn += 1
         turn = self._turn
         try:
             expected = sorted(self._expected)
-            setup = {**self._setup(), "keep": [*self._errands, *expected], "later": expected}
+            setup = {**self._setup(), "keep": [*self._nested_runs, *expected], "later": expected}
             await self._world.spawn("supervisor", self.address, setup, Needs())
         except SpawnFailed:
             if self._turn == turn:
@@ -191,9 +191,9 @@ class NestedSupervisor:
         line = self._line = self._world.line(self.address)
         line.watch(partial(self._lost, line), self._lease_s)
         line.send(AwaitLastWords(), self._heard)
-        for errand in list(self._errands.values()):
-            errand.run = errand.run._replace(again=True)
-            self._send(errand)
+        for nested in list(self._nested_runs.values()):
+            nested.run = nested.run._replace(again=True)
+            self._send(nested)
 
     def _heard(self, reply: Reply) -> None:
         if reply.error is None:

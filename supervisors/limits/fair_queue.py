@@ -1,11 +1,11 @@
-"""Who goes next of those that wait for the same. Pure.
+"""Decides which of the entries that wait for the same thing goes next. Pure.
 
-Two rules. *Priority with ageing*: one level of priority outweighs `age_s` seconds of waiting. A level n higher goes
-before a request only as long as somebody waits in it who came less than n times `age_s` after that request.
-*Weighted fairness*: within a level each user gets starts in proportion to its weight while it has something waiting,
-however much it has (start-time fair queueing); a user's own requests go in the order in which its tasks were accepted.
+There are two rules. *Priority with ageing*: one level of priority outweighs `age_s` seconds of waiting. A level that is
+n higher goes before an entry only as long as it has an entry that arrived less than n times `age_s` later. *Weighted
+fairness*: within a level, each user with waiting entries gets starts in proportion to its weight, however many entries
+it has (start-time fair queueing). A user's own entries go in the order in which its tasks were accepted.
 
-What waits is kept in *flows*, each of one user, and can be parked by the flow: then nothing of it has its turn.
+Entries wait in *flows*. Each flow belongs to one user. A flow can be parked: then none of its entries goes next.
 
 Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 """
@@ -19,16 +19,16 @@ from typing import Generic, TypeAlias, TypeVar
 Flow = TypeVar("Flow", bound=Hashable)
 Item = TypeVar("Item")
 Entry: TypeAlias = tuple[float, int, int, Item]
-"""(when its task was accepted in UTC seconds, its order among those of the same instant, its number, what waits).
+"""(UTC seconds at which the task was accepted, order among tasks of the same time, number, item that waits).
 
-Numbers are given in the order of coming, and none twice."""
+Numbers are unique, and given in the order of arrival."""
 KEEP_SHARES = 1_000
-"""Users beyond those waiting whose shares a level remembers."""
+"""Number of users without waiting entries whose shares a level remembers."""
 
 
 class FairQueue(Generic[Flow, Item]):
     def __init__(self, age_s: float, weight: Callable[[str], float], user_of: Callable[[Flow], str]) -> None:
-        """`weight` of a user: 1.0 is the usual."""
+        """`weight` returns the weight of a user; 1.0 is usual."""
         self._age_s, self._weight, self._user_of = age_s, weight, user_of
         self._levels: dict[int, _Level[Flow, Item]] = {}
 
@@ -42,29 +42,29 @@ class FairQueue(Generic[Flow, Item]):
         level.add(flow, entry)
 
     def withdraw(self, priority: int, flow: Flow, number: int) -> None:
-        """One that waits leaves before its turn."""
+        """Remove a waiting entry before its turn."""
         if self._levels[priority].withdraw(flow, number):
             del self._levels[priority]
 
     def take(self, priority: int, flow: Flow) -> None:
-        """The head of a flow leaves; it counts as its user's share."""
+        """Take out the head of a flow. It counts towards the share of its user."""
         if self._levels[priority].take(flow):
             del self._levels[priority]
 
     def charge(self, priority: int, flow: Flow) -> None:
-        """One that left out of turn counts as its user's share all the same, as long as others wait."""
+        """Count an entry that left out of turn towards the share of its user, as long as others wait in this level."""
         level = self._levels.get(priority)
         if level is not None:
             level.charge(flow)
 
     def park(self, priority: int, flow: Flow) -> Callable[[], None]:
-        """Nothing of a flow has its turn until what is returned is called."""
+        """Park a flow; returns the function that unparks it."""
         level = self._levels[priority]
         level.park(flow)
         return lambda: level.unpark(flow)
 
     def head(self) -> tuple[float, Entry[Item]] | None:
-        """(rank, entry) of who is next, lower first; None if all of it is parked."""
+        """Return (rank, entry) of the next entry; a lower rank goes first. None if everything is parked."""
         best: tuple[float, _Level[Flow, Item]] | None = None
         for priority, level in self._levels.items():
             oldest = level.oldest()
@@ -76,24 +76,24 @@ class FairQueue(Generic[Flow, Item]):
 
 
 class _Level(Generic[Flow, Item]):
-    """What waits with one priority."""
+    """The entries that wait with one priority."""
 
     def __init__(self, weight: Callable[[str], float], user_of: Callable[[Flow], str]) -> None:
         self._weight, self._user_of = weight, user_of
         self._flows: dict[Flow, list[Entry[Item]]] = {}
-        """Heaps: the oldest task's first."""
+        """Heaps of entries by flow, the oldest task first."""
         self._withdrawn: set[int] = set()
-        """Numbers of entries that are still in a heap."""
+        """Numbers of withdrawn entries that are still in a heap."""
         self._parked: set[Flow] = set()
         self._by_age: list[tuple[float, int, Flow]] = []
         self._by_share: list[tuple[float, int, Flow]] = []
-        """Heads of flows, and some that were; neither is kept as long as there is one flow alone."""
+        """Heaps with the heads of flows, and with some former heads. Both are empty while there is only one flow."""
         self._served: dict[str, float] = {}
-        """By user: the virtual time at which its next start is due."""
+        """By user: the virtual time at which the next start of the user is due."""
         self._time = 0.0
-        """Virtual: it advances as shares are served."""
+        """Virtual time, which advances as shares are served."""
         self._alone = 0
-        """Starts of the only flow that are not charged yet."""
+        """Number of starts of the only flow that are not charged yet."""
 
     def add(self, flow: Flow, entry: Entry[Item]) -> None:
         heap = self._flows.get(flow)
@@ -108,13 +108,13 @@ class _Level(Generic[Flow, Item]):
             self._offer(flow)
 
     def withdraw(self, flow: Flow, number: int) -> bool:
-        """Returns whether nothing is left."""
+        """Remove an entry; returns whether the level is empty now."""
         self._withdrawn.add(number)
         heap = self._flows[flow]
         return heap[0][2] == number and self._next(flow, heap)
 
     def take(self, flow: Flow) -> bool:
-        """Returns whether nothing is left."""
+        """Take out the head of a flow; returns whether the level is empty now."""
         heap = self._flows[flow]
         if len(self._flows) == 1:
             self._alone += 1
@@ -124,7 +124,7 @@ class _Level(Generic[Flow, Item]):
         return self._next(flow, heap)
 
     def charge(self, flow: Flow) -> float:
-        """Count a start; returns its virtual time."""
+        """Count a start for the user of a flow; returns the virtual time of the start."""
         self._settle()
         user = self._user_of(flow)
         start = max(self._time, self._served.get(user, 0.0))
@@ -134,7 +134,7 @@ class _Level(Generic[Flow, Item]):
         return start
 
     def _settle(self) -> None:
-        """Charge what a flow that was alone has started meanwhile: who is alone need not be counted at each start."""
+        """Charge the starts of a flow that was alone. They are charged late, because one flow alone needs no shares."""
         if self._alone:
             user = self._user_of(next(iter(self._flows)))
             share = 1 / self._weight(user)
@@ -142,7 +142,7 @@ class _Level(Generic[Flow, Item]):
             self._served[user], self._time, self._alone = due, due - share, 0
 
     def _next(self, flow: Flow, heap: list[Entry[Item]]) -> bool:
-        """The head of a flow has gone; returns whether nothing is left."""
+        """Move a flow on after its head has gone; returns whether the level is empty now."""
         while heap and heap[0][2] in self._withdrawn:
             self._withdrawn.discard(heapq.heappop(heap)[2])
         if not heap:
@@ -160,7 +160,7 @@ class _Level(Generic[Flow, Item]):
         return not self._flows
 
     def _offer(self, flow: Flow) -> None:
-        """The head of a flow may be next from now on."""
+        """Enter the head of a flow into the heaps, unless the flow is parked or alone."""
         if len(self._flows) > 1 and flow not in self._parked:
             accepted_at, _, number, _ = self._flows[flow][0]
             due = max(self._time, self._served.get(self._user_of(flow), 0.0))
@@ -176,7 +176,7 @@ class _Level(Generic[Flow, Item]):
             self._offer(flow)
 
     def oldest(self) -> float | None:
-        """When the oldest came that is not parked."""
+        """Return the acceptance time of the oldest entry that is not parked, or None."""
         if len(self._flows) == 1:
             ((flow, heap),) = self._flows.items()
             return None if flow in self._parked else heap[0][0]
@@ -185,7 +185,7 @@ class _Level(Generic[Flow, Item]):
         return self._by_age[0][0] if self._by_age else None
 
     def first(self) -> Entry[Item]:
-        """Whose turn it is by the shares; there must be an `oldest`."""
+        """Return the next entry by the shares of the users. Call it only if `oldest` is not None."""
         if len(self._flows) == 1:
             (heap,) = self._flows.values()
             return heap[0]

@@ -1,8 +1,8 @@
-"""Whether tasks could wait for each other in a ring, over what they hold and what their steps need. Pure.
+"""Checks that tasks cannot deadlock, with the permits that tasks hold and the permits that their steps need. Pure.
 
-A task holds the `quotas` of its workflow while its steps wait for theirs, so these have an order: what is held comes
-before what a step needs. Over all deployed workflows that order must have no ring; then whoever holds what comes last
-waits for nobody, and gives it back.
+A task holds the `quotas` of its workflow while its steps wait for permits of other quotas. This gives an order: a held
+quota comes before the quotas that a step needs. Over all deployed workflows the order must have no ring. Then the
+holder of the last quota in the order waits for nobody, and gives its permits back.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from ..tasks.plan import BACKGROUND, all_quotas
 
 
 class Needs(NamedTuple):
-    """Of the tasks of one workflow: the quotas that they hold, and those that their steps need beside."""
+    """The quotas that the tasks of one workflow hold, and the other quotas that their steps need."""
 
     held: frozenset[str]
     needed: frozenset[str]
 
 
 def needs_of(definition: Mapping[str, Any]) -> Needs:
-    """Any task may be of the background."""
+    """Return the quotas of a workflow. `background` counts as held, because any task may have a priority below 0."""
     held = frozenset({BACKGROUND, *(definition.get("quotas") or {})})
     return Needs(held, frozenset(quota for needs in all_quotas(definition) for quota in needs) - held)
 
 
 def check_order(name: str, new: Needs, others: Iterable[Needs], limits: Mapping[str, Amount]) -> None:
-    """Raise InvalidDefinition if the workflow `name` closes a ring with others. Rates are held by nobody."""
+    """Raise InvalidDefinition if workflow `name` closes a ring with others. Rates do not count: no task holds one."""
     rates = {rate for rate, limit in read_limits(limits).items() if limit.interval_s is not None}
     follow: dict[str, set[str]] = {}
     for each in [new, *others]:
@@ -46,7 +46,7 @@ def check_order(name: str, new: Needs, others: Iterable[Needs], limits: Mapping[
 
 
 def _ring(start: str, follow: Mapping[str, set[str]]) -> list[str] | None:
-    """The quotas from one back to itself, or None."""
+    """Return a ring of quotas that begins and ends with `start`, or None."""
     ways = [[start]]
     seen: set[str] = set()
     while ways:

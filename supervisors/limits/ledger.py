@@ -1,14 +1,14 @@
-"""The ledger of permits: pure, exact, and the only place that knows who holds what.
+"""The ledger of permits: it alone decides who holds which permits. It is pure and exact.
 
-A request gets all it needs in one decision, or nothing: there are no partial holds and no deadlock. A limit of the
-cluster has one pool, one "per user" a pool per user, and a request needs of every pool that its quotas have. Permits
-are held until they are released; of a rate, what is used up comes back with time (`supervisors/limits/rates.py`).
+A request gets all that it needs in one decision, or nothing. So there are no partial holds and no deadlock. A limit of
+the cluster has one pool; a limit "per user" has one pool for each user. A request takes from every pool of its quotas.
+Permits are held until they are released. A rate comes back with time (`supervisors/limits/rates.py`).
 
-A request also needs one of the *places* of the hosts that it can run on, so that nothing is held by what cannot run.
+A request also needs one *place* at the hosts that it can run on. So no permit is held by a step that cannot run.
 
-Who comes first is decided in permit_queue.py. A waiter that a pool of the whole cluster cannot serve reserves
-its cluster pools: nobody behind it takes from them. One that a pool of its own user, workflow, protocol or place holds
-up reserves nothing, and neither does one that no pool could ever serve as the limits are now.
+permit_queue.py decides which request comes first. A request that a pool of the whole cluster cannot serve reserves its
+cluster pools: no request behind it takes from them. A request that a pool of its own user, workflow, protocol or place
+holds up reserves nothing, and neither does a request that is larger than a limit.
 
 Invariant (tested as a property): for every pool, held <= limit at every grant, and held equals the sum over the
 holders; a rate never gives more than burst + time / interval. A limit may be lowered under running holders; then held
@@ -39,9 +39,9 @@ class _Lack:
 
     pool: Pool
     until: float
-    """When time alone mends it, in monotonic seconds; infinite for permits that somebody holds."""
+    """Monotonic time at which a rate will have come back far enough; infinite for permits, which somebody holds."""
     for_ever: bool = False
-    """Whether the limit itself is too low."""
+    """Whether the limit itself is too low for the request."""
 
 
 class Ledger:
@@ -52,12 +52,13 @@ class Ledger:
         weights: Mapping[str, float] | None = None,
         empty_at: float = -math.inf,
     ) -> None:
-        """
+        """Make a ledger without holders.
+
         Args:
-            limits: as `protocols.limits` reads them.
+            limits: amounts by name, as `protocols.limits` reads them.
             age_s: seconds of waiting that weigh as much as one level of priority.
-            weights: shares of users; 1.0 for those not named.
-            empty_at: rates count as used up then, because what was used before is not known any more.
+            weights: fair shares by user; a user that is not named has 1.0.
+            empty_at: monotonic seconds; all rates count as used up at that time, because earlier use is not known.
         """
         self._written = dict(limits)
         self._limits = _by_quota(limits)
@@ -72,20 +73,20 @@ class Ledger:
         self._due: list[tuple[float, Pool]] = []
         self._due_at: dict[Pool, float] = {}
         self.wake_at = math.inf
-        """When time alone may allow the next grant, as of the last decision."""
+        """Monotonic time at which a rate may allow the next grant, as of the last call of `decide`."""
 
     @property
     def limits(self) -> dict[str, Amount]:
         return dict(self._written)
 
     def limit(self, quota: str) -> float | None:
-        """How many permits of it the cluster has; None for a rate, or if that is not set."""
+        """Permits of a quota in the whole cluster; None for a rate, or if no such limit is set."""
         limits = self._limits.get(quota, ())
         return next((each.amount for each in limits if each.scope == "cluster" and each.interval_s is None), None)
 
     @property
     def held(self) -> dict[str, int]:
-        """Permits held by limit, over all its pools."""
+        """Permits held, by limit, in all pools of the limit together."""
         held = Counter(dict.fromkeys(self._written, 0))
         for (name, _), count in self._held.items():
             if name != _PLACE:
@@ -94,13 +95,13 @@ class Ledger:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """Requests that wait, by limit, and by quota where none is set."""
+        """Number of waiting requests by limit, or by quota where no limit is set."""
         counts = self._waiting.counts
         unset = {quota: count for quota, count in counts.items() if quota not in self._limits and count}
         return {limit.name: counts[quota] for quota, limits in self._limits.items() for limit in limits} | unset
 
     def uses(self, now: float) -> dict[str, dict[str, Any]]:
-        """By limit: permits held, or what is left of a rate of the whole cluster, and requests that wait."""
+        """Describe each limit: `held` permits, `waiting` requests, and for a rate of the cluster what is `left`."""
         held, waiting = self.held, self.waiting
         uses: dict[str, dict[str, Any]] = {
             name: {"held": held.get(name, 0), "waiting": count} for name, count in waiting.items()
@@ -111,16 +112,16 @@ class Ledger:
         return uses
 
     def pools(self, name: str) -> dict[str, int]:
-        """Permits held of one limit, by user, workflow or protocol; "" for the cluster's."""
+        """Permits held of one limit, by owner of the pool: user, workflow, protocol, …, or "" for the cluster."""
         return {whose: count for (known, whose), count in self._held.items() if known == name}
 
     def is_granted(self, id: str) -> bool:
         return id in self._grants
 
     def check(self, needs: Mapping[str, int]) -> None:
-        """Raise InvalidInput if `needs` can never be granted: unknown quota, or more than a limit.
+        """Raise InvalidInput if `needs` can never be granted: a quota is unknown, or a count is above its limit.
 
-        A limit of 0 is a pause, not for ever.
+        A limit of 0 is a pause and raises nothing.
         """
         for quota, count in needs.items():
             if quota not in self._limits:
@@ -133,24 +134,24 @@ class Ledger:
                     raise InvalidInput(problem=problem + where, path="quotas")
 
     def add(self, request: Request) -> None:
-        """Put a request in the queue; `decide` grants it. One that is known already is left as it is.
+        """Put a request in the queue; `decide` grants it. A request that is known already is left as it is.
 
-        What needs more than a limit waits until that is raised, and what needs a quota without one until it is set:
-        tasks that were accepted under other limits are not to fail.
+        A request above a limit waits until the limit is raised. A request for a quota without a limit waits until a
+        limit is set. So tasks that were accepted under other limits do not fail.
         """
         if request.id not in self._grants and request.id not in self._waiting:
             self._waiting.add(request)
             self._shards[request.holder.shard] += 1
 
     def claim(self, request: Request) -> None:
-        """Enter permits that are held already, as known from before a restart of the ledger."""
+        """Enter permits that the holder has already, from before a restart of the ledger."""
         if request.id not in self._grants:
             self._grants[request.id] = request
             self._shards[request.holder.shard] += 1
             self._count(request, 1)
 
     def remove(self, id: str) -> None:
-        """Release what `id` holds, or withdraw it from the queue. Unknown ids are fine."""
+        """Release the permits of request `id`, or withdraw it from the queue. An unknown id is no error."""
         withdrawn = self._waiting.remove(id)
         request = self._grants.pop(id, None)
         if gone := withdrawn or request:
@@ -161,14 +162,15 @@ class Ledger:
                 self._waiting.unpark(pool)
 
     def pools_of(self, request: Request) -> tuple[tuple[Pool, int], ...]:
-        """What it takes of which pools."""
+        """Return the pools that a request takes from, each with the count that it takes."""
         return tuple((pool, count) for pool, _, count in self._pools(request))
 
-    def heir(self, id: str, now: float | None) -> Request | None:
-        """Who would get exactly what `id` holds, if that were released now.
+    def next_waiter(self, id: str, now: float | None) -> Request | None:
+        """Return the waiting request that may take over the permits of grant `id`, as if they were released now.
 
-        None if nobody would, or somebody with other needs, or if what `id` holds is not to be used again, or who would
-        get it anyhow. That nobody knows whose books are not the only ones: `now` is None.
+        None if no waiter needs exactly these pools, or if a waiter that needs some of them and others comes first. None
+        also if the permits cannot be used again (`may_serve_again`), or if the waiter could be granted now without
+        them. Pass `now=None` when another ledger also grants: the last case cannot be known then.
         """
         if not self.may_serve_again(id):
             return None
@@ -184,7 +186,10 @@ class Ledger:
         return None
 
     def may_serve_again(self, id: str) -> bool:
-        """Whether what `id` holds is free again when it ends: nothing of it is used up, or one too many by now."""
+        """Whether the permits of grant `id` are free again when its job ends.
+
+        They are not if one is of a rate (it is used up), or if a pool is over its limit by now.
+        """
         return not any(
             limit.interval_s is not None or self._is_overdrawn(pool, limit, count)
             for pool, limit, count in self._pools(self._grants[id])
@@ -194,14 +199,14 @@ class Ledger:
         held = self._held[pool]
         return held > limit.amount or held > max(count, self._lowered.get(pool[0], math.inf))
 
-    def inherit(self, request: Request) -> None:
-        """A waiting request leaves: it will be served, in its turn, with what another holds."""
+    def hand_over(self, request: Request) -> None:
+        """Take a waiting request out of the queue, in its turn: it will use the permits of another grant."""
         self._waiting.take(request)
         self._shards[request.holder.shard] -= 1
 
-    def served(self, id: str) -> None:
-        """A waiting request was served with permits that its holder had; if it was granted by now, that is undone."""
-        request = self._waiting.served(id)
+    def handed_over(self, id: str) -> None:
+        """Take out a request that its holder served with other permits; if it was granted meanwhile, release it."""
+        request = self._waiting.handed_over(id)
         if request is None:
             self.remove(id)
         else:
@@ -209,19 +214,19 @@ class Ledger:
 
     @property
     def shards(self) -> set[str]:
-        """Whose incarnations hold or wait for something."""
+        """Shards with incarnations that hold permits or wait for some."""
         return {shard for shard, count in self._shards.items() if count}
 
     def tickets(self) -> list[str]:
-        """Of all that is granted."""
+        """Ids of all requests that are granted."""
         return list(self._grants)
 
     def meters(self, now: float) -> list[Any]:
-        """What rates were used, for `set_meters` of another ledger."""
+        """Return the meters of all rates, for `set_meters` of another ledger."""
         return self._meters.to_wire(now)
 
     def charge(self, who: Who, amounts: Mapping[str, float], now: float) -> None:
-        """Count what was used of some rates beyond what was granted, or give back what was not."""
+        """Count use of rates beyond what was granted; a negative amount gives back what was not used."""
         for quota, amount in amounts.items():
             for limit in self._limits.get(quota, ()):
                 if limit.interval_s is not None:
@@ -230,27 +235,27 @@ class Ledger:
                     self._waiting.unpark(pool)
 
     def set_meters(self, meters: list[Any] | None, now: float) -> None:
-        """What rates were used meanwhile; None if nobody knows, and they count as used up."""
+        """Set the meters of all rates; None if they are not known: then all rates count as used up."""
         self._meters = RateMeters.from_wire(meters, now)
         self._waiting.unpark_all()
 
     def remove_holders(self, shard: str) -> None:
-        """Take back everything that the incarnations of a shard hold or wait for."""
+        """Remove all grants and requests of the incarnations of a shard, and the places at its hosts."""
         for request in [*self._grants.values(), *self._waiting]:
             if request.holder.shard == shard:
                 self.remove(request.id)
         self._places = {place: count for place, count in self._places.items() if not place.startswith(f"{shard}/")}
 
     def set_places(self, places: Mapping[str, int]) -> None:
-        """How many may run at once on some hosts: by place, `<shard>/<protocol>`."""
+        """Set the number of steps that may run at once on some hosts, by place (`<shard>/<protocol>`)."""
         self._places.update(places)
         for place in places:
             self._waiting.unpark((_PLACE, place))
 
     def set_limits(self, limits: Mapping[str, Amount], now: float) -> None:
-        """Change some limits, or add some, under the running holders; no permit is lost or invented.
+        """Change or add limits while permits are held; no permit is lost or invented.
 
-        What was used of a rate beyond its burst comes back at the new rate. `now`: monotonic seconds.
+        The missing part of a rate's burst comes back at the new rate. `now`: monotonic seconds.
         """
         before, after = read_limits(self._written), read_limits({**self._written, **limits})
         for name in before.keys() & limits.keys():
@@ -263,7 +268,10 @@ class Ledger:
         self._waiting.unpark_all()
 
     def lower(self, amounts: Mapping[str, int]) -> None:
-        """Until the next call, fewer permits of some limits than there are. What needs more than that goes alone."""
+        """Lower some limits below their set amounts, until the next call of this method.
+
+        A request that needs more than a lowered amount is granted when nothing else is held of that pool.
+        """
         self._lowered = dict(amounts)
         self._waiting.unpark_all()
 
@@ -272,7 +280,7 @@ class Ledger:
         return dict(self._lowered)
 
     def decide(self, now: float) -> list[Request]:
-        """Grant what can be granted now, in order. `now`: monotonic seconds."""
+        """Grant the requests that can be granted now, and return them in order. `now`: monotonic seconds."""
         self._wake(now)
         granted: list[Request] = []
         reserved: set[Pool] = set()
@@ -289,7 +297,7 @@ class Ledger:
         return granted
 
     def _pass(self, request: Request, now: float, reserved: set[Pool], granted: list[Request]) -> bool:
-        """Grant a request, or put it aside; returns whether the next of its group can be looked at."""
+        """Grant or park a request, or reserve its cluster pools; returns whether the next of its group may be tried."""
         lack = self._lack(request, now, reserved)
         if lack is None:
             self._grant(request, now)
@@ -363,7 +371,10 @@ def _whose(limit: Limit, who: Who) -> str:
 
 
 def _by_quota(written: Mapping[str, Amount]) -> dict[str, list[Limit]]:
-    """Those of the cluster last: who is held up by a pool of its own is to hold up nobody else."""
+    """Return the limits by quota, those of the cluster last.
+
+    So a request that a pool of its own holds up is found to be so first, and reserves no cluster pool.
+    """
     found: dict[str, list[Limit]] = {}
     for limit in sorted(read_limits(written).values(), key=lambda limit: limit.scope == "cluster"):
         found.setdefault(limit.quota, []).append(limit)

@@ -1,14 +1,15 @@
-"""A supervisor's side of the ResourceActor: wishes, held permits, and both again after it restarted.
+"""A supervisor's client of the ResourceActor: it asks for permits, holds them, and joins again after a restart.
 
-Each supervisor keeps books of its own wishes and permits, with a ledger under the same limits and rules. One that
-alone wants permits gets *the* books on loan: its ledger then decides, and there is no round trip. When another wants
-some, too, the books are recalled: it joins again with what it holds, and wishes as usual. A loan lasts no longer than
-the ResourceActor is known to count on it: without an answer for `TRUST_LEASES` leases nothing more is granted here.
+Each supervisor has a ledger of its own wishes and permits, with the same limits and rules as the ResourceActor. A
+supervisor that alone wants permits gets the *delegated ledger*: its own ledger then grants, without a round trip. When
+another supervisor wants permits, the ledger is recalled: this supervisor joins again with the permits that it holds,
+and asks the ResourceActor as usual. A borrower that gets no renewal for `TRUST_LEASES` leases stops granting, before
+the ResourceActor takes the ledger back.
 
-Without the loan the ResourceActor grants, and its permits may serve a *stint*: for `lookahead_s` they pass on to the
-next of this supervisor that need just the same, so that many supervisors over a scarce quota do not pay a round trip
-for each short step. And while nobody waits at the ResourceActor, permits that come back are kept for `KEEP_IDLE_S`, so
-that a step over a plentiful quota pays none either.
+Without the delegated ledger the ResourceActor grants. Its permits then have a *reuse window* of `lookahead_s`: in this
+time they pass on to the next jobs of this supervisor that need exactly the same permits. So many supervisors that share
+a scarce quota do not need a round trip for each short step. While nobody waits at the ResourceActor, permits that come
+back are kept for `KEEP_IDLE_S`. So a step with a plentiful quota needs no round trip either.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ from .permit_queue import Holder, Request, Who
 
 TRUST_LEASES = 2
 KEEP_IDLE_S = 1.0
-"""How long a permit that nobody waits for stays with the supervisor that had it last."""
+"""Seconds for which a supervisor keeps an idle permit that nobody waits for."""
 _RECONNECT_S = 0.2
 
 
 @dataclass(slots=True)
 class _Wish:
-    """Permits wished for. The request's id is their ticket at the ResourceActor, never used twice."""
+    """A wish for permits. The id of the request is the ticket at the ResourceActor, which is never used twice."""
 
     request: Request
     then: Callable[[str], None]
@@ -67,10 +68,10 @@ class _Wish:
 
 
 class PermitClient:
-    """Permits of one incarnation of one supervisor: wishes by the key of the job, held ones by their ticket."""
+    """The permits of one incarnation of a supervisor. Wishes are known by the caller's key, held permits by ticket."""
 
     def __init__(self, world: World, resources: list[Any], shard: str, epoch: int, settings: Governance) -> None:
-        """`resources`: the address of the ResourceActor, and as which start this one is known there."""
+        """`resources`: the address of the ResourceActor, and the coordinator's number of this supervisor's start."""
         self._world, self._settings = world, settings
         self._address, self._start = resources
         self._shard, self._epoch, self._lease_s = shard, epoch, settings.lease_s
@@ -80,32 +81,32 @@ class PermitClient:
         self._wishes: dict[str, _Wish] = {}
         self._held: dict[str, Request] = {}
         self._keys: dict[str, str] = {}
-        """By ticket: the key of the job that wishes."""
+        """By ticket: the caller's key of the wish."""
         self._places: dict[str, int] = {}
         self._changes = self._joins = 0
         self.waits = Histogram()
-        """From the wish to the permits."""
+        """Seconds from the wish to the permits."""
         self._tickets = itertools.count(1)
-        self._books: Ledger | None = None
-        """None until it has joined."""
-        self._lent = False
-        """Whether the books are the only ones."""
-        self._stints: dict[str, float] = {}
-        """By ticket that the ResourceActor granted: until when it may pass on."""
+        self._ledger: Ledger | None = None
+        """None as long as this supervisor has not joined."""
+        self._is_delegated = False
+        """Whether this ledger is the delegated one, the only one that grants."""
+        self._reusable_until: dict[str, float] = {}
+        """By ticket that the ResourceActor granted: monotonic time at which its reuse window ends."""
         self._trusted_until = -math.inf
         self._wanted = False
-        """Whether somebody waits at the ResourceActor."""
+        """Whether a supervisor waits for permits at the ResourceActor."""
         self._idle: dict[str, tuple[Hashable, Timer]] = {}
-        """Held, and used by nobody: by ticket, the pools."""
-        self._served: list[str] = []
-        """Tickets of wishes that were served during a stint, not told yet."""
+        """Idle permits that are kept: by ticket, their pools and the timer that gives them back."""
+        self._handed_over: list[str] = []
+        """Tickets of wishes that were served within a reuse window, and are not reported yet."""
         self._timer: Timer | None = None
         self._deciding = False
 
     def acquire(self, wish: Request, then: Callable[[str], None]) -> None:
-        """Ask for all that `wish` needs, and a place at the hosts of its protocol, if it is of one.
+        """Ask for all permits that `wish` needs, and for a place at the hosts of its protocol, if it names one.
 
-        `wish.id` is the caller's key for it; `then` gets the ticket when all is held.
+        `wish.id` is the caller's key of the wish. `then` is called with the ticket when all permits are held.
         """
         ticket = f"{self._shard}@{self._epoch}/{next(self._tickets)}"
         who = wish.who._replace(workflow=self._workflow, place=self._place_of(wish.who))
@@ -116,36 +117,36 @@ class PermitClient:
             return
         self._wishes[wish.id] = _Wish(request, then, self._world.monotonic())
         self._keys[ticket] = wish.id
-        if self._books is not None:
+        if self._ledger is not None:
             self._enter(wish.id)
-        if self._joined and not self._lent:
+        if self._joined and not self._is_delegated:
             self._send(wish.id)
-        elif not self._lent:
+        elif not self._is_delegated:
             self.connect()
 
     def withdraw(self, id: str) -> None:
-        """The job with this key wishes nothing any more."""
+        """Withdraw the wish with this key."""
         wish = self._wishes.pop(id)
         del self._keys[wish.request.id]
-        if self._books is not None:
-            self._books.remove(wish.request.id)
-        if self._lent:
+        if self._ledger is not None:
+            self._ledger.remove(wish.request.id)
+        if self._is_delegated:
             self._decide_soon()
         elif wish.number is not None and self._line is not None:
             self._line.cancel(wish.number)
 
     def _kept_for(self, request: Request) -> str | None:
-        """The ticket of idle permits that are just what is needed."""
-        if not self._idle or self._books is None:
+        """Return the ticket of idle permits that are exactly what the request needs, or None."""
+        if not self._idle or self._ledger is None:
             return None
-        wanted = self._books.pools_of(request)
+        wanted = self._ledger.pools_of(request)
         ticket = next((ticket for ticket, (pools, _) in self._idle.items() if pools == wanted), None)
         if ticket is not None:
             self._idle.pop(ticket)[1].cancel()
         return ticket
 
     def release(self, ticket: str) -> None:
-        """Nobody here needs what the ticket holds; it is kept for a moment if nobody elsewhere waits for it."""
+        """Release the permits of a ticket. They are kept for `KEEP_IDLE_S` if no other supervisor waits for permits."""
         if self._may_keep(ticket):
             timer = self._world.call_later(KEEP_IDLE_S, partial(self._drop, ticket))
             self._idle[ticket] = self.pools(ticket), timer
@@ -153,8 +154,8 @@ class PermitClient:
             self._give_back(ticket)
 
     def _may_keep(self, ticket: str) -> bool:
-        is_calm = self._joined and not self._lent and not self._wanted and not self._wishes
-        return is_calm and self._books is not None and self._books.may_serve_again(ticket)
+        is_calm = self._joined and not self._is_delegated and not self._wanted and not self._wishes
+        return is_calm and self._ledger is not None and self._ledger.may_serve_again(ticket)
 
     def _drop(self, ticket: str) -> None:
         self._idle.pop(ticket)[1].cancel()
@@ -166,65 +167,65 @@ class PermitClient:
 
     def _give_back(self, ticket: str) -> None:
         del self._held[ticket]
-        self._stints.pop(ticket, None)
-        if self._books is not None:
-            self._books.remove(ticket)
-        if self._lent:
+        self._reusable_until.pop(ticket, None)
+        if self._ledger is not None:
+            self._ledger.remove(ticket)
+        if self._is_delegated:
             self._decide()  # at once: the next is to be on its way before the result is committed
         elif self._joined and self._line is not None:
             self._line.send(Release([ticket]), _ignore)
 
     def limit(self, quota: str) -> float | None:
-        """Of the permits of the whole cluster, as far as it is known here."""
-        return None if self._books is None else self._books.limit(quota)
+        """Permits of a quota in the whole cluster; None if that is not known here."""
+        return None if self._ledger is None else self._ledger.limit(quota)
 
     def charge(self, who: Who, amounts: Mapping[str, float]) -> None:
-        """More, or less, of some rates was used than was asked for."""
+        """Count that more (or, if negative, less) of some rates was used than was asked for."""
         whom = who._replace(workflow=self._workflow)
-        if self._books is not None and self._lent:
-            self._books.charge(whom, amounts, self._world.monotonic())
+        if self._ledger is not None and self._is_delegated:
+            self._ledger.charge(whom, amounts, self._world.monotonic())
             self._decide_soon()
         elif self._line is not None:
             self._line.send(Charge(whom, dict(amounts)), _ignore)
 
     def pools(self, ticket: str) -> Hashable:
-        """What one holds with this ticket: equal for those that could take each other's place, as far as known."""
-        return ticket if self._books is None else self._books.pools_of(self._held[ticket])
+        """Key of the permits behind a ticket; two tickets with equal keys are interchangeable."""
+        return ticket if self._ledger is None else self._ledger.pools_of(self._held[ticket])
 
-    def heir(self, ticket: str) -> str | None:
-        """The key of the job that would get just what the ticket holds, if that were released now.
+    def next_waiter(self, ticket: str) -> str | None:
+        """Return the key of the wish that may take over the permits of a ticket, as if they were released now.
 
-        None as well if others decide about that.
+        None also if this supervisor may not decide: it does not have the delegated ledger and the reuse window is over.
         """
         now = self._world.monotonic()
-        until = self._trusted_until if self._lent else self._stints.get(ticket, -math.inf)
-        if self._books is None or now > until:
+        until = self._trusted_until if self._is_delegated else self._reusable_until.get(ticket, -math.inf)
+        if self._ledger is None or now > until:
             return None
-        request = self._books.heir(ticket, now if self._lent else None)
+        request = self._ledger.next_waiter(ticket, now if self._is_delegated else None)
         return None if request is None else self._keys[request.id]
 
-    def inherit(self, heir: str) -> None:
-        """The job wishes nothing any more: it follows one that holds all it needs."""
-        assert self._books is not None
-        wish = self._wishes.pop(heir)
+    def hand_over(self, key: str) -> None:
+        """End a wish without permits of its own: its job will use the permits of a job before it."""
+        assert self._ledger is not None
+        wish = self._wishes.pop(key)
         del self._keys[wish.request.id]
-        self._books.inherit(wish.request)
-        if not self._lent:
-            if not self._served:
-                self._world.call_later(0.0, self._tell_served)
-            self._served.append(wish.request.id)
+        self._ledger.hand_over(wish.request)
+        if not self._is_delegated:
+            if not self._handed_over:
+                self._world.call_later(0.0, self._report_handed_over)
+            self._handed_over.append(wish.request.id)
         self.waits.observe(self._world.monotonic() - wish.since)
 
     def set_places(self, protocol: str, count: int) -> None:
-        """How many runs of a protocol its hosts can have at once."""
+        """Set the number of runs that the hosts of a protocol can have at once."""
         place = self._place(protocol)
         if self._places.get(place, 0) == count:
             return
         self._places[place] = count
         self._changes += 1
         self._drop_idle()
-        if self._books is not None:
-            self._books.set_places({place: count})
+        if self._ledger is not None:
+            self._ledger.set_places({place: count})
             self._decide_soon()
         if self._line is not None:
             self._line.send(SetPlaces(self._shard, self._epoch, self._changes, dict(self._places)), _ignore)
@@ -235,15 +236,15 @@ class PermitClient:
     def _place_of(self, who: Who) -> str:
         return self._place(who.protocol) if who.protocol else ""
 
-    def _tell_served(self) -> None:
-        served, self._served = self._served, []
+    def _report_handed_over(self) -> None:
+        tickets, self._handed_over = self._handed_over, []
         if self._joined and self._line is not None:
-            self._line.send(Served(served), _ignore)
+            self._line.send(Served(tickets), _ignore)
 
     # joining
 
     def connect(self) -> None:
-        """Join with what is held, voiding what earlier incarnations of this shard held."""
+        """Join the ResourceActor with the permits held here; this voids the permits of earlier incarnations."""
         if self._line is None:
             self._line = self._world.line(self._address)
             self._line.watch(self._lost, self._lease_s)
@@ -252,8 +253,8 @@ class PermitClient:
     def _join(self) -> None:
         assert self._line is not None
         self._drop_idle()
-        books, lent = self._books, self._lent
-        self._books, self._joined, self._lent = None, False, False
+        ledger, was_delegated = self._ledger, self._is_delegated
+        self._ledger, self._joined, self._is_delegated = None, False, False
         self._joins += 1
         joining = Join(
             shard=self._shard,
@@ -263,7 +264,7 @@ class PermitClient:
             claims=[Acquire(*request.to_wire()) for request in self._held.values()],
             change=self._changes,
             places=dict(self._places),
-            meters=books.meters(self._world.monotonic()) if books is not None and lent else None,
+            meters=ledger.meters(self._world.monotonic()) if ledger is not None and was_delegated else None,
         )
         join, claimed = self._joins, list(self._held)
         self._line.send(joining, lambda reply: self._on_joined(join, claimed, reply))
@@ -277,13 +278,13 @@ class PermitClient:
             return
         self._joined = True
         joined = reply.read(Joined)
-        self._open_books(joined.limits, joined.lowered)
+        self._open_ledger(joined.limits, joined.lowered)
         line.send(Release([ticket for ticket in claimed if ticket not in self._held]), _ignore)
         for id in list(self._wishes):
             self._enter(id)
         for id in list(self._wishes):
             self._send(id)
-        line.send(WatchLedger(self._shard, self._epoch, join), _ignore, self._on_books)
+        line.send(WatchLedger(self._shard, self._epoch, join), _ignore, self._on_ledger_said)
         self._renew(line)
 
     def _send(self, id: str) -> None:
@@ -296,14 +297,14 @@ class PermitClient:
         if reply.error is None and reply.read(Decided).granted:
             self._is_granted(id, wish)
         elif reply.error is None or isinstance(reply.error, Unknown) or self._wishes.get(id) is not wish:
-            return  # decided by the books on loan, or asked again when the line is there again
+            return  # the delegated ledger decides, or the wish is sent again after reconnecting
         else:
             self._lapsed(reply)
 
     def _is_granted(self, id: str, wish: _Wish) -> None:
         if self._wishes.get(id) is wish:
-            if not self._lent:
-                self._stints[wish.request.id] = self._world.monotonic() + self._settings.lookahead_s
+            if not self._is_delegated:
+                self._reusable_until[wish.request.id] = self._world.monotonic() + self._settings.lookahead_s
                 self._end_wish(id, wish)
         elif wish.request.id not in self._held and self._line is not None:
             self._line.send(Release([wish.request.id]), _ignore)  # granted as it was withdrawn
@@ -312,14 +313,14 @@ class PermitClient:
         ticket = wish.request.id
         del self._wishes[id], self._keys[ticket]
         self._held[ticket] = wish.request
-        if self._books is not None and not self._books.is_granted(ticket):
-            self._books.remove(ticket)
-            self._books.claim(wish.request)
+        if self._ledger is not None and not self._ledger.is_granted(ticket):
+            self._ledger.remove(ticket)
+            self._ledger.claim(wish.request)
         self.waits.observe(self._world.monotonic() - wish.since)
         wish.then(ticket)
 
     def _lapsed(self, reply: Reply) -> None:
-        """This supervisor was silent for so long that its permits went to others: it ends, and its hosts with it."""
+        """Crash this supervisor, and its hosts with it, if it was silent for so long that others got its permits."""
         if reply.error is not None and not isinstance(reply.error, Unknown):
             self._world.crash(reply.error)
 
@@ -336,26 +337,26 @@ class PermitClient:
             self._decide_soon()
 
     def _lost(self, _error: PodiumError) -> None:
-        """The books stay, and are returned to the next incarnation."""
+        """Handle the loss of the ResourceActor: the ledger stays, and is returned to the next incarnation of it."""
         self._line, self._joined = None, False
         self._world.call_later(_RECONNECT_S, self.connect)
 
-    # the books
+    # the ledger
 
-    def _open_books(self, limits: Mapping[str, Amount], lowered: Mapping[str, int]) -> None:
-        self._books = Ledger(limits, self._settings.age_s, self._settings.weights)
-        self._books.lower(lowered)
-        self._books.set_places(self._places)
+    def _open_ledger(self, limits: Mapping[str, Amount], lowered: Mapping[str, int]) -> None:
+        self._ledger = Ledger(limits, self._settings.age_s, self._settings.weights)
+        self._ledger.lower(lowered)
+        self._ledger.set_places(self._places)
         for request in self._held.values():
-            self._books.claim(request)
+            self._ledger.claim(request)
 
-    def _on_books(self, chunk: list[Value]) -> None:
+    def _on_ledger_said(self, chunk: list[Value]) -> None:
         said = LEDGER_SAID.read_chunk(chunk)
         match said:
             case Lend():
-                self._take_books(said)
+                self._take_ledger(said)
             case Recall():
-                if self._lent and self._line is not None:
+                if self._is_delegated and self._line is not None:
                     self._join()
             case Wanted():
                 self._wanted = said.is_wanted
@@ -370,20 +371,20 @@ class PermitClient:
                 assert_never(said)
 
     def _change_limits(self, changed: LimitsChanged) -> None:
-        if self._books is not None:
+        if self._ledger is not None:
             self._drop_idle()
-            self._books.set_limits(changed.limits, self._world.monotonic())
-            self._books.lower(changed.lowered)
+            self._ledger.set_limits(changed.limits, self._world.monotonic())
+            self._ledger.lower(changed.lowered)
             self._decide_soon()
 
-    def _take_books(self, loan: Lend) -> None:
+    def _take_ledger(self, loan: Lend) -> None:
         self._drop_idle()
         now = self._world.monotonic()
-        self._open_books(loan.limits, loan.lowered)
-        assert self._books is not None
-        self._books.set_meters(loan.meters, now)
-        self._lent = True
-        self._stints.clear()
+        self._open_ledger(loan.limits, loan.lowered)
+        assert self._ledger is not None
+        self._ledger.set_meters(loan.meters, now)
+        self._is_delegated = True
+        self._reusable_until.clear()
         self._trusted_until = max(self._trusted_until, now + self._lease_s)
         for id, wish in list(self._wishes.items()):
             if wish.request.id in loan.granted:
@@ -392,12 +393,12 @@ class PermitClient:
             self._enter(id)
 
     def _enter(self, id: str) -> None:
-        assert self._books is not None
-        self._books.add(self._wishes[id].request)
+        assert self._ledger is not None
+        self._ledger.add(self._wishes[id].request)
         self._decide_soon()
 
     def _decide_soon(self) -> None:
-        """Once for all that happens in this turn of the loop."""
+        """Call `_decide` once for everything that happens in this turn of the event loop."""
         if not self._deciding:
             self._deciding = True
             self._world.call_later(0.0, self._decide_now)
@@ -408,20 +409,20 @@ class PermitClient:
 
     def _decide(self) -> None:
         now = self._world.monotonic()
-        if self._books is None or not self._lent or now > self._trusted_until:
+        if self._ledger is None or not self._is_delegated or now > self._trusted_until:
             return
-        for request in self._books.decide(now):
+        for request in self._ledger.decide(now):
             id = self._keys.get(request.id)
             if id is not None and (wish := self._wishes.get(id)) is not None:
                 self._end_wish(id, wish)
         if self._timer is not None:
             self._timer.cancel()
-        wake_at = math.inf if self._books is None else self._books.wake_at
+        wake_at = math.inf if self._ledger is None else self._ledger.wake_at
         self._timer = None if wake_at == math.inf else self._world.call_later(wake_at - now, self._decide_soon)
 
     def _uses(self) -> dict[str, Any]:
-        return self._books.uses(self._world.monotonic()) if self._books is not None and self._lent else {}
+        return self._ledger.uses(self._world.monotonic()) if self._ledger is not None and self._is_delegated else {}
 
 
 def _ignore(_reply: Reply) -> None:
-    """The answer carries nothing; if the other side is lost, `_lost` hears of it."""
+    """Ignore a reply that carries nothing. If the ResourceActor is lost, `_lost` is called."""

@@ -1,8 +1,8 @@
-"""Who waits for permits, and in which order they get them. Pure.
+"""The queue of requests for permits, and the order in which they get permits. Pure.
 
-Requests with the same needs form a group, and a decision looks at the head of each group only: whose turn it is
-(fair_queue.py). What is held up by a limit of its own (a user's, say) is *parked* until that pool has room,
-so that it neither blocks others nor is looked at in vain.
+Requests with the same needs form a group. The ledger looks only at the head of each group, which a fair queue chooses
+(fair_queue.py). A request that a pool of its own user, workflow, protocol or host place holds up is *parked* until that
+pool has room. So it neither blocks other requests nor is looked at in vain.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeAlias
 from .fair_queue import Entry, FairQueue
 
 Needs: TypeAlias = tuple[tuple[str, int], ...]
-"""(quota, count) in the order of the names."""
+"""Pairs (quota, count), sorted by quota."""
 Pool: TypeAlias = tuple[str, str]
-"""The name of a limit, and whose pool it is: a user's, a workflow's, a protocol's, a place, or "" for the cluster's."""
+"""The name of a limit, and the owner of the pool: a user, workflow, protocol, key or place, or "" for the cluster."""
 
 
 class Holder(NamedTuple):
@@ -29,28 +29,28 @@ class Holder(NamedTuple):
 
 
 class Who(NamedTuple):
-    """For whom a step runs."""
+    """Identifies for whom a step runs, for limits that count users, workflows, … apart."""
 
     workflow: str = ""
     protocol: str = ""
     user: str = ""
     place: str = ""
-    """The hosts that it can run on, if their places are counted."""
+    """Name of the hosts that the step can run on, if places at hosts are counted: `<shard>/<protocol>`."""
     key: str = ""
-    """What the `limit_key` of its protocol gave."""
+    """Value of the protocol's `limit_key` for this step."""
 
 
 class Request(NamedTuple):
-    """A wish for permits: `needs` by quota name, all at once."""
+    """A request for permits: all of `needs` (by quota) at once."""
 
     id: str
     holder: Holder
     needs: Mapping[str, int]
     priority: int = 0
     arrived_at: float = 0.0
-    """When its task was accepted, in UTC seconds."""
+    """UTC seconds at which the task was accepted."""
     order: int = 0
-    """Of tasks accepted in the same instant: lower goes first."""
+    """Order among tasks accepted at the same time: lower goes first."""
     who: Who = Who()
 
     def to_wire(self) -> list[Any]:
@@ -70,15 +70,15 @@ class Request(NamedTuple):
 
 class PermitQueue:
     def __init__(self, age_s: float, weight: Callable[[str], float]) -> None:
-        """`age_s` and `weight` as of `FairQueue`."""
+        """`age_s` and `weight` are those of `FairQueue`."""
         self._age_s, self._weight = age_s, weight
         self._entries: dict[str, Entry[Request]] = {}
         self._groups: dict[Needs, FairQueue[Who, Request]] = {}
         self._parked: dict[Pool, list[Callable[[], None]]] = defaultdict(list)
-        """How to unpark what is held up."""
+        """By pool: functions that unpark the requests that this pool holds up."""
         self._numbers = itertools.count(1)
         self.counts: Counter[str] = Counter()
-        """Requests that wait, by quota."""
+        """Number of waiting requests, by quota."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -99,7 +99,7 @@ class PermitQueue:
         self.counts.update(request.needs.keys())
 
     def remove(self, id: str) -> Request | None:
-        """Withdraw a request and return it; unknown ids are fine."""
+        """Withdraw a request and return it; None if the id is unknown."""
         entry = self._entries.pop(id, None)
         if entry is None:
             return None
@@ -109,13 +109,13 @@ class PermitQueue:
         return request
 
     def take(self, request: Request) -> None:
-        """The head of a group gets its permits; it counts as its user's share."""
+        """Take out the head of a group, which gets its permits. This counts towards the share of its user."""
         del self._entries[request.id]
         self._groups[request.signature].take(request.priority, request.who)
         self._gone(request)
 
-    def served(self, id: str) -> Request | None:
-        """A request leaves, because it was served out of turn; it counts as its user's share all the same."""
+    def handed_over(self, id: str) -> Request | None:
+        """Take out a request that was served elsewhere, out of turn. It counts towards the share of its user, too."""
         request = self.remove(id)
         if request is not None and request.signature in self._groups:
             self._groups[request.signature].charge(request.priority, request.who)
@@ -127,7 +127,7 @@ class PermitQueue:
             del self._groups[request.signature]
 
     def park(self, request: Request, pool: Pool) -> None:
-        """Look at this request, and at what waits behind it for the same Who, only after `unpark`."""
+        """Hold this request, and those of the same Who behind it, until `unpark(pool)` is called."""
         self._parked[pool].append(self._groups[request.signature].park(request.priority, request.who))
 
     def unpark(self, pool: Pool) -> None:
@@ -142,7 +142,10 @@ class PermitQueue:
         return list(self._groups)
 
     def head(self, signature: Needs) -> tuple[float, int, Request] | None:
-        """(rank, number, request) of who is next in a group, lower first; None if all of it is parked."""
+        """Return (rank, number, request) of the next request in a group; the lowest tuple goes first.
+
+        None if all requests of the group are parked.
+        """
         group = self._groups.get(signature)
         head = None if group is None else group.head()
         return None if head is None else (head[0], head[1][2], head[1][3])

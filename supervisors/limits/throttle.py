@@ -1,8 +1,9 @@
-"""Fewer permits while the machine is overloaded: by how much, decided from samples of its load. Pure.
+"""Lowers the limits of permits while the machine is overloaded, from samples of its load. Pure.
 
-The load is the highest of three: the share of the CPU in use, that of the memory, and the lag of the event loop as a
-share of `full_lag_s`. Limits go down by a step when it has been above `high` for `samples` in a row, as far as `floor`,
-and up again when CPU and lag have been below `low` for as long; in between they stay, so they do not swing.
+The load is the highest of three shares: the CPU in use, the memory in use, and the lag of the event loop divided by
+`full_lag_s`. The limits go down by one step when the load was above `high` for `samples` samples in a row, but not
+below `floor`. They go up by one step when CPU and lag were below `low` for as many samples. In between they stay, so
+that they do not swing.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ KEEP_CHANGES = 20
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The settings `throttle_…`."""
+    """The values of the settings `throttle_…`."""
 
     high: float = 0.8
     """Load above which the machine is under pressure."""
     low: float = 0.3
     floor: float = 0.6
-    """Share of the limits that stays."""
+    """Share of the limits that is never taken away."""
     step: float = 0.1
     samples: int = 5
     full_lag_s: float = 0.5
@@ -47,12 +48,12 @@ class Throttle:
         self._thresholds = thresholds
         self._over = self._under = 0
         self.factor = 1.0
-        """What is left of the limits."""
+        """Share of the limits that is allowed now."""
         self.changes: deque[Change] = deque(maxlen=KEEP_CHANGES)
-        """The last ones, the newest last."""
+        """The last changes of `factor`, the newest last."""
 
     def look(self, load: Load, now: float) -> bool:
-        """Take a sample in; returns whether `factor` has changed. `now`: UTC seconds."""
+        """Take in a sample; returns whether `factor` has changed. `now`: UTC seconds."""
         bounds = self._thresholds
         share, reason = _pressure(load, bounds.full_lag_s)
         self._over = self._over + 1 if share > bounds.high else 0
@@ -73,7 +74,10 @@ class Throttle:
         return {"factor": self.factor, "changes": [asdict(change) for change in self.changes]}
 
     def lowered(self, limits: Mapping[str, Amount]) -> dict[str, int]:
-        """What the permits of the whole cluster are to be now, where that is fewer; rates and the rest stay."""
+        """Return the lowered amounts of limits, by name.
+
+        Only limits of permits with the scope "cluster" are lowered. Rates and limits of other scopes stay as they are.
+        """
         permits = {
             name: limit.amount
             for name, limit in read_limits(limits).items()
@@ -88,7 +92,7 @@ def is_pressed(load: Load, bounds: Thresholds) -> bool:
 
 
 def _pressure(load: Load, full_lag_s: float) -> tuple[float, str]:
-    """The highest share, and what it is of."""
+    """Return the highest of the three shares, and a text that explains it."""
     return max(
         (load.cpu, f"{load.cpu:.0%} of the CPU is used"),
         (load.memory, f"{load.memory:.0%} of the memory is used"),

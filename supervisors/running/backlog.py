@@ -1,8 +1,8 @@
-"""The jobs of one pool that no host has yet.
+"""The backlog of one pool: its jobs that are not at a host.
 
-What needs permits waits at the ResourceActor, which counts the places at the hosts with everything else: such a job
-gets all it needs at once, and then goes before the others. What needs none waits here, in the same order: priority
-with ageing, and fair shares between users.
+A job that needs permits waits in the permit client. There it gets its permits and a place at a host in one decision.
+It then goes before all jobs without permits. A job that needs no permits waits here. Both kinds wait in the same order:
+priority with ageing, and fair shares between users.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class Backlog:
         settings: Governance,
         on_ready: Callable[[], None],
     ) -> None:
-        """`on_ready`: a job has got its permits."""
+        """`on_ready` is called when a job has got its permits."""
         self._protocol, self._permits = protocol, permits
         self._on_ready = on_ready
         weights = settings.weights
         self._turns: FairQueue[str, Job] = FairQueue(settings.age_s, lambda user: weights.get(user, 1.0), str)
-        """By user."""
+        """Jobs that need no permits; each user is a flow."""
         self._numbers: dict[Job, int] = {}
-        """Of what is in `_turns`."""
+        """Numbers of the jobs in `_turns`."""
         self._next_number = itertools.count(1)
         self._wishing: dict[str, Job] = {}
-        """By the text of their `id()`."""
+        """Jobs that wait for permits, by the text of their `id()`."""
         self._ready: deque[Job] = deque()
         self._head: Job | None = None
-        """Who is next of `_turns`, as long as nobody has come or gone."""
+        """The next job of `_turns`; None if it is not known since a job came or left."""
 
     def __len__(self) -> int:
         return len(self._numbers) + len(self._wishing) + len(self._ready)
@@ -79,19 +79,19 @@ class Backlog:
         self._ready.append(job)
         self._on_ready()
 
-    def heir(self, ticket: str) -> Job | None:
-        """Who is next for just those permits."""
-        key = self._permits.heir(ticket)
+    def next_waiter(self, ticket: str) -> Job | None:
+        """Return the job that may take over the permits of a ticket, or None."""
+        key = self._permits.next_waiter(ticket)
         return None if key is None else self._wishing[key]
 
-    def inherit(self, heir: Job) -> None:
-        """It leaves, to be served with the permits of others."""
-        key = str(id(heir))
-        self._permits.inherit(key)
+    def hand_over(self, waiter: Job) -> None:
+        """Take out a job that will use the permits of a job before it."""
+        key = str(id(waiter))
+        self._permits.hand_over(key)
         del self._wishing[key]
 
     def first(self) -> Job | None:
-        """Who is next, if a host is free for it."""
+        """Return the job that goes next when a host is free, or None."""
         if self._ready:
             return self._ready[0]
         if self._head is None and self._numbers:
@@ -101,7 +101,7 @@ class Backlog:
         return self._head
 
     def take_first(self) -> Job:
-        """The one that `first` has just named leaves."""
+        """Take out the job that `first` has just returned."""
         if self._ready:
             return self._ready.popleft()
         job, self._head = self._head, None
@@ -111,7 +111,7 @@ class Backlog:
         return job
 
     def withdraw(self, job: Job) -> None:
-        """The job is not wanted any more."""
+        """Take out a job that is not wanted any more, and release its permits."""
         key, number = str(id(job)), self._numbers.pop(job, None)
         if number is not None:
             self._turns.withdraw(job.task.record.priority, job.task.record.user, number)

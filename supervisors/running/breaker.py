@@ -1,14 +1,14 @@
-"""A circuit breaker: whether calls of one protocol, or of one key of it, may go through. Pure, resilience4j's terms.
+"""A circuit breaker decides whether calls of one protocol, or of one key of it, may go through. Pure.
 
-Closed, it counts calls in a window. When there are enough, and the share of failed or of slow ones reaches its
-threshold, it opens: calls are refused for `open_s`. Then it is half-open: exactly `probes` calls go through, and when
-all of them have ended, their rates decide whether it closes or opens again.
+A closed breaker counts calls in a window. When the window has enough calls, and the share of failed or of slow calls
+reaches its threshold, the breaker opens: calls are refused for `open_s`. Then it is half-open: exactly `probes` calls
+go through. When all probes have ended, their rates decide whether the breaker closes or opens again.
 
-A probe is a lease: one whose prober dies, or that ends without an outcome, is free for another. Each change of state
-begins a new generation, and the outcome of a call that was let through in an older one counts no more.
+A probe is a lease: if its caller dies, or if it ends without an outcome, another call may be the probe. Each change of
+state begins a new generation. The outcome of a call that was let through in an older generation does not count.
 
-Source: "CircuitBreaker", resilience4j documentation, 2.x. Beyond that: leases and generations, because callers are on
-other processes; and half-open does not last longer than `half_open_s` by default.
+Source: "CircuitBreaker", resilience4j documentation, 2.x, for the terms and rules. Leases and generations are ours,
+because callers are in other processes; so is the limit `half_open_s` of the half-open state.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Call(NamedTuple):
     """A call that was let through."""
 
     name: str
-    """Of its breaker."""
+    """Name of the breaker."""
     generation: int
     lease: str | None = None
-    """Of a probe."""
+    """The lease, if the call is a probe."""
 
 
 class Outcomes(NamedTuple):
-    """How some calls of one generation ended, all in the same way."""
+    """The outcome that several calls of one generation had in common."""
 
     failed: bool
     slow: bool
@@ -43,12 +43,12 @@ class Outcomes(NamedTuple):
 
 
 class Window:
-    """The last calls, or those of the last seconds, by second."""
+    """The window of calls: the last `window` calls, or those of the last `window_s` seconds, by second."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._runs: deque[tuple[int, Outcomes]] = deque()
-        """With the second in which they ended; 0 if only their number matters."""
+        """Outcomes with the second in which the calls ended; 0 for a window of a number of calls."""
         self.calls = self.failed = self.slow = 0
 
     def add(self, outcomes: Outcomes, now: float) -> None:
@@ -66,7 +66,7 @@ class Window:
         return one[0] == other[0] and one[1][:2] == other[1][:2]
 
     def trim(self, now: float) -> None:
-        """Forget what is too old, or too long ago."""
+        """Drop the calls that do not belong to the window any more."""
         window_s = self._policy.window_s
         while self._runs:
             second, first = self._runs[0]
@@ -89,20 +89,20 @@ class Window:
 
 class Breaker:
     def __init__(self, name: str, policy: Policy, generations: Iterator[int] | None = None) -> None:
-        """`generations` gives their numbers, never one twice."""
+        """`generations` yields the numbers of generations; each number comes once only."""
         self.name, self.policy = name, policy
         self._generations = generations or itertools.count()
         self.generation = next(self._generations)
         self.state: State = "closed"
         self.since = self.until = 0.0
-        """When the state began, and when it may end by time alone: monotonic seconds."""
+        """Monotonic seconds at which the state began, and at which it may end by time alone."""
         self.why = ""
         self.last_call_at = 0.0
         self._window = Window(policy)
         self._leases: set[str] = set()
 
     def permit(self, lease: str, now: float) -> Call | None:
-        """Let one call through, in the half-open state as a probe under `lease`; None if it is refused."""
+        """Let one call through, in the half-open state as a probe under `lease`. None if the call is refused."""
         if self.state == "half_open" and now >= self.until:
             self._enter("open", now, f"its probes had not ended after {self.policy.half_open_s:g} s")
         elif self.state == "open" and now >= self.until:
@@ -115,7 +115,7 @@ class Breaker:
         return Call(self.name, self.generation, lease)
 
     def record(self, call: Call, outcomes: Outcomes, now: float) -> None:
-        """Count how calls ended; of an older generation, or of a probe whose lease is over, nothing counts."""
+        """Count the outcomes of calls. Calls of an older generation, and probes without a lease, do not count."""
         if call.generation != self.generation or self.state not in ("closed", "half_open"):
             return
         if self.state == "half_open":
@@ -143,7 +143,7 @@ class Breaker:
             self._enter("closed", now, "")
 
     def release(self, lease: str | None) -> None:
-        """A probe ended without an outcome: another may take its place."""
+        """Free the lease of a probe that ended without an outcome, so that another call may be the probe."""
         if lease is not None:
             self._leases.discard(lease)
 
@@ -152,15 +152,15 @@ class Breaker:
         return set(self._leases)
 
     def force_open(self, now: float) -> None:
-        """Refuse everything until `reset`."""
+        """Refuse all calls until `reset`."""
         self._enter("forced_open", now, "somebody opened it")
 
     def reset(self, now: float) -> None:
-        """Closed, with nothing counted."""
+        """Close the breaker, with an empty window."""
         self._enter("closed", now, "")
 
     def reopen(self, for_s: float, why: str, now: float) -> None:
-        """Open as it was before a restart of the ResourceActor."""
+        """Open the breaker for `for_s` seconds, as it was open before a restart of the ResourceActor."""
         self._enter("open", now, why)
         self.until = now + max(0.0, for_s)
 
@@ -174,7 +174,7 @@ class Breaker:
         self._window = Window(self._probing() if state == "half_open" else self.policy)
 
     def _probing(self) -> Policy:
-        """Probes are counted whenever they end."""
+        """Return the policy of the half-open state: the window counts exactly the probes, whenever they end."""
         return self.policy.model_copy(update={"window": self.policy.probes, "window_s": None})
 
     def to_wire(self, now: float) -> dict[str, Any]:

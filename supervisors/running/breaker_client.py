@@ -1,11 +1,11 @@
-"""A supervisor's side of the circuit breakers: what may go to a host, and telling how it ended.
+"""A supervisor's client of the circuit breakers: it lets jobs through or refuses them, and reports how they ended.
 
-The breakers themselves are kept by the ResourceActor (`actors/board.py`), for all supervisors. While one is closed,
-jobs pass by what is known here, without a round trip, and what became of them is told soon after. While it is open they
-are refused here, and those that wait already are refused when it opens. When it may be tried again each job asks there,
-and is told whether it is a probe.
+The ResourceActor keeps the breakers for all supervisors (`actors/breaker_registry.py`). Each supervisor has a view of
+them. While a breaker is closed, jobs pass by that view, without a round trip; their outcomes are reported soon after.
+While it is open, jobs are refused here. Jobs that wait already are refused when it opens. When the open time is over,
+the client asks the ResourceActor for each job, and the answer says whether the job is a probe.
 
-While the ResourceActor is away, what was known last goes on to hold, and jobs that ask wait for it.
+While the ResourceActor is away, the last view holds, and jobs that have to ask wait for its return.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from .breaker import Call
 from .placement import Job
 
 TELL_WITHIN_S = 0.1
-"""Until outcomes that open nothing are told."""
+"""Longest delay, in seconds, before successful outcomes are reported. Failed and slow ones are reported at once."""
 _RECONNECT_S = 0.2
 JOIN_AGAIN_S = 1.0
-"""Who was overtaken, and does not know it yet, is not to ask again and again."""
+"""Seconds before joining again, so that an overtaken supervisor does not ask again and again."""
 
 
 class _View(NamedTuple):
     state: str
     generation: int
     until: float
-    """Monotonic seconds, of one that is open."""
+    """Monotonic time until which an open breaker refuses calls."""
     why: str
 
 
@@ -66,26 +66,26 @@ class BreakerClient:
         self._on_open: list[Callable[[str], None]] = []
         self._line: Connection | None = None
         self._base: int | None = None
-        """The generation of breakers that are not in `_views`; None until everything is known."""
+        """The generation of breakers that are not in `_views`; None until the ResourceActor has sent all states."""
         self._views: dict[str, _View] = {}
         self._passes: dict[str, Call] = {}
-        """What lets calls through, of breakers that are closed, as far as they were asked for."""
+        """The current calls of closed breakers, by breaker: a cache for `lets_through`."""
         self._asking: dict[Job, _Wish] = {}
-        """Who waits to be let through."""
+        """Jobs that wait to be let through."""
         self._numbers = itertools.count(1)
         self._joins = 0
         self._leases: set[str] = set()
-        """Asked for or held: the ResourceActor believes in no others."""
+        """Leases that are asked for or held. On a join the ResourceActor frees all other leases of this shard."""
         self._ended: Counter[tuple[Call, bool, bool]] = Counter()
-        """Outcomes that are not told yet."""
+        """Outcomes that are not reported yet."""
         self._tells_in_s: float | None = None
 
     def has(self, job: Job) -> bool:
-        """Whether it waits to be let through."""
+        """Whether the job waits to be let through."""
         return job in self._asking
 
     def declare(self, protocol: str, policy: Breaker, on_open: Callable[[str], None]) -> None:
-        """Have the protocol's calls guarded; `on_open` gets the name of a breaker that has opened."""
+        """Guard the calls of a protocol. `on_open` is called with the name of each breaker that opens."""
         if self._policies.get(protocol) != policy:
             self._policies[protocol] = policy
             if self._line is None:
@@ -95,7 +95,7 @@ class BreakerClient:
         self._on_open.append(on_open)
 
     def lets_through(self, protocol: str, job: Job) -> bool:
-        """Whether a job may go at once, because its breaker is closed. If not, `admit` decides."""
+        """Whether a job may go at once because its breaker is closed. If not, call `admit`."""
         name = _name(protocol, job)
         call = self._passes.get(name)
         if call is None:
@@ -107,7 +107,7 @@ class BreakerClient:
         return True
 
     def admit(self, protocol: str, job: Job, go: Callable[[], None], refuse: Callable[[Failure], None]) -> None:
-        """Let a job through, or not: now, or when the ResourceActor has said so."""
+        """Call `go` or `refuse` for a job: now, or when the ResourceActor has answered."""
         if self.lets_through(protocol, job):
             go()
             return
@@ -120,11 +120,11 @@ class BreakerClient:
             self._ask(name, job)
 
     def withdraw(self, job: Job) -> bool:
-        """The job is not wanted any more; returns whether it was waiting here."""
+        """Drop a job that is not wanted any more; returns whether it was waiting here."""
         return self._asking.pop(job, None) is not None
 
     def ended(self, protocol: str, job: Job, result: StepResult) -> None:
-        """The job's attempt has ended, as its host said."""
+        """Count the result of a job that its host has reported."""
         call, job.call = job.call, None
         if call is None:
             return
@@ -140,7 +140,7 @@ class BreakerClient:
         self._tell_within(0.0 if failed or slow or call.lease else TELL_WITHIN_S)
 
     def gone(self, job: Job) -> None:
-        """The job will not run, or nobody knows how it ended."""
+        """Free the call of a job that will not run, or whose outcome is unknown."""
         call, job.call = job.call, None
         if call is not None:
             self._release(call)
@@ -164,7 +164,7 @@ class BreakerClient:
 
     def _ask(self, name: str, job: Job) -> None:
         if self._line is None or self._base is None:
-            return  # asked when it is there, and everything is known
+            return  # the client asks after it has joined and has the states of all breakers
         lease = f"{self._shard}@{self._epoch}/{next(self._numbers)}"
         self._leases.add(lease)
         self._line.send(Probe(name, lease), partial(self._answered, name, job, lease))
@@ -175,7 +175,7 @@ class BreakerClient:
         if call is None or call.lease is None:
             self._leases.discard(lease)
         if reply.error is not None:
-            return  # asked again when the line is there again
+            return  # the client asks again after reconnecting
         waiting = self._asking.pop(job, None)
         if waiting is None:
             if call is not None:
@@ -189,7 +189,7 @@ class BreakerClient:
             assert view is not None
             waiting.refuse(self._refusal(name, view))
 
-    # what the board says
+    # what the registry says
 
     def _connect(self) -> None:
         if self._line is None:
@@ -204,7 +204,10 @@ class BreakerClient:
         line.send(watch, partial(self._not_told, line, self._joins), self._hear)
 
     def _not_told(self, line: Connection, join: int, reply: Reply) -> None:
-        """The board says no more about changes, and not because of a later join: it had given this supervisor up."""
+        """Join again later if the registry has ended the watch, because it counted this supervisor as gone.
+
+        A watch that a later join of this client replaced ends, too; then `_join_again` does nothing.
+        """
         if reply.error is None:
             self._world.call_later(JOIN_AGAIN_S, partial(self._join_again, line, join))
 
@@ -255,7 +258,7 @@ class BreakerClient:
                 on_open(name)
 
     def refused(self, protocol: str, name: str, jobs: Iterable[Job]) -> list[tuple[Job, Failure]]:
-        """Which of a pool's waiting jobs are refused, because the breaker `name` has opened."""
+        """Return those of a pool's waiting jobs that are refused because the breaker `name` has opened."""
         failure = self._refusal(name, self._views[name])
         return [(job, failure) for job in jobs if _name(protocol, job) == name]
 
@@ -282,4 +285,4 @@ def _name(protocol: str, job: Job) -> str:
 
 
 def _ignore(_reply: Reply) -> None:
-    """The answer carries nothing; if the other side is lost, `_lost` hears of it."""
+    """Ignore a reply that carries nothing. If the ResourceActor is lost, `_lost` is called."""

@@ -1,4 +1,7 @@
-"""From effects to running work: pools of hosts for steps, tiers for nested Hierarchies, timers for waits."""
+"""The dispatcher turns effects into running work: pools of hosts run steps, nested supervisors run nested Hierarchies.
+
+It also waits until a retry is due. It owns the pools and the nested supervisors, and decides nothing about tasks.
+"""
 
 from __future__ import annotations
 
@@ -27,34 +30,34 @@ from .pool import Pool, PoolContext
 
 
 class StepNews(Protocol):
-    """Who hears what happens to steps."""
+    """The callbacks of the dispatcher about steps."""
 
     def begins(self, task: TaskState, place: NodeRun, go: Callable[[], None]) -> None:
-        """An at-most-once step is about to be sent to a host: call back when that is durable."""
+        """An at-most-once step is about to be sent to a host: record that, and call `go` when it is durable."""
 
     def ended(self, task: TaskState, place: NodeRun, result: StepResult | RunEnded) -> None:
-        """A host or a tier answered."""
+        """A host or a nested supervisor has answered with a result."""
 
     def started(self, task: TaskState, place: NodeRun) -> None:
-        """The step was sent to a host, or to its tier."""
+        """The step was sent to a host or to its nested supervisor."""
 
     def said(self, task: TaskState, place: NodeRun, said: StepSaid) -> None:
-        """The step emitted or logged something."""
+        """The step emitted a chunk or logged a line."""
 
     def lost(self, task: TaskState, place: NodeRun) -> None:
         """The host died while the step ran; the step will run again."""
 
     def said_below(self, task: TaskState, place: NodeRun, event: ClientEvent) -> None:
-        """The nested Hierarchy at `place` has recorded something that the task is to record, too."""
+        """The nested run of this node run has recorded an event that the task has to record, too."""
 
 
 class TierSetups(Protocol):
     def tier_setup(self, tier: TierPlan) -> Mapping[str, Any]:
-        """What the supervisor of a nested Hierarchy is started with, with every definition known by then."""
+        """Return the setup for starting a nested supervisor, with every definition of it that is known now."""
 
 
 class Dispatcher:
-    """Runs steps and reports how they ended; it decides nothing about the task."""
+    """Runs steps and reports how they ended. It decides nothing about tasks."""
 
     def __init__(self, means: PoolContext, news: StepNews, setups: TierSetups, clock: ChecksClock) -> None:
         self._news, self._setups, self._clock = news, setups, clock
@@ -63,16 +66,16 @@ class Dispatcher:
         self._pools: dict[Build, Pool] = {}
         self._tiers: dict[str, NestedSupervisor] = {}
         self._jobs: dict[NodeRun, Job] = {}
-        self._errands: dict[tuple[str, str], NestedSupervisor] = {}
+        self._nested_runs: dict[tuple[str, str], NestedSupervisor] = {}
         self._waits: dict[NodeRun, Timer] = {}
         self._code: dict[str, bytes] = {}
         self._leaving: set[str] = set()
-        """Labels of pools whose hosts are being ended."""
+        """Labels of retired pools whose hosts are being ended."""
         self.children_changed: Callable[[], None] = lambda: None
-        """Told of each pool that is made beside `prepare`."""
+        """Called after a pool was made outside `prepare`."""
 
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
-        """Make pools and tiers for a plan; their actors start with the first work, or with `start`."""
+        """Make the pools and nested supervisors of a plan. Their actors start with the first work, or with `start`."""
         self._code.update(code)
         self._family.govern(self._settings.restarts.declared(plan.supervision))
         search_path = list(plan.definition.get("search_path") or [])
@@ -91,7 +94,10 @@ class Dispatcher:
         self._family.adopt(self._children(plan))
 
     def _new_pool(self, plan: Plan, ref: str) -> Pool:
-        """Its hosts have addresses of their own, even beside another protocol of that name, or other code of this."""
+        """Make the pool of a protocol, with a label that no other pool has.
+
+        So its hosts have addresses of their own, even if another protocol has the same name, or other code is in use.
+        """
         build, declared = plan.build(ref), plan.declarations[ref]
         labels = {pool.label for pool in self._pools.values()} | self._leaving
         labels |= {*self._tiers, *(tier.name for tier in plan.tiers)}
@@ -101,12 +107,15 @@ class Dispatcher:
         return pool
 
     def _carried(self, build: Build, newest: Build) -> bytes | None:
-        """The code that hosts of a build are given; where it is lost, that of the newest."""
+        """Return the code for the hosts of a build; if it is lost, the code of the newest build."""
         return self._code.get(build.carried) or self._code.get(newest.carried)
 
     async def retire(self, plans: Iterable[Plan], why: PodiumError) -> None:
-        """End the pools that none of these plans needs and that have nothing to do. A task of their version that comes
-        all the same has them made anew; at other addresses, as long as they are not gone."""
+        """End the idle pools that none of these plans needs.
+
+        If a task of their version comes later, the pool is made anew, at other addresses as long as the old hosts are
+        not gone.
+        """
         needed = {plan.build(ref) for plan in plans for ref in plan.refs}
         idle = [build for build, pool in self._pools.items() if build not in needed and pool.is_idle]
         gone = [self._pools.pop(build) for build in idle]
@@ -116,7 +125,7 @@ class Dispatcher:
         self._leaving -= labels
 
     def _pool(self, plan: Plan, ref: str) -> Pool:
-        """The pool of a protocol in this version; a new one, if that was retired and the version gets a task again."""
+        """Return the pool of a protocol in this version. It is made anew if it was retired."""
         build = plan.build(ref)
         if build not in self._pools:
             pool = self._new_pool(plan, ref)
@@ -126,9 +135,9 @@ class Dispatcher:
         return self._pools[build]
 
     async def start(self, plan: Plan, in_force: bool) -> None:
-        """Start every actor of the plan, in order; raises SpawnFailed for the first that does not start.
+        """Start every actor of the plan, in order. Raises SpawnFailed for the first that does not start.
 
-        Hosts that open tasks of other versions wait for are tried again, too: a name that was missing may be back.
+        Hosts of other versions with waiting jobs are started, too: code that they could not find may be there now.
         """
         for pool in self._pools.values():
             if not pool.is_idle and not pool.blocked:
@@ -138,13 +147,15 @@ class Dispatcher:
             await self._tiers[tier.name].deploy(tier.definition, self._code, in_force)
 
     async def start_in_turn(self, plan: Plan) -> None:
-        """Start one actor after the other; those that something waits for have started by themselves. One that does not
-        start is a failure like any other."""
+        """Start the actors of the plan one after the other.
+
+        Actors that work waits for start by themselves. An actor that does not start counts as a failed child.
+        """
         for child in self._children(plan):
             await self._family.start_alone(child)
 
     async def wake_busy_tiers(self, shard: str) -> None:
-        """A tier with open runs is needed, if only to cancel them: the task above may have ended as we died."""
+        """Start the nested supervisors with open runs; the runs have to be cancelled if the task above has ended."""
         for name in sorted(self._tiers):
             if await self._world.open_count(tier_shard(shard, name)) > 0:
                 self._family.start_soon([self._tiers[name]])
@@ -178,7 +189,7 @@ class Dispatcher:
         }
 
     def run(self, plan: Plan, task: TaskState, place: NodeRun, recovered: bool = False) -> None:
-        """Have the attempt at `place` run, not before its time."""
+        """Run the current attempt of a step, not before `not_before`."""
         delay_s = 0.0
         if place.wait_s > 0:
             self._clock.check()
@@ -227,38 +238,38 @@ class Dispatcher:
         record = task.record
         id = f"{record.task_id.partition('/')[0]}/{place.path}"
         tier = self._tiers[plan.name]
-        self._errands[record.task_id, place.path] = tier
-        errand = NestedRun(
+        self._nested_runs[record.task_id, place.path] = tier
+        nested = NestedRun(
             run=Submission(id, place.input, record.user, record.priority, None, recovered, None, "critical", None),
             hash=str(plan.definition["hash"]),
             on_event=lambda event: self._news.said_below(task, place, event),
-            on_result=lambda result: self._errand_ended(task, place, result),
+            on_result=lambda result: self._nested_run_ended(task, place, result),
             heard=place.heard,
             continues=f"{task.continues.partition('/')[0]}/{place.path}" if task.continues else None,
         )
-        tier.submit(errand)
+        tier.submit(nested)
         self._news.started(task, place)
 
     def expect(self, plan: Plan, task: TaskState, place: NodeRun) -> None:
-        """What runs at `place` will go on later: its tier, if it has one, is to keep it."""
+        """Announce that the nested run of this node run will be submitted later, so that its supervisor keeps it."""
         if isinstance(place.node, Hierarchy):
             tier = self._tiers[plan.tier(place.node).name]
-            self._errands[task.record.task_id, place.path] = tier
+            self._nested_runs[task.record.task_id, place.path] = tier
             tier.expect(f"{task.record.task_id.partition('/')[0]}/{place.path}")
 
-    def _errand_ended(self, task: TaskState, place: NodeRun, result: RunEnded) -> None:
-        self._errands.pop((task.record.task_id, place.path), None)
+    def _nested_run_ended(self, task: TaskState, place: NodeRun, result: RunEnded) -> None:
+        self._nested_runs.pop((task.record.task_id, place.path), None)
         self._news.ended(task, place, result)
 
     def halt(self, task: TaskState, place: NodeRun) -> None:
-        """Stop the step at `place`; what it still says is dropped."""
+        """Stop the step of this node run; its later messages are dropped."""
         timer = self._waits.pop(place, None)
         if timer is not None:
             timer.cancel()
         job = self._jobs.pop(place, None)
         if job is not None and job.pool is not None:
             job.pool.cancel(job)
-        tier = self._errands.pop((task.record.task_id, place.path), None)
+        tier = self._nested_runs.pop((task.record.task_id, place.path), None)
         if tier is not None:
             tier.cancel(f"{task.record.task_id.partition('/')[0]}/{place.path}")
 
@@ -274,39 +285,39 @@ class Dispatcher:
         return Run(*who, place.input, settings.timeout_s, settings.idle_timeout_s, left_s, origin, lane, ticket)
 
     def is_started(self, task: TaskState, place: NodeRun) -> bool:
-        """Whether the step has been sent to a host or to its tier."""
+        """Whether the step was sent to a host or to its nested supervisor."""
         job = self._jobs.get(place)
         is_sent = job is not None and job.number is not None
-        return is_sent or (task.record.task_id, place.path) in self._errands
+        return is_sent or (task.record.task_id, place.path) in self._nested_runs
 
     def has(self, task: TaskState, place: NodeRun) -> bool:
-        """Whether the step is at a host or a tier, or waits for something that exists."""
+        """Whether the step is at a host or a nested supervisor, in a backlog, or waits until it may be tried."""
         job = self._jobs.get(place)
         if job is not None:
             return job.pool is not None and job.pool.has(job)
-        return place in self._waits or (task.record.task_id, place.path) in self._errands
+        return place in self._waits or (task.record.task_id, place.path) in self._nested_runs
 
     def watch(self, task: TaskState, watcher: Callable[[ClientEvent], None]) -> None:
-        """Pass on the live events of what the task has delegated to tiers."""
+        """Have the live events of the task's nested runs passed to `watcher`."""
         for path in task.running:
-            tier = self._errands.get((task.record.task_id, path))
+            tier = self._nested_runs.get((task.record.task_id, path))
             if tier is not None:
                 tier.watch(f"{task.record.task_id.partition('/')[0]}/{path}", watcher)
 
     def tiers_of(self, id: str) -> list[NestedSupervisor]:
-        """The tier that a run "<task>/<path>", or a node above it, was delegated to; all, if its task has ended."""
-        for (task_id, path), tier in self._errands.items():
+        """Return the nested supervisor that has the run "<task>/<path>", or a run above it; all if it is not known."""
+        for (task_id, path), tier in self._nested_runs.items():
             if f"{id}/".startswith(f"{task_id.partition('/')[0]}/{path}/"):
                 return [tier]
         return list(self._tiers.values())
 
     async def forget(self, ids: list[str]) -> set[str]:
-        """Have the tiers delete what they recorded of ended tasks; returns those that they cannot forget now."""
+        """Have the nested supervisors delete the runs of ended tasks; returns ids of tasks that have to stay for now."""
         busy: set[str] = set()
         for tier in self._tiers.values():
             busy |= await tier.forget([id for id in ids if id not in busy])
         return busy
 
     async def close(self, why: PodiumError) -> None:
-        """Stop all children, the last started first."""
+        """Stop all children, in the reverse of the order of starting."""
         await self._family.end(why)

@@ -1,9 +1,10 @@
-"""Lanes: permits that pass on from job to job at the host itself, without a way to the supervisor and back.
+"""Lanes pass permits on from job to job at the host itself, without a round trip to the supervisor.
 
-A permit travels to a host with the job that got it. Jobs that would be next for just what it holds follow, without
-permits, and wait there: when a job ends, the host gives its permit to the next of its lane, or sends it back with the
-answer. A permit is always in one place; a host that has none left for jobs on their way to it gets it sent once more.
-As many are sent ahead as the lane works off in `lookahead_s`, so none where steps are long.
+A permit travels to a host with the job that got it. The jobs that are next for exactly these permits follow without
+permits of their own, and wait at the host. When a job ends, the host gives its permit to the next job of the lane, or
+sends the permit back with the result. A permit is always in one place. If a permit comes back while jobs of its lane
+are on their way to the host, it is sent to the host once more. As many jobs are sent ahead as the lane works off in
+`lookahead_s`, so none where steps are long.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .placement import Host, Job, Lane
 
 
 class Lanes:
-    """Of the hosts of one pool."""
+    """The lanes at all hosts of one pool."""
 
     def __init__(
         self,
@@ -32,16 +33,21 @@ class Lanes:
         has_room: Callable[[Host], bool],
         send: Callable[[Host, Job, str | None], None],
     ) -> None:
-        """`has_room`: whether a host may get one more ahead of its turn; `send` it a job with a permit or without."""
+        """Make the lanes of a pool.
+
+        Args:
+            has_room: tells whether a host may get one more job ahead of its turn.
+            send: sends a job to a host, with the ticket of its permits or without.
+        """
         self._world, self._permits, self._backlog = world, permits, backlog
         self._has_room, self._send = has_room, send
         self._numbers = itertools.count(1)
         self._looking = False
         self._open = 0
-        """Lanes at all of the hosts."""
+        """Number of lanes at all hosts together."""
 
     def enter(self, host: Host, ticket: str) -> Lane:
-        """The lane at a host for which the permits of a ticket are good; they are there from now on."""
+        """Put the permits of a ticket into their lane at a host; returns the lane."""
         pools = self._permits.pools(ticket)
         if pools not in host.lanes:
             host.lanes[pools] = Lane(next(self._numbers), pools)
@@ -50,7 +56,7 @@ class Lanes:
         return host.lanes[pools]
 
     def look_ahead_soon(self, hosts: Iterable[Host]) -> None:
-        """Send those who are next after them; once for all that happens in this turn of the loop."""
+        """Fill the lanes of these hosts, once for everything that happens in this turn of the event loop."""
         if self._open and not self._looking:
             self._looking = True
             self._world.call_later(0.0, partial(self._look_ahead, hosts))
@@ -62,21 +68,21 @@ class Lanes:
                 self._fill(host, lane)
 
     def _fill(self, host: Host, lane: Lane) -> None:
-        """Send those who are next for the permits of a lane to wait in it."""
+        """Send the jobs that are next for the permits of a lane, to wait in the lane."""
         ticket = next(iter(lane.tickets))
         if self._permits.pools(ticket) != lane.pools:
             return  # the limits have changed
         ahead = math.floor(host.works_off(len(lane.tickets)))
         while lane.jobs < len(lane.tickets) + ahead and self._has_room(host):
-            heir = self._backlog.heir(ticket)
-            if heir is None or heir.losses or heir.settings.at_most_once:
+            waiter = self._backlog.next_waiter(ticket)
+            if waiter is None or waiter.losses or waiter.settings.at_most_once:
                 return
-            self._backlog.inherit(heir)
-            heir.lane = lane
-            self._send(host, heir, None)
+            self._backlog.hand_over(waiter)
+            waiter.lane = lane
+            self._send(host, waiter, None)
 
     def permit_back(self, host: Host, lane: Lane, ticket: str) -> None:
-        """No job was waiting in the lane when one with these permits ended. One may have been sent meanwhile."""
+        """Take back a permit for which no job was waiting at the host; send it again if a job is on its way there."""
         if lane.jobs >= len(lane.tickets) and host.line is not None:
             host.line.send(Permit(lane.number, ticket), partial(self._permit_unused, host, lane))
             return
@@ -94,7 +100,7 @@ class Lanes:
             self.permit_back(host, lane, left.permit)
 
     def end(self, host: Host) -> None:
-        """The host is certainly gone: its permits are free."""
+        """Release all permits at a host that is certainly gone."""
         lanes = list(host.lanes.values())
         host.lanes.clear()
         self._open -= len(lanes)

@@ -1,4 +1,4 @@
-"""Jobs, the hosts that run them, and the lanes in which they wait there: three kinds of data that name each other."""
+"""The data of jobs, of the hosts that run them, and of the lanes in which jobs wait at a host. They name each other."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ..tasks.state import NodeRun, TaskState
 from .breaker import Call
 
 MAX_AHEAD = 1_000
-"""Most jobs sent to one host ahead of their turn."""
+"""Most jobs that are sent to one host ahead of their turn."""
 
 
 class JobPool(Protocol):
-    """Where a job is, as those see it who handed it over."""
+    """A pool, as seen by the dispatcher that submitted a job to it."""
 
     def cancel(self, job: Job) -> None:
         """Stop the job; its result is not reported."""
 
     def has(self, job: Job) -> bool:
-        """Whether the job is at a host, or waits."""
+        """Whether the job is at a host or waits for one."""
 
 
 class Hosting(Protocol):
-    """What starts and ends the hosts of one protocol."""
+    """A pool, as seen by its hosts: it starts and ends them."""
 
     async def start_host(self, host: Host) -> None:
-        """Raises SpawnFailed."""
+        """Start the actor of a host. Raises SpawnFailed."""
 
     async def end_host(self, host: Host, error: PodiumError) -> None:
-        """When this returns nothing of the host acts any more, and its jobs have gone back to be done again."""
+        """End the actor of a host; on return it is certainly gone, and its jobs are queued again or have failed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,68 +46,70 @@ class Job:
     place: NodeRun
     settings: StepSettings
     key: str
-    """What limits "per key" count apart."""
+    """Value of the protocol's `limit_key` for this step, for limits and breakers "per key"."""
     losses: int
-    """Hosts that died while it ran."""
+    """Number of hosts that died while the job ran."""
     ticket: str | None = None
-    """The permits that it has, until it takes them to a host."""
+    """Ticket of the permits that the job has, until it is sent to a host."""
     host: Host | None = None
     lane: Lane | None = None
     number: int | None = None
     pool: JobPool | None = None
     call: Call | None = None
-    """How its protocol's breaker let it through."""
+    """The call that the protocol's breaker let through for this job."""
     dropped: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Jobs at one host that need the same permits: as many run at once as it has permits, in the order of sending."""
+    """The jobs at one host that need the same permits. As many run at once as the lane has permits, the oldest first."""
 
     number: int
     pools: Hashable
-    """What each of its permits is taken from."""
+    """Key of the permits of this lane: the pools that they are taken from."""
     tickets: dict[str, None] = field(default_factory=dict)
     jobs: int = 0
 
     @property
     def ahead(self) -> int:
-        """Jobs that wait for one of its permits."""
+        """Number of jobs that wait for a permit of this lane."""
         return max(0, self.jobs - len(self.tickets))
 
 
 class Host:
-    """One protocol host, as its family sees it (`family.Child`) and as its pool does."""
+    """One protocol host, as its pool knows it. It is a `children.Child` of the supervisor."""
 
     def __init__(self, pool: Hosting, address: str, at_once: int, lookahead_s: float) -> None:
         self._pool, self._at_once, self._lookahead_s = pool, at_once, lookahead_s
         self.address = address
         self.is_wanted = False
         self.line: Connection | None = None
-        """None while it does not run."""
+        """The connection to the host; None while the host does not run."""
         self.jobs: dict[Job, None] = {}
         self.lanes: dict[Hashable, Lane] = {}
-        """By their `pools`."""
+        """Lanes by their `pools`."""
         self.suspects = 0
-        """How many of `jobs` have losses."""
+        """Number of `jobs` with losses."""
         self.mean_s: float | None = None
-        """Moving average of the time of one run; None until the first has ended."""
+        """Moving average of the seconds of one run; None until the first run has ended."""
         self.most = at_once + (lookahead_s > 0)
-        """Jobs that it may have, those ahead of their turn included: one at least, unless none are wanted."""
+        """Most jobs this host may hold, running plus prefetched. One at least is prefetched unless `lookahead_s` is 0."""
         self.is_stuck = False
-        """Whether it is being replaced because its code does not end."""
+        """Whether the host is being replaced because its code does not end."""
         self.turn = 0
-        """Counts starts and ends: a start that was overtaken by an end changes nothing."""
+        """Counts starts and ends of the host, so that a start that was overtaken by an end changes nothing."""
 
     def measure(self, seconds: float) -> None:
-        """A run has taken so long."""
+        """Count a run that took `seconds`."""
         mean_s = seconds if self.mean_s is None else self.mean_s + 0.1 * (seconds - self.mean_s)
         self.mean_s = max(mean_s, 1e-6)
         self.most = self._at_once + min(MAX_AHEAD, math.ceil(self.works_off(self._at_once)))
 
     def works_off(self, at_once: int) -> float:
-        """Jobs that it ends in `lookahead_s` if it runs so many at once; none, as long as nobody knows how long they
-        take."""
+        """Estimate the jobs that the host ends in `lookahead_s` if it runs `at_once` jobs at once.
+
+        0.0 as long as no run has ended.
+        """
         return 0.0 if self.mean_s is None else at_once * self._lookahead_s / self.mean_s
 
     async def start(self) -> None:
@@ -118,7 +120,10 @@ class Host:
 
 
 def running(host: Host) -> list[Job]:
-    """A host works in order, so those that run are the oldest that it got; of each lane, one for each permit."""
+    """Return the jobs that may run at a host now, the oldest first: of each lane one for each permit, and all others.
+
+    A host works in the order of sending, so the first jobs of this list are those that run.
+    """
     begun: Counter[Lane | None] = Counter()
     jobs = []
     for job in host.jobs:

@@ -1,12 +1,12 @@
-"""The protocol hosts of one protocol: fed in order of priority, and what becomes of the jobs of one that dies.
+"""The pool of the hosts of one protocol. It sends jobs to hosts by priority, and takes back the jobs of a dead host.
 
-A job waits in the backlog, not at the host: a host gets as much ahead of its turn as it works off in `lookahead_s`.
-What needs permits goes ahead of its turn only in a lane (`supervisors/running/lanes.py`).
+A job waits in the backlog and not at the host. A host gets only as many jobs ahead of their turn as it works off in
+`lookahead_s`. A job that needs permits goes ahead of its turn only in a lane (`supervisors/running/lanes.py`).
 
-A job whose host died is queued again, its attempts uncharged. But the death may be the job's own doing: it is
-counted as a loss of each job that ran, and a job with losses runs beside fewer and fewer others, at last alone,
-so that poison is told from bystanders; after `max_losses` it fails as `host_lost`. Such deaths say nothing about
-the host, so they do not use up the restart intensity.
+A job whose host died is queued again, and the attempt is not counted. But the job may be the cause of the death. So the
+death counts as a loss of each job that ran. A job with losses runs beside fewer and fewer other jobs, and at last
+alone; so the cause is told from the bystanders. After more than `max_losses` losses a job fails as `host_lost`. Deaths
+that a job probably caused do not count towards the restart intensity.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from .placement import Host, Job, running
 
 
 class JobEvents(Protocol):
-    """Who wants to know what becomes of the jobs of a pool."""
+    """The callbacks of a pool about its jobs."""
 
     def message(self, job: Job, lane: int | None, ticket: str | None) -> Run:
-        """What a host is told of the job."""
+        """Make the message that sends the job to a host."""
 
     def begins(self, job: Job, go: Callable[[], None]) -> None:
-        """A job that must not run twice is about to be sent; call back when that is durable."""
+        """An at-most-once job is about to be sent: record that, and call `go` when it is durable."""
 
     def started(self, job: Job) -> None:
         """The job was sent to a host."""
 
     def said(self, job: Job, said: StepSaid) -> None:
-        """The job emitted or logged something."""
+        """The job emitted a chunk or logged a line."""
 
     def result(self, job: Job, result: StepResult) -> None:
-        """The job has ended."""
+        """The job has ended with a result."""
 
     def lost(self, job: Job) -> None:
         """The host died while the job ran; the job will run again."""
@@ -59,7 +59,7 @@ class JobEvents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PoolContext:
-    """What all pools of one supervisor share."""
+    """The parts of a supervisor that all its pools share."""
 
     world: World
     settings: Governance
@@ -72,7 +72,7 @@ class Pool:
     def __init__(
         self, means: PoolContext, declared: Declaration, listener: JobEvents, label: str, fingerprint: str
     ) -> None:
-        """`label` is its own among the pools of this supervisor; `fingerprint` is of the code that it runs."""
+        """`label` is unique among the pools of this supervisor; `fingerprint` is that of the pool's code."""
         self.label, self._fingerprint = label, fingerprint
         self._world, self._settings = means.world, means.settings
         self._permits, self._family, self._guard = means.permits, means.family, means.guard
@@ -81,16 +81,16 @@ class Pool:
         self._lanes = Lanes(self._world, self._permits, self._backlog, self._has_room_ahead, self._send)
         self.hosts = [self._new_host(f"{means.world.address}/{label}-{n}") for n in range(declared.replicas)]
         self._up = 0
-        """Hosts that run."""
+        """Number of hosts that run."""
         self._code: bytes | None = None
         self._search_path: list[str] = []
         self._code_from = 0
-        """Number of the deployment that `_code` came with."""
+        """Number of calls of `use_code` so far: it tells the deployments of code apart."""
         self._succeeded_at = -math.inf
         if declared.breaker is not None:
             self._guard.declare(declared.name, declared.breaker, self._breaker_opened)
         self.blocked: str | None = None
-        """Why no host can start until the workflow is deployed again, or None."""
+        """The reason why no host can start until the workflow is deployed again, or None."""
 
     def _new_host(self, address: str) -> Host:
         return Host(self, address, self._declared.concurrency, self._settings.lookahead_s)
@@ -111,7 +111,7 @@ class Pool:
         return not self._backlog and not any(host.jobs for host in self.hosts)
 
     def use_code(self, code: bytes | None, search_path: list[str]) -> None:
-        """Where hosts load the protocol from when they start next."""
+        """Set the code and the folders from which hosts load the protocol when they start next."""
         self._code, self._search_path = code, search_path
         self._code_from += 1
         self.blocked = None
@@ -120,7 +120,7 @@ class Pool:
         self._admit(job, self._enqueue)
 
     def _admit(self, job: Job, go: Callable[[Job], None]) -> None:
-        """Let it go on if the protocol's breaker lets it through."""
+        """Call `go` if the protocol's breaker lets the job through, else refuse the job; perhaps later."""
         if self._declared.breaker is None or self._guard.lets_through(self._declared.name, job):
             go(job)
         else:
@@ -151,10 +151,10 @@ class Pool:
             self._feed()
             self._lanes.look_ahead_soon(self.hosts)
         elif self._backlog.first() is job:
-            self._feed()  # whoever was first before has had its chance
+            self._feed()  # the job that was first before has been tried already
 
     def has(self, job: Job) -> bool:
-        """Whether the job is at a host, or waits."""
+        """Whether the job is at a host, in the backlog, or waits for a breaker."""
         at_host = job.host is not None and job in job.host.jobs
         return at_host or self._backlog.has(job) or self._guard.has(job)
 
@@ -182,7 +182,7 @@ class Pool:
             self._give(host, self._backlog.take_first())
 
     def _free_host(self, job: Job) -> Host | None:
-        """The host that should have the most further jobs, or None if all have enough."""
+        """Return the host with the most room for this job, or None if no host has room."""
         best, most = None, 0
         for host in self.hosts:
             if host.line is not None:
@@ -192,7 +192,7 @@ class Pool:
         return best
 
     def _room(self, host: Host, job: Job) -> int:
-        """How many jobs like this one `host` may get now."""
+        """Number of further jobs like this one that `host` may get now; may be negative."""
         if job.losses or host.suspects:
             losses = max(other.losses for other in (job, *host.jobs))
             share = 1 - losses / max(losses, self._settings.max_losses)
@@ -204,7 +204,7 @@ class Pool:
         return host.most - len(host.jobs)
 
     def _give(self, host: Host, job: Job) -> None:
-        """Send it to a host, with the permits that it has."""
+        """Send a job to a host, with the permits that the job has."""
         ticket, job.ticket = job.ticket, None
         if ticket is not None:
             job.lane = self._lanes.enter(host, ticket)
@@ -224,13 +224,13 @@ class Pool:
             self._send_now(host, job, ticket)
 
     def _send_once(self, host: Host, job: Job, turn: int) -> None:
-        """It is durable that the job may have run: now it may."""
+        """Send an at-most-once job, now that it is durable that the job may have run."""
         if job.host is host and host.turn == turn and host.line is not None:
             ticket, job.ticket = job.ticket, None
             self._send_now(host, job, ticket)
 
     def _drop_unsent(self, job: Job, host: Host) -> None:
-        """It waits until it is durable that it may run, and is not wanted any more."""
+        """Drop an at-most-once job that waits until its start is durable."""
         ticket, job.ticket = job.ticket, None
         lane = job.lane
         self._leave(job, host)
@@ -259,13 +259,13 @@ class Pool:
         return is_sound and len(host.jobs) < host.most
 
     def _answered(self, job: Job, ticket: str | None, reply: Reply) -> None:
-        """`ticket` are the permits that it was sent with."""
+        """Handle the answer of a host. `ticket` is that of the permits that the job was sent with."""
         host = job.host
         if host is None or isinstance(reply.error, Unknown):
             return  # `end_host` queues it again
         lane = job.lane
         self._leave(job, host)
-        if isinstance(reply.error, FixTheCall | ComeBack):  # it never left: too large for a message, or too many wait
+        if isinstance(reply.error, FixTheCall | ComeBack):  # it was not sent: too large for a message, or too many wait
             failure = Failure(reply.error.code, str(reply.error), type(reply.error).__name__)
             result = failed(failure.to_wire(), permit=ticket)
         elif reply.error is not None:
@@ -291,13 +291,13 @@ class Pool:
         self._lanes.look_ahead_soon(self.hosts)
 
     def _settle(self, job: Job, used: Mapping[str, float]) -> None:
-        """What a run really used of its rates, against what it was granted."""
+        """Charge the difference between what a run used of its rates and what it was granted."""
         who = Who("", self.label, job.task.record.user, "", job.key)
         needs = job.settings.quotas
         self._permits.charge(who, {quota: amount - needs.get(quota, 0) for quota, amount in used.items()})
 
     def _leave(self, job: Job, host: Host) -> None:
-        """The job is at this host no more."""
+        """Remove a job from a host."""
         del host.jobs[job]
         host.suspects -= job.losses > 0
         if job.lane is not None:
@@ -345,7 +345,7 @@ class Pool:
         self._feed()
 
     def _may_compute(self, host: Host, silent_s: float) -> bool:
-        """Whether what runs there may keep the interpreter's lock, and so the host from answering, for so long."""
+        """Whether a running job may hold the interpreter's lock, so that the host cannot answer, for `silent_s`."""
         limits = [job.settings.timeout_s for job in running(host)]
         return any(limit_s is None or silent_s <= limit_s + self._settings.grace_s for limit_s in limits)
 
@@ -360,9 +360,9 @@ class Pool:
         self._family.failed(host, error, counted=not excused)
 
     def _charge(self, host: Host) -> bool:
-        """Count the death as a loss of every job that ran; returns whether one of them is the likely cause.
+        """Count the death of a host as a loss of every job that ran; returns whether a job is the likely cause.
 
-        The cause is likely among them if one had losses before, or if the protocol has worked on others of late.
+        That is so if one of the jobs had losses before, or if a host answered within the last `restart_period_s`.
         """
         ran = [job for job in running(host) if job.number is not None][: self._declared.concurrency]
         is_usual = self._world.monotonic() - self._succeeded_at < self._settings.restart_period_s
@@ -375,7 +375,7 @@ class Pool:
         return likely
 
     async def end_host(self, host: Host, error: PodiumError) -> None:
-        """Only when the host is certainly dead are its jobs free to run elsewhere, and its permits free."""
+        """End a host. Its permits and its jobs are freed only when the host is certainly dead."""
         host.turn += 1
         line, host.line = host.line, None
         self._count_places()

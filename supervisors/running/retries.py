@@ -1,9 +1,9 @@
-"""What follows a failed attempt: whether the step runs again, and when.
+"""Decides after a failed attempt whether the step runs again, and when.
 
-The step's policy decides, within three bounds: the time that is left to it, how its attempts change under pressure and
-for tasks of priority, and the *retry budget* of its protocol. The budget is what keeps retries from making a bad hour
-worse: they may be a share of the first attempts, plus a reserve. What was spent on retries that led to success comes
-back, so that only those which did not help are counted.
+The retry policy of the step decides, within three bounds: the time that is left to the step, the number of attempts
+under pressure and for the task's priority, and the *retry budget* of the protocol. The budget keeps retries from making
+an overload worse: retries may be a share of the first attempts, plus a reserve. Retries that led to success are paid
+back, so that only retries that did not help count.
 
 Source: "Addressing Cascading Failures", Site Reliability Engineering, 2016; RetryBudget of Twitter's Finagle.
 """
@@ -29,21 +29,21 @@ from ..tasks.plan import Plan, StepSettings
 from ..tasks.state import NodeRun, TaskState
 
 PERIOD_S = 60.0
-"""How fast a budget forgets: what is left of its distance to the reserve falls to 1/e in that time."""
+"""Seconds in which the distance of a budget to its reserve falls to 1/e."""
 NOTHING_S = 0.1
-"""Too short a time to forget anything in."""
+"""Seconds below which the drift of a budget is ignored."""
 _UNCERTAIN = frozenset({"timeout", "host_lost", "internal"})
-"""Failures after which nobody knows what a run has done."""
+"""Codes of failures after which it is unknown what the run has done."""
 
 
 class Budget:
-    """Retries that one protocol may have; starts with the reserve, and drifts back to it. Pure."""
+    """The retries that one protocol may have now. It starts with the reserve, and drifts back to it. Pure."""
 
     def __init__(self, reserve: float, now: float) -> None:
         self._reserve, self._left, self._at = reserve, reserve, now
 
     def left(self, now: float) -> float:
-        """`now`: monotonic seconds."""
+        """Number of retries that are left. `now`: monotonic seconds."""
         if now - self._at < NOTHING_S:
             return self._left
         faded = math.exp(-max(0.0, now - self._at) / PERIOD_S)
@@ -57,7 +57,7 @@ class Budget:
         self._left += amount
 
     def spend(self, now: float) -> bool:
-        """Take one retry, if there is one."""
+        """Take one retry; returns False if none is left."""
         if self.left(now) < 1.0:
             return False
         self._left -= 1.0
@@ -65,16 +65,16 @@ class Budget:
 
 
 class Retries:
-    """The retries of one supervisor. Budgets are in memory: after a restart they begin with their reserve."""
+    """The retries of one supervisor. Budgets are in memory only: after a restart they begin with their reserve."""
 
     def __init__(self, world: World, settings: Governance, plans: Mapping[str, Plan]) -> None:
-        """`plans` are by hash."""
+        """`plans` are the plans of all versions, by hash."""
         self._world, self._plans, self._thresholds = world, plans, settings.thresholds
         now = world.monotonic()
         self._budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.retry_reserve, now))
 
     def event_of(self, task: TaskState, place: NodeRun, result: StepResult | RunEnded) -> Event:
-        """What the end of an attempt, or of a run of a nested Hierarchy, means for the task."""
+        """Return the event that the result of an attempt, or of a nested run, is for the task."""
         now, step = self._world.now(), self._step(task, place)
         if isinstance(result, RunEnded) or step is None:
             return _event_of_run(place, result, now)
@@ -93,7 +93,7 @@ class Retries:
         return self._plans[task.hash].settings(place.node) if isinstance(place.node, Step) else None
 
     def late(self, task: TaskState, place: NodeRun | None) -> Event:
-        """The event of a time that is up: of a step, another node, or without a place the task."""
+        """Return the event for a time limit that is over: of this node run, or of the task if `place` is None."""
         now = self._world.now()
         if place is None:
             assert task.time is not None
@@ -115,8 +115,12 @@ class Retries:
     def _retry(
         self, step: StepSettings, task: TaskState, place: NodeRun, failure: Failure
     ) -> tuple[Failure, float | None]:
-        """The failure, with a note on why it stands if the policy would have had another attempt; and when (UTC
-        seconds) that follows, or None."""
+        """Decide whether another attempt follows a failure.
+
+        Returns:
+            The failure and the UTC seconds of the next attempt, or None without one. The failure has a note if
+            something other than the policy forbids another attempt.
+        """
         policy, attempt, now = step.retry, place.attempt, self._world.monotonic()
         budget = None if policy.budget is None or policy.attempts == 1 else self._budgets[step.ref]
         if budget is not None and attempt == 1:
@@ -135,7 +139,7 @@ class Retries:
 
 
 def _event_of_run(place: NodeRun, result: StepResult | RunEnded, now: float) -> Event:
-    """Of a nested Hierarchy, which has its retries inside."""
+    """Return the event for the result of a nested run. It is not retried: the steps in it have their own retries."""
     if isinstance(result, RunEnded) and result.status == "completed":
         return StepFinished(place.path, result.result, now, result.degraded)
     wire = result.failure if isinstance(result, RunEnded) else result.value

@@ -1,8 +1,8 @@
-"""The times that nodes and tasks have, and one timer for the next of them.
+"""The time limits of open nodes and tasks, and one timer for the next of them.
 
-What a time means when it is up is decided by the fold, from the journal. Most nodes end long before that, so a time
-that is not up soon costs next to nothing: it is put aside, and looked at again every second, if its node still runs.
-Entries name tasks and places instead of holding them, so that these are free as soon as they have ended.
+The fold decides what follows when a time limit is over. Most nodes end long before their limit. So a limit that does
+not end soon costs next to nothing: it is put aside, and checked every second whether its node still runs. Entries have
+the ids of tasks and the paths of node runs, no references, so that ended tasks can be freed from memory at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LOOK_S = 1.0
 
 class Late(Protocol):
     def late(self, task: TaskState, place: NodeRun | None) -> Event:
-        """The event of a time that is up: of a step, another node, or without a place the task."""
+        """Return the event for a time limit that is over: of this node run, or of the task if `place` is None."""
 
 
 class Timers:
     def __init__(self, world: Timing, open_tasks: OpenTasks, retries: Late) -> None:
         self._world, self._open_tasks, self._retries = world, open_tasks, retries
         self._soon: list[tuple[float, int, str, str | None, Time]] = []
-        """A heap by monotonic time, of task ids and paths; without a path, of the task itself."""
+        """Heap of (monotonic time, number, task id, path or None for the task itself, time limit)."""
         self._later: list[tuple[float, str, str | None, Time]] = []
         self._numbers = itertools.count()
         self._timer: Timer | None = None
@@ -37,7 +37,7 @@ class Timers:
         self._looking = False
 
     def set(self, task: TaskState, place: NodeRun | None) -> None:
-        """Have the time of a node, or without one of the task, ring if it is still running then."""
+        """Set the timer for the time limit of a node run, or of the task if `place` is None."""
         self._open_tasks.clock.check()
         path, time = (None, task.time) if place is None else (place.path, place.time)
         if time is None or not _counts(task, path, time):
@@ -52,7 +52,7 @@ class Timers:
             self._wind()
 
     def resume(self, task: TaskState) -> None:
-        """Set all alarms of a task that was folded again."""
+        """Set the timers for all time limits of a task that was taken over."""
         for place in [None, *task.timed.values()]:
             self.set(task, place)
 
@@ -65,7 +65,7 @@ class Timers:
             self._world.call_later(LOOK_S, self._look)
 
     def _look(self) -> None:
-        """Forget what has ended, and have what is up soon ring."""
+        """Drop the time limits that do not count any more, and move those that end soon to `_soon`."""
         self._looking = False
         soon = self._world.monotonic() + SOON_S
         later, self._later = self._later, []
@@ -100,13 +100,13 @@ class Timers:
         self._wind()
 
     def _running(self, id: str, path: str | None, time: Time) -> TaskState | None:
-        """The task, if this time of it still counts."""
+        """Return the task if this time limit still counts, else None."""
         task = self._open_tasks.tasks.get(id)
         return task if task is not None and _counts(task, path, time) else None
 
 
 def _counts(task: TaskState, path: str | None, time: Time) -> bool:
-    """Whether it still runs in this time: a node that began anew has another."""
+    """Whether this time limit still counts: its node or task is open, and has not begun a new time limit."""
     if path is None:
         return task.outcome is None and task.ending is None and task.time is time
     place = task.timed.get(path)
