@@ -1,1 +1,1 @@
-"""Who lives there: the coordinator, the resource actor, protocol hosts, and the exchange between them."""
+"""The actors: the coordinator, the ResourceActor, protocol hosts, and the exchange between all actors."""

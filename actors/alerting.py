@@ -1,4 +1,4 @@
-"""Looks at the figures of the cluster now and then, logs the alerts that begin or end, and calls the hook."""
+"""Checks the figures of the cluster now and then, logs the alerts that begin or end, and calls the hook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..supervisors.ports.world import Level, World
 from ..supervisors.settings import Governance
 
 UNASKED_S = 60.0
-"""Time between two looks at the figures if no alert was set, for those that are built in."""
+"""Seconds between two checks of the figures if only the built-in alerts are set."""
 
 
 class Alerting:
@@ -22,7 +22,7 @@ class Alerting:
         self._alerts = Alerts(settings.alerts)
 
     def to_wire(self) -> list[dict[str, Any]]:
-        """Those that fire."""
+        """Return the alerts that fire."""
         return [alert.to_wire() for alert in self._alerts.firing]
 
     async def keep_looking(self) -> None:
@@ -32,7 +32,7 @@ class Alerting:
             try:
                 status = await self._status()
             except PodiumError:
-                continue  # somebody is just being replaced
+                continue  # an actor is just being replaced
             for alert in self._alerts.look(status._asdict(), self._world.now()):
                 await self._tell(alert)
 

@@ -1,12 +1,13 @@
-"""The board: the circuit breakers of the cluster, kept by the ResourceActor for all supervisors.
+"""The circuit breakers of the cluster, kept by the ResourceActor for all supervisors.
 
-Supervisors have a view of every breaker, and let calls through by it while it is closed; they only report how calls
-ended. While one is half-open they ask for each call. A breaker is named after its protocol, `model`, or after that and
-its key, `model[large]`.
+Supervisors have a view of every breaker. While a breaker is closed they let calls through by their view, and report
+only how the calls ended. While a breaker is half-open they ask here for each call. A breaker is named after its
+protocol (`model`), or after the protocol and a key (`model[large]`).
 
-Its messages are in supervisors/messages/resources.py.
+The messages are in supervisors/messages/resources.py.
 
-States other than closed are journalled, so a crash of the ResourceActor closes nothing. They end with the cluster.
+States other than closed are on record in the journal, so a crash of the ResourceActor closes no breaker. They end with
+the cluster.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from ..supervisors.ports.world import Level, World
 from ..supervisors.running.breaker import Breaker, Call, Outcomes
 
 KEEP_UNUSED_S = 600.0
-"""How long a breaker is remembered when no more calls come."""
+"""Seconds for which a breaker without calls is remembered."""
 _BREAKER = "breaker:"
 _PER_EPOCH = 1 << 32
 
@@ -46,19 +47,19 @@ class BreakerRegistry:
         self._world = world
         self._journal: Journal | None = None
         self._policies: dict[str, Policy] = {}
-        """By protocol."""
+        """Breaker policies by protocol."""
         self._breakers: dict[str, Breaker] = {}
         self._views: dict[str, tuple[list[int], Incoming]] = {}
-        """By shard: (epoch, number) of what it said last, and where changes are told."""
+        """By shard: (epoch, number) of its last `WatchBreakers`, and that message, on which changes are told."""
         self._told: dict[str, int] = {}
-        """By breaker: the last generation that supervisors know, and the journal."""
+        """By breaker: the last generation that was told to supervisors and written to the journal."""
         self._stored: dict[str, Any] = {}
-        """From before a crash, of protocols that nobody has declared since."""
+        """States from before a crash, by breaker, of protocols that no supervisor has declared since."""
         self._base = 0
         self._generations = itertools.count(1)
 
     def open(self, journal: Journal, notes: Mapping[str, Value], cold: bool) -> None:
-        """Take over what an earlier incarnation journalled, unless the cluster is new."""
+        """Take over the states that an earlier incarnation recorded; if the cluster is new (`cold`), delete them."""
         self._journal, self._base = journal, journal.epoch * _PER_EPOCH
         self._generations = itertools.count(self._base + 1)
         stored = {name.removeprefix(_BREAKER): note for name, note in notes.items() if name.startswith(_BREAKER)}
@@ -104,24 +105,24 @@ class BreakerRegistry:
 
     @property
     def shards(self) -> list[str]:
-        """Whose supervisors are told of changes."""
+        """Shards whose supervisors are told of changes."""
         return list(self._views)
 
     def forget(self, shard: str) -> None:
-        """A shard whose supervisor is gone for good."""
+        """End the watch and free the probes of a shard whose supervisor is gone for good."""
         if before := self._views.pop(shard, None):
             before[1].reply()
         self._void(shard, set())
 
     def _void(self, shard: str, held: set[str]) -> None:
-        """Free the probes of a shard that it does not know of: it died, or the answer was lost."""
+        """Free the probes of a shard that are not in `held`: their supervisor died, or an answer was lost."""
         for breaker in self._breakers.values():
             for lease in breaker.leases - held:
                 if lease.startswith(f"{shard}@"):
                     breaker.release(lease)
 
     def _breaker(self, name: str) -> Breaker | None:
-        """None if no supervisor has declared its protocol, since this actor started."""
+        """Return the breaker with this name; None if no supervisor has declared its protocol since the last start."""
         if name not in self._breakers and _protocol(name) in self._policies:
             generations = itertools.chain([self._base], self._generations)
             self._breakers[name] = Breaker(name, self._policies[_protocol(name)], generations)
@@ -165,7 +166,7 @@ class BreakerRegistry:
             breaker.reopen(until - self._world.now(), why, now)
 
     def _tell(self, name: str, breaker: Breaker) -> None:
-        """Everybody of a change, and the journal."""
+        """Tell all watching supervisors of a change of state, and write it to the journal."""
         if breaker.generation == self._told[name]:
             return
         self._told[name] = breaker.generation
@@ -185,7 +186,7 @@ class BreakerRegistry:
         return BreakerState(name, breaker.state, breaker.generation, left_s, breaker.why)
 
     def tidy(self) -> None:
-        """Forget breakers that nobody uses, and that would let calls through: there may be one for each key."""
+        """Drop unused breakers that would let calls through. Else they would pile up, with one for each key."""
         now = self._world.monotonic()
         for name, breaker in list(self._breakers.items()):
             unused_s = now - max(breaker.since, breaker.last_call_at)

@@ -1,4 +1,7 @@
-"""What is deployed: of each workflow the version in force and its number of shards; the journal has it in notes."""
+"""The catalogue of deployed workflows: the version in force of each, and its number of shards.
+
+The notes in the coordinator's journal are authoritative; the catalogue in memory is a copy of them.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ class Catalogue:
         self._entries: dict[str, dict[str, Value]] = {}
         self._definitions: dict[str, Value] = {}
         self._needs: dict[str, tuple[str, Needs]] = {}
-        """By workflow: for which hash, and what its tasks hold and its steps need."""
+        """By workflow: the version hash, and the quotas that the tasks of that version hold and need."""
 
         self._withdrawn: set[str] = set()
 
     def __iter__(self) -> Iterator[str]:
-        """Names of workflows, of those that were undeployed too."""
+        """Iterate over the names of all workflows, undeployed ones included."""
         return iter(self._entries)
 
     def recall(self, notes: Mapping[str, Any]) -> None:
@@ -38,7 +41,7 @@ class Catalogue:
                 self._set(name.removeprefix(_NOTE), facts.pop(_DEFINITION, None), facts)
 
     def enter(self, definition: Mapping[str, Any], quotas: bool) -> list[Change]:
-        """Take a version in; returns what makes that durable. Raises FixTheCall for another number of shards."""
+        """Put a version in force; returns the changes to be stored. Raises FixTheCall for another number of shards."""
         workflow = str(definition["name"])
         self._check_shards(workflow, definition["shards"])
         earlier = self._entries.get(workflow, {}).get("quotas", False)
@@ -48,7 +51,7 @@ class Catalogue:
         return [Note(_NOTE + workflow, facts | {_DEFINITION: definition}), *back]
 
     def withdraw(self, workflow: str) -> Note:
-        """It is not listed or started any more; what is known of it stays. Returns what makes that durable."""
+        """Unlist a workflow, so that it is not started any more; its entry stays. Returns the change to be stored."""
         self._withdrawn.add(workflow)
         return Note(WITHDRAWN + workflow, True)
 
@@ -61,7 +64,7 @@ class Catalogue:
         return workflow in self._entries and workflow not in self._withdrawn
 
     def check(self, shard: str) -> None:
-        """Raises NotFound for what is not deployed."""
+        """Raise NotFound if the workflow of this shard is not deployed."""
         if not self.is_listed(shard):
             is_known = workflow_of(shard) in self._withdrawn
             known = ", ".join(filter(self.is_listed, self)) or "none"
@@ -69,12 +72,12 @@ class Catalogue:
             raise NotFound(what="workflow", name=shard, hint=hint)
 
     def note_quotas(self, workflow: str) -> Note:
-        """Its tasks need the ResourceActor, whatever the workflow says; returns what makes that durable."""
+        """Note that the tasks of a workflow need the ResourceActor; returns the change to be stored."""
         facts = self._entries[workflow] = self._entries[workflow] | {"quotas": True}
         return Note(_NOTE + workflow, facts | {_DEFINITION: self._definitions.get(workflow)})
 
     def _check_shards(self, workflow: str, count: int) -> None:
-        """A key is looked for in one shard only, so each must stay where it is."""
+        """Raise FixTheCall if the number of shards differs: a key is looked up in one shard, and has to stay there."""
         there = self._entries.get(workflow, {"shards": count}).get("shards", 1)
         if there != count:
             raise FixTheCall(
@@ -88,16 +91,19 @@ class Catalogue:
             self._definitions[workflow] = definition
 
     def entry(self, shard: str) -> dict[str, Value]:
-        """hash, version, when_down, shards, and quotas: whether this version or an earlier needs the ResourceActor."""
+        """Return the entry of a workflow: hash, version, when_down, shards, and quotas.
+
+        `quotas` tells whether this version or an earlier one needs the ResourceActor.
+        """
         return self._entries[workflow_of(shard)]
 
     def definitions(self, shard: str) -> list[Value]:
-        """What a supervisor has to know when it starts, beside what is in its shard: it may have missed the last."""
+        """Return the definition in force, for the start of a supervisor whose shard may not have it on record."""
         found = self._definitions.get(workflow_of(shard))
         return [] if found is None else [found]
 
     def check_order(self, definition: Mapping[str, Any], limits: Mapping[str, Amount]) -> None:
-        """Raises InvalidDefinition if tasks of this version could wait in a ring with those of other workflows."""
+        """Raise InvalidDefinition if tasks of this version could wait in a ring with those of other workflows."""
         name = str(definition["name"])
         others = [self._needs_of(each) for each in self._definitions if each != name and self.is_listed(each)]
         check_order(name, needs_of(definition), others, limits)
@@ -110,7 +116,7 @@ class Catalogue:
         return known[1]
 
     def is_current(self, definition: Mapping[str, Any]) -> bool:
-        """Whether no other version is in force."""
+        """Whether this version is in force, or no version of its workflow is."""
         entry = self._entries.get(str(definition["name"]))
         return entry is None or bool(entry["hash"] == definition["hash"])
 

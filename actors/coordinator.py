@@ -1,12 +1,13 @@
-"""The Coordinator: the one entry point, and the top of the supervision tree. No task passes through it.
+"""The Coordinator is the one entry point, and the top of the supervision tree. No task passes through it.
 
-It keeps the catalogue of deployed workflows, starts a Supervisor for each of their shards that is needed and the
-ResourceActor when something has quotas, watches them, and starts them again when they die. One that has nothing to do
-is ended, and started again for what comes next (`resting.py`). One that dies more often than the restart policy allows
-is marked down: its tasks are kept, and wait until the workflow is deployed again. The catalogue in the journal is
-authoritative; when the coordinator itself starts again, every shard with open tasks is started without anyone asking.
+It keeps the catalogue of deployed workflows. It starts a Supervisor for each of their shards that is needed, and the
+ResourceActor when a workflow has quotas or breakers. It watches these actors, and restarts them when they die. An idle
+supervisor is passivated, and started again when it is needed (`passivator.py`). A supervisor that dies more often than
+the restart policy allows is marked down: its tasks are kept, and wait until the workflow is deployed again. The
+catalogue in the journal is authoritative. When the coordinator itself starts again, it starts every shard with open
+tasks.
 
-Its messages are in supervisors/messages/client.py.
+The messages of the Coordinator are in supervisors/messages/client.py.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from .undeploying import Undeploying
 
 RESOURCES = "resources"
 _MAY_PASS = ("JournalFailed", "DataInUse")
-"""Why a supervisor may not start although it is not at fault: it is tried again for as long as it takes."""
+"""Kinds of errors for which a supervisor is not at fault if it does not start: it is tried again without end."""
 _NEVER_PASS = ("JournalCorrupt",)
 _LIMITS = "limits"
 
@@ -69,7 +70,7 @@ class Coordinator:
         self._limits: dict[str, Amount] = {}
         self._journal: Journal
         self._supervisors: dict[str, ManagedActor] = {}
-        """By shard."""
+        """Supervisors by shard."""
         self._starts = itertools.count(1)
         self._departed = RetiredHolders()
         self._catalogue = Catalogue()
@@ -80,7 +81,11 @@ class Coordinator:
         self._cold = True
 
     async def start(self, setup: Mapping[str, Any]) -> None:
-        """setup: settings, limits, cold (whether the cluster is new, so that no child can have survived)."""
+        """Read the catalogue, and start the supervisors with open tasks in the background.
+
+        Args:
+            setup: settings, limits, cold (whether the cluster is new, so that no child can have survived).
+        """
         self._settings = Governance.from_wire(setup["settings"])
         self._limits, self._cold = dict(setup["limits"]), bool(setup["cold"])
         self._world.keep_log(self._settings.log_bytes, self._settings.log_files)
@@ -92,7 +97,7 @@ class Coordinator:
         self._catalogue.recall(notes)
         for workflow in self._catalogue:
             self._supervisors_of(workflow)
-        self._world.load()  # from now on it is sampled
+        self._world.load()  # starts the sampling of the load
         self._world.log("info", "started", workflows=len(list(self._catalogue)), cold=self._cold)
         self._alerting = Alerting(self._world, self._settings, self._status)
         self._resting = Passivator(self._world, self._settings, self._supervisors, self._rouse, self._forget)
@@ -101,14 +106,14 @@ class Coordinator:
         self._world.background(self._alerting.keep_looking(), "alerts")
 
     async def _recall_limits(self, changed: Any) -> None:
-        """Limits that were changed while the cluster ran hold until it ends."""
+        """Take over limits that were changed while the cluster ran; a new cluster drops them."""
         if changed and self._cold:
             await durable(self._journal, [Note(_LIMITS, None)])
         elif changed:
             self._limits |= changed
 
     def _supervisors_of(self, workflow: str) -> list[ManagedActor]:
-        """One for each of its shards."""
+        """Return the supervisors of a workflow, one for each of its shards."""
         shards = self._catalogue.shards(workflow)
         for shard in shards:
             if shard not in self._supervisors:
@@ -119,7 +124,7 @@ class Coordinator:
         return ManagedActor(address, self._settings, [self._journal.epoch, 0])
 
     async def _resume(self) -> None:
-        """Start every supervisor that has open tasks; make sure that of the others nothing is left."""
+        """Start every supervisor that has open tasks, and make sure that no other supervisor still lives."""
         resumed: list[str] = []
         idle: list[ManagedActor] = []
         for shard, child in list(self._supervisors.items()):
@@ -134,7 +139,7 @@ class Coordinator:
         await self._world.all([self._rouse(shard) for shard in resumed])
 
     async def _may_have_open_tasks(self, shard: str) -> bool:
-        """What cannot be read may have; its supervisor will say why it does not start."""
+        """Whether a shard may have open tasks; True if it cannot be read, so that its supervisor tells the error."""
         try:
             return await self._world.open_count(shard) > 0
         except PodiumError:
@@ -144,7 +149,7 @@ class Coordinator:
         await self._settled(self._started(self._supervisors[shard]))
 
     async def _settled(self, work: Any) -> None:
-        """A supervisor that does not start is marked down by then; the others go on."""
+        """Await the start of an actor. An error is dropped: the actor is marked down already, and others go on."""
         try:
             await work
         except PodiumError:
@@ -218,7 +223,7 @@ class Coordinator:
         return ()
 
     async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:
-        """Whether the workflow needs the ResourceActor. A quota without a limit is refused."""
+        """Return whether the workflow needs the ResourceActor. Raises InvalidInput for a quota without a limit."""
         needs = all_quotas(definition)
         if needs:
             self._catalogue.check_order(definition, self._limits)
@@ -307,8 +312,10 @@ class Coordinator:
         }
 
     async def _up(self, child: ManagedActor, role: Any, setup: Callable[[], Mapping[str, Any]]) -> Connection:
-        """The line to a child that runs, started first if need be, with what `setup` gives by then. Raises what kept it
-        from starting."""
+        """Return the connection to a child; start the child first if it does not run, with the result of `setup`.
+
+        Raises the error that kept the child from starting.
+        """
         while child.line is None:
             if child.starting is None:
                 child.starting = asyncio.get_running_loop().create_task(self._start(child, role, setup))
@@ -348,7 +355,7 @@ class Coordinator:
                 line.send(AwaitPermits(), partial(self._wants_permits, child))
 
     def _wants_permits(self, child: ManagedActor, reply: Reply) -> None:
-        """Its tasks hold some, though the workflow says nothing of it: those of the background."""
+        """Start the ResourceActor for a workflow without quotas: it has a task that needs a `background` permit."""
         if reply.error is None:
             self._journal.write([self._catalogue.note_quotas(workflow_of(child.name))])
             self._world.background(self._settled(self._resources_line()), "permits")
@@ -359,7 +366,7 @@ class Coordinator:
 
     def _lost(self, child: ManagedActor, line: Connection, error: PodiumError) -> None:
         if child.line is not line:
-            return  # ended on purpose
+            return  # the actor was ended on purpose
         child.line = None
         delay_s = self._delay(child)
         self._world.log("warning", "child lost", child=child.address, reason=str(error), restarts_in_s=delay_s)
@@ -368,7 +375,7 @@ class Coordinator:
             last = child.last_words or str(error)
             child.down = str(TooManyRestarts(intensity=policy.intensity, period_s=policy.period_s, last=last))
             self._world.log("error", "workflow down", workflow=child.name, reason=child.down)
-            self._world.background(self._bury(child), f"bury {child.address}")
+            self._world.background(self._mark_down(child), f"mark down {child.address}")
         else:
             self._world.background(self._again(child, delay_s), f"restart {child.address}")
 
@@ -380,8 +387,11 @@ class Coordinator:
         else:
             await self._rouse(child.name)
 
-    async def _bury(self, child: ManagedActor) -> None:
-        """Nothing of a supervisor that is down holds permits; its tasks wait, or are failed by a last supervisor."""
+    async def _mark_down(self, child: ManagedActor) -> None:
+        """End the actor of a child that is down, and free its permits.
+
+        The tasks of a supervisor wait; if the workflow says `when_down="fail"`, a last supervisor fails them.
+        """
         if child is not self._resources:
             self._departed.add([child])
         await self._world.kill(child.address)
@@ -397,7 +407,7 @@ class Coordinator:
         child.line = self._world.line(child.address)
 
     async def _revive(self, child: ManagedActor) -> None:
-        """A deployment ends being down."""
+        """Take a child out of the state down, because its workflow is deployed again."""
         if child.down is not None:
             child.down = None
             child.restarts = Restarts(self._settings.top_restarts)
@@ -407,6 +417,6 @@ class Coordinator:
                 await self._world.stop(child.address)
 
     async def _forget(self, children: list[ManagedActor]) -> None:
-        """Free what supervisors held that are gone for good."""
+        """Free the permits of supervisors that are gone for good."""
         self._departed.add(children)
         await self._departed.tell(self._resources.line)

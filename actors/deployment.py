@@ -1,4 +1,4 @@
-"""One version of a workflow on its way to the supervisors of its shards."""
+"""Sends a new version of a workflow to the supervisors of its shards."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Deployment:
     def __init__(
         self, world: Scheduling, message: Govern, started: Callable[[ManagedActor], Awaitable[Connection]]
     ) -> None:
-        """`message` is for each supervisor; `started` gives the line to it once it runs, or raises WorkflowDown."""
+        """`message` is for each supervisor. `started` starts one: it returns the connection, or raises WorkflowDown."""
         self._world, self._message, self._started = world, message, started
         self._down: list[WorkflowDown] = []
 
     async def reach(self, children: list[ManagedActor]) -> None:
-        """Return when every actor of the tree runs.
+        """Send the version to the supervisors, and return when every actor of the tree runs.
 
-        A supervisor that does not start, or not soon, is not waited for, unless there is no other: it learns of the
-        version when it does. Raises what is wrong with the definition, or WorkflowDown if none starts.
+        A supervisor that does not start, or not soon, is not waited for, unless there is no other: it gets the version
+        when it starts. Raises the error about the definition, or WorkflowDown if no supervisor starts.
         """
         reached = await self._world.all(map(self._reached_soon, children))
         waiting = [child for child in children if child.waits is not None]
@@ -34,7 +34,7 @@ class Deployment:
             raise self._down[0]
 
     async def _reached_soon(self, child: ManagedActor) -> bool:
-        """Whether it came to its end there; it did not if the supervisor is down, or waits."""
+        """Send the version to one supervisor; returns False if the supervisor is down, or cannot start for now."""
         loop = asyncio.get_running_loop()
         reached, waits = loop.create_task(self._reached(child)), loop.create_task(child.is_waiting.wait())
         await asyncio.wait({reached, waits}, return_when=asyncio.FIRST_COMPLETED)

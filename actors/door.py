@@ -1,6 +1,6 @@
-"""What a client brings is checked here, by the rules that hold in the client, before anything of it is stored.
+"""Checks the definitions and code that clients bring, by the same rules as in the client, before they are stored.
 
-A client may be older, foreign or wrong: whatever it brings ends at most its own deployment.
+A client may be older, foreign or wrong. A bad definition fails only its own deployment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..supervisors.tasks.plan import Plan, tree_of, version_hash
 
 
 def check_definition(definition: Any) -> None:
-    """Raises InvalidDefinition for what is no definition that a supervisor can govern."""
+    """Raise InvalidDefinition if a supervisor could not govern this definition."""
     if not isinstance(definition, Mapping) or not isinstance(definition.get("name"), str):
         raise InvalidDefinition(problem="a definition is a mapping with a name", path="definition")
     try:
@@ -41,7 +41,7 @@ def _check_declared(plan: Plan) -> None:
 
 
 def check_code(code: Any) -> dict[str, bytes]:
-    """Code that is carried, by protocol. Raises InvalidDefinition."""
+    """Return the code that a client brings, by `carried_key`. Raises InvalidDefinition if it has another form."""
     if not isinstance(code, Mapping) or not all(isinstance(k, str) and isinstance(v, bytes) for k, v in code.items()):
         raise InvalidDefinition(problem="code is bytes by protocol", path="code")
     return dict(code)

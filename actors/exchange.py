@@ -1,24 +1,24 @@
-"""The exchange: the one way in which two actors talk, and a client with an actor.
+"""The exchange is the one way in which actors talk to each other, and clients to actors. This is its client side.
 
-A remote call costs about a millisecond, whatever it carries. So what is waiting when a call leaves, leaves in
-that one call, and while it is under way the next frame collects: no timers, no batch size, and at low load a
-message goes at once. The far side answers a call when results are ready and the next turns of its loop bring no
-more; the near side keeps at least one call out while something is open. So a slow message never holds a fast one,
-and the death of the far side is known at once, because a call is always out there to fail. A far side that is
-stopped, or whose loop is blocked, does not die: it is given up when it has been silent for a lease, several times
-as long as it may keep a call waiting.
+A remote call costs about a millisecond, whatever it carries. So all messages that wait when a call leaves go in that
+one call. While it is under way, the next frame collects. There are no timers and no batch size, and at low load a
+message goes at once. The server side answers a call when results are ready and the next turns of its loop bring no
+more. The client side keeps at least one call open while a message is open. So a slow message never holds up a fast one,
+and the death of the server side is known at once, because the open call fails. A server side that is stopped, or whose
+loop is blocked, does not die. It is given up when it was silent for a lease, which is several times as long as it may
+keep a call waiting.
 
-Frames can be lost, repeated and overtaken on the way, and so can answers. Frames and results are numbered;
-each frame says which earlier frames are still unanswered, so the far side knows which answers never arrived
-and gives their results again. Within the life of both sides every message is handled once and answered once,
-and chunks come in order. When the far side is gone for good, every open message is answered with PeerLost:
-whether it was handled is unknown.
+Frames can be lost, repeated and overtaken on the way, and so can answers. Frames and results are numbered. Each frame
+says which earlier frames are still unanswered. So the server side knows which answers never arrived, and sends their
+results again. Within the life of both sides every message is handled once and answered once, and chunks come in order.
+When the server side is gone for good, every open message is answered with PeerLost: it is unknown whether the message
+was handled.
 
 On the wire (msgpack, never pickle):
-    near → far   [session, frame number, other frames unanswered, results received up to, messages]
-                 a message is [number, kind, fields]; see supervisors/messages/
-    far → near   [incarnation, results]
-                 a result is [result number, message number, type, value]
+    client → server   [session, frame number, other frames unanswered, results received up to, messages]
+                      a message is [number, kind, fields]; see supervisors/messages/
+    server → client   [incarnation, results]
+                      a result is [result number, message number, type, value]
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from ..supervisors.ports.messaging import Message, Reply
 
 RESULT, CHUNK, ERROR = 0, 1, 2
 CANCEL = "!cancel"
-"""Kind of the message that cancels another; its payload is that one's number."""
+"""Kind of the message that cancels another message; its payload is the number of that message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +49,15 @@ class ExchangeLimits:
     calls: int = 2
     """Calls under way at once: one waits for results while the other carries new messages."""
     credit: int = 20_000
-    """Messages open at the far side; more wait on the near side."""
+    """Most messages that are open at the server side; further messages wait on the client side."""
     queue: int = 1_000_000
-    """Messages waiting on the near side; one more is refused as Overloaded."""
+    """Most messages that wait on the client side; one more is refused as Overloaded."""
     frame_items: int = 4_000
     frame_bytes: int = 64 * 1024 * 1024
     poll_s: float = 30.0
-    """The far side answers a waiting call after so long even if nothing is ready."""
+    """Seconds after which the server side answers a waiting call even if no result is ready."""
     resends: int = 8
-    """Repetitions of one frame, with doubling delays from `resend_delay_s`, before the far side counts as lost."""
+    """Times that a frame is sent, with doubling delays from `resend_delay_s`, before the server side counts as lost."""
     resend_delay_s: float = 0.05
     max_resend_delay_s: float = 5.0
 
@@ -66,13 +66,14 @@ WATCH = "!watch"
 """Kind of `_Watch`."""
 
 Transport: TypeAlias = Callable[[bytes, Callable[[bytes | Unknown], None]], None]
-"""Carries one frame and calls back, on the loop, with the answer: PeerUnreachable if trying again may help, or
-PeerLost."""
+"""Carries one frame and calls back, on the event loop, with the answer or an error.
+
+The error is PeerUnreachable if trying again may help, else PeerLost."""
 
 POLLS_PER_LEASE = 3
-"""Calls that a silent far side answers within one lease."""
+"""Number of calls that an idle server side answers within one lease."""
 IDLE_S = 0.01
-"""Wait before a call that is there only to hear of the other side's death: the next message often saves it."""
+"""Seconds before a call that only serves to detect the death of the server side; the next message often saves it."""
 DEFAULT_LIMITS = ExchangeLimits()
 _sessions = itertools.count(1)
 
@@ -81,34 +82,34 @@ class _Watch(NamedTuple):
     """A message that is never answered. Its failure tells the sender that the peer died."""
 
     poll_s: float | None
-    """Longest time that a call may wait, in seconds; None for the usual one."""
+    """Longest time in seconds that a call may wait at the server side; None for that of the limits."""
 
 
 KINDS[_Watch] = WATCH
 
 
 def _nothing() -> None:
-    """A transport that is not bound to a connection."""
+    """Do nothing: the default `hang_up`, for a transport without a connection to close."""
 
 
 def _ignored(*_fields: Value) -> None:
-    """A reply of which nothing is wanted but that it came."""
+    """Drop the fields of a reply; only its arrival matters."""
 
 
 def _read_marked(answer: bytes, error: InvalidInput) -> list[Value]:
-    """An answer with a result that packs but does not unpack: that one is an error, the others are as they were."""
+    """Read an answer with results that cannot be unpacked: they become errors, the other results are kept."""
     incarnation, results = unpack_marked(answer, max_bytes=len(answer))
     told = InvalidInput(problem=f"the answer cannot be read: {error.problem}").to_wire()
     return [incarnation, [r if is_readable(r) else [r[0], r[1], ERROR, told] for r in results]]
 
 
 _Open: TypeAlias = tuple[Callable[[Reply], None], Callable[[Value], None] | None]
-"""Who gets the answer to a message, and who its chunks."""
+"""The callbacks of a message: for its reply, and for its chunks."""
 
 
 @dataclass(slots=True)
 class ExchangeCounts:
-    """What happened on one near side, for metrics and tests."""
+    """The counters of one client side, for metrics and tests."""
 
     frames: int = 0
     messages: int = 0
@@ -116,7 +117,7 @@ class ExchangeCounts:
 
 
 class ExchangeClient:
-    """The near side of an exchange with one actor; implements `Connection`. Lives on one event loop."""
+    """The client side of an exchange with one actor; implements `Connection`. It lives on one event loop."""
 
     def __init__(
         self,
@@ -127,9 +128,13 @@ class ExchangeClient:
         hang_up: Callable[[], None] = _nothing,
         is_working: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`session` names this side; a number is added, so that each exchange has a session of its own. `hang_up`
-        is called when no call will follow. `is_working` tells whether the far side's process has used the processor
-        since it was asked last."""
+        """Make an exchange with one actor.
+
+        Args:
+            session: name of this side; a number is added, so that each exchange has a session of its own.
+            hang_up: called when no more calls will follow.
+            is_working: tells whether the process of the server side has used the processor since the last call of it.
+        """
         self._is_working = is_working
         self.address, self.counts = address, ExchangeCounts()
         self._call, self._limits, self._hang_up = call, limits, hang_up
@@ -142,7 +147,7 @@ class ExchangeClient:
         """Numbers of the frames that are under way, or wait to be sent again."""
         self._scheduled = False
         self._watches = 0
-        """Open messages that are there only to be lost."""
+        """Number of open messages that only serve to detect the loss of the server side."""
         self._heard_at = 0.0
         self._lease: asyncio.TimerHandle | None = None
         self._received = 0
@@ -156,7 +161,7 @@ class ExchangeClient:
 
     @property
     def is_over(self) -> bool:
-        """Whether it is closed or lost: nothing comes of it any more."""
+        """Whether the exchange is closed or lost: no more answers will come."""
         return self._lost is not None
 
     def send(
@@ -202,12 +207,12 @@ class ExchangeClient:
             self._check_lease(lease_s, self._heard_at)
 
     def _check_lease(self, lease_s: float, due_at: float) -> None:
-        """Give the far side up when it has been silent for a lease in which this side was awake."""
+        """Give up the server side if it was silent for a lease during which this side was awake."""
         if self._lost is not None:
             return
         now, every_s = self._loop.time(), lease_s / POLLS_PER_LEASE
         if now - due_at > every_s:
-            self._heard_at = now  # this side was stopped itself: what the other sent is still to be read
+            self._heard_at = now  # this side was stopped itself: answers may still be unread
         silent_s = now - self._heard_at
         works = silent_s > every_s and self._is_working()
         if silent_s > lease_s and not (works and self._may_compute(silent_s)):
@@ -246,8 +251,10 @@ class ExchangeClient:
         return [self._queue.popleft() for _ in range(count)]
 
     def _frames(self, items: list[list[Value]]) -> list[tuple[int, bytes]]:
-        """One frame, or several if it would be too large; a message that fits none, or cannot be packed, is answered
-        so, and no other is lost with it."""
+        """Pack messages into one frame, or into several if one would be too large.
+
+        A message that fits no frame, or cannot be packed, is answered with InvalidInput; the others are sent.
+        """
         number = self._frame_number + 1
         try:
             frame = pack([self._session, number, list(self._calls), self._received, items])
@@ -331,7 +338,7 @@ class ExchangeClient:
                 self._fault(error)
 
     def _fault(self, error: Exception) -> None:
-        """Whatever one receiver does, the other results of its frame are delivered."""
+        """Report an internal fault in a callback; the other results of the frame are delivered all the same."""
         report(f"a result from {self.address}", error)
 
     def lose(self, error: PodiumError) -> None:

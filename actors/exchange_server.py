@@ -1,4 +1,4 @@
-"""The far side of the exchange; exchange.py has the mechanism and its promises."""
+"""The server side of the exchange; exchange.py describes the mechanism and its guarantees."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..supervisors.ports.messaging import Incoming, Message
 from .exchange import CANCEL, CHUNK, DEFAULT_LIMITS, ERROR, RESULT, WATCH, ExchangeLimits
 
 SPARE_CALL_S = 0.005
-"""How long a second call may wait beside the first, in seconds: it saves a poll when the answer comes sooner."""
+"""Seconds for which a second call may wait beside the first; it saves a call if a result comes sooner."""
 CALM_TURNS = 2
-"""Turns of the event loop without a new result after which an answer goes."""
+"""Turns of the event loop without a new result after which an answer is sent."""
 COLLECT_S = 0.001
-"""How long it waits for further results at the longest, in seconds."""
+"""Longest time in seconds for which an answer waits for further results."""
 
 
 class ExchangeServer:
-    """The far side: takes frames from any number of near sides and hands messages to one actor."""
+    """The server side: takes frames from any number of client sides, and hands their messages to one actor."""
 
     def __init__(
         self, receive: Callable[[Incoming], None], incarnation: str, limits: ExchangeLimits = DEFAULT_LIMITS
@@ -34,7 +34,7 @@ class ExchangeServer:
         self._sweep: asyncio.TimerHandle | None = None
 
     def take_in(self, frame: bytes, answer: Callable[[bytes], None]) -> None:
-        """Carry one frame in; `answer` gets what is to be carried back, when there is something."""
+        """Take in one frame; `answer` is called with the packed answer to it, perhaps later."""
         accept = self._accept
         try:
             name, number, unanswered, received, items = unpack(frame, self._limits.frame_bytes)
@@ -55,7 +55,7 @@ class ExchangeServer:
             accept(session, *item)
 
     async def exchange(self, frame: bytes) -> bytes:
-        """`take_in`, to be awaited."""
+        """Take in one frame and await the packed answer."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.take_in(frame, lambda packed: None if future.done() else future.set_result(packed))
         return await future
@@ -93,7 +93,7 @@ class ExchangeServer:
             return pack([self._incarnation, [_sendable(result) for result in results]])
 
     def _watched(self, session: _Session, poll_s: float | None) -> None:
-        """The near side wants an answer at least this often, to know that this side's loop turns."""
+        """Answer waiting calls at least every `poll_s` seconds, so that a client side knows that this loop turns."""
         if poll_s is not None and poll_s < self._poll_s:
             self._poll_s = poll_s
             if self._sweep is not None:
@@ -106,13 +106,13 @@ class ExchangeServer:
             self._sweep = asyncio.get_running_loop().call_later(self._poll_s, self._sweep_sessions)
 
     def close(self) -> None:
-        """The actor is gone: nothing of it is kept for anybody."""
+        """Drop all sessions, because the actor is gone."""
         if self._sweep is not None:
             self._sweep.cancel()
         self._sessions.clear()
 
     def _sweep_sessions(self) -> None:
-        """Answer calls that waited long, and forget near sides that have not called for long."""
+        """Answer all waiting calls, and drop the sessions of client sides that have not called for long."""
         self._sweep = None
         for name, session in list(self._sessions.items()):
             silent_s = session.loop.time() - session.touched
@@ -125,16 +125,16 @@ class ExchangeServer:
 
 
 def _read_marked(frame: bytes, max_bytes: int) -> list[Value]:
-    """A frame with a message that packs but does not unpack: its payload is Unreadable, the others are as they were.
+    """Read a frame with a message that cannot be unpacked: its payload becomes Unreadable, the others are kept.
 
-    Raises InvalidInput for what is no frame at all.
+    Raises InvalidInput if the bytes are no frame at all.
     """
     *head, items = unpack_marked(frame, max_bytes)
     return [*head, [item if is_readable(item) else [*item[:2], Unreadable()] for item in items]]
 
 
 def _sendable(result: list[Value]) -> list[Value]:
-    """A result that can be packed: the same, or the error that says why it cannot."""
+    """Return the result if it can be packed and unpacked, else an error result that says why it cannot."""
     try:
         packed = pack(result)
         unpack(packed, len(packed))
@@ -144,7 +144,7 @@ def _sendable(result: list[Value]) -> list[Value]:
 
 
 class _Session:
-    """What the far side keeps for one near side."""
+    """The state that the server side keeps for one client side."""
 
     def __init__(self, pack_results: Callable[[list[list[Value]]], bytes], limits: ExchangeLimits) -> None:
         self.loop = asyncio.get_running_loop()
@@ -153,15 +153,15 @@ class _Session:
         self.cancelled_early: set[int] = set()
         self._pack, self._most, self._most_bytes = pack_results, limits.frame_items, limits.frame_bytes
         self._waiting: dict[int, Callable[[bytes], None]] = {}
-        """Calls that wait for something to carry back, by frame number, the longest waiting first."""
+        """Calls that wait for results, by frame number, the longest waiting first."""
         self._flushing = False
         self._collects_since = 0.0
         self._seen = self._calm_turns = 0
-        """While the next answer collects: results so far, and turns of the loop since the last of them."""
+        """While results collect for the next answer: their number, and turns of the loop since the last new one."""
         self._results = itertools.count(1)
         self._unsent: deque[list[Value]] = deque()
         self._sent: dict[int, list[list[Value]]] = {}
-        """Results by the frame that they answered, until the near side is known to have them."""
+        """Results by the number of the frame that they answered, until the client side is known to have them."""
         self._frames_to = 0
         self._frames_beyond: set[int] = set()
 
@@ -183,9 +183,14 @@ class _Session:
         self._flush_soon()
 
     def settle(self, number: int, unanswered: list[int], received: int) -> None:
-        """What was sent in answers that did not arrive is to be sent again, what arrived is forgotten.
+        """Queue the results of answers that did not arrive again, and drop the results that arrived.
 
-        A frame that comes again is one whose answer did not arrive.
+        If a frame comes again, its answer did not arrive.
+
+        Args:
+            number: number of the frame that has come.
+            unanswered: numbers of the other frames that have no answer yet.
+            received: number up to which the client side has all results.
         """
         for frame in [frame for frame in self._sent if frame not in unanswered or frame == number]:
             lost = [result for result in self._sent.pop(frame) if result[0] > received]
@@ -202,12 +207,12 @@ class _Session:
             self.loop.call_later(SPARE_CALL_S, self._let_go)
 
     def answer_again(self, number: int, answer: Callable[[bytes], None]) -> None:
-        """A frame came again: nobody may listen to the call that it came with first, so that one goes back too."""
+        """Answer a frame that came again; its first call is answered, too, because nobody may listen to it any more."""
         self._release(number)
         answer(self._take(number))
 
     def _flush_soon(self) -> None:
-        """Answer one call when the loop brings no more results at once."""
+        """Answer one call as soon as the event loop brings no more results."""
         if self._waiting and not self._flushing:
             self._flushing = True
             self._collects_since, self._seen, self._calm_turns = self.loop.time(), 0, 0
@@ -228,7 +233,7 @@ class _Session:
                 self._flush_soon()
 
     def _let_go(self) -> None:
-        """One waiting call is enough: without another, the near side could not send what comes up next."""
+        """Answer the oldest call if more than one waits: the client side needs a free call for its next messages."""
         if len(self._waiting) > 1:
             self._release(next(iter(self._waiting)))
 
@@ -238,7 +243,7 @@ class _Session:
             answer(self._take(number))
 
     def _take(self, number: int) -> bytes:
-        """An answer, with as many results as fit one frame; one at least."""
+        """Pack an answer with as many unsent results as fit one frame, one at least if there are any."""
         taken = [self._unsent.popleft() for _ in range(min(self._most, len(self._unsent)))]
         packed = self._pack(taken)
         while len(packed) > self._most_bytes and len(taken) > 1:
@@ -270,7 +275,7 @@ class _Session:
 
 
 class _Incoming:
-    """One message at the far side; implements `Incoming`."""
+    """One message at the server side; implements `Incoming`."""
 
     __slots__ = ("_number", "_session", "cancelled", "kind", "on_cancel", "payload")
 
@@ -295,6 +300,6 @@ class _Incoming:
             self._session.push([self._number, CHUNK, value])
 
     def _end(self, result: list[Value]) -> None:
-        self.on_cancel = None  # or this and who works on it would hold each other, and only the collector end them
+        self.on_cancel = None  # else message and callback would refer to each other until garbage collection
         if self._session.asks.pop(self._number, None) is not None:
             self._session.push(result)

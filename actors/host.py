@@ -1,14 +1,14 @@
-"""ProtocolHost: the actor in which one protocol's object lives.
+"""The ProtocolHost is the actor in which the object of one protocol lives.
 
-It runs at most `concurrency` attempts at once and queues the rest in order. An async `run` is a task on this
-actor's loop; a plain one is called in a thread. A time-out counts from the moment the attempt begins to run:
-async work is cancelled, plain work is told by `ctx.cancelled`. Work that does not end within `grace_s` is
-reported as stuck, and the supervisor replaces the whole host, because a running thread cannot be stopped.
+It runs at most `concurrency` attempts at once and queues the rest in order. An async `run` is a task on this actor's
+event loop; a plain `run` is called in a thread. A timeout counts from the moment at which the attempt begins to run.
+Async work is cancelled then; plain work is told by `ctx.cancelled`. Work that does not end within `grace_s` is reported
+as stuck, and the supervisor replaces the whole host, because a running thread cannot be stopped.
 
-What needs permits waits in a *lane* until one of the lane's permits is free: an attempt that ends passes its own on
-to the next in its lane, or gives it back with the answer.
+An attempt that needs permits waits in a *lane* until a permit of the lane is free. An attempt that ends passes its
+permit on to the next attempt of its lane, or sends it back with the answer.
 
-Its messages are in supervisors/messages/host.py.
+The messages of the ProtocolHost are in supervisors/messages/host.py.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from ..supervisors.ports.messaging import Incoming
 from ..supervisors.ports.world import Timer, World
 
 UNSEEN = Context()
-"""For code that takes none: making a real one is a tenth of the host's work."""
+"""The context for code that takes no context: making a real one is a tenth of the host's work."""
 
 
 class ProtocolHost:
@@ -54,21 +54,26 @@ class ProtocolHost:
         self.world = world
         self.binding: Binding
         self._live: Protocol | None = None
-        """What has a `stop`, once it has been started."""
+        """The protocol's object, once it is started, if it has `start` and `stop`."""
         self._concurrency = 1
         self.grace_s = 1.0
         self._max_bytes = MAX_VALUE_BYTES
         self.config: Mapping[str, Any] = {}
         self.log = logging.getLogger("podium.protocol")
         self.keep_line: Callable[[str], None] = lambda _line: None
-        """Takes what steps log into a file that stays."""
+        """Writes a line that a step logs to the log file of the protocol."""
         self._waiting: deque[_Attempt] = deque()
         self._lanes: defaultdict[int, deque[_Attempt]] = defaultdict(deque)
-        """Who waits for permits."""
+        """Attempts that wait for permits, by number of the lane."""
         self._active: set[_Attempt] = set()
 
     async def start(self, setup: Mapping[str, Any]) -> None:
-        """setup: ref, name, concurrency, grace_s, max_value_bytes, config, code (pickle or None), search_path."""
+        """Load the protocol, and start its object.
+
+        Args:
+            setup: ref, name, concurrency, grace_s, max_value_bytes, config, log_bytes, log_files, search_path, code
+                (pickle or None).
+        """
         target = self.world.load_protocol(setup["ref"], setup.get("code"), setup.get("search_path") or [])
         self._concurrency = setup["concurrency"]
         self.grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
@@ -108,7 +113,7 @@ class ProtocolHost:
         self._next()
 
     def _pass_on(self, lane: int, permit: str) -> str | None:
-        """Give a permit to the next of its lane; returns it if there is none."""
+        """Give a permit to the next attempt of its lane; returns the permit if no attempt waits."""
         queue = self._lanes[lane]
         while queue:
             attempt = queue.popleft()
@@ -120,7 +125,7 @@ class ProtocolHost:
         return permit
 
     def free_permit(self, attempt: _Attempt) -> str | None:
-        """The permit of an attempt whose code has ended, if nobody here wants it."""
+        """Pass on the permit of an attempt whose code has ended; returns the permit if no attempt waits for it."""
         permit, attempt.permit = attempt.permit, None
         return None if permit is None or attempt.lane is None else self._pass_on(attempt.lane, permit)
 
@@ -132,7 +137,7 @@ class ProtocolHost:
                 attempt.begin()
 
     def released(self, attempt: _Attempt) -> None:
-        """The attempt's code has really ended: its place is free."""
+        """Free the place of an attempt whose code has really ended."""
         self._active.discard(attempt)
         self._next()
 
@@ -140,14 +145,14 @@ class ProtocolHost:
         return self.world.folder(self.binding.ref)
 
     def plain_output(self, output: Any) -> Value:
-        """What `run` returned, as data that can travel. Raises InvalidOutput."""
+        """Convert the value that `run` returned to plain data. Raises InvalidOutput."""
         try:
             return check_value(self.binding.plain_output(output), "output", self._max_bytes)
         except InvalidInput as error:
             raise InvalidOutput(str(error)) from error
 
     def check_chunk(self, chunk: Value) -> Value:
-        """What `ctx.emit` was given, as it is now. Raises InvalidInput, in the user's own call."""
+        """Return a copy of a chunk as plain data. Raises InvalidInput, in the user's call of `ctx.emit`."""
         return check_value(chunk, "chunk", self._max_bytes)
 
 
@@ -161,7 +166,7 @@ class _Attempt:
         self.permit: str | None = None
         ask.on_cancel = self.cancel
         self.ended = False
-        """Whether the answer is out. The code may still be running: see ProtocolHost.released."""
+        """Whether the answer was sent. The code may still be running: see ProtocolHost.released."""
         self._stopping: Failure | None = None
         self._work: asyncio.Task[StepResult] | None = None
         self._timer: Timer | None = None
@@ -180,7 +185,7 @@ class _Attempt:
         self._stop(Failure("cancelled", "the step was cancelled"))
 
     def _wind(self) -> None:
-        """Look again when its time, or that of its silence, may be up."""
+        """Set the timer for the first of the two time limits: of the run, and of its silence."""
         end = math.inf if self._run.timeout_s is None else self._began_at + self._run.timeout_s
         if self._run.idle_timeout_s is not None:
             end = min(end, self._heard_at + self._run.idle_timeout_s)
@@ -201,7 +206,7 @@ class _Attempt:
             self._wind()
 
     def heard(self) -> None:
-        """The code gave a sign of life; from any thread."""
+        """Note a sign of life of the code. This may be called in any thread."""
         self._heard_at = self._host.world.monotonic()
 
     def _stop(self, why: Failure) -> None:
@@ -220,7 +225,7 @@ class _Attempt:
         self._answer(StepResult("fail", self._stopping.to_wire(), self._seconds(), stuck=True))
 
     async def _work_off(self) -> StepResult:
-        """Run the code. Whatever it raises is an outcome, SystemExit, too, which would end the loop otherwise."""
+        """Run the code. Every exception becomes a result, even SystemExit, which would end the event loop otherwise."""
         try:
             return await self._outcome()
         except (asyncio.CancelledError, GeneratorExit):
@@ -238,8 +243,10 @@ class _Attempt:
         return outcome
 
     def _outcome_of_plain_code(self, context: Context, input: Any) -> StepResult:
-        """In a thread: an iterator that it returns is used up here, too. No exception may leave it, for a future does
-        not take all of them."""
+        """Run plain code, in a thread; an iterator that the code returns is used up here, too.
+
+        No exception may leave this function, because a future cannot hold every kind of exception.
+        """
         try:
             return StepResult("ok", self._host.plain_output(self._host.binding.call(context, input)))
         except BaseException as error:
@@ -255,8 +262,8 @@ class _Attempt:
             status, value, *_ = self._result(work)
             self._answer(StepResult(status, value, self._seconds(), False, self._host.free_permit(self), self._used))
         elif not work.cancelled():
-            work.exception()  # looked at, so that asyncio does not report it as never retrieved
-        self._work = None  # or, with an error in it, it and this would hold each other
+            work.exception()  # read it, so that asyncio does not report it as never retrieved
+        self._work = None  # else a task with an error and this attempt would refer to each other
         self._host.released(self)
 
     def _result(self, work: asyncio.Task[StepResult]) -> StepResult:
@@ -317,9 +324,9 @@ class _Attempt:
 
 
 class _StepLog(logging.LoggerAdapter[logging.Logger]):
-    """Logs as usual, with task and step in the record, and tells the watchers of the task, at whatever level.
+    """Logs as usual, with task and step in the record, and also tells the watchers of the task, at every level.
 
-    Logging never fails the work: a line that cannot be made is told as it was given.
+    Logging never fails the work: a line that cannot be formatted is logged as message and arguments.
     """
 
     tell: Callable[[str, str], None]
@@ -339,7 +346,7 @@ class _StepLog(logging.LoggerAdapter[logging.Logger]):
 
 
 def _traced(exc_info: Any) -> str:
-    """The traceback that goes with a line, below it."""
+    """Return the traceback for a log line, to be appended to it; "" without an exception."""
     error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
     return f"\n{trace_of(error)}" if error is not None else ""
 

@@ -1,4 +1,4 @@
-"""One actor below the coordinator: its state, and who waits for it."""
+"""One actor below the coordinator: its state, and the events that others wait for."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class ManagedActor:
     def __init__(self, address: str, settings: Governance, start: list[int]) -> None:
         self.address = address
         self.start = start
-        """[epoch of the coordinator, number] of its last start: later ones have higher numbers."""
+        """[epoch of the coordinator, number] of the last start; a later start has a higher pair."""
         self.restarts = Restarts(settings.top_restarts)
         self.line: Connection | None = None
         self.starting: asyncio.Task[None] | None = None
-        """While it is started, or laid to rest."""
+        """The task that starts or passivates the actor; None if there is none."""
         self.last_words: str | None = None
-        """Why it gave up, if it did."""
+        """The reason why the actor gave up, if it did."""
         self.waits: str | None = None
-        """What keeps it from starting, if that may pass by itself."""
+        """The reason why the actor cannot start now, if that may pass by itself."""
         self.is_waiting = asyncio.Event()
-        """Set while there is such a thing."""
+        """Set while `waits` has a reason."""
         self.down: str | None = None
-        """Why it is not started any more."""
+        """The reason why the actor is down and not started any more."""
 
     def wait_for(self, reason: str | None) -> None:
-        """It cannot start now, or (None) can again."""
+        """Note that the actor cannot start now for this reason, or (None) that it can again."""
         self.waits = reason
         if reason is None:
             self.is_waiting.clear()
@@ -40,12 +40,12 @@ class ManagedActor:
             self.is_waiting.set()
 
     def hear(self, reply: Reply) -> None:
-        """Its last words."""
+        """Note the reason why the actor gives up."""
         if reply.error is None:
             self.last_words = reply.read(LastWords).reason
 
     async def describe(self, entry: Mapping[str, Value]) -> dict[str, Value]:
-        """How it is, beside what the catalogue says of its workflow."""
+        """Describe the state of the actor, in addition to the catalogue's entry of its workflow."""
         if self.down is not None:
             return {**entry, "state": "down", "reason": self.down}
         if self.line is None:
@@ -58,5 +58,5 @@ class ManagedActor:
 
     @property
     def name(self) -> str:
-        """The name of a supervisor's shard, or the whole address."""
+        """Name of the supervisor's shard, or the whole address of another actor."""
         return self.address.partition("/")[2] or self.address

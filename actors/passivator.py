@@ -1,7 +1,8 @@
-"""Workflows that have nothing to do cost no process: their supervisors are ended, and started for what comes next.
+"""Passivates idle supervisors: they are ended, so that an idle workflow costs no process, and started when needed.
 
-Nothing is kept in memory for it: that a task came in between is in the workflow's journal, and then it is started at
-once. Once in a while each is started all the same, so that it forgets what is too old.
+No state is kept in memory for that. If a task came in while a supervisor ended, the journal of its shard has the task,
+and the supervisor is started at once. Once in a while each passivated supervisor is started, so that it deletes tasks
+that are too old.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from ..supervisors.settings import Governance
 from .managed_actor import ManagedActor
 
 TIDY_S = 86_400.0
-"""Longest time, in seconds, for which a workflow at rest keeps what is to be forgotten."""
+"""Longest time in seconds for which a passivated supervisor keeps tasks that have to be deleted."""
 APART_S = 5.0
-"""Between two workflows that are started to forget."""
+"""Seconds between the starts of two supervisors that are to delete old tasks."""
 
 
 class Passivator:
@@ -31,40 +32,40 @@ class Passivator:
         start: Callable[[str], Awaitable[None]],
         forget: Callable[[list[ManagedActor]], Awaitable[None]],
     ) -> None:
-        """`start` has the supervisor of a shard run; `forget` frees what some of them held."""
+        """`start` starts the supervisor of a shard; `forget` frees the permits of supervisors that have ended."""
         self._world, self._settings = world, settings
         self._supervisors, self.start, self._forget = supervisors, start, forget
 
     def attend(self, child: ManagedActor, line: Connection) -> None:
-        """Hear when the supervisor that has just started has nothing to do."""
+        """Ask a supervisor that has just started to tell when it is idle; it is passivated then."""
         line.send(AwaitIdle(), lambda reply: self._is_idle(child, line, reply))
 
     def _is_idle(self, child: ManagedActor, line: Connection, reply: Reply) -> None:
         if reply.error is None and child.line is line and child.starting is None:
-            self.lay_down(child, "it had nothing to do and was laid to rest")
+            self.passivate(child, "it had nothing to do and was passivated")
 
-    def lay_down(self, child: ManagedActor, why: str) -> asyncio.Task[None]:
-        """End its actors, if they run, and free what they held; unless it is wanted again by then."""
+    def passivate(self, child: ManagedActor, why: str) -> asyncio.Task[None]:
+        """End a supervisor, if it runs, and free its permits; start it again if its shard has open tasks then."""
         line, child.line = child.line, None
         self._world.log("info", "child ends", child=child.address, reason=why)
-        child.starting = asyncio.get_running_loop().create_task(self._lay_down(child, line, why))
+        child.starting = asyncio.get_running_loop().create_task(self._passivate(child, line, why))
         return child.starting
 
-    async def _lay_down(self, child: ManagedActor, line: Connection | None, why: str) -> None:
+    async def _passivate(self, child: ManagedActor, line: Connection | None, why: str) -> None:
         try:
             if line is not None:
                 line.lose(PeerLost(address=child.address, reason=why))
                 await self._world.stop(child.address)
             await self._forget([child])
         except PodiumError:
-            pass  # what it held comes back with its lease
+            pass  # its permits come back when its lease is over
         finally:
             child.starting = None
         if await self._world.open_count(child.name) > 0:
             await self.start(child.name)
 
     async def keep_tidy(self) -> None:
-        """Start each that rests, once in a while."""
+        """Start each passivated supervisor once in a while."""
         while True:
             await self._world.sleep(min(TIDY_S, self._settings.keep_finished_s))
             for shard, child in list(self._supervisors.items()):

@@ -1,12 +1,14 @@
-"""The ResourceActor: every limit of the cluster in one ledger, all breakers on one board. It never waits inside a call.
+"""The ResourceActor keeps every limit of the cluster in one ledger, and all breakers. It never waits inside a call.
 
-Permits are leases. Their holders are incarnations of supervisors, which join and renew. A supervisor that starts
-again joins under a higher epoch only after its old protocol hosts are certainly gone; that voids the permits of the
-old epoch. A holder that falls silent has hosts that still work: the level above notices within a lease, and replaces
-it. Only when nobody did for several leases are its permits taken back here, so that they are not lost for ever.
+Permits are leases. Their holders are incarnations of supervisors, which join and renew. A supervisor that starts again
+joins under a higher epoch only after its old protocol hosts are certainly gone; this voids the permits of the old
+epoch. A holder that falls silent may have hosts that still work. The level above detects the silence and replaces the
+holder. Only if it does not do so within `REPLACED_WITHIN` leases are the permits taken back here, so that they are not
+lost for ever.
 
-The set of holders is journalled. After a crash of this actor alone, nothing is granted until every known
-holder has joined again with what it holds, or has been silent for as long: the limit holds across the restart.
+The set of holders is on record in the journal. After a crash of this actor alone, nothing is granted until every known
+holder has joined again with its permits, or was silent for `REPLACED_WITHIN` leases. So the limits hold across the
+restart.
 """
 
 from __future__ import annotations
@@ -55,12 +57,14 @@ from ..supervisors.shards import is_within
 from .breaker_registry import BreakerRegistry
 
 REPLACED_WITHIN = 5
-"""Leases of silence after which nobody will replace a holder: noticing takes up to two, a start at most some."""
+"""Leases of silence after which a holder is given up. Detecting the loss takes up to two leases and a restart less than
+three; after five nobody will return."""
 LEND_AGAIN_S = 1.0
-"""After a recall, the books stay here for so long at least."""
+"""Shortest time in seconds from a recall of the delegated ledger to the next loan."""
 REPORT_WITHIN_S = 1.0
+"""Seconds to wait for the borrower of the ledger to report its use, for a status."""
 LOOK_S = 1.0
-"""Seconds between two looks at the load of the machine."""
+"""Seconds between two samples of the load of the machine."""
 _HOLDER = "holder:"
 
 
@@ -74,32 +78,37 @@ class ResourceActor:
         self._lease_s = 0.0
         self._journal: Journal | None = None
         self._renewed_at: dict[str, float] = {}
-        """Monotonic time of each shard's last sign of life."""
+        """By shard: monotonic time of the last renewal or join."""
         self._epochs: dict[str, int] = {}
         self._joins: dict[str, int] = {}
-        """By shard: the number of the last join of that epoch."""
+        """By shard: the number of the last join in the current epoch."""
         self._places: dict[str, tuple[list[int], Mapping[str, int]]] = {}
-        """By shard: (epoch, change) and the places at its hosts then."""
+        """By shard: (epoch, change) of the newest `SetPlaces`, and the places at the shard's hosts."""
         self._starts: dict[str, list[int]] = {}
-        """By shard: the coordinator's number of the start that joined last."""
+        """By shard: the coordinator's number of the start of the supervisor that joined last."""
         self._expected: set[str] = set()
-        """Holders from before a crash that have not joined again: nothing is granted while there are any."""
+        """Shards of holders from before a crash that have not joined again. While there are any, nothing is granted."""
         self._throttle = Throttle(Thresholds())
         self._board = BreakerRegistry(world)
         self._asks: dict[str, Incoming] = {}
         self._timer: Timer | None = None
         self._ledger_watches: dict[str, Incoming] = {}
-        """By shard: where a loan of the books and its recall are told."""
+        """By shard: the message `WatchLedger`, on which a loan of the ledger and its recall are told."""
         self._lent_to: str | None = None
         self._recalled = False
         self._lend_after = 0.0
         self._wanted = False
-        """Whether somebody waits: nobody is to keep what it does not use."""
+        """Whether a request waits for permits: then no supervisor may keep idle permits."""
         self._status_asks: list[Incoming] = []
-        """Who asked for the status while the books are lent."""
+        """Messages that ask for the status and wait for the report of the borrower of the ledger."""
 
     async def start(self, setup: Mapping[str, Any]) -> None:
-        """setup: limits, lease_s, age_s, weights, throttle, thresholds, cold (whether no holder can have survived)."""
+        """Open the journal and expect the known holders.
+
+        Args:
+            setup: limits, lease_s, age_s, weights, throttle, thresholds, log_bytes, log_files, cold (whether no holder
+                can have survived).
+        """
         self._throttle = Throttle(Thresholds(**setup["thresholds"]))
         empty_at = -math.inf if setup["cold"] else self._world.monotonic()
         self._ledger = Ledger(setup["limits"], setup["age_s"], setup["weights"], empty_at)
@@ -153,7 +162,7 @@ class ResourceActor:
                 self._grant()
 
     def _take_note(self, message: Notice) -> None:
-        """What is answered at once, with nothing but that it was done."""
+        """Carry out a message that is answered at once, without a value."""
         match message:
             case Release():
                 for ticket in message.tickets:
@@ -206,12 +215,12 @@ class ResourceActor:
             self._grant()
 
     def _join(self, message: Join) -> None:
-        """What the holder says it holds is all it holds: answers and releases may have been lost."""
+        """Replace all that is known of a holder by its claims, because answers and releases may have been lost."""
         shard, epoch, start = message.shard, message.epoch, list(message.start)
         if epoch < self._epochs.get(shard, 0):
             raise Fenced(shard=shard, epoch=epoch, newer=self._epochs[shard])
         if epoch == self._epochs.get(shard) and message.join <= self._joins[shard]:
-            return  # it was overtaken by a later one, on another line
+            return  # a later join on another connection has overtaken this one
         self._end_loan(shard, message.meters)
         self._ledger.remove_holders(shard)
         self._epochs[shard], self._joins[shard], self._starts[shard] = epoch, message.join, start
@@ -227,7 +236,7 @@ class ResourceActor:
             self._journal.write([Note(_HOLDER + shard, start)])
 
     def _set_places(self, shard: str, version: list[int], places: Mapping[str, int]) -> None:
-        """The newest version counts, which may come before its holder has joined."""
+        """Set the places at the hosts of a shard. The newest version counts; it may come before its holder joins."""
         if shard not in self._places or version > self._places[shard][0]:
             self._places[shard] = version, places
         (epoch, _), newest = self._places[shard]
@@ -240,7 +249,10 @@ class ResourceActor:
         self._renewed_at[shard] = self._world.monotonic()
 
     def _forget_all_within(self, parent: str, start: list[int]) -> None:
-        """forget [shard, start]: its supervisors are gone for good, up to that start of the workflow's own."""
+        """Forget a shard and the nested shards within it, whose supervisors are gone for good.
+
+        A shard whose supervisor joined with a later start than `start` is kept.
+        """
         known = {*self._renewed_at, *self._board.shards}
         for shard in [shard for shard in known if is_within(shard, parent)]:
             if self._starts.get(shard, start) <= start:
@@ -262,7 +274,7 @@ class ResourceActor:
             self._journal.write([Note(_HOLDER + shard, None)])
 
     def _tick(self) -> None:
-        """Take back the permits of holders that nobody replaces."""
+        """Take back the permits of holders that were silent for `REPLACED_WITHIN` leases."""
         now = self._world.monotonic()
         for shard, renewed_at in list(self._renewed_at.items()):
             if now - renewed_at > REPLACED_WITHIN * self._lease_s:
@@ -305,7 +317,7 @@ class ResourceActor:
                 watch.chunk(with_kind(Wanted(self._wanted)))
         self._lend(now)
 
-    # the books on loan
+    # the delegated ledger
 
     def _may_lend(self, ask: Incoming, offer: WatchLedger) -> None:
         shard = offer.shard
@@ -317,7 +329,10 @@ class ResourceActor:
             ask.reply()
 
     def _lend(self, now: float) -> None:
-        """Who alone wants permits decides by itself, as fast as it can; see `supervisors/limits/permit_client.py`."""
+        """Lend the ledger to the only supervisor that wants permits, so that it grants without a round trip.
+
+        See `supervisors/limits/permit_client.py`.
+        """
         shards = self._ledger.shards
         shard = next(iter(shards)) if len(shards) == 1 else None
         if shard is None or shard not in self._ledger_watches or now < self._lend_after:
@@ -332,7 +347,7 @@ class ResourceActor:
         self._ledger_watches[shard].chunk(with_kind(loan))
 
     def _recall(self, now: float) -> None:
-        """Somebody else wants permits, too."""
+        """Recall the delegated ledger if another supervisor wants permits."""
         if not self._recalled and self._lent_to is not None and self._ledger.shards:
             self._recalled, self._lend_after = True, now + LEND_AGAIN_S
             self._world.log("debug", "ledger recalled", holder=self._lent_to)
@@ -345,7 +360,7 @@ class ResourceActor:
             self._reported({})
 
     def _ask_borrower(self, ask: Incoming) -> None:
-        """The status is what the holder of the books says, or what is known here if it does not answer soon."""
+        """Answer with the use that the borrower of the ledger reports, or without it after `REPORT_WITHIN_S`."""
         assert self._lent_to is not None
         self._status_asks.append(ask)
         self._ledger_watches[self._lent_to].chunk(with_kind(AskUse()))
@@ -362,7 +377,7 @@ class ResourceActor:
             ask.reply(status)
 
     def _wake_at(self, at: float, now: float) -> None:
-        """Decide again when a rate will have come back."""
+        """Set the timer for the next decision, at the time at which a rate will have come back."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if at == math.inf else self._world.call_later(at - now, self._grant)

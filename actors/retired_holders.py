@@ -1,6 +1,6 @@
-"""Supervisors that ended for good: the ResourceActor is told, at once or when it runs again, and frees what they held.
+"""Tells the ResourceActor of supervisors that ended for good, at once or when it runs again: it frees their permits.
 
-What is told names the last start that it is about, so it may come late: it does no harm to one that was started since.
+Each notice has the start number of the supervisor that ended. So a late notice is ignored if a newer one has started.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .managed_actor import ManagedActor
 class RetiredHolders:
     def __init__(self) -> None:
         self._starts: dict[str, list[int]] = {}
-        """By shard, those that are not told yet."""
+        """Start numbers of ended supervisors that the ResourceActor was not told of yet, by shard."""
 
     def add(self, children: Iterable[ManagedActor]) -> None:
         self._starts.update({child.name: child.start for child in children})
 
     async def tell(self, line: Connection | None) -> None:
-        """`line`: to the ResourceActor, if there is one."""
+        """Tell the ResourceActor of the ended supervisors. `line`: connection to it, or None if it does not run."""
         if line is None:
             return
-        with suppress(Unknown):  # its successor is told
+        with suppress(Unknown):  # the successor of the ResourceActor is told
             for shard, start in list(self._starts.items()):
                 await line.ask(ForgetHolder(shard, start))
                 if self._starts.get(shard) == start:

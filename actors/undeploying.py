@@ -1,7 +1,7 @@
-"""Taking a workflow back: its supervisors end, it is neither listed nor started, and all that is on record stays.
+"""Undeploys a workflow: its supervisors end, and it is neither listed nor started. All its records stay.
 
-It is refused while tasks are open, unless they are to be left as they are: they go on when it is deployed again. A task
-that comes in at the last moment counts, too: then everything is as it was before.
+An undeployment is refused while tasks are open, unless they are to be left open: they go on when the workflow is
+deployed again. A task that comes in at the last moment counts, too: then the workflow is restored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Undeploying:
         self._world, self._journal, self._catalogue, self._resting = world, journal, catalogue, resting
 
     async def undeploy(self, workflow: str, children: list[ManagedActor], leave_open: bool) -> None:
-        """Raises FixTheCall if tasks are open that are not to be left."""
+        """Undeploy a workflow durably, and end its supervisors. Raises FixTheCall if tasks are open and may not be."""
         if not leave_open:
             _refuse_if_open(workflow, await self._open(children))
         await durable(self._journal, [self._catalogue.withdraw(workflow)])
@@ -44,7 +44,7 @@ class Undeploying:
         while child.starting is not None:
             with suppress(PodiumError):
                 await asyncio.shield(child.starting)
-        await asyncio.shield(self._resting.lay_down(child, WHY))
+        await asyncio.shield(self._resting.passivate(child, WHY))
 
 
 def _refuse_if_open(workflow: str, count: int) -> None:

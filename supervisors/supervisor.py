@@ -1,4 +1,4 @@
-"""The Supervisor: governs the tasks of one deployed workflow, or of one nested Hierarchy, and owns their shard.
+"""The Supervisor governs the tasks of one shard of a workflow, or of one nested Hierarchy, and owns that shard.
 
 The Supervisor is the loop around the pure core: event → journal → effects → exchange → event. It makes no decisions of
 its own. The events in the shard are authoritative; the state in memory is their fold. No message is acknowledged, and
@@ -89,11 +89,11 @@ class Supervisor:
         """Fold the shard and go on with its open tasks.
 
         Args:
-            setup: shard, settings, resources (see PermitClient), permits (whether predecessors may hold some),
-                definitions, code, keep, later, abandon. For a nested supervisor, `keep` are the tasks that the
-                supervisor above still wants; other open tasks are cancelled. Tasks of `keep` that are in `later` go on
-                only when they are submitted again. With `abandon` (the reason why the workflow is down) every open
-                task fails.
+            setup: shard, settings, resources (see PermitClient), permits (whether this or an earlier version needs the
+                ResourceActor), definitions, code, keep, later, abandon. For a nested supervisor, `keep` are the tasks
+                that the supervisor above still wants; other open tasks are cancelled. Tasks of `keep` that are in
+                `later` go on only when they are submitted again. With `abandon` (the reason why the workflow is down)
+                every open task fails.
 
         Returns:
             {"epoch": epoch of this incarnation, "open": number of tasks that were taken over}
@@ -232,7 +232,7 @@ class Supervisor:
             **self._dispatcher.describe(),
         )
 
-    # tasks in
+    # submissions
 
     def _submit(self, ask: Incoming, message: Submit) -> None:
         self._intake.take(

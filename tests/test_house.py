@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,19 @@ def test_a_match_over_classes_leaves_no_class_out_in_silence(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_says_what_it_is(path):
     assert ast.get_docstring(parsed(path)), f"{path} has no docstring"
+
+
+PLAIN = [path for path in MODULES if room_of(path) in ("supervisors", "actors") and path.parent.name != "messages"]
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstrings_are_sentences_and_no_riddles(path):
+    """The texts below attributes and constants, too: they name the thing, and do not begin with a relative clause."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            text = node.value.value.strip()
+            is_riddle = re.match(r"(Of|What|Who|Whose|Those|That|Which|As of|It|Its|They)\b", text)
+            assert not is_riddle, f"{path}:{node.lineno}: {text[:80]}"
 
 
 EXAMPLES = [

@@ -1,1 +1,1 @@
-"""How tasks come in: accepted, refused early, and held until they may begin."""
+"""Takes tasks in: they are accepted or refused early, and wait until they hold their permits."""

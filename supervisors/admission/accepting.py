@@ -1,4 +1,4 @@
-"""Opening tasks that were let in: in memory at once, with the changes that make them durable."""
+"""Opens the tasks that were admitted: in memory at once, and on record with the changes that it returns."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..tasks.state import Effect, NodeRun, Run
 
 @dataclass(slots=True)
 class Candidate:
-    """A submission on its way in."""
+    """A submission that is not decided about yet."""
 
     record: TaskRecord
     payload_digest: str
     again: bool
-    """Whether the sender may have sent it before."""
+    """Whether the sender may have sent the submission before."""
     source: str | None
-    """Who speaks: driver, cli, mcp; None if it belongs to a task that was accepted above."""
+    """Where the submission comes from: driver, cli, mcp; None for a nested run, which belongs to an accepted task."""
     criticality: Criticality
     timeout_s: float | None
-    """What the task has from its acceptance to its end, if not what its workflow says."""
+    """Time limit of the task in seconds, if it has one of its own; else that of its workflow holds."""
     error: PodiumError | None = None
     known: Found | None = None
     effects: list[Effect] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Accepting:
         self._journal, self._open_tasks = journal, open_tasks
 
     def accept(self, plan: Plan, candidates: list[Candidate]) -> list[Change]:
-        """Open tasks in memory; returns what makes them durable. Their effects follow when that is done."""
+        """Open tasks in memory; returns the changes that make them durable. Their effects follow after the commit."""
         self._open_tasks.clock.check()
         changes: list[Change] = []
         for candidate in candidates:

@@ -1,7 +1,7 @@
-"""Whether new tasks may come in at all: refused early and with a time to come back, or accepted for good.
+"""Admission control: new tasks are accepted for good, or refused early with a time to come back. Pure.
 
-What was accepted is never turned away here, nor are runs of nested Hierarchies, which belong to accepted tasks. As the
-queues fill up, what matters least is refused first. Pure.
+An accepted task is never turned away. Runs of nested Hierarchies are not refused either, because they belong to
+accepted tasks. As the queues fill up, tasks of the lowest criticality are refused first.
 
 Source: the four criticalities are those of "Handling Overload", Site Reliability Engineering, 2016.
 """
@@ -21,24 +21,24 @@ from ..ports.world import Load
 from ..settings import Governance
 
 FULL_RETRY_S = 5.0
-"""When to come back to a queue that is full, or a machine without memory: nobody knows, so not soon."""
+"""Seconds after which to come back if a queue is full or the machine is overloaded; nobody knows, so not soon."""
 SHOW_USERS = 10
 SHARES: Mapping[Criticality, float] = {"critical_plus": 1.1, "critical": 1.0, "sheddable_plus": 0.8, "sheddable": 0.5}
-"""How full the queues may be, as a share of their bounds, for tasks of each criticality to come in."""
+"""Share of the bounds on open tasks that may be in use for a task of each criticality to be accepted."""
 
 
 class Newcomer(NamedTuple):
     user: str
     kinds: tuple[str, ...]
-    """What rates may tell apart, the narrowest first: the type that a request names, its workflow."""
+    """Kinds that rates may tell apart, the narrowest first: the type of a request, then the workflow."""
 
 
 class Slots(NamedTuple):
-    """Permits of one quota that tasks hold as a whole."""
+    """The permits of one quota that whole tasks hold."""
 
     quota: str
     used: float
-    """By the tasks of this supervisor, those included that wait for them."""
+    """Permits of the tasks of this supervisor, those included that still wait for them."""
     per_task: int
     limit: float
 
@@ -48,9 +48,9 @@ class Admission:
         self._settings = settings
         self._rates = read_limits(settings.rates)
         self._meters = RateMeters()
-        """By rate and user."""
+        """Meters by rate and user."""
         self._open: Counter[str] = Counter()
-        """Open tasks by user."""
+        """Number of open tasks by user."""
 
     def opened(self, record: TaskRecord) -> None:
         self._open[record.user] += 1
@@ -62,21 +62,24 @@ class Admission:
 
     @property
     def busiest(self) -> dict[str, int]:
-        """Open tasks of the users who have the most."""
+        """Number of open tasks of the `SHOW_USERS` users who have the most."""
         return dict(self._open.most_common(SHOW_USERS))
 
     def refusal(
         self, new: Counter[Newcomer], source: str, criticality: Criticality, load: Load, slots: list[Slots], now: float
     ) -> Overloaded | None:
-        """Why none of these new tasks may come in, or None; then they are counted in the rates.
+        """Decide about new tasks that were sent together: all are accepted, or all are refused.
 
         Args:
-            new: how many of each.
-            source: who speaks: driver, cli, mcp.
-            criticality: of all of them.
-            load: of the machine.
-            slots: of each quota that tasks hold as a whole; looked at if `max_slots` is set.
+            new: number of new tasks by user and kinds.
+            source: where the tasks come from: driver, cli, mcp.
+            criticality: criticality of all the tasks.
+            load: load of the machine.
+            slots: use of each quota that whole tasks hold; checked if `max_slots` is set.
             now: monotonic seconds.
+
+        Returns:
+            The refusal, or None if the tasks are accepted; only then are they counted in the rates.
         """
         full = self._unwell(load, slots, new.total()) or self._full(_by_user(new), criticality)
         if full is not None:
@@ -116,14 +119,14 @@ class Admission:
         return None
 
     def _rate_of(self, source: str, kinds: tuple[str, ...]) -> str | None:
-        """The name of the rate that counts: the first of `mcp.<kind>` that is set, or that of the source."""
+        """Return the name of the rate that applies: the first `<source>.<kind>` that is set, else the source's."""
         names = [*(f"{source}.{kind}" for kind in kinds), source]
         return next((name for name in names if name in self._rates), None)
 
     def _wait_s(self, name: str, user: str, count: int, now: float) -> float:
         rate = self._rates[name]
         if count > rate.amount:
-            return FULL_RETRY_S  # never, in one go
+            return FULL_RETRY_S  # so many at once are never allowed
         return self._meters.free_at((name, user), rate, count, now) - now
 
 

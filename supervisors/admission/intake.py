@@ -1,7 +1,8 @@
-"""Taking tasks in: checked, told apart from those that are known already, accepted together.
+"""Takes submissions in: checks them, finds those that are known already, and accepts the rest together.
 
-The same submission key with the same payload gives the task that it gave before; with another payload it is
-refused. Keys belong to a user within a workflow.
+The same submission key with the same payload gives the same task again. With another payload it is refused. A key
+belongs to one user within one workflow. The journal is authoritative for keys; keys of tasks that are not durable yet
+are kept in memory.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from .admission import Newcomer
 from .task_permits import TaskPermits
 
 SLICE = 128
-"""Tasks that are made durable, and begin, together: the first run while the next are being taken in."""
+"""Number of tasks that are made durable, and begin, together: the first run while the next are taken in."""
 
 Then: TypeAlias = Callable[[list[Ack], list[TaskRecord]], None]
-"""Gets what became of the submissions, in their order, and the records of those that had ended before."""
+"""Callback with the acks of the submissions, in their order, and the records of known tasks that had ended before."""
 TELL_EVERY_S = 10.0
-"""Refusals for one reason have a line in the log at most so often, in seconds."""
+"""Seconds between two log lines about refusals for the same reason."""
 _CRITICALITIES = get_args(Criticality)
 
 
@@ -45,16 +46,16 @@ class Intake:
         quarantine: Quarantine,
         admission: TaskPermits | None,
     ) -> None:
-        """`admission` knows what tasks hold as a whole; None if that is no reason to refuse one."""
+        """`admission` knows the permits that whole tasks hold; None if they are no reason to refuse a task."""
         self._world, self._journal, self._open_tasks = world, journal, open_tasks
         self._gate, self._tasks, self._accepting = open_tasks.gate, open_tasks.tasks, Accepting(journal, open_tasks)
         self._quarantine, self._admission = quarantine, admission
         self._seldom = Seldom(TELL_EVERY_S)
         self._keys: dict[tuple[str, str], Found] = {}
-        """Keys of tasks whose acceptance is not durable yet, so that the journal cannot know them."""
+        """Tasks with a key whose acceptance is not durable yet, by (user, key): the journal may not find them."""
 
     def take(self, plan: Plan, rows: Sequence[Sequence[Value]], then: Then) -> None:
-        """Accept what is new and sound of these rows of `Submission`; `then` is called when that is durable."""
+        """Accept the new and valid submissions of these rows; `then` is called when they are durable."""
         candidates = [self._read_or_refused(plan, row) for row in rows]
         ids = [s.record.task_id for s in candidates if s.again]
         keys = [(s.record.user, s.record.key) for s in candidates if s.record.key is not None]
@@ -64,7 +65,7 @@ class Intake:
             self._admit(plan, candidates, then)
 
     def _read_or_refused(self, plan: Plan, row: Sequence[Value]) -> Candidate:
-        """One that cannot be read is refused, and no other of those that came with it."""
+        """Read one submission; if it cannot be read, it alone is refused."""
         try:
             return self._read(plan, Submission(*row))
         except PodiumError as error:
@@ -136,14 +137,17 @@ class Intake:
         self._journal.write([], partial(_acknowledge, candidates, then))
 
     def _is_deadly(self, candidate: Candidate) -> bool:
-        """Whether supervisors died at it before it was accepted; then it is refused."""
+        """Refuse a submission at which supervisors died before it was accepted; returns whether it is refused."""
         candidate.error = self._quarantine.refusal(candidate.record.task_id)
         if candidate.error is not None:
             self._keys.pop((candidate.record.user, candidate.record.key or ""), None)
         return candidate.error is not None
 
     def _let_in(self, plan: Plan, new: list[Candidate]) -> list[Candidate]:
-        """All of those that come from outside, or none. They were sent together, so they are of one kind."""
+        """Return the submissions that may be accepted: all that come from outside, or none of these.
+
+        Submissions from outside were sent together, so they have one source and one criticality.
+        """
         outside = [each for each in new if each.source is not None]
         if not outside:
             return new

@@ -1,12 +1,12 @@
-"""What a task holds as a whole: its steps wait until it has all of that, and it is given back when the task has ended.
+"""The permits that a task holds as a whole. Its steps wait until it has all of them; they are released at its end.
 
-The permits are the workflow's `quotas`, and one of `background` for a task of a priority below 0. A task holds them as
-long as something of it runs or waits to run, so one that is parked holds none until it goes on. They are not on record:
-a supervisor that takes over asks for them again before it lets the steps go on, for those that had begun first, and the
-runs of nested Hierarchies wait with them.
+These permits are the workflow's `quotas`, and one of `background` for a task with a priority below 0. A task holds them
+as long as a step of it runs or waits to run; a parked task holds none until it goes on. The permits are not on record:
+after a takeover the supervisor asks for them again before the steps go on. Tasks that had begun get theirs first, and
+their nested runs wait with them.
 
-Nobody waits in a ring: a task gets all of its own in one decision and holds nothing until then, its steps need no more
-of the same quotas, and what tasks hold and steps need may not go round (`supervisors/limits/holding.py`).
+There is no deadlock. A task gets all its permits in one decision and holds none before. Its steps need no more of the
+same quotas. And held and needed quotas may not form a ring (`supervisors/limits/holding.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .admission import Slots
 
 _NOBODY = Holder("", 0)
 BEGUN_AT = 0.0
-"""Of a task that had begun before its supervisor died, as if it had waited longest."""
+"""Acceptance time in the request of a task that had begun before a takeover: as if it had waited longest."""
 
 
 class TaskPermits:
@@ -37,24 +37,24 @@ class TaskPermits:
         dispatcher: Dispatcher,
         later: Iterable[str],
     ) -> None:
-        """`later` are the tasks of a tier that go on when the supervisor above says so."""
+        """`later` are the ids of nested runs that go on only when the supervisor above submits them again."""
         self._permits, self._plans, self._tasks = permits, open_tasks.plans, open_tasks.tasks
         self._dispatcher = dispatcher
         self._waiting: dict[str, dict[NodeRun, bool]] = {}
-        """By task: its steps that are due, and whether each was taken over."""
+        """By task: the due steps that wait, each with whether it was taken over from a predecessor."""
         self._later = set(later)
         self._tickets: dict[str, str] = {}
-        """By task: what it holds."""
+        """By task: the ticket of the permits that it holds."""
         self._wants = False
         self._asks: list[Incoming] = []
 
     def promise(self, ask: Incoming) -> None:
-        """Answered when a task holds something for the first time."""
+        """Keep the message `AwaitPermits`; it is answered when a task asks for permits for the first time."""
         self._asks.append(ask)
         self._tell()
 
     def run(self, task: TaskState, place: NodeRun, recovered: bool = False) -> None:
-        """Have the step at `place` run as soon as its task holds all it needs."""
+        """Run a step as soon as its task holds all its permits."""
         plan, id = self._plans[task.hash], task.record.task_id
         needs = plan.needs_of(task.record)
         is_first = id not in self._waiting
@@ -84,7 +84,7 @@ class TaskPermits:
         self._go_on(task)
 
     def proceed(self, id: str, task: TaskState | None) -> None:
-        """The supervisor above says that a task may go on, if it is open here."""
+        """Let a nested run of `later` go on, now that the supervisor above has submitted it again."""
         if id in self._later:
             self._later.discard(id)
             if task is not None:
@@ -96,7 +96,7 @@ class TaskPermits:
                 self._dispatcher.run(self._plans[task.hash], task, place, recovered)
 
     def settle(self, task: TaskState) -> None:
-        """If the task has ended, or nothing of it runs, it holds nothing and waits for nothing."""
+        """Release or withdraw the permits of a task that has ended, or of which no step is due or running."""
         id = task.record.task_id
         if task.running and task.outcome is None:
             return
@@ -107,7 +107,7 @@ class TaskPermits:
             self._permits.release(ticket)
 
     def slots(self, plan: Plan, record: TaskRecord) -> list[Slots]:
-        """How much of each quota that such a task holds is taken by the tasks here, as far as limits are known."""
+        """Describe the use of each quota that such a task would hold; quotas with an unknown limit are left out."""
         needs = plan.needs_of(record)
         limits = {quota: limit for quota in needs if (limit := self._permits.limit(quota)) is not None}
         return [Slots(quota, self._taken(quota), needs[quota], limit) for quota, limit in limits.items()]
@@ -117,7 +117,7 @@ class TaskPermits:
         return sum(self._plans[task.hash].needs_of(task.record).get(quota, 0) for task in holders)
 
     def has(self, task: TaskState, place: NodeRun) -> bool:
-        """Whether the step is under way, or waits for what its task needs."""
+        """Whether the step is with the dispatcher, or waits for the permits of its task."""
         return place in self._waiting.get(task.record.task_id, ()) or self._dispatcher.has(task, place)
 
 

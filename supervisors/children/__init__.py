@@ -1,1 +1,1 @@
-"""The actors below a supervisor: started, restarted, given up."""
+"""The actors below a supervisor: how they are started, restarted and given up."""

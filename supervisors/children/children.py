@@ -1,12 +1,12 @@
-"""The children of one supervisor: started in order, stopped in reverse, started again as its strategy says.
+"""Starts the children of one supervisor in order, stops them in reverse, and restarts them as the strategy says.
 
-It knows how to restart a child, never what the child is. A child that dies, or does not start, is first
-certainly ended, so that nothing of it still acts when its work goes elsewhere. What the strategy takes down
-with it is stopped in reverse order; then all of them start in order again, after the back-off. More failures
-than the intensity allows, and the family gives up: the supervisor ends, and the level above decides.
+This module knows how to restart a child, but not what the child is. A child that died, or did not start, is first ended
+for certain, so that nothing of it still acts when its work goes elsewhere. The other children that the strategy takes
+down are stopped in reverse order. Then all of them start in order again, after the back-off. If there are more failures
+than the intensity allows, the supervisor gives up: it ends, and the level above decides.
 
-Source: Erlang/OTP `supervisor`. Children of a `one_for_one` family restart independently of each other; in the
-other strategies one restart at a time is under way, and a failure meanwhile makes it begin again.
+Source: Erlang/OTP `supervisor`. With `one_for_one` the children restart independently of each other. With the other
+strategies one restart at a time is under way, and a failure meanwhile makes it begin again.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ..restarts import RestartPolicy, Restarts
 
 
 class Child(Protocol):
-    """Something that a supervisor starts and ends."""
+    """An actor that a supervisor starts and ends."""
 
     address: str
     is_wanted: bool
-    """Whether it has been started, or is to be as soon as it can."""
+    """Whether the child has been started, or is to be started as soon as possible."""
 
     async def start(self) -> None:
-        """Have it running. Raises SpawnFailed; with the kind LookupError, it waits for the next deployment."""
+        """Start the actor. Raises SpawnFailed; with the kind LookupError the child waits for the next deployment."""
 
     async def end(self, error: PodiumError) -> None:
-        """When this returns nothing of it acts any more, and its work has gone back to be done again.
+        """End the actor: in order if it lives, by force if it does not answer.
 
-        In order if it lives, by force if it does not answer.
+        On return the actor is certainly gone, and its work may be done again elsewhere.
         """
 
 
@@ -45,31 +45,38 @@ class Children:
         confirm: Callable[[], Awaitable[None]],
         give_up: Callable[[PodiumError], None],
     ) -> None:
-        """`confirm` returns if this supervisor still owns its shard: one that was stopped for long and overtaken
-        must not end its successor's children, nor start any, for what those would run may be recorded."""
+        """Make the list of children, empty at first.
+
+        Args:
+            confirm: returns only if this supervisor still owns its shard. A supervisor that was stopped for long and
+                overtaken must not end its successor's children, nor start any: their work may be on record already.
+            give_up: called when there were more failures than the intensity allows.
+        """
         self._world, self._confirm, self._give_up = world, confirm, give_up
         self._restarts = Restarts(policy)
         self._children: list[Child] = []
         self._failed: dict[str, dict[str, tuple[PodiumError, float]]] = defaultdict(dict)
-        """By restart (see `_restart_of`): the children that failed and are not started again yet, with why and
-        with how long they are to wait."""
+        """By restart (see `_restart_of`): the failed children that are not started again yet, with error and delay in
+        seconds."""
         self._under_way: set[str] = set()
         self._ended = False
         self.restarts = 0
-        """Restarts since this supervisor started, for its status."""
+        """Number of restarts since this supervisor started, for its status."""
 
     def govern(self, policy: RestartPolicy) -> None:
-        """From now on by this policy; what failed before counts on."""
+        """Set the restart policy; earlier failures still count."""
         self._restarts.policy = policy
 
     def adopt(self, children: Iterable[Child]) -> None:
-        """Take children in, behind those that are there."""
+        """Add children behind those that are there; known addresses are skipped."""
         known = {child.address for child in self._children}
         self._children += [child for child in children if child.address not in known]
 
     async def start(self, children: Iterable[Child]) -> None:
-        """Start those that do not run, in order, and are not retired meanwhile. Raises SpawnFailed for the first that
-        does not start."""
+        """Start the children that do not run, in order. Children that are retired meanwhile are skipped.
+
+        Raises SpawnFailed for the first child that does not start.
+        """
         for child in self._in_order(children):
             if not child.is_wanted and child in self._children:
                 child.is_wanted = True
@@ -82,14 +89,14 @@ class Children:
                     raise
 
     def start_soon(self, children: Iterable[Child]) -> None:
-        """Start them in the background; one that does not start is a failure like any other."""
+        """Start children in the background. A child that does not start counts as failed."""
         for child in self._in_order(children):
             if not child.is_wanted:
                 child.is_wanted = True
                 self._world.background(self._start(child), f"start {child.address}")
 
     async def start_alone(self, child: Child) -> None:
-        """Start one that does not run, if it is not ended or retired meanwhile; return when it does, or has failed."""
+        """Start one child if it does not run and is not retired; return when it runs or has failed."""
         if not child.is_wanted and child in self._children and not self._ended:
             child.is_wanted = True
             await self._start(child)
@@ -102,7 +109,11 @@ class Children:
             self.failed(child, error)
 
     def failed(self, child: Child, error: PodiumError, counted: bool = True) -> None:
-        """`child` died or did not start. `counted` is False if its end says nothing about the child itself."""
+        """Handle a child that died or did not start: restart it, or give up.
+
+        Args:
+            counted: whether the failure counts towards the intensity; False if the child itself is not the cause.
+        """
         if self._ended:
             return
         if isinstance(error, SpawnFailed) and error.kind == "LookupError":
@@ -124,7 +135,7 @@ class Children:
             self._world.background(self._restart(restart), f"restart {child.address}")
 
     def _restart_of(self, child: Child) -> str:
-        """Failures with the same answer share one restart."""
+        """Name the restart that a failure of this child belongs to: one for each child, or "all" for all together."""
         return child.address if self._restarts.policy.strategy == "one_for_one" else "all"
 
     async def _restart(self, restart: str) -> None:
@@ -138,28 +149,28 @@ class Children:
             await self._world.sleep(max(delay_s for _, delay_s in failed.values()))
             for child in group:
                 if restart in self._failed or self._ended:
-                    break  # from the beginning, with what failed meanwhile as well
+                    break  # begin again, with the children that failed meanwhile
                 await self._start(child)
             else:
                 failed = {}
         self._under_way.discard(restart)
 
     async def retire(self, children: Iterable[Child], why: PodiumError) -> None:
-        """End children that are not needed any more, the last started first."""
+        """End and remove children that are not needed any more, in reverse order."""
         for child in reversed(self._in_order(children)):
             self._children.remove(child)
             child.is_wanted = False
             await child.end(why)
 
     async def end(self, why: PodiumError) -> None:
-        """End all children, the last started first; nothing is started any more."""
+        """End all children, in reverse order. No child is started after this."""
         self._ended = True
         for child in reversed(self._children):
             if child.is_wanted:
                 await child.end(why)
 
     def _group(self, failed: Iterable[str]) -> list[Child]:
-        """Who is to be started again, in order."""
+        """Return the children that the strategy restarts after these failures, in order."""
         places = [place for place, child in enumerate(self._children) if child.address in set(failed)]
         match self._restarts.policy.strategy:
             case "one_for_one":
@@ -178,6 +189,6 @@ class Children:
 
 
 def _why(child: Child, failed: Mapping[str, tuple[PodiumError, float]]) -> PodiumError:
-    """The child's own failure, or whose failure takes it down."""
+    """Return the child's own error, or one that names the child whose failure takes this child down."""
     own = failed.get(child.address)
     return own[0] if own else PeerLost(address=child.address, reason=f"restarted with {next(iter(failed))}")

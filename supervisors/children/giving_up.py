@@ -1,4 +1,4 @@
-"""How a supervisor gives up: it tells the level above why, stops its children, then itself."""
+"""Escalation: how a supervisor gives up. It tells the level above the reason, stops its children, then itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..ports.messaging import Incoming
 from ..ports.world import World
 
 LAST_WORDS_S = 0.2
-"""Time for the reason to reach the level above, before the supervisor ends itself."""
+"""Seconds in which the reason may reach the level above, before the supervisor crashes."""
 
 
 class GivingUp:
@@ -20,7 +20,7 @@ class GivingUp:
         self._listeners: list[Incoming] = []
 
     def promise(self, ask: Incoming) -> None:
-        """Answered with the reason if this supervisor ever gives up."""
+        """Keep the message `AwaitLastWords`; it is answered with the reason if this supervisor gives up."""
         if self._reason is not None:
             ask.reply(LastWords(self._reason))
         else:
@@ -28,7 +28,7 @@ class GivingUp:
             ask.on_cancel = lambda: self._listeners.remove(ask)
 
     def give_up(self, stop_children: Callable[[PodiumError], Awaitable[None]], error: PodiumError) -> None:
-        """Children died too often; the level above decides."""
+        """Tell the reason to the listeners, stop the children, and crash. Only the first call has an effect."""
         if self._reason is None:
             self._reason = str(error)
             self._world.log("error", "gives up", reason=self._reason)

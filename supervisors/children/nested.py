@@ -1,7 +1,7 @@
-"""The supervisor of a nested Hierarchy, seen from the supervisor above it.
+"""A nested supervisor, as the supervisor above knows it.
 
-A run of the Hierarchy is a task of the tier's own shard, under the id "<task>/<path>": submitting it again
-after either side died finds the same task, so nothing that the tier recorded runs twice.
+A run of the nested Hierarchy is a task in the shard of the nested supervisor, with the id "<task>/<path>". After a
+death of either supervisor the run is submitted again. It is then the same task, so no recorded step runs twice.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from ..ports.world import Needs, World
 from .children import Children
 
 ASK_AGAIN_S = 1.0
-"""While a run that is to be continued still takes back what it did."""
+"""Seconds before asking again, while the run that is to be continued still runs its undo steps."""
 
 
 @dataclass(slots=True, eq=False)
 class NestedRun:
-    """One run of the nested Hierarchy for one task above."""
+    """One run of the nested Hierarchy, for one task of the supervisor above."""
 
     run: Submission
-    """The run, as a task of the tier."""
+    """The run as a task of the nested supervisor."""
     hash: str
     on_event: Callable[[ClientEvent], None]
-    """Gets what the task above is to record of the run, as watchers of the run see it, from `heard` on."""
+    """Called with the events of the run that the task above has to record, from offset `heard` on."""
     on_result: Callable[[RunEnded], None]
     heard: int = 0
-    """Offset in the record of the run of what is to be told next."""
+    """Offset of the run's next event that the task above has to record."""
     continues: str | None = None
-    """The run that failed, or was cancelled, of the task that the task above continues."""
+    """Id of the failed or cancelled run to continue, if the task above continues another task."""
     watcher: Callable[[ClientEvent], None] | None = None
+    """Called with the live events of the run, for watchers of the task above."""
 
 
 class NestedSupervisor:
-    """The supervisor of a nested Hierarchy, as its family sees it (`family.Child`), and its errands."""
+    """A nested supervisor and its open runs. It is a `Child` of the supervisor above."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class NestedSupervisor:
         lease_s: float,
         family: Children,
     ) -> None:
-        """`setup` makes what the tier's supervisor is started with, with every definition known by then."""
+        """`setup` returns the setup for starting the actor, with every definition that is known at that time."""
         self.address = address
         self.is_wanted = False
         self._world, self._setup, self._lease_s, self._family = world, setup, lease_s, family
@@ -61,20 +62,20 @@ class NestedSupervisor:
         self._last_words: str | None = None
         self._nested_runs: dict[str, NestedRun] = {}
         self._expected: set[str] = set()
-        """Runs that it is to keep, and to go on with when they are submitted again."""
+        """Ids of runs that the nested supervisor keeps waiting until they are submitted again."""
 
     @property
     def is_up(self) -> bool:
         return self._line is not None
 
     async def deploy(self, definition: Mapping[str, Any], code: Mapping[str, bytes], in_force: bool) -> None:
-        """Tell a tier that runs of a version that came after it started; one that starts again learns it then."""
+        """Tell a running nested supervisor of a new version. If it does not run, it gets the version at its start."""
         if self._line is not None:
             with suppress(Unknown):
                 await self._line.ask(Govern(dict(definition), dict(code), in_force))
 
     def expect(self, id: str) -> None:
-        """The run, if the tier has it, is to wait until it is submitted again."""
+        """Have the nested supervisor keep this run, if it has it, until the run is submitted again."""
         self._expected.add(id)
 
     def submit(self, nested: NestedRun) -> None:
@@ -86,7 +87,7 @@ class NestedSupervisor:
             self._family.start_soon([self])
 
     def watch(self, id: str, watcher: Callable[[ClientEvent], None]) -> None:
-        """Pass the live events of one nested on."""
+        """Pass the live events of one run to `watcher`."""
         nested = self._nested_runs.get(id)
         if nested is not None and nested.watcher is None:
             nested.watcher = watcher
@@ -99,7 +100,7 @@ class NestedSupervisor:
             self._line.send(Cancel(id), lambda _reply: None)
 
     async def forget(self, ids: list[str]) -> set[str]:
-        """Have what the tier recorded of these tasks deleted; returns those that it cannot forget now."""
+        """Have the runs of these tasks deleted; returns the ids of tasks whose runs cannot be deleted now."""
         if self._line is None:
             self._family.start_soon([self])
             return set(ids)
@@ -109,7 +110,7 @@ class NestedSupervisor:
             return set(ids)
 
     async def deliver(self, decision: Redrive | Drop) -> str:
-        """Pass on what is to become of one dead letter of the tier. Raises what the tier says."""
+        """Pass on the decision about one dead letter; returns the id of the task. Raises the error of the answer."""
         if self._line is None:
             raise PeerUnreachable(address=self.address, reason="it starts again")
         (ack,) = (await self._line.ask(decision, Acks)).read()
@@ -126,7 +127,10 @@ class NestedSupervisor:
             self._send_task(nested)
 
     def _continued(self, nested: NestedRun, line: Connection, reply: Reply) -> None:
-        """The run is there by now, or there was nothing to continue, and it begins anew; or the old one is not over."""
+        """Handle the answer to the redrive of the run to continue.
+
+        If the old run is still open, ask again later. Else submit the run: it was continued, or it begins anew.
+        """
         if reply.error is not None or self._line is not line or self._nested_runs.get(nested.run.id) is not nested:
             return
         (ack,) = reply.read(Acks).read()
@@ -164,7 +168,7 @@ class NestedSupervisor:
     def _ended(self, nested: NestedRun, reply: Reply) -> None:
         if isinstance(reply.error, Unknown) or self._nested_runs.get(nested.run.id) is not nested:
             return
-        if isinstance(reply.error, Overloaded):  # we were too far behind, and are not any more
+        if isinstance(reply.error, Overloaded):  # this supervisor was too far behind with the events
             nested.run = nested.run._replace(again=True)
             self._send_task(nested)
         elif reply.error is not None:
@@ -201,13 +205,13 @@ class NestedSupervisor:
 
     def _lost(self, line: Connection, error: PodiumError) -> None:
         if self._line is not line:
-            return  # ended on purpose
+            return  # the actor was ended on purpose
         self._line = None
         why, self._last_words = self._last_words, None
         self._family.failed(self, PeerLost(address=self.address, reason=why) if why else error)
 
     async def end(self, error: PodiumError) -> None:
-        """The errands stay: the tier's journal knows how far they came."""
+        """End the actor. Its open runs stay known here; the journal of the nested supervisor has their progress."""
         self._turn += 1
         line, self._line = self._line, None
         if line is not None:

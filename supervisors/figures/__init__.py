@@ -1,1 +1,1 @@
-"""What is counted, measured and told in the status."""
+"""The figures of the engine: counters, histograms, states of requests, and alerts."""

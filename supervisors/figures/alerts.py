@@ -1,8 +1,8 @@
-"""Alerts: rules over the figures of the cluster, and which of them hold now. Pure.
+"""Alerts are rules over the figures of the cluster; this module finds the rules that hold now. Pure.
 
-A rule is CEL over what `engine.status()` gives: `quotas.llm.waiting > 100`, `load.memory > 0.8`,
-`workflows.exists(name, workflows[name].state == "down")`. One that cannot be evaluated, because a name is not there
-yet, does not hold.
+A rule is a CEL expression over the result of `engine.status()`: `quotas.llm.waiting > 100`, `load.memory > 0.8`,
+`workflows.exists(name, workflows[name].state == "down")`. A rule that cannot be evaluated does not hold, because a name
+may not be there yet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from ...protocols.conditions import ExpressionFailed, holds
 
 BUILT_IN = {"stalled": "workflows.exists(name, has(workflows[name].stalled) && size(workflows[name].stalled) > 0)"}
-"""Rules that hold without being set: a rule of the same name takes their place."""
+"""Rules that are always set; a rule of the same name in the settings replaces one."""
 FIGURES = ("workflows", "quotas", "load", "throttle")
 
 
@@ -24,7 +24,7 @@ class Alert:
     rule: str
     firing: bool
     at: float
-    """When this began, in UTC seconds."""
+    """UTC seconds at which the alert began or ended."""
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,7 +40,7 @@ class Alerts:
         return list(self._firing.values())
 
     def look(self, status: Mapping[str, Any], now: float) -> list[Alert]:
-        """Returns those that begin or end."""
+        """Evaluate the rules; returns the alerts that begin or end. `now`: UTC seconds."""
         figures = {name: status[name] for name in FIGURES}
         changed = []
         for name, rule in self._rules.items():

@@ -1,4 +1,4 @@
-"""What one incarnation of a supervisor has counted since it started, for `podium top` and metrics. Pure."""
+"""The counters of one incarnation of a supervisor since its start, for `podium top` and metrics. Pure."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from ..tasks.events import (
 from ..tasks.state import TaskState
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-"""Upper bounds of the buckets, in seconds; a last one has no bound."""
+"""Upper bounds of the buckets of histograms, in seconds; one more bucket has no bound."""
 
 
 _RUN = re.compile(r"#\d+|\[\d+\]")
-"""What tells runs of one node apart: rounds, and items of a list."""
+"""Parts of a path that tell runs of one node apart: numbers of rounds, and indexes of items."""
 
 
 class Histogram:
@@ -53,7 +53,7 @@ class Histogram:
 
 
 def quantile_s(histogram: dict[str, Any], share: float) -> float | None:
-    """Upper bound of the bucket that holds the quantile; None if nothing was observed or the bucket has none."""
+    """Upper bound of the bucket that has the quantile; None if nothing was observed or the bucket has no bound."""
     wanted, seen = share * sum(histogram["counts"]), 0
     for bound, count in zip(BOUNDS_S, histogram["counts"], strict=False):
         seen += count
@@ -67,23 +67,25 @@ class Counters:
         self.tasks: Counter[str] = Counter()
         self.steps: Counter[str] = Counter()
         self.task_s = Histogram()
-        """From acceptance to the end."""
+        """Seconds from the acceptance to the end of tasks."""
         self.transitions: Counter[tuple[State, State]] = Counter()
-        """Of requests."""
+        """Transitions of requests from one state to another."""
         self.state_s: defaultdict[State, Histogram] = defaultdict(Histogram)
-        """How long requests were in each state."""
+        """Seconds that requests were in each state."""
 
         self.step_s: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
-        """By path in the tree, and by protocol ("" for a nested Hierarchy): from when a step was due to its end, with
-        all that it waited and all its attempts."""
+        """Seconds from when a step was due to its end, all waits and attempts included.
+
+        By path in the tree and protocol ("" for a nested Hierarchy).
+        """
 
     def moved(self, before: State, after: State, seconds: float) -> None:
-        """A request has left one state for another."""
+        """Count that a request has left the state `before` after `seconds`."""
         self.transitions[before, after] += 1
         self.state_s[before].observe(max(0.0, seconds))
 
     def happened(self, task: TaskState, event: Event) -> None:
-        """An event is about to be folded in."""
+        """Count an event that is about to be folded in."""
         self._time(task, event)
         match event:
             case StepFinished():
@@ -137,5 +139,5 @@ class Counters:
 
 @lru_cache(maxsize=4096)
 def _static(path: str) -> str:
-    """The place in the tree, whatever round or item it ran for: there are as many as nodes."""
+    """Return the position in the tree: the path without rounds and items."""
     return _RUN.sub("", path)

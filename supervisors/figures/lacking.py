@@ -1,4 +1,4 @@
-"""What the result of a task lacks: what something stood in for, and, of a request, what its answer names as missing."""
+"""Finds the parts that are missing from a task's result: those that its nodes recorded, or a request's answer names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from ...protocols.requests.machine import has_stages
 from ..tasks.state import TaskState
 
 FORMAT = "format"
-"""The stage of a request that says what its answer lacks."""
+"""The stage of a request whose output names the missing parts of the answer."""
 
 
 def lacking(task: TaskState) -> Missing:
-    """Of a task that has its output. What something stood in for has its failure; what is only named, the words."""
+    """Return the missing parts of a task's output, each with an error.
+
+    A part that a fallback or a constant stood in for has the failure that it replaced. A part that only the answer of a
+    request names has the words of the answer.
+    """
     output = None if task.outcome is None else task.outcome.output
     named = output.get("missing") if isinstance(output, Mapping) else None
     if not isinstance(named, Mapping) or not named or not has_stages(task.root.node):

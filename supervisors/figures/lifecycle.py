@@ -1,6 +1,6 @@
-"""The states that requests go through, read off their tasks: live, for the counts, and from the journal, for people.
+"""Derives the states of requests from their tasks: live, for the counters, and from the journal, for people.
 
-Only workflows that have the stages of a pipeline are looked at; for all others this costs one look at a dict per event.
+Only workflows that have the stages of a pipeline have states. For the others this costs one dict look-up per event.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ class Transition(NamedTuple):
 
 
 def state_of(task: TaskState, before: State | None = None) -> State:
-    """`before`: the state until now, which lasts while steps run that belong to none. If it is not known, that is the
-    farthest one that has been gone through."""
+    """Return the state of a request.
+
+    Args:
+        before: the state so far, which lasts while only steps run that belong to no state. Without it, the farthest
+            state counts that the ended steps belong to.
+    """
     if task.outcome is not None:
         return task.status  # type: ignore[return-value]
     now = state_among([*task.running, *task.parked])
@@ -46,14 +50,14 @@ class Lifecycle:
     def __init__(self, tally: Counters) -> None:
         self._tally = tally
         self._states: dict[str, tuple[State, float]] = {}
-        """By task: its state and since when."""
+        """By task id: the state, and the UTC seconds since when."""
 
     def opened(self, task: TaskState, has_stages: bool, now: float) -> None:
         if has_stages:
             self._states[task.record.task_id] = (state_of(task), now)
 
     def happened(self, task: TaskState, now: float) -> None:
-        """An event has been folded in."""
+        """Count the transition, if the event that was just folded in has changed the state."""
         id = task.record.task_id
         if id not in self._states:
             return
@@ -67,7 +71,7 @@ class Lifecycle:
 
 
 def transitions(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterable[bytes]) -> Iterator[Transition]:
-    """What a request went through, from what its shard recorded; nothing for a task that is none."""
+    """Yield the transitions of a request, from its recorded events; none for a task that is no request."""
     root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
     if not has_stages(root):
         return

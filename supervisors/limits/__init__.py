@@ -1,1 +1,1 @@
-"""Permits and rates: who may run now, and whose turn it is."""
+"""Limits: the ledger of permits and rates decides which steps may run now, and in which order."""

@@ -171,7 +171,7 @@ class PermitClient:
         if self._ledger is not None:
             self._ledger.remove(ticket)
         if self._is_delegated:
-            self._decide()  # at once: the next is to be on its way before the result is committed
+            self._decide()  # at once, so that the next job is on its way before the result is committed
         elif self._joined and self._line is not None:
             self._line.send(Release([ticket]), _ignore)
 
@@ -337,7 +337,7 @@ class PermitClient:
             self._decide_soon()
 
     def _lost(self, _error: PodiumError) -> None:
-        """Handle the loss of the ResourceActor: the ledger stays, and is returned to the next incarnation of it."""
+        """Reconnect after the loss of the ResourceActor. The ledger stays; it is returned with the next join."""
         self._line, self._joined = None, False
         self._world.call_later(_RECONNECT_S, self.connect)
 

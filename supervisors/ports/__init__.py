@@ -1,1 +1,1 @@
-"""What governance needs of everything outside it: the journal, messaging, and the world."""
+"""The ports of governance to everything outside it: the journal, messaging, and the world."""

@@ -1,4 +1,4 @@
-"""The contract of a journal: what one shard keeps, and how its owner writes and reads it.
+"""The contract of a journal: the records of one shard, and how its owner writes and reads them.
 
 One suite of tests runs over every implementation: tests/test_journal.py.
 """
@@ -15,15 +15,15 @@ from ...protocols.outcomes import TaskRecord
 from ...protocols.values import Value
 
 WITHDRAWN = "withdrawn:"
-"""Begins the names of notes in the coordinator's journal: workflows that were undeployed."""
+"""Prefix of notes in the coordinator's journal about undeployed workflows."""
 DISMISSED = "dismissed:"
-"""Note of a failed task that is no dead letter any more: the id of its successor, or "" if it was dropped."""
+"""Prefix of notes about failed tasks that are no dead letters any more; value: id of the successor, "" if dropped."""
 STALLED = "stalled:"
-"""Note of an open task that is set aside: why."""
+"""Prefix of notes about open tasks that are set aside; value: the reason."""
 STUCK = "stuck:"
-"""Note of an open task that nothing moves although it is not set aside: what is wrong."""
+"""Prefix of notes about open tasks that nothing moves although they are not set aside; value: the problem."""
 BLOCKED = "blocked:"
-"""Begins the note of a protocol of which no host can start until the workflow is deployed again: why."""
+"""Prefix of notes about protocols of which no host can start until the next deployment; value: the reason."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Closing:
     finished_at: float
     result: bytes | None
     trouble: bytes | None
-    """Packed: why it failed, or what the result lacks."""
+    """The failure, or the missing parts of the result; packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Delete a finished task with its entries, and the runs below it (`<task_id>/…`). Nothing there is no error.
+    """Delete a finished task with its entries, and the runs below it (`<task_id>/…`).
 
-    One that is open fails the commit.
+    An unknown task is no error. An open task fails the commit.
     """
 
     task_id: str
@@ -91,10 +91,10 @@ class OpenTask:
 
 
 class Doing(Protocol):
-    """What the owner of a shard works on, kept where its death does not reach it."""
+    """The task that the owner of a shard works on, kept where it survives the owner's death."""
 
     before: str
-    """What the last owner was doing when it died, "<task id> <entries>"; "" if it was doing nothing."""
+    """The work of the last owner when it died, "<task id> <entries>"; "" if it was not at work."""
 
     def begin(self, task_id: str, entry: int) -> None: ...
 
@@ -111,39 +111,39 @@ class Journal(Protocol):
     def doing(self) -> Doing: ...
 
     on_failure: Callable[[PodiumError], None]
-    """Called once when a commit fails: nothing of it or after it is acknowledged.
+    """Called once when a commit fails. Neither this commit nor a later one is acknowledged.
 
-    Whether that commit is durable is unknown until the shard is opened again; nothing after it is.
+    Whether the failed commit is durable is unknown until the shard is opened again. No later write is durable.
     """
 
     def write(self, changes: list[Change], then: Callable[[], None] | None = None) -> None:
-        """Make all of `changes` durable, together, in the order of the calls; `then` runs when they are.
+        """Make all `changes` durable together, in the order of the calls; `then` is called when they are durable.
 
-        What is queued while a commit runs goes into the next one.
+        Changes that are queued while a commit runs go into the next commit.
         """
 
     def find(self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]) -> None:
         """Look up tasks by id and by (user, key), after all earlier writes."""
 
     def entries(self, task_id: str, then: Callable[[list[bytes]], None]) -> None:
-        """The packed events of one task, after all earlier writes."""
+        """Read the packed events of one task, after all earlier writes."""
 
     async def open_tasks(self) -> list[OpenTask]:
-        """Every task that has not ended, in the order of acceptance."""
+        """Return every task that has not ended, in the order of acceptance."""
 
     async def notes(self) -> dict[str, Value]: ...
 
     async def forgettable(self, before: float, limit: int) -> list[str]:
-        """Ids of tasks that finished before that time (UTC), oldest id first, at most `limit`.
+        """Return ids of tasks that finished before `before` (UTC seconds), oldest id first, at most `limit`.
 
         A task whose id follows one that was accepted after `before` may be left out until later.
         """
 
     async def finished_count(self) -> int:
-        """Tasks that have ended and are not forgotten. Reads the whole index of tasks: not for every second."""
+        """Count the ended tasks in the shard. It reads the whole index of tasks, so do not call it every second."""
 
     async def close(self) -> None:
-        """Write what is queued, then let the shard go."""
+        """Write the queued changes, then release the shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,10 @@ class Found:
 
 
 async def durable(journal: Journal, changes: Sequence[Change] = ()) -> None:
-    """Write, and return when it is durable and this incarnation still owns the shard. If it fails, the actor
-    crashes by `on_failure`, and this never returns."""
+    """Write changes, and return when they are durable and this incarnation still owns the shard.
+
+    If the commit fails, the actor crashes by `on_failure`, and this function never returns.
+    """
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     journal.write(list(changes), lambda: None if done.done() else done.set_result(None))
     await done

@@ -1,4 +1,4 @@
-"""How actors talk: messages, the connection to another actor, what comes in, and what an actor is."""
+"""The contract of messaging between actors: messages and replies, connections, incoming messages, and actors."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Reply:
     error: PodiumError | None = None
 
     def read(self, form: Callable[..., T]) -> T:
-        """The reply as its class. Raises the error, if the answer is one."""
+        """Return the reply as an object of its class. Raises the error, if the answer is an error."""
         if self.error is not None:
             raise self.error
         return form(*self.fields)
 
 
 class Connection(Protocol):
-    """The near side of an exchange with one other actor."""
+    """The client side of an exchange with one other actor."""
 
     address: str
 
@@ -39,23 +39,25 @@ class Connection(Protocol):
         on_reply: Callable[[Reply], None],
         on_chunk: Callable[[Value], None] | None = None,
     ) -> int:
-        """Send a message that is answered once, after any number of chunks. Returns its number.
+        """Send a message that is answered once, after any number of chunks. Returns the number of the message.
 
-        The messages and what answers them are in `supervisors/messages/`.
+        The messages and their replies are in `supervisors/messages/`.
 
-        When the other side is lost, every open message is answered with PeerLost: the outcome is unknown.
+        When the other actor is lost, every open message is answered with PeerLost: its outcome is unknown.
         """
 
     def cancel(self, number: int) -> None:
-        """Ask the other side to stop working on a message. It is still answered."""
+        """Ask the other actor to stop working on a message. The message is still answered."""
 
     @overload
     def ask(self, message: Message) -> Awaitable[None]: ...
     @overload
     def ask(self, message: Message, form: Callable[..., T]) -> Awaitable[T]: ...
     def ask(self, message: Message, form: Callable[..., Any] | None = None) -> Awaitable[Any]:
-        """`send`, to be awaited: gives the reply as its class `form`. Raises the error. Cancelling it cancels the
-        message."""
+        """Send a message and await the reply, as an object of the class `form`.
+
+        Raises the error of the answer. Cancelling the await cancels the message.
+        """
 
     def watch(
         self,
@@ -63,22 +65,22 @@ class Connection(Protocol):
         lease_s: float | None = None,
         may_compute: Callable[[float], bool] = lambda silent_s: False,
     ) -> None:
-        """Keep a call out at all times, so that the death of the other side is known at once.
+        """Keep a call open at all times, so that the death of the other actor is known at once.
 
-        With `lease_s` the other side also counts as lost when it has been silent for so long: it is stopped, or
-        its event loop is blocked. But silence alone is no death: as long as its process uses the processor, and
-        `may_compute` says that what it does may take so many seconds, it lives.
+        With `lease_s` the other actor also counts as lost after so many seconds of silence: it is stopped, or its event
+        loop is blocked. But silence alone is not death. The actor counts as alive as long as its process uses the
+        processor, and `may_compute(silent_s)` says that its work may take so many seconds.
         """
 
     def lose(self, error: PodiumError) -> None:
-        """The other side is known to be gone: every open message is answered with `error`."""
+        """End the connection because the other actor is gone: every open message is answered with `error`."""
 
     @property
     def open_count(self) -> int:
-        """Messages not answered yet."""
+        """Number of messages that are not answered yet."""
 
     def close(self) -> None:
-        """Forget everything that is open, unanswered."""
+        """End the connection; open messages are dropped and not answered."""
 
 
 class Incoming(Protocol):
@@ -92,7 +94,7 @@ class Incoming(Protocol):
 
     @property
     def backlog(self) -> int:
-        """Answers and chunks, of all messages of the near side, that it has not fetched yet."""
+        """Number of answers and chunks, of all messages of the client side, that it has not fetched yet."""
 
     def reply(self, value: Message = ()) -> None: ...
 
@@ -102,12 +104,12 @@ class Incoming(Protocol):
 
 
 class Actor(Protocol):
-    """What a cluster runs: it gets messages, one at a time, and answers them when it can."""
+    """An actor of a cluster: it gets messages, one at a time, and answers them when it can."""
 
     async def start(self, setup: Mapping[str, Any]) -> Value:
-        """Called once, before any message. Raising means that the actor did not start."""
+        """Start the actor. It is called once, before any message. If it raises, the actor did not start."""
 
     def receive(self, ask: Incoming) -> None: ...
 
     async def stop(self) -> None:
-        """End in order. Not called when the actor is killed."""
+        """End the actor in order. It is not called when the actor is killed."""

@@ -1,7 +1,7 @@
-"""What governance needs of the world around it, in small ports that one world joins.
+"""The ports of actors to the world around them. They are small, and one `World` joins them.
 
-`cluster/` provides a world on Ray, in one process, or simulated. Actors are single-threaded: every callback named here
-is called on the actor's own event loop, one at a time, and an actor that is dead gets none.
+`cluster/` provides a world on Ray, in one process, or simulated. Actors are single-threaded: every callback here is
+called on the actor's own event loop, one at a time. A dead actor gets no callbacks.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .messaging import Connection
 
 Role = Literal["coordinator", "resources", "supervisor", "host"]
 Level = Literal["debug", "info", "warning", "error"]
-"""How much a line of the log matters. An operator looks at what is a warning or worse."""
+"""Level of a log line. An operator has to look at warnings and errors."""
 
 
 class Load(NamedTuple):
-    """What the machine and this actor's process are busy with."""
+    """The load of the machine, and of this actor's event loop."""
 
     cpu: float
-    """Share in use, 0 to 1."""
+    """Share of the processors in use, 0 to 1."""
     memory: float
-    """Share in use, 0 to 1."""
+    """Share of the memory in use, 0 to 1."""
     lag_s: float = 0.0
-    """How late the event loop was, in seconds, when the last sample was due."""
+    """Seconds by which the event loop was late when the last sample was due."""
 
 
 class Timer(Protocol):
@@ -38,7 +38,7 @@ class Timer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What an actor needs of the machine it is placed on, in Ray's terms."""
+    """The resources that an actor needs on its machine, in Ray's terms."""
 
     num_cpus: float = 0
     num_gpus: float = 0
@@ -46,17 +46,19 @@ class Needs:
 
 
 class Clocks(Protocol):
-    """What time it is."""
+    """Reads the clocks."""
 
     def now(self) -> float:
-        """UTC seconds since 1970: for records and for deadlines that must survive a restart."""
+        """UTC seconds since 1970, for records and for deadlines that must survive a restart."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump: for waiting and measuring."""
+        """Seconds of a clock that never jumps, for waiting and measuring."""
 
     def clock(self) -> tuple[str, float]:
-        """Which boot of which machine this is, and UTC less the machine's monotonic clock, in seconds: it changes when
-        the clock is set."""
+        """Return a name of this boot of this machine, and UTC minus the machine's monotonic clock, in seconds.
+
+        The difference changes when the system clock is set.
+        """
 
 
 class Scheduling(Protocol):
@@ -67,89 +69,94 @@ class Scheduling(Protocol):
     async def sleep(self, delay_s: float) -> None: ...
 
     async def all(self, works: Iterable[Awaitable[Any]]) -> list[Any]:
-        """Await all at once; raise the first error, after all have ended."""
+        """Await all works at the same time. Raises the first error, after all have ended."""
 
     def background(self, work: Awaitable[Any], name: str) -> None:
-        """Run it beside everything else; if it raises, the actor crashes."""
+        """Run work beside everything else; if it raises, the actor crashes."""
 
     def from_thread(self, callback: Callable[[], None]) -> None:
-        """Call back on the actor's loop, from any thread."""
+        """Have `callback` called on the actor's event loop. This may be called in any thread."""
 
     async def in_thread(self, work: Callable[[], Any]) -> Any:
         """Run blocking work off the event loop."""
 
 
 class Timing(Clocks, Scheduling, Protocol):
-    """Waiting until a time has come."""
+    """Reads the clocks and schedules work: for parts that wait until a time has come."""
 
 
 class Spawning(Protocol):
-    """Other actors: started, ended, and talked to."""
+    """Starts and ends other actors, and connects to them."""
 
     def line(self, address: str) -> Connection:
-        """A new exchange with the actor at `address`, whether it lives or not."""
+        """Make a new connection to the actor at `address`, whether it lives or not."""
 
     async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
-        """Start an actor below this one and wait for its `start`; returns what that returned.
+        """Start an actor below this actor and await its `start`; returns the value that `start` returned.
 
-        It dies with this actor. Raises SpawnFailed, also if somebody has spawned there under a newer epoch than
-        that of this actor's journal: then this actor has been overtaken.
+        The new actor dies with this actor. Raises SpawnFailed; also if an actor was spawned at this address under a
+        newer epoch than that of this actor's journal: then this actor has been overtaken.
         """
 
     async def kill(self, address: str) -> None:
-        """End an actor and wait until it is certainly gone; no error if it was."""
+        """End an actor and wait until it is certainly gone. It is no error if it was gone before."""
 
     async def stop(self, address: str) -> None:
-        """Let an actor end in order, within `stop_s`, then kill it."""
+        """Let an actor end in order within `stop_s` seconds, then kill it."""
 
 
 class Storage(Protocol):
-    """Shards, folders and logs that last."""
+    """Opens shards, folders and logs that outlive the actor."""
 
     async def open_journal(self, shard: str) -> Journal:
         """Take the shard over under the next epoch. Raises JournalCorrupt, JournalFailed, DataInUse."""
 
     async def open_count(self, shard: str) -> int:
-        """Tasks of a shard that have not ended, read without taking it over."""
+        """Count the tasks of a shard that have not ended, without taking the shard over."""
 
     def folder(self, name: str) -> str:
-        """Path of a folder that lasts, for whoever names it; made if it is not there."""
+        """Return the path of a lasting folder with this name. The folder is made if it is not there."""
 
     def open_log(self, protocol: str, most_bytes: int, kept: int) -> Callable[[str], None]:
-        """What takes the lines that steps of a protocol log, from any thread, and keeps them. It never raises."""
+        """Open the log of a protocol; returns the function that writes a line. It never raises, in any thread.
+
+        Args:
+            most_bytes: size at which the log is rotated.
+            kept: number of rotated logs that are kept.
+        """
 
 
 class Machine(Protocol):
-    """The machine, the code of users, and commands."""
+    """Gives access to the machine, the code of users, and commands."""
 
     def load(self) -> Load:
-        """Of the machine, as of a moment ago: asking costs nothing."""
+        """Return the load of the machine as of a moment ago. A call costs next to nothing."""
 
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
-        """The protocol, imported from `search_path` or unpickled. Raises LookupError."""
+        """Import a protocol from `search_path`, or unpickle it from `code`. Raises LookupError."""
 
     async def run_command(self, command: str, text: str) -> None:
         """Run a command, split as a shell would, with `text` on its standard input. Raises HookFailed."""
 
 
 class Logging(Protocol):
-    """What the engine says of itself."""
+    """Writes the log of the engine."""
 
     def log(self, level: Level, event: str, /, **fields: object) -> None:
-        """Say what the engine does, in one line with the address and the epoch of this actor. It never raises.
+        """Log what the engine does, in one line with the address and the epoch of this actor. It never raises.
 
-        `event` is always the same few words for the same thing; what differs is in the fields.
+        `event` is always the same few words for the same kind of event; the details are in the fields.
         """
 
     def keep_log(self, most_bytes: int, kept: int) -> None:
-        """Keep what `log` is told in a file of the data directory, too, with `kept` older ones of `most_bytes` each."""
+        """Write the lines of `log` to a file of the data directory, too, with `kept` rotated files of `most_bytes`."""
 
 
 class World(Clocks, Scheduling, Spawning, Storage, Machine, Logging, Protocol):
-    """All that one actor can touch outside its own memory."""
+    """Everything that one actor can touch outside its own memory."""
 
     address: str
     random: Random
 
     def crash(self, error: Exception) -> None:
-        """End this actor at once; whoever is above it decides what follows."""
+        """End this actor at once; the level above decides what follows."""

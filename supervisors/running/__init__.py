@@ -1,1 +1,1 @@
-"""How steps run: pools of hosts, lanes, retries, breakers, timers."""
+"""Runs steps: the dispatcher, pools of hosts, lanes, retries, breakers and timers."""

@@ -189,7 +189,7 @@ class BreakerClient:
             assert view is not None
             waiting.refuse(self._refusal(name, view))
 
-    # what the registry says
+    # messages of the registry
 
     def _connect(self) -> None:
         if self._line is None:
@@ -262,7 +262,7 @@ class BreakerClient:
         failure = self._refusal(name, self._views[name])
         return [(job, failure) for job in jobs if _name(protocol, job) == name]
 
-    # telling
+    # reporting
 
     def _tell_within(self, delay_s: float) -> None:
         if self._tells_in_s is None or delay_s < self._tells_in_s:

@@ -216,7 +216,7 @@ class Dispatcher:
         job = self._jobs[place] = Job(task, place, settings, key, place.losses, pool=pool)
         pool.submit(job)
 
-    # what pools say of their jobs
+    # callbacks of the pools
 
     def begins(self, job: Job, go: Callable[[], None]) -> None:
         self._news.begins(job.task, job.place, go)
@@ -312,7 +312,7 @@ class Dispatcher:
         return list(self._tiers.values())
 
     async def forget(self, ids: list[str]) -> set[str]:
-        """Have the nested supervisors delete the runs of ended tasks; returns ids of tasks that have to stay for now."""
+        """Have nested supervisors delete the runs of ended tasks; returns the ids of tasks that cannot be deleted."""
         busy: set[str] = set()
         for tier in self._tiers.values():
             busy |= await tier.forget([id for id in ids if id not in busy])

@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """The jobs at one host that need the same permits. As many run at once as the lane has permits, the oldest first."""
+    """The jobs at one host that need the same permits. As many run at once as the lane has permits, oldest first."""
 
     number: int
     pools: Hashable
@@ -93,7 +93,7 @@ class Host:
         self.mean_s: float | None = None
         """Moving average of the seconds of one run; None until the first run has ended."""
         self.most = at_once + (lookahead_s > 0)
-        """Most jobs this host may hold, running plus prefetched. One at least is prefetched unless `lookahead_s` is 0."""
+        """Most jobs this host may hold, running plus prefetched: at least one is prefetched if `lookahead_s` > 0."""
         self.is_stuck = False
         """Whether the host is being replaced because its code does not end."""
         self.turn = 0

@@ -265,7 +265,7 @@ class Pool:
             return  # `end_host` queues it again
         lane = job.lane
         self._leave(job, host)
-        if isinstance(reply.error, FixTheCall | ComeBack):  # it was not sent: too large for a message, or too many wait
+        if isinstance(reply.error, FixTheCall | ComeBack):  # not sent: too large, or too many wait
             failure = Failure(reply.error.code, str(reply.error), type(reply.error).__name__)
             result = failed(failure.to_wire(), permit=ticket)
         elif reply.error is not None:

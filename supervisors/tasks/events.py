@@ -70,7 +70,10 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Somebody cancelled the task. The on_cancel steps of its finished nodes run; with `undo` their undo steps, too."""
+    """Somebody cancelled the task. The on_cancel steps of its finished nodes run.
+
+    With `undo`, finished nodes without an on_cancel step run their undo step.
+    """
 
     at: float
     undo: bool = False

@@ -1,1 +1,1 @@
-"""What a supervisor does beside running tasks: taking over, setting aside, forgetting, going to rest."""
+"""The duties of a supervisor beside running tasks: taking over, setting aside, forgetting, passivation."""

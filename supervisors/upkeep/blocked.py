@@ -1,6 +1,7 @@
-"""Which protocols no host can start of, kept in the shard, so that whoever reads it can say why a step waits.
+"""Notes in the shard the protocols for which no host can start, so that readers can tell why a step waits.
 
-A note names the protocol and the beginning of its code's fingerprint; it goes when a deployment has brought other code.
+A note names the protocol and the beginning of its code's fingerprint. It is deleted when no pool with that code is
+blocked any more, for which the workflow has to be deployed again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from ..ports.journal import BLOCKED, Journal, Note
 from ..ports.world import Logging
 
 CODE_CHARS = 12
-"""Of a fingerprint, in the names of notes and in `podium status`."""
+"""Characters of a fingerprint in the names of notes and in `podium status`."""
 
 
 class Blocked:
@@ -21,7 +22,11 @@ class Blocked:
         self._noted = {name: str(why) for name, why in notes.items() if name.startswith(BLOCKED)}
 
     def look(self, pools: Iterable[Mapping[str, Value]]) -> None:
-        """`pools` as `Pool.describe` gives them."""
+        """Compare the notes with the pools as they are now, and write what changed.
+
+        Args:
+            pools: descriptions of all pools, as `Pool.describe` returns them.
+        """
         found = {
             f"{BLOCKED}{pool['protocol']} {pool['code']}": str(pool["blocked"]) for pool in pools if pool["blocked"]
         }
@@ -37,7 +42,7 @@ class Blocked:
 
 
 def blocked_protocols(notes: Mapping[str, Value]) -> dict[str, dict[str, str]]:
-    """By protocol and the beginning of its code's fingerprint: why no host of it can start."""
+    """Read the reasons why no host can start, by protocol and by the beginning of its code's fingerprint."""
     found: dict[str, dict[str, str]] = {}
     for name, why in notes.items():
         if name.startswith(BLOCKED):

@@ -1,9 +1,10 @@
-"""Times that do not change when the wall clock is set.
+"""Keeps time limits right when the system clock is set.
 
-Records tell UTC. But what a task or node has left must not depend on it: somebody may set the clock forward or back,
-even while the supervisor is dead. So each supervisor compares UTC with the machine's monotonic clock; when they have
-moved against each other by more than `MOST_S`, each open task with times is told by how much (`Skewed`), and its times
-move with the clock. The shard keeps how the two stood, so that a successor on the same boot of the machine sees it.
+Records have UTC. But the time that a task or node has left must not depend on UTC: somebody may set the clock forward
+or back, even while the supervisor is dead. So each supervisor compares UTC with the machine's monotonic clock. When
+their difference has changed by more than `MOST_S`, each open task with time limits gets the event `Skewed`, and its
+times move with the clock. The difference is noted in the shard, so that a successor on the same boot of the machine
+notices a change, too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..ports.world import World
 from ..tasks.events import Skewed
 
 MOST_S = 0.5
-"""Less is a clock that is being corrected, or two readings that were not taken at one instant."""
+"""Seconds up to which a change is ignored: the clock is being corrected, or the two clocks were not read at once."""
 _NOTE = "clock"
 
 
@@ -37,7 +38,7 @@ class Clock:
             self._note(boot, offset_s)
 
     def check(self) -> None:
-        """Have the times of all tasks moved if the clock has been set since the last look."""
+        """Move the times of all tasks if the system clock was set since the last check."""
         boot, offset_s = self._world.clock()
         by_s = offset_s - self._offset_s
         if abs(by_s) <= MOST_S:

@@ -1,10 +1,11 @@
-"""Dead letters: what is parked, and tasks that failed; driven again, or given up.
+"""Dead letters are parked steps and failed tasks. They are redriven or dropped.
 
-A parked step runs again in its own task. A failed task stays as it is, for ends never change: another continues it,
-with all that was recorded but the failure, and with the same idempotency keys. Each failed task has one successor at
-most. What is parked in a nested Hierarchy, under the id "<task>/<path>", is passed on to its tier.
+A redriven parked step runs again in its own task. A failed task never changes: another task continues it, with all its
+recorded events but the failure, and with the same idempotency keys. Each failed task has at most one successor. A
+decision about a nested run, with the id "<task>/<path>", is passed on to its nested supervisor.
 
-`Redrive` gives the ids of the tasks that run now, `Drop` those that were given. Both are answered when it is durable.
+The answer to `Redrive` has the ids of the tasks that run now, the answer to `Drop` the given ids. Both are answered
+when the decision is durable.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class DeadLetters:
         self._journal.write([], lambda: ask.reply(Acks(acks)))
 
     async def _decide(self, decision: Redrive | Drop, letter: Letter) -> str:
-        """Do it, or have the tier do it that knows the run; returns the id of the task that is concerned."""
+        """Carry out a decision, or pass it to the nested supervisor that has the run; returns the task id."""
         if tiers := await self._tiers_of(letter.id):
             return await _delivered(tiers, decision._replace(letters=[letter]))
         if self._is_done(letter):
@@ -100,7 +101,10 @@ class DeadLetters:
         return self.dismissed[id]
 
     def _again(self, failed: TaskRecord, id: str, events: list[Event]) -> list[Event]:
-        """What the task that continues a failed one begins with: all that stands; nothing, if that was taken back."""
+        """Return the events with which the task that continues a failed task begins.
+
+        These are the events without the failure. If undo steps have run, only the time limit of the task is kept.
+        """
         now = self._world.now()
         if any(UNDO in getattr(event, "path", "") for event in events):
             return [replace(event, at=now) for event in events if isinstance(event, Due)]
@@ -140,13 +144,13 @@ class DeadLetters:
         return id
 
     def _dismiss(self, id: str) -> None:
-        """It is no dead letter any more."""
+        """Note that a failed task is no dead letter any more."""
         if id not in self.dismissed:
             self.dismissed[id] = ""
             self._journal.write([Note(DISMISSED + id, "")])
 
     async def _tiers_of(self, id: str) -> list[NestedSupervisor]:
-        """Those below that may know it; none, if it is a task of this shard, even one that has ended."""
+        """Return the nested supervisors that may have a run; none if the id is that of a task of this shard."""
         if "/" not in id or id in self._open_tasks.tasks or await self._find(id):
             return []
         return self._versions.dispatcher.tiers_of(id)
@@ -164,7 +168,10 @@ class DeadLetters:
         return [event for body in bodies for event in unpack_events(body)]
 
     def _parked(self, id: str) -> TaskState | None:
-        """The open task of that id; None if there is none. Raises FixTheCall if nothing of it is parked."""
+        """Return the open task with this id if steps of it are parked; None if no such task is open.
+
+        Raises FixTheCall if the task is open and nothing of it is parked.
+        """
         task = self._open_tasks.tasks.get(id)
         if task is not None and not task.parked and task.outcome is None:
             raise FixTheCall(f"task {id} is {task.record.status}, and nothing of it is parked", still_open=True)
@@ -181,7 +188,7 @@ class DeadLetters:
         return record
 
     def forgotten(self, ids: list[str]) -> list[Change]:
-        """Notes that go with tasks that are forgotten."""
+        """Return the changes that delete the notes of tasks that are being deleted."""
         tasks = set(ids)
         gone = [id for id in self.dismissed if id.partition("/")[0] in tasks]
         for id in gone:
@@ -190,7 +197,7 @@ class DeadLetters:
 
 
 async def _delivered(tiers: list[NestedSupervisor], decision: Redrive | Drop) -> str:
-    """What the first tier says that knows it. Raises what that says, or NotFound."""
+    """Pass a decision to the first nested supervisor that has the run. Raises its error, or NotFound."""
     for tier in tiers:
         with contextlib.suppress(NotFound):
             return await tier.deliver(decision)
@@ -203,7 +210,7 @@ def _was_asked(events: list[Event], request: str) -> bool:
 
 
 async def _called_back(start: Callable[[Callable[[Any], None]], None]) -> Any:
-    """What a call that calls back gives."""
+    """Await the value with which `start` calls back."""
     done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     start(lambda value: None if done.done() else done.set_result(value))
     return await done

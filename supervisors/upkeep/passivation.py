@@ -1,4 +1,4 @@
-"""When a supervisor has nothing to do: the level above may end it then, and starts it again for what comes next."""
+"""Tells the level above when a supervisor is idle, so that it may be passivated: ended, and started again if needed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from ..tasks.plan import Plan
 from .quarantine import Quarantine
 
 FIRST_S = 60.0
-"""Idle time at which one may end that nothing was asked of since it started: somebody wanted it, or its old tasks were
-to be forgotten."""
+"""A supervisor that has received no message since it started may be passivated after this many idle seconds."""
 
 
 class Passivation:
     def __init__(self, world: World, shard: str, open_tasks: OpenTasks, quarantine: Quarantine, after_s: float) -> None:
-        """`after_s`: idle seconds; 0 for never."""
+        """`after_s`: seconds without work after which the supervisor is idle; 0 for never."""
         self._world, self._shard, self._after_s = world, shard, after_s
         self._open_tasks, self._quarantine = open_tasks, quarantine
         self._busy = 0
         self._until = world.monotonic() + min(after_s, FIRST_S)
 
     def disturb(self) -> None:
-        """Something is asked for."""
+        """Begin the idle time anew, because a message came."""
         self._until = self._world.monotonic() + self._after_s
 
     @contextmanager
@@ -39,7 +38,7 @@ class Passivation:
             self.disturb()
 
     def promise(self, ask: Incoming) -> None:
-        """Answered when this supervisor has been idle for long enough."""
+        """Answer the message `AwaitIdle` when this supervisor has been idle for long enough."""
         if self._after_s > 0:
             self._world.background(self._tell(ask), "rest")
 
@@ -53,7 +52,7 @@ class Passivation:
         ask.reply()
 
     async def _is_busy_below(self) -> bool:
-        """Whether a nested Hierarchy still has something to do, as taking back what a cancelled task did."""
+        """Whether a nested supervisor has open runs, for example undo steps of a cancelled run."""
         for plan in self._open_tasks.plans.values():
             for shard in _shards_below(self._shard, plan):
                 if await self._world.open_count(shard) > 0:

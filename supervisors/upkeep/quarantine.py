@@ -1,8 +1,9 @@
-"""Tasks that are set aside, so that the shard goes on without them.
+"""Sets tasks aside that a supervisor cannot work on, so that the shard goes on without them.
 
-A task whose journal cannot be folded is *stalled*: nothing of it runs, nothing of it is lost. So is one at which two
-supervisors in a row died: the journal keeps what its owner is doing (`Journal.doing`), and the next owner finds it
-there. Whoever mended the cause redrives it; it can be dropped or cancelled, too, which needs no folding.
+A task whose journal cannot be folded is *stalled*: nothing of it runs, and nothing of it is lost. A task at which two
+supervisors in a row died is stalled, too: the journal keeps which task its owner works on (`Journal.doing`), and the
+next owner reads that. When the cause is mended, somebody redrives the task. It can also be dropped or cancelled, which
+needs no folding.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..tasks.events import Cancelled, Dropped, Event, pack_events
 from ..watching.watchers import Watchers
 
 MOST_DEATHS = 2
-"""Supervisors that may die at one task, at the same place in it, before it is set aside."""
+"""Number of supervisors that die in a row at the same entry of one task before the task is set aside."""
 _SUSPECT = "suspect"
 
 
@@ -42,7 +43,7 @@ class Quarantine:
         self._count_death(notes.get(_SUSPECT))
 
     def _count_death(self, suspect: Any) -> None:
-        """Whom the predecessor was busy with when it died, if it died so."""
+        """Count the death of the predecessor against the task that it worked on, if it died at work."""
         last = self._journal.doing.before
         if not last:
             if suspect:
@@ -57,19 +58,19 @@ class Quarantine:
         self._journal.write([Note(_SUSPECT, None), Note(STALLED + id, self._reasons[id])])
 
     def reason(self, id: str) -> str | None:
-        """Why the task is not to be touched, or None."""
+        """Return the reason why the task is, or has to be, set aside; None if there is none."""
         return self._reasons.get(id)
 
     def refusal(self, id: str) -> FixTheCall | None:
-        """Why a new submission is not accepted: supervisors died at it."""
+        """Return the error that refuses a new submission at which supervisors died, or None."""
         return FixTheCall(f"task {id} is not accepted: {self._reasons[id]}") if id in self._reasons else None
 
     def keep(self, found: OpenTask) -> None:
-        """A task that is set aside already, or was named by `reason`."""
+        """Set a task aside for the reason that `reason` returns."""
         self._set_aside(found, self._reasons[found.record.task_id])
 
     def cannot_fold(self, found: OpenTask, error: Exception) -> None:
-        """Its journal cannot be folded."""
+        """Set a task aside whose journal cannot be folded, and report the error."""
         report(f"task {found.record.task_id} cannot be folded, and is set aside", error)
         self._set_aside(found, f"its journal cannot be folded: {fault_of(error).message}")
 
@@ -81,7 +82,7 @@ class Quarantine:
             self._journal.write([StatusChange(id, "stalled"), Note(STALLED + id, reason)])
 
     def release(self, id: str) -> OpenTask:
-        """Let it be folded again."""
+        """Take a task out of the quarantine, so that it is folded again; returns its record and entries."""
         del self._reasons[id]
         self._journal.write([StatusChange(id, "running"), Note(STALLED + id, None)])
         found = self.aside.pop(id).found
@@ -111,5 +112,5 @@ class Quarantine:
         self._journal.write([entry, Note(STALLED + id, None)], over)
 
     def to_wire(self) -> dict[str, Value]:
-        """Reasons by task."""
+        """Return the reasons by task id."""
         return {id: aside.reason for id, aside in self.aside.items()}

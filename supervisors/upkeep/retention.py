@@ -1,7 +1,7 @@
-"""Forgetting finished tasks: by age and by number, never one that is open.
+"""Deletes ("forgets") finished tasks by age and by number. An open task is never deleted.
 
-The runs of nested Hierarchies are part of the task above them: they are forgotten with it, and before it, so
-that a crash in between leaves nothing that nobody would ever forget.
+The runs of nested Hierarchies belong to the task above. They are deleted before that task, so that a crash in between
+leaves no runs behind that would never be deleted.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..ports.world import World
 from ..settings import Governance
 
 SWEEP_S = 60.0
-"""Longest time between two looks for tasks to forget, in seconds."""
+"""Longest time in seconds between two searches for tasks to delete."""
 BATCH = 500
-"""Tasks forgotten in one commit, so that it does not hold others up for long."""
+"""Most tasks that are deleted in one commit, so that it does not hold up other commits for long."""
 
 
 class ForgetsBelow(Protocol):
     async def forget(self, ids: list[str]) -> set[str]:
-        """Have what nested Hierarchies recorded of these tasks forgotten; returns the tasks that cannot be now."""
+        """Have the nested runs of these tasks deleted; returns the ids of tasks whose runs cannot be deleted now."""
 
 
 class GoesWithTasks(Protocol):
     def forgotten(self, ids: list[str]) -> list[Change]:
-        """What else goes when these tasks are forgotten."""
+        """Return the other changes that belong to the deletion of these tasks."""
 
 
 class Retention:
@@ -43,15 +43,15 @@ class Retention:
         below: ForgetsBelow,
         letters: GoesWithTasks,
     ) -> None:
-        """`below` forgets first."""
+        """`below` deletes the nested runs of tasks, before the tasks themselves are deleted."""
         self._world, self._settings, self._journal = world, settings, journal
         self._open_tasks, self._below, self._letters = open_tasks, below, letters
         self._known = 0
-        """Finished tasks that were there at the start, less those that were forgotten since."""
+        """Number of finished tasks at the start, less those that were deleted since; may be negative."""
 
     @property
     def finished(self) -> int:
-        """Finished tasks in the shard, as far as known."""
+        """Number of finished tasks in the shard, as far as known."""
         return self._known + self._open_tasks.ended_count
 
     async def keep_sweeping(self) -> None:
@@ -63,13 +63,13 @@ class Retention:
             await self._world.sleep(every_s)
 
     def forget(self, ask: Incoming, wanted: Sequence[str], busy: set[str]) -> None:
-        """Forget tasks for the level above; answered with those that are `busy` and stay."""
+        """Delete tasks for the level above; the answer has the ids of the tasks that are `busy` and stay."""
         ids = [id for id in wanted if id not in busy]
         changes = [*(Forget(id) for id in ids), *self._letters.forgotten(ids)]
         self._journal.write(changes, lambda: ask.reply(Busy(sorted(busy.intersection(wanted)))))
 
     async def _sweep(self) -> int:
-        """Forget one batch; returns how many that were."""
+        """Delete one batch of tasks; returns how many were deleted."""
         before = self._world.now() - self._settings.keep_finished_s
         ids = await self._journal.forgettable(before, BATCH)
         surplus = self.finished - len(ids) - self._settings.keep_finished_tasks

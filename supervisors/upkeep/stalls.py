@@ -1,10 +1,11 @@
-"""Noticing an open task that nothing will ever move: a fault of ours, which is to be seen instead of waited for.
+"""Finds open tasks that nothing will ever move. That is an internal fault, which has to be seen.
 
-Each step that counts as running is at a host or a tier, waits for its time, for permits, for a breaker, or in the
-backlog. A task of which one step is nowhere, or that has none and is not parked, is looked at again when all that was
-written before is durable, and once more `SURE_S` later; if nothing has happened to it by then it stalls.
+Each step that counts as running is at a host or a nested supervisor, waits until it is due, for permits, for a breaker,
+or in the backlog. A task is suspicious if one of its steps is nowhere, or if it has no steps and is not parked. It is
+checked again when everything written before is durable, and once more `SURE_S` later. If it has no new entry by then,
+and is still suspicious, it stalls: it is noted and reported as a fault.
 
-It costs little: every `LOOK_S` it looks at so many tasks only, in turn.
+The search costs little: every `LOOK_S` it checks at most `AT_ONCE` tasks, in turn.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from ..tasks.state import NodeRun, TaskState
 LOOK_S = 5.0
 SURE_S = 10.0
 AT_ONCE = 5_000
-"""Tasks that one look takes in."""
+"""Most tasks that are checked at a time."""
 
 
 class HasSteps(Protocol):
     def has(self, task: TaskState, place: NodeRun) -> bool:
-        """Whether a step is at a host, or waits for something that exists."""
+        """Whether a step is under way somewhere, or waits for something known."""
 
 
 class Stalls:
@@ -37,10 +38,10 @@ class Stalls:
         self._tasks, self._faults = open_tasks.tasks, open_tasks.faults
         self._turn: Iterator[str] = iter(())
         self.found: dict[str, str] = {}
-        """What is wrong, by task."""
+        """The problems of the stalled tasks, by task id."""
 
     def forget(self, notes: Mapping[str, Value]) -> None:
-        """What was stuck with the predecessor runs again."""
+        """Delete the notes of the predecessor: the tasks that stalled there run again."""
         self._unnote([name for name in notes if name.startswith(STUCK)])
 
     def _unnote(self, names: list[str]) -> None:
@@ -68,7 +69,7 @@ class Stalls:
         return ids
 
     def _look_again(self, task: TaskState, entries: int) -> None:
-        """Everything that was written by then is durable, and what follows from it is under way."""
+        """Check a task again, now that everything written before is durable and its effects are carried out."""
         if task.entries == entries and self._wrong(task) is not None:
             self._world.call_later(SURE_S, partial(self._decide, task, entries))
 
@@ -83,7 +84,7 @@ class Stalls:
         self._faults.note(problem, RuntimeError(problem))
 
     def _wrong(self, task: TaskState) -> str | None:
-        """What keeps the task from ever going on; None for nothing."""
+        """Return the problem that keeps the task from ever going on, or None."""
         if task.outcome is not None:
             return None
         for place in task.running.values():

@@ -1,6 +1,6 @@
-"""The open tasks of a shard that was taken over: folded again, and their unfinished steps run.
+"""Takes over the open tasks of a shard: folds them again, and runs their unfinished steps.
 
-One that cannot be folded is set aside (`quarantine.py`), and stops none of the others.
+A task that cannot be folded is set aside (`quarantine.py`), and the other tasks go on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Takeover:
         self._admission, self._alarms, self._quarantine = admission, alarms, quarantine
 
     def fold(self, found: list[OpenTask]) -> list[TaskState]:
-        """The states of all that can be folded; they are kept."""
+        """Fold tasks and add them to the open tasks; returns the states of those that can be folded."""
         tasks = [self._folded_or_set_aside(each) for each in found]
         return [task for task in tasks if task is not None]
 
@@ -58,7 +58,10 @@ class Takeover:
         return task
 
     def _folded(self, found: OpenTask) -> TaskState:
-        """Raises what is wrong, also if the fold caught it and would have the task fail: it had not before."""
+        """Fold a task. Raises any error of the fold, even if the fold would only fail the task.
+
+        The predecessor did not meet that error, so the task is set aside and does not fail.
+        """
         record = found.record
         task, _ = self._open_tasks.plans[record.hash].begin(record)
         for body in found.bodies:
@@ -74,7 +77,7 @@ class Takeover:
         return task
 
     def resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
-        """Have the unfinished steps of tasks run. In a tier, those that are not in `keep` are cancelled."""
+        """Run the unfinished steps of tasks. In a nested supervisor, runs that are not in `keep` are cancelled."""
         unwanted = [] if keep is None else [id for id in self._quarantine.aside if id not in keep]
         for id in unwanted:
             self._quarantine.cancel(id, lambda: None)
@@ -101,7 +104,7 @@ class Takeover:
         self._alarms.resume(task)
 
     def redrive(self, id: str) -> None:
-        """Fold one that was set aside again. Raises FixTheCall if it still cannot be folded."""
+        """Fold a task again that was set aside, and go on with it. Raises FixTheCall if it still cannot be folded."""
         task = self._folded_or_set_aside(self._quarantine.release(id))
         if task is None:
             raise FixTheCall(f"task {id} is still stalled: {self._quarantine.reason(id)}")

@@ -1,1 +1,1 @@
-"""Who asks about tasks, follows and watches them."""
+"""Requests about tasks from outside: cancelling, following and watching; and the chunks that steps emit."""

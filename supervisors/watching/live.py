@@ -1,4 +1,4 @@
-"""What happens to running steps and is not their end: they begin, say something, lose their host."""
+"""Passes the dispatcher's news about steps to the parts that need them: begun, started, emitted, lost, ended."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Live:
         self.emissions: StreamBuffer
 
     def started(self, task: TaskState, place: NodeRun) -> None:
-        """A step was sent to a host, or to its tier."""
+        """Handle that a step was sent to a host or to its nested supervisor: set the status, tell watchers."""
         if task.record.status == "pending":
             self._journal.write([standing(task, "running")])
         if self._watchers.is_watched(task.record.task_id):

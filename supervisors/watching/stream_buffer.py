@@ -1,8 +1,9 @@
-"""What running steps emit, on its way into the journal: chunks are collected for a moment and recorded together.
+"""Collects the chunks that running steps emit for a moment, and has them recorded together.
 
-Each task has its own buffer. It becomes one event per run of chunks, at the latest when something else of the task is
-recorded, so that the order is kept. A task that has emitted more than it may keep is cut: readers find that on record,
-and what follows is told live only. What a nested Hierarchy has recorded of its own run comes the same way.
+Each task has its own buffer. Chunks of the same attempt that follow each other become one event. The buffer is recorded
+at the latest with the next other event of the task, so that the order is kept. A task that has emitted more than the
+bound is cut: that is on record for readers, and later chunks are told live only. Recorded events of nested runs are
+buffered in the same way.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..tasks.events import Emitted, Event, Relayed, cost_of
 from ..tasks.state import NodeRun, TaskState
 
 COLLECT_S = 0.02
-"""How long chunks are collected before they are recorded."""
+"""Seconds for which chunks are collected before they are recorded."""
 
 _Run: TypeAlias = Emitted | Relayed
 
@@ -26,7 +27,7 @@ _Run: TypeAlias = Emitted | Relayed
 @dataclass(slots=True)
 class _Buffer:
     size_bytes: int
-    """What the task has emitted so far."""
+    """Bytes that the task has emitted so far, as `cost_of` counts them."""
     is_cut: bool
     runs: list[_Run] = field(default_factory=list)
 
@@ -38,12 +39,12 @@ class StreamBuffer:
         max_bytes: int,
         open_tasks: OpenTasks,
     ) -> None:
-        """`max_bytes` is kept of each task."""
+        """`max_bytes`: most bytes of chunks that are recorded for each task."""
         self._world, self._max_bytes, self._open_tasks = world, max_bytes, open_tasks
         self._buffers: dict[str, _Buffer] = {}
 
     def add(self, task: TaskState, place: NodeRun, chunk: Value) -> None:
-        """A chunk that the attempt at `place` has emitted."""
+        """Add a chunk that the current attempt of a step has emitted."""
         now, buffer = self._world.now(), self._buffer(task)
         was_cut = buffer.is_cut
         last = buffer.runs[-1] if buffer.runs else None
@@ -59,7 +60,7 @@ class StreamBuffer:
             self._put(task, buffer, Emitted(place.path, place.attempt, [chunk], now))
 
     def relay(self, task: TaskState, place: NodeRun, event: ClientEvent) -> None:
-        """What the nested Hierarchy at `place` has recorded of its run, with its offset there."""
+        """Add an event that the nested run of this node run has recorded; `event.offset` is its offset there."""
         assert event.offset is not None
         buffer = self._buffer(task)
         was_cut = buffer.is_cut
@@ -82,7 +83,7 @@ class StreamBuffer:
         return self._buffers.get(task.record.task_id) or _Buffer(task.emitted_bytes, task.is_cut)
 
     def _has_room(self, buffer: _Buffer, chunk: Value) -> bool:
-        """Whether another chunk is kept; if not, the task is cut."""
+        """Count a chunk; returns whether it is recorded. If not, the task is cut."""
         buffer.size_bytes += cost_of([chunk])
         buffer.is_cut = buffer.is_cut or buffer.size_bytes > self._max_bytes
         return not buffer.is_cut
@@ -94,7 +95,7 @@ class StreamBuffer:
         buffer.runs.append(run)
 
     def taken(self, task: TaskState) -> list[Event]:
-        """What is collected of the task, to be recorded now."""
+        """Take out the collected events of the task, to be recorded now."""
         buffer = self._buffers.pop(task.record.task_id, None)
         return [] if buffer is None else [*buffer.runs]
 

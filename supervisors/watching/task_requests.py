@@ -1,6 +1,6 @@
-"""Tasks seen from outside: cancelling them, following them to their end, watching what happens to them.
+"""Answers requests about tasks from outside: cancel, follow until the end, watch the events.
 
-Every answer tells what is durable: a task that is not in memory is looked up in the journal.
+Every answer tells what is durable. A task that is not in memory is looked up in the journal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TaskRequests:
         self._quarantine = quarantine
 
     def acknowledge(self, ask: Incoming, follow: bool, acks: list[Ack], ended: list[TaskRecord]) -> None:
-        """Answer a submission, or tell it and go on telling how its tasks end."""
+        """Answer a submission with its acks; with `follow`, send them as a chunk and go on telling how tasks end."""
         if not follow:
             ask.reply(Acks(acks))
             return
@@ -45,12 +45,12 @@ class TaskRequests:
         self.follow(ask, [ack.id for ack in acks if ack.id is not None and ack.id not in over])
 
     def cancel(self, ask: Incoming, task_id: str) -> None:
-        """Answered with the task's status then; a task that has ended stays as it is."""
+        """Cancel a task; the answer has its status afterwards. A task that has ended stays as it is."""
         task = self._tasks.get(task_id)
         if task is not None and task.outcome is None:
             undo = self._open_tasks.plans[task.hash].undo_on_cancel
             self._open_tasks.take(task, Cancelled(self._world.now(), undo))
-            status = "cancelled" if task.cancelled else task.status  # it may be failing, and take back what it did
+            status = "cancelled" if task.cancelled else task.status  # it may be failing, and run its undo steps
             self._journal.write([], lambda: ask.reply(CancelledAs(status)))  # type: ignore[arg-type]
             return
         if task_id in self._quarantine.aside:
@@ -65,7 +65,7 @@ class TaskRequests:
             ask.refuse(NotFound(what="task", name=task_id))
 
     def follow(self, ask: Incoming, ids: list[str]) -> None:
-        """Tell of each task as it ends; answered after the last."""
+        """Send a chunk for each task when it ends; the message is answered after the last."""
         if all(id in self._tasks for id in ids):
             self._watchers.follow(ask, ids)
         else:  # look all of them up: more may end before the answer is there
@@ -83,15 +83,18 @@ class TaskRequests:
         self._watchers.follow(ask, [id for id in ids if id not in {record.task_id for record in over}])
 
     def watch(self, ask: Incoming, task_id: str, since: int) -> None:
-        """Tell of each event, the past from that offset on first; answered when the task ends."""
+        """Send each event of a task, past ones from offset `since` on first; answered when the task ends."""
         task = self._tasks.get(task_id)
         if task is not None:
             self._dispatcher.watch(task, partial(self.relay, task))
         self._tell_from_the_past(Watch(ask, since), task_id)
 
     def attend(self, ask: Incoming, task_id: str, since: int, is_new: bool, error: Any) -> None:
-        """Have the supervisor above told what it is to record of the task, from that offset on, and how it ended; at
-        once, if it was not accepted for that `error`. One that is set aside has not ended."""
+        """Answer the supervisor above, which has submitted a nested run.
+
+        It gets the events that it has to record, from offset `since` on, and as the answer how the run ended. If the
+        run was not accepted (`error`), it is answered at once. A run that is set aside has not ended.
+        """
         aside = self._quarantine.aside.get(task_id)
         if error is not None:
             failure = Failure("stalled", str(from_wire(error)))
@@ -136,8 +139,10 @@ class TaskRequests:
         self._watchers.caught_up(watch, past, len(bodies))
 
     def relay(self, task: TaskState, event: ClientEvent) -> None:
-        """A live event of a run in a tier below, for the watchers of the task above, after what was recorded of that
-        run before it; its end is not theirs, and its offsets are its own."""
+        """Forward a live event of a nested run to this task's watchers, after flushing what was recorded before it.
+
+        End events and offsets of the nested run are dropped.
+        """
         if event.step and not is_relayed(event):
             self._open_tasks.flush(task)
             told = event._replace(offset=None)

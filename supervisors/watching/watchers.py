@@ -1,8 +1,8 @@
-"""Who waits for what of a task: followers for its end, watchers for everything that happens live.
+"""The followers of tasks, which wait for their ends, and the watchers of tasks, which get every event.
 
-A follower gets one `TaskEnded` per task. A watcher gets a `ClientEvent` for each event in the order of the journal,
-first what happened before it came, from an offset on. A watcher may go away and come again without loss or repetition.
-One that reads too slowly is sent away, and comes again.
+A follower gets one `TaskEnded` per task. A watcher gets a `ClientEvent` for each event in the order of the journal:
+past events from an offset on, then live events. A watcher may go away and come again without loss or repetition. A
+watcher that reads too slowly is refused, and has to come again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..tasks.events import Event
 from ..tasks.state import NodeRun, TaskState
 
 MAX_BACKLOG = 10_000
-"""Events that may wait for one reader."""
+"""Most events that may wait for one watcher."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,9 +36,9 @@ class Watch:
     since: int = 0
     """Recorded events before this offset are not told."""
     behind: list[tuple[int, ClientEvent]] | None = field(default_factory=list)
-    """Live events that wait until the past is told; None when it is."""
+    """Live events, with entry numbers, that wait until the past events are told; None when they are told."""
     end: tuple[TaskRecord, int] | None = None
-    """How the task ended, and the offset of that, if the past was not told by then."""
+    """The record of a task that ended before its past events were told, and the offset of its end."""
 
     def tell(self, event: ClientEvent) -> None:
         if event.offset is None or event.offset >= self.since:
@@ -51,15 +51,17 @@ class Watch:
             self.close(record, offset)
 
     def close(self, record: TaskRecord, offset: int) -> None:
-        """The last that it is told."""
+        """Tell the watcher how the task ended, and answer its message."""
         self.tell(end_event(record, offset))
         self.ask.reply()
 
 
 @dataclass(slots=True, eq=False)
 class Attendance(Watch):
-    """Of the supervisor above, whose task this one is a part of: it gets what it is to record, and as the answer how
-    the task ended."""
+    """The watch of the supervisor above on a nested run.
+
+    It gets the events that it has to record, and as the answer how the run ended.
+    """
 
     def tell(self, event: ClientEvent) -> None:
         if is_relayed(event):
@@ -75,7 +77,7 @@ class Watchers:
         self._watches: dict[str, list[Watch]] = defaultdict(list)
 
     def follow(self, ask: Incoming, ids: list[str]) -> None:
-        """Send a chunk for each of `ids` when it ends, and answer `ask` after the last."""
+        """Send a chunk for each task of `ids` when it ends, and answer `ask` after the last."""
         follow = Follow(ask, set(ids))
         for id in ids:
             self._follows[id].append(follow)
@@ -84,7 +86,7 @@ class Watchers:
             ask.reply()
 
     def ended(self, record: TaskRecord, offset: int) -> None:
-        """Tell everybody that the task ended; its records are durable by now. `offset` is that of its end."""
+        """Tell all followers and watchers that the task ended, once that is durable; `offset` is that of the end."""
         if record.task_id not in self._follows and record.task_id not in self._watches:
             return
         chunk = with_kind(task_ended(record))
@@ -121,7 +123,7 @@ class Watchers:
                 watch.ask.refuse(why)
 
     def caught_up(self, watch: Watch, past: list[ClientEvent], entries: int) -> None:
-        """The past up to journal entry `entries` has been read: tell it, then what came meanwhile."""
+        """Tell a watcher the past events, which were read up to journal entry `entries`, then those that came since."""
         behind, watch.behind = watch.behind or [], None
         later = [event for n, event in behind if n == 0 or n > entries]
         begun = {(event.step, event.attempt) for event in later if event.kind == "started"}
@@ -135,18 +137,20 @@ class Watchers:
         return task_id in self._watches
 
     def see(self, task: TaskState, events: list[Event]) -> list[ClientEvent]:
-        """Events that are about to be folded and recorded, as watchers see them, if there are any: who comes later
-        reads them in the journal."""
+        """Translate events that are about to be folded in into client events.
+
+        Returns nothing if the task has no watcher: later watchers read the events in the journal.
+        """
         if task.record.task_id not in self._watches:
             return []
         return told_events([(event, seen_attempt(task, event)) for event in events], task.told)
 
     def live(self, task: TaskState, place: NodeRun, kind: str, at: float, value: Value = None) -> None:
-        """Something that is not recorded happened at a place."""
+        """Tell the watchers of an event of a node run that is not recorded."""
         self.tell(task.record.task_id, ClientEvent(kind, at, place.path, place.attempt, value))
 
     def tell(self, task_id: str, event: ClientEvent, entry: int = 0) -> None:
-        """A live event; `entry` is its number in the journal, 0 for one that is not journalled."""
+        """Tell the watchers of an event; `entry` is the number of its journal entry, 0 if it is not recorded."""
         for watch in list(self._watches.get(task_id, ())):
             if watch.ask.backlog > MAX_BACKLOG or (watch.behind is not None and len(watch.behind) > MAX_BACKLOG):
                 self._unwatch(watch, task_id, Overloaded(reason="this reader is too far behind", retry_after_s=0.1))
