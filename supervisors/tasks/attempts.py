@@ -1,4 +1,4 @@
-"""Which attempt of its step an event is of, by the events alone: for who reads a journal without folding it. Pure."""
+"""Counts the attempts of steps from the events alone, for readers of a journal that do not fold it. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ class Attempts:
         self._ended: set[str] = set()
 
     def of(self, event: Event) -> int | None:
-        """Of one event after another: the attempt that it is of."""
+        """Return the attempt that the next event belongs to; None for an event of the whole task.
+
+        Call this for all events of a task, in their order.
+        """
         if isinstance(event, Redriven):
             again = self._now if event.of is not None else self._ended
             self._now = {path: count for path, count in self._now.items() if path not in again}

@@ -74,7 +74,7 @@ def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterabl
 
 
 def record_then(record: TaskRecord, definition: Mapping[str, Any], events: Iterable[Event]) -> TaskRecord:
-    """The record of a task as it was when there were only these events, the first of all that it has."""
+    """Return the record of a task as it was after these events, which are the first of all its events."""
     root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
     task, _ = begin(record, root, record.task_id.partition("/")[2])
     at = record.accepted_at

@@ -1,7 +1,7 @@
-"""The journalled events of a task, each as it is recorded: for `podium show --events`. Pure.
+"""Lists the recorded events of a task, one row for each event, for `podium show --events`. Pure.
 
-Watchers see them otherwise (client_events.py): what changes nothing for them is left out there, and what a step emitted
-comes chunk by chunk. Here it is one row for each event, with the number of the journal entry that it was committed in.
+Each row has the number of the journal entry with which the event was committed. Watchers see the events in another form
+(client_events.py): events that change nothing for them are left out, and each chunk is an event of its own.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from .events import (
 )
 
 UNREADABLE = "unreadable"
-"""Kind of what stands for an entry of which nothing can be read."""
+"""Kind of the row for a journal entry that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Journalled:
-    """One event. Entry 0 is the acceptance, which is in the record of the task."""
+    """One recorded event. Entry 0 is the acceptance, which is in the record of the task."""
 
     entry: int
     at: float | None
-    """UTC seconds; None of what cannot be read."""
+    """UTC seconds; None for an entry that cannot be read."""
     kind: str
     step: str
-    """Its path; "" of what is of the whole task."""
+    """Path of the node run; "" for an event of the whole task."""
     attempt: int | None
-    """None of what is of no attempt."""
+    """The attempt that the event belongs to; None for an event of the whole task."""
     says: dict[str, Value]
-    """What else is recorded, by name."""
+    """The other recorded values of the event, by name."""
 
     def to_json(self) -> dict[str, Any]:
         told: dict[str, Any] = {"entry": self.entry, "at": self.at, "kind": self.kind}
@@ -59,14 +59,17 @@ class Journalled:
 
 
 def journalled_events(record: TaskRecord, bodies: Iterable[bytes]) -> list[Journalled]:
-    """All of a task, the acceptance first. Nothing is folded, so an entry that cannot be read hides no other."""
+    """Return all recorded events of a task, the acceptance first.
+
+    Nothing is folded, so an entry that cannot be read has a row of its own and hides no other entry.
+    """
     accepted: dict[str, Value] = {"input": record.input, "version": record.version, "hash": record.hash}
     rows = [Journalled(0, record.accepted_at, "accepted", "", None, accepted)]
     attempts = Attempts()
     for entry, body in enumerate(bodies, 1):
         try:
             events = unpack_events(body)
-        except Exception as error:  # of a later Podium, or damaged: it is shown as what it is
+        except Exception as error:  # written by a later Podium, or damaged
             problem = f"{type(error).__name__}: {error}"
             rows.append(Journalled(entry, None, UNREADABLE, "", None, {"problem": problem, "bytes": len(body)}))
             continue
@@ -81,7 +84,7 @@ def _row(entry: int, event: Event, attempt: int | None) -> Journalled:
 
 
 def _said(event: Event) -> tuple[str, dict[str, Value]]:
-    """The kind, in the words that watchers know where they see it, and what is recorded with it."""
+    """Return the kind of an event and its other recorded values. The kind is that of the client event, if any."""
     match event:
         case StepFinished():
             return "finished", {"output": event.output} | ({"degraded": event.degraded} if event.degraded else {})
