@@ -14,7 +14,7 @@ from .door import Door, message, tagged
 
 
 class Submission(NamedTuple):
-    """A new task, as a client submits it. It is a row of `Submit`, no message of its own."""
+    """A new task, as a client submits it. It is a row of `Submit`, and no message by itself."""
 
     id: str
     input: Value
@@ -24,23 +24,23 @@ class Submission(NamedTuple):
     again: bool
     """The sender may have sent the task before."""
     source: str | None
-    """Who speaks: driver, cli, mcp; None for a run of a nested Hierarchy, whose task was accepted above."""
+    """Source of the task: driver, cli or mcp. None for a run of a nested Hierarchy: its task was accepted above."""
     criticality: Criticality
     timeout_s: float | None
-    """Seconds from acceptance to the end of the task; None if the workflow says it."""
+    """Time limit in seconds, from acceptance to the end of the task. None: the workflow's own limit applies."""
 
 
 class Ack(NamedTuple):
-    """What became of one submission or one dead letter. It is a row of `Acks`."""
+    """Answer to one submission, or to the decision on one dead letter. It is a row of `Acks`."""
 
     id: str | None
-    """The task: with a submission key perhaps an older one. None if there is an error."""
+    """Id of the task. With a submission key it may be that of an older task. None if there is an error."""
     error: Any
     """The error as `PodiumError.to_wire` gives it, or None."""
 
 
 class Acks(NamedTuple):
-    """One row for each submission, or each letter, in their order."""
+    """Answers to submissions or letters: one row for each, in their order."""
 
     rows: Sequence[Sequence[Value]]
 
@@ -50,7 +50,7 @@ class Acks(NamedTuple):
 
 @tagged
 class Accepted(NamedTuple):
-    """The tasks of a `Submit` that are followed are durable."""
+    """Acknowledges a `Submit` with `follow`: its tasks are durable."""
 
     rows: Sequence[Sequence[Value]]
 
@@ -60,7 +60,7 @@ class Accepted(NamedTuple):
 
 @tagged
 class TaskEnded(NamedTuple):
-    """A task has ended, and that is durable."""
+    """A task has ended, and its end is durable."""
 
     id: str
     status: TaskStatus
@@ -80,14 +80,14 @@ class ClientEvent(NamedTuple):
     attempt: int
     value: Value = None
     offset: int | None = None
-    """Place of the event in the record of the task; None for an event that is told live only."""
+    """Offset of the event in the record of the task. None for an event that is not recorded."""
 
 
 class CancelledAs(NamedTuple):
     """The answer to a cancellation."""
 
     status: TaskStatus
-    """Status of the task then: a task that had ended stays as it was."""
+    """Status of the task after the cancellation. A task that had ended keeps its status."""
 
 
 class Letter(NamedTuple):
@@ -96,31 +96,31 @@ class Letter(NamedTuple):
     id: str
     """A task, or a run of a nested Hierarchy as "<task>/<path>"."""
     request: str
-    """Id of the request, so that a repetition is known; in a redrive also the id of the task that continues."""
+    """Id of the request, by which a repeated one is recognised. In a redrive it is also the id of the new task."""
 
 
 @message(reply=Acks, chunks=(Accepted, TaskEnded))
 class Submit(NamedTuple):
-    """Accept tasks. All are durable when the answer comes."""
+    """Accept tasks. The answer comes when all of them are durable."""
 
     hash: str
-    """Of the version of the workflow."""
+    """Hash of the version of the workflow."""
     follow: bool
-    """Acknowledge with a chunk, and tell with further chunks how the tasks end."""
+    """Acknowledge with a chunk, and send one more chunk when each task ends."""
     tasks: Sequence[Sequence[Value]]
     """Rows of `Submission`."""
 
 
 @message(chunks=(TaskEnded,))
 class Follow(NamedTuple):
-    """Tell how these tasks end; the answer comes after the last."""
+    """Send a chunk when each of these tasks ends. The answer comes after the last."""
 
     ids: Sequence[str]
 
 
 @message(chunks=(ClientEvent,))
 class Watch(NamedTuple):
-    """Tell what happens to a task, the past first; the answer comes when it has ended."""
+    """Send the events of a task, past ones first. The answer comes when the task has ended."""
 
     task_id: str
     since: int
@@ -136,7 +136,7 @@ class Cancel(NamedTuple):
 
 @message(reply=Acks)
 class Redrive(NamedTuple):
-    """Try again what is parked or failed."""
+    """Drive parked or failed tasks again."""
 
     letters: Sequence[Sequence[str]]
     """Rows of `Letter`."""
@@ -144,7 +144,7 @@ class Redrive(NamedTuple):
 
 @message(reply=Acks)
 class Drop(NamedTuple):
-    """Give up what is parked or failed."""
+    """Give up dead letters: parked steps fail, and failed tasks are listed no more."""
 
     letters: Sequence[Sequence[str]]
     """Rows of `Letter`."""
@@ -162,16 +162,16 @@ class Deployed(NamedTuple):
 
     hash: str
     epoch: int
-    """Of the coordinator that has it."""
+    """Epoch of the coordinator that took the version in."""
 
 
 class Located(NamedTuple):
-    """Where a supervisor runs."""
+    """Address of a supervisor."""
 
     address: str | None
-    """None if the coordinator has to be given the code of the client first."""
+    """None if the client has to send its code to the coordinator first."""
     epoch: int
-    """Of the coordinator that answers."""
+    """Epoch of the coordinator that answers."""
 
 
 class Uses(NamedTuple):
@@ -187,7 +187,7 @@ class BreakerStates(NamedTuple):
 
 
 class ClusterStatus(NamedTuple):
-    """What runs in the cluster; see docs/settings.md for `alerts`, which look at this."""
+    """State of the cluster. Alerts are computed from it (docs/settings.md)."""
 
     workflows: dict[str, Any]
     quotas: dict[str, Any]
@@ -199,36 +199,36 @@ class ClusterStatus(NamedTuple):
 
 @message(reply=Deployed)
 class Deploy(NamedTuple):
-    """Take a version of a workflow in, and start its actors."""
+    """Deploy a version of a workflow, and start its actors."""
 
     definition: dict[str, Any]
     code: Mapping[str, bytes]
     """Pickled protocols that no other process could import, by key (`carried_key`)."""
     again: bool = False
-    """The client only brings code anew; another version may be in force."""
+    """The client only sends its code again; another version may be in force."""
 
 
 @message()
 class Undeploy(NamedTuple):
-    """Take a workflow back. Its actors have ended when the answer comes."""
+    """Undeploy a workflow. The answer comes when its actors have ended."""
 
     workflow: str
     leave_open: bool
-    """Leave open tasks as they are, instead of refusing."""
+    """Leave open tasks as they are. Without it, a workflow with open tasks is refused."""
 
 
 @message(reply=Located)
 class Where(NamedTuple):
-    """Have the supervisor of a shard run, and say where."""
+    """Start the supervisor of a shard if it does not run, and answer with its address."""
 
     shard: str
     told: int | None
-    """Epoch of a coordinator that was given the code of the caller; None if there is no such code."""
+    """Epoch of the coordinator that got the code of the caller. None if the caller has no code to send."""
 
 
 @message(reply=Uses)
 class SetLimits(NamedTuple):
-    """Change some limits, under the steps that run."""
+    """Change some limits. Steps that run go on."""
 
     limits: Mapping[str, Amount]
 
@@ -243,7 +243,7 @@ class SetBreaker(NamedTuple):
 
 @message(reply=ClusterStatus)
 class AskStatus(NamedTuple):
-    """Say what runs in the cluster."""
+    """Ask for the state of the cluster."""
 
 
 ForCoordinator: TypeAlias = Deploy | Undeploy | Where | SetLimits | SetBreaker | AskStatus

@@ -21,20 +21,20 @@ M = TypeVar("M")
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a message is answered with."""
+    """Classes of the answers to a message."""
 
     reply: type | None
-    """Class of the reply; None for a message whose reply says only that it was done."""
+    """Class of the reply. None if the reply says only that the message was carried out."""
     chunks: tuple[type, ...]
 
 
 KINDS: dict[type, str] = {}
-"""By class of a message or chunk: its kind."""
+"""Kinds of messages and chunks, by class."""
 _ANSWERS: dict[type, Answers] = {}
 
 
 def message(reply: type | None = None, chunks: Sequence[type] = ()) -> Callable[[type[T]], type[T]]:
-    """Mark a NamedTuple as a message, and say what answers it: the class of the reply, and those of the chunks."""
+    """Mark a NamedTuple as a message, and register the classes of its reply and of its chunks."""
 
     def mark(cls: type[T]) -> type[T]:
         KINDS[cls] = kind_from(cls)
@@ -59,18 +59,18 @@ def answers_of(cls: type) -> Answers:
 
 
 def with_kind(chunk: Any) -> list[Value]:
-    """A chunk as it travels where there are several classes of them."""
+    """A chunk with its kind in front, for messages that have chunks of several classes."""
     return [KINDS[type(chunk)], *chunk]
 
 
 class Door(Generic[M]):
-    """The classes that one receiver takes; it reads what comes in once, and has their types from then on."""
+    """Reads incoming messages, once, into the classes that one receiver takes."""
 
     def __init__(self, *classes: Any) -> None:
         self.classes: dict[str, Callable[..., M]] = {KINDS[cls]: cls for cls in classes}
 
     def read(self, kind: str, payload: Value) -> M:
-        """A message. Raises NotFound for a kind that is not taken here, InvalidInput for fields that do not fit."""
+        """Read a message. Raises NotFound for an unknown kind, InvalidInput for fields that do not fit."""
         cls = self.classes.get(kind)
         if cls is None:
             raise NotFound(what="message kind", name=kind)
@@ -80,5 +80,5 @@ class Door(Generic[M]):
             raise InvalidInput(problem=f"not the fields of such a message: {error}", path=kind) from error
 
     def read_chunk(self, wire: list[Value]) -> M:
-        """A chunk that travelled with its kind."""
+        """Read a chunk that travelled with its kind."""
         return self.classes[wire[0]](*wire[1:])

@@ -18,11 +18,11 @@ class StepResult(NamedTuple):
     took_s: float | None = None
     """Seconds for which the code ran; None if it never began."""
     stuck: bool = False
-    """The code did not end when it was told to: the host has to be replaced."""
+    """The code did not stop when it was told to. The host has to be replaced."""
     permit: str | None = None
-    """The permit that comes back with the result, if no other attempt at the host takes it."""
+    """Permit that comes back with the result. None if another attempt at the host took it."""
     used: Mapping[str, float] = {}
-    """Amounts that the attempt really used, by quota."""
+    """Amounts that the attempt used in fact, by quota."""
 
 
 @tagged
@@ -41,39 +41,39 @@ class StepLog(NamedTuple):
 
 
 class PermitLeft(NamedTuple):
-    """The answer to a permit that was sent after the attempts."""
+    """Answer to a `Permit`."""
 
     permit: str | None
-    """The same permit if no attempt waits for it; None if one took it."""
+    """The same permit if no attempt waited for it. None if one took it."""
 
 
 @message(reply=StepResult, chunks=(StepChunk, StepLog))
 class Run(NamedTuple):
-    """Run one attempt of a step, in its turn."""
+    """Run one attempt of a step, when its turn comes."""
 
     task_id: str
     path: str
-    """Place of the step in the tree."""
+    """Path of the step in the tree."""
     attempt: int
     user: str
     input: Value
     timeout_s: float | None
-    """Longest time of the attempt, from the moment it begins to run."""
+    """Time limit of the attempt in seconds, counted from when its code begins."""
     idle_timeout_s: float | None
-    """Longest time without a sign of life."""
+    """Longest silence of the attempt, in seconds. An emitted value, a log line or a heartbeat ends a silence."""
     left_s: float | None
-    """Seconds that the task, or a node around the step, has left."""
+    """Seconds that remain of the time limits of the task and of the nodes around the step."""
     origin: str
-    """The first of the tasks that this one continues, or the task itself."""
+    """Id of the first task in the chain of redrives, or of the task itself."""
     lane: int | None
-    """The lane in which the attempt waits for a permit; None if it needs none."""
+    """Number of the lane in which the attempt waits for a permit. None if it needs no permit."""
     permit: str | None
-    """A permit for that lane that comes with the attempt."""
+    """Permit for that lane, sent with the attempt."""
 
 
 @message(reply=PermitLeft)
 class Permit(NamedTuple):
-    """Give a permit to the attempt that waits first in a lane."""
+    """Give a permit to the first attempt that waits in a lane."""
 
     lane: int
     permit: str
@@ -81,7 +81,7 @@ class Permit(NamedTuple):
 
 @message()
 class Ping(NamedTuple):
-    """Ask whether the host answers."""
+    """Check that the host answers."""
 
 
 ForHost: TypeAlias = Run | Permit | Ping

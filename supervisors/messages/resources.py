@@ -14,25 +14,25 @@ from .door import Door, message, tagged
 
 
 class Joined(NamedTuple):
-    """The supervisor is known as a holder of permits from now on."""
+    """Answer to `Join`: the supervisor is registered as a holder of permits."""
 
     limits: Mapping[str, Amount]
     lowered: Mapping[str, int]
-    """Limits that are lower at the moment, because of the load."""
+    """Limits that are lowered now because of the load, with their lowered values."""
 
 
 class Decided(NamedTuple):
-    """The answer to a wish for permits."""
+    """Answer to `Acquire`."""
 
     granted: bool
-    """False if the wish is decided by the supervisor itself, which has the ledger on loan."""
+    """False if the supervisor has the ledger on loan by now, so that it decides itself."""
 
 
 GRANTED, ELSEWHERE = Decided(True), Decided(False)
 
 
 class ResourceStatus(NamedTuple):
-    """Limits and breakers as they are."""
+    """State of all limits and circuit breakers."""
 
     limits: dict[str, Any]
     """By name: `limit` as it was set (None if it is not set, and waited for), `now` if it is lowered because of the
@@ -44,31 +44,31 @@ class ResourceStatus(NamedTuple):
 
 @tagged
 class Lend(NamedTuple):
-    """The ledger is on loan to the supervisor: it alone wants permits, and decides by itself."""
+    """Lend the ledger to the supervisor. It is the only one that wants permits, and decides on them itself."""
 
     limits: Mapping[str, Amount]
     lowered: Mapping[str, int]
     meters: Any
-    """What the rates are at."""
+    """Levels of the rates."""
     granted: Sequence[str]
-    """Tickets that are granted already."""
+    """Tickets that have been granted already."""
 
 
 @tagged
 class Recall(NamedTuple):
-    """Somebody else wants permits: join again with what you hold."""
+    """End the loan, because somebody else wants permits. The supervisor sends `Join` with its claims."""
 
 
 @tagged
 class Wanted(NamedTuple):
-    """Whether somebody waits for permits, so that nobody keeps what it does not use."""
+    """Tell holders whether somebody waits for permits. While somebody does, they return unused permits at once."""
 
     is_wanted: bool
 
 
 @tagged
 class LimitsChanged(NamedTuple):
-    """Limits were set, or lowered because of the load."""
+    """Limits have been set, or lowered because of the load."""
 
     limits: Mapping[str, Amount]
     lowered: Mapping[str, int]
@@ -76,89 +76,92 @@ class LimitsChanged(NamedTuple):
 
 @tagged
 class AskUse(NamedTuple):
-    """Say with `ReportUse` how the ledger that you have on loan is used."""
+    """Ask for the use of the limits by `ReportUse`."""
 
 
 @message(reply=Joined)
 class Join(NamedTuple):
-    """Become a holder of permits, with what is held already. It voids what earlier incarnations of the shard held, and
-    it returns a ledger that was on loan."""
+    """Register as a holder of permits, with claims to those that are held already.
+
+    Permits of earlier incarnations of the shard become void. A ledger on loan is returned."""
 
     shard: str
     start: Sequence[int]
-    """Number of the start, as the coordinator counts them: (its epoch, number)."""
+    """Number of the start, as the coordinator counts starts: (its epoch, number)."""
     epoch: int
     join: int
     """Number of the join within this epoch."""
     claims: Sequence[Sequence[Value]]
-    """Rows of `Acquire` for what is held."""
+    """Permits that are held, as rows of `Acquire`."""
     change: int
     places: Mapping[str, int]
-    """As of `SetPlaces`."""
+    """Same as in `SetPlaces`."""
     meters: Any
-    """What the rates are at, of a ledger that is returned."""
+    """Levels of the rates, if a ledger is returned."""
 
 
 @message(reply=Decided)
 class Acquire(NamedTuple):
-    """Wish for permits, all at once. The answer comes when they are granted."""
+    """Ask for several permits, all at once. The answer comes when they are granted."""
 
     id: str
-    """Ticket of the wish, never used twice."""
+    """Ticket of the request. No ticket is used twice."""
     holder: Sequence[Value]
-    """Row of `waiting.Holder`."""
+    """Row of `permit_queue.Holder`."""
     needs: Mapping[str, int]
     priority: int
     arrived_at: float
     order: int
     who: Sequence[str]
-    """Row of `waiting.Who`."""
+    """Row of `permit_queue.Who`."""
 
 
 @message()
 class Release(NamedTuple):
-    """Give permits back."""
+    """Return permits."""
 
     tickets: Sequence[str]
 
 
 @message()
 class Served(NamedTuple):
-    """These wishes were served with other permits of their holder."""
+    """Withdraw requests that their holder has met with permits it held."""
 
     tickets: Sequence[str]
 
 
 @message()
 class Charge(NamedTuple):
-    """More, or less, of some rates was used than was asked for."""
+    """Correct the rates, where more or less was used than was asked for."""
 
     who: Sequence[str]
-    """Row of `waiting.Who`."""
+    """Row of `permit_queue.Who`."""
     amounts: Mapping[str, float]
 
 
 @message()
 class SetPlaces(NamedTuple):
-    """How many runs the hosts of each protocol of a supervisor can have at once."""
+    """Report how many attempts the hosts of each protocol of a supervisor can run at once."""
 
     shard: str
     epoch: int
     change: int
-    """Number of the change within this epoch: messages may overtake each other."""
+    """Number of the change within this epoch, because messages may overtake each other."""
     places: Mapping[str, int]
 
 
 @message()
 class Renew(NamedTuple):
-    """Keep what the supervisor of a shard holds."""
+    """Renew the lease of the permits that the supervisor of a shard holds."""
 
     shard: str
 
 
 @message(chunks=(Lend, Recall, Wanted, LimitsChanged, AskUse))
 class WatchLedger(NamedTuple):
-    """Offer to take the ledger on loan, and hear of what is decided about it. Answered when it counts no more."""
+    """Offer to take the ledger on loan, and hear of each decision about it.
+
+    The answer comes when the offer no longer counts."""
 
     shard: str
     epoch: int
@@ -167,30 +170,30 @@ class WatchLedger(NamedTuple):
 
 @message()
 class ReportUse(NamedTuple):
-    """How the ledger on loan is used, by limit."""
+    """Report the use of the limits, from the ledger on loan."""
 
     uses: Mapping[str, Any]
 
 
 @message()
 class ForgetHolder(NamedTuple):
-    """A supervisor is gone for good: free what it and those below it held."""
+    """Free the permits of a supervisor that is gone for good, and of those nested in it."""
 
     shard: str
     start: Sequence[int]
-    """Number of the last start that is gone; a later one keeps what it holds."""
+    """Number of the last start that is gone. Later starts keep their permits."""
 
 
 @message()
 class CheckQuotas(NamedTuple):
-    """Refuse a workflow that needs permits which no limit allows."""
+    """Check the needs of a workflow. The answer is an error if one of them exceeds its limit."""
 
     quotas: Mapping[str, int]
 
 
 @message(reply=ResourceStatus)
 class DescribeResources(NamedTuple):
-    """Say how limits and breakers are."""
+    """Ask for the state of limits and breakers."""
 
 
 LedgerSaid: TypeAlias = Lend | Recall | Wanted | LimitsChanged | AskUse
@@ -206,21 +209,21 @@ class BreakerState(NamedTuple):
     state: str
     generation: int
     left_s: float | None
-    """Seconds for which the breaker stays open; None if it is not open, or open by hand."""
+    """Seconds for which the breaker stays open. None if it is not open, or was opened by hand."""
     why: str
 
 
 class Probed(NamedTuple):
-    """Whether one more call may go through."""
+    """Answer to `Probe`."""
 
     generation: int | None
     """Generation of the breaker that lets the call through; None if the call is refused."""
     lease: str | None
-    """The lease of a probe; None for a usual call."""
+    """Lease of the probe. None for a usual call."""
 
 
 class CallsEnded(NamedTuple):
-    """How calls of one breaker ended, all in the same way. It is a row of `ReportCalls`."""
+    """Outcome of some calls of one breaker that ended in the same way. It is a row of `ReportCalls`."""
 
     name: str
     generation: int
@@ -228,22 +231,22 @@ class CallsEnded(NamedTuple):
     failed: bool
     slow: bool
     calls: int
-    """How many; 0 gives a probe back without an outcome."""
+    """Number of calls. 0 returns a probe without an outcome."""
 
 
 @tagged
 class AllBreakers(NamedTuple):
-    """Every breaker, as it is now."""
+    """Current states of all breakers."""
 
     base: int
-    """Generation of the breakers that are not named."""
+    """Generation of the breakers that are not in `states`."""
     states: Sequence[Sequence[Value]]
     """Rows of `BreakerState`."""
 
 
 @tagged
 class BreakerChanged(NamedTuple):
-    """A breaker has another state."""
+    """The state of a breaker has changed."""
 
     state: Sequence[Value]
     """Row of `BreakerState`."""
@@ -251,22 +254,23 @@ class BreakerChanged(NamedTuple):
 
 @message(chunks=(AllBreakers, BreakerChanged))
 class WatchBreakers(NamedTuple):
-    """Declare the breakers of a supervisor's protocols, and hear of all changes. Answered when a later one of the same
-    shard takes its place."""
+    """Declare the breakers of a supervisor's protocols, and hear of all changes.
+
+    The answer comes when a later message of the same shard takes its place."""
 
     shard: str
     epoch: int
     number: int
     """Number of the message within this epoch."""
     policies: Mapping[str, Any]
-    """By protocol."""
+    """Breaker policies by protocol."""
     leases: Sequence[str]
     """All probes that the supervisor holds or has asked for."""
 
 
 @message()
 class ReportCalls(NamedTuple):
-    """How calls ended."""
+    """Report how calls ended."""
 
     calls: Sequence[Sequence[Value]]
     """Rows of `CallsEnded`."""
@@ -274,7 +278,7 @@ class ReportCalls(NamedTuple):
 
 @message(reply=Probed)
 class Probe(NamedTuple):
-    """Ask whether one more call may go through a breaker that is not closed."""
+    """Ask for one more call through a breaker that is not closed."""
 
     name: str
     lease: str

@@ -15,7 +15,7 @@ from .door import Door, message
 
 
 class LastWords(NamedTuple):
-    """Why the supervisor gives up."""
+    """Last message of a supervisor that gives up."""
 
     reason: str
 
@@ -27,26 +27,26 @@ class RunEnded(NamedTuple):
     result: Value
     failure: dict[str, Any] | None
     degraded: Missing
-    """What the result lacks, because something stood in for it."""
+    """Parts that the result lacks, because a fallback or an empty value stands in for them."""
 
 
 class Busy(NamedTuple):
-    """Tasks that cannot be forgotten now, because they are not over."""
+    """Tasks whose records cannot be deleted now, because they are still open."""
 
     ids: Sequence[str]
 
 
 class SupervisorStatus(NamedTuple):
-    """How a supervisor is."""
+    """State of a supervisor."""
 
     epoch: int
     open: int
     """Tasks that have not ended."""
     stalled: dict[str, str]
-    """By task: why it is set aside, or stands still."""
+    """Problems of the tasks that are set aside or stalled, by task id."""
     faults: int
     users: dict[str, int]
-    """Open tasks of the users who have the most."""
+    """Number of open tasks of each user, of the users who have the most."""
     load: dict[str, float]
     versions: list[dict[str, Any]]
     restarts: int
@@ -57,51 +57,51 @@ class SupervisorStatus(NamedTuple):
 
 @message()
 class Govern(NamedTuple):
-    """Take a version in, durably, and start its actors. They run when the answer comes."""
+    """Record a version durably, and start its actors. The answer comes when they run."""
 
     definition: dict[str, Any]
     code: Mapping[str, bytes]
     in_force: bool = True
-    """New tasks are of this version."""
+    """New tasks run with this version."""
 
 
 @message(reply=SupervisorStatus)
 class DescribeSupervisor(NamedTuple):
-    """Say how you are."""
+    """Ask for the state of the supervisor."""
 
 
 @message(reply=LastWords)
 class AwaitLastWords(NamedTuple):
-    """Answer with the reason if you ever give up."""
+    """Ask to be told when the supervisor gives up. There is no answer before."""
 
 
 @message()
 class AwaitIdle(NamedTuple):
-    """Answer when you have had nothing to do for `rest_after_s`."""
+    """Ask to be told when the supervisor has had nothing to do for `rest_after_s`."""
 
 
 @message()
 class AwaitPermits(NamedTuple):
-    """Answer when a task holds a permit for the first time."""
+    """Ask to be told when a task holds a permit for the first time."""
 
 
 @message(reply=RunEnded, chunks=(ClientEvent,))
 class SubmitRun(NamedTuple):
-    """Run a nested Hierarchy for one task above, or go on with a run that is known.
+    """Run a nested Hierarchy for one task of the level above, or go on with a run that has begun.
 
-    Chunks are what the task above is to record of the run.
+    Chunks are the events of the run that the task above records.
     """
 
     hash: str
     heard: int
-    """Offset in the record of the run from which on it is told."""
+    """Offset of the first event of the run that the task above lacks."""
     run: Sequence[Value]
-    """Row of `Submission`; the id is "<task>/<path>"."""
+    """Row of `Submission`. Its id is "<task>/<path>"."""
 
 
 @message(reply=Busy)
 class ForgetTasks(NamedTuple):
-    """Delete what is recorded of these tasks of the level above."""
+    """Delete the records that belong to these tasks of the level above."""
 
     ids: Sequence[str]
 
