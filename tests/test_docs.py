@@ -176,6 +176,10 @@ def test_ray_may_be_imported_first_and_stays_on_loopback_also_in_a_second_data_d
         "    with podium.connect(data=data, num_cpus=1) as engine:\n"
         "        assert engine.submit(podium.Workflow('w', add), {'n': 1}).result(timeout_s=60) == {'n': 2}\n"
         "        assert ray.get_runtime_context().gcs_address.startswith('127.0.0.1:')\n"
+        "    try:\n"
+        "        ray.get_actor('nobody')\n"
+        "    except ray.exceptions.RaySystemError:\n"
+        "        assert not ray.is_initialized(), 'a call of Ray started a cluster of its own'\n"
         "    shutil.rmtree(data)\n"
     )
     run(code, tmp_path, PYTHONPATH=str(ROOT))

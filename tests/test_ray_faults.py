@@ -101,5 +101,6 @@ def test_the_driver_goes_on_when_its_cluster_dies(engine, victims, capfd):
     kinds += [event.kind for event in events]
     assert [kind for kind in kinds if kind not in ("started", "lost")] == ["accepted", *["finished"] * 3, "completed"]
     assert wait_for(lambda: engine._core._session._address != before)
+    assert wait_for(lambda: len(engine._core._session._pillars) == 2), "the new cluster is ours, not one that Ray made"
     assert engine.submit(workflow, {"n": 1}).result(timeout_s=60) == {"n": 4}
     assert capfd.readouterr().out == "", "Ray's news of dead processes are not the user's output"

@@ -146,6 +146,8 @@ class RaySession:
     def _init(self, facts: dict[str, Any] | None) -> None:
         import ray  # noqa: PLC0415
 
+        from .shutdown import forbid_auto_init  # noqa: PLC0415  (imports ray)
+
         quiet: dict[str, Any] = {
             "log_to_driver": False,
             "configure_logging": False,
@@ -156,6 +158,7 @@ class RaySession:
         if facts is None and address is not None:
             check_joinable(address)
         self._initialised_here = True
+        forbid_auto_init()
         # Off the main thread Ray leaves SIGTERM alone, as we want, and warns about it, as nobody wants.
         logging.getLogger("ray._private.worker").addFilter(_not_about_sigterm)
         if address is not None:

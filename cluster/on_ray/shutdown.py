@@ -14,7 +14,7 @@ import threading
 from typing import Any
 
 import ray
-from ray._private import worker
+from ray._private import auto_init_hook, worker
 
 _COUNTING = ("add_object_ref_reference", "remove_object_ref_reference")
 """What every reference calls as it comes and goes; Ray prints an error of the first."""
@@ -41,6 +41,17 @@ class _HiddenCore:
                 raise SystemExit  # ends that thread, which has nothing to do any more, without a word
             raise AttributeError(f"'{name}' of Ray's core: Ray is being left")
         return getattr(self._core, name)
+
+
+def forbid_auto_init() -> None:
+    """Keep Ray from starting a cluster of its own in this process.
+
+    By default Ray does so when any call of it finds none, and our own calls go on while a broken cluster is left for
+    another. That cluster would lie in Ray's folder, have none of our settings, and be ended by nobody; and 60 s after
+    its end Ray would end this process. The environment variable for it (`prepare_ray`) comes too late where the user
+    has imported Ray before.
+    """
+    auto_init_hook.enable_auto_connect = False
 
 
 def leave_ray() -> None:
