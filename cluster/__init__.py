@@ -1,1 +1,1 @@
-"""Where it runs: on Ray, in one process, or simulated; storage, the client, and the gateways."""
+"""The places where actors run (Ray, one process, a simulation), the storage, the client, and the gateways."""

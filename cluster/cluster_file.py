@@ -1,8 +1,8 @@
-"""Who owns a data directory, and how to join the cluster there: `cluster.lock` and `cluster.json`.
+"""Records the owner of a data directory, and how to join its cluster: `cluster.lock` and `cluster.json`.
 
-A data directory has one cluster at a time. Whoever starts one holds the lock file while it lives and says in
-`cluster.json` how to join it; the lock goes with the process, however it ends. One that ends in order leaves
-word that it did, so that those who had joined it know that nobody is to take over.
+A data directory has one cluster at a time. The process that starts a cluster holds the lock file as long as it lives,
+and writes to `cluster.json` how to join. The kernel frees the lock when the process ends, however it ends. An owner
+that ends in order writes that the cluster is closed. Then clients that had joined know that none of them may take over.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ClusterFile:
         self._lock: int | None = None
 
     def take(self) -> bool:
-        """Become the one whose cluster owns the directory; False if somebody is.
+        """Take the ownership of the directory; False if another process has it.
 
         Raises:
             InvalidSetting: the directory cannot be made or written.
@@ -53,7 +53,7 @@ class ClusterFile:
         draft.rename(self._path)
 
     def read(self) -> dict[str, Any] | None:
-        """What the owner wrote, or None if it has not yet. Meaningful only while `take` gives False."""
+        """Return what the owner wrote, or None if nothing is written yet. Only valid while `take` returns False."""
         try:
             facts: dict[str, Any] = json.loads(self._path.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
@@ -61,7 +61,7 @@ class ClusterFile:
         return facts
 
     def announce_end(self) -> None:
-        """Those who joined are to leave: what is left of the cluster ends now."""
+        """Tell clients that joined to leave, because the rest of the cluster ends now. Only the owner can."""
         if self._lock is not None:
             self.write(CLOSED)
 
@@ -87,7 +87,7 @@ def _unusable(data: Path, error: OSError) -> InvalidSetting:
 
 
 def make_folder(data: Path) -> None:
-    """Raises InvalidSetting if it is not there and cannot be made."""
+    """Create the folder if it is missing. Raises InvalidSetting if that fails."""
     if "\0" in str(data):
         raise InvalidSetting(name="data", source=repr(str(data)), problem="cannot be used: a path has no zero bytes")
     try:
@@ -98,7 +98,7 @@ def make_folder(data: Path) -> None:
 
 @contextmanager
 def using(data: Path) -> Iterator[None]:
-    """While files in the folder are opened. Raises InvalidSetting for one that cannot be, with its name."""
+    """Wrap code that opens files in the folder. Raises InvalidSetting, with the path, if a file cannot be used."""
     try:
         yield
     except OSError as error:
@@ -109,10 +109,10 @@ def using(data: Path) -> Iterator[None]:
 
 
 def running_cluster(data: Path) -> dict[str, Any] | None:
-    """How to join the cluster that owns `data`, or None if there is none. Changes nothing.
+    """Return how to join the cluster that owns `data`, or None if there is no cluster. Changes nothing.
 
     Raises:
-        InvalidSetting: we may not look.
+        InvalidSetting: the lock file cannot be opened.
     """
     if not data.is_dir():
         return None
@@ -134,7 +134,7 @@ def running_cluster(data: Path) -> dict[str, Any] | None:
 
 
 def closed_in_order(data: Path) -> bool:
-    """Whether the last cluster of `data` has ended, or is ending, by its own will."""
+    """Return whether the last cluster of `data` has ended, or is ending, in order."""
     return (ClusterFile(data).read() or {}).get("kind") == "closed"
 
 

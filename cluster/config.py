@@ -219,7 +219,7 @@ class Settings(BaseModel):
         return low
 
     def governance(self) -> Governance:
-        """With the owner of the requests' config, unless it names one: whoever starts the cluster."""
+        """Return the settings that the cluster enforces. `config.requests.owner` defaults to our login name."""
         requests = {"owner": _login(), **self.config.get("requests", {})}
         return Governance.from_wire(self.model_dump() | {"config": {**self.config, "requests": requests}})
 
@@ -290,7 +290,7 @@ def _from_environment() -> dict[str, tuple[Any, str]]:
 
 
 def _from_text(name: str, text: str, variable: str) -> Any:
-    """Mappings are JSON objects, and limits may be written shorter."""
+    """Parse the text of a variable: JSON if it begins with `{`, `parse_limits` for `limits`, else the text itself."""
     if name == "limits":
         return parse_limits(text, variable)
     if not text.lstrip().startswith("{"):
@@ -306,7 +306,7 @@ def _from_keywords(keywords: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 
 
 def parse_limits(text: str, source: str) -> dict[str, Amount]:
-    """`llm=5,llm per user=2,tokens=90000/min` or a JSON object."""
+    """Parse limits: `llm=5,llm per user=2,tokens=90000/min` or a JSON object. Raises InvalidSetting."""
     try:
         if text.lstrip().startswith("{"):
             return dict(json.loads(text))
@@ -319,8 +319,11 @@ def parse_limits(text: str, source: str) -> dict[str, Amount]:
 def prepare_ray(token: Path) -> bool:
     """Set what Ray reads when it is imported: loopback only, token authentication, quiet.
 
-    What the user has set stays; a token of another data directory, known by its file's name, does not. `token` is
-    created, readable by its owner alone, if it is not there.
+    Variables that the user has set stay. The token path of another data directory, known by the same file name, is
+    replaced. The file `token` is created if it is missing, readable by its owner alone.
+
+    Raises:
+        IsADirectoryError: `token` is a folder.
 
     Returns:
         Whether a cluster started now is to listen on loopback only.

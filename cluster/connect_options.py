@@ -1,6 +1,7 @@
 """The keywords of `connect`, so that editors complete them and type checkers know them.
 
-One for each field of `Settings`, of the same type; None counts as not given. `tests/test_options.py` compares the two.
+Each field of `Settings` but `sources` has one, of the same type. None counts as not given. `tests/test_options.py`
+compares the two.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Literal, TypedDict
 
 
 class ConnectOptions(TypedDict, total=False):
-    """What `connect` takes: docs/settings.md has the meanings."""
+    """The keywords of `connect`. docs/settings.md describes each."""
 
     data: str | PathLike[str] | None
     cluster: Literal["ray", "inprocess"] | None

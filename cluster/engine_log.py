@@ -1,7 +1,7 @@
-"""What the engine says of itself, as lines: who, what happened, and the facts of it as `name=value`.
+"""Formats the log lines of the engine: the actor, the event, and its facts as `name=value`.
 
 All actors of a cluster write to one file of the data directory, `logs/podium.engine.log`, and to the logger `podium`
-of their process. A dot is in no protocol's name, so no protocol's log can be that file.
+of their process. No protocol's name has a dot, so the log of a protocol never has the same file name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PLAIN = re.compile(r"[^\s\"=]+")
 
 
 def line_of(address: str, epoch: int, event: str, fields: Mapping[str, object]) -> str:
-    """One line. Texts with spaces are quoted as in JSON."""
+    """Return one log line. Texts with spaces, quotes or `=` are quoted as in JSON."""
     who = f"{address}@{epoch}" if epoch else address
     return f"{who} {event} {facts_of(fields)}".rstrip()
 

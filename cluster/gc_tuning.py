@@ -1,33 +1,36 @@
-"""Python's collector of cyclic garbage, told to look more rarely: thousands of open tasks are not garbage."""
+"""Makes Python's cyclic garbage collector run less often, because thousands of open tasks are not garbage."""
 
 from __future__ import annotations
 
 import gc
 
 USUAL = (700, 10, 10)
-"""Python's own thresholds."""
+"""Python's default thresholds."""
 RARE = (50_000, 20, 50)
 _engines = 0
-"""Open in this process, with thresholds of ours."""
+"""Number of open engines in this process that use our thresholds."""
 
 
 def tune_process() -> None:
-    """For processes of our own code alone."""
+    """Set our thresholds. For processes that run only our own code."""
     gc.set_threshold(*RARE)
 
 
 def pass_over_what_is_there() -> None:
-    """What is there by now stays: modules above all. Looking at Ray's again stops a process for 30 to 60 ms.
+    """Exclude all objects that exist now from garbage collection: above all modules, which live on anyway.
 
-    There is next to no garbage among it, so it is not collected first: that would take as long. In a host, what the
-    protocol's own `start` has made is there, too: cycles among that are kept until the process ends.
+    A collection that scans Ray's modules stops a process for 30 to 60 ms. These objects hold next to no garbage, so
+    they are not collected first, which would take as long. In a host they include the objects that the protocol's own
+    `start` made: garbage cycles among those stay in memory until the process ends.
     """
     gc.freeze()
 
 
 def look_rarely() -> bool:
-    """For a process that belongs to the user: only if it has Python's own thresholds. Returns whether they are ours
-    now; then `look_as_usual` is to follow, and the last of these restores them."""
+    """Set our thresholds in a process of the user, unless the user changed Python's defaults.
+
+    Returns whether our thresholds are set now. If so, call `look_as_usual` later; the last call restores the defaults.
+    """
     global _engines
     if gc.get_threshold() != (RARE if _engines else USUAL):
         return False

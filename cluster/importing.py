@@ -1,4 +1,4 @@
-"""Importing the code of protocols in an actor, where it must not run a driver: that would wait for itself for ever."""
+"""Guards imports of protocols in an actor: a driver that ran during the import would wait for itself for ever."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _ref: ContextVar[str | None] = ContextVar("podium_importing", default=None)
 
 
 class DriverAtImport(FixTheCall):
-    """What an actor imports wants to drive."""
+    """A module that an actor imports tries to connect to a cluster."""
 
     code = "driver_at_import"
 
 
 @contextmanager
 def importing(ref: str) -> Iterator[None]:
-    """While an actor imports the code of this protocol. Raises LookupError if that drives."""
+    """Wrap the import of a protocol's code in an actor. Raises LookupError if the code tries to connect."""
     token = _ref.set(ref)
     try:
         yield
@@ -30,7 +30,7 @@ def importing(ref: str) -> Iterator[None]:
 
 
 def check_not_importing() -> None:
-    """Raises DriverAtImport if a cluster is to be joined by a module that an actor is importing."""
+    """Raise DriverAtImport if called while an actor imports a module. Called before a client connects to a cluster."""
     ref = _ref.get()
     if ref is not None:
         raise DriverAtImport(

@@ -1,4 +1,4 @@
-"""Workflows from files, `module:name` or `file.py:name`, with the import path that their protocols need."""
+"""Loads workflows from files, `module:name` or `file.py:name`, and sets the import path that their protocols need."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..protocols.workflow import Workflow
 def load_workflow(source: str | Path) -> Workflow:
     """Load a workflow: from a YAML or JSON file, by `module:name` or `file.py:name`, or the only one in `file.py`.
 
-    Protocols are imported from the working directory and from the file's own folder, or from above the package that
-    the file is in.
+    Protocols are imported from the working directory and from the folder of the file. If the file is in a package,
+    the folder above the package is used instead.
 
     Raises:
         InvalidDefinition: Something is wrong; names file:line:column and the path in the tree.
@@ -37,7 +37,7 @@ def load_workflow(source: str | Path) -> Workflow:
 
 
 def _import_root(folder: Path) -> Path:
-    """`folder`, or the folder above the package that it is part of."""
+    """Return `folder`, or the folder above the package if `folder` is part of one."""
     while (folder / "__init__.py").exists():
         folder = folder.parent
     return folder
@@ -54,8 +54,10 @@ def _text(path: Path) -> str:
 
 
 def _of_file(path: Path, name: str, source: str) -> Workflow:
-    """The workflow of this name in a Python file; without a name, the only one. It is imported as a module, by the name
-    that other processes find it under."""
+    """Return the workflow of this name in a Python file; without a name, the only workflow.
+
+    The file is imported as a module, by the name under which other processes find it.
+    """
     place = path.resolve()
     if not place.is_file():
         raise InvalidDefinition(problem=os.strerror(errno.ENOENT), where=str(path))

@@ -1,8 +1,8 @@
-"""What steps log, kept: `logs/<protocol>.log` in the data directory, readable by its owner alone, turned over by size.
+"""Keeps the logs of steps: `logs/<protocol>.log` in the data directory, private to its owner, rotated by size.
 
-Hosts of one protocol, in whatever process, write to the same file, whole lines each. Whoever finds it full turns it
-over under its lock; the others notice by its inode. Nothing here fails a step: what cannot be written is told once to
-the log of Podium.
+All hosts of one protocol write to the same file, in whole lines, whatever process they are in. A host that finds the
+file full rotates it under a lock on the file; the others notice the new inode. An error here never fails a step: a log
+that cannot be written is reported once to the log of Podium.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from .log_lines import logged
 
 LOG = logging.getLogger("podium")
 _BROKEN: set[Path] = set()
-"""Logs of this process that could not be written the last time: that is told once."""
+"""Logs of this process whose last write failed. Each is reported once."""
 
 
 class LogFile:
-    """The log of one protocol, for any thread. Opened with its first line."""
+    """The log of one protocol. Any thread may write. The file is opened with the first line."""
 
     def __init__(self, folder: Path, protocol: str, most_bytes: int, kept: int) -> None:
-        """`most_bytes` is the size at which it is turned over, and `kept` how many of those before stay."""
+        """`most_bytes` is the size at which the log is rotated; `kept` is the number of rotated files that stay."""
         self._path = folder / f"{quote(protocol, safe='')}.log"
         self._most_bytes, self._kept = most_bytes, kept
         self._file: int | None = None
         self._lock = threading.Lock()
 
     def write(self, text: str) -> None:
-        """One record, which may have several lines; time comes before it."""
+        """Append one record, which may have several lines, with the UTC time before it. Never raises OSError."""
         at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
         line = f"{at} {logged(text)}\n".encode(errors="backslashreplace")
         try:
@@ -57,7 +57,7 @@ class LogFile:
             self._file = None
 
     def _opened(self) -> int:
-        """The file that is the log now, with room for a line."""
+        """Return the descriptor of the current log, which has room for a line. Opens and rotates it if need be."""
         while True:
             if self._file is None:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ class LogFile:
             return False
 
     def _turn_over(self, file: int) -> None:
-        """Make it the first of those before, unless another process has done so meanwhile."""
+        """Rotate the log, unless another process has done so meanwhile."""
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             if self._is_current(os.fstat(file)):

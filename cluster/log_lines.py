@@ -1,8 +1,8 @@
-"""What Podium and its steps log, as lines that hold no orders for a terminal and cannot pass for several.
+"""Makes log records of Podium and its steps safe: no escape sequences for a terminal, and no forged lines.
 
-A name or an error can hold escape sequences, and newlines that make a second line of a log, with a level and a time of
-its own. Handlers are the application's, and filters of a logger do not see what its children log; so records are made
-harmless where they are made, those of the loggers `podium` and below, and no others.
+A name or an error can contain escape sequences. Newlines in it could forge a second log line, with its own level and
+time. Handlers belong to the application, and filters of a logger do not see the records of its child loggers. So the
+records are cleaned when they are created: those of the logger `podium` and its children, and no others.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ..protocols.printable import one_line, printable
 
 _OURS = "podium"
 _CONTINUED = "\n    "
-"""Between lines of one record: a line that is not indented begins another."""
+"""Separator of the lines of one record. A line that is not indented begins another record."""
 
 
 def keep_log_lines() -> None:
-    """From now on, in this process. May be called again."""
+    """Clean all records of Podium's loggers in this process from now on. Further calls change nothing."""
     before = logging.getLogRecordFactory()
     if isinstance(before, _Harmless):
         return
@@ -42,7 +42,7 @@ class _Harmless:
 
 
 def logged(text: str) -> str:
-    """A text as it may stand in a log: the lines after the first are indented."""
+    """Return a text that is safe in a log: control characters are escaped, and lines after the first are indented."""
     return printable(text).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\n", _CONTINUED)
 
 

@@ -1,6 +1,6 @@
-"""Where a client's cluster is: found, joined or started, and left again.
+"""Finds, joins or starts the cluster of a client, and leaves it again.
 
-Here for a cluster inside the client's own process; for Ray see ray_session.py.
+This module has the session for a cluster inside the client's own process. For Ray see on_ray/session.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Session(Protocol):
     world: LoopWorld
     reader: Reader
     on_rebuilt: Callable[[], None]
-    """Called when another cluster took the place of one that broke: every line is dead."""
+    """Called when another cluster has replaced one that broke. All connections to the old cluster are dead."""
     on_closed: Callable[[PodiumError], None]
     """Called when the cluster that was joined has been shut down."""
     joined: bool
@@ -47,7 +47,7 @@ def coordinator_setup(settings: Settings) -> dict[str, Any]:
 
 
 class InProcessSession:
-    """All actors in this process; nobody can join."""
+    """A session whose actors are all in this process. No other process can join."""
 
     joined = False
     on_rebuilt: Callable[[], None]

@@ -1,4 +1,4 @@
-"""Signals stay the program's own, although Ray takes SIGTERM over to print where it came."""
+"""Keeps the program's own handler of SIGTERM, although Ray replaces it to print a stack trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def keeping_sigterm(work: Callable[[], None]) -> None:
-    """Do the work; what SIGTERM did before, it does after it. On any thread: Python lets only the main one set it."""
+    """Do the work, then restore the handler of SIGTERM. Works on any thread, unlike `signal.signal`."""
     handler_of, set_handler = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
     handler_of.restype = set_handler.restype = ctypes.c_void_p
     set_handler.argtypes = (ctypes.c_int, ctypes.c_void_p)

@@ -1,7 +1,8 @@
-"""What code would run now: the fingerprint of a protocol, from its source or from what is carried.
+"""Computes the fingerprint of a protocol's code, as it would run now.
 
-The source of a protocol that others can import is that of its module and of all modules that this imports, directly or
-not, from the user's own folders: not of installed packages, which a version names, and not Podium's.
+For a protocol that other processes can import, the fingerprint covers the source of its module, and of all modules that
+this one imports from the user's own folders, directly or not. Installed packages, which have a version, and Podium's
+own modules are left out. For a protocol that is sent as a pickle, the fingerprint is of its code.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _OURS = str(Path(__file__).resolve().parents[1])
 
 
 def fingerprint_of(target: ProtocolLike, root: str | None) -> str:
-    """SHA-256, hexadecimal. `root` is the folder that its module is imported from; None if it is carried."""
+    """Return the hexadecimal SHA-256 of a protocol. `root` is the import folder of its module, or None if pickled."""
     if root is None:
         return code_fingerprint(target)
     if target.__module__.partition(".")[0] == "podium":
@@ -44,7 +45,7 @@ def _version() -> str:
 
 
 def _sources(module: str, root: Path) -> dict[str, str]:
-    """Digests of the sources, by module."""
+    """Return the digests of the sources, by module."""
     found: dict[str, str] = {}
     waiting = [module]
     while waiting:
@@ -59,7 +60,7 @@ def _sources(module: str, root: Path) -> dict[str, str]:
 
 
 def _path(module: str, root: Path) -> Path | None:
-    """Where the source of a module of the user's is; None if it is none, or installed."""
+    """Return the path of the source of a user's module; None for modules that are installed, Podium's or not found."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is not None:
         path = Path(file)
@@ -71,7 +72,7 @@ def _path(module: str, root: Path) -> Path | None:
 
 @lru_cache(maxsize=1024)
 def _read(path: str, module: str, is_package: bool, _mtime_ns: int, _size: int) -> tuple[str, tuple[str, ...]]:
-    """The digest of a source, and the names of what it may import; read again when the file has changed."""
+    """Return the digest of a source, and the names of modules that it may import. Cached until the file changes."""
     source = Path(path).read_bytes()
     digest = hashlib.sha256(source).hexdigest()
     try:

@@ -1,7 +1,7 @@
-"""Threads for blocking code of users, which a program can leave behind when it ends.
+"""Threads for blocking code of users, which do not keep a program from ending.
 
-The standard library's pool waits, when the interpreter ends, for whatever still runs in it: one plain step that never
-returns would keep the program for ever. These threads are daemons.
+When the interpreter ends, the thread pool of the standard library waits for all work that still runs in the pool. One
+plain step that never returns would keep the program alive for ever. The threads here are daemons.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 IDLE_S = 10.0
-"""How long a thread waits for further work before it ends."""
+"""Seconds that an idle thread waits for further work before it ends."""
 
 
 class Threads:
-    """As many threads as there is work at once, up to `most`; what is more waits."""
+    """A pool with one thread for each piece of open work, up to `most` threads. Further work waits."""
 
     def __init__(self, name: str, most: int = 1024) -> None:
         self._name, self._most = name, most
         self._works: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._count = 0
-        """Threads that run."""
+        """Number of threads that run."""
         self._open = 0
-        """Works that are not done."""
+        """Number of pieces of work that are not done."""
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -41,7 +41,7 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """What runs is left alone; what waits is not begun."""
+        """Leave running work alone, drop waiting work, and let idle threads end."""
         with self._lock:
             count = self._count
         with suppress(Empty):
@@ -60,7 +60,7 @@ class Threads:
             del future, work, item
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        """Further work; None if the thread is to end, which is then counted."""
+        """Wait for further work and return it. None if the thread is to end; it is then no longer counted."""
         while True:
             with suppress(Empty):
                 item = self._works.get(timeout=IDLE_S)

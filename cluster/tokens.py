@@ -1,7 +1,7 @@
-"""Tokens of those who come from outside: to which user each belongs, and what it allows.
+"""Access tokens for clients of the gateways. Each token belongs to a user and has a scope.
 
-A token is shown once, when it is created. Kept is its HMAC-SHA-256 under a key of the data directory, so neither the
-file nor a copy of it lets anybody in. Comparing takes the same time whatever is compared.
+A token is shown once, when it is created. The file keeps only its HMAC-SHA-256 under a key of the data directory, so
+nobody can log in with the file or a copy of it. A comparison takes the same time for all tokens.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ..protocols.errors import InvalidInput, NotFound
 from ..protocols.quantities import check_priority
 
 Scope = Literal["call", "read"]
-"""`read` lists and reads; `call` starts and cancels tasks, too."""
+"""`read` allows to list and read; `call` allows to start and cancel tasks, too."""
 PREFIX = "podium_"
 _FILE, _KEY = "tokens.json", "tokens.key"
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is kept of a token."""
+    """The stored facts of a token, without its secret."""
 
     id: str
     user: str
     scope: Scope
     max_priority: int
-    """Tasks that it starts have at most this priority."""
+    """The highest priority of tasks that are started with the token."""
     created_at: float
-    """UTC seconds."""
+    """Time of creation, in UTC seconds."""
     hash: str
 
 
@@ -47,7 +47,7 @@ class Tokens:
         self._data = data
 
     def create(self, user: str, scope: Scope = "call", max_priority: int = 0) -> tuple[str, Token]:
-        """A new token, and what is kept of it. Raises InvalidInput."""
+        """Create a token; returns its secret and its stored facts. Raises InvalidInput for a bad user or priority."""
         if not user or len(user) > 128:
             raise InvalidInput(problem="a user has a name of 1 to 128 characters", path="user")
         check_priority(max_priority, "max_priority")
@@ -58,7 +58,7 @@ class Tokens:
         return secret, token
 
     def revoke(self, id: str) -> Token:
-        """Raises NotFound."""
+        """Remove a token and return its facts. Raises NotFound."""
         with self._alone():
             known = self.all()
             found = next((token for token in known if token.id == id), None)
@@ -72,7 +72,7 @@ class Tokens:
         return [Token(**each) for each in json.loads(path.read_text())] if path.exists() else []
 
     def find(self, secret: str) -> Token | None:
-        """The token that this is; None if it is none, or was revoked. All are compared, each in constant time."""
+        """Return the token with this secret; None if it is unknown or revoked. Compares all tokens in constant time."""
         hash, found = self._hash(secret), None
         for token in self.all():
             if hmac.compare_digest(token.hash, hash):
@@ -98,7 +98,7 @@ class Tokens:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Between reading and writing nobody else writes, in this process or another."""
+        """Hold the lock of the token file, so that no other process or thread changes it between our read and write."""
         self._data.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._data / f"{_FILE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -114,7 +114,7 @@ class Tokens:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Readable by its owner alone."""
+    """Write a file to disk that only its owner can read."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""What every world has in common, wherever its actors live: clocks, timers, background work, user code."""
+"""The part that all worlds share, wherever their actors live: clocks, timers, background work, user code."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from .threads import Threads
 
 keep_log_lines()
 HOOK_S = 30.0
-"""Seconds that a hook may take."""
+"""Longest time that the command of a hook may take, in seconds."""
 SAMPLE_S = 1.0
-"""Seconds between two looks at the machine."""
+"""Time between two samples of the machine's load, in seconds."""
 
 _ROLES: dict[Role, Callable[[World], Actor]] = {
     "coordinator": Coordinator,
@@ -69,14 +69,14 @@ class LoopWorld:
         self._threads: Threads | None = None
         self.store = store_of(data)
         self._let_go: list[Callable[[], None]] = []
-        """What lets the journals that it opened go."""
+        """Functions that release the journals that this actor opened."""
         self._logs: list[LogFile] = []
         self._engine_log: LogFile | None = None
         self.crashed = False
         self._load: Load | None = None
         self._sample_due_at = 0.0
         self.epoch = 0
-        """Of the journal that this actor opened; what it spawns is fenced by it."""
+        """Epoch of the journal that this actor opened; actors that it spawns are fenced by this epoch."""
 
     def now(self) -> float:
         return time.time()
@@ -96,7 +96,7 @@ class LoopWorld:
         return self._load or Load(0.0, 0.0)
 
     def _sample(self) -> None:
-        """The CPU since the last sample; the first knows nothing of it, and nothing of a lag."""
+        """Sample the load every `SAMPLE_S`. CPU and lag are since the last sample, so the first has none."""
         now = self.loop.time()
         lag_s = 0.0 if self._load is None else max(0.0, now - self._sample_due_at)
         self._load = Load(psutil.cpu_percent() / 100, psutil.virtual_memory().percent / 100, lag_s)
@@ -120,7 +120,7 @@ class LoopWorld:
         self._tell(level, event, fields)
 
     def _tell(self, level: Level, event: str, fields: Mapping[str, object], below: str = "") -> None:
-        """`below` are further lines of the same record."""
+        """Write an event to the logger and to the engine's log. `below` holds further lines of the same record."""
         is_heard = LOG.isEnabledFor(LEVELS[level])
         is_kept = self._engine_log is not None and level != "debug"
         if is_heard or is_kept:
@@ -177,7 +177,7 @@ class LoopWorld:
         return log.write
 
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
-        """Import it; what is pickled is for clusters that have other processes."""
+        """Import a protocol. `code` is not used: only clusters with several processes send pickles."""
         return load_from_path(ref, search_path)
 
     async def run_command(self, command: str, text: str) -> None:
@@ -192,7 +192,7 @@ class LoopWorld:
         return await asyncio.wrap_future(self._threads.submit(work))
 
     def release(self) -> None:
-        """End what still runs here: the actor is gone."""
+        """End the background work of an actor that is gone, and release its journals, logs and threads."""
         self.crashed = True
         for task in list(self._tasks):
             task.cancel()
@@ -206,7 +206,7 @@ class LoopWorld:
 
 @cache
 def boot() -> str:
-    """What names this boot of this machine: how far its monotonic clock means the same."""
+    """Return an id of this boot of this machine. Values of the monotonic clock compare only within one boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -214,7 +214,7 @@ def boot() -> str:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, which Ray's own actors use too where it is installed."""
+    """Make an event loop: uvloop's if installed, as Ray's own actors use, else asyncio's."""
     try:
         import uvloop  # noqa: PLC0415  (not on every platform)
     except ImportError:
@@ -227,7 +227,7 @@ async def _awaited(work: Awaitable[Any]) -> Any:
 
 
 async def run_command(command: str, text: str) -> None:
-    """See `World.run_command`. What still runs after `HOOK_S` is killed, with all that it has started."""
+    """See `World.run_command`. A command that still runs after `HOOK_S` is killed, with all that it started."""
     try:
         process = await asyncio.create_subprocess_exec(
             *shlex.split(command), stdin=PIPE, stdout=DEVNULL, stderr=PIPE, start_new_session=True
@@ -247,7 +247,7 @@ async def run_command(command: str, text: str) -> None:
 
 
 def load_from_path(ref: str, search_path: list[str]) -> ProtocolLike:
-    """Import a protocol, with the driver's import roots behind this process's own. Raises LookupError."""
+    """Import a protocol. The driver's import roots are appended to `sys.path`. Raises LookupError."""
     for folder in search_path:
         if folder not in sys.path:
             sys.path.append(folder)

@@ -1,1 +1,1 @@
-"""The client: engines, tasks, and how they stay in touch with a cluster."""
+"""The client: engines, tasks, and their links to a cluster."""

@@ -1,4 +1,4 @@
-"""The acknowledgements of tasks that were submitted together, perhaps in several batches, as one answer."""
+"""Collects the acknowledgements of tasks that were submitted together, perhaps in several batches, into one answer."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from ...protocols.errors import PodiumError, from_wire
 from ...supervisors.messages.client import Ack, Submission, TaskEnded
 
 Waiting = dict[str, list[Future[TaskEnded]]]
-"""Futures of the ends of tasks, by task."""
+"""Futures of the ends of tasks, by task id."""
 
 
 class Accepted:
-    """All methods belong to one event loop; the future may be waited for in any thread."""
+    """The acknowledgements of one submission. Call its methods on the event loop; any thread may wait for `ids`."""
 
     def __init__(self, count: int) -> None:
         self.ids: Future[list[str]] = Future()
-        """The ids of all, in order, or the first of their errors."""
+        """Future of the ids of all tasks, in order, or of the first error."""
         self._acks: list[Ack | None] = [None] * count
         self._missing = count
         self._end_if_complete()
 
     def take(self, places: Sequence[int], acks: list[Ack]) -> None:
-        """Those of the tasks at these places."""
+        """Take the acknowledgements of the tasks at these places in the submission."""
         for place, ack in zip(places, acks, strict=True):
             self._acks[place] = ack
         self._missing -= len(acks)
         self._end_if_complete()
 
     def fail(self, error: PodiumError) -> None:
-        """None of them is acknowledged."""
+        """Fail the whole submission with this error."""
         fail(self.ids, error)
 
     def _end_if_complete(self) -> None:
@@ -54,10 +54,12 @@ def acknowledged(
     ends: list[Future[TaskEnded]],
     answer: list[Ack] | PodiumError,
 ) -> None:
-    """Take what a supervisor said of a batch. If a key belonged to an older task, callers wait for that task instead.
+    """Take a supervisor's answer to a batch. If a key belonged to an older task, callers wait for that task instead.
 
     Args:
-        places: of the batch's tasks in the submission, that is in `ends`.
+        waiting: futures of the ends of tasks; futures of refused tasks are removed.
+        places: indices of the batch's tasks in the submission, and so in `ends`.
+        answer: an acknowledgement for each task, or the error of all of them.
     """
     acks = [Ack(None, answer.to_wire())] * len(tasks) if isinstance(answer, PodiumError) else answer
     for task, place, ack in zip(tasks, places, acks, strict=True):
@@ -71,12 +73,12 @@ def acknowledged(
 
 
 def settle(future: Future[Any], value: Any) -> None:
-    """Set the result, unless whoever waited has given up meanwhile, in whatever thread."""
+    """Set the result, unless the future is done or was cancelled meanwhile, in whatever thread."""
     with suppress(InvalidStateError):
         future.set_result(value)
 
 
 def fail(future: Future[Any], error: BaseException) -> None:
-    """Set the error, unless it is settled or was given up."""
+    """Set the error, unless the future is done or was cancelled."""
     with suppress(InvalidStateError):
         future.set_exception(error)

@@ -1,4 +1,4 @@
-"""Requests, as clients make them: what becomes the input of the workflow `ask`, and what is planned before it runs."""
+"""Turns a client's request into input for the workflow `ask`, and plans a request without running it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from ..config import Settings
 from ..store.contract import Reader
 
 RECORDED = 200
-"""Tasks on record that an estimate is made from, at most."""
+"""Largest number of recorded tasks that an estimate is made from."""
 
 
 def workflow_of(settings: Settings, hooks: Mapping[str, Any] | None = None) -> Workflow:
-    """The workflow that answers requests, with the pipelines and hooks of the setting `config.requests`.
+    """Return the workflow that answers requests, with the pipelines and hooks of the setting `config.requests`.
 
     Args:
-        hooks: further ones, by state, that run after those of the settings; they make a workflow of its own name.
+        hooks: further hooks by state, which run after the hooks of the settings. With them, the name of the workflow is
+            `ask_` and the first 8 digits of its hash.
 
     Raises:
         InvalidSetting, InvalidDefinition: a pipeline, a hook or a rule of the router is wrong.
@@ -50,7 +51,7 @@ def workflow_of(settings: Settings, hooks: Mapping[str, Any] | None = None) -> W
 
 
 def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:
-    """`asked` as a request: a text with further `fields`, or a whole one. Raises InvalidInput with the field."""
+    """Make a request of a text or a whole request, with `fields` set. Raises InvalidInput with the field."""
     if isinstance(asked, Request) and not fields:
         return asked
     whole = asked.model_dump() if isinstance(asked, Request) else asked
@@ -67,7 +68,7 @@ def input_of(request: Request) -> dict[str, Any]:
 
 
 def plan_of(request: Request, user: str, settings: Settings, reader: Reader) -> tuple[Route, RequestPlan]:
-    """What would become of a request, without running any of it. Raises InvalidInput for what it may not touch."""
+    """Return the route and the plan of a request without running it. Raises InvalidInput for a forbidden folder."""
     config = requests_config(settings.governance().config)
     grants, request = config.grants_of(user), cleaned(request)
     if request.root is not None:
@@ -79,7 +80,7 @@ def plan_of(request: Request, user: str, settings: Settings, reader: Reader) -> 
 
 
 def recorded_s(reader: Reader, type: str) -> list[float]:
-    """How long finished tasks of this type took, in seconds, the newest first."""
+    """Return the durations of completed requests of this type, in seconds, the newest first."""
     records = reader.list_tasks("completed", NAME, None, RECORDED)
     return [
         (record.finished_at or record.accepted_at) - record.accepted_at

@@ -1,4 +1,4 @@
-"""Which kind of session a client gets, by its settings."""
+"""Chooses the kind of session of a client by its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a client that lives on an event loop: its session, a link per shard, and who waits for what."""
+"""The part of a client that lives on an event loop: its session, a link per shard, and the futures of its callers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ VersionKey: TypeAlias = tuple[str, tuple[ProtocolLike, ...]]
 
 
 class Core:
-    """All methods belong to the loop, except those that say otherwise."""
+    """The core of both clients. Call its methods on its event loop, unless they say otherwise."""
 
     def __init__(self, settings: Settings, session: Session | None = None) -> None:
         self.settings = settings
@@ -67,23 +67,23 @@ class Core:
         self._coordinator: Connection | None = None
         self._links: dict[str, Link] = {}
         self._deployed: dict[VersionKey, str] = {}
-        """Hashes of versions."""
+        """Hashes of deployed versions."""
         self._ask_workflow: Workflow | None = None
         self._carried: dict[str, dict[str, Deploy]] = defaultdict(dict)
-        """Deployments with code that only this client has, by workflow and hash: no other process could load it."""
+        """Deployments with pickled code, by workflow and hash. Only this client has that code."""
         self._told: dict[str, int] = {}
-        """By workflow: the epoch of the coordinator that has been given all of these."""
+        """By workflow: the epoch of the coordinator that has all of its pickled deployments."""
         self._telling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: dict[str, Waiting] = defaultdict(lambda: defaultdict(list))
-        """By shard."""
+        """By shard: futures of the ends of its tasks."""
         self._collects_rarely = False
         self._opened = False
         self._closed: PodiumError | None = None
         self._gone: PodiumError | None = None
-        """The cluster that it joined is not there any more."""
+        """The error for callers when the joined cluster has been shut down; else None."""
 
     def __str__(self) -> str:
-        """Its cluster, and how it stands with it: `.podium, ray, joined`."""
+        """Return the data directory, the kind of cluster and the state: `.podium, ray, joined`."""
         state = "not open"
         if self._opened:
             state = "closed" if self.closed is not None else "joined" if self.joined else "started here"
@@ -98,7 +98,7 @@ class Core:
         self._opened = True
 
     async def aside(self, read: Callable[[], T]) -> T:
-        """What `read` gives, which reads files: in a thread, as the loop may be the caller's. Raises EngineClosed."""
+        """Run `read`, which reads files, in a thread: the loop may be the caller's. Raises EngineClosed."""
         if self._closed is not None:
             raise self._closed
         if not self._opened:
@@ -107,7 +107,7 @@ class Core:
         return found
 
     def _rebuilt(self) -> None:
-        """Another cluster took the place of the one that broke: everything open is asked for again."""
+        """Drop all connections: another cluster replaced one that broke. The links ask again for all that is open."""
         lost = PeerLost(address=COORDINATOR, reason="its cluster is gone")
         if self._coordinator is not None:
             self._coordinator.lose(lost)
@@ -115,7 +115,7 @@ class Core:
             link.lose(lost)
 
     def _shut(self, error: PodiumError) -> None:
-        """The cluster that was joined has been shut down: what waits for it is told so."""
+        """Note that the joined cluster has been shut down, and fail everything that waits for it."""
         self._gone = error
         self._hang_up(error)
 
@@ -125,7 +125,7 @@ class Core:
 
     @property
     def joined(self) -> bool:
-        """Whether the cluster was there before and stays when this client goes."""
+        """Whether the cluster ran before this client, and so stays when the client closes."""
         return self._session.joined
 
     @property
@@ -133,7 +133,7 @@ class Core:
         return self._loop
 
     def check(self) -> None:
-        """From any thread. Raises EngineClosed if nothing can be asked here any more, or in a forked child."""
+        """Raise the error of a closed client, or EngineClosed in a forked child. From any thread."""
         if os.getpid() != self._pid:
             reason = f"it belongs to process {self._pid}, of which this is a fork: connect anew after forking"
             raise EngineClosed(reason=reason)
@@ -145,7 +145,7 @@ class Core:
         return os.getpid() != self._pid
 
     def soon(self, callback: Callable[..., None], *args: Any) -> None:
-        """Call on the loop, from any thread. Raises as `check`."""
+        """Call `callback` on the loop, from any thread. Raises the errors of `check`."""
         self.check()
         try:
             self._loop.call_soon_threadsafe(callback, *args)
@@ -165,7 +165,7 @@ class Core:
 
     @property
     def closed(self) -> PodiumError | None:
-        """Why this client cannot go on, if it cannot."""
+        """The error because of which this client cannot go on; None if it can."""
         return self._closed or self._gone
 
     @overload
@@ -173,7 +173,7 @@ class Core:
     @overload
     async def ask_coordinator(self, message: Message, form: Callable[..., T]) -> T: ...
     async def ask_coordinator(self, message: Message, form: Callable[..., Any] = tuple) -> Any:
-        """Ask, and ask again while the coordinator is away, for `reconnect_s`."""
+        """Ask the coordinator; asks again while it is away. Raises EngineClosed after `reconnect_s` without it."""
         patience_s = self.settings.reconnect_s
         away_since = self._loop.time()
         while True:
@@ -200,8 +200,10 @@ class Core:
         return self._coordinator
 
     async def deploy(self, workflow: Workflow) -> str:
-        """Have the workflow's actors running, and return the hash of the version; one that this client deployed before
-        is not sent again, unless a protocol of it was defined anew since."""
+        """Start the workflow's actors, and return the hash of the version.
+
+        A version that this client deployed before is not sent again, unless one of its protocols was redefined since.
+        """
         key = _version_key(workflow)
         if key not in self._deployed:
             definition = definition_of(workflow)
@@ -220,13 +222,13 @@ class Core:
         self._deployed.clear()  # what is submitted next is deployed again
 
     def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
-        """The workflow that answers requests, and its input for this one. On any thread. Raises InvalidInput."""
+        """Return the workflow for requests, and its input for this request. On any thread. Raises InvalidInput."""
         from .ask_input import input_of, request_of  # noqa: PLC0415  (60 ms, and not all ask)
 
         return self.ask_workflow(), input_of(request_of(request, self.settings, fields))
 
     def ask_workflow(self) -> Workflow:
-        """The workflow that answers requests; read once."""
+        """Return the workflow that answers requests. Its settings are read once."""
         from .ask_input import workflow_of  # noqa: PLC0415  (see above)
 
         if self._ask_workflow is None:
@@ -234,7 +236,7 @@ class Core:
         return self._ask_workflow
 
     def deployed(self, workflow: Workflow) -> str | None:
-        """The hash of the version, if this client has deployed it."""
+        """Return the hash of the version if this client has deployed it, else None."""
         return self._deployed.get(_version_key(workflow))
 
     def link(self, shard: str) -> Link:
@@ -245,7 +247,7 @@ class Core:
         return link
 
     async def locate(self, shard: str) -> Connection:
-        """A connection to the supervisor of a shard, which is started if need be."""
+        """Return a connection to the supervisor of a shard. The coordinator starts the supervisor if need be."""
         workflow = workflow_of(shard)
         while True:
             where = await self.ask_coordinator(Where(shard, self._told.get(workflow)), Located)
@@ -254,7 +256,7 @@ class Core:
             await self._tell(workflow, where.epoch)
 
     async def _tell(self, workflow: str, epoch: int) -> None:
-        """Give a coordinator what its predecessor was given, once for all shards."""
+        """Give a new coordinator the pickled deployments of its predecessor, once for all shards of the workflow."""
         async with self._telling[workflow]:
             if self._told[workflow] != epoch:
                 again = [message._replace(again=True) for message in self._carried[workflow].values()]
@@ -264,11 +266,11 @@ class Core:
     def submit(
         self, workflow: str, shards: int, hash: str, tasks: list[Submission]
     ) -> tuple[Future[list[str]], list[Future[TaskEnded]]]:
-        """Send tasks as `wires` gives them; from any thread.
+        """Send tasks that `Submissions` made; from any thread.
 
         Returns:
-            A future of their ids once all are durable (with a key, perhaps an older task's) or the first of their
-            errors, and for each task one of its end.
+            A future of the ids, which is set once all tasks are durable, or failed with the first error; and for each
+            task a future of its end. With a key, the id may be that of an older task.
         """
         accepted = Accepted(len(tasks))
         ends: list[Future[TaskEnded]] = [Future() for _ in tasks]
@@ -297,11 +299,11 @@ class Core:
                 self.link(shard).submit(Batch(hash, theirs, True, on_ack))
 
     def waiting_for(self, shard: str, task_id: str) -> Sequence[Future[TaskEnded]]:
-        """Futures of the end of a task, which is told to them now."""
+        """Remove and return the futures of the end of a task. The caller settles them."""
         return self._waiting[shard].pop(task_id, ())
 
     def dead(self, shard: str, error: PodiumError) -> None:
-        """A shard cannot be reached any more: what waits for its tasks is told so."""
+        """Fail the futures of a shard's tasks, because the shard cannot be reached any more."""
         self._links.pop(shard, None)
         self._deployed.clear()
         for futures in self._waiting.pop(shard, {}).values():
@@ -309,7 +311,7 @@ class Core:
                 fail(future, error)
 
     def follow(self, task_id: str) -> Future[TaskEnded]:
-        """A future of the end of a task that some client submitted; from any thread. Raises NotFound."""
+        """Return a future of the end of a task that any client submitted; from any thread. Raises NotFound."""
         end: Future[TaskEnded] = Future()
         shard = self.shard_of(task_id)
 
@@ -328,14 +330,14 @@ class Core:
         on_end: Callable[[PodiumError | None], None],
         offset: int = 0,
     ) -> Callable[[], None]:
-        """Get the events of a task from an offset on, the past first; from any thread. Returns how to stop it."""
+        """Watch a task's events from an offset on, the past first; from any thread. Returns a function to stop."""
         watching = Watching(task_id, on_event, on_end, offset)
         link = partial(self.link, shard)
         self.soon(lambda: link().watch(watching))
         return lambda: _quietly(self._loop, lambda: link().unwatch(watching))
 
     def cancel(self, task_id: str) -> Future[TaskStatus]:
-        """Cancel a task; a future of its status then. From any thread. Raises NotFound."""
+        """Cancel a task; returns a future of its status then. From any thread. Raises NotFound."""
         status: Future[TaskStatus] = Future()
         shard = self.shard_of(task_id)
 
@@ -349,11 +351,11 @@ class Core:
         return status
 
     def redrive(self, ids: list[str]) -> list[Future[str]]:
-        """Have dead letters driven again; for each a future of the id of the task that runs now. From any thread."""
+        """Redrive dead letters; returns for each a future of the id of the task that runs now. From any thread."""
         return self._send_letters(Redrive, ids)
 
     def drop(self, ids: list[str]) -> list[Future[str]]:
-        """Have dead letters given up. From any thread."""
+        """Give up dead letters; returns a future for each. From any thread."""
         return self._send_letters(Drop, ids)
 
     def _send_letters(self, decision: Callable[[list[Letter]], Message], ids: list[str]) -> list[Future[str]]:
@@ -377,11 +379,11 @@ class Core:
         return self._session.reader.find_task(task_id) is not None
 
     def record(self, task_id: str) -> TaskRecord:
-        """What is stored of a task; from any thread. Raises NotFound."""
+        """Return the stored record of a task; from any thread. Raises NotFound."""
         return self._stored(task_id).record
 
     def shard_of(self, task_id: str) -> str:
-        """The shard of the workflow's supervisor that governs a task; from any thread. Raises NotFound."""
+        """Return the shard of the workflow's supervisor that governs a task; from any thread. Raises NotFound."""
         return top_shard(self._stored(task_id).shard)
 
     def _stored(self, task_id: str) -> StoredTask:
@@ -396,7 +398,7 @@ class Core:
 
 
 class _Shard:
-    """A shard as its link sees it."""
+    """The `Shard` of a link, which passes everything on to the core."""
 
     def __init__(self, core: Core, name: str) -> None:
         self._core, self._name = core, name
@@ -423,7 +425,7 @@ class _Shard:
 
 
 def _version_key(workflow: Workflow) -> VersionKey:
-    """What makes another version of it in this process: its tree, and the protocols that its names stand for now."""
+    """Return the key of a version in this process: the hash of the tree, and the protocols that its names mean now."""
     return workflow.hash, tuple(protocols_of(workflow).values())
 
 

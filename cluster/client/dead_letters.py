@@ -42,7 +42,7 @@ def dead_letters(
     category: Category | None = None,
     limit: int | None = 50,
 ) -> list[DeadLetter]:
-    """The newest first; None is no bound."""
+    """Return the dead letters that fit all that is given, the newest first. A `limit` of None is no bound."""
     found = reader.dead_letters(workflow, user, limit if category is None else None)
     letters = [DeadLetter(stored.record, _failure_of(stored)) for stored in found]
     return [letter for letter in letters if category in (None, letter.category)][:limit]

@@ -1,4 +1,4 @@
-"""From a workflow in a driver to what a cluster is told: the tree, what its protocols declare, where they are."""
+"""Turns a driver's workflow into a definition for a cluster: the tree, and the facts and places of its protocols."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from ..sources import fingerprint_of
 
 
 def definition_of(workflow: Workflow) -> dict[str, Any]:
-    """The definition as plain data (see supervisors/tasks/plan.py); raises InvalidDefinition for a missing protocol.
+    """Return the definition as plain data (see supervisors/tasks/plan.py).
 
-    Its hash is of the tree, of what the protocols declare, and of their code: with another of these it is another
-    version, which runs beside the one that open tasks hold. `tree` is the hash of the tree alone.
+    Its `hash` covers the tree, the declarations of the protocols, and their code. If any of these changes, the workflow
+    is another version, which runs beside the versions of open tasks. `tree` is the hash of the tree alone.
+
+    Raises:
+        InvalidDefinition: a protocol is missing.
     """
     targets = protocols_of(workflow)
     tree = workflow.to_dict()
@@ -56,8 +59,11 @@ def _root_of(ref: str, target: ProtocolLike) -> str | None:
 
 
 def interface_of(workflow: Workflow) -> dict[str, Any]:
-    """JSON Schemas of what a task of it takes and gives, as far as the workflow says, and the type hints of its first
-    and last protocol; {} is anything."""
+    """Return the JSON Schemas of a task's input and output; {} allows anything.
+
+    The input schema is the workflow's own, or that of the first protocol's type hints. The output schema is that of
+    the last protocol's type hints.
+    """
     first: Node = workflow.root
     while isinstance(first, Sequence) and first.with_ is None:
         first = first.sequence[0]
@@ -80,8 +86,11 @@ def protocols_of(workflow: Workflow) -> dict[str, ProtocolLike]:
 
 
 def is_importable(ref: str, target: ProtocolLike) -> bool:
-    """Whether another process finds it by importing: not from `__main__` or a notebook, nor what was made in a
-    function, of a method, or has lost its name to another."""
+    """Return whether another process can import the protocol under this name.
+
+    It cannot if the protocol is in `__main__` or a notebook, was made in a function or of a method, or if its name
+    means another object now.
+    """
     module, _, qualname = ref.partition(":")
     if module == "__main__" or import_root(ref) is None:
         return False
@@ -92,7 +101,7 @@ def is_importable(ref: str, target: ProtocolLike) -> bool:
 
 
 def import_root(ref: str) -> str | None:
-    """The folder that must be on the import path for `ref`, or None if it is not in a file."""
+    """Return the folder that the import path needs for `ref`; None if its module has no file or is `__main__`."""
     module = sys.modules.get(ref.partition(":")[0])
     file = getattr(module, "__file__", None)
     if module is None or file is None or module.__name__ == "__main__":
@@ -103,7 +112,7 @@ def import_root(ref: str) -> str | None:
 
 
 def code_of(workflow: Workflow, pickle: Callable[[Any], bytes]) -> dict[str, bytes]:
-    """Pickles of the protocols that cannot be imported elsewhere, for processes of the same cluster only."""
+    """Return pickles of the protocols that other processes cannot import. They are only for the same cluster."""
     moving = {ref: target for ref, target in protocols_of(workflow).items() if not is_importable(ref, target)}
     for target in moving.values():
         settle_hints(target)

@@ -1,5 +1,4 @@
-"""What is deployed: each workflow with its definition, as the clients tell of it. Read from the journal, so it needs no
-cluster."""
+"""Reads the deployed workflows and their definitions from the journal, so that clients need no cluster for it."""
 
 from __future__ import annotations
 
@@ -44,13 +43,13 @@ class DeployedWorkflow:
 
 
 def deployed_workflows(reader: Reader) -> list[DeployedWorkflow]:
-    """By name; of what was undeployed nothing."""
+    """Return the deployed workflows, sorted by name. Undeployed workflows are left out."""
     found = [_described(reader, definition) for definition in reader.definitions()]
     return sorted(found, key=lambda each: each.name)
 
 
 def deployed_workflow(reader: Reader, name: str) -> DeployedWorkflow:
-    """Raises NotFound, with what there is."""
+    """Return a deployed workflow. Raises NotFound, which names the deployed ones."""
     found = {each.name: each for each in deployed_workflows(reader)}
     if name not in found:
         raise NotFound(what="workflow", name=name, hint=f"deployed: {', '.join(found) or 'none'}")

@@ -1,4 +1,4 @@
-"""What drivers use: `connect`, its engine and tasks; `client_async.py` has the same for async code.
+"""The client for drivers: `connect`, its engine and tasks. `engine_async.py` has the same for async code.
 
     with podium.connect(data=".podium", limits={"llm": 5}) as engine:
         task = engine.submit(workflow, {"path": "."}, key="k1")
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LEAVE_S = 2.0
-"""How long `close` waits for what goes on although it was cancelled, as a step may in a cluster in this process."""
+"""Seconds that `close` waits for work that ignores its cancellation, as a step of a cluster in this process may."""
 END_S = 10.0
-"""How long it waits for its own event loop."""
+"""Seconds that `close` waits for the engine's own event loop."""
 
 
 class BaseTask:
@@ -99,12 +99,12 @@ class BaseTask:
         return None if stored is None else request_state(stored)
 
     def __repr__(self) -> str:
-        """With the status that was seen last, `open` if none was; nothing is read for it."""
+        """Show the status that was seen last, or `open` for a new task. Reads nothing from the journal."""
         status = self._ended_as() or self._seen or (self._end and "open")
         return f"<task {self.id} of {self.workflow}{f': {status}' if status else ''}>"
 
     def _ended_as(self) -> TaskStatus | None:
-        """The status in which it is known to have ended, without reading."""
+        """Return the final status if this client knows it, else None. Reads nothing from the journal."""
         if self._end is not None and self._end.done() and self._end.exception() is None:
             return self._end.result().status
         return None
@@ -234,7 +234,7 @@ class Engine:
         self._wait(self._core.undeploy(name, leave_open))
 
     def _version(self, workflow: Workflow) -> str:
-        """The hash of the deployed version."""
+        """Return the hash of the deployed version; deploys it if need be."""
         self._check_open()
         hash: str = self._core.deployed(workflow) or self._wait(self._core.deploy(workflow))
         return hash
@@ -411,7 +411,7 @@ class Engine:
 
 
 async def _cancel_others() -> None:
-    """End what is left on the loop: calls that wait for actors which are gone."""
+    """Cancel the other tasks of the loop, which wait for actors that are gone. Waits at most `LEAVE_S` for them."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

@@ -1,6 +1,6 @@
 """The client for async code: `async with podium.connect_async(...) as engine`. It runs on the caller's event loop.
 
-What reads files does so in a thread, and is awaited; only the properties that a task shares with `Task` read here.
+Methods that read files do so in a thread. Only the properties that a task shares with `Task` read on the event loop.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class AsyncTask(BaseTask):
-    """A submitted task, for async code: `await task` is its result. Its methods are those of `Task`, to be awaited."""
+    """A submitted task, for async code: `await task` gives its result. Methods are those of `Task`, to be awaited."""
 
     def __await__(self) -> Generator[Any, None, Value]:
         return self.result().__await__()
@@ -282,7 +282,7 @@ class AsyncEngine:
 
 
 async def _all(futures: list[Future[str]]) -> list[str]:
-    """Their results, when all have one; the first error is raised then."""
+    """Wait for all futures and return their results. Raises the first error, once all are done."""
     found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
     for each in found:
         if isinstance(each, BaseException):

@@ -1,8 +1,8 @@
-"""Reading the events of a task at one's own pace.
+"""Reads the events of a task at the pace of the reader.
 
-Events come as they are told, into the reader's queue. When that has grown long, the reading pauses, and goes on from
-the next offset once the queue is worked off: what is recorded waits in the journal, and not in anybody's memory. What
-is told live only (`started`, `log`, and what a nested Hierarchy tells) is lost to a reader while it pauses.
+Events go into the reader's queue as they arrive. When the queue has `MAX_BEHIND` events, reading pauses. It goes on
+from the next offset once the queue is empty. Recorded events meanwhile wait in the journal, and not in memory. Live
+events that are not recorded (`started`, `log`, and events of a nested Hierarchy) are lost to a reader while it pauses.
 """
 
 from __future__ import annotations
@@ -23,16 +23,22 @@ class Reading:
     def __init__(
         self, core: Core, shard: str, task_id: str, put: Callable[[Item], None], size: Callable[[], int], offset: int
     ) -> None:
-        """`shard` is the task's. `put` gets events, then None, or the error that ended it; on the core's loop. `size`
-        is that of the queue."""
+        """Start to read.
+
+        Args:
+            shard: the shard of the task.
+            put: called on the core's loop with each event, and at the end with None or the error that ended it.
+            size: returns the number of items in the queue.
+            offset: offset of the first recorded event to read.
+        """
         self._core, self._shard, self._task_id, self._put, self._size = core, shard, task_id, put, size
         self._offset = offset
-        """Of the next recorded event."""
+        """Offset of the next recorded event."""
         self._is_paused = False
         self._stop = self._watch()
 
     def caught_up(self, left: int) -> None:
-        """The reader has taken an event, and so many are left in the queue."""
+        """Note that the reader took an event, with `left` in the queue. A paused reading goes on if none is left."""
         if self._is_paused and left == 0:
             self._is_paused = False
             self._stop = self._watch()

@@ -1,7 +1,7 @@
-"""What keeps the tasks of a workflow from going on: as its cluster tells it, and as its shards do.
+"""Finds the reason why tasks of a workflow do not go on, from the cluster's status and from the shards.
 
-A supervisor that cannot start (its disk is full, its journal damaged, it died too often) is known to the coordinator, a
-protocol of which no host can start to the supervisor, which notes it in the shard.
+The coordinator knows of a supervisor that cannot start: its disk is full, its journal is damaged, or it died too often.
+The supervisor knows of a protocol whose hosts cannot start, and notes that in the shard.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ..store.contract import Reader
 
 T = TypeVar("T")
 ASK_S = 2.0
-"""How long a cluster has to say what is wrong, in seconds: whoever waits for a task has waited enough."""
+"""Longest wait for the cluster's status, in seconds. It is short, because the caller has waited long for its task."""
 RETRY_AFTER_S = 5.0
-"""When to come back, in seconds, with a task that was refused because its workflow does not start."""
+"""Seconds after which to retry a task that was refused because its workflow does not start."""
 
 
 class Asking(Protocol):
@@ -40,13 +40,13 @@ class Asking(Protocol):
     async def aside(self, read: Callable[[], T]) -> T: ...
 
     def check(self) -> None:
-        """Raises EngineClosed if nothing can be asked any more."""
+        """Raise EngineClosed if the client is closed."""
 
     async def ask_coordinator(self, message: Message, form: Callable[..., T]) -> T: ...
 
 
 def holdups(workflows: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The shards whose supervisors do not run, each with the reason; from `workflows` of the status."""
+    """Yield each shard whose supervisor does not run, with the reason. `workflows` is that of the status."""
     for shard, facts in workflows.items():
         if facts.get("reason"):
             state = "is down" if facts["state"] == "down" else "does not start"
@@ -54,14 +54,14 @@ def holdups(workflows: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def blocked_hosts(blocked: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """As `Reader.blocked` gives them; each reason once."""
+    """Yield why hosts cannot start, each reason of a protocol once. `blocked` is the result of `Reader.blocked`."""
     for ref, whys in blocked.items():
         for why in dict.fromkeys(whys.values()):
             yield f"no host of '{ref}' can start: {why}"
 
 
 async def not_up(core: Asking, names: Callable[[str], bool]) -> str:
-    """Why the first of the supervisors with such shards does not run; "" if all do, or nobody can say."""
+    """Return why a supervisor of the named shards does not run; "" if all run, or the cluster does not answer."""
     with suppress(PodiumError, TimeoutError):
         status = await asyncio.wait_for(core.ask_coordinator(AskStatus(), ClusterStatus), ASK_S)
         return next((why for shard, why in holdups(status.workflows) if names(shard)), "")
@@ -69,7 +69,7 @@ async def not_up(core: Asking, names: Callable[[str], bool]) -> str:
 
 
 async def why_held(core: Asking, workflow: str) -> str:
-    """What may keep a task of the workflow from going on; "" if nothing is known to."""
+    """Return what may keep tasks of the workflow from going on; "" if nothing is known."""
     why = await not_up(core, lambda shard: workflow_of(shard) == workflow)
     if why:
         return why
@@ -79,7 +79,7 @@ async def why_held(core: Asking, workflow: str) -> str:
 
 
 def why_held_now(core: Asking, workflow: str) -> str:
-    """The same, from any other thread."""
+    """Return the same as `why_held`, from any thread but the loop's."""
     with suppress(PodiumError, RuntimeError, TookTooLong):  # RuntimeError: the loop is closed
         core.check()
         return asyncio.run_coroutine_threadsafe(why_held(core, workflow), core.loop).result(2 * ASK_S)
@@ -91,8 +91,13 @@ def refusal(why: str) -> Overloaded:
 
 
 async def answered(core: Asking, workflow: str, message: Deploy) -> Deployed:
-    """Ask the coordinator for what needs the workflow's supervisor. Raises Overloaded, after `reconnect_s`, if that
-    cannot start; without it, one waits as long as it takes."""
+    """Send the coordinator a deployment, which needs the workflow's supervisor, and return the answer.
+
+    Waits as long as it takes, but every `reconnect_s` checks whether the supervisor cannot start.
+
+    Raises:
+        Overloaded: the supervisor cannot start; has the reason.
+    """
     asked = asyncio.get_running_loop().create_task(core.ask_coordinator(message, Deployed))
     try:
         while not asked.done():

@@ -1,7 +1,7 @@
-"""A client's link to the supervisor of one workflow; it outlives the supervisor's deaths.
+"""A client's link to the supervisor of one shard, which outlives the supervisor's deaths.
 
-What was submitted and not acknowledged is submitted again under the same ids, what was acknowledged is
-followed again, what is watched goes on where it was: the caller notices nothing but the delay.
+After a death the link finds the next supervisor. It submits tasks without an acknowledgement again under the same ids,
+follows acknowledged tasks again, and goes on with each watched task where it was. The caller notices only the delay.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from ..world import LoopWorld
 from .holdups import refusal
 
 RECONNECT_S = 0.05
-"""Wait after a loss, in seconds: the coordinator may hear of a death a little later than its clients."""
+"""Wait after a loss, in seconds, because the coordinator may hear of a death a little later than its clients."""
 PATIENCE = 1.2
-"""Leases of silence before a client looks for another supervisor: the coordinator is to notice first."""
+"""Silence, in leases, after which a client looks for another supervisor. The coordinator is to notice before that."""
 BATCH = 1_000
-"""Tasks per submit message; more are sent as several, all under way at once."""
+"""Largest number of tasks in one submit message. More tasks go in several messages, all under way at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,9 +52,9 @@ class Watching:
     on_event: Callable[[ClientEvent], None]
     on_end: Callable[[PodiumError | None], None]
     offset: int = 0
-    """Of the next recorded event that is wanted."""
+    """Offset of the next recorded event that is wanted."""
     seen: set[tuple[Value, ...]] = field(default_factory=set)
-    """Outputs in nested Hierarchies delivered so far: a new supervisor tells them again."""
+    """Delivered outputs in nested Hierarchies, as (time, step, attempt). A new supervisor sends them again."""
     number: int | None = None
 
 
@@ -65,29 +65,29 @@ class Asked:
 
 
 class Shard(Protocol):
-    """A shard as its client sees it: where its supervisor is, and who waits for its tasks."""
+    """A shard as its client sees it: finds its supervisor, and passes on the ends of its tasks."""
 
     async def locate(self) -> Connection:
-        """A connection to the supervisor that runs now. Raises what keeps it from running."""
+        """Return a connection to the supervisor that runs now. Raises the error that keeps it from running."""
 
     async def why_not_up(self) -> str:
-        """Why no supervisor runs; "" if one does, or nobody knows."""
+        """Return why no supervisor runs; "" if one runs, or the reason is unknown."""
 
     def is_stored(self, task_id: str) -> bool:
-        """Whether a task was accepted, although nobody has said so."""
+        """Return whether the task is in the journal, although no acknowledgement has come."""
 
     def done(self, ended: TaskEnded) -> None: ...
 
     def lost(self, task_id: str, error: PodiumError) -> None:
-        """A task cannot be followed."""
+        """Fail the waits for a task that cannot be followed."""
 
     def dead(self, error: PodiumError) -> None:
-        """Nothing comes from this shard any more."""
+        """Fail all waits for this shard's tasks, because no answer will come any more."""
 
 
 class Link:
     def __init__(self, world: LoopWorld, shard: Shard, lease_s: float, refuse_after_s: float) -> None:
-        """`refuse_after_s`: seconds without a supervisor after which tasks that wait for it are refused."""
+        """`refuse_after_s`: seconds without a supervisor after which waiting tasks are refused."""
         self._world, self._shard, self._refuse_after_s = world, shard, refuse_after_s
         self._lease_s = lease_s * PATIENCE
         self._line: Connection | None = None
@@ -116,18 +116,18 @@ class Link:
             self._line.cancel(watching.number)
 
     def ask(self, message: Message, on_reply: Callable[[Reply], None]) -> None:
-        """A message that may safely be sent twice; asked again when the supervisor is lost."""
+        """Send a message that may safely be sent twice. It is sent again when the supervisor is lost."""
         asked = Asked(message, on_reply)
         self._asked[asked] = None
         self._when_up(lambda: self._send_asked(asked))
 
     def lose(self, error: PodiumError) -> None:
-        """The supervisor is gone, although its line may never say so."""
+        """Treat the supervisor as lost, although its connection may never report that."""
         if self._line is not None:
             self._line.lose(error)
 
     def close(self, error: PodiumError) -> None:
-        """Nothing comes any more: whoever waits is told so."""
+        """Close the connection and fail everything that waits, with this error."""
         if self._line is not None:
             self._line.close()
         self._give_up(error)
@@ -154,7 +154,7 @@ class Link:
             self._look_later(outage)
 
     async def _refuse(self) -> None:
-        """Refuse the tasks that nobody can accept, unless they were, and the word of it was lost."""
+        """Refuse waiting tasks if a reason is known. Stored tasks, whose acknowledgement was lost, are accepted."""
         why = await self._shard.why_not_up()
         if not why or not self._connecting:
             return
@@ -163,7 +163,7 @@ class Link:
             self._acknowledged(batch, [self._known(task) or Ack(None, error) for task in batch.tasks])
 
     def _known(self, task: Submission) -> Ack | None:
-        """The acknowledgement of a task that was sent, if it is durable."""
+        """Return the acknowledgement of a task that was sent before and is durable, else None."""
         return Ack(task.id, None) if task.again and self._shard.is_stored(task.id) else None
 
     async def _connect(self) -> None:

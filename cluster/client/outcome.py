@@ -1,4 +1,4 @@
-"""What the end of a task means for whoever waits for its result."""
+"""Turns the end of a task into its result or an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...supervisors.messages.client import TaskEnded
 
 
 def result_of(ended: TaskEnded, task_id: str, workflow: str) -> Value:
-    """The result, or the error that says how the task ended."""
+    """Return the result of a completed task. Raises TaskCancelled or TaskFailed otherwise."""
     if ended.status == "completed":
         return ended.result
     if ended.status == "cancelled" or ended.failure is None:

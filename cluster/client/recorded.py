@@ -1,4 +1,4 @@
-"""What is recorded of a task, as those saw it who watched: for a task that has ended, or of which no cluster tells."""
+"""Rebuilds the events and past states of a task from its journal, for ended tasks, or without a cluster."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ...supervisors.tasks.history import record_then
 from ..store.contract import StoredTask
 
 WENT_WRONG = frozenset({"retrying", "failed", "lost", "timed_out"})
-"""Kinds of events that say why an attempt of a step did not do."""
+"""Kinds of events that say why an attempt of a step did not succeed."""
 
 
 def recorded_events(stored: StoredTask, from_offset: int = 0) -> list[TaskEvent]:
-    """The events of a task from an offset on, its end included if it has ended."""
+    """Return the events of a task from an offset on. If the task has ended, its end is the last event."""
     record = stored.record
     told = past_events(record, readable_events(stored.bodies))
     if record.status in TERMINAL:
@@ -26,17 +26,17 @@ def recorded_events(stored: StoredTask, from_offset: int = 0) -> list[TaskEvent]
 
 
 def as_it_was(parts: list[StoredTask], entry: int) -> tuple[list[StoredTask], float]:
-    """A task, and the runs of its nested Hierarchies, as they were after an entry of its journal, and when that was.
+    """Return a task and its nested runs as they were after an entry of its journal, and the time of that entry.
 
-    The runs have journals of their own: of these stands what is not later than the entry, by the clocks of those who
-    wrote it.
+    The runs of nested Hierarchies have journals of their own. Their entries count up to the time of the task's entry,
+    by the clocks of their writers. The time is in UTC seconds.
 
     Args:
-        parts: the task, then the runs.
-        entry: 0 is the acceptance.
+        parts: the task, then its nested runs.
+        entry: the number of the entry; 0 is the acceptance.
 
     Raises:
-        InvalidInput: there is no such entry, or one up to there cannot be read, so nobody knows what it changed.
+        InvalidInput: there is no such entry, or an entry up to there cannot be read.
     """
     task = parts[0]
     if entry > len(task.bodies):

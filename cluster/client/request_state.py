@@ -1,4 +1,4 @@
-"""Where a request is on its way, and since when: read off the journal of its task, wherever that is shown."""
+"""Reads the state of a request, and the time since it is in that state, from the journal of its task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RequestState:
 
 
 def request_state(stored: StoredTask) -> RequestState | None:
-    """The state of a task that answers a request; None for one that is of another workflow."""
+    """Return the state of a task that answers a request; None for a task of another workflow."""
     if not has_stages(Workflow.from_trusted({"name": "w", "root": stored.definition["root"]}).root):
         return None
     state, at = "received", stored.record.accepted_at
@@ -41,8 +41,11 @@ def request_state(stored: StoredTask) -> RequestState | None:
 
 
 def request_states(reader: Reader, records: Iterable[TaskRecord]) -> dict[str, RequestState]:
-    """By task id, of those among these tasks that answer requests. Only of open ones the journal is read; ended ones
-    are recognized by the name of their workflow (`ask`, and with hooks of their own `ask_…`)."""
+    """Return the states of the tasks that answer requests, by task id.
+
+    The journal is read for open tasks only. Ended tasks are recognized by the name of their workflow: `ask`, or with
+    hooks of their own `ask_…`.
+    """
     found: dict[str, RequestState] = {}
     for record in records:
         if record.status in TERMINAL:

@@ -1,4 +1,4 @@
-"""What is submitted, checked in the client, as a supervisor takes it."""
+"""Checks new tasks in the client, and turns them into the form that a supervisor takes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Submissions:
         criticality: Criticality,
         timeout_s: float | None,
     ) -> list[Submission]:
-        """New tasks, as they are sent. Raises InvalidInput, naming the input if there are several."""
+        """Return new tasks as they are sent. Raises FixTheCall, or InvalidInput that names which of several inputs."""
         if not isinstance(workflow, Workflow):
             example = "engine.submit(podium.Workflow('name', protocol), input)"
             raise FixTheCall(f"submit takes a Workflow, not {type(workflow).__name__}: {example}")
@@ -46,7 +46,7 @@ class Submissions:
         return made
 
     def _checked(self, workflow: Workflow, input: Value, name: str) -> Value:
-        """The input as plain data that fits the workflow; an error names this, and which input of several it is."""
+        """Return the input as plain data that fits the workflow. Errors name this and which of several inputs."""
         try:
             plain = check_value(input, name, self._settings.max_value_bytes)
         except InvalidInput as error:
@@ -67,7 +67,7 @@ class Submissions:
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
     ) -> Submission:
-        """A new task with checked input, as it is sent. Raises InvalidInput."""
+        """Return a new task with checked input, as it is sent. Raises InvalidInput."""
         for text, name in ((key, "key"), (user, "user")):
             if text is not None:
                 check_text(text, name)
@@ -80,7 +80,7 @@ class Submissions:
 
 
 def checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:
-    """One key for each input. Raises ValueError."""
+    """Return the keys, one for each input, or None. Raises ValueError if the numbers differ."""
     if keys is None:
         return None
     if len(keys) != len(inputs):

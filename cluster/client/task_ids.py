@@ -1,4 +1,4 @@
-"""Ids of tasks: they rise with the time, and nobody can guess one."""
+"""Makes ids of tasks, which rise with time and cannot be guessed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DIGIT_OF_BYTE = bytes(_ALPHABET[byte % 32] for byte in range(256))
 
 
 def new_task_id(world: LoopWorld) -> str:
-    """Time-ordered and unguessable: 48 bits of milliseconds, 80 random bits (the layout of a ULID)."""
+    """Return a time-ordered, unguessable id: 48 bits of milliseconds, 80 random bits (the layout of a ULID)."""
     return f"t-{_time_in(int(world.now() * 1000))}{_digits(world.secret_bytes(16))}"
 
 
@@ -21,5 +21,5 @@ def _time_in(milliseconds: int) -> str:
 
 
 def _digits(numbers: bytes) -> str:
-    """A digit of five bits for each byte: its lowest."""
+    """Return one digit for each byte, made of its lowest five bits."""
     return numbers.translate(_DIGIT_OF_BYTE).decode()
