@@ -1,7 +1,7 @@
-"""All actors in one process, on one event loop, in real time: for trying things out, and the base of simulation.
+"""A cluster with all actors in one process, on one event loop, in real time. For trials, and base of the simulation.
 
-The same actor classes, frames and journal as on Ray. What it cannot do is outlive the process, or be joined
-by another one.
+It has the same actor classes, frames and journal as a cluster on Ray. But it ends with its process, and no other
+process can join it.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ STOP_S = 5.0
 
 
 class Cell:
-    """One living actor: its object, its far side, its world, and what it owns."""
+    """One incarnation of an actor: its object, its exchange server, its world, and the actors that it spawned."""
 
     def __init__(self, address: str, owner: Cell | None) -> None:
         self.address, self.owner = address, owner
         self.children: list[Cell] = []
         self.dead: PeerLost | None = None
         self.process: Process | None = None
-        """Where the loop is virtual: what the cell's callbacks belong to, so that they die with it."""
+        """The simulated process of the cell's callbacks, so that they die with it. None on a real event loop."""
         self.out_of_reach = False
-        """Whether killing it only takes it off its address: a zombie, for simulations."""
+        """Whether a kill only takes the cell off its address, and leaves it alive as a zombie. For simulations."""
         self.world: LoopWorld
         self.actor: Actor
         self.far: ExchangeServer | None = None
-        """None of a client."""
+        """Takes frames from callers. None for a client."""
         self.calls: set[asyncio.Future[bytes]] = set()
         if owner is not None:
             owner.children.append(self)
 
     def die(self, reason: str) -> None:
-        """No answer and no callback comes from here any more; what it owns dies with it."""
+        """End the cell, and all cells that it owns. Open calls to it fail with PeerLost."""
         if self.dead is not None:
             return
         self.dead = PeerLost(address=self.address, reason=reason)
@@ -75,7 +75,7 @@ class InProcessCluster:
         self._cells: dict[str, Cell] = {}
         self._numbers = itertools.count(1)
         self._epochs: dict[str, int] = {}
-        """By address: the newest epoch under which somebody spawned there."""
+        """By address: the newest epoch of an actor that spawned there."""
 
     def new_world(self, cell: Cell) -> LoopWorld:
         return CellWorld(self, cell)
@@ -83,7 +83,7 @@ class InProcessCluster:
     async def spawn(
         self, owner: Cell | None, role: Role, address: str, setup: Mapping[str, Any], epoch: int = 0
     ) -> Value:
-        """Start an actor at `address`, in place of any that is there. Raises SpawnFailed."""
+        """Start an actor at `address`, in place of any that is there; returns its answer. Raises SpawnFailed."""
         newest = self._epochs[address] = max(epoch, self._epochs.get(address, 0))
         if newest > epoch:
             fenced = Fenced(shard=address, epoch=epoch, newer=newest)
@@ -101,7 +101,7 @@ class InProcessCluster:
             raise SpawnFailed(address=address, reason=str(error), kind=type(error).__name__) from error
 
     async def run_in(self, cell: Cell, work: Awaitable[Any]) -> Any:
-        """Await `work` as the cell's own; ends with PeerLost when the cell dies."""
+        """Await work of a cell. A simulation runs it in the cell's process, and raises PeerLost when the cell dies."""
         return await work
 
     def kill(self, address: str) -> None:
@@ -110,7 +110,7 @@ class InProcessCluster:
             cell.die("killed")
 
     def crashed(self, cell: Cell) -> None:
-        """A cell ends itself; another may live at its address by now."""
+        """End a cell that crashed or stopped. Another cell that lives at its address by now is left alone."""
         if self._cells.get(cell.address) is cell:
             self.kill(cell.address)
         cell.die("crashed")
@@ -125,7 +125,7 @@ class InProcessCluster:
         self.kill(address)
 
     async def _end(self, cell: Cell) -> None:
-        """In order, and then for certain: whoever asked for it may be gone before it can kill."""
+        """Stop the actor in order, then end its cell, because the caller may be gone before it can kill the cell."""
         try:
             await cell.actor.stop()
         finally:
@@ -136,7 +136,7 @@ class InProcessCluster:
         return None if cell is None or cell.dead else cell
 
     def call_to(self, address: str) -> Transport:
-        """The transport of one exchange: bound to the incarnation that lives now."""
+        """Return the transport of one exchange, bound to the incarnation of the actor that lives now."""
         cell = self.alive(address)
 
         def call(frame: bytes, then: Callable[[bytes | Unknown], None]) -> None:
@@ -154,7 +154,7 @@ class InProcessCluster:
         then(answer)
 
     async def carry(self, cell: Cell, frame: bytes) -> bytes:
-        """One frame to the cell and its answer back; fails when the cell dies."""
+        """Pass one frame to the cell and return its answer. Raises PeerLost when the cell dies."""
         if cell.dead is not None:
             raise cell.dead
         assert cell.far is not None, f"{cell.address} is a client"
@@ -182,7 +182,7 @@ class CellWorld(LoopWorld):
         self._cluster, self._cell = cluster, cell
         self._lines: list[ExchangeClient] = []
         self._timers: WeakSet[asyncio.TimerHandle] = WeakSet()
-        """Those that the loop holds: an actor that is gone leaves none behind."""
+        """Timers that may be pending. They are cancelled when the actor is gone."""
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         timer = self.loop.call_later(delay_s, callback)

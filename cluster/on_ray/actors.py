@@ -1,10 +1,10 @@
-"""Actors on Ray: one Ray actor per actor of ours, found by name, spoken to by frames.
+"""Actors on Ray: each of our actors runs in one Ray actor, is found by name, and gets its messages in frames.
 
-Every actor is spawned with `max_restarts=0` and dies with the actor that spawned it, so a dead supervisor
-leaves no hosts behind; only the coordinator is detached and restarted by Ray. Ray's own exceptions become
-PeerLost (gone for good) or PeerUnreachable (may pass): both mean that the outcome is unknown.
+Actors are spawned with `max_restarts=0` and die with the actor that spawned them, so a dead supervisor leaves no hosts
+behind. Only the coordinator is detached, and restarted by Ray. Ray's own exceptions become PeerLost (gone for good) or
+PeerUnreachable (may pass). Both mean that the outcome is unknown.
 
-Importing this module imports ray; everything that must work without it imports it late.
+Importing this module imports ray. Code that must work without ray imports this module late.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ T = TypeVar("T")
 STOP_S = 10.0
 """Seconds that an actor gets to end in order."""
 END_AFTER_STOP_S = 0.5
-"""Time for the answer to leave a process that ends itself."""
+"""Seconds for the answer to leave a process before the process ends itself."""
 RAY_KILLS_S = 0.5
-"""Time for a process to end by Ray's own kill; one that is stopped does not hear of it, and is killed by the kernel."""
+"""Seconds for a process to end by Ray's own kill. A stopped process does not notice that and then gets SIGKILL."""
 KILL_WAIT_S = 30.0
-"""Longest wait for a killed actor to be certainly gone."""
+"""Longest wait for a killed actor to be certainly gone, in seconds."""
 START_S = 120.0
-"""Longest wait for an actor to be placed and started."""
+"""Longest wait for an actor to be placed and started, in seconds."""
 THREADS: dict[Role, int] = {"host": 8}
-"""Calls that an actor takes at once, each on a thread of Ray's; about 10 kB each. Every client, and every actor
-above, has one waiting at a supervisor."""
+"""By role: calls that a threaded actor takes at once, each on a thread of Ray's of about 10 kB. Other roles are async
+actors: at a supervisor, a call of every client, and of every actor above, waits all the time."""
 SWITCH_S = 0.0005
-"""Python's switch interval in actors of our own code alone, in seconds: a tenth of the usual, as the journal's thread
-would have to wait for a busy event loop at each of its statements."""
+"""Python's switch interval in actors that run only our own code, in seconds. It is a tenth of the default, because
+the journal's thread would otherwise wait for a busy event loop at each of its statements."""
 _SETUP_BYTES = 256 * 1024 * 1024
 
 
 class Resident:
-    """The Ray actor around one of ours. No I/O in `__init__`: a Ray actor whose `__init__` raises is lost."""
+    """The Ray actor around one of ours. `__init__` does no I/O: a Ray actor whose `__init__` raises is lost."""
 
     def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
         self._role, self._address, self._namespace, self._data = role, address, namespace, data
@@ -72,10 +72,10 @@ class Resident:
         self._actor: Actor
         self._far: ExchangeServer
         self._server: asyncio.AbstractServer
-        """Held as long as this lives, or the loop might let it go."""
+        """The server of the socket. A reference keeps it from being collected."""
 
     async def start(self) -> bytes:
-        """Start the actor inside; the same answer for every caller. ["ok", value] or ["fail", kind, reason]."""
+        """Start the actor inside, once. Returns ["ok", value] or ["fail", kind, reason], packed, the same to all callers."""
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
         try:
@@ -112,11 +112,11 @@ class Resident:
         return await self._far.exchange(frame)
 
     def take_in(self, frame: bytes, answer: Callable[[bytes], None]) -> None:
-        """`exchange` for a caller on another thread; the actor has been started."""
+        """Do the same as `exchange`, with a callback for the answer. The actor must have been started."""
         self._far.take_in(frame, answer)
 
     async def stop(self) -> None:
-        """End in order, and soon for certain: whoever asked for it may be gone before it can kill."""
+        """Stop the actor, then end the process, because the caller may be gone before it can kill this one."""
         try:
             await self._actor.stop()
         finally:
@@ -127,10 +127,10 @@ class Resident:
 
 
 class ThreadedResident:
-    """The same around a protocol host: plain methods in front of an event loop in a thread of its own.
+    """The Ray actor around a protocol host: plain methods in front of an event loop that has its own thread.
 
-    Code of users runs there, and does not keep Ray from ending the actor when it blocks that loop. Ray calls plain
-    methods with 0.3 ms less, too. A call that waits holds a thread, so this is for actors that one other talks to.
+    Users' code runs on that event loop. If it blocks the loop, Ray can still end the actor. Calls of plain methods are
+    also 0.3 ms faster. A waiting call holds a thread, so this is only for actors that one other actor talks to.
     """
 
     def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
@@ -163,13 +163,13 @@ class RayWorld(LoopWorld):
         super().__init__(address, data, _exit)
         self._namespace = namespace
         self._handles: dict[str, Any] = {}
-        """Actors that this one spawned: a Ray actor lives as long as its owner holds a handle."""
+        """Handles of spawned actors by address. A Ray actor lives as long as its owner holds a handle."""
 
         self.is_cut_off: Callable[[], bool] = lambda: False
-        """Of a driver: whether its cluster is gone. Ray would look for actors there for a minute, on our loop."""
+        """Set by a driver: whether its cluster is gone. Else Ray would look for actors for a minute, on our loop."""
 
     def forget(self) -> None:
-        """Of a driver: the cluster is gone, and every actor with it."""
+        """Drop all handles. For a driver whose cluster is gone, and all actors with it."""
         self._handles.clear()
 
     def line(self, address: str) -> Connection:
@@ -208,7 +208,7 @@ class RayWorld(LoopWorld):
         return answer[1]
 
     async def _create(self, role: Role, address: str, setup: bytes, options: dict[str, Any]) -> Any:
-        """The handle of a new actor. Ray frees the name of a dead one a little later than it reports the death."""
+        """Create an actor; returns its handle. Retries, as Ray frees a dead actor's name after reporting the death."""
         give_up_at = time.monotonic() + KILL_WAIT_S
         while True:
             try:
@@ -268,7 +268,7 @@ _THREADED = ray.remote(ThreadedResident)
 
 
 def check_fits(address: str, needs: Needs, nodes: list[dict[str, Any]]) -> None:
-    """Raises SpawnFailed for what no machine of a cluster of ours can ever hold: nobody adds machines to it."""
+    """Raise SpawnFailed if no machine of our own cluster has what is needed: no machine will ever be added."""
     wanted = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, **needs.resources}
     machines = [node.get("Resources", {}) for node in nodes if node.get("Alive")]
     if machines and not any(all(have.get(n, 0) >= much for n, much in wanted.items()) for have in machines):
@@ -281,7 +281,7 @@ def check_fits(address: str, needs: Needs, nodes: list[dict[str, Any]]) -> None:
 
 
 def _call_to(address: str, handle: Any) -> Transport:
-    """The transport of one exchange. One change of thread per answer: futures of futures would cost more."""
+    """Return the transport of one exchange. It changes threads once per answer; futures of futures would cost more."""
     loop = asyncio.get_running_loop()
     send = None if handle is None else handle.exchange.remote
 
@@ -300,7 +300,7 @@ def _call_to(address: str, handle: Any) -> Transport:
 
 
 def _answer(address: str, done: Future[bytes]) -> bytes | Unknown:
-    """The outcome of a Ray call, with Ray's errors as ours."""
+    """Return the answer of a Ray call, or its error as PeerUnreachable or PeerLost."""
     error = done.exception()
     if error is None:
         return done.result()
@@ -326,11 +326,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def take_environment_in(loopback: bool) -> None:
-    """Make Ray see the variables that config.py set, even if it was imported before they were.
+    """Make Ray read the variables that config.py set, even if ray was imported before.
 
-    Ray reads them at import; without this a driver that imports ray first would listen on the machine's own
-    address, and could not show the token that its cluster asks for, nor the token of a second one. Ray refreshes its
-    settings the same way.
+    Ray reads them at import. Without this function, a driver that imports ray first would listen on the machine's own
+    address, and could not show the token of its cluster, nor that of a second cluster. Ray refreshes its settings the
+    same way.
     """
     ray_constants.ENABLE_RAY_CLUSTER = not loopback
     Config.initialize("")
@@ -338,9 +338,9 @@ def take_environment_in(loopback: bool) -> None:
 
 
 def keep_quiet() -> None:
-    """Have Ray's news of dead processes in our log.
+    """Write Ray's messages about dead processes to our log.
 
-    It prints them on the driver's standard output whatever `log_to_driver` says; that output is the user's.
+    Ray prints them on the driver's standard output whatever `log_to_driver` says, but that output is the user's.
     """
     vars(worker)["print_to_stdstream"] = _log_news
 
@@ -350,5 +350,5 @@ def _log_news(news: Mapping[str, Any], ignore_prefix: bool) -> None:
 
 
 def _exit(error: Exception) -> None:
-    """End the process at once: nothing of a crashed actor may still act."""
+    """End the process at once, so that no code of a crashed actor runs on."""
     os._exit(70)

@@ -1,8 +1,8 @@
-"""The folder below which Ray keeps the session of a cluster that we start: logs, sockets, shared memory.
+"""The folder in which Ray keeps the session of a cluster that we start: logs, sockets, shared memory.
 
-Ray opens what it makes there, and the folder itself, to every user of the machine. So that lies in one of mode 0700,
-short enough for the paths of sockets, and goes with the cluster; `ray.folder` in the data directory says where it is,
-so that what a crash left is removed by the next owner.
+Ray makes its folder, and the files in it, accessible to every user of the machine. So Ray's folder is inside a folder
+of mode 0700, whose path is short enough for sockets. Both are removed with the cluster. The file `ray.folder` in the
+data directory has the path, so that the next owner can remove what a crash left.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import psutil
 PREFIX = "podium-ray-"
 _OF_RAY = ("ray::", "raylet", "gcs_server")
 MOST_CHARS = 40
-"""Of the path of a socket 107 may be used; Ray's own part has up to 64."""
+"""Longest path of the folder, in characters. A socket's path may have 107, of which Ray's own part takes up to 64."""
 
 
 def new_folder(data: Path) -> Path:
-    """Make one for Ray, in one that is only ours, and note that. Raises OSError."""
+    """Make a private folder, note it, and return the path inside it for Ray. Raises OSError."""
     base = tempfile.gettempdir()
     if len(f"{base}/{PREFIX}12345678/r") > MOST_CHARS:
         base = "/tmp"
@@ -35,7 +35,7 @@ def new_folder(data: Path) -> Path:
 
 
 def noted_folder(data: Path) -> Path | None:
-    """That of the cluster that we started and that runs, or ran last."""
+    """Return the private folder of the cluster started last on `data`; None if none is noted."""
     try:
         return Path(_note(data).read_text())
     except FileNotFoundError:
@@ -43,7 +43,7 @@ def noted_folder(data: Path) -> Path | None:
 
 
 def remove_folder(data: Path) -> None:
-    """Remove what is noted, if it is ours: nothing of the session stays."""
+    """Kill Ray's leftover processes and remove the noted folder, if that is ours. The note goes in any case."""
     folder = noted_folder(data)
     if folder is not None and _is_ours(folder):
         end_what_is_left(folder)
@@ -52,7 +52,7 @@ def remove_folder(data: Path) -> None:
 
 
 def end_what_is_left(folder: Path) -> None:
-    """Kill Ray's own processes that still have files open there: some outlive a raylet that was killed."""
+    """Kill Ray's own processes that still have files open in the folder. Some outlive a raylet that was killed."""
     for process in psutil.process_iter(["name", "pid"]):
         name = process.info["name"] or ""
         if name.startswith(_OF_RAY) and process.pid != os.getpid() and _has_open(process.pid, folder):

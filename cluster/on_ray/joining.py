@@ -1,7 +1,7 @@
-"""Looking at a Ray cluster before it is joined: within seconds, in a process of its own, and in one sentence.
+"""Checks a Ray cluster before a client joins it: within seconds, in a child process, with one sentence as the error.
 
-Left to itself, Ray tries for a long time, and says on standard error what is wrong, sixty times. So a child process
-asks the control store who it is, and what it says is read here.
+Ray itself tries to join for a long time, and prints the error to standard error sixty times. So a child process asks
+the control store for the cluster's facts, and this module reads its output.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from importlib.metadata import version
 from ...protocols.errors import EngineClosed
 
 REACH_S = 3.0
-"""How long somebody may take to answer at the address."""
+"""Longest wait for a connection to the address, in seconds."""
 PROBE_S = 10.0
-"""How long the control store may take to say what it is."""
+"""Longest time of the child process that asks the control store, in seconds."""
 _PROBE = """
 import sys
 from ray._raylet import GcsClient
@@ -27,7 +27,7 @@ print((GcsClient(address=sys.argv[1]).internal_kv_get(b"CLUSTER_METADATA", b"clu
 
 
 def check_joinable(address: str) -> None:
-    """Raises EngineClosed with what keeps this process from joining the cluster at `host:port`."""
+    """Raise EngineClosed, with the reason, if this process cannot join the cluster at `host:port`."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "//" in address:
         return  # "auto", "ray://…" and the like: Ray looks for it itself
@@ -42,7 +42,7 @@ def check_joinable(address: str) -> None:
 
 
 def _ask(address: str) -> tuple[dict[str, str] | None, str]:
-    """What the control store says of itself, or None and what Ray said instead."""
+    """Return the facts of the cluster from its control store; or None, and the error output of Ray."""
     command = [sys.executable, "-c", _PROBE, address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, check=False)

@@ -1,9 +1,9 @@
-"""Starting a Ray cluster without what Podium has no use for.
+"""Starts a Ray cluster without the helpers that Podium does not use.
 
-`ray.init` starts three helpers on two processors' time: the autoscaler's monitor (one machine does not scale), the log
-monitor (it carries logs to drivers, and ours asks for none) and the API server (without its dashboard it reports usage
-statistics, which are off). Left out, the cluster stands a quarter sooner and takes three processes less. Whoever wants
-them starts Ray first; then everything about it is theirs.
+`ray.init` starts three helpers, which take the time of two processors: the autoscaler's monitor (one machine does not
+scale), the log monitor (it sends logs to drivers, and ours wants none) and the API server (without its dashboard it
+reports usage statistics, which are off). Without them the cluster starts in three quarters of the time, with three
+processes less. A user who wants them starts Ray first; then all of Ray is up to the user.
 
 Importing this module imports ray.
 """
@@ -19,18 +19,18 @@ from ray._private import node
 
 class _LeanNode(node.Node):
     def start_monitor(self) -> None:
-        """No autoscaler."""
+        """Start no autoscaler."""
 
     def start_log_monitor(self) -> None:
-        """No logs carried to drivers."""
+        """Start no log monitor, which would send logs to drivers."""
 
     def start_api_server(self, **_: Any) -> None:
-        """No usage statistics."""
+        """Start no API server, which would report usage statistics."""
 
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """While this is open, `ray.init` starts a lean cluster."""
+    """Make `ray.init` start a lean cluster within this context."""
     usual = node.Node
     vars(node)["Node"] = _LeanNode
     try:

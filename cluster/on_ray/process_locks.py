@@ -1,8 +1,8 @@
-"""Which process is the actor at an address, as the kernel knows it: a file per address under `run/`, locked for life.
+"""Finds and kills the process of the actor at an address, by a lock file per address in `run/`, held for life.
 
-Ray reports an actor as dead when it was told to kill it, five seconds before a process that is stopped is really
-gone, and knows nothing of the processes of a cluster that broke. A lock that the kernel takes back when the
-process is gone tells the truth in both cases, and whom to kill.
+Ray reports an actor as dead as soon as it is told to kill it. If the process is stopped, it lives five seconds longer.
+Ray also does not know the processes of a cluster that broke. The kernel frees a lock when its process is gone. So the
+lock is right in both cases, and names the process to kill.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ from .sockets import FOLDER
 
 _POLL_S = 0.005
 WORKING_SHARE = 0.1
-"""Of one processor: who uses less does not compute."""
+"""Share of one processor. A process that uses less does not count as working."""
 _held: dict[str, int] = {}
-"""Handles of the locks that this process holds, so that they last as long as it does."""
+"""File descriptors of the locks that this process holds, by address. They stay open until the process ends."""
 
 
 def announce(data: Path, address: str, epoch: int) -> None:
-    """This process is the actor at `address` from now on; one that still was is killed.
+    """Make this process the actor at `address`. An earlier process there that still runs is killed.
 
-    `epoch` is the one of whoever started it. Raises Fenced if somebody with a newer one did so before: the starter
-    is a zombie, and what it started must not run beside its successor's.
+    Args:
+        epoch: the epoch of the actor that started this process.
+
+    Raises:
+        Fenced: a process of a newer epoch was here before. Then the starter is a zombie, and its actors must not run
+            beside those of its successor.
     """
     _held[address] = lock.take(_path(data, address), address, wait_s=0.0, epoch=epoch)
 
@@ -38,7 +42,7 @@ def announce(data: Path, address: str, epoch: int) -> None:
 async def end(data: Path, address: str, patience_s: float = 0.0) -> None:
     """Kill the process at `address`, if any, and return when it is certainly gone.
 
-    One that is about to end by itself gets `patience_s` for it.
+    The process first gets `patience_s` seconds to end by itself. Raises PodiumError if it survives the kill.
     """
     path = _path(data, address)
     if path.exists() and not await _is_free(path, patience_s):
@@ -62,7 +66,7 @@ async def _is_free(path: Path, within_s: float) -> bool:
 
 
 async def end_all(data: Path) -> None:
-    """Kill whatever is left of an earlier cluster on `data`."""
+    """Kill all processes of an earlier cluster on `data`, and remove its lock files and sockets."""
     for path in sorted((data / "run").glob("*")):
         await _end(path)
         path.unlink(missing_ok=True)
@@ -71,7 +75,7 @@ async def end_all(data: Path) -> None:
 
 
 def process_of(data: Path, address: str) -> int | None:
-    """The number of the process at `address`, None if there is none."""
+    """Return the id of the process at `address`; None if there is no process."""
     return lock.holder(_path(data, address))
 
 
@@ -80,12 +84,12 @@ def _path(data: Path, address: str) -> Path:
 
 
 class Working:
-    """Whether the process at an address has used the processor since it was last asked."""
+    """A function that tells whether the process at an address has used the processor since the last call."""
 
     def __init__(self, data: Path, address: str) -> None:
         self._data, self._address = data, address
         self._last: tuple[int, float, float] | None = None
-        """Process, seconds of the processor, and when that was."""
+        """Process id, its processor seconds, and the monotonic time of the last call."""
 
     def __call__(self) -> bool:
         pid = process_of(self._data, self._address)

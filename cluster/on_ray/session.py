@@ -1,9 +1,9 @@
-"""A client's hold on a Ray cluster: the one that Ray is initialised with, the one of the data directory, or a new one.
+"""A client's session with a Ray cluster: that which Ray is initialised with, that of the data directory, or a new one.
 
-A cluster on one machine stands and falls with its control store and its raylet; without the first, Ray ends every
-process after a minute, without the second it waits for ever. So whoever owns the cluster, or has joined it, looks
-after it: when it is gone, the owner leaves Ray and starts another cluster, and those who had joined follow it, or
-take its place if it died. Their pending results go on. A Ray cluster that was not started here is not ours to mend.
+A cluster on one machine needs its control store and its raylet. Without the control store, Ray ends every process after
+a minute; without the raylet, it waits for ever. So the owner of the cluster and each client that joined watch it. When
+the cluster is gone, the owner leaves Ray and starts another. Clients that had joined follow the owner, or take its
+place if it died. Their pending results stay valid. A Ray cluster that was not started here is not repaired.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from .joining import check_joinable
 from .process_locks import end, end_all
 
 GUARD_S = 0.5
-"""Seconds between two looks whether the cluster still stands."""
+"""Time between two checks that the cluster still runs, in seconds."""
 LEAVE_S = 60.0
-"""Longest time that leaving a broken cluster may take, in seconds: without its control store Ray needs about 7."""
+"""Longest time that leaving a broken cluster may take, in seconds. Without its control store Ray needs about 7."""
 _PILLARS = ("gcs_server", "raylet")
-"""Processes of Ray without which a cluster is lost."""
+"""Names of Ray's processes without which a cluster is lost."""
 
 
 def _ray_is_initialised() -> bool:
-    """Whether the caller uses Ray already; then everything about it is the caller's."""
+    """Return whether the caller has initialised Ray already. Then Ray's settings are up to the caller."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
@@ -59,7 +59,7 @@ def _not_about_sigterm(record: logging.LogRecord) -> bool:
 
 
 _OPEN: list[RaySession] = []
-"""Sessions of this process: they share its one Ray, which the last of them leaves."""
+"""Open sessions of this process. They share its one Ray, and the last session leaves it."""
 
 
 class RaySession:
@@ -73,12 +73,12 @@ class RaySession:
         self.on_closed: Callable[[PodiumError], None] = lambda _error: None
         self._initialised_here = False
         self._folder_of = self._data
-        """The data directory that notes where Ray's session lies."""
+        """The data directory whose `ray.folder` has the path of Ray's session."""
         self._address: str | None = None
-        """Of the control store of the cluster that this session is in."""
+        """Address of the control store of the cluster that this session is in."""
         self._pillars: list[psutil.Process] = []
         self._below_pillars: list[psutil.Process] = []
-        """What the pillars had started when they stood: it may outlive them for a minute."""
+        """Processes that the pillars had started when the cluster stood. They may outlive the pillars for a minute."""
         self._aside = _Aside()
         self._guard: asyncio.Task[None] | None = None
         self._coordinator: Connection | None = None
@@ -131,7 +131,7 @@ class RaySession:
             raise
 
     async def _take_or_facts(self) -> dict[str, Any] | None:
-        """None if the cluster is ours to start, else how to join the one that runs."""
+        """Return None if we are to start the cluster, else how to join the one that runs. Raises DataInUse."""
         for _ in range(600):
             if self._file.is_ours or self._file.take():
                 return None
@@ -187,7 +187,7 @@ class RaySession:
             raise EngineClosed(reason="the Ray cluster broke while it was starting")
 
     async def _look_after(self) -> None:
-        """While this session is open: notice that the cluster is gone, and go on in another."""
+        """Watch the cluster as long as this session is open. When it is gone, go on in another."""
         while True:
             await asyncio.sleep(GUARD_S)
             if self.joined and closed_in_order(self._data):
@@ -200,7 +200,7 @@ class RaySession:
                 await self._rebuild()
 
     async def _look_after_coordinator(self) -> None:
-        """Ray starts it again when it dies, but does not notice one that is stopped: that one is killed."""
+        """Kill a coordinator that is silent. Ray restarts a dead coordinator, but does not notice a stopped one."""
         if self._coordinator is None:
             self._coordinator = self.line(COORDINATOR)
             self._coordinator.watch(self._coordinator_lost, self._settings.lease_s)
@@ -218,7 +218,7 @@ class RaySession:
         return facts is None or facts["kind"] == "closed" or facts.get("address", self._address) != self._address
 
     async def _rebuild(self) -> None:
-        """Leave Ray, end what is left of the old cluster, and enter anew, for as long as it takes."""
+        """Leave Ray, kill the rest of the old cluster, and join or start another. Retries for as long as it takes."""
         while True:
             try:
                 await asyncio.wait_for(self._aside.run(self._leave_ray), LEAVE_S)
@@ -265,7 +265,7 @@ class RaySession:
         self._file.release()
 
     def _hand_ray_on(self, other: RaySession) -> None:
-        """Another engine of this process is still in it: that one looks after it and leaves it."""
+        """Give Ray to another session of this process, which then watches the cluster and leaves Ray in the end."""
         other._initialised_here, self._initialised_here = True, False
         other._pillars, other._below_pillars = self._pillars, self._below_pillars
         other._folder_of = self._folder_of
@@ -293,7 +293,7 @@ class RaySession:
 
 
 def living_pillars() -> list[psutil.Process]:
-    """Those of this process's children. Ray leaves the dead ones of a cluster that broke unreaped."""
+    """Return the pillars among this process's children, without zombies, which Ray leaves after a cluster broke."""
     return [child for child in psutil.Process().children() if _lives(child) and child.name() in _PILLARS]
 
 
@@ -315,10 +315,10 @@ def _lives(process: psutil.Process) -> bool:
 
 
 class _Aside:
-    """A thread for blocking calls of Ray's, that lives as long as the process.
+    """A thread for blocking calls to Ray, which lives as long as the process.
 
-    The processes that Ray starts die with the thread that started them; and an executor of the standard library
-    takes no work any more when the interpreter ends, when there is a cluster to be left in order.
+    The processes that Ray starts die with the thread that started them. An executor of the standard library would not
+    do: it takes no work when the interpreter ends, and then a cluster must still be left in order.
     """
 
     def __init__(self) -> None:

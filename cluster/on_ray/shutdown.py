@@ -1,9 +1,9 @@
-"""Leaving Ray without being ended by it.
+"""Leaves Ray without letting Ray end the process.
 
-Ray ends the process, at once and with exit code 1, when any thread reaches for its core after that was shut down. And
-threads do reach for it without knowing: whenever the last hold on a reference to one of Ray's objects is let go, be it
-ours or the user's. Shutting down takes up to seconds when the cluster is broken, and only then does Ray forget its
-core. So the core is hidden from every other thread before: they find nothing to call, as they would afterwards.
+Ray ends the process, at once and with exit code 1, when any thread calls its core worker after the core was shut down.
+Threads call it without knowing: whenever the last reference to one of Ray's objects goes, ours or the user's. A
+shutdown takes up to seconds when the cluster is broken, and Ray forgets its core only at the end. So the core is hidden
+from all other threads before the shutdown. They find nothing to call, as they would afterwards.
 
 Importing this module imports ray.
 """
@@ -17,18 +17,18 @@ import ray
 from ray._private import auto_init_hook, worker
 
 _COUNTING = ("add_object_ref_reference", "remove_object_ref_reference")
-"""What every reference calls as it comes and goes; Ray prints an error of the first."""
+"""Methods of the core that each object reference calls when it is made and deleted. Ray prints errors of the first."""
 
 _OF_RAY = ("ray_listen_error_messages", "ray_print_logs")
-"""Names of threads that Ray starts in a driver, and that look for its core as long as they live."""
+"""Beginnings of the names of threads that Ray starts in a driver and that use its core as long as they live."""
 
 
 def _nothing(*_: Any) -> None:
-    """Nobody counts references any more."""
+    """Do nothing: references are not counted any more."""
 
 
 class _HiddenCore:
-    """Ray's core, for the thread that made this."""
+    """A proxy of Ray's core that works only in the thread that made it."""
 
     def __init__(self, core: Any) -> None:
         self._core, self._thread = core, threading.get_ident()
@@ -55,7 +55,7 @@ def forbid_auto_init() -> None:
 
 
 def leave_ray() -> None:
-    """`ray.shutdown`, whatever other threads do meanwhile."""
+    """Call `ray.shutdown`, safely whatever other threads do meanwhile."""
     core = getattr(worker.global_worker, "core_worker", None)
     if core is not None:
         vars(worker.global_worker)["core_worker"] = _HiddenCore(core)

@@ -1,15 +1,15 @@
-"""Frames between two processes of one machine, over a Unix socket: how the exchange travels where it can.
+"""Carries frames between two processes of one machine over a Unix socket, the faster transport of an exchange.
 
-An actor on Ray listens at a file of its own as soon as it has started; who opens a line to it connects there. A call
-costs a tenth of Ray's (0.1 against 0.9 ms), and the kernel reports the death of the other process at once. A
-connection is one process's, so it is bound to one incarnation like any line. Where there is no such file, or nobody
+An actor on Ray listens on a socket file of its own as soon as it has started. Peers connect to that file. A call takes
+a ninth of the time of a Ray call (0.1 against 0.9 ms), and the kernel reports the death of the other process at once. A
+connection belongs to one process, so it is bound to one incarnation of the actor. Without a socket, or if nobody
 listens, frames go by Ray's actor calls instead: on another machine, or while an actor starts.
 
-On the wire each frame, and each answer, follows a header: its length, and the number of the call.
+On the wire, each frame and each answer follows a header: its length, and the number of the call.
 
-Only the owner of the data directory may enter the folder of the files, and whoever connects first shows the directory's
-secret (token_file.py): who does not is cut off, and nothing of what it sent is read. The files are reached through a
-handle of that folder, because paths of sockets may have 107 bytes, and data directories are longer.
+Only the owner of the data directory may enter the folder of the files. A peer must first send the directory's secret
+(token_file.py). A peer with a wrong secret is disconnected, and nothing that it sent is read. The files are reached
+through a descriptor of their folder, because a socket's path may have only 107 bytes, and data directories are longer.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from .token_file import SIZE_BYTES, token_of
 
 LOG = logging.getLogger("podium")
 FOLDER = "sockets"
-"""Within the data directory."""
+"""Name of the folder of socket files in the data directory."""
 SHOW_S = 10.0
-"""How long a connection may take to show the secret."""
+"""Longest time until a new connection has sent the secret, in seconds."""
 BACKLOG = 4096
-"""Connections that may wait to be accepted."""
+"""Largest number of connections that wait to be accepted."""
 _HEADER = struct.Struct("!QQ")
 
 
@@ -46,7 +46,7 @@ class _Stream(asyncio.Protocol):
     """A connection that carries numbered frames."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Who announces a frame of more than `max_bytes` is cut off."""
+        """A peer that announces a frame of more than `max_bytes` is disconnected."""
         self._buffer, self._max_bytes = bytearray(), max_bytes
         self.transport: asyncio.Transport | None = None
 
@@ -72,7 +72,7 @@ class _Stream(asyncio.Protocol):
         raise NotImplementedError
 
     def carry(self, number: int, frame: bytes) -> None:
-        """Send, if the connection still stands."""
+        """Send a frame, if the connection is still open."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(_HEADER.pack(len(frame), number) + frame)
 
@@ -82,13 +82,13 @@ class _Stream(asyncio.Protocol):
 
 
 class _Served(_Stream):
-    """The far end: frames go to the actor, its answers back."""
+    """The server's end of a connection: passes frames to the actor, and sends its answers back."""
 
     def __init__(self, take_in: Callable[[bytes, Callable[[bytes], None]], None], token: bytes) -> None:
         super().__init__(DEFAULT_LIMITS.frame_bytes)
         self._take_in, self._token = take_in, token
         self._shown: bytearray | None = bytearray()
-        """What was shown of the secret so far; None when it was right."""
+        """The bytes of the secret received so far; None once the secret was right."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -116,7 +116,7 @@ class _Served(_Stream):
 
 
 class Wire(_Stream):
-    """The near end of one connection; calling it is the `Transport` of an exchange."""
+    """The client's end of a connection. It is callable, as the `Transport` of an exchange."""
 
     def __init__(self, address: str, token: bytes) -> None:
         super().__init__(sys.maxsize)  # what the other side answers was made here, in this data directory
@@ -124,7 +124,7 @@ class Wire(_Stream):
         self._waiting: dict[int, Callable[[bytes | Unknown], None]] = {}
         self._calls = 0
         self._early: list[tuple[int, bytes]] = []
-        """Calls from before the loop had taken the connection over."""
+        """Calls made before the event loop had taken the connection over."""
         self._lost: PeerLost | None = None
 
     def __call__(self, frame: bytes, then: Callable[[bytes | Unknown], None]) -> None:
@@ -156,7 +156,7 @@ class Wire(_Stream):
         self.lose(f"its process ended the connection{f': {error}' if error else ''}")
 
     def lose(self, reason: str) -> None:
-        """Every call that is under way, and every later one, ends as PeerLost."""
+        """End every call that is under way, and every later one, as PeerLost."""
         if self._lost is None:
             self._lost = PeerLost(address=self._address, reason=reason)
         waiting, self._waiting = self._waiting, {}
@@ -164,7 +164,7 @@ class Wire(_Stream):
             then(self._lost)
 
     def close(self) -> None:
-        """This side needs it no more; nobody is told."""
+        """Close the connection from this side. Callers that wait get no answer."""
         self._waiting.clear()
         self._early.clear()
         self._lost = self._lost or PeerLost(address=self._address, reason="this side closed the exchange")
@@ -172,7 +172,7 @@ class Wire(_Stream):
 
 
 def connect(data: Path, address: str) -> Wire | None:
-    """A wire to the process that is the actor at `address` now; None if it cannot be reached this way."""
+    """Connect to the process of the actor at `address`; None if it cannot be reached by socket."""
     near = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     near.setblocking(False)
     try:
@@ -198,7 +198,7 @@ def _taken(wire: Wire, taking: asyncio.Task[object]) -> None:
 async def listen(
     data: Path, address: str, take_in: Callable[[bytes, Callable[[bytes], None]], None]
 ) -> asyncio.AbstractServer:
-    """Be reached at `address` from now on, in place of any earlier process. Raises OSError."""
+    """Listen at `address`, in place of any earlier process; returns the server. Raises OSError."""
     (data / FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
     token = token_of(data)
     far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -222,7 +222,7 @@ def _name(address: str) -> str:
 
 
 class _Entered:
-    """A short path of a folder, while it is open."""
+    """A context in which a folder has a short path."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._handle = folder, -1

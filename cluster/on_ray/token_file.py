@@ -1,7 +1,7 @@
-"""The secret of a data directory, which every connection to a process of its cluster has to show.
+"""The secret of a data directory, which every connection to a process of its cluster must send first.
 
-The folder of the sockets is its owner's alone; but code that runs as the owner inside a box (a tool, a model's code)
-may be able to reach a socket and not to read files. So reaching one is not enough.
+Only the owner may enter the folder of the sockets. But code that runs as the owner in a sandbox (a tool, code of a
+model) may be able to reach a socket, though it cannot read files. So access to a socket is not enough.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SIZE_BYTES = 32
 
 
 def token_of(data: Path) -> bytes:
-    """The secret, made if it is not there; readable by its owner alone. Raises OSError."""
+    """Return the secret. Makes its file if it is missing, readable by its owner alone. Raises OSError."""
     path = data / NAME
     with suppress(FileNotFoundError):
         return _checked(path)

@@ -1,9 +1,9 @@
 """The simulated cluster: the real actors in one process, in virtual time, with seeded faults.
 
-Public as `podium.testing`. Nothing here waits: an hour of time-outs passes in milliseconds. One seed gives one
-run. Crashes are rude (nothing of a dead actor still acts), frames are lost, repeated and delayed, commits take
-time, and what a crash leaves on the simulated disk is what a real one would. Plain protocols run inline, so
-they must not block: use `await asyncio.sleep(...)` in place of waiting.
+Public as `podium.testing`. Nothing here waits: an hour of time-outs passes in milliseconds. The same seed gives the
+same run. After a crash no code of the dead actor runs, not even `finally` blocks. Frames are lost, repeated and
+delayed, and commits take time. A crash leaves on the simulated disk what it would leave on a real one. Plain protocols
+run on the event loop, so they must not block: use `await asyncio.sleep(...)` to wait.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from .virtual_loop import Process, VirtualLoop, in_process
 T = TypeVar("T")
 
 COORDINATOR_RESTART_S = 0.5
-"""How long the cluster takes to start a dead coordinator again, as Ray does."""
+"""Simulated seconds until a dead coordinator is started again, as Ray would do."""
 LOGGED = 1_000
-"""Lines of the log that a simulation keeps."""
+"""Number of log lines that a simulation keeps."""
 EPOCH_UTC = 1_700_000_000.0
-"""Wall-clock time at which every simulation begins."""
+"""Wall-clock time at which every simulation begins, in UTC seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Simulation:
             self.trace.note(actor, event, detail)
 
     def log(self, address: str, epoch: int, level: Level, event: str, fields: Mapping[str, object]) -> None:
-        """Keep what an actor says of itself; the last lines are in `logged`."""
+        """Keep a log line of an actor in `logged`, which has the last lines, and in the trace."""
         self.logged.append((level, line_of(address, epoch, event, fields)))
         if self.trace is not None:
             self.trace.note(address, f"says: {event}", facts_of(fields))
@@ -209,7 +209,7 @@ class Simulation:
             stroke()
 
     def _strike(self) -> None:
-        """Kill somebody between any two of their next callbacks."""
+        """Kill a random actor, before one of its next 40 callbacks."""
         cell = self._victim()
         if cell is not None and cell.process is not None:
             cell.process.after(self.rng.randint(1, 40), lambda: self._kill_cell(cell))
@@ -241,11 +241,11 @@ class SimulatedCluster(InProcessCluster):
         self._simulation = simulation
 
     def addresses(self) -> list[str]:
-        """Everybody alive but the coordinator, whose death is everybody's."""
+        """Return the addresses of all living actors but the coordinator, with which all others would die."""
         return [address for address in self._cells if address != COORDINATOR and self.alive(address)]
 
     def every_address(self) -> list[str]:
-        """Of everybody who ever lived here."""
+        """Return all addresses that were spawned and not killed since, the coordinator's too."""
         return list(self._cells)
 
     def new_world(self, cell: Cell) -> LoopWorld:
@@ -307,7 +307,7 @@ class SimulatedCluster(InProcessCluster):
 
 
 class SimulatedStore:
-    """The disk of a simulation, on which commits take their time."""
+    """The store of a simulation. Its commits take simulated time."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
@@ -342,7 +342,7 @@ class _SimulatedWorld(CellWorld):
         self._simulation.log(self.address, self.epoch, level, event, fields)
 
     def keep_log(self, most_bytes: int, kept: int) -> None:
-        """Nothing: the trace has it."""
+        """Do nothing: the simulation keeps the log lines itself."""
 
     async def run_command(self, command: str, text: str) -> None:
         self._simulation.told.append((command, text))
@@ -357,7 +357,7 @@ class _SimulatedWorld(CellWorld):
         return self.random.randbytes(count)
 
     def release(self) -> None:
-        """Nothing: a dead process does not even cancel."""
+        """Cancel nothing, as a dead process runs no code; only note the death in the trace."""
         self._simulation.note(self.address, "is dead", self._cell.dead.reason if self._cell.dead else "")
 
     def from_thread(self, callback: Callable[[], None]) -> None:

@@ -1,8 +1,8 @@
-"""What happens in a simulation, line by line in virtual time, for whoever reads a seed that failed.
+"""The trace of a simulation: one line per event in virtual time, to find out why a seed failed.
 
-A line has the second, the actor, and what happened: an actor starts or dies, a fault strikes, a frame is carried or
-lost, a commit is on the disk. A simulation without a trace, the usual case, looks at one attribute per frame and per
-stroke. A trace draws no random number and schedules nothing, so the run is the same with it and without.
+A line has the second, the actor, and the event: an actor starts or dies, a fault happens, a frame is carried or lost,
+a commit is on the disk. A simulation without a trace, the usual case, only checks one attribute per frame and per
+fault. A trace draws no random numbers and schedules nothing, so it does not change the run.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ..store.memory import MemoryJournal
 from .virtual_loop import START
 
 KEPT = 200
-"""Lines that a trace keeps unless it is told otherwise."""
+"""Default number of lines that a trace keeps."""
 
 
 class Trace:
-    """Keeps the last lines; `told` gets each as it comes: the event, in capitals if it is a fault, and the line."""
+    """A trace that keeps the last lines. `told` is called with each event, in capitals for a fault, and its line."""
 
     def __init__(self, told: Callable[[str, str], None] = lambda _event, _line: None, kept: int = KEPT) -> None:
         self.lines: deque[str] = deque(maxlen=kept)
         self.count = 0
-        """Lines noted so far, whether they are kept or not."""
+        """Number of lines noted so far, whether they are kept or not."""
         self.clock: Callable[[], float] = lambda: START
-        """The time of the loop; set by the simulation."""
+        """Returns the virtual time of the loop. The simulation sets it."""
         self._told = told
 
     def note(self, actor: str, event: str, detail: object = "") -> None:
@@ -40,7 +40,7 @@ class Trace:
         self._told(event, line)
 
     def frame(self, address: str, event: str, frame: bytes) -> None:
-        """A frame of an exchange (actors/exchange.py) that goes to `address`."""
+        """Note a frame of an exchange (actors/exchange.py) that goes to `address`."""
         self.note(address, event, contents_of(frame))
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Trace:
 
 
 def contents_of(frame: bytes) -> str:
-    """Who sent it, and how many messages of which kind are in it."""
+    """Describe a frame: its sender, its number, and how many messages of each kind it has."""
     try:
         session, number, _unanswered, _received, messages = unpack(frame, len(frame))
     except InvalidInput as error:
@@ -61,7 +61,7 @@ def contents_of(frame: bytes) -> str:
 
 
 class TracedJournal(MemoryJournal):
-    """Notes what is on the disk, once it is there."""
+    """A journal that notes each change in the trace once the change is on the disk."""
 
     def __init__(self, trace: Trace, *args: Any) -> None:
         super().__init__(*args)
@@ -78,7 +78,7 @@ class TracedJournal(MemoryJournal):
 
 
 def written(change: Change) -> str:
-    """A change of the journal in a few words."""
+    """Describe a change of the journal in a few words."""
     match change:
         case NewTask():
             return f"{change.record.task_id} accepted"

@@ -1,8 +1,8 @@
-"""An event loop with virtual time, on which a simulated process can die rudely.
+"""An event loop with virtual time, on which a simulated process can die without any cleanup.
 
-When nothing is ready, time jumps to the next timer. Every callback belongs to the process in whose context it
-was scheduled; when that process is dead the callback is dropped, so nothing of a dead incarnation acts any
-more, `finally` blocks and done-callbacks included.
+When nothing is ready, time jumps to the next timer. Every callback belongs to the process in whose context it was
+scheduled. When that process is dead, the callback is dropped. So no code of a dead process runs any more, not even
+`finally` blocks and done-callbacks.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any
 
 START = 1_000_000.0
-"""Where virtual time begins, in seconds."""
+"""Time of the loop at which every simulation begins, in seconds."""
 
 
 class Process:
-    """Something that runs on the loop and can die."""
+    """A simulated process, which runs on the loop, and can be frozen or die."""
 
     def __init__(self, name: str) -> None:
         self.name, self.dead = name, False
@@ -32,15 +32,15 @@ class Process:
         return self._held is not None
 
     def freeze(self) -> None:
-        """Stop it, as SIGSTOP does: what comes up for it is kept, and done when it thaws."""
+        """Stop the process, as SIGSTOP does. Its callbacks are kept, and run when it thaws."""
         self._held = self._held or []
 
     def after(self, callbacks: int, call: Callable[[], None]) -> None:
-        """Call in place of that callback of this process, counted from now: between any two of its steps."""
+        """Call `call` right before the callback of this process with that number, counted from now, starting at 1."""
         self._left, self._at_zero = callbacks, call
 
     def enter(self) -> None:
-        """A callback of this process is about to run."""
+        """Count a callback of this process that is about to run."""
         if self._at_zero is not None:
             self._left -= 1
             if self._left <= 0:
@@ -65,7 +65,7 @@ class Deadlock(RuntimeError):
 
 
 class _Selector(selectors.SelectSelector):
-    """Never waits: asked to, it moves the clock instead."""
+    """A selector that never waits, but moves the virtual clock by the time that it was asked to wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.set_task_factory(self._new_task)  # type: ignore[arg-type]
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Collect errors that nobody catches, but for those that a dead process can no longer catch."""
+        """Collect uncaught errors, without errors never retrieved, which a dead process can no longer catch."""
         if "never retrieved" not in str(context.get("message")):
             self.uncaught.append(context.get("exception") or RuntimeError(context.get("message")))
 
@@ -144,13 +144,13 @@ class _Call:
             self._callback(*self._args)
 
     def _late(self) -> None:
-        """After a thaw, unless something that came before it has cancelled it."""
+        """Run the callback after a thaw, unless an earlier callback has cancelled it."""
         if not self.handle.cancelled():
             self._callback(*self._args)
 
 
 def in_process(process: Process | None, call: Callable[[], Any]) -> Any:
-    """`call()` in the context of a process: what it schedules dies with it."""
+    """Run `call` in the context of a process. Callbacks that it schedules belong to the process and die with it."""
     context = copy_context()
     context.run(PROCESS.set, process)
     return context.run(call)
