@@ -1,1 +1,1 @@
-"""What may be wrong in a data directory or a cluster, and repairing it."""
+"""Checks of a data directory and its cluster, and repairs."""

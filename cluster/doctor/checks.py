@@ -1,7 +1,7 @@
-"""What `podium doctor` looks at: the machine, the data directory, and every shard in it. Changes nothing.
+"""The checks of `podium doctor`: the machine, the data directory, and every shard in it. They change nothing.
 
-Each check returns findings. A problem is what stops work or has lost it, or will; a warning is worth a look; the rest
-is ok. Everything works beside a running cluster and without one; repair.py does what may be done without one.
+Each check returns findings. A problem stops or loses work, now or soon. A warning is worth a look. All else is ok. The
+checks work with and without a running cluster. Repairs need that no cluster runs; see repair.py.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ LITTLE_SPACE_BYTES = 1024**3
 NO_SPACE_BYTES = 64 * 1024**2
 SLOW_SYNC_MS = 20.0
 LONG_LOG_BYTES = 64 * 1024**2
-"""A log is folded in every 8 MiB: one as long as this has a reader that never ends, or a writer that cannot."""
+"""Length of a WAL that is too long. It is checkpointed every 8 MiB, unless a reader never ends or the writer cannot."""
 _SYNCS = 20
 _STRICT_TABLES = (3, 37, 0)
-"""SQLite's first version with them; we write them."""
+"""First version of SQLite with strict tables, which the journal uses."""
 _RESET_BUG = ((3, 7, 0), (3, 51, 2))
 """First and last SQLite version in which two connections that write or checkpoint can damage a WAL."""
 _NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "gluster", "lustre", "gfs2", "ocfs2")
-"""Beginnings of the types of file systems on which processes or machines do not share memory maps as WAL needs."""
+"""Beginnings of types of file systems that do not share memory maps between processes or machines, as WAL needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check at one place."""
 
     check: str
     """One word: sqlite, directory, space, disk, sync, cluster, token, shard, record, task, host,
@@ -55,13 +55,13 @@ class Finding:
     """A path, or shard and record."""
     what: str
     remedy: str = ""
-    """What to do, if anything."""
+    """Advice on what to do; "" if nothing."""
     repaired: bool = False
     """Whether this run changed it; `what` says how."""
 
 
 def examine(data: Path, clock: Callable[[], float] = time.perf_counter) -> list[Finding]:
-    """All checks. `clock` measures the disk, in seconds. Raises OSError only where a file vanishes meanwhile."""
+    """Run all checks. `clock` measures the disk, in seconds. Raises OSError only if a file vanishes meanwhile."""
     findings = [sqlite_version(sqlite3.sqlite_version_info)]
     if not data.is_dir():
         what = "no data directory here" if not data.exists() else "not a directory"
@@ -78,7 +78,7 @@ def examine(data: Path, clock: Callable[[], float] = time.perf_counter) -> list[
 
 
 def shard_names(data: Path) -> list[str]:
-    """Every shard that there is or was: a file or a mark of it."""
+    """Return the names of all shards that have a file or a mark, sorted."""
     folder = data / "shards"
     return sorted({path.stem for kind in ("*.db", "*.mark") for path in folder.glob(kind)})
 
@@ -98,7 +98,7 @@ def sqlite_version(version: tuple[int, ...]) -> Finding:
 
 
 def directory(data: Path) -> list[Finding]:
-    """Whether we may write, whose it is, and whether others may write."""
+    """Check that we may write to the directory, that it is ours, and that others may not write."""
     place, facts = str(data), data.stat()
     mode = facts.st_mode & 0o777
     if not os.access(data, os.W_OK | os.X_OK):
@@ -130,7 +130,7 @@ def space(data: Path, free_bytes: int) -> Finding:
 
 
 def file_system(data: Path, mounts: Path) -> Finding:
-    """The type of the file system, from a table like /proc/mounts."""
+    """Check the type of the file system, by a table like /proc/mounts."""
     try:
         table = mounts.read_text()
     except OSError as error:
@@ -149,7 +149,7 @@ def file_system(data: Path, mounts: Path) -> Finding:
 
 
 def sync_latency(data: Path, clock: Callable[[], float]) -> Finding:
-    """Median of 20 small writes with fdatasync: what each commit costs here at least."""
+    """Measure the median of 20 small writes with fdatasync, which each commit takes at least."""
     took_ms = []
     try:
         with tempfile.TemporaryFile(dir=data) as file:
@@ -183,7 +183,7 @@ def cluster_file(data: Path) -> Finding:
 
 
 def private_files(data: Path) -> list[Finding]:
-    """Files that only their owner may read: whoever has the token runs code as its owner."""
+    """Check that only the owner can read our files. Anybody who has the token can run code as the owner."""
     findings = []
     for path, mode in open_to_others(data).items():
         check = "token" if path.name == "ray.token" else "directory"
@@ -196,7 +196,7 @@ def private_files(data: Path) -> list[Finding]:
 
 
 def open_to_others(data: Path) -> dict[Path, int]:
-    """The files of ours whose mode lets others in, with their modes."""
+    """Return our files that others may use, with their modes."""
     ours = [
         data / "ray.token",
         data / "socket.token",
@@ -209,7 +209,7 @@ def open_to_others(data: Path) -> dict[Path, int]:
 
 
 def _mode(path: Path) -> int:
-    """Of a file; 0 if there is none: SQLite's own come and go beside us."""
+    """Return the mode of a regular file, else 0. SQLite's own files may vanish at any time."""
     try:
         facts = path.stat()
     except FileNotFoundError:
@@ -218,7 +218,7 @@ def _mode(path: Path) -> int:
 
 
 def drafts(data: Path) -> list[Path]:
-    """What a crash in the middle of writing a file left."""
+    """Return the half-written files that a crash left."""
     folders = (data, data / "shards")
     return sorted(path for folder in folders for kind in ("*.draft", "*.draft-journal") for path in folder.glob(kind))
 
@@ -258,7 +258,7 @@ def accept_loss_command(data: Path, shard: str) -> str:
 
 
 def _trust(data: Path, shard: str, found: Audit) -> list[Finding]:
-    """Whether the shard as a whole is what was acknowledged."""
+    """Check that the shard as a whole has all that was acknowledged."""
     findings = []
     accept = accept_loss_command(data, shard)
     if found.lost:
@@ -283,7 +283,7 @@ def _trust(data: Path, shard: str, found: Audit) -> list[Finding]:
 
 
 def index_damage(structure: list[str]) -> list[str]:
-    """The indexes to make anew, if they are all that is wrong; else nothing."""
+    """Return the indexes to rebuild if nothing else is wrong, else an empty list."""
     signs = ("missing from index ", "wrong # of entries in index ", "non-unique entry in index ")
     names = set()
     for problem in structure:
@@ -314,7 +314,7 @@ def _records(data: Path, shard: str, found: Audit) -> list[Finding]:
 
 
 def _held(data: Path, shard: str) -> Finding | None:
-    """A shard that is held though no cluster runs."""
+    """Return a warning if a process holds the shard although no cluster runs."""
     pid = holder(lock_path(shard_path(data, shard)))
     if pid is None or running_cluster(data) is not None:
         return None

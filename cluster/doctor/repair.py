@@ -1,7 +1,8 @@
-"""What `podium doctor --repair` does. Only while no cluster runs, and only with each shard's lock in hand.
+"""The repairs of `podium doctor --repair`. They need that no cluster runs, and hold the lock of each shard they change.
 
-Without being told to accept a loss it does nothing that loses anything: it removes what a crash left half-written,
-tightens modes, makes indexes and marks anew, and folds logs in. With `--accept-loss` a shard is copied aside first.
+Without `--accept-loss` no repair loses data. It removes half-written files of a crash, tightens modes, rebuilds indexes
+and marks, and folds logs into their files. With `--accept-loss` a shard that lost data is copied aside, and then
+continues with its sound records.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from .checks import Finding, drafts, examine, index_damage, open_to_others, shar
 
 
 def repair(data: Path, accept_loss: Collection[str], now: float) -> list[Finding]:
-    """Repair what can be; returns what was done, then all that is found afterwards.
+    """Repair a data directory; returns the repairs, then the findings of all checks afterwards.
 
     Args:
-        accept_loss: names of shards that are to go on with what is left of them.
+        accept_loss: names of damaged shards that are to go on with their sound records.
         now: UTC seconds, for the names of copies.
 
     Raises:
@@ -54,7 +55,7 @@ def repair(data: Path, accept_loss: Collection[str], now: float) -> list[Finding
 
 @contextmanager
 def _alone(data: Path) -> Iterator[list[Finding]]:
-    """Keep clusters out; yields the list of what was done."""
+    """Keep clusters out. Yields the repairs: one if a stale `cluster.json` was removed. Raises DataInUse."""
     stale = data / "cluster.json"
     was_there = stale.exists()
     file = ClusterFile(data)
@@ -126,7 +127,7 @@ def _mend(path: Path, shard: str, accept_loss: bool, now: float) -> list[Finding
 
 
 def _raise_to_mark(path: Path, shard: str, found: Audit) -> None:
-    """Let a sound shard that is behind its mark go on from there, so that epochs and commits go on rising."""
+    """Raise the counts of a sound shard behind its mark to the mark, so that epochs and commits go on rising."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         counts = [count_of(shard, db.execute(SHARD_SELECT).fetchone()), found.marked or Count(0, 0)]
@@ -136,7 +137,7 @@ def _raise_to_mark(path: Path, shard: str, found: Audit) -> None:
 
 
 def _accept_loss(path: Path, shard: str, found: Audit, now: float) -> list[Finding]:
-    """Copy the shard aside and go on with what is sound; each loss is named."""
+    """Copy the shard aside and continue with its sound records. Returns a finding for each loss."""
     if found.format not in (None, FORMAT) and (found.structure or found.flaws):
         what = f"left alone: of format {found.format}, and only format {FORMAT} can be cut back"
         return [Finding("shard", "warning", shard, what, "put a copy back; a later format needs the later Podium")]

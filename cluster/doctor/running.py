@@ -1,6 +1,6 @@
-"""What a running cluster says of itself, for `podium doctor`: asked by a process of its own, which can be ended.
+"""Asks a running cluster for its state, for `podium doctor`, in a child process that can be ended.
 
-A cluster that is broken may keep whoever joins it waiting, and the doctor is asked when things are broken.
+A broken cluster may keep a client that joins it waiting for ever, and people run the doctor when things are broken.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..cluster_file import running_cluster
 from .checks import Finding
 
 ANSWER_S = 30.0
-"""Seconds that a cluster has to say what runs; joining takes two."""
+"""Longest wait for the cluster's status, in seconds. Joining takes two."""
 _DEPLOY = "when that is mended, deploy it again: start its driver, or podium submit with its file"
 
 
 def running_findings(data: Path) -> list[Finding]:
-    """Workflows that are down or cannot start; nothing if no cluster runs that can be joined."""
+    """Return findings of workflows that are down or cannot start. Empty if no cluster on Ray runs."""
     cluster = running_cluster(data)
     if cluster is None or cluster["kind"] != "ray":
         return []
@@ -44,7 +44,7 @@ def _remedy(status: dict[str, Any], shard: str) -> str:
 
 
 def _status(data: Path) -> dict[str, Any] | str:
-    """What runs, or what is wrong with asking."""
+    """Return the status of the cluster, or a sentence that says why it cannot be asked."""
     command = [sys.executable, "-m", "podium", "status", "-o", "json", "--data", str(data)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)

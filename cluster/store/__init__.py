@@ -1,1 +1,1 @@
-"""The journal: two implementations of `supervisors.ports.Journal`, and readers that own nothing."""
+"""The journal: two implementations of `supervisors.ports.Journal`, and readers that need no ownership of a shard."""

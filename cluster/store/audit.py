@@ -1,4 +1,4 @@
-"""A shard looked through from end to end, without owning it and without stopping at the first flaw."""
+"""Checks a whole shard without owning it, and without stopping at the first flaw."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .rows import ENTRY_SELECT, NOTE_SELECT, SHARD_SELECT, TASK_SELECT, check_en
 from .schema import FORMAT, mark_path, wal_path
 
 MOST_FLAWS = 100
-"""Flaws that are told one by one; a shard with more is in ruins."""
+"""Largest number of flaws that are listed. The check ends there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Something that must not be, at a place within the shard."""
+    """An error at a place within the shard."""
 
     place: str
     problem: str
@@ -32,25 +32,25 @@ class Flaw:
 
 @dataclass(slots=True)
 class Audit:
-    """What a shard holds and what is wrong with it."""
+    """The contents of a shard in numbers, and all that is wrong with it."""
 
     format: int | None = None
-    """As the file says; None if it says nothing that can be, or nothing at all."""
+    """Format number of the file; None if the file has none, or an impossible one."""
     count: Count | None = None
     marked: Count | None = None
-    """What the mark says; None if it is missing or torn."""
+    """Epoch and commits by the mark; None if the mark is missing or torn."""
     lost: str | None = None
-    """What the shard lacks of what was acknowledged."""
+    """Acknowledged data that the shard lacks, in words; None if nothing is known to be lost."""
     structure: list[str] = field(default_factory=list)
-    """What SQLite's own check says of its pages and indexes."""
+    """Problems of pages and indexes that SQLite's own check found."""
     flaws: list[Flaw] = field(default_factory=list)
-    """Records that cannot be trusted, or are missing between others."""
+    """Records that fail their check, or are missing between others."""
     undefined: dict[str, int] = field(default_factory=dict)
-    """Hashes of workflow versions that are not in the shard: how many open tasks need each."""
+    """Open tasks whose workflow version is not in the shard, counted by the hash of the version."""
     stalled: dict[str, str] = field(default_factory=dict)
-    """Open tasks that do not go on by themselves, and why."""
+    """Open tasks that do not go on by themselves, by id, each with the reason."""
     blocked: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Protocols of which no host can start, as `blocked_protocols` gives them."""
+    """Protocols whose hosts cannot start, in the form of `blocked_protocols`."""
     open: int = 0
     finished: int = 0
     log_bytes: int = 0
@@ -61,7 +61,7 @@ class Audit:
 
 
 def audit(path: Path, shard: str) -> Audit:
-    """Look through the shard at `path`. Raises OSError, or JournalFailed, if it cannot be opened."""
+    """Check the shard at `path`. Raises OSError, or JournalFailed, if the shard cannot be opened."""
     found = Audit(marked=read_mark(mark_path(path)))
     log = wal_path(path)
     found.log_bytes = log.stat().st_size if log.exists() else 0
@@ -121,7 +121,7 @@ def _stalled(db: sqlite3.Connection, shard: str) -> dict[str, str]:
 
 
 def _notes(db: sqlite3.Connection, shard: str) -> dict[str, Value]:
-    """Those that can be read."""
+    """Return the notes that pass their check."""
     found: dict[str, Value] = {}
     for row in db.execute(NOTE_SELECT):
         with suppress(JournalCorrupt):  # told as a flaw
@@ -131,7 +131,7 @@ def _notes(db: sqlite3.Connection, shard: str) -> dict[str, Value]:
 
 
 def _has_our_tables(db: sqlite3.Connection, path: Path, shard: str) -> bool:
-    """Whether a file that claims a later format has only a flipped bit in that number."""
+    """Return whether the file has our tables. Then a later format number in it is only a flipped bit."""
     try:
         check_tables(db, path, shard)
     except JournalCorrupt:

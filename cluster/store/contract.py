@@ -1,6 +1,6 @@
-"""What a store is: the journals of shards, and reading them without owning them.
+"""The interface of a store: it opens the journals of shards, and reads shards without owning them.
 
-A store is made once (`store_of`) and handed to worlds, sessions and gateways. Nobody else builds a journal or a reader.
+`store_of` makes the stores for worlds, sessions and gateways. Nothing else makes a journal or a reader.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from ...supervisors.ports.journal import Journal
 
 @dataclass(frozen=True, slots=True)
 class StoredTask:
-    """One task with what its shard knows of it."""
+    """One task, with everything that its shard has about it."""
 
     shard: str
     record: TaskRecord
     definition: dict[str, Value]
-    """The workflow version that it runs."""
+    """The workflow version that the task runs."""
     bodies: list[bytes]
-    """Its packed events, in order."""
+    """The packed events of each entry of the task, in order."""
     stalled: str = ""
-    """Why it is set aside, if it is."""
+    """The reason if the task is set aside, else ""."""
 
 
 class Reader(Protocol):
-    """What clients read of a store without owning it; see reading.py for the meanings."""
+    """Reads a store for clients, without owning a shard. reading.py describes the methods."""
 
     def list_tasks(
         self,
@@ -55,7 +55,7 @@ class Reader(Protocol):
 
 
 class Store(Protocol):
-    """Where tasks are kept."""
+    """A place where tasks are kept."""
 
     @property
     def reader(self) -> Reader: ...
@@ -63,6 +63,6 @@ class Store(Protocol):
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
         """Take a shard over under its next epoch.
 
-        Returns the journal, and what lets the shard go when its owner is dead: nothing more is acknowledged then.
-        Raises JournalCorrupt, JournalFailed, DataInUse.
+        Returns the journal, and a function that releases the shard when its owner is dead. The journal acknowledges
+        nothing after that. Raises JournalCorrupt, JournalFailed or DataInUse.
         """

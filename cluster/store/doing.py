@@ -1,9 +1,9 @@
-"""What the owner of a shard is doing at this moment, in memory that outlives its process.
+"""Notes the task that the owner of a shard works on, in memory that outlives its process.
 
-A process that dies by a signal, or in the code of a library, says nothing. So the supervisor notes which task it works
-on, before and after, in a page that is mapped from a small file beside the shard: two writes to memory, no call to the
-system. Whoever opens the shard next reads what was under way. After a power loss the page may be old or empty; then
-nobody is suspected.
+A process that dies by a signal, or in the code of a library, cannot report the cause. So the supervisor notes the task
+before it works on it, and deletes the note afterwards. The note is in a page that is mapped from a small file beside
+the shard, so it takes two writes to memory and no system call. The next owner of the shard reads which task was under
+way. After a power loss the page may be old or empty; then no task is suspected.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 
 SIZE_BYTES = 4096
 _FORM = struct.Struct("<HI4000s")
-"""Bytes of the task's id (0 if nothing is under way), its entries, the id."""
+"""Length of the task's id in bytes (0 if nothing is under way), the entry, the id."""
 _MOST_BYTES = 4000
 _NOTHING = bytes(2)
 
 
 class Doing:
-    """Implements `supervisors.ports.Doing`."""
+    """Implements `supervisors.ports.Doing` in a mapped file."""
 
     def __init__(self, path: Path) -> None:
-        """Opens or creates the file. Raises OSError."""
+        """Open or create the file, read the note of the previous owner, and delete it. Raises OSError."""
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(handle).st_size != SIZE_BYTES:

@@ -1,6 +1,6 @@
-"""What a foreign error means: damage (JournalCorrupt), or a disk that refuses (JournalFailed).
+"""Turns errors of SQLite and the file system into ours: JournalCorrupt for damage, JournalFailed for a refusing disk.
 
-Damage stops the shard until somebody looks at it; a refusal (full, read-only, failing) stops this incarnation, and
+Damage stops the shard until somebody looks at it. A refusal (full, read-only, failing) stops only this incarnation, and
 the next one may go on.
 """
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from ...protocols.errors import JournalCorrupt, JournalFailed, PodiumError
 
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
-"""What the sqlite3 module raises over a file; the second when what SQLite quotes in its message is no text."""
+"""Errors of the sqlite3 module over a file. The second comes if SQLite's message quotes bytes that are not UTF-8."""
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _UNDECODABLE = "Could not decode to UTF-8"
-"""How the sqlite3 module begins when a text in the file is none; it gives no code."""
+"""Beginning of the sqlite3 module's message for a text that is not UTF-8. That error has no code."""
 
 
 def as_ours(shard: str, path: Path, error: Exception) -> PodiumError:
-    """The error of ours that `error` means for the shard at `path`; one of ours stays itself."""
+    """Return `error` as JournalCorrupt or JournalFailed of the shard at `path`. A PodiumError is returned as it is."""
     if isinstance(error, PodiumError):
         return error
     if isinstance(error, UnicodeDecodeError):

@@ -27,5 +27,5 @@ class FileStore:
 
 
 def store_of(data: Path) -> Store:
-    """The store that the setting `data` names."""
+    """Return the store of a data directory."""
     return FileStore(data)

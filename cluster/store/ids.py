@@ -1,4 +1,4 @@
-"""Task ids as people type them: a whole one, or its beginning, if only one task's begins so."""
+"""Completes task ids that people type: a whole id, or the beginning of exactly one task's id."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .reading import shards
 from .schema import shard_path
 
 SHORTEST_CHARS = 4
-"""Fewer are no beginning of an id: every id begins with `t-`."""
+"""Shortest beginning of an id, in characters. Every id begins with `t-`."""
 NAMED = 5
-"""Tasks by which an ambiguous beginning is explained."""
+"""Number of ids that the error for an ambiguous beginning lists."""
 
 
 def whole_id(data: Path, typed: str) -> str:
-    """The id that a beginning stands for; after a slash, what names a run of a nested Hierarchy stays as it is.
+    """Return the whole id for its beginning. The part after a slash, which names a nested run, stays as it is.
 
     Raises:
-        NotFound: no task's id begins so.
-        InvalidInput: several do, or it is too short.
+        NotFound: no task's id begins like that.
+        InvalidInput: several ids begin like that, or the beginning is too short.
     """
     start, slash, run = typed.partition("/")
     if not start:
@@ -41,7 +41,7 @@ def whole_id(data: Path, typed: str) -> str:
 
 
 def _beginning_with(data: Path, start: str) -> list[str]:
-    """Ids that begin so, the newest first; of each shard at most one more than are named, and the exact one."""
+    """Return ids with this beginning, the newest first: an exact match, and of each shard at most `NAMED` + 1."""
     query = "SELECT id FROM tasks WHERE id >= ? AND id < ? ORDER BY id = ? DESC, id DESC LIMIT ?"
     found: list[str] = []
     for shard in shards(data):

@@ -1,9 +1,9 @@
-"""One writing process per shard: a lock file beside it, held with flock until the process ends or closes it.
+"""The lock file of a shard, which allows one writing process. flock holds it until the process ends or closes it.
 
-The kernel's lock is the truth; the process number in the file is for people. Whoever opens a shard was told by the
-level above that the predecessor must be gone, and `cluster.lock` keeps other clusters out. So a process that still
-holds the shard after a wait is a zombie (stopped, swapped out, hanging in a system call): it is killed, once the
-kernel confirms that it is the holder. Should one slip through, the epoch that each commit checks refuses it.
+The lock of the kernel decides; the process id in the file is for people. When a process opens a shard, the level above
+has decided that its predecessor must be gone, and `cluster.lock` keeps other clusters out. So a process that still
+holds the shard after a wait is a zombie: stopped, swapped out, or hanging in a system call. It is killed, once the
+kernel confirms that it holds the lock. If a zombie survives, the epoch check of each commit refuses its writes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from ...protocols.errors import DataInUse, Fenced
 LOG = logging.getLogger("podium")
 
 DIES_WITHIN_S = 10.0
-"""Seconds that a killed holder gets until the kernel has taken its lock back: it may be waiting for the disk."""
+"""Longest time until the kernel frees the lock of a killed process, in seconds. The process may wait for the disk."""
 _POLL_S = 0.02
 
 
 def take(path: Path, what: str, wait_s: float, epoch: int = 0) -> int:
-    """Hold the lock file at `path`; returns its handle, and closing that lets go.
+    """Take the lock file at `path`; returns its file descriptor. Closing the descriptor frees the lock.
 
-    A dying predecessor is waited for; one that does not die is killed. `what` names in the log what it locks.
+    A dying predecessor gets `wait_s` seconds. If it holds the lock after that, it is killed.
+
+    Args:
+        what: name of the locked thing, for the log and for Fenced.
 
     Raises:
-        Fenced: somebody held it under a newer epoch than `epoch`.
-        DataInUse: this process holds the shard, or another that could not be confirmed or killed.
+        Fenced: the lock was held under a newer epoch than `epoch`.
+        DataInUse: this process holds the lock, or another process that could not be confirmed or killed.
         OSError: the file cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +53,7 @@ def take(path: Path, what: str, wait_s: float, epoch: int = 0) -> int:
 
 
 def _written(lock: int) -> list[str]:
-    """Process number and epoch of whoever holds or held the lock, as texts."""
+    """Return the process id and epoch of the present or last holder, as texts; [] if there was none."""
     return os.pread(lock, 64, 0).decode(errors="replace").split()
 
 
@@ -61,7 +64,7 @@ def _check_epoch(lock: int, what: str, epoch: int) -> None:
 
 
 def try_take(path: Path) -> int | None:
-    """Hold the lock file at `path` if nobody does; never waits, never kills. Raises OSError."""
+    """Take the lock file at `path` if it is free, else return None. Never waits, never kills. Raises OSError."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if _is_ours(lock):
         return lock
@@ -70,10 +73,10 @@ def try_take(path: Path) -> int | None:
 
 
 def holder(path: Path) -> int | None:
-    """The process that holds the lock file, as the kernel knows it; None if none does, or none can be confirmed.
+    """Return the id of the process that holds the lock file, by the kernel; None if there is none, or none is confirmed.
 
-    /proc/locks keeps the number of the process that took the lock even when only a child still holds it; so the
-    process must have the file open, too.
+    /proc/locks has the id of the process that took the lock, even when only a child still holds it. So the process must
+    also have the file open.
     """
     try:
         file = path.stat()
@@ -89,9 +92,10 @@ def holder(path: Path) -> int | None:
 
 
 def kill_holder(path: Path) -> int | None:
-    """Kill the process that holds the lock file; returns its number.
+    """Kill the process that holds the lock file; returns its id.
 
-    None if nobody does, or the kernel does not confirm it, or it is this process.
+    Returns None if no process holds it, the kernel does not confirm the holder, the holder is this process, or the
+    kill fails.
     """
     pid = holder(path)
     if pid is None or pid == os.getpid():
@@ -143,7 +147,7 @@ def _is_ours(lock: int) -> bool:
 
 
 def _end_zombie(path: Path, what: str, waited_s: float) -> bool:
-    """Kill the process that holds the lock; False if there is none to kill, or it is this one."""
+    """Kill the process that holds the lock and log that. False if `kill_holder` killed nothing."""
     pid = kill_holder(path)
     if pid is None:
         return False

@@ -1,14 +1,14 @@
-"""The mark: how far a shard's acknowledged commits go, in a small file beside it.
+"""The mark: the number of a shard's acknowledged commits, in a small file beside the shard.
 
-SQLite ends its log silently at the first frame whose checksum does not match: a torn or bit-flipped WAL, a missing
-one, or an older copy of the file put back would look like a shard that never got the commits behind it. So
-each commit is counted in the shard, and after it is durable and before it is acknowledged the count is written here.
-A database that is behind its mark has lost what was acknowledged.
+SQLite silently ends its log at the first frame whose checksum does not match. So after a torn, damaged or missing WAL,
+or with an older copy of the file, a shard would look as if the later commits had never been made. Therefore each commit
+is counted in the shard. When the commit is durable, and before it is acknowledged, the count is also written to the
+mark. A database that is behind its mark has lost acknowledged commits.
 
-The mark is written without fsync: the log was synced before, so a mark can only be behind a healthy database. What
-it cannot see: after a power loss the newest marks may be gone, which weakens the check by as many commits; a
-database and a mark that are put back together look healthy; and where the mark is missing or torn (it is then
-made again from the database), only the seals speak.
+The mark is written without fsync. The log was synced before, so a mark can only be behind a healthy database. The mark
+does not detect everything. After a power loss the newest marks may be gone; as many lost commits are not noticed. A
+database and a mark that are restored together look healthy. If the mark is missing or torn, it is made again from the
+database, and then only the seals protect the data.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SIZE_BYTES = _FORM.size + 4
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How far a shard is: its epoch, and its commits over all epochs."""
+    """The epoch of a shard, and the number of its commits over all epochs."""
 
     epoch: int
     commits: int
@@ -36,16 +36,16 @@ class Mark:
     """The mark of a shard that this process holds."""
 
     def __init__(self, path: Path) -> None:
-        """Opens or creates the file. Raises OSError."""
+        """Open or create the file. Raises OSError."""
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, epoch: int, commits: int) -> None:
-        """Say that so many commits are durable. Raises OSError."""
+        """Write the number of durable commits, and the epoch. Raises OSError."""
         fields = _FORM.pack(_NAME, epoch, commits)
         os.pwrite(self._handle, fields + zlib.crc32(fields).to_bytes(4, "big"), 0)
 
     def sync(self) -> None:
-        """Make it survive a power loss too; done when a shard is opened and closed, not at each commit."""
+        """Make the mark survive a power loss. Called when a shard is opened and closed, not at each commit."""
         os.fdatasync(self._handle)
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ class Mark:
 
 
 def read_mark(path: Path) -> Count | None:
-    """What the mark says; None if it is missing or torn. Raises OSError if it cannot be read."""
+    """Return the count in the mark; None if the mark is missing or torn. Raises OSError if it cannot be read."""
     try:
         with path.open("rb") as file:
             text = file.read(_SIZE_BYTES + 1)
@@ -66,7 +66,7 @@ def read_mark(path: Path) -> Count | None:
 
 
 def loss(stored: Count, mark: Count | None) -> str | None:
-    """What a database lacks of what was acknowledged, in words; None if it lacks nothing that the mark knows of."""
+    """Describe which acknowledged commits a database lacks by its mark; None if it lacks none, or there is no mark."""
     if mark is None or (stored.commits >= mark.commits and stored.epoch >= mark.epoch):
         return None
     missing = mark.commits - stored.commits

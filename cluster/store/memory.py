@@ -1,7 +1,8 @@
-"""A journal in memory whose disk outlives its writers: the store of the simulated cluster.
+"""A journal in memory, whose disk outlives its writers, for the simulated cluster.
 
-The same contract as SQLite's (tests/test_journal.py runs over both). A commit takes time; when the writer dies
-before its middle nothing of it is on the disk, when it dies after, all of it is, unacknowledged.
+It keeps the same contract as the journal in SQLite (tests/test_journal.py tests both). A commit takes time. If the
+writer dies in its first half, none of the commit is on the disk. If it dies in the second half, all of it is, without
+an acknowledgement.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from .contract import StoredTask
 
 @dataclass(slots=True)
 class Shard:
-    """What is on the disk."""
+    """The contents of one shard on the simulated disk."""
 
     epoch: int = 0
     tasks: dict[str, Found] = field(default_factory=dict)
     entries: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
-    """By task: (epoch, packed events) in order."""
+    """Entries by task: (epoch, packed events) in order."""
     notes: dict[str, bytes] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     doing: str = ""
@@ -141,7 +142,7 @@ def _stored(name: str, shard: Shard, task_id: str) -> StoredTask:
 
 
 class MemoryDoing:
-    """Implements `Doing`."""
+    """Implements `Doing` on the simulated disk."""
 
     def __init__(self, shard: Shard) -> None:
         self._shard, self.before = shard, shard.doing
@@ -155,10 +156,10 @@ class MemoryDoing:
 
 
 class MemoryJournal:
-    """Implements `Journal`."""
+    """Implements `Journal` on the simulated disk. Opening it takes the shard's next epoch."""
 
     def __init__(self, disk: Disk, shard: str, delay_s: Callable[[], float] = lambda: 0.0) -> None:
-        """`delay_s` gives how long half of the next commit takes."""
+        """`delay_s` returns the duration of half of the next commit, in seconds."""
         self.shard = shard
         self._disk = disk.shard(shard)
         self._disk.epoch += 1
@@ -213,7 +214,7 @@ class MemoryJournal:
         self._loop.call_later(self._delay_s(), self._commit)
 
     def _commit(self) -> None:
-        """The middle of the commit: now it is on the disk."""
+        """Put the batch on the disk, in the middle of its commit. Checks the epoch first."""
         if self._disk.epoch != self.epoch:
             self._fail(Fenced(shard=self.shard, epoch=self.epoch, newer=self._disk.epoch))
             return

@@ -1,8 +1,8 @@
-"""How a shard of an older format becomes one of this Podium's: one function per step.
+"""Brings a shard of an older format to the newest: one function per step.
 
-Each step is one transaction together with the new format number, so a crash leaves either format whole. Before
-it, the file is copied to `<shard>.db.format<n>` beside it, which Podium never reads or deletes. A step carries its
-own SQL once its format is no longer the newest.
+Each step is one transaction, which also sets the new format number. So after a crash the file is wholly of one format.
+Before a step, the file is copied to `<shard>.db.format<n>` beside it. Podium never reads or deletes that copy. A step
+has its own SQL once its format is no longer the newest.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def migrate(db: sqlite3.Connection, path: Path, shard: str) -> None:
 
 @contextmanager
 def as_newest(db: sqlite3.Connection, shard: str) -> Iterator[sqlite3.Connection]:
-    """The shard in FORMAT, for readers, who change no file: itself, or a copy in memory that took the steps.
+    """Yield the shard in FORMAT for a reader, who changes no file: the shard itself, or a migrated copy in memory.
 
-    A file that is only being made (format 0) is read as an empty shard.
+    A file that is being created (format 0) is read as an empty shard.
     """
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version == FORMAT:
@@ -85,7 +85,7 @@ def _keep_copy(db: sqlite3.Connection, path: Path, version: int) -> Path:
 
 
 def fresh_draft(path: Path) -> Path:
-    """Where to write a file that is to take the place of `path`, with nothing left there."""
+    """Return the path of a draft that will replace `path`. An old draft there is removed."""
     draft = path.with_name(f"{path.name}.draft")
     for left in (draft, draft.with_name(f"{draft.name}-journal")):
         left.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def sync_folder(path: Path) -> None:
 
 
 def _seal_whole_records(db: sqlite3.Connection, shard: str) -> None:
-    """1 to 2: checksums were at the end of each blob, now each covers its record; commits are counted."""
+    """Migrate 1 to 2. Checksums were at the end of each blob; now each covers its record. Commits are counted."""
     for index in ("open_tasks", "task_keys"):
         db.execute(f"DROP INDEX {index}")
     for table in ("shard", "notes", "tasks", "entries"):
@@ -135,7 +135,7 @@ def _resealed_task(shard: str, row: Row) -> Row:
 
 
 def _unseal(shard: str, place: str, sealed: bytes) -> bytes:
-    """A blob of format 1 without its CRC-32, the last four bytes."""
+    """Return a blob of format 1 without its CRC-32, the last four bytes. Raises JournalCorrupt if that is wrong."""
     blob = sealed[:-4]
     if len(sealed) < 4 or zlib.crc32(blob) != int.from_bytes(sealed[-4:], "big"):
         raise JournalCorrupt(shard=shard, place=place, problem="the checksum does not match")
@@ -143,4 +143,4 @@ def _unseal(shard: str, place: str, sealed: bytes) -> bytes:
 
 
 STEPS: dict[int, Callable[[sqlite3.Connection, str], None]] = {1: _seal_whole_records}
-"""By the format that a step starts from."""
+"""Steps by the format that they start from."""

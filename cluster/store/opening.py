@@ -1,7 +1,7 @@
-"""Opening a shard's file: the checks that come first, then the settings, the format, and the epoch.
+"""Opens a shard's file: first the checks, then the settings, the format, and the epoch.
 
-The checks use a connection that only reads, so that a damaged shard stays exactly as it was found: a writing
-connection would fold the log into the main file when it closes.
+The checks use a read-only connection, so that a damaged shard stays exactly as it was found. A writing connection would
+fold the log into the main file when it closes.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from .rows import SHARD_SELECT, count_of, seal
 from .schema import FORMAT, TABLES, mark_path, wal_path
 
 CHECK_BYTES = 256 * 1024 * 1024
-"""Largest file that is checked as a whole (`PRAGMA integrity_check`) each time it is opened.
+"""Size in bytes of the largest file that is checked as a whole (`PRAGMA integrity_check`) each time it is opened.
 
-Measured: 110 ms per 100 MB of small records, 45 ms of large ones, out of the page cache. A larger file is checked by
-`podium doctor` alone; what is read from it is checked in any case.
+The check takes 110 ms per 100 MB of small records and 45 ms of large ones, from the page cache. Only `podium doctor`
+checks larger files as a whole. Records are checked when they are read in any case.
 """
 
 READER_WAIT_MS = 100
-"""How long opening waits for somebody who reads, so that it can empty the log; it goes on without."""
+"""Milliseconds that opening waits for readers to end, so that it can empty the log. Then it goes on without that."""
 BUSY_WAIT_MS = 5000
-"""How long anything else waits for SQLite's own locks, which nobody but a second owner holds for long."""
+"""Milliseconds that all else waits for SQLite's own locks, which only a second owner would hold for long."""
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that changes nothing, for a short while."""
+    """Open a connection that changes nothing, for a short while."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
         db.execute("PRAGMA query_only=1")
         yield db
 
 
 def check_file(path: Path, shard: str) -> None:
-    """Look at a shard before it is taken over; it may not exist yet.
+    """Check a shard before it is taken over. The file need not exist yet.
 
     Raises:
-        JournalCorrupt: it is damaged, or has lost what was acknowledged.
-        sqlite3.Error, OSError: it cannot be read.
+        JournalCorrupt: the shard is damaged, or has lost acknowledged commits.
+        sqlite3.Error, OSError: the shard cannot be read.
     """
     mark = read_mark(mark_path(path))
     if not path.exists() or path.stat().st_size == 0:
@@ -70,7 +70,7 @@ def check_file(path: Path, shard: str) -> None:
 
 
 def _check_absence(path: Path, shard: str, mark: Count | None) -> None:
-    """A file that is missing or empty is right for a new shard only."""
+    """Raise JournalCorrupt for a missing or empty file, unless the shard is new: no mark, and no log."""
     if mark is not None:
         problem = f"missing or empty, but commits were acknowledged: {mark.commits}"
         raise JournalCorrupt(shard=shard, place=str(path), problem=problem)
@@ -80,10 +80,10 @@ def _check_absence(path: Path, shard: str, mark: Count | None) -> None:
 
 
 def format_of(db: sqlite3.Connection, path: Path, shard: str) -> int | None:
-    """The format number of a file that this Podium can take over; None if nothing was ever written to it.
+    """Return the format number of a file; None if nothing was ever written to the file.
 
     Raises:
-        JournalCorrupt: the number is none of ours, or of a later Podium's.
+        JournalCorrupt: the number is unknown, or that of a later Podium.
     """
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -97,7 +97,7 @@ def format_of(db: sqlite3.Connection, path: Path, shard: str) -> int | None:
 
 
 def check_tables(db: sqlite3.Connection, path: Path, shard: str) -> None:
-    """Raises JournalCorrupt unless the tables and indexes are exactly those of this format."""
+    """Raise JournalCorrupt unless the tables and indexes are exactly those of this format."""
     stored = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
     if stored != set(TABLES):
         names = ", ".join(sorted(sql.split("(")[0].strip() for sql in stored ^ set(TABLES)))
@@ -105,7 +105,7 @@ def check_tables(db: sqlite3.Connection, path: Path, shard: str) -> None:
 
 
 def open_file(path: Path, shard: str) -> sqlite3.Connection:
-    """A writing connection to a file that was checked, brought to the newest format, with its log folded in.
+    """Open a writing connection to a checked file. Brings it to the newest format, and folds its log in.
 
     Raises:
         JournalCorrupt, sqlite3.Error, OSError.
@@ -137,7 +137,7 @@ def open_file(path: Path, shard: str) -> sqlite3.Connection:
 
 
 def take_epoch(db: sqlite3.Connection, path: Path, shard: str) -> tuple[Count, Mark]:
-    """Begin the shard's next epoch, durably; returns where the shard is now, and its mark."""
+    """Begin the shard's next epoch, durably; returns the new epoch and commits, and the open mark."""
     mark = Mark(mark_path(path))
     try:
         db.execute("BEGIN IMMEDIATE")

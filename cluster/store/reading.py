@@ -1,6 +1,6 @@
-"""Reading shards without owning them: for `ps`, `show` and the client's lists, with or without a cluster.
+"""Reads shards without owning them: for `ps`, `show` and the client's lists, with or without a cluster.
 
-Connections are read-only and short. What they see is what is durable; each row is checked against its seal.
+Connections are read-only and short. They see only durable data. Each row is checked against its seal.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ COORDINATOR = "coordinator"
 
 
 def shards(data: Path) -> list[str]:
-    """Names of the shards in a data directory that hold tasks (see supervisors/shards.py)."""
+    """Return the names of the shards in a data directory that hold tasks (see supervisors/shards.py)."""
     names = sorted(path.stem for path in (data / "shards").glob("*.db"))
     return [name for name in names if name not in RESERVED]
 
 
 class FileReader:
-    """Reads the shards of a data directory; the in-memory store has one of the same shape."""
+    """Implements `Reader` over the shards of a data directory."""
 
     def __init__(self, data: Path) -> None:
         self._data = data
@@ -47,7 +47,7 @@ class FileReader:
         user: str | None = None,
         limit: int = 50,
     ) -> list[TaskRecord]:
-        """The newest tasks first, over all workflows."""
+        """Return the tasks that fit all that is given, the newest first, at most `limit`. Nested runs are left out."""
         wanted = {"status": status, "user": user}
         filters = {column: value for column, value in wanted.items() if value is not None}
         records: list[TaskRecord] = []
@@ -59,7 +59,7 @@ class FileReader:
     def dead_letters(
         self, workflow: str | None = None, user: str | None = None, limit: int | None = 50
     ) -> list[StoredTask]:
-        """Parked tasks, those of nested Hierarchies too, and failed ones that nobody drove again or dropped."""
+        """Return parked and stalled tasks and nested runs, and failed tasks not redriven or dropped; newest first."""
         found: list[StoredTask] = []
         for shard in shards(self._data):
             if workflow in (None, workflow_of(shard)):
@@ -71,7 +71,7 @@ class FileReader:
         return sorted(found, key=lambda stored: stored.record.accepted_at, reverse=True)[:limit]
 
     def find_task(self, task_id: str) -> StoredTask | None:
-        """One task by its id, wherever it is; None if it is nowhere."""
+        """Return a task by its id, from whichever shard has it; None if no shard has it."""
         for shard in shards(self._data):
             with _open(self._data, shard) as db:
                 row = db.execute(f"{TASK_SELECT} WHERE id = ?", (task_id,)).fetchone()
@@ -80,7 +80,7 @@ class FileReader:
         return None
 
     def subtasks(self, task_id: str) -> list[StoredTask]:
-        """What nested Hierarchies ran for a task, from the shards of their tiers."""
+        """Return the nested runs of a task, from the shards of their tiers."""
         found = []
         for shard in shards(self._data):
             if is_tier(shard):
@@ -91,7 +91,7 @@ class FileReader:
         return found
 
     def definitions(self) -> list[dict[str, Any]]:
-        """The newest definition of each workflow that is deployed here, by name."""
+        """Return the newest definition of each deployed workflow, sorted by name."""
         found = []
         withdrawn = self._withdrawn()
         for shard in shards(self._data):
@@ -111,7 +111,7 @@ class FileReader:
             return {note_of(COORDINATOR, row)[0].removeprefix(WITHDRAWN) for row in rows}
 
     def blocked(self, workflow: str) -> dict[str, dict[str, str]]:
-        """Of which protocols of a workflow no host can start, as `supervisors.blocked` has it."""
+        """Return the protocols of a workflow whose hosts cannot start, in the form of `blocked_protocols`."""
         notes: dict[str, Value] = {}
         for shard in shards(self._data):
             if workflow_of(shard) == workflow:
@@ -121,7 +121,7 @@ class FileReader:
         return blocked_protocols(notes)
 
     def open_count(self, shard: str) -> int:
-        """Tasks of a shard that have not ended; 0 if there is no such shard."""
+        """Return the number of a shard's tasks that have not ended; 0 if there is no such shard."""
         if not shard_path(self._data, shard).exists():
             return 0
         with _open(self._data, shard) as db:

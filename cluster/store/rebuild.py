@@ -1,9 +1,10 @@
-"""A damaged shard written anew from what is sound in it, for `podium doctor --accept-loss`.
+"""Rebuilds a damaged shard from its sound records, for `podium doctor --accept-loss`.
 
-Nothing is patched in place: sound records go to a new file that takes the old one's place in one rename, after the
-old files were copied aside. A task keeps its entries up to the first that cannot be trusted. If its end cannot
-be trusted, it is open again, and its supervisor draws the end from the entries anew; if its acceptance cannot, it
-is forgotten. The new file is at the epoch and the count of the mark at least, so epochs go on rising.
+Nothing is patched in place. Sound records are copied to a new file, which replaces the old one in one rename. The old
+files were copied aside before. A task keeps its entries up to the first that fails its check. If the end of a task
+fails its check, the task is open again, and its supervisor derives the end from the entries anew. If its acceptance
+fails its check, the task is forgotten. The new file has at least the epoch and the count of the mark, so epochs go on
+rising.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ def copy_aside(path: Path, stamp: str) -> Path:
 
 
 def rebuild(path: Path, shard: str) -> list[str]:
-    """Put a sound file in place of the one at `path`, which nobody may hold; returns what was lost, in words.
+    """Replace the file at `path` by a sound one; returns the losses, in words. No other process may hold the shard.
 
-    Raises sqlite3.Error, OSError if the new file cannot be written; then the old one is as it was.
+    Raises sqlite3.Error or OSError if the new file cannot be written. Then the old file is as it was.
     """
     draft = fresh_draft(path)
     lost: list[str] = []
@@ -74,7 +75,7 @@ def rebuild(path: Path, shard: str) -> list[str]:
 
 
 def write_mark(path: Path, count: Count) -> None:
-    """Make the mark of the shard at `path` say `count`. Raises OSError."""
+    """Write `count` to the mark of the shard at `path`, durably. Raises OSError."""
     mark = Mark(mark_path(path))
     try:
         mark.write(count.epoch, count.commits)
@@ -84,7 +85,7 @@ def write_mark(path: Path, count: Count) -> None:
 
 
 def _salvage(path: Path, shard: str, new: sqlite3.Connection, lost: list[str]) -> Count:
-    """Copy what is sound; returns where the new shard is to go on."""
+    """Copy the sound records; returns the epoch and commits from which the new shard goes on."""
     counts = [read_mark(mark_path(path)) or Count(0, 0)]
     if not path.exists():
         lost.append("the whole file: it is missing")
@@ -107,7 +108,7 @@ def _old_count(old: sqlite3.Connection, shard: str, lost: list[str]) -> Count:
 
 
 def _from_both_ends(old: sqlite3.Connection, select: str, key: str, lost: list[str]) -> Iterator[Row]:
-    """Rows in order up to the first page that cannot be read, then from the last one back to it."""
+    """Yield rows in order up to the first unreadable page, then from the last row back to that page."""
     reached = ""
     try:
         for row in old.execute(f"{select} NOT INDEXED ORDER BY {key}"):
@@ -123,7 +124,7 @@ def _from_both_ends(old: sqlite3.Connection, select: str, key: str, lost: list[s
 
 
 def _salvage_task(old: sqlite3.Connection, new: sqlite3.Connection, shard: str, row: Row, lost: list[str]) -> int:
-    """Copy a task with its sound entries; returns the last epoch among them."""
+    """Copy a task with its sound entries; returns the epoch of the last one, or 0."""
     try:
         check_accepted(shard, row)
     except JournalCorrupt as error:
@@ -147,7 +148,7 @@ def _salvage_task(old: sqlite3.Connection, new: sqlite3.Connection, shard: str, 
 
 
 def _sound_entries(old: sqlite3.Connection, shard: str, task_id: str) -> tuple[list[Row], str]:
-    """The entries before the first that cannot be trusted, and what is wrong with that one."""
+    """Return the entries before the first that fails its check, and what is wrong with that one, or ""."""
     entries: list[Row] = []
     try:
         for row in old.execute(f"{ENTRY_SELECT} WHERE task_id = ? ORDER BY n", (task_id,)):

@@ -1,8 +1,9 @@
-"""Records as rows, the same for the writer and for readers; every row is sealed.
+"""Converts records to rows and back, the same for the writer and for readers. Every row has a seal.
 
-A seal is the CRC-32 over all that must not change: of an entry the task, its number, its epoch and its body; of a task
-everything that is fixed when it is accepted, and apart from that everything that is fixed when it ends; of a note
-its name and value; of the shard its epoch and its commits. Whoever reads a row checks it, and raises JournalCorrupt.
+A seal is the CRC-32 over everything that must not change. For an entry this is the task, the number, the epoch and the
+body; for a note, the name and the value; for the shard, the epoch and the commits. A task has two seals: one for what
+is fixed when it is accepted, and one for what is fixed when it ends. Functions that read a row check its seals, and
+raise JournalCorrupt if one is wrong.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ SHARD_SELECT = "SELECT epoch, commits, seal FROM shard"
 Row = tuple[Any, ...]
 
 ABSENT = bytearray()
-"""What stands in a row for NULL on its way in; no value packs into no bytes.
+"""Stands for NULL in a row that is written. No packed value is empty, so it cannot be mistaken for one.
 
-sqlite3 binds a bytearray at once, but looks for an adapter for bytes and for None, which takes longer than all the rest
-of binding them, and holds up the event loop meanwhile.
+sqlite3 binds a bytearray at once. For bytes and None it first looks for an adapter, which takes longer than the rest of
+the binding, and blocks the event loop meanwhile.
 """
 
 
 def seal(*facts: Any) -> int:
-    """CRC-32 over the facts in their order and with their types."""
+    """Return the CRC-32 over the facts, in their order and with their types."""
     return zlib.crc32(pack(facts))
 
 
@@ -53,7 +54,7 @@ def _check(shard: str, place: str, sealed: int | None, *facts: Any) -> None:
 
 
 def count_of(shard: str, row: Row | None) -> Count:
-    """The epoch and the commits of SHARD_SELECT's row."""
+    """Return the epoch and the commits in a row of SHARD_SELECT, checked. Raises JournalCorrupt."""
     if row is None:
         raise JournalCorrupt(shard=shard, place="the shard's own row", problem="missing")
     epoch, commits, sealed = row
@@ -65,7 +66,7 @@ def count_of(shard: str, row: Row | None) -> Count:
 
 
 def task_row(change: NewTask) -> Row:
-    """A new task in the order of NEW_COLUMNS."""
+    """Return the row of a new task, in the order of NEW_COLUMNS."""
     record = change.record
     fixed = (
         record.task_id, record.workflow, record.version, record.hash, record.user, record.priority, record.key,
@@ -78,7 +79,7 @@ def task_row(change: NewTask) -> Row:
 
 
 def closing_row(task_id: str, end: Closing) -> Row:
-    """id, status, finished_at, finished_seal, result, failure."""
+    """Return the row of an ended task: id, status, finished_at, finished_seal, result, failure."""
     finished_at = float(end.finished_at)
     sealed = seal(task_id, end.status, finished_at, end.result, end.trouble)
     return task_id, end.status, finished_at, sealed, _blob(end.result), _blob(end.trouble)
@@ -89,7 +90,7 @@ def _blob(packed: bytes | None) -> bytearray:
 
 
 def found_row(shard: str, row: Row) -> Found:
-    """The task of a row of TASK_SELECT, checked."""
+    """Return the task in a row of TASK_SELECT, checked. Raises JournalCorrupt."""
     id, workflow, version, hash, user, priority, key, digest, accepted_at, _ = row[:10]
     status, finished_at, _, packed, result, failure = row[10:]
     check_accepted(shard, row)
@@ -115,12 +116,12 @@ def found_row(shard: str, row: Row) -> Found:
 
 
 def check_accepted(shard: str, row: Row) -> None:
-    """Raises JournalCorrupt if what was fixed at acceptance has changed; the end may have."""
+    """Raise JournalCorrupt if anything that was fixed at acceptance has changed. The end is not checked."""
     _check(shard, f"task {row[0]}", row[9], *row[:9], row[13])
 
 
 def reopened(row: Row) -> Row:
-    """The row of TASK_SELECT as if its task had not ended."""
+    """Return a row of TASK_SELECT as if its task had not ended."""
     return (*row[:10], "running", None, None, row[13], None, None)
 
 
@@ -145,7 +146,7 @@ def entry_row(entry: Entry, epoch: int) -> Row:
 
 
 def bodies_of(shard: str, rows: Iterable[Row]) -> dict[str, list[bytes]]:
-    """Packed events by task, in order, from rows of ENTRY_SELECT sorted by task and number; checked, without gaps."""
+    """Return packed events by task, from rows of ENTRY_SELECT sorted by task and number. Checks seals and gaps."""
     bodies: dict[str, list[bytes]] = defaultdict(list)
     for row in rows:
         task_id, n, _, body, _ = row
@@ -159,12 +160,12 @@ def bodies_of(shard: str, rows: Iterable[Row]) -> dict[str, list[bytes]]:
 
 
 def check_entry(shard: str, row: Row) -> None:
-    """Raises JournalCorrupt if a row of ENTRY_SELECT does not match its seal."""
+    """Raise JournalCorrupt if a row of ENTRY_SELECT does not match its seal."""
     _check(shard, f"task {row[0]}, entry {row[1]}", row[4], *row[:4])
 
 
 def entries_of(shard: str, db: sqlite3.Connection, task_id: str) -> list[bytes]:
-    """The packed events of one task."""
+    """Return the packed events of one task, in order."""
     rows = db.execute(f"{ENTRY_SELECT} WHERE task_id = ? ORDER BY n", (task_id,))
     return bodies_of(shard, rows).get(task_id, [])
 
@@ -175,14 +176,14 @@ def note_row(name: str, value: Value) -> Row:
 
 
 def note_of(shard: str, row: Row) -> tuple[str, Value]:
-    """Name and value of a row of NOTE_SELECT, checked."""
+    """Return the name and the value in a row of NOTE_SELECT, checked. Raises JournalCorrupt."""
     name, packed, sealed = row
     _check(shard, f"note {name}", sealed, name, packed)
     return name, _value(packed)
 
 
 def open_task_rows(shard: str, db: sqlite3.Connection) -> list[OpenTask]:
-    """Every task that has not ended, with its entries, in the order of acceptance."""
+    """Return every task that has not ended, with its entries, in the order of acceptance."""
     entries = db.execute(
         "SELECT task_id, n, epoch, body, seal FROM tasks JOIN entries ON task_id = id "
         "WHERE finished_at IS NULL ORDER BY task_id, n"

@@ -1,7 +1,7 @@
-"""The form of a shard's file: its tables, its format number, and where it and its companions lie.
+"""The schema of a shard's file: its tables, its format number, and the paths of it and of the files beside it.
 
-Every table carries the seals (checksums, see rows.py) of its rows. Small columns come before large ones, so that
-a scan over times and statuses need not walk through inputs.
+Every table has a column for the seals (checksums, see rows.py) of its rows. Small columns come before large ones, so
+that a scan over times and statuses need not read inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def shard_path(data: Path, shard: str) -> Path:
 
 
 def wal_path(path: Path) -> Path:
-    """SQLite's own log beside a shard: what is committed and not yet in the main file."""
+    """Return the path of SQLite's log beside a shard. It has commits that are not yet in the main file."""
     return path.with_name(f"{path.name}-wal")
 
 

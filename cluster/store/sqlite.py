@@ -1,13 +1,13 @@
 """The embedded journal: one SQLite file per shard, written by one thread of one process.
 
-`journal_mode=WAL`, `synchronous=FULL`: a commit is on disk when it returns. Group commit: what queues while a
-commit runs goes into the next one. Opening takes the shard's next epoch in a transaction, and every commit
-checks it while it counts itself, so an overtaken incarnation is refused. A lock file keeps a second writing process
-out (SQLite 3.7.0 to 3.51.2 can damage a WAL that two connections write or checkpoint).
+With `journal_mode=WAL` and `synchronous=FULL`, a commit is on disk when it returns. Commits are grouped: changes that
+arrive while a commit runs go into the next one. Opening takes the shard's next epoch in a transaction. Every commit
+checks that epoch while it counts itself, so an incarnation that was replaced is refused. A lock file keeps a second
+writing process out (SQLite 3.7.0 to 3.51.2 can damage a WAL that two connections write or checkpoint).
 
-Every row is sealed (rows.py), what was acknowledged is marked (mark.py), and the file is checked when it is opened
-(opening.py): what does not fit raises JournalCorrupt. When a commit fails nothing of it is acknowledged; whether it is
-durable, the next opening finds out.
+Every row has a seal (rows.py), acknowledged commits are counted in a mark (mark.py), and the file is checked when it is
+opened (opening.py). Each of these raises JournalCorrupt if something does not match. When a commit fails, nothing of it
+is acknowledged. The next opening finds out whether it is durable.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ from .writing import finished_count, forgettable, write_changes
 LOG = logging.getLogger("podium")
 
 INLINE_CHANGES = 4
-"""Most changes and queries of a commit that is made on the event loop."""
+"""Largest number of changes and queries in a commit that is made on the event loop."""
 READY_CHANGES = 128
-"""So many go to the thread at once, while the event loop brings more."""
+"""Number of queued changes and queries that go to the thread at once, while the event loop brings more."""
 INLINE_S = 0.001
 """Longest duration of the last commit after which the next may be made on the event loop, in seconds."""
 SLOW_COMMIT_S = 1.0
-"""A commit that takes longer is worth a warning."""
+"""Duration in seconds above which a commit is logged as slow."""
 WARN_EVERY_S = 60.0
-"""At most one such warning in so many seconds."""
+"""Shortest time between two warnings of slow commits, in seconds."""
 
 
 class SqliteJournal:
     """Implements `Journal`. All methods are called on one event loop.
 
-    The file belongs to a thread of its own, so that a slow disk does not stop the loop. While that thread is idle
-    and commits are quick, a small one is made on the loop: two changes of thread cost more than the commit.
+    A thread of its own uses the file, so that a slow disk does not stop the loop. While that thread is idle and commits
+    are quick, small commits are made on the loop, because two changes of thread would cost more than the commit.
     """
 
     def __init__(
         self, data: Path, shard: str, lock_wait_s: float = 3.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`lock_wait_s`: how long a predecessor may take to die; `clock` measures commits, in seconds."""
+        """`lock_wait_s`: time that a predecessor has to die, in seconds; `clock` measures commits, in seconds."""
         self.shard, self.epoch = shard, 0
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
         self._path = shard_path(data, shard)
@@ -70,15 +70,15 @@ class SqliteJournal:
         self._loop = asyncio.get_running_loop()
         self._batch: list[_Work] = []
         self._size = 0
-        """Changes and queries in it."""
+        """Number of changes and queries in the batch."""
         self._handed: SimpleQueue[list[_Work] | None] = SimpleQueue()
         self._under_way = 0
-        """Batches that the thread has and that are not acknowledged."""
+        """Number of batches that the thread has and that are not acknowledged."""
         self._last_s = 0.0
-        """How long the last commit took."""
+        """Duration of the last commit, in seconds."""
         self._warn_after: float | None = None
         self._commits = 0
-        """Of the shard, over all epochs."""
+        """Number of the shard's commits over all epochs."""
         self._db: sqlite3.Connection
         self._mark: Mark
         self.doing: Doing
@@ -90,7 +90,7 @@ class SqliteJournal:
         """Lock the shard, check or create the file, and take the next epoch.
 
         Raises:
-            DataInUse: somebody else holds it. JournalCorrupt: it is damaged; nothing was changed.
+            DataInUse: another process holds the shard. JournalCorrupt: it is damaged; nothing was changed.
             JournalFailed: the file system refuses; names the path.
         """
         opened: asyncio.Future[None] = self._loop.create_future()
@@ -131,12 +131,12 @@ class SqliteJournal:
         self._thread = None
 
     def let_go(self) -> None:
-        """The actor is dead: acknowledge nothing more, and let the shard go as soon as the thread is free."""
+        """Acknowledge nothing more, and release the shard as soon as the thread is free. For a dead actor."""
         if self._failed is None:
             self._stop_with(JournalFailed(shard=self.shard, reason="its actor is gone"))
 
     async def _read(self, query: Callable[[sqlite3.Connection], Any]) -> Any:
-        """The answer to a query that may take long: never on the loop. One that fails does not fail the journal."""
+        """Answer a query that may take long, always in the thread. An error fails only the query, not the journal."""
         if self._failed is not None:
             raise self._failed
         answer: asyncio.Future[Any] = self._loop.create_future()
@@ -252,7 +252,7 @@ class SqliteJournal:
             self._call_back(self._acknowledge, batches, self._clock() - began, answers)
 
     def _commit(self, db: sqlite3.Connection, batch: list[_Work]) -> list[Callable[[], Any]]:
-        """One transaction for the whole batch; returns the callbacks to make when it is durable."""
+        """Commit the whole batch in one transaction; returns the callbacks for when it is durable."""
         answers: list[Callable[[], Any]] = []
         writes = any(work.changes for work in batch)
         db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -276,7 +276,7 @@ class SqliteJournal:
         db.execute("COMMIT")
 
     def _count(self, db: sqlite3.Connection) -> None:
-        """Count this commit, and check in the same statement that the shard is still ours."""
+        """Count this commit, and check in the same statement that the shard is still ours. Raises Fenced if not."""
         commits = self._commits + 1
         ours = (commits, seal(self.epoch, commits), self.epoch, self._commits)
         if db.execute("UPDATE shard SET commits = ?, seal = ? WHERE epoch = ? AND commits = ?", ours).rowcount != 1:
@@ -335,7 +335,7 @@ def _settle(future: asyncio.Future[Any], answer: tuple[Any, PodiumError | None])
 
 
 def _write_all(db: sqlite3.Connection, epoch: int, batch: list[_Work], answers: list[Callable[[], Any]]) -> None:
-    """Changes between two queries go together; a query sees the changes before it."""
+    """Write the changes and answer the queries of a batch. A query sees the changes before it."""
     changes: list[Change] = []
     for work in batch:
         changes += work.changes

@@ -1,4 +1,4 @@
-"""Changes as SQL, many rows at a time; always within a transaction of the caller's."""
+"""Writes changes with SQL, many rows at a time, always within a transaction of the caller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, S
 from .rows import ABSENT, NEW_COLUMNS, Row, closing_row, entry_row, note_row, task_row
 
 GIVEN_BACK_PAGES = 512
-"""Most free pages that one transaction gives back to the file system, so that none takes long: 2 MiB."""
+"""Most free pages (2 MiB) that one transaction gives back to the file system, so that it does not take long."""
 
 _NEW_VALUES = ",".join(
     f"nullif(column{n}, x'')" if name == "key" else f"column{n}" for n, name in enumerate(NEW_COLUMNS, 1)
@@ -24,11 +24,11 @@ UPDATE tasks SET status = column2, finished_at = column3, finished_seal = column
 failure = nullif(column6, x'') FROM (VALUES {rows}) WHERE id = column1 AND finished_at IS NULL
 """
 _MOST_ROWS = 256
-"""Of one statement: of 12 columns, 3,072 variables."""
+"""Largest number of rows of one statement. With 12 columns these are 3,072 variables."""
 
 
 def write_changes(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> None:
-    """Carry out `changes` in their order. Raises sqlite3.Error, or ValueError if one contradicts the shard."""
+    """Write `changes` in their order. Raises sqlite3.Error, or ValueError if a task to forget is open."""
     begin = 0
     for at, change in enumerate(changes):
         if isinstance(change, Forget):  # what it deletes may be written anew behind it
@@ -41,14 +41,14 @@ def write_changes(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> 
 
 
 def _give_back(db: sqlite3.Connection) -> None:
-    """Page by page: sqlite3 takes the first step of this pragma only, whatever number it is given."""
+    """Give free pages back, one by one: sqlite3 takes only the first step of this pragma, whatever its number."""
     (free,) = db.execute("PRAGMA freelist_count").fetchone()
     for _ in range(min(free, GIVEN_BACK_PAGES)):
         db.execute("PRAGMA incremental_vacuum(1)")
 
 
 def _write_rows(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> None:
-    """Rows of one kind go together."""
+    """Write changes, grouped by kind: tasks, entries, statuses, ends, notes."""
     new = [task_row(change) for change in changes if isinstance(change, NewTask)]
     if new:
         _in_groups(db, _NEW, new)
@@ -90,10 +90,10 @@ def _forget(db: sqlite3.Connection, task_id: str) -> None:
 def _in_groups(db: sqlite3.Connection, statement: str, rows: list[Row]) -> None:
     """Execute `statement` over all rows, many at a time.
 
-    sqlite3 gives the interpreter lock away with every execution, and gets it back only when the event loop lets
-    go of it: one statement of 256 rows is many times faster beside a busy loop than 256 of one row. There are nine
-    sizes, so that sqlite3 keeps them prepared; one that is longer than its rows is filled up with ABSENT, which
-    `statement` passes over.
+    sqlite3 releases the interpreter lock at every execution, and gets it back only when the event loop releases it.
+    So beside a busy loop, one statement of 256 rows is many times faster than 256 statements of one row. Statements
+    have one of nine sizes, so that sqlite3 keeps them prepared. Unused rows are filled with ABSENT, and `statement`
+    skips them.
     """
     columns = len(rows[0])
     row = "(" + ",".join("?" * columns) + ")"
@@ -106,9 +106,9 @@ def _in_groups(db: sqlite3.Connection, statement: str, rows: list[Row]) -> None:
 
 
 def forgettable(db: sqlite3.Connection, before: float, limit: int) -> list[str]:
-    """Ids of tasks that finished before that time, oldest id first.
+    """Return at most `limit` ids of tasks that finished before `before`, in UTC seconds, the oldest id first.
 
-    Ids rise with the time of acceptance: behind a task accepted after `before`, nothing has finished before it.
+    Ids rise with the time of acceptance. So no task after one accepted at `before` or later can have finished earlier.
     """
     ids: list[str] = []
     for id, accepted_at, finished_at in db.execute("SELECT id, accepted_at, finished_at FROM tasks ORDER BY id"):
@@ -120,7 +120,7 @@ def forgettable(db: sqlite3.Connection, before: float, limit: int) -> list[str]:
 
 
 def finished_count(db: sqlite3.Connection) -> int:
-    """Without touching a row: all of the tasks less the open ones, both counted in their trees."""
+    """Return the number of ended tasks: all less the open ones, both counted in B-trees without reading rows."""
     query = "SELECT (SELECT count(*) FROM tasks) - (SELECT count(*) FROM tasks WHERE finished_at IS NULL)"
     count: int = db.execute(query).fetchone()[0]
     return count
