@@ -63,7 +63,7 @@ _SETUP_BYTES = 256 * 1024 * 1024
 
 
 class Resident:
-    """The Ray actor around one of ours. `__init__` does no I/O: a Ray actor whose `__init__` raises is lost."""
+    """The Ray actor around one of ours. No I/O in `__init__`: a Ray actor whose `__init__` raises is lost."""
 
     def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
         self._role, self._address, self._namespace, self._data = role, address, namespace, data
@@ -75,7 +75,7 @@ class Resident:
         """The server of the socket. A reference keeps it from being collected."""
 
     async def start(self) -> bytes:
-        """Start the actor inside, once. Returns ["ok", value] or ["fail", kind, reason], packed, the same to all callers."""
+        """Start the actor inside, once. Every caller gets the same: packed ["ok", value] or ["fail", kind, reason]."""
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
         try:

@@ -73,7 +73,7 @@ def try_take(path: Path) -> int | None:
 
 
 def holder(path: Path) -> int | None:
-    """Return the id of the process that holds the lock file, by the kernel; None if there is none, or none is confirmed.
+    """Return the id of the process that holds the lock file, by the kernel; None if there is none or it is unconfirmed.
 
     /proc/locks has the id of the process that took the lock, even when only a child still holds it. So the process must
     also have the file open.
