@@ -22,7 +22,7 @@ COORDINATOR = "coordinator"
 
 
 class Session(Protocol):
-    """A client's hold on a cluster."""
+    """A client's session with a cluster: finds or starts the cluster, and makes connections to its actors."""
 
     world: LoopWorld
     reader: Reader
@@ -31,7 +31,7 @@ class Session(Protocol):
     on_closed: Callable[[PodiumError], None]
     """Called when the cluster that was joined has been shut down."""
     joined: bool
-    """Whether the cluster was there before, so that it stays when this session closes."""
+    """Whether the cluster ran before this session. Then it stays when the session closes."""
 
     async def open(self) -> None: ...
 

@@ -15,7 +15,7 @@ from ...supervisors.messages.client import ClientEvent
 from .core import Core
 
 MAX_BEHIND = 10_000
-"""Events in a reader's queue at which its reading pauses."""
+"""Number of events in a reader's queue at which reading pauses."""
 Item: TypeAlias = "ClientEvent | PodiumError | None"
 
 

@@ -38,7 +38,7 @@ BATCH = 1_000
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Tasks sent together."""
+    """Tasks that are sent in one message."""
 
     hash: str
     tasks: list[Submission]

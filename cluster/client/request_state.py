@@ -21,7 +21,7 @@ class RequestState:
     state: State
     """The state's name ("Its life" in docs/requests.md)."""
     updated_at: float
-    """The time at which the request entered the state."""
+    """The time at which the request entered the state, in UTC seconds."""
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""

@@ -145,7 +145,7 @@ class Simulation:
         return EPOCH_UTC + self.loop.time() + self.clock_offset_s
 
     def folder(self, name: str) -> str:
-        """The path that `ctx.folder` gives: a real folder that goes with the simulation."""
+        """Return the path that `ctx.folder` gives: a real folder, which is removed with the simulation."""
         if self._folders is None:
             self._folders = tempfile.TemporaryDirectory(prefix="podium-")
         path = Path(self._folders.name) / quote(name, safe="")

@@ -61,7 +61,7 @@ PROCESS: ContextVar[Process | None] = ContextVar("podium_process", default=None)
 
 
 class Deadlock(RuntimeError):
-    """Nothing is ready and no timer is set, but the simulation has not ended."""
+    """Raised when nothing is ready and no timer is set, but the simulation has not ended."""
 
 
 class _Selector(selectors.SelectSelector):

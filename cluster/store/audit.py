@@ -19,7 +19,7 @@ from .rows import ENTRY_SELECT, NOTE_SELECT, SHARD_SELECT, TASK_SELECT, check_en
 from .schema import FORMAT, mark_path, wal_path
 
 MOST_FLAWS = 100
-"""Largest number of flaws that are listed. The check ends there."""
+"""Largest number of flaws that are listed. The check of records ends there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 SIZE_BYTES = 4096
 _FORM = struct.Struct("<HI4000s")
-"""Length of the task's id in bytes (0 if nothing is under way), the entry, the id."""
+"""Length of the task's id in bytes (0 if nothing is under way), number of its entry, the id."""
 _MOST_BYTES = 4000
 _NOTHING = bytes(2)
 

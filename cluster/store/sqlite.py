@@ -310,7 +310,7 @@ class SqliteJournal:
 
 
 class _Work:
-    """Changes to write, or a query to answer, in the order of the calls."""
+    """One call of the journal: changes to write, or a query to answer, and the callback."""
 
     __slots__ = ("changes", "heavy", "query", "then")
 
