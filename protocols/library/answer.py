@@ -1,4 +1,4 @@
-"""The answer as it goes out: its text, what it stands on, and what it lacks."""
+"""Builds the final answer of a request: its text, the sources it relies on, and the things it lacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_SOURCES = 12
 
 
 class Source(BaseModel):
-    """Where something in the answer comes from."""
+    """A place in a file, or in an attachment, that the answer relies on."""
 
     path: str
     line: int
@@ -30,31 +30,31 @@ class Source(BaseModel):
 
 
 class ToolRun(BaseModel):
-    """A tool that ran, or why it did not."""
+    """A tool that ran, or the reason why it failed."""
 
     tool: str
     level: str | None = None
-    """Of the sandbox that it ran in."""
+    """Level of the sandbox in which the tool ran."""
     error: str | None = None
 
 
 class Answer(BaseModel):
-    """What a request comes to."""
+    """The final answer to a request."""
 
     text: str
     """Markdown; JSON, if the request has a schema for the answer."""
     value: Any = None
-    """The same as data, if the request has a schema."""
+    """The same answer as data, if the request has a schema."""
     sources: list[Source] = []
     type: str
-    """Of the request, as it was routed."""
+    """Type of the request, as the router chose it."""
     model: str | None = None
-    """None: made of quotations, without a model."""
+    """Name of the model. None: the answer consists of quotations, without a model."""
     tools: list[ToolRun] = []
     missing: dict[str, str] = {}
-    """What could not be used, and why."""
+    """Reasons by name, for sources, tools and other things that could not be used or that the answer lacks."""
     left_out: str | None = None
-    """Files of the folder that are not in the index: secrets, too large ones, and the like. That is no lack."""
+    """Files of the folder that are not in the index: secrets, too large ones, and the like. Nothing is missing then."""
     tokens: dict[str, int] = {}
 
 
@@ -65,12 +65,12 @@ class ToFinish(BaseModel):
     results: list[dict[str, Any]] = []
     model: dict[str, Any] = {}
     answer: dict[str, Any] | None = None
-    """A finished one, to be passed on as it is."""
+    """A finished answer, which is passed on unchanged."""
 
 
 @protocol(concurrency=64)
 async def finish(ctx: Context, input: ToFinish) -> dict[str, Any]:
-    """Markdown, or JSON by the request's schema. Raises InvalidInput if the model's text does not fit that."""
+    """Return the answer: Markdown, or JSON that fits the request's schema. Raises InvalidInput for a misfit."""
     if input.answer is not None:
         return input.answer
     if input.plan is None:
@@ -98,7 +98,7 @@ async def finish(ctx: Context, input: ToFinish) -> dict[str, Any]:
 
 
 def context_of(plan: Planned, context: Mapping[str, Any] | None, sources: Mapping[str, Any] | None) -> Assembled:
-    """One context, whether it was assembled before, or is still as its sources gave it."""
+    """Return one context, whether it was assembled in an earlier step or is still in the form of its sources."""
     if sources is not None:
         return assembled(plan, sources)
     known = {key: value for key, value in (context or {}).items() if key in Assembled.model_fields}
@@ -107,19 +107,22 @@ def context_of(plan: Planned, context: Mapping[str, Any] | None, sources: Mappin
 
 
 def json_in(text: str) -> Any:
-    """The JSON value of a text, with or without a code fence around it. Raises ValueError."""
+    """Parse the JSON value of a text, with or without a code fence around it. Raises ValueError."""
     fenced = re.search(r"```(?:json)?\s*\n(.*?)```", text, re.DOTALL)
     return from_json(fenced.group(1) if fenced else text)
 
 
 def why_misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
-    """Why a value does not fit a schema."""
+    """Return the reason why a value does not fit a schema; None if it fits."""
     found = misfit(value, schema)
     return None if found is None else f"{place('$', found[0])}: {found[1]}"
 
 
 def _as_data(answer: Answer, schema: Mapping[str, Any]) -> Answer:
-    """Without a model the schema decides whether quotations will do: they come as {"answer", "sources"}."""
+    """Return the answer with its value checked against the schema. Raises InvalidInput for a misfit.
+
+    Without a model the value is {"answer", "sources"} with quotations; the schema decides whether that will do.
+    """
     value: Any
     if answer.model is None:
         value = {"answer": answer.text, "sources": [source.model_dump() for source in answer.sources]}
@@ -133,7 +136,7 @@ def _as_data(answer: Answer, schema: Mapping[str, Any]) -> Answer:
 
 
 def _without_text(input: ToFinish, plan: Planned, context: Assembled) -> dict[str, Any]:
-    """Quotations in place of a model's output in which there is nothing to read, of a pipeline that lets it pass."""
+    """Build an output from quotations, for a pipeline that lets a model's output without readable text pass."""
     outputs = [outcome["output"] for outcome in input.results if outcome.get("output")]
     said = [(str(output["tool"]), str(output["text"])) for output in outputs]
     called = ", ".join(str(call.get("tool")) for call in input.model.get("calls", []))

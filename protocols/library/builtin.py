@@ -1,4 +1,4 @@
-"""The tools that come with Podium: they read the request's folder, and nothing else."""
+"""The tools that come with Podium. They read the request's folder, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ..requests.grants import ToolSpec
 
 SHIPPED_FROM = str(Path(__file__).parent.parent)
-"""Where they are imported from, in a process of its own, without the rest of Podium."""
+"""Folder from which the sandboxed process imports the tools, without the rest of Podium."""
 _SHIPPED = "library.boxed.builtin_tools"
 _TEXT = {"type": "string"}
 _ROOT = {"type": "string", "description": "the folder"}

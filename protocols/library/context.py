@@ -1,7 +1,8 @@
-"""Context for a question: what files, the conversation and earlier answers have to do with it.
+"""Assembles the context of a question from files, the conversation and earlier answers.
 
-Sources run at once, under the pipeline's time limit; what has come in time is used, and what has not is named. The
-files' index and the conversations live in `ctx.folder`: the index is a cache, the conversations are authoritative.
+All sources run at once, under the pipeline's time limit. Results that come in time are used; the sources that come too
+late are named. The index of the files and the conversations live in `ctx.folder`: the index is a cache, the
+conversations are authoritative.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from .index_database import delete, take_lock
 from .memory import Memory
 
 FRESH_S = 2.0
-"""An index that was brought up to date so recently is taken as it is."""
+"""Seconds for which an updated index counts as up to date. Within them no refresh is made."""
 MARGIN_S = 0.15
-"""Time that is kept for searching, of what there is until the deadline."""
+"""Seconds before the deadline that are kept for searching."""
 PASSAGES = 12
 TURNS = 6
 KEPT_SEARCHES = 256
 OPEN_INDEXES = 16
-"""Folders whose indexes are open at once, in one host."""
+"""Number of folders whose indexes stay open at once, in one host. Indexes in use stay open beyond that."""
 KEPT_INDEXES = 256
-"""Folders whose indexes are on disk, in one host, beside those that are open."""
+"""Number of folders whose indexes are kept on disk, in one host. Indexes that are open are never deleted."""
 CHARS_PER_TOKEN = 4
 SAID: Mapping[Reason, str] = {
     "secret": "with keys or passwords",
@@ -47,11 +48,11 @@ SAID: Mapping[Reason, str] = {
     "unreadable": "that cannot be read",
     "name": "whose name is not UTF-8",
 }
-"""What is said of files that are left out; ignored files, binaries, tools' folders and symlinks are not worth it."""
+"""Descriptions of files that are left out, by reason. Other reasons (ignored, binary, …) are not reported."""
 
 
 class Passage(BaseModel):
-    """A piece of a file."""
+    """A piece of a file that answers a question, or an attachment."""
 
     path: str
     line: int
@@ -66,33 +67,33 @@ class Turn(BaseModel):
 
 
 class Found(BaseModel):
-    """What the files have to do with a question."""
+    """The result of a search in the files for one question."""
 
     question: str
     passages: list[Passage] = []
     missing: str | None = None
-    """What was not looked at, and why."""
+    """The reason why not all files were searched; None if all were."""
     left_out: str | None = None
-    """What is not in the index on purpose, and might be missed."""
+    """Description of files that are not in the index on purpose, but that a user might miss."""
 
 
 class Assembled(BaseModel):
-    """Context as the model gets it: cut to the budget of the request."""
+    """Context as the model gets it, cut to the budget of the request."""
 
     passages: list[Passage] = []
     turns: list[Turn] = []
     earlier: list[Turn] = []
     missing: dict[str, str] = {}
-    """By source: why it is not here, or not all of it."""
+    """Reasons by source: why the source is missing, or not complete."""
     left_out: str | None = None
-    """Files that are not in the index on purpose, and might be missed."""
+    """Description of files that are not in the index on purpose, but that a user might miss."""
 
 
 class ToFind(BaseModel):
     plan: Planned
     task: Literal["index", "search"] = "search"
     question: str | None = None
-    """Instead of the request's text."""
+    """The question to search for; None is the text of the request."""
 
 
 class ToRecall(BaseModel):
@@ -104,18 +105,18 @@ class ToRecall(BaseModel):
 class ToAssemble(BaseModel):
     plan: Planned
     sources: dict[str, Any]
-    """By name: {"output": …} or {"error": …}."""
+    """Outcomes by name of the source: {"output": …} or {"error": …}."""
 
 
 class Files(Protocol):
-    """Searches the folder of a request, through an index of its own for each folder."""
+    """Searches the folder of a request. Each folder has an index of its own."""
 
     concurrency = 8
     quotas: ClassVar[Mapping[str, int]] = {"context": 1}
 
     def __init__(self) -> None:
         self._indexes: OrderedDict[str, _Indexed] = OrderedDict()
-        """Those that are open, by root, the one used last at the end."""
+        """Open indexes by root, the one used last at the end."""
         self._opening = threading.Lock()
 
     async def stop(self) -> None:
@@ -123,7 +124,7 @@ class Files(Protocol):
             indexed.index.close()
 
     def run(self, ctx: Context, input: ToFind) -> Found:
-        """`index` brings the index up to date as far as time allows; `search` does so, too, and asks it."""
+        """Bring the index up to date as far as time allows; with the task `search`, also search it."""
         named, question = input.plan.request.root, input.question or input.plan.request.text
         if named is None:
             return Found(question=question, missing="the request names no folder")
@@ -137,7 +138,7 @@ class Files(Protocol):
 
     @contextmanager
     def _index_of(self, ctx: Context, root: str) -> Iterator[_Indexed]:
-        """The index of a folder, kept open while it is used; of those that are not, the latest stay open."""
+        """Yield the index of a folder, and keep it open while it is in use. The latest idle ones stay open."""
         with self._opening:
             indexed = self._indexes.get(root) or self._open(Path(ctx.folder), root)
             indexed.users += 1
@@ -163,7 +164,7 @@ class Files(Protocol):
 
 
 def _make_room(folder: Path) -> None:
-    """Delete the indexes that were not written for longest, if there are very many; they are made anew when needed."""
+    """Delete the indexes that were not written for the longest time, beyond KEPT_INDEXES."""
     kept = sorted(folder.glob("[0-9a-f]" * 24 + ".sqlite3"), key=_changed_at, reverse=True)
     for path in kept[KEPT_INDEXES - 1 :]:
         lock = take_lock(path)
@@ -180,20 +181,23 @@ def _changed_at(path: Path) -> float:
 
 
 class _Indexed:
-    """The index of one folder, what was asked of it lately, and when it was last brought up to date."""
+    """The index of one folder, with its recent searches and the time of its last refresh."""
 
     def __init__(self, index: FileIndex) -> None:
         self.index = index
         self.users = 0
-        """Calls that use it now."""
+        """Number of calls that use the index now."""
         self._fresh_at = -FRESH_S
         self.left_out: str | None = None
-        """What the last whole refresh left out."""
+        """Description of the files that the last complete refresh left out."""
         self._searches: OrderedDict[str, list[Any]] = OrderedDict()
         self._turn, self._keeping = threading.Lock(), threading.Lock()
 
     def refresh(self, ctx: Context) -> str | None:
-        """Why the index is not as the files are, if it is not. Others wait for a refresh only as long as they may."""
+        """Bring the index up to date. Returns why the index is incomplete, or None.
+
+        A call that finds a refresh running waits for it no longer than its own deadline allows.
+        """
         left_s = None if ctx.left_s is None else max(0.0, ctx.left_s - MARGIN_S)
         until = None if left_s is None else time.monotonic() + left_s
         if not self._turn.acquire(timeout=-1.0 if left_s is None else left_s):
@@ -232,7 +236,7 @@ def _why_not_all(done: Refreshed) -> str | None:
 
 
 def left_out(done: Refreshed) -> str | None:
-    """What is not in the index and might have been meant to be, with some of the paths; None if there is nothing."""
+    """Describe the skipped files that a user might miss, with some of the paths. None if there are none."""
     said = [
         f"{done.skipped[reason]:,} {SAID[reason]} ({_paths(done, reason)})" for reason in SAID if reason in done.skipped
     ]
@@ -245,7 +249,7 @@ def _paths(done: Refreshed, reason: Reason) -> str:
 
 
 class Conversation(Protocol):
-    """What was said: earlier in this session, or in any of the user's; and remembers the answer."""
+    """Looks up turns of this session, or of all sessions of the user, and stores the answer."""
 
     concurrency = 8
 
@@ -258,7 +262,7 @@ class Conversation(Protocol):
             self._memory.close()
 
     def run(self, ctx: Context, input: ToRecall) -> dict[str, Any]:
-        """`session` and `earlier` give {"turns"}; `remember` gives the answer back."""
+        """Return {"turns"} for the tasks `session` and `earlier`; for `remember`, store the answer and return it."""
         memory, request = self._opened(ctx), input.plan.request
         if input.task == "remember":
             answer = input.answer or {}
@@ -285,7 +289,7 @@ class Conversation(Protocol):
 
 
 def worth_keeping(answer: Mapping[str, Any]) -> str:
-    """What to remember of an answer: quotations are in the files, and only their places are kept."""
+    """Return the text to store for an answer. For quotations it has only their places."""
     text = str(answer.get("text", ""))
     if text.strip() and (answer.get("model") is not None or answer.get("value") is not None):
         return text
@@ -298,13 +302,15 @@ def worth_keeping(answer: Mapping[str, Any]) -> str:
 
 @protocol(concurrency=64)
 async def assemble(ctx: Context, input: ToAssemble) -> Assembled:
-    """One context of all sources: the best first, cut to the request's budget."""
+    """Assemble one context from all sources: the best first, cut to the request's budget."""
     return assembled(input.plan, input.sources)
 
 
 def assembled(plan: Planned, sources: Mapping[str, Any]) -> Assembled:
-    """Args:
-    sources: by name {"output": …} or {"error": …}; files, conversation and earlier are known.
+    """Assemble one context from the outcomes of the sources, cut to the request's budget.
+
+    Args:
+        sources: outcomes by name, {"output": …} or {"error": …}. Known: files, conversation, earlier.
     """
     missing: dict[str, str] = {}
     outputs: dict[str, Any] = {}
@@ -328,7 +334,7 @@ def assembled(plan: Planned, sources: Mapping[str, Any]) -> Assembled:
 
 
 def cut_to(context: Assembled, tokens: int) -> Assembled:
-    """What fits the budget: the conversation may have a quarter of it, earlier answers an eighth, passages the rest."""
+    """Cut a context to the budget: 1/4 for the conversation, 1/8 for earlier answers, the rest for passages."""
     budget = tokens * CHARS_PER_TOKEN
     turns = list(reversed(_first(list(reversed(context.turns)), budget // 4, _turn_chars)))
     earlier = _first(context.earlier, budget // 8, _turn_chars)
@@ -338,7 +344,7 @@ def cut_to(context: Assembled, tokens: int) -> Assembled:
 
 
 def _first(items: list[Any], budget: int, chars: Any) -> list[Any]:
-    """Of a list in order of worth, those that fit; after one that does not, smaller ones may stay."""
+    """Return the items that fit the budget, in their order. After one that does not fit, smaller ones may follow."""
     kept = []
     for item in items:
         if chars(item) <= budget:

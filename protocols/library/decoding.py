@@ -1,10 +1,10 @@
-"""From the bytes of a file to its text, whatever program wrote it.
+"""Decodes the bytes of a file to text, whatever program wrote it.
 
-UTF-8 is taken first, with a few bytes that are none replaced; then what says itself what it is: a byte-order mark, or
-the escape sequences of ISO-2022-JP. What is left was written by an older program, and nothing in it says in which
-encoding. So each of those in use is tried, and the text that reads most like a language wins: words of one script,
-letters that are frequent there, no symbols inside of words. A text of a few words may be taken for another; one that
-reads like nothing is not guessed at.
+UTF-8 is tried together with two forms that identify themselves: a byte-order mark, and the escape sequences of
+ISO-2022-JP. UTF-8 with a few broken bytes is accepted; these are replaced. All other files come from older programs and
+do not say in which encoding they are. So each encoding in use is tried, and the text that reads most like a language
+wins: words of one script, frequent letters, no symbols inside of words. A text of a few words may be decoded wrongly. A
+text that reads like no language is not decoded.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import unicodedata
 from collections.abc import Callable, Mapping
 
 BINARY_PROBE_BYTES = 8192
-"""A NUL within so many first bytes makes a file binary; it is also git's rule. Not so after a byte-order mark."""
+"""Number of first bytes in which a NUL makes a file binary, as in git. A byte-order mark overrides this."""
 SAMPLE_BYTES = 65_536
-"""Beginning of a file from which an encoding is guessed."""
+"""Size of the beginning of a file from which an encoding is guessed."""
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -26,13 +26,13 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _BAD_PER_GOOD = 10
-"""UTF-8 with at most one broken letter for so many good ones is UTF-8."""
+"""Good letters for each broken one that bytes need to pass as UTF-8."""
 _LEAST_SCORE = 0.3
-"""Of 1; texts below it are in no encoding that is known here."""
+"""Lowest score of an accepted encoding; 1 is the best score. Texts below are in no known encoding."""
 _FEW = 3
-"""Fewer letters beyond ASCII are most often the one accent of an English text."""
+"""Fewer letters beyond ASCII are doubtful: most often they are the one accent of an English text."""
 _MOST_CONTROLS = 0.02
-"""Share of control characters in what is still a text."""
+"""Largest share of control characters in a text."""
 
 _SYMBOLS = frozenset("’‘“”„–—…€£§°«»¿¡ºª©®·№\xa0")
 _WESTERN = frozenset("äöüßéèêëàâçñóíáúïîôûåøæœÄÖÜÉÀÇÑÁÍÓÚÅØÆŒ")
@@ -55,11 +55,11 @@ _SYLLABLES = frozenset(
     "이다는을의에가고를한은로하지사기도리자인시정서그대나부일어스전해보제수상주구여아과들조원관장위경무오만공동비면있안산성국중모합신회소"
     "우라용문발방연교분화생적으음니까습입했됩할된되않없학점값줄열쇠켜닫검색및또와것때거더데러려레르메며명미바배번변베터트타파프포표품필행현호계결"
 )
-"""Letters that are most of any text of a language."""
+"""Sets of letters that make up most of any text in a language."""
 
 
 def decoded(content: bytes) -> str | None:
-    """The text in bytes, composed (NFC); None if they are no text, or in no encoding that is known."""
+    """Decode bytes to composed text (NFC); None if they are no text, or in no known encoding."""
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return _composed(_marked(content, encoding))
@@ -77,7 +77,7 @@ def decoded(content: bytes) -> str | None:
 
 
 def is_binary(content: bytes) -> bool:
-    """Whether bytes are no text in any encoding that uses no zeros."""
+    """Return whether bytes are binary: a NUL near the beginning, without a byte-order mark."""
     return b"\0" in content[:BINARY_PROBE_BYTES] and not content.startswith(tuple(mark for mark, _ in _MARKS))
 
 
@@ -103,7 +103,7 @@ def _older(content: bytes) -> str | None:
 
 
 def score_of(sample: bytes, encoding: str) -> float:
-    """How much bytes read like a language in an encoding: 1 is best; -1 if they are none in it."""
+    """Return how much bytes read like a language in an encoding: 1 is best; -1 if they cannot be text in it."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(sample)
     except UnicodeDecodeError:
@@ -126,8 +126,8 @@ _MIXED = re.compile(
     rf"|[a-z\u0430-\u044f\u00e0-\u00ff][A-Z\u0410-\u042f\u00c0-\u00de](?![a-z])|[\u00c0-\u024f]{{3}}"
     rf"|\b[бвгджзйклмнпрстфхцчшщ]{{4,}}\b|ς\w|[םןךףץ][א-ת]|(?<![\u0e01-\u0e2e\u0e31-\u0e4e])[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e]"
 )
-"""What words do not have: letters of two alphabets, a symbol inside, a capital at the end, three accents in a row, no
-vowel, a letter that only ends words, a Thai vowel sign without a letter."""
+"""Patterns that no word has: letters of two alphabets, a symbol inside, a capital at the end, three accents in a row,
+no vowel, a final letter form before another letter, a Thai vowel sign without a letter."""
 
 
 def _mixed(text: str) -> int:
@@ -135,7 +135,8 @@ def _mixed(text: str) -> int:
 
 
 def _alphabet(usual: frozenset[str], first: str, last: str, most: float = 1.0) -> Callable[[str], float]:
-    """Of letters between two, of which some are most of a text."""
+    """Return a weight function for an alphabet from `first` to `last`, in which the `usual` letters are most of a
+    text."""
 
     def weigh(char: str) -> float:
         if char in usual:
@@ -148,7 +149,7 @@ def _alphabet(usual: frozenset[str], first: str, last: str, most: float = 1.0) -
 
 
 def _ideographs(encoding: str, common: str, extra: Callable[[str], float]) -> Callable[[str], float]:
-    """Of a table with ideographs, whose common part is known by the first byte."""
+    """Return a weight function for an encoding with ideographs; the first byte tells the common ones."""
     low, high = bytes.fromhex(common)
 
     def weigh(char: str) -> float:
@@ -194,4 +195,4 @@ ENCODINGS: Mapping[str, Callable[[str], float]] = {
     "big5": _ideographs("big5", "a4c6", _no_letters),
     "cp949": _ideographs("cp949", "caff", _hangul),
 }
-"""What weighs a letter beyond ASCII, by encoding: from -0.5, which is strange there, to 1, which is frequent."""
+"""Weight functions for letters beyond ASCII, by encoding: from -0.5 for a strange letter to 1 for a frequent one."""

@@ -1,8 +1,8 @@
-"""A full-text index over the text files below a folder, asked with questions in a person's words.
+"""A full-text index over the text files below a folder, searched with questions in a person's words.
 
-The files are authoritative; the index is a cache in one SQLite file (index_database.py) that is brought up to date
-by `refresh` (indexing.py) and never by itself. What is indexed is decided in files.py, how files are cut into
-passages in passages.py, how questions are read in words.py, and what comes first in ranking.py.
+The files are authoritative. The index is a cache in one SQLite file (index_database.py). `refresh` brings it up to date
+(indexing.py); nothing else does. files.py decides which files are indexed, passages.py cuts files into passages,
+words.py turns questions into queries, and ranking.py sorts the results.
 """
 
 from __future__ import annotations
@@ -25,56 +25,58 @@ from .ranking import Ranked, ranked
 __all__ = ["FileIndex", "IndexLimits", "Passage", "Refreshed", "Until"]
 
 Until: TypeAlias = float | Callable[[], bool] | None
-"""When to stop: a reading of `time.monotonic()` in seconds, or what says True once time is up; None is never."""
+"""When to stop: a reading of `time.monotonic()` in seconds, or a function that returns True once time is up. None:
+never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a file that has to do with a question."""
+    """A piece of a file that matches a question."""
 
     path: str
-    """Relative to the root, with slashes."""
+    """Path relative to the root, with slashes."""
     line: int
     end_line: int
-    """The last one that belongs to it; both count from 1."""
+    """Last line of the passage. Both line numbers count from 1."""
     text: str
     score: float
-    """Higher is better; comparable within one result only."""
+    """Score of the match; higher is better. Comparable within one result only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What a refresh did."""
+    """The result of a refresh."""
 
     complete: bool
-    """Everything was looked at since it was called: the index is as the files were then."""
+    """Whether everything was looked at since the call: the index is as the files were then."""
     locked_out: bool
-    """Another process writes this index; nothing was done."""
+    """Whether another process writes this index, so that nothing was done."""
     seen: int
-    """Files that were looked at, without those that a rule, their name, kind or size keeps out."""
+    """Number of files that were looked at, without those that a rule, their name, kind or size keeps out."""
     read: int
-    """Files of these that were opened."""
+    """Number of seen files that were opened."""
     indexed: int
     unchanged: int
     removed: int
-    """Files taken out because they are gone or are kept out now."""
+    """Number of files that were taken out because they are gone or are kept out now."""
     skipped: Mapping[Reason, int]
-    """What is not indexed, by the reason; a folder that is not gone into counts once."""
+    """Number of files and folders that are not indexed, by reason. A folder that is not entered counts once."""
     named: Mapping[Reason, tuple[str, ...]]
-    """Some of the paths of these, the first ones."""
+    """The first few skipped paths, by reason."""
     took_s: float
 
 
 class FileIndex:
-    """The index of one root, for calls from several threads: a search does not wait for a refresh."""
+    """The index of one root. Several threads may call it; a search does not wait for a refresh."""
 
     def __init__(self, root: Path, database: Path, limits: IndexLimits = STANDARD_LIMITS) -> None:
         """Open the index, or make an empty one; `refresh` fills it.
 
         Args:
             root: the folder whose files are indexed, with all below.
-            database: the SQLite file of the index; `<database>.lock` is made beside it. Outside of the root, or in
-                a folder that is ignored there.
+            database: the SQLite file of the index; `<database>.lock` is made beside it. It should lie outside of the
+                root,
+                or in a folder that is ignored there.
 
         Raises:
             NotADirectoryError: the root is no folder.
@@ -95,11 +97,11 @@ class FileIndex:
     def refresh(self, until: Until = None) -> Refreshed:
         """Bring the index up to date with the files, as far as time allows.
 
-        Stopped early, it goes on at the next call where it was, and then looks once more at what came before.
+        A refresh that was stopped early goes on where it was at the next call. It then looks once more at all files.
 
         Raises:
             ValueError: the index is closed.
-            sqlite3.OperationalError: the index cannot be written: the disk is full, say.
+            sqlite3.OperationalError: the index cannot be written, for example because the disk is full.
         """
         started_at, counts = time.monotonic(), Counts()
         with self._turn:
@@ -112,7 +114,7 @@ class FileIndex:
         return Refreshed(complete, db is None, *done, skipped, named, took_s)
 
     def search(self, question: str, limit: int = 20) -> list[Passage]:
-        """The passages that have most to do with a question, the best first; any text is a question.
+        """Return the passages that match a question best, the best first. Any text is a valid question.
 
         Raises:
             ValueError: the index is closed.
@@ -128,7 +130,7 @@ class FileIndex:
             self._turn.release()
 
     def _search_beside(self, question: str, limit: int) -> list[Passage]:
-        """Search what is committed, while this or another process writes."""
+        """Search the committed state, while this or another process writes."""
         if self._closed:
             raise ValueError(f"the file index of {self._root} is closed")
         beside = open_reading(self._database, self._origin)
@@ -138,13 +140,13 @@ class FileIndex:
             return self._search(beside, question, limit)
 
     def close(self) -> None:
-        """Close the file and let others write it. May be called again."""
+        """Close the file and release the lock, so that other processes can write. May be called again."""
         with self._turn:
             self._closed = True
             self._let_go()
 
     def _open(self) -> sqlite3.Connection | None:
-        """The connection that writes; None if another process holds the lock."""
+        """Return the connection for writing; None if another process holds the lock. Raises ValueError if closed."""
         if self._closed:
             raise ValueError(f"the file index of {self._root} is closed")
         if self._lock is None:
@@ -177,7 +179,7 @@ class FileIndex:
         return anew is not None and self._run_passes(anew, counts, is_over)
 
     def _run_passes(self, db: sqlite3.Connection, counts: Counts, is_over: Callable[[], bool]) -> bool:
-        """Finish the pass that was left, then make one of today."""
+        """Finish the pass that was stopped, then make a whole new pass. Returns whether the new pass is complete."""
         left, self._pass = self._pass, None
         if left is not None and not left.run(counts, is_over):
             self._pass = left
@@ -190,7 +192,7 @@ class FileIndex:
         return done
 
     def _make_anew(self) -> sqlite3.Connection | None:
-        """Throw a damaged index away; the lock stays held."""
+        """Delete a damaged index and open a new one; the lock stays held."""
         self._pass = None
         if self._db is not None:
             self._db.close()

@@ -1,9 +1,10 @@
-"""Finding the text files below a folder: what is worth reading, and why the rest is not.
+"""Finds the text files below a folder, and says why other files are left out.
 
-The walk judges by name, kind and size alone and opens nothing but files of rules; `read_text` then opens one file
-and judges its content. No symlink is followed: one that leads inside leads to what is found anyway, one that leads
-outside is not ours. That holds at the moment of opening, too: a folder that becomes a symlink meanwhile is not gone
-into, because every part of a path is opened by itself. What cannot be read is said with its reason, never raised.
+The walk decides by name, kind and size, and opens nothing except files of ignore rules. `read_text` then opens one file
+and decides by its content. Symlinks are not followed: a target inside the folder is found anyway, a target outside does
+not belong to the folder. This holds at the moment of opening, too: every part of a path is opened by itself, so a
+folder that becomes a symlink meanwhile is not entered. What cannot be read is reported with its reason; nothing is
+raised.
 """
 
 from __future__ import annotations
@@ -33,38 +34,37 @@ Reason: TypeAlias = Literal[
     "unreadable",
     "name",
 ]
-"""Why something is not indexed.
+"""Reason why a file or folder is not indexed.
 
-`ignored` counts an ignored folder once; `tool folder` is .git, a virtual environment and the like; `special` is a
-socket, a pipe or a device; `encoding` is a text in none that is known (decoding.py); `name` is a name that is not
-UTF-8.
+`ignored` counts an ignored folder once. `tool folder` is .git, a virtual environment and the like. `special` is a
+socket, a pipe or a device. `encoding` is a text in no known encoding (decoding.py). `name` is a name that is not UTF-8.
 """
 
 TOOL_FOLDERS = frozenset({".git", ".hg", ".svn", "node_modules", "__pycache__", ".podium"})
 TOOL_MARKS = frozenset({"pyvenv.cfg", "cluster.lock", "ray.token"})
-"""A folder with one of these is a virtual environment, or a data directory of Podium, whatever it is called."""
+"""File names that mark a folder as a virtual environment or a data directory of Podium, whatever its own name is."""
 SECRET_FOLDERS = frozenset({".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker"})
 
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _THROUGH = getattr(os, "O_PATH", os.O_RDONLY)
-"""A folder that is only passed through needs no right to be read, where the system knows that."""
+"""Flag for opening a folder that is only passed through. O_PATH needs no read permission, where the system has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexLimits:
-    """What is indexed, and in what pieces. Other limits than an index was made with build it anew."""
+    """Limits for the files that are indexed and for their passages. An index made with other limits is rebuilt."""
 
     max_file_bytes: int = 1_048_576
     """Files larger than this are skipped."""
     max_files: int = 200_000
-    """Files beyond so many are skipped; which ones is decided by the order of their paths."""
+    """Files beyond this number are skipped, in the order of the walk."""
     passage_lines: int = 40
     """Longest passage, in lines."""
     passage_chars: int = 4_000
     """Longest passage, in characters; a longer line is cut."""
     with_secrets: bool = False
-    """Index files that look like secrets, by their names or by what is in them, too."""
+    """Whether files that look like secrets, by name or by content, are indexed, too."""
 
     def __post_init__(self) -> None:
         least = {"max_file_bytes": 1, "max_files": 1, "passage_lines": 4, "passage_chars": 200}
@@ -81,7 +81,7 @@ class Found:
     """Something that the walk came upon: a file to index, or what is skipped and why."""
 
     path: str
-    """Relative to the root, with slashes."""
+    """Path relative to the root, with slashes."""
     size_bytes: int = 0
     mtime_ns: int = 0
     skipped: Reason | None = None
@@ -100,14 +100,14 @@ class Text:
         return is_binary(self.content)
 
     def decoded(self) -> str | None:
-        """As a text, composed (NFC); None if it is none, or in no encoding that is known."""
+        """Return the content as text, composed (NFC); None if it is no text, or in no known encoding."""
         return decoded(self.content)
 
 
 def walk(root: Path, limits: IndexLimits) -> Iterator[Found]:
-    """Everything below the root that is a file to index or is skipped, folder by folder, each in order of names.
+    """Yield the files to index and the skipped entries below the root, folder by folder, each in order of names.
 
-    Holds no handle between two steps, so that it can be left and taken up again later.
+    The generator holds no handle between two steps, so that a caller can stop and go on later.
     """
     room = limits.max_files
     waiting: list[tuple[str, tuple[Rules, ...]]] = [("", rules_above(root))]
@@ -127,9 +127,9 @@ def walk(root: Path, limits: IndexLimits) -> Iterator[Found]:
 
 
 def read_text(root: Path, path: str) -> Text | None:
-    """The content of a file below a root; None if it cannot be read, is no regular file any more, or became a symlink.
+    """Read a file below a root. Returns None if it cannot be read, or is no regular file, or has become a symlink.
 
-    Size and time are those of before reading: a change meanwhile makes them differ at the next look.
+    Size and time are taken before reading, so that a change meanwhile makes them differ at the next look.
     """
     try:
         with opened_folder((root / path).parent) as folder:
@@ -148,10 +148,10 @@ def read_text(root: Path, path: str) -> Text | None:
 
 
 def why_kept_out(text: Text, plain: str | None, limits: IndexLimits) -> Reason | None:
-    """Why a file is left out for what is in it; None if it is not.
+    """Return why a file is left out because of its content; None if it is not left out.
 
     Args:
-        plain: the text, as `text.decoded()` gives it.
+        plain: the text as `text.decoded()` returns it.
     """
     if plain is None:
         return "binary" if text.is_binary else "encoding"
@@ -160,7 +160,7 @@ def why_kept_out(text: Text, plain: str | None, limits: IndexLimits) -> Reason |
 
 @contextmanager
 def opened_folder(path: Path) -> Iterator[int]:
-    """A handle of a folder that is reached without any symlink; `path` is a real one. Raises OSError."""
+    """Open a folder without following any symlink; yields its handle. `path` must be a real path. Raises OSError."""
     handle = os.open(path.anchor, _FOLDER | _THROUGH)
     try:
         for part in path.parts[1:]:
@@ -174,7 +174,7 @@ def opened_folder(path: Path) -> Iterator[int]:
 def _look_into(
     root: Path, folder: str, chain: tuple[Rules, ...], limits: IndexLimits
 ) -> tuple[tuple[Rules, ...], list[tuple[str, Found | None]]]:
-    """The rules that hold in a folder, and what its entries are in order of names: None for a folder to go into."""
+    """Return the rules in force in a folder, and (path, Found) of its entries by name. None marks a folder to enter."""
     here = folder.rstrip("/")
     try:
         with opened_folder(root / folder) as through:
@@ -201,7 +201,7 @@ def _with_own_rules(
 
 
 def _judge(entry: os.DirEntry[str], path: str, chain: tuple[Rules, ...], limits: IndexLimits) -> Found | None:
-    """What an entry is; None for a folder to go into."""
+    """Classify a directory entry; None for a folder to enter."""
     try:
         is_folder = entry.is_dir(follow_symlinks=False)
         if not _is_utf8(entry.name):

@@ -1,4 +1,4 @@
-"""The first steps of every request: to which pipeline it goes, whether it may, and what it will take."""
+"""The first steps of every request: choose its pipeline, check its permissions, and plan its work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Routed(BaseModel):
 
 
 class Checked(BaseModel):
-    """A request that may be answered."""
+    """A request that was cleaned and checked, with the grants of its user."""
 
     request: Request
     route: Route
@@ -45,7 +45,7 @@ class Checked(BaseModel):
 
 
 class Planned(BaseModel):
-    """All that later steps need to know of a request."""
+    """All facts about a request that later steps need."""
 
     request: Request
     route: Route
@@ -54,7 +54,7 @@ class Planned(BaseModel):
 
 
 class ToPlan(BaseModel):
-    """A checked request; when tools have failed, with what they said."""
+    """A checked request, with the outcomes of the tools that failed."""
 
     checked: Checked
     failed: list[Any] = []
@@ -62,14 +62,14 @@ class ToPlan(BaseModel):
 
 @protocol(concurrency=64)
 async def route(ctx: Context, input: Asked) -> Routed:
-    """Choose the pipeline; the answer says why."""
+    """Choose the pipeline of a request. The route in the result contains the reason."""
     router = _router(requests_config(ctx.config).router.model_dump_json())
     return Routed(request=input.request, route=router.route(input.request))
 
 
 @protocol(concurrency=64)
 async def validate(ctx: Context, input: Routed) -> Checked:
-    """Clean the request, and see what its user may touch. Raises InvalidInput for what may not be."""
+    """Clean the request, and look up the grants of its user. Raises InvalidInput for a request that is not allowed."""
     grants = requests_config(ctx.config).grants_of(ctx.user)
     request = cleaned(input.request)
     if request.root is not None:
@@ -79,7 +79,7 @@ async def validate(ctx: Context, input: Routed) -> Checked:
 
 @protocol(concurrency=64)
 async def plan(ctx: Context, input: ToPlan | Checked) -> Planned:
-    """Steps, tools and quotas of the request; tools that failed are left out when it is asked again."""
+    """Plan steps, tools and quotas of the request. When it is planned again, the tools that failed are left out."""
     checked, failed = (input.checked, input.failed) if isinstance(input, ToPlan) else (input, [])
     config = requests_config(ctx.config)
     made = make_plan(
@@ -95,8 +95,10 @@ async def plan(ctx: Context, input: ToPlan | Checked) -> Planned:
 
 
 def cleaned(request: Request) -> Request:
-    """Unicode in its composed form, without control characters but line ends and tabs. Raises InvalidInput if nothing
-    is left."""
+    """Return the request in composed Unicode (NFC), without control characters except line ends and tabs.
+
+    Raises InvalidInput if no text is left.
+    """
     text = _plain_text(request.text)
     if not text:
         raise InvalidInput(problem="the request has no text", path="input.request.text")
@@ -105,7 +107,7 @@ def cleaned(request: Request) -> Request:
 
 
 def granted_folder(root: str, grants: Grants, user: str) -> str:
-    """The folder's real path. Raises InvalidInput if there is none, or the user may not read it."""
+    """Return the real path of a folder. Raises InvalidInput if there is no such folder, or the user may not read it."""
     path = os.path.realpath(Path(root).expanduser())
     if not grants.allows_path(path):
         problem = f"user '{user}' may not read it; `config.requests.grants` says what they may"
@@ -122,14 +124,14 @@ def pipeline_of(type: RequestType, config: RequestsConfig) -> Workflow:
 
 @lru_cache(maxsize=8)
 def own_pipelines(folder: str) -> Mapping[RequestType, Workflow]:
-    """Those in a folder, `<type>.yaml` each. Raises InvalidDefinition."""
+    """Read the pipelines in a folder, one file `<type>.yaml` each. Raises InvalidDefinition."""
     paths = {type: Path(folder) / f"{type}.yaml" for type in REQUEST_TYPES}
     return {type: read_pipeline(path.read_text(), str(path)) for type, path in paths.items() if path.is_file()}
 
 
 @lru_cache(maxsize=8)
 def own_hooks(folder: str) -> Mapping[str, Any]:
-    """Those of `hooks.yaml` in a folder of pipelines, by state. Raises InvalidDefinition."""
+    """Read `hooks.yaml` in a folder of pipelines; returns the hooks by state. Raises InvalidDefinition."""
     path = Path(folder) / "hooks.yaml"
     return hooks_from(path.read_text(), str(path)) if path.is_file() else {}
 
@@ -141,7 +143,7 @@ def _router(settings: str) -> Router:
 
 
 def router_from(settings: RouterSettings) -> Router:
-    """Raises InvalidSetting, or InvalidDefinition for a rule."""
+    """Build a router from its settings. Raises InvalidSetting, or InvalidDefinition for a rule."""
     place = "config.requests.router.rules"
     rules = [read_setting(Rule, rule, f"{place}.{number}") for number, rule in enumerate(settings.rules)]
     return Router(rules=tuple(rules), scorer=_scorer(settings))
@@ -168,7 +170,7 @@ def _plain_text(text: str) -> str:
 
 
 def _tool_and_why(outcome: Any) -> tuple[str, str] | None:
-    """Which tool a failed outcome is of, and what it said: its message begins so."""
+    """Return the name of the tool and its error, from a message that begins with `tool <name>: `; else None."""
     message = str((outcome.get("error") or {}).get("message", "")) if isinstance(outcome, Mapping) else ""
     name, _, why = message.partition(": ")
     return (name.removeprefix("tool "), why) if name.startswith("tool ") else None

@@ -1,9 +1,9 @@
-"""What git would ignore: `.gitignore` files, nested ones, and `.git/info/exclude`.
+"""Applies git's ignore rules: `.gitignore` files, nested ones included, and `.git/info/exclude`.
 
-`pathspec` translates each pattern; which pattern wins is decided here, one path at a time, as git does it: the last
-matching line of the deepest file decides, and what lies below an ignored folder is never asked about, because the
-walk does not go there. Asking pathspec about whole paths instead gets `a/**` with `!a/keep.txt` wrong.
-A line that cannot be read is passed over, as git does. A person's global excludes are not read.
+`pathspec` translates each pattern. This module decides which pattern wins, one path at a time, as git does: the last
+matching line of the deepest file decides. The walk does not enter an ignored folder, so the paths below are never
+checked. Asking pathspec about whole paths instead gets `a/**` with `!a/keep.txt` wrong. A line that cannot be parsed is
+skipped, as in git. A person's global excludes are not read.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 MAX_RULES_BYTES = 1_048_576
-"""Of one file of rules; the rest of a longer one is not read."""
+"""Number of bytes that are read of one file of rules; the rest of a longer one is ignored."""
 _ANYWHERE = re.compile(r"/?(?:\*\*/)+([^/]+)")
-"""`**/name`, which says no more than `name`."""
+"""Pattern of the form `**/name`, which means the same as `name`."""
 _BRACKETS = re.compile(r"\[[!^]?\]?(?:\[:\w*:\]|\\.|[^\]\\])*\]")
 _CLASS = re.compile(r"\[:(\w*):\]")
 _CLASSES = {
@@ -42,16 +42,16 @@ _NAMED_GROUP = re.compile(r"\(\?P<\w+>")
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """One line."""
+    """One line of a file of rules."""
 
     regex: re.Pattern[str]
     ignores: bool
-    """False for a line with `!`."""
+    """Whether the line ignores; False for a line with `!`."""
     folders_only: bool
     of_name: bool
-    """It is about the last part of a path alone: a pattern without a slash within."""
+    """Whether the pattern applies to the last part of a path alone. True for a pattern without a slash within."""
     below: bool
-    """It is about all below a folder, not the folder: `a/**`."""
+    """Whether the pattern applies to everything below a folder, but not to the folder: `a/**`."""
 
     def matches(self, path: str, is_folder: bool) -> bool:
         if self.folders_only and not is_folder:
@@ -65,11 +65,11 @@ class Rules:
     """The rules that one folder brings in, for paths that are relative to the root of the walk."""
 
     def __init__(self, lines: Iterable[str], below: int = 0, above: str = "") -> None:
-        """Read the lines of a folder's files, the weaker file first.
+        """Parse the lines of a folder's files, the file of lower precedence first.
 
         Args:
-            below: characters that lead from the root of the walk to the folder, with the last slash.
-            above: what leads from the folder to the root of the walk, with the last slash, if it lies above.
+            below: length of the prefix that leads from the root of the walk to the folder, with the last slash.
+            above: path from the folder to the root of the walk, with the last slash, if the folder lies above the root.
         """
         self._rules = [rule for line in lines if (rule := _rule(line)) is not None]
         self._below, self._above = below, above
@@ -80,7 +80,7 @@ class Rules:
         return bool(self._rules)
 
     def verdict(self, path: str, is_folder: bool) -> bool | None:
-        """True if a path is ignored, False if it is wanted, None if no rule here says anything."""
+        """Return True if a path is ignored, False if it is wanted, None if no rule here matches."""
         own = self._above + path[self._below :]
         if self._any.search(own) is None:  # most paths; one search instead of one for each rule
             return None
@@ -91,7 +91,7 @@ class Rules:
 
 
 def is_ignored(chain: Sequence[Rules], path: str, is_folder: bool) -> bool:
-    """Whether a path is ignored; `chain` has the rules of the folders above it, the outermost first."""
+    """Return whether a path is ignored. `chain` has the rules of the folders above, the outermost first."""
     for rules in reversed(chain):
         verdict = rules.verdict(path, is_folder)
         if verdict is not None:
@@ -100,7 +100,7 @@ def is_ignored(chain: Sequence[Rules], path: str, is_folder: bool) -> bool:
 
 
 def rules_above(root: Path) -> tuple[Rules, ...]:
-    """The rules of the folders above the root, up to the top of the repository that it is in, if it is in one."""
+    """Return the rules of the folders above the root, up to the top of its repository; empty outside a repository."""
     if (root / ".git").exists():
         return ()
     for top in root.parents:
@@ -111,13 +111,14 @@ def rules_above(root: Path) -> tuple[Rules, ...]:
 
 
 def lines_of(folder: Path) -> list[str]:
-    """The lines that a folder brings in: of its `.git/info/exclude`, then of its `.gitignore`."""
+    """Return the rule lines of a folder: those of `.git/info/exclude`, then those of `.gitignore`."""
     exclude = _git_folder(folder / ".git") / "info" / "exclude"
     return [*_read(exclude), *_read(folder / ".gitignore")]
 
 
 def _git_folder(marker: Path) -> Path:
-    """Where a repository keeps what all its work trees share; a work tree has a file in place of the folder."""
+    """Return the folder that all work trees of a repository share. A work tree has a file in place of the folder
+    `.git`."""
     if not marker.is_file():
         return marker
     own = marker.parent / "".join(_read(marker)[:1]).removeprefix("gitdir:").strip()
@@ -125,7 +126,7 @@ def _git_folder(marker: Path) -> Path:
 
 
 def _read(path: Path) -> list[str]:
-    """The lines of a small file; none if it is missing, a symlink (git does not follow those), or unreadable."""
+    """Return the lines of a small file; none if it is missing, unreadable, or a symlink, which git does not follow."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -139,7 +140,7 @@ def _read(path: Path) -> list[str]:
 
 
 def _rule(line: str) -> _Rule | None:
-    """What a line says; None for blank lines, comments, and what cannot be read."""
+    """Parse a line; None for blank lines, comments, and lines that cannot be parsed."""
     text = _without_trailing_spaces(line)
     ignores = not text.startswith("!")
     if text.startswith("#"):
@@ -173,7 +174,7 @@ def _regex(pattern: str) -> re.Pattern[str] | None:
 
 
 def _forward(brackets: re.Match[str]) -> str:
-    """Of a range the wrong way round git takes the first letter: `[a-Z]` is `[a]`."""
+    """Replace each reversed range by its first letter, as git does: `[a-Z]` becomes `[a]`."""
     return _RANGE.sub(lambda found: found[0] if found[1][-1] <= found[2][-1] else found[1], brackets[0])
 
 

@@ -1,8 +1,8 @@
-"""The SQLite file of a file index: its tables, who may write to it, and when it is thrown away.
+"""The SQLite file of a file index: its tables, its lock, and the conditions under which it is rebuilt.
 
-It is a cache: the files below the root are authoritative. So a file of another format, of another root or other
-limits, or one that is damaged, is deleted and made anew; only a sound SQLite file of somebody else is refused. The
-process that holds `<database>.lock` writes; the others read what is there.
+The file is a cache; the files below the root are authoritative. A database of another format, root or limits, or a
+damaged one, is therefore deleted and rebuilt. Only an intact SQLite file of another program is refused. The process
+that holds `<database>.lock` writes; other processes only read.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 from .words import TOKENIZER
 
 FORMAT = 2
-"""Goes up with each change of the tables or of how texts are cut."""
+"""Version of the tables and of the way in which texts are cut. Each change increases it."""
 APPLICATION = 0x506F4649
-"""Marks the file as ours ("PoFI"), so that no other SQLite file is ever deleted."""
+"""SQLite application id ("PoFI") that marks the file as ours, so that no other SQLite file is ever deleted."""
 PASSAGES_PER_FILE = 1 << 20
-"""The passages of file n have the rows from n * PASSAGES_PER_FILE on."""
+"""Number of rows reserved for each file. The passages of file n have the rows from n * PASSAGES_PER_FILE on."""
 CHECK_BYTES = 64 * 1024 * 1024
-"""Largest file that is checked as a whole when it is opened; damage in a larger one shows when it is used."""
+"""Largest file that is checked as a whole when it is opened. Damage in a larger one shows only in use."""
 
 _TABLES = (
     "CREATE TABLE origin (text TEXT NOT NULL)",
@@ -35,7 +35,8 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def take_lock(database: Path) -> int | None:
-    """Hold the right to write until the handle is closed; None if another holds it. Raises OSError."""
+    """Take the lock for writing; it is held until the returned handle is closed. None if it is taken. Raises
+    OSError."""
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -50,13 +51,13 @@ def take_lock(database: Path) -> int | None:
 
 
 def open_writing(database: Path, origin: str) -> sqlite3.Connection:
-    """A connection to an index of this origin, made anew where need be. The caller holds the lock.
+    """Open an index of this origin for writing; rebuild it if necessary. The caller holds the lock.
 
     Args:
-        origin: what the index is made from: its root and limits, as a text.
+        origin: root and limits of the index, as a text.
 
     Raises:
-        ValueError: the file is a sound SQLite database that is none of ours.
+        ValueError: the file is an intact SQLite database of another program.
         sqlite3.OperationalError: the file cannot be opened or written.
     """
     if _is_usable(database, origin):
@@ -78,9 +79,9 @@ def open_writing(database: Path, origin: str) -> sqlite3.Connection:
 
 
 def open_reading(database: Path, origin: str) -> sqlite3.Connection | None:
-    """A connection for one search beside the process that writes; None if there is no index of this origin yet.
+    """Open an index for one search beside the process that writes; None if there is no index of this origin yet.
 
-    Opened anew for each search, so that an index that was made anew meanwhile is found.
+    Each search opens it anew, so that a rebuilt index is found.
     """
     try:
         db = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
@@ -96,7 +97,7 @@ def open_reading(database: Path, origin: str) -> sqlite3.Connection | None:
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether an error says that the file itself is broken, and not that it cannot be used now."""
+    """Return whether an error means that the file itself is damaged, not that it cannot be used now."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
@@ -139,7 +140,7 @@ def _is_usable(database: Path, origin: str) -> bool:
 
 
 def _says(db: sqlite3.Connection, origin: str) -> bool:
-    """Whether an index is of this format and origin."""
+    """Return whether an index is of this format and origin."""
     if db.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
         return False
     row = db.execute("SELECT text FROM origin").fetchone()

@@ -1,8 +1,8 @@
 """One pass over the files below a root, which brings their index up to date.
 
-A file whose size and time of change are as they were is not opened; one that is opened is indexed anew only if its
-content changed. A pass can stop between any two files and go on later: what it did is committed by then, each file
-whole. What it did not come upon is taken out at its end alone, for only then is it known to be gone.
+A file with unchanged size and modification time is not opened. An opened file is indexed anew only if its content
+changed. A pass can stop between any two files and go on later: its work is committed by then, and each file is
+complete. Only the end of a pass takes out files that it did not find, because only then are they known to be gone.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .passages import cut
 from .words import spelled_out, unspaced_of
 
 COMMIT_EVERY = 500
-"""Files changed between two commits."""
+"""Number of files that are read between two commits."""
 RACY_NS = 50_000_000
 """A file that changed so shortly before it was read may change again within one tick of the file system's clock, and
-its time would not tell. So its time is not noted, and the next pass reads it again."""
+keep its modification time. So its time is not stored, and the next pass reads the file again."""
 NAMED = 3
-"""Paths by which what is skipped for one reason is named; all of it is counted."""
+"""Number of skipped paths that are listed for each reason. All are counted."""
 _UNKNOWN_NS = -1
 
 
 @dataclass(slots=True)
 class Counts:
-    """What was done so far; see Refreshed."""
+    """The counts of a refresh so far; see `file_index.Refreshed`."""
 
     seen: int = 0
     read: int = 0
@@ -57,12 +57,13 @@ class Pass:
         self._db, self._root, self._limits = db, root, limits
         self._walk = walk(root, limits)
         self._present: set[int] = set()
-        """Ids of the files that it came upon."""
+        """Ids of the files that the pass has found."""
 
     def run(self, counts: Counts, is_over: Callable[[], bool]) -> bool:
-        """Go on until everything was looked at (then True) or `is_over` says so; at least one file is looked at.
+        """Go on until everything was looked at (returns True) or `is_over` returns True. At least one file is looked
+        at.
 
-        When it raises, nothing since the last commit is kept, and the pass cannot go on.
+        If it raises, all work since the last commit is lost, and the pass cannot go on.
         """
         self._db.execute("BEGIN IMMEDIATE")
         try:

@@ -1,10 +1,10 @@
-"""What was said in conversations: the questions of each user's sessions and their answers, to be looked up later.
+"""Stores conversations: the questions of each user's sessions with their answers, for later lookup.
 
-One SQLite file is authoritative; it is bounded by the number of turns of a session and by their age. Every call names
-the user and the session that it is for, and none reaches into another user's. Several processes may use one file: each
-call is one transaction, in SQLite's rollback journal, because a WAL that several processes write may be damaged by
-SQLite before 3.51.3. A file of another format or a damaged one is refused, not made anew: nothing else has what is
-in it.
+One SQLite file is authoritative. It is bounded by the number of turns of a session and by their age. Every call names
+its user and session, and none sees the data of another user. Several processes may use one file: each call is one
+transaction in SQLite's rollback journal, because SQLite before 3.51.3 may damage a WAL that several processes write. A
+file of another format or a damaged one is refused and not rebuilt, because its content exists nowhere else. Only a file
+of format 1 is converted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .words import TOKENIZER, match_of, spelled_out
 FORMAT = 2
 DAY_S = 86_400.0
 BUSY_WAIT_S = 10.0
-"""How long a call waits for another process that writes."""
+"""Seconds that a call waits for another process that writes."""
 
 _WORDS = f"CREATE VIRTUAL TABLE words USING fts5(owner, question, answer, tokenize = '{TOKENIZER}')"
 _TABLES = (
@@ -45,7 +45,7 @@ class Turn:
     question: str
     answer: str
     at: float
-    """Seconds since 1970, UTC."""
+    """Time in seconds since 1970, UTC."""
 
 
 class Memory:
@@ -56,16 +56,16 @@ class Memory:
     """
 
     def __init__(self, database: Path, keep_turns: int = 200, keep_s: float = 30 * DAY_S) -> None:
-        """Open the file, or make it; only its owner may read it.
+        """Open the file, or create it; only its owner may read it.
 
         Args:
-            keep_turns: of each session; the oldest beyond so many are forgotten.
-            keep_s: age in seconds at which a turn is forgotten, whoever's it is.
+            keep_turns: number of turns kept of each session. The oldest beyond that are deleted.
+            keep_s: age in seconds at which a turn of any user is deleted.
 
         Raises:
-            ValueError: a limit is not positive, or the file has another format or is something else.
+            ValueError: a limit is not positive, or the file has another format or belongs to another program.
             sqlite3.DatabaseError: the file is damaged.
-            OSError, sqlite3.OperationalError: it cannot be opened.
+            OSError, sqlite3.OperationalError: the file cannot be opened.
         """
         if keep_turns < 1 or keep_s <= 0:
             raise ValueError(f"keep_turns and keep_s must be positive: {keep_turns} and {keep_s} given")
@@ -74,9 +74,9 @@ class Memory:
         self._db = _open(database)
 
     def add(self, user: str, session: str, turn_id: str, question: str, answer: str, at: float) -> None:
-        """Remember a turn; durable on return. One that is known already by its id stays as it is.
+        """Store a turn, durable on return. A turn whose id is known already stays unchanged.
 
-        Forgets what is too old at `at`, and of this session what is too much.
+        Also deletes all turns that are too old at `at`, and the oldest turns of a session that has too many.
 
         Args:
             turn_id: unique in the session.
@@ -93,15 +93,18 @@ class Memory:
             self._prune(user, session, at)
 
     def recent(self, user: str, session: str, limit: int) -> list[Turn]:
-        """The last turns of a session, the newest last; none of a session that is not known."""
+        """Return the last turns of a session, the newest last; none for an unknown session."""
         query = f"SELECT {_TURN} FROM turns WHERE user = ? AND session = ? ORDER BY at DESC, id DESC LIMIT ?"
         with self._turn:
             rows = self._db.execute(query, (user, session, max(limit, 0))).fetchall()
         return [Turn(*row) for row in reversed(rows)]
 
     def search(self, user: str, session: str | None, question: str, limit: int) -> list[Turn]:
-        """The turns of a session, or of all sessions of the user, that have most to do with a question, the best first;
-        any text is a question."""
+        """Return the turns that match a question best, the best first. Any text is a valid question.
+
+        Args:
+            session: the session to search; None searches all sessions of the user.
+        """
         match = match_of(question)
         if match is None:
             return []
@@ -116,7 +119,7 @@ class Memory:
         return [Turn(*row) for row in rows]
 
     def forget(self, user: str, session: str) -> int:
-        """Forget a session; returns how many turns it had. Their texts are not in the file any more then."""
+        """Delete a session; returns its number of turns. Their texts are not in the file any more on return."""
         with self._turn, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             gone = self._db.execute("DELETE FROM turns WHERE user = ? AND session = ?", (user, session)).rowcount
@@ -154,7 +157,7 @@ def _open(database: Path) -> sqlite3.Connection:
 
 
 def _check_format(db: sqlite3.Connection, database: Path) -> None:
-    """Make the tables of a new file. Raises ValueError for a file that is not ours."""
+    """Make the tables of a new file, and convert a file of format 1. Raises ValueError for a file that is not ours."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
     if version == 0 and not tables:
@@ -168,7 +171,7 @@ def _check_format(db: sqlite3.Connection, database: Path) -> None:
 
 
 def _index_anew(db: sqlite3.Connection) -> None:
-    """From format 1, which did not find what is written without spaces: the turns stay, their words are made anew."""
+    """Convert from format 1, which did not find text without spaces: the turns stay, their words are indexed anew."""
     db.execute("DROP TABLE words")
     db.execute(_WORDS)
     for turn in db.execute("SELECT id, user, session, question, answer FROM turns").fetchall():
@@ -187,11 +190,11 @@ def _composed(text: str) -> str:
 
 
 def _owner(user: str, session: str | None) -> str:
-    """One word that stands for a user's session in the index, or for the user."""
+    """Return one word that stands for a user's session in the index; without `session`, for the user."""
     key = f"{len(user)}:{user}{'' if session is None else ':' + session}".encode(errors="surrogatepass")
     return hashlib.blake2b(key, digest_size=16).hexdigest()
 
 
 def _sound(text: str) -> str:
-    """A text that UTF-8 can hold: lone surrogates become question marks."""
+    """Return a text that UTF-8 can encode: lone surrogates become question marks."""
     return text.encode(errors="replace").decode()

@@ -1,7 +1,7 @@
-"""Cutting a text into passages: pieces that an answer can cite by file and line.
+"""Cuts a text into passages: pieces that an answer can cite by file and line.
 
-Markdown is cut at its headings, everything else between top-level blocks where that leaves passages of a useful
-length, else at blank lines, else where the limit is. Nothing is parsed: the signs are blank lines and indentation.
+Markdown is cut at its headings. Other text is cut between top-level blocks if that gives passages of a useful length,
+else at blank lines, else at the limit. Nothing is parsed: blank lines and indentation decide.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ class Cut:
 
     line: int
     end_line: int
-    """The last one that belongs to it; both count from 1."""
+    """Last line of the passage. Both line numbers count from 1."""
     text: str
     titles: str
-    """Its headings or the lines that define something, and the last such line before it."""
+    """Headings or defining lines of the passage, with the last such line before it. The text's first line counts,
+    too."""
 
 
 def cut(name: str, text: str, limits: IndexLimits) -> list[Cut]:
-    """The passages of a text in order, without blank ones; together they cover all that is not blank."""
+    """Return the passages of a text in order, without blank ones. Together they cover all text that is not blank."""
     lines = text.split("\n")
     is_markdown = name.lower().endswith(_MARKDOWN)
     titles = _headings(lines) if is_markdown else _definitions(lines)
@@ -65,7 +66,7 @@ def _definitions(lines: Sequence[str]) -> list[int]:
 
 
 def _top_level(lines: Sequence[str]) -> list[int]:
-    """Where a line without indentation follows a blank one."""
+    """Return the lines without indentation that follow a blank line."""
     return [
         number
         for number in range(1, len(lines))
@@ -76,7 +77,8 @@ def _top_level(lines: Sequence[str]) -> list[int]:
 def _ranges(
     lines: Sequence[str], borders: Sequence[int], at_each: bool, limits: IndexLimits
 ) -> Iterator[tuple[int, int]]:
-    """First and last line (not counted in) of each passage; `at_each`: cut at each border, not the last that fits."""
+    """Yield first line and end (exclusive) of each passage. `at_each` cuts at each border instead of the last that
+    fits."""
     start = 0
     while start < len(lines):
         longest = _longest(lines, start, limits)
@@ -87,7 +89,7 @@ def _ranges(
 
 
 def _longest(lines: Sequence[str], start: int, limits: IndexLimits) -> int:
-    """Where a passage must end at the latest."""
+    """Return the line where a passage must end at the latest (exclusive)."""
     chars, end = len(lines[start]), start + 1
     while end < len(lines) and end - start < limits.passage_lines:
         chars += len(lines[end]) + 1

@@ -1,4 +1,4 @@
-"""Answers without a model: what the sources say that has most to do with the question, quoted with its places."""
+"""Builds answers without a model: quotations of the passages that match the question best, with their places."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from .context import Assembled, Passage
 from .words import words_of
 
 QUOTED = 4
-"""Passages in an answer."""
+"""Number of passages in an answer."""
 LINES = 8
-"""Of each."""
+"""Number of lines quoted of each passage."""
 LOOKED_AT_CHARS = 200_000
-"""Of one passage; what comes after is not quoted."""
+"""Number of characters of a passage that are searched for lines to quote."""
 TOOL_CHARS = 4_000
 NO_MODEL = "No model is configured, so this quotes what was found instead of answering in its own words."
 INSTEAD = "so this quotes what was found instead of answering in its own words."
 REFUSALS = ("ModelMalformed", "ModelCutOff", "ModelRefused", "ModelKeyRefused", "ModelTooLong", "ModelParameterRefused")
 ANSWERLESS = (*REFUSALS, "ModelNotFound", "ModelUnpaid", "ModelFiltered", "ModelOutOfTokens")
-"""Kinds of failures of a model that was reached; see model_errors.py."""
+"""Kinds of failures in which the model was reached; see model_errors.py."""
 NOTHING = "Nothing was found that has to do with the question, and without a model there is no more to say."
 
 
 def quotation(
     question: str, context: Assembled, tools: Sequence[tuple[str, str]], why: str
 ) -> tuple[str, list[Passage]]:
-    """A Markdown text that says plainly what it is, and the pieces that it quotes.
+    """Return a Markdown text that says why it quotes, and the pieces that it quotes.
 
     Args:
-        tools: name and output of those that ran.
+        tools: name and output of the tools that ran.
+        why: the sentence before the quotations; "" is none.
     """
     parts = [f"**{name}** says:\n\n```\n{_cut(text)}\n```" for name, text in tools]
     pieces = [] if tools else _best_pieces(context.passages, question)
@@ -42,7 +43,7 @@ def quotation(
 
 
 def why_no_model(error: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Why there is no answer of the model, as the sentence before the quotations, and in short.
+    """Return the reason for the missing answer of the model: as the sentence before the quotations, and in short.
 
     Args:
         error: the failure, {"message", "kind", "code"}; None if it is not known.
@@ -54,7 +55,7 @@ def why_no_model(error: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def _best_pieces(passages: Sequence[Passage], question: str) -> list[Passage]:
-    """The best lines of each passage, those that say something before those that only name it."""
+    """Return the best lines of each passage. Pieces with no word of the question count only if there are no others."""
     stems = {_stem(word) for word in words_of(question)}
     pieces = [_best_lines(passage, stems) for passage in passages]
     good = [piece for piece, weight in pieces if weight > 0]
@@ -62,7 +63,7 @@ def _best_pieces(passages: Sequence[Passage], question: str) -> list[Passage]:
 
 
 def _best_lines(passage: Passage, stems: set[str]) -> tuple[Passage, float]:
-    """The run of lines that says most of the words of the question, and how much that is."""
+    """Return the run of lines that matches the question best, and its weight."""
     lines = passage.text[:LOOKED_AT_CHARS].split("\n")
     hits = [_hits(line, stems) for line in lines]
     starts = range(max(1, len(lines) - LINES + 1))
@@ -78,7 +79,7 @@ def _best_lines(passage: Passage, stems: set[str]) -> tuple[Passage, float]:
 
 
 def _hits(line: str, stems: set[str]) -> set[str]:
-    """Words of the question in a line that says something: imports and lists of names do not."""
+    """Return the words of the question in a line. Imports and lines that consist of one name have none."""
     bare = line.strip()
     if bare.startswith(("from ", "import ", "#include", "use ")) or re.fullmatch(r"['\"\w.]+,?", bare):
         return set()
@@ -86,8 +87,8 @@ def _hits(line: str, stems: set[str]) -> set[str]:
 
 
 def _weight(hits: Sequence[set[str]]) -> float:
-    """Different words count most, then words that stand together; earlier lines a little more, so that a run begins
-    where the matter does."""
+    """Return the weight of a run of lines. Different words count most, then words in one line. Earlier lines count a
+    little more, so that a run begins where the topic begins."""
     together = sum(len(found) ** 2 * (1 + (len(hits) - at) / 10) for at, found in enumerate(hits))
     return 10 * len(set().union(*hits)) ** 2 + together
 
@@ -105,6 +106,6 @@ def _cut(text: str) -> str:
 
 
 def clipped(text: str, limit_chars: int) -> str:
-    """The beginning of a text, and how much is left out."""
+    """Return the beginning of a text, with the number of characters that are left out."""
     more = len(text) - limit_chars
     return text if more <= 0 else f"{text[:limit_chars]}\n({more:,} characters more)"

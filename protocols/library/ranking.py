@@ -1,10 +1,11 @@
-"""The order in which passages answer a question.
+"""Ranks the passages that match a question.
 
-SQLite's bm25 counts how often and how rarely the words occur, and where; on top of it come two things that hold for
-any repository: tests and lists of changes mention everything and explain little, and a second passage of one file tells
-less than the first of another. The numbers were chosen on 26 questions over this repository;
-the result changes little around them: repeat 0.7 to 0.9, path and titles 2 to 4. Those of tests and changelogs are low
-enough for code to come before them that says the same once where they say it three times.
+SQLite's bm25 counts how often and how rarely the words occur, and where. Two rules are added that hold for any
+repository. Tests and lists of changes mention everything and explain little, so their score is lowered. A second
+passage of one file tells less than the first of another file, so its score is lowered, too. The numbers were chosen
+with 26 questions over this repository; the result changes little around them: repeat 0.7 to 0.9, path and titles 2 to
+4. The factors of tests and changelogs are low: code that has the words once comes before a test that has them three
+times.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from .index_database import PASSAGES_PER_FILE
 from .words import match_of, words_of
 
 PASSAGES_OF_ONE_FILE = 3
-"""Most passages of one file among the results, unless there is nothing else to show."""
+"""Largest number of passages of one file among the results, unless there is nothing else to show."""
 WEIGHTS = {"path": 3.0, "titles": 3.0, "text": 1.0, "parts": 0.5}
-"""What a word counts where it is found: in the path, in headings and definitions, in the text, within identifiers."""
+"""Weights of a word by the place where it is found: path, headings and definitions, text, parts of identifiers."""
 TEST_FACTOR = 0.4
-"""On the score of tests, unless the question has the word test."""
+"""Factor on the score of tests, unless the question is about tests, fixtures or mocks."""
 HISTORY_FACTOR = 0.35
-"""On the score of changelogs and the like, unless the question is about changes or versions."""
+"""Factor on the score of changelogs and the like, unless the question is about changes or versions."""
 REPEAT_FACTOR = 0.85
-"""On the score of a passage for each better one of the same file."""
+"""Factor on the score of a passage, once for each better passage of the same file."""
 CANDIDATES = 2_000
-"""Passages with the best bm25 that are put in order; of ten thousands no others can get among the first."""
+"""Least number of passages, by best bm25, that are ranked. Of ten thousands no others can get among the first."""
 _TEST_FOLDERS = frozenset(
     "test tests testing __tests__ __test__ t spec specs e2e integration integration_tests integration-tests "
     "integrationtest unittest unittests unit_tests functional_tests smoke testdata test_data test-data testsuite "
@@ -63,7 +64,7 @@ class Ranked:
 
 
 def ranked(db: sqlite3.Connection, question: str, limit: int) -> list[Ranked]:
-    """The best passages, the best first; none if there is no word in the question. Raises sqlite3.Error."""
+    """Return the best passages, the best first; none if the question has no words. Raises sqlite3.Error."""
     match = match_of(question)
     if match is None:
         return []
@@ -85,7 +86,7 @@ def ranked(db: sqlite3.Connection, question: str, limit: int) -> list[Ranked]:
 
 
 def is_test(path: str) -> bool:
-    """Whether a file is a test or lies among tests, by its path."""
+    """Return whether a file is a test or lies among tests, by its path."""
     *folders, name = path.split("/")
     stem = name.rpartition(".")[0] or name
     in_name = _TEST_NAME.match(stem.lower()) is not None or _TEST_CLASS.match(stem) is not None
@@ -93,7 +94,8 @@ def is_test(path: str) -> bool:
 
 
 def is_history(path: str) -> bool:
-    """Whether a file lists what has changed from version to version, by its path: prose only, a module may be code."""
+    """Return whether a file lists changes between versions, by its path. Only prose counts, since a module may be
+    code."""
     *folders, name = path.lower().split("/")
     stem, _, kind = name.rpartition(".") if "." in name[1:] else (name, "", "")
     if kind not in _PROSE and not kind.isdigit():

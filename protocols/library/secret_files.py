@@ -1,8 +1,8 @@
-"""Which files hold keys or passwords: known files of keys by their names, and any file by what is in it.
+"""Recognises files that hold keys or passwords: known key files by their names, and any file by its content.
 
-A word in a name says nothing (`credentials.py` is code, `secrets.md` is prose), so names count only where the kind of
-file says that they are data. In the content it is what the issuers of keys have made to be recognised: the armour of a
-private key, the beginnings of tokens. A password in a line like any other is not found.
+A word in a name proves nothing (`credentials.py` is code, `secrets.md` is prose), so names count only for kinds of
+files that are data. In the content, formats count that the issuers of keys made recognisable: the armour of a private
+key, the prefixes of tokens. A password in an ordinary line is not found.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _DATA = tuple(
     "tfstate".split()
 )
 SECRETS = (*_KEYS, *(f"{name}.{kind}" for name in ("credentials", "secrets") for kind in _DATA))
-"""Names of files that usually hold secrets, in lower case."""
+"""Name patterns of files that usually hold secrets, in lower case."""
 HARMLESS = ("*.example", "*.sample", "*.template", "*.dist", "*.pub")
-"""Names that look like secrets and are none."""
+"""Patterns for names that look like secrets and are none."""
 CODE = frozenset(
     "c cc cpp cs css ex exs fs go h hpp hs html java jl js jsx kt lua m md mdx mjs ml php pl pm py pyi r rb rs rst "
     "scala sh sql swift tex ts tsx vue zig".split()
 )
-"""Kinds of files that are source or prose whatever they are called; the names of .env files are known without."""
+"""Endings of files that are source or prose whatever their name is. Names that begin with a dot are excepted."""
 
 _HARMLESS = re.compile("|".join(map(translate, HARMLESS)))
 _SECRETS = re.compile("|".join(map(translate, SECRETS)))
@@ -58,11 +58,11 @@ PATTERNS: Mapping[bytes, re.Pattern[bytes]] = {
     ),
     b"AGE-SECRET-KEY-1": re.compile(rb"\bAGE-SECRET-KEY-1[A-Z0-9]{50,}\b"),
 }
-"""What a secret looks like in a file, by bytes that are always in it: to look for those alone is quick."""
+"""Patterns of secrets, by bytes that each match contains. Searching for these bytes first is quick."""
 
 
 def looks_secret(name: str) -> bool:
-    """Whether a file of this name usually holds keys or passwords."""
+    """Return whether a file of this name usually holds keys or passwords."""
     name = name.lower()
     if _HARMLESS.match(name) or _SECRETS.match(name) is None:
         return False
@@ -70,7 +70,7 @@ def looks_secret(name: str) -> bool:
 
 
 def holds_secret(content: bytes) -> bool:
-    """Whether there is a private key, or a token of a well-known issuer, in the content of a file."""
+    """Return whether the content of a file has a private key, or a token of a well-known issuer."""
     if b"\0" in content:  # of UTF-16, which is as good as ASCII without them
         content = content.replace(b"\0", b"")
     return any(mark in content and pattern.search(content) for mark, pattern in PATTERNS.items())

@@ -1,7 +1,8 @@
-"""The lead of a team: takes a request apart, assigns the parts, and sends weak answers back.
+"""The lead of a team: splits a request into parts, assigns the parts, and sends weak answers back.
 
-How it decides is plain: parts are what the request itself separates, and an answer is weak if it names no source or
-says next to nothing. It works the same with a model behind the members and without.
+It decides by simple rules. The parts are the ones that the request itself separates. An answer is weak if there is
+none, if it names no source, or if it has fewer than `SHORT_CHARS` characters. The rules are the same with a model
+behind the members and without.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .front import Planned
 
 MEMBERS = 3
 LAST_ROUND = 3
-"""Answers are taken as they are then."""
+"""Round in which the lead accepts all answers as they are."""
 SHORT_CHARS = 40
 _BETWEEN = re.compile(
     r"(?:^|\n)\s*(?:[-*•]|\d+[.)])\s+|[;?!]\s+|\.\s+(?=[A-ZÄÖÜ])"
@@ -31,7 +32,7 @@ _LEADING = re.compile(r"^(?:(?:and|then|finally|first|also|after that),?\s+)+", 
 
 
 class Brief(BaseModel):
-    """What a supervising protocol is given."""
+    """The input of a supervising protocol."""
 
     input: ForTeam
     round: int
@@ -48,7 +49,7 @@ Brief.model_rebuild()
 
 @protocol(concurrency=64)
 async def lead(ctx: Context, brief: Brief) -> dict[str, Any]:
-    """First assigns the parts; then accepts, or sends back what is weak with wider words."""
+    """Assign the parts in the first round; then accept, or send weak answers back with the whole request added."""
     whole = brief.input.plan.request.text
     if not brief.outcomes:
         return assign({f"member_{n}": {"question": part} for n, part in enumerate(parts_of(whole), 1)})
@@ -60,7 +61,7 @@ async def lead(ctx: Context, brief: Brief) -> dict[str, Any]:
 
 
 def parts_of(text: str) -> list[str]:
-    """What a request separates itself: items, sentences, steps; at most one for each member, the last has the rest."""
+    """Split a request into its items, sentences or steps: at most one per member, the last has the rest."""
     lines = (" ".join(line.split()) for line in text.splitlines())
     text = "\n".join(line for line in lines if line)  # without runs of white space, on which patterns are slow
     found = [_LEADING.sub("", part.strip(" .,\n")) for part in _BETWEEN.split(text) if part and len(part.strip()) > 3]

@@ -1,4 +1,4 @@
-"""Tools in a sandbox: one call at a time, permissions asked for again each time, and the sandbox's level on record."""
+"""Runs tools in a sandbox, one call at a time. Permissions are checked again at each call; the level is recorded."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from .sandbox_launch import levels
 T = TypeVar("T")
 
 LOOK_S = 0.05
-"""How often a running tool is looked after, in seconds: whether its step was cancelled."""
+"""Seconds between two checks whether the step of a running tool was cancelled."""
 
 
 class ToCall(BaseModel):
-    """A call, of a request."""
+    """A call of a tool, with the plan of its request."""
 
     call: Call
     plan: Planned
 
 
 class ToolFailed(Exception):
-    """A tool was refused, could not run, or ended badly; the message begins with `tool <name>:`."""
+    """Raised if a tool was refused, could not run, or ended badly. The message begins with `tool <name>:`."""
 
 
 class Tools(Protocol):
-    """Runs one tool. The answer has its text, and the level of the sandbox that it ran in."""
+    """Runs one tool. The answer has the tool's text, and the level of the sandbox in which the tool ran."""
 
     concurrency = 8
     quotas: ClassVar[Mapping[str, int]] = {"tool": 1}
@@ -68,7 +68,7 @@ class Tools(Protocol):
 
 
 def _on_own_loop(ctx: Context, work: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end in real time, on a loop and in a thread of its own; it is cancelled when the attempt is."""
+    """Run a coroutine to its end in real time, in its own loop and thread. Cancelled with the attempt."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="podium-tool") as thread:
         return thread.submit(asyncio.run, _until_cancelled(ctx, work)).result()
 
@@ -95,8 +95,11 @@ def _granted(call: Call, config: RequestsConfig, grants: Grants) -> ToolSpec:
 
 
 def _check_place(ctx: Context, spec: ToolSpec, grants: Grants, root: str | None) -> None:
-    """The request's folder is still what was granted, and a foreign program finds nothing of Podium's own in it: the
-    data directory has secrets that let anybody in who reads them."""
+    """Check the folder of the request again. Raises InvalidInput if it is not allowed.
+
+    The folder must still be the granted one. A foreign program must not find Podium's data directory in it, because its
+    secrets let in anybody who reads them.
+    """
     if root is None:
         return
     if os.path.realpath(root) != root:
@@ -111,7 +114,8 @@ def _check_place(ctx: Context, spec: ToolSpec, grants: Grants, root: str | None)
 
 
 def _checked(call: Call, spec: ToolSpec, grants: Grants, root: str | None) -> dict[str, Any]:
-    """The arguments, with the request's own folder; whatever looks like a path has to be granted."""
+    """Return the arguments, with the request's own folder as `root`. Raises InvalidInput for arguments that do not fit,
+    or for one that looks like a path and is not granted."""
     arguments = dict(call.arguments)
     if "root" in spec.arguments:
         if root is None:
@@ -147,7 +151,7 @@ def _box(spec: ToolSpec, grants: Grants, root: str | None) -> Box:
 
 
 async def _run(spec: ToolSpec, arguments: Mapping[str, Any], box: Box) -> tuple[str, dict[str, Any]]:
-    """What it said, and the facts of its run. Raises ToolFailed of the sandbox, or its refusals."""
+    """Run the tool; returns its text and the facts of its run. Raises the errors of the sandbox."""
     if spec.function is not None:
         places = (SHIPPED_FROM,) if is_shipped(spec) else ()
         said = await run_function(spec.function, dict(arguments), box, places)
@@ -168,7 +172,7 @@ async def _run(spec: ToolSpec, arguments: Mapping[str, Any], box: Box) -> tuple[
 
 
 class _Given(dict[str, Any]):
-    """Arguments that were not given are empty."""
+    """Arguments for templates; an argument that was not given is empty."""
 
     def __missing__(self, name: str) -> str:
         return ""

@@ -1,1 +1,1 @@
-"""Tools that come with Podium. They run in a sandbox, alone: nothing here imports Podium."""
+"""Tools that come with Podium. They run alone in a sandbox: nothing here imports the rest of Podium."""

@@ -1,6 +1,6 @@
-"""Read-only tools over a folder: what `SHIPPED_TOOLS` names. Each takes a dict and returns a text or plain data.
+"""The tools in `SHIPPED_TOOLS`, which read a folder. Each takes a dict and returns a text or plain data.
 
-They see what the index sees: no ignored files, no secrets, nothing of Podium's own, no symlinks.
+They see the same files as the index: no ignored files, no secrets, no files of Podium's own, no symlinks.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ..files import STANDARD_LIMITS, read_text, walk, why_kept_out
 
 MAX_HITS = 200
 LINE_CHARS = 300
-"""Of a line that `grep` finds."""
+"""Longest line in a result of `grep`, in characters."""
 ANSWER_CHARS = 15_000
-"""Of what `grep` and `read_file` give: an answer is at most 64 KiB, as JSON."""
+"""Longest result of `grep` and `read_file`, in characters. An answer may have at most 64 KiB, as JSON."""
 COMMITS = 30
-"""Of `git_log`."""
+"""Number of commits that `git_log` shows."""
 _GIT_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -34,18 +34,18 @@ _GIT_ENVIRONMENT = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
 }
-"""No configuration but the repository's own, and nothing is fetched: what is missing in a partial clone stays so."""
+"""Environment of git: no configuration except the repository's own, and nothing is fetched for a partial clone."""
 _GIT_SETTINGS = (
     *("-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.pager=cat"),
     *("-c", "log.showSignature=false", "-c", "gpg.program=false", "-c", "gpg.openpgp.program=false"),
     *("-c", "gpg.x509.program=false", "-c", "gpg.ssh.program=false", "-c", "core.sshCommand=false"),
     *("-c", "core.alternateRefsCommand=false", "-c", "credential.helper=", "-c", "i18n.logOutputEncoding=UTF-8"),
 )
-"""What a repository's own configuration could have run is off: its author is a stranger."""
+"""Settings that switch off all programs which a repository's own configuration could run: its author is not trusted."""
 
 
 def grep(arguments: dict[str, Any]) -> str:
-    """Lines that a regular expression finds, as path:line: text."""
+    """Search the files with a regular expression; returns lines as `path:line: text`."""
     pattern = re.compile(arguments["pattern"])
     hits: list[str] = []
     room = ANSWER_CHARS
@@ -61,7 +61,7 @@ def grep(arguments: dict[str, Any]) -> str:
 
 
 def list_files(arguments: dict[str, Any]) -> str:
-    """Paths below the folder, by a pattern such as *.py if there is one."""
+    """List paths below the folder, filtered by a pattern such as *.py if one is given."""
     wanted = arguments.get("path") or "*"
     found = [path for path in _files(Path(arguments["root"])) if fnmatch.fnmatch(path, wanted) or wanted in path]
     more = f"\n({len(found) - MAX_HITS} more)" if len(found) > MAX_HITS else ""
@@ -69,7 +69,7 @@ def list_files(arguments: dict[str, Any]) -> str:
 
 
 def read_file(arguments: dict[str, Any]) -> str:
-    """One file below the folder, by its path or its name."""
+    """Return the content of one file below the folder, found by its path or its name. Raises FileNotFoundError."""
     root, wanted = Path(arguments["root"]), os.path.normpath(arguments["path"])
     for path in _files(root):
         if path == wanted or path.endswith("/" + wanted):
@@ -82,7 +82,7 @@ def read_file(arguments: dict[str, Any]) -> str:
 
 
 def count_lines(arguments: dict[str, Any]) -> str:
-    """Lines and files by kind of file, the most lines first."""
+    """Count lines and files by kind of file, the most lines first."""
     lines: Counter[str] = Counter()
     files: Counter[str] = Counter()
     for path, text in _texts(Path(arguments["root"])):
@@ -94,7 +94,7 @@ def count_lines(arguments: dict[str, Any]) -> str:
 
 
 def git_log(arguments: dict[str, Any]) -> str:
-    """The last commits of the repository."""
+    """List the last commits of the repository. Raises RuntimeError if git fails."""
     root = arguments["root"]
     command = ["git", "--no-pager", "-C", root, *_GIT_SETTINGS, "log", "--no-show-signature", "--no-ext-diff"]
     command += ["--no-textconv", "--no-patch", "--no-mailmap", "-n", str(COMMITS + 1), "--date=short"]
@@ -118,7 +118,7 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def _text_of(root: Path, path: str) -> str | None:
-    """What the index would have of it."""
+    """Return the text of a file; None if the index would keep the file out."""
     text = read_text(root, path)
     plain = None if text is None else text.decoded()
     return None if text is None or why_kept_out(text, plain, STANDARD_LIMITS) else plain
