@@ -1,10 +1,10 @@
 """Decodes the bytes of a file to text, whatever program wrote it.
 
-UTF-8 is tried together with two forms that identify themselves: a byte-order mark, and the escape sequences of
-ISO-2022-JP. UTF-8 with a few broken bytes is accepted; these are replaced. All other files come from older programs and
-do not say in which encoding they are. So each encoding in use is tried, and the text that reads most like a language
-wins: words of one script, frequent letters, no symbols inside of words. A text of a few words may be decoded wrongly. A
-text that reads like no language is not decoded.
+Forms that identify themselves come first: a byte-order mark, and the escape sequences of ISO-2022-JP. Then comes UTF-8;
+a few broken bytes in it are replaced. All other files come from older programs and do not say in which encoding they
+are. So each encoding in use is tried, and the text that reads most like a language wins: words of one script, frequent
+letters, no symbols inside of words. A text of a few words may be decoded wrongly. A text that reads like no language is
+not decoded.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _BAD_PER_GOOD = 10
-"""Good letters for each broken one that bytes need to pass as UTF-8."""
+"""Least number of good letters beyond ASCII per broken one in a text that is accepted as UTF-8."""
 _LEAST_SCORE = 0.3
 """Lowest score of an accepted encoding; 1 is the best score. Texts below are in no known encoding."""
 _FEW = 3
-"""Fewer letters beyond ASCII are doubtful: most often they are the one accent of an English text."""
+"""Fewer letters beyond ASCII than this are doubtful: most often they are the one accent of an English text."""
 _MOST_CONTROLS = 0.02
 """Largest share of control characters in a text."""
 
@@ -135,8 +135,7 @@ def _mixed(text: str) -> int:
 
 
 def _alphabet(usual: frozenset[str], first: str, last: str, most: float = 1.0) -> Callable[[str], float]:
-    """Return a weight function for an alphabet from `first` to `last`, in which the `usual` letters are most of a
-    text."""
+    """Return a weight function for an alphabet from `first` to `last`, in which `usual` letters are frequent."""
 
     def weigh(char: str) -> float:
         if char in usual:

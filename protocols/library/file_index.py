@@ -25,8 +25,7 @@ from .ranking import Ranked, ranked
 __all__ = ["FileIndex", "IndexLimits", "Passage", "Refreshed", "Until"]
 
 Until: TypeAlias = float | Callable[[], bool] | None
-"""When to stop: a reading of `time.monotonic()` in seconds, or a function that returns True once time is up. None:
-never."""
+"""When to stop: a reading of `time.monotonic()` in seconds, or a function that returns True then. None: never."""
 
 
 @dataclass(frozen=True, slots=True)

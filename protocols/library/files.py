@@ -78,7 +78,7 @@ STANDARD_LIMITS = IndexLimits()
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something that the walk came upon: a file to index, or what is skipped and why."""
+    """Something that the walk found: a file to index, or a skipped entry with the reason."""
 
     path: str
     """Path relative to the root, with slashes."""

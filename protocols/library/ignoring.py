@@ -117,8 +117,7 @@ def lines_of(folder: Path) -> list[str]:
 
 
 def _git_folder(marker: Path) -> Path:
-    """Return the folder that all work trees of a repository share. A work tree has a file in place of the folder
-    `.git`."""
+    """Return the folder that all work trees of a repository share. In a work tree `.git` is a file."""
     if not marker.is_file():
         return marker
     own = marker.parent / "".join(_read(marker)[:1]).removeprefix("gitdir:").strip()

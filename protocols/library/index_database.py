@@ -35,8 +35,7 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def take_lock(database: Path) -> int | None:
-    """Take the lock for writing; it is held until the returned handle is closed. None if it is taken. Raises
-    OSError."""
+    """Take the lock for writing, until the returned handle is closed; None if it is taken. Raises OSError."""
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -1,7 +1,7 @@
-"""A connection to an MCP server that many calls share, and of which each call's fault is its own.
+"""A connection to an MCP server that many calls share. A failure of one call does not affect the others.
 
-It ends for all only when it is really over: the process has ended, or the server has forgotten the session. Calls that
-run then are waited for, where that is possible; those that come later get a new connection.
+The connection ends for all calls only when it is really over: the process has ended, or the server has forgotten the
+session. It then waits for its running calls, where that is possible; later calls get a new connection.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from .mcp_stdio import StdioServer
 
 LOG = logging.getLogger("podium.mcp")
 CONNECT_S = 20.0
-"""Longest time until a server has answered for the first time."""
+"""Seconds in which a new server must connect and list its tools."""
 MAX_LIST_PAGES = 100
 UNREADABLE = PARSE_ERROR
-"""Code of the error for an answer that came and cannot be read, on any transport."""
+"""Error code for an answer that came but cannot be read, on any transport."""
 _Answer: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
 
 
 class NotConnected(Exception):
-    """The server does not come up, or does not let us in. `refused` is when trying again cannot help."""
+    """The server does not start, or refuses the connection. `refused` means that another attempt cannot help."""
 
     def __init__(self, problem: str, refused: bool = False) -> None:
         super().__init__(problem)
@@ -55,11 +55,11 @@ class NotConnected(Exception):
 
 
 class Lost(Exception):
-    """The connection ended while a call was on its way: nobody knows whether the tool has run."""
+    """The connection ended during a call: nobody knows whether the tool has run."""
 
 
 class Connection:
-    """A client in a task of its own: the SDK wants to be entered and left by one task."""
+    """A client in a task of its own, because the SDK must be entered and left by the same task."""
 
     def __init__(self, server: McpServer) -> None:
         self._server = server
@@ -68,23 +68,23 @@ class Connection:
         self._running = 0
         self._stdio: StdioServer | None = None
         self._tools: dict[str, Mapping[str, Any]] = {}
-        """What the server lists, as it listed it last: of a list in which one tool is wrong the others count."""
+        """Tools by name, as the server listed them last. An invalid one does not spoil the list."""
         self._page: Mapping[str, Any] = {}
-        """What came last of the list."""
+        """The last page of the list of tools."""
         self._has_changed = False
         self.is_over = False
-        """Whether it takes no more calls."""
+        """Whether the connection takes no more calls."""
         self._living = asyncio.create_task(self._live())
 
     async def call(self, name: str, arguments: dict[str, Any], timeout_s: float) -> Any:
-        """What the tool answers: a CallToolResult, or an InputRequiredResult.
+        """Call a tool; returns a CallToolResult or an InputRequiredResult.
 
         Raises:
             NotConnected: nothing was sent.
-            TimeoutError: no answer in time; others on the connection go on.
-            Lost: it broke meanwhile.
-            MCPError: the server's answer is an error, or one of mcp_http.py says what became of the request.
-            ValidationError: the answer is none of the protocol's.
+            TimeoutError: no answer came in time; other calls on the connection go on.
+            Lost: the connection broke during the call.
+            MCPError: the server's answer is an error, or mcp_http.py reports how far the request got (see delivery_of).
+            ValidationError: the answer does not fit the protocol.
         """
         self._running += 1
         try:
@@ -96,12 +96,12 @@ class Connection:
             self._leave_if_done()
 
     def output_schema(self, name: str) -> dict[str, Any] | None:
-        """What a tool's data fits, as the server lists it; None if it says nothing."""
+        """Return the JSON schema of a tool's data, as the server lists it; None if it lists none."""
         schema = self._tools.get(name, {}).get("outputSchema")
         return schema if isinstance(schema, dict) else None
 
     def may_repeat(self, name: str) -> bool:
-        """Whether the server says that calling a tool twice does no more than calling it once."""
+        """Return whether the server declares that calling a tool twice does no more than calling it once."""
         hints = self._tools.get(name, {}).get("annotations")
         return isinstance(hints, dict) and True in (hints.get("readOnlyHint"), hints.get("idempotentHint"))
 
@@ -164,7 +164,7 @@ class Connection:
                 self._fail(NotConnected("given up"))
 
     def _fail(self, error: Exception) -> None:
-        """Nobody gets a session from this connection."""
+        """Fail the calls that wait for this connection: nobody gets a session from it."""
         self.is_over = True
         cause = _innermost(error)
         refused = isinstance(cause, MCPError) and delivery_of(cause) == "refused"
@@ -187,7 +187,7 @@ class Connection:
         return Client(_Mended(way, self._take_page), message_handler=self._heard)
 
     async def _listed(self, session: ClientSession) -> dict[str, Mapping[str, Any]]:
-        """By name. What cannot be read of the list is not known, and calls go on without it."""
+        """Return the listed tools by name. Parts of the list that cannot be read are left out."""
         found: dict[str, Mapping[str, Any]] = {}
         cursor: str | None = None
         for _ in range(MAX_LIST_PAGES):
@@ -215,7 +215,7 @@ class Connection:
 
 
 class _Mended:
-    """A transport whose answers are mended before the SDK looks at them."""
+    """A transport whose answers are repaired before the SDK reads them."""
 
     def __init__(self, transport: Any, on_tools: Callable[[Mapping[str, Any]], None]) -> None:
         self._transport, self._on_tools = transport, on_tools
@@ -261,7 +261,7 @@ class _Reads:
 
 
 def delivery_of(error: MCPError) -> Delivery | None:
-    """What became of a request that an error is about, if it is not the server's own answer."""
+    """Return how far the failed request got; None if the error is the server's own answer."""
     data = error.error.data
     if isinstance(data, dict) and data.get(DELIVERY) is not None:
         found: Delivery = data[DELIVERY]

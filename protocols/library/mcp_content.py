@@ -1,4 +1,4 @@
-"""What a tool of an MCP server has answered, as a value: its data, or its text, and never less without a word."""
+"""Converts the answer of an MCP tool to a value: its data, or its text. Content that is left out is named."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ MAX_ERROR_CHARS = 4_000
 
 
 def mended(result: Any) -> Any:
-    """A raw result in which what the protocol's own types would refuse is said instead: an answer without `content`,
-    and blocks of kinds that it does not know (yet)."""
+    """Return a raw result in a form that the protocol's own types accept.
+
+    An answer without `content` gets one; blocks of unknown kinds become a text that names them as left out.
+    """
     if not isinstance(result, dict) or not {"content", "structuredContent", "isError"} & set(result):
         return result
     blocks = result.get("content")
@@ -36,26 +38,26 @@ def _said(text: str) -> dict[str, Any]:
 
 
 def text_of(blocks: list[Any]) -> str:
-    """The text of all blocks, one after the other; what is no text is named as left out.
+    """Return the text of all blocks, one after the other; content that is not text is named as left out.
 
-    A document that is not alone has a line with its address before it.
+    A document among other blocks gets a line with its address before it.
     """
     return "\n".join(_text(block, len(blocks) > 1) for block in blocks)
 
 
 def left_out(blocks: list[Any]) -> list[str]:
-    """What data beside the blocks does not hold: all of them that are no plain text."""
+    """Return the names of the blocks that are not plain text. Structured data does not hold them."""
     return [_name(block) for block in blocks if block.type != "text"]
 
 
 def everything(result: Any) -> dict[str, Value]:
-    """All of an answer: {"structured", "text", "blocks"}, binary content as bytes."""
+    """Return all of an answer: {"structured", "text", "blocks"}, with binary content as bytes."""
     blocks = [_plain(block) for block in result.content]
     return {"structured": result.structured_content, "text": text_of(result.content), "blocks": blocks}
 
 
 def complaint(result: Any) -> str:
-    """What a tool says of its failure: its text, else its data."""
+    """Return the error that a failed tool reports: its text, else its data; at most MAX_ERROR_CHARS characters."""
     text = text_of(result.content).strip()
     if not text and result.structured_content is not None:
         text = to_json(result.structured_content)
@@ -79,7 +81,7 @@ def _text(block: Any, has_others: bool) -> str:
 
 
 def _name(block: Any) -> str:
-    """What a block is: its kind, address, type and size."""
+    """Return the description of a block: its kind, address, type and size."""
     holder = block.resource if block.type == "resource" else block
     content = getattr(holder, "blob", None) or getattr(holder, "data", None) or ""
     size = f"{len(content) * 3 // 4} bytes" if content else ""
@@ -88,7 +90,7 @@ def _name(block: Any) -> str:
 
 
 def _document(resource: Any) -> str | None:
-    """The text of an embedded resource, also of one that comes as bytes and says that it is text."""
+    """Return the text of an embedded resource; bytes count if their type is text and they are UTF-8. None otherwise."""
     text = getattr(resource, "text", None)
     if text is not None:
         return str(text)
@@ -110,7 +112,7 @@ def _plain(block: Any) -> dict[str, Value]:
 
 
 def _bytes(text: str) -> bytes | str:
-    """Base64 as the bytes that it is; what is none stays as it came."""
+    """Decode Base64 to bytes; other text stays as it is."""
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:

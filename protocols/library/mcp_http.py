@@ -1,8 +1,8 @@
-"""The way to an MCP server over HTTP on which one call's trouble is that call's.
+"""HTTP transport to an MCP server on which the failure of one call does not affect the others.
 
-In the SDK's transport whatever a request raises ends the connection, with all other calls on it. So nothing is raised
-here: a request that could not be sent, was cut off or refused comes back as a response that says so, as an error of
-JSON-RPC, which the transport hands to the call.
+In the SDK's transport an exception in one request ends the connection, with all other calls on it. So nothing is raised
+here. For a request that could not be sent, was cut off or was refused, the client returns a response with a JSON-RPC
+error, which the transport passes to the call.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import httpx2
 from mcp_types import INTERNAL_ERROR
 
 Delivery = Literal["not sent", "cut off", "refused", "busy", "too large"]
-"""What became of a request: it never arrived; nobody knows; the server did not take it; not now; its answer is more
-than is taken."""
+"""How far a failed request got: it never arrived; nobody knows; the server refused it; the server does not take it now;
+its answer is larger than allowed."""
 DELIVERY = "podium/delivery"
-"""Key, in the data of such an error, of what became of it; `retryAfter` beside it is the header's."""
+"""Key of the Delivery in the data of such an error. `retryAfter` beside it is the value of the HTTP header."""
 MAX_REFUSAL_BYTES = 64 * 1024
-"""What is read of a response that is no success."""
+"""Largest body that is read of an error response; a larger one counts as empty."""
 _NOT_SENT = (
     httpx2.ConnectError,
     httpx2.ConnectTimeout,
@@ -30,7 +30,7 @@ _NOT_SENT = (
 
 
 class HttpClient(httpx2.AsyncClient):
-    """Raises nothing for what happens on the way."""
+    """An HTTP client that returns connection errors as responses instead of raising them."""
 
     def __init__(self, max_bytes: int, **settings: Any) -> None:
         super().__init__(**settings)
@@ -69,7 +69,7 @@ class HttpClient(httpx2.AsyncClient):
 
 
 async def _read(response: httpx2.Response, max_bytes: int) -> bytes | None:
-    """All of a body; None if it is more than that."""
+    """Read the whole body; None if it is larger than `max_bytes`."""
     content = bytearray()
     try:
         async for part in response.aiter_bytes():
@@ -82,7 +82,7 @@ async def _read(response: httpx2.Response, max_bytes: int) -> bytes | None:
 
 
 def _is_error(content: bytes) -> bool:
-    """Whether the server says itself, in its protocol, why it does not take the request."""
+    """Return whether the body is a JSON-RPC error, with which the server itself gives its reason."""
     try:
         said = json.loads(content)
     except (ValueError, RecursionError):
@@ -91,7 +91,7 @@ def _is_error(content: bytes) -> bool:
 
 
 def _again(request: httpx2.Request, response: httpx2.Response, content: bytes) -> httpx2.Response:
-    """The same response, its body read."""
+    """Return the same response with its body already read."""
     coded = ("content-encoding", "content-length", "transfer-encoding")
     headers = [(key, value) for key, value in response.headers.multi_items() if key.lower() not in coded]
     return httpx2.Response(response.status_code, headers=headers, content=content, request=request)

@@ -1,4 +1,4 @@
-"""Where the MCP servers are that steps may call: the cluster's setting `config`, and nothing else, says so."""
+"""The addresses of the MCP servers that steps may call. They come from the cluster's setting `config`, nowhere else."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..wording import first_problem
 
 
 class McpServer(BaseModel):
-    """Where a server is: a command that speaks MCP on its standard input and output, or an address."""
+    """The address of a server: a command that speaks MCP on its standard input and output, or a URL."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     command: tuple[str, ...] = ()
     env: Mapping[str, str] = {}
-    """Added to the clean environment of the command."""
+    """Variables added to the clean environment of the command."""
     url: str | None = None
     token_env: str | None = None
-    """Environment variable of the hosts with a bearer token for `url`."""
+    """Environment variable of the hosts that holds a bearer token for `url`."""
     max_message_bytes: Annotated[int, Field(ge=1024)] = MAX_VALUE_BYTES
-    """Largest message that is taken from it; a call whose answer is larger fails."""
+    """Largest message accepted from the server. A call whose answer is larger fails."""
 
     @model_validator(mode="after")
     def _one_way(self) -> McpServer:
@@ -34,7 +34,7 @@ class McpServer(BaseModel):
 
 
 def server_of(config: Mapping[str, Any], name: str) -> McpServer:
-    """Raises InvalidInput for a server that `config.mcp` does not name, or names wrongly."""
+    """Return the settings of a server. Raises InvalidInput for a server that is missing or invalid in `config.mcp`."""
     known = config.get("mcp") or {}
     if name not in known:
         problem = f"no server '{name}' in config.mcp; there are {', '.join(known) or 'none'}"

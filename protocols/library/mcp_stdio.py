@@ -1,9 +1,8 @@
-"""An MCP server as a process of ours: messages as lines on its standard input and output.
+"""An MCP server as a child process: messages are lines on its standard input and output.
 
-The SDK's own transport ends the connection for a byte that is no UTF-8, holds a line of any length, and lets what the
-server says on standard error go. Here each line is for itself: one that is too long, or no message, is the failure of
-the call that it answers, if it says which that is, and nobody else's. The end of what the server said on standard error
-is kept for whoever asks why it is not there.
+The SDK's own transport ends the connection for a byte that is not UTF-8, holds a line of any length, and discards the
+server's standard error. Here each line stands alone. A line that is too long, or is no message, fails only the call
+that it answers, if it names that call. The end of the standard error is kept to explain why the server ended.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ from mcp_types import (
 
 LOG = logging.getLogger("podium.mcp")
 END_S = 2.0
-"""Seconds that a server has to end after its input has, and again after SIGTERM."""
+"""Seconds that a server has to end after its input is closed, and again after SIGTERM."""
 CHUNK_BYTES = 64 * 1024
 SAID_BYTES = 4 * 1024
-"""What is kept of standard error, from its end; and of a line that is too long, from both ends."""
+"""Bytes kept of the end of standard error, and of each end of a line that is too long."""
 _ID = re.compile(rb'"id"\s*:\s*(?:([0-9]{1,15})|"([^"\\]{1,64})")\s*[,}]')
 _ANSWER = re.compile(rb'"(?:result|error)"\s*:')
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class StdioServer:
-    """A transport for the SDK's client: entered, it gives the streams to read from and to write to."""
+    """A transport for the SDK's client. Entering it returns the streams to read from and to write to."""
 
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str], max_bytes: int, on_end: Callable[[], None]
@@ -52,7 +51,7 @@ class StdioServer:
         self._jobs: list[asyncio.Task[None]] = []
         self._said = bytearray()
         self._is_left = False
-        """Whether it was made to end, so that how it did says nothing."""
+        """Whether we ended the process, so that its exit code means nothing."""
         self._to_session, self._read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self._write_stream, self._from_session = anyio.create_memory_object_stream[SessionMessage](0)
 
@@ -84,7 +83,7 @@ class StdioServer:
             await stream.aclose()
 
     def why(self) -> str:
-        """How the process has ended, if it has, and what it said last; "" if there is nothing to say."""
+        """Return how the process ended, if it did, with the last text on its standard error; "" if there is neither."""
         code = None if self._process is None or self._is_left else self._process.returncode
         how = "" if code is None else f"exit code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}"
         last = _CONTROL.sub("", self._said.decode("utf-8", "replace")).strip()
@@ -119,7 +118,7 @@ class StdioServer:
             return self._misread(content, f"an answer that is no message: {_first_line(error)}")
 
     def _misread(self, content: bytes, problem: str) -> SessionMessage | Exception:
-        """The failure of the call that a line answers; of a line that answers none, such as a print, a note."""
+        """Return a failure of the call that a line answers. Returns a ValueError if it answers none."""
         found = _ID.search(content[:SAID_BYTES]) or _ID.search(content[-SAID_BYTES:])
         if found is None or b'"jsonrpc"' not in content or not _ANSWER.search(content):
             LOG.info("%s wrote what is no message: %r", self._command[0], content[:200])
@@ -145,7 +144,7 @@ class StdioServer:
             await self._to_session.send(_failed(message.id, problem))
 
     async def _hear(self, process: asyncio.subprocess.Process) -> None:
-        """What it says on standard error; else it would wait for a reader some day."""
+        """Read standard error and keep its end. If nobody read it, the server would block once the pipe is full."""
         assert process.stderr is not None
         while chunk := await process.stderr.read(CHUNK_BYTES):
             LOG.debug("%s: %s", self._command[0], chunk)
@@ -154,7 +153,7 @@ class StdioServer:
 
 
 class _Line:
-    """A line as it comes; of one that is too long only both ends are kept."""
+    """A line that is being read. Of a line that is too long only both ends are kept."""
 
     def __init__(self, max_bytes: int) -> None:
         self._parts: list[bytes] = []
@@ -187,7 +186,7 @@ def _first_line(error: Exception) -> str:
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Waits for it to end, and makes it end, with all that it has started."""
+    """Wait until the process ends; after END_S end it with all that it has started, by SIGTERM and then SIGKILL."""
     for how in (None, signal.SIGTERM, signal.SIGKILL):
         if how is not None:
             with suppress(ProcessLookupError, PermissionError):

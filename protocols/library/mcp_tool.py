@@ -1,6 +1,6 @@
-"""A tool of any MCP server as a step, through the official client: under our permits, time-outs, breakers and grants.
+"""Runs a tool of any MCP server as a step, through the official client, with our permits, time-outs and grants.
 
-Servers are named in the cluster's setting `config`, and nowhere else, so no input can lead to another one:
+Servers are listed in the cluster's setting `config`, and nowhere else, so no input can name another one:
 
     [config.mcp.files]
     command = ["npx", "-y", "@modelcontextprotocol/server-filesystem", "/srv/data"]
@@ -11,9 +11,9 @@ Servers are named in the cluster's setting `config`, and nowhere else, so no inp
 
     steps:  {step: "podium.protocols.library.mcp_tool:McpTool", with: {server: '"files"', tool: '"read_file"', …}}
 
-A connection is kept as long as its host lives, and made anew when it is over. What a call meets is its own: an answer
-that fits nothing, a server's error, a time-out end that call, once, and leave the others alone. A tool that has run, or
-may have, is not called again, unless the server says that this does no harm (`readOnlyHint`, `idempotentHint`).
+A connection lives as long as its host, and is replaced when it is over. A failure of one call, such as an answer that
+does not fit, a server's error or a time-out, ends only that call. A tool that has run, or may have, is not called again,
+unless the server declares that a second run does no harm (`readOnlyHint`, `idempotentHint`).
 
 Needs `podium[mcp]`.
 """
@@ -47,11 +47,11 @@ class ToAsk(BaseModel):
     arguments: dict[str, Any] = {}
     timeout_s: Seconds = 60.0
     everything: bool = False
-    """Whether all of the answer comes, as {"structured", "text", "blocks"} with binary content as bytes."""
+    """Whether the step returns the whole answer: {"structured", "text", "blocks"} with binary content as bytes."""
 
 
 class McpUnreachable(ConnectionError):
-    """The tool did not run, or says that running it again does no harm: another attempt may help."""
+    """The tool did not run, or the server declares that a second run does no harm. Another attempt may help."""
 
 
 class McpInterrupted(ConnectionError):
@@ -59,27 +59,27 @@ class McpInterrupted(ConnectionError):
 
 
 class McpBusy(Exception):
-    """The server does not take the call now; `retry_after_s` or the header says when to come back, if it does."""
+    """The server does not accept the call now. `retry_after_s` or the header has the time to wait, if it is known."""
 
     retry_after_s: float | None = None
     headers: Mapping[str, Any] = {}
 
 
 class McpTooSlow(Exception):
-    """The tool gave no answer in its time. It may have run, so it is not called again."""
+    """The tool gave no answer within its time limit. It may have run, so it is not called again."""
 
 
 class McpToolFailed(Exception):
-    """The tool ran and says that it failed, or its server does not take the call."""
+    """The tool ran and reports a failure, or its server refuses the call."""
 
 
 class McpAnswerUnfit(Exception):
-    """The tool ran, and its answer fits neither the protocol nor the tool's own schema, or is too large."""
+    """The tool ran, but its answer does not fit the protocol or the tool's own schema, or is too large."""
 
 
 class McpTool(Protocol):
-    """Calls one tool. Gives its structured result, or its text, in which content of other kinds is named as left out;
-    with `everything` all of it. Its user needs a grant for `<server>.<tool>`."""
+    """Calls one tool. Returns its structured result, or else its text, in which other kinds of content are named as
+    left out. With `everything` it returns the whole answer. Its user needs a grant for `<server>.<tool>`."""
 
     concurrency = 32
     quotas: ClassVar[Mapping[str, int]] = {"tool": 1}
@@ -124,7 +124,7 @@ def _connected(server: McpServer) -> Connection:
 
 
 async def _call(connection: Connection, asked: ToAsk, name: str) -> Any:
-    """The answer of a tool, however it went. Raises one of the errors above."""
+    """Call the tool; returns its answer, even if the tool failed. Raises one of the errors above."""
     from mcp.shared.exceptions import MCPError  # noqa: PLC0415  (see above)
 
     from .mcp_connection import Lost, NotConnected  # noqa: PLC0415
@@ -154,7 +154,7 @@ def _interrupted(connection: Connection, asked: ToAsk, problem: str) -> Exceptio
 
 
 def _meant(connection: Connection, asked: ToAsk, error: Any) -> Exception:
-    """What an error of JSON-RPC means: the server's own, or one that says what became of the request."""
+    """Convert a JSON-RPC error to one of the errors above, by how far the request got."""
     from .mcp_connection import UNREADABLE, delivery_of  # noqa: PLC0415  (an extra)
 
     name, delivery, data = f"{asked.server}.{asked.tool}", delivery_of(error), error.error.data

@@ -1,11 +1,11 @@
-"""The model: any endpoint that speaks OpenAI's chat completions, as a protocol of ours.
+"""Asks a model at any endpoint for OpenAI's chat completions, as a protocol of ours.
 
-The client's own retries are off: attempts, waits, the breaker, permits and budgets are the engine's. What goes wrong is
-told by kind (model_errors.py), so that policies can be about it. A stream that ends without a reason to finish was cut,
-and an answer in which nothing is said is none. What an endpoint does not know, and material that is too long for it, is
-left out within the attempt, and named. Without an endpoint the answer is made of quotations, and says so.
+The client's own retries are off: the engine handles attempts, waits, the breaker, permits and budgets. Failures have
+kinds (model_errors.py), so that policies can name them. A stream that ends without a finish reason was cut off. An
+answer without visible text is a failure. Parameters that an endpoint does not know, and material that is too long for
+it, are left out within the attempt, and reported. Without an endpoint the answer consists of quotations, and says so.
 
-What files, tools and members say is material for the model, never an order: permissions do not depend on any of it.
+The text of files, tools and members is material for the model, never an instruction: permissions do not depend on it.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ from .model_talk import Talk, place_of, sources_of_parts
 from .quoting import NO_MODEL, quotation, why_no_model
 
 DRAIN_S = 0.2
-"""How long the end of a reply is waited for after its last word, so that its connection can be used again."""
+"""Seconds to wait for the end of a reply after its last piece, so that its connection can be used again."""
 
 
 class ToQuote(BaseModel):
-    """What the model was asked, and why it gave no answer."""
+    """The input of the model, with the failure because of which it gave no answer."""
 
     asked: ToAnswer
     error: dict[str, Any]
-    """{"code", "message", "kind"} of the failure."""
+    """The failure: {"code", "message", "kind"}."""
 
 
 class Model(Protocol):
@@ -75,7 +75,7 @@ class Model(Protocol):
     def __init__(self) -> None:
         self._clients: dict[tuple[str, str], Any] = {}
         self._unknown: dict[tuple[str, str], set[str]] = {}
-        """Parameters without which endpoints have answered, because they refuse them; by address and model."""
+        """Refused parameters without which an endpoint has answered, by address and model."""
 
     async def run(self, ctx: Context, input: ToAnswer) -> dict[str, Any]:
         config = requests_config(ctx.config)
@@ -93,7 +93,7 @@ class Model(Protocol):
         return outcome
 
     async def _converse(self, ctx: Context, talk: Talk) -> None:
-        """Ask until the endpoint refuses nothing of the request any more, or there is nothing to leave out."""
+        """Ask again with less, until the endpoint refuses nothing. Raises the refusal if that cannot help."""
         while True:
             try:
                 async for delta in self._stream(ctx, talk):
@@ -124,7 +124,7 @@ class Model(Protocol):
             raise ModelCutOff(f"{endpoint.where} stopped in the middle, after {len(heard.text)} characters")
 
     def _reply(self, endpoint: _Endpoint, body: Mapping[str, Any]) -> Any:
-        """The reply as bytes: the client's own reading of streams breaks off at what servers really send."""
+        """Return the reply as bytes, because the client's own stream parser fails on replies of real servers."""
         more = {name: value for name, value in body.items() if name not in ("model", "messages")}
         chat = self._client(endpoint).chat.completions
         return chat.with_streaming_response.create(
@@ -142,7 +142,7 @@ class Model(Protocol):
 
 @protocol(concurrency=64)
 async def extract(ctx: Context, input: ToQuote | ToAnswer) -> dict[str, Any]:
-    """What stands in for the model when it gives no answer; with the failure it says why."""
+    """Answer with quotations in place of a model that gives no answer. The answer contains the reason."""
     asked, error = (input.asked, input.error) if isinstance(input, ToQuote) else (input, None)
     sentence, reason = why_no_model(error)
     return _quoted(ctx, asked, sentence, {"model": reason})
@@ -150,7 +150,7 @@ async def extract(ctx: Context, input: ToQuote | ToAnswer) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """Who is asked, and what it may refuse."""
+    """An endpoint, with the parameters that it may refuse."""
 
     settings: ModelSettings
     key: str
@@ -162,7 +162,7 @@ class _Endpoint:
         return f"{self.settings.name} at {self.settings.base_url}"
 
     def failure(self, status: int | None, body: Any, after_s: float | None = None) -> Exception:
-        """An error that the endpoint has told, as ours, without the key that some repeat in it."""
+        """Convert an error of the endpoint to one of ours, without the key, which some endpoints repeat in it."""
         if self.key:
             body = json.loads(json.dumps(body).replace(self.key, "…"))
         failure = failure_of(self.where, status, body, self.parameters, after_s)
@@ -172,7 +172,7 @@ class _Endpoint:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Errors of the client and its connection, as ours."""
+        """Convert errors of the client and its connection to ours."""
         openai, httpx = _library(), _connections()
         try:
             yield
@@ -188,7 +188,7 @@ class _Endpoint:
 
 
 async def _pieces(data: AsyncIterator[bytes], reader: Reader, silence_s: float) -> AsyncIterator[dict[str, Any]]:
-    """The pieces of a reply until it says that it is at its end, or ends. Raises ModelStalled."""
+    """Yield the pieces of a reply until its last piece, or until the stream ends. Raises ModelStalled."""
     while not reader.done:
         try:
             more = await asyncio.wait_for(anext(data, None), silence_s)
@@ -207,7 +207,7 @@ async def _pieces(data: AsyncIterator[bytes], reader: Reader, silence_s: float) 
 
 
 def _body_of(error: Any) -> Any:
-    """What a reply with an error status says: JSON in whatever form, or a text."""
+    """Return the content of an error response: JSON in any form, or a text."""
     try:
         content = bytes(error.response.content)
     except Exception:  # the connection ended before it was all there

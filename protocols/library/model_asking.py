@@ -1,7 +1,7 @@
-"""What a model is asked: the messages with their material, the parameters that its endpoint knows, and less of both.
+"""Builds the request to a model: the messages with their material, and the parameters that its endpoint knows.
 
-An endpoint may not know a parameter; `Parameters` says what goes in its place, or what the answer then lacks. A
-request may be too long for the model's context; `shortened` leaves out the longest excerpts first.
+An endpoint may not know a parameter. `Parameters` then chooses a replacement, or reports what the answer lacks. A
+request may be too long for the model's context. `shortened` leaves out the longest excerpts first.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SYSTEM = (
 )
 BY_SCHEMA = "Answer with JSON that fits this schema, and with nothing else: "
 MAX_RESULT_CHARS = 8_000
-"""Of what one tool said."""
+"""Longest result of one tool in a request, in characters."""
 MODEL_TURNS = 4
-"""In the last of them no tool may be called, so that there is an answer; the shipped pipelines allow as many."""
+"""Largest number of a model's turns. In the last one it may not call tools. The shipped pipelines allow as many."""
 SHORT_CHARS = 400
-"""What a tool said is not cut below this to make a request shorter."""
+"""A result of a tool that is no longer than this, in characters, is not cut to make a request shorter."""
 CUT = "\n(cut: it was too long for the model)"
 BEGIN, HEAD, END = "\n\n<material>\n", "--- ", "\n</material>"
 
@@ -41,27 +41,27 @@ class ToAnswer(BaseModel):
     sources: dict[str, Any] | None = None
     results: list[dict[str, Any]] = []
     before: list[dict[str, Any]] = []
-    """Messages of the turns before this one, when tools were called."""
+    """Messages of the turns before this one, if tools were called."""
     question: str | None = None
-    """Instead of the request's text: a part of it."""
+    """A part of the request to answer; None is the whole text of the request."""
     parts: list[dict[str, Any]] | None = None
-    """What members of a team found out: {"question", "text", "sources"} each."""
+    """Results of a team's members: {"question", "text", "sources"} each."""
     lacked: dict[str, str] = {}
-    """What the turn before this one was missing."""
+    """The `missing` of the turn before this one."""
 
 
 @dataclass(slots=True)
 class Parameters:
-    """What an endpoint is asked beside the messages, by its settings and by what it was found not to know."""
+    """The parameters of a request beside its messages, by the settings and without the ones that were refused."""
 
     settings: ModelSettings
     unknown: set[str] = field(default_factory=set)
-    """Names that it has refused; they stay unknown as long as its host lives."""
+    """Names of refused parameters. They stay unknown as long as the host lives."""
 
     def body(
         self, messages: list[dict[str, Any]], request: ToAnswer, offered: Mapping[str, ToolSpec]
     ) -> dict[str, Any]:
-        """The request as it goes over the wire."""
+        """Return the request body as it goes over the wire."""
         settings = self.settings
         body: dict[str, Any] = {"model": settings.name, **settings.extra}
         limit = self._limit()
@@ -83,13 +83,13 @@ class Parameters:
         return {**known, "messages": self._messages(messages, schema)}
 
     def named(self, body: Mapping[str, Any]) -> set[str]:
-        """The parameters of a request that it can do without, if the endpoint does not know them."""
+        """Return the parameters of a request that can be left out if the endpoint does not know them."""
         system = {"system"} if any(each["role"] in ("system", "developer") for each in body["messages"]) else set()
         stream = {"stream"} if body.get("stream") else set()
         return (set(body) - {"model", "messages", "stream"}) | stream | system
 
     def missing(self, offered: Mapping[str, ToolSpec]) -> dict[str, str]:
-        """What an answer lacks because of it."""
+        """Return the things that an answer lacks because the endpoint takes no tools or refuses settings, with reasons."""
         found = {}
         if offered and (not self.settings.tools or "tools" in self.unknown):
             found["tools"] = "the model could call none: its endpoint does not take tools"
@@ -102,7 +102,7 @@ class Parameters:
         return next((name for name in wanted if name not in self.unknown), None)
 
     def _messages(self, messages: list[dict[str, Any]], schema: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-        """With the schema in words if the endpoint knows no other way, and the system's text where it has a place."""
+        """Return the messages, with the schema in words if the endpoint may not apply it, and the system text."""
         in_words = self.settings.schema_as != "json_schema" or "response_format" in self.unknown
         text = str(messages[0]["content"])
         if schema is not None and in_words:
@@ -115,7 +115,7 @@ class Parameters:
 
 
 def messages_of(input: ToAnswer) -> list[dict[str, Any]]:
-    """The conversation with the model so far: system, turns, the request with its material, and calls with results."""
+    """Return the messages so far: system, turns, the request with its material, and calls with results."""
     return [*input.before, *_results(input)] if input.before else _opening(input)
 
 
@@ -124,12 +124,12 @@ def question_of(input: ToAnswer) -> str:
 
 
 def schema_of(input: ToAnswer) -> Mapping[str, Any] | None:
-    """The schema that the answer to this has to fit; answers of a team's members are texts."""
+    """Return the schema that the answer has to fit; None for a team's members, whose answers are texts."""
     return input.plan.request.answer_schema if input.question is None else None
 
 
 def turn_of(input: ToAnswer) -> int:
-    """Which of the model's turns this is, counted from 1."""
+    """Return the number of the model's turn, counted from 1."""
     return 1 + sum("tool_calls" in message for message in input.before)
 
 
@@ -138,13 +138,13 @@ def is_last_turn(input: ToAnswer) -> bool:
 
 
 def said_by_tools(input: ToAnswer) -> list[tuple[str, str]]:
-    """Name and text of the tools that ran."""
+    """Return name and text of the tools that ran."""
     outputs = [outcome["output"] for outcome in input.results if outcome.get("output")]
     return [(str(output["tool"]), clipped(str(output["text"]), MAX_RESULT_CHARS)) for output in outputs]
 
 
 def failed_tools(input: ToAnswer) -> dict[str, str]:
-    """Tools that failed in this turn or one before it, and have not run since, with what they said; as `missing`."""
+    """Return failed tools with their errors, as entries of `missing`. A tool that has run since does not count."""
     found = {what: why for what, why in input.lacked.items() if what.startswith("tool ")}
     for name, _ in said_by_tools(input):
         found.pop(f"tool {name}", None)
@@ -156,21 +156,24 @@ def failed_tools(input: ToAnswer) -> dict[str, str]:
 
 
 def _called(input: ToAnswer) -> list[str]:
-    """The tools that the results are of, in their order: as planned, or as the model called them."""
+    """Return the names of the tools that the results belong to, in order: as planned, or as the model called them."""
     if not input.before:
         return [call.tool for call in input.plan.plan.calls]
     return [str(call["function"]["name"]) for call in input.before[-1].get("tool_calls", [])]
 
 
 def has_passage(messages: list[dict[str, Any]], path: str, line: int, end_line: int) -> bool:
-    """Whether an excerpt is among the material."""
+    """Return whether an excerpt is among the material."""
     head = f"\n{HEAD}{path}:{line}-{end_line}\n"
     return any(message["role"] == "user" and head in str(message["content"]) for message in messages)
 
 
 def shortened(messages: list[dict[str, Any]], share: float) -> list[dict[str, Any]] | None:
-    """The same with this share of its characters at most: without the longest excerpts, then the oldest turns, then
-    with less of what tools said. What is asked stays. None if there is nothing to leave out."""
+    """Return the messages cut to this share of their characters; None if nothing can be left out.
+
+    The longest excerpts go first, then the oldest turns, then parts of the tools' results. The question stays. The
+    result may be longer than the share if there is not enough to leave out.
+    """
     kept = [dict(message) for message in messages]
     too_much = _chars(kept) - int(_chars(kept) * share)
     left = too_much
@@ -181,7 +184,7 @@ def shortened(messages: list[dict[str, Any]], share: float) -> list[dict[str, An
 
 
 def _without_excerpt(messages: list[dict[str, Any]]) -> int:
-    """Leave out the longest excerpt; returns how many characters that are."""
+    """Leave out the longest excerpt; returns the number of characters saved."""
     at = next((at for at, each in enumerate(messages) if each["role"] == "user" and BEGIN in each["content"]), None)
     if at is None:
         return 0
@@ -214,7 +217,7 @@ def _without_turn(messages: list[dict[str, Any]]) -> int:
 
 
 def _with_less_of_a_tool(messages: list[dict[str, Any]]) -> int:
-    """Cut the longest thing that a tool said to half."""
+    """Cut the longest result of a tool to half."""
     tools = [message for message in messages if message["role"] == "tool"]
     longest = max(tools, key=lambda message: len(message["content"]), default=None)
     if longest is None or len(longest["content"]) <= SHORT_CHARS:
@@ -241,7 +244,7 @@ def _as_function(name: str, spec: ToolSpec) -> dict[str, Any]:
 
 
 def _opening(input: ToAnswer) -> list[dict[str, Any]]:
-    """System prompt, the conversation so far, and the request with its material."""
+    """Return the system prompt, the conversation so far, and the request with its material."""
     context = context_of(input.plan, input.context, input.sources)
     turns = [
         {"role": role, "content": text}
@@ -266,8 +269,8 @@ def _material(input: ToAnswer, context: Assembled) -> Iterator[str]:
 
 
 def _results(input: ToAnswer) -> list[dict[str, Any]]:
-    """The outcomes of the calls that the model made last, each under its id, in their order; none is left out, since
-    endpoints refuse a call without a result."""
+    """Return the outcomes of the model's last calls, each under its id, in their order. Every call gets a result, since
+    endpoints refuse a call without one."""
     calls = input.before[-1].get("tool_calls", [])
     outcomes = [*input.results, *[{}] * len(calls)]
     return [

@@ -1,8 +1,8 @@
-"""Calls of tools, put together from the pieces in which a model's endpoint sends them.
+"""Builds calls of tools from the pieces in which a model's endpoint sends them.
 
-By OpenAI's rules a piece belongs to the call with its `index`, and only the first has id and name. Of the servers that
-say to speak it, some send every call as index 0, or none has one; ids are null, empty, or the same for each call; name
-and id come with every piece; arguments are an object, come twice, or are JSON in a text of JSON.
+By OpenAI's rules a piece belongs to the call with its `index`, and only the first piece has id and name. Servers
+deviate: some send every call as index 0, or without an index. Ids are null, empty, or the same for each call. Name and
+id come with every piece. Arguments are an object, come twice, or are JSON in a text of JSON.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .model_errors import ModelMalformed, encodable
 
 @dataclass(slots=True)
 class HeardCall:
-    """One call as it was heard so far."""
+    """One call as received so far."""
 
     index: Any
     id: str = ""
     name: str = ""
     arguments: str = ""
     extra: Any = None
-    """What the endpoint wants to see again with it (Gemini's signature of its thoughts)."""
+    """Data that the endpoint wants to see again with the call (Gemini's signature of its thoughts)."""
 
     def read(self) -> dict[str, Any]:
-        """Its arguments. Raises ModelMalformed."""
+        """Return the arguments of the call. Raises ModelMalformed."""
         try:
             arguments = _value(self.arguments)
             if isinstance(arguments, str):
@@ -59,7 +59,7 @@ class Calls:
         self.heard: list[HeardCall] = []
 
     def take(self, pieces: Any, legacy: Any = None) -> None:
-        """Take in what a delta has as `tool_calls`, and as `function_call` (the form before it)."""
+        """Add the `tool_calls` of a delta, and its `function_call` (the older form)."""
         for piece in pieces if isinstance(pieces, list) else [pieces]:
             if isinstance(piece, Mapping):
                 self._take(piece)
@@ -67,11 +67,11 @@ class Calls:
             self._take({"index": 0, "function": legacy})
 
     def ids(self, turn: int) -> list[str]:
-        """An id for each: its own, or one made up where it has none, or another call has it.
+        """Return an id for each call: its own, or a generated one if it has none or another call has the same.
 
         Args:
-            turn: of the conversation, so that those made up differ between turns. They have nine letters and digits,
-                which is what Mistral takes.
+            turn: number of the turn, so that generated ids differ between turns. They have nine letters and digits, as
+                Mistral requires.
         """
         ids: list[str] = []
         for number, call in enumerate(self.heard):
@@ -92,7 +92,7 @@ class Calls:
             call.arguments += said
 
     def _call_of(self, index: Any, id: str, name: str, said: str) -> HeardCall:
-        """The call that a piece goes on with, or a new one."""
+        """Return the call that a piece continues, or a new one."""
         known = [call for call in self.heard if index is None or call.index == index]
         if index is None and id:
             known = [call for call in self.heard if call.id == id] or known
@@ -112,7 +112,7 @@ def _begins_another(call: HeardCall, id: str, name: str, said: str) -> bool:
 
 
 def _grown(name: str, more: str) -> str:
-    """A name that comes whole, in pieces, once more, or longer each time."""
+    """Return a name with its next piece. A server may send it whole, in pieces, once more, or longer each time."""
     return more if more.startswith(name) else name if name == more else name + more
 
 
@@ -121,7 +121,7 @@ def _text(said: Any) -> str:
 
 
 def _value(text: str) -> Any:
-    """The value of a text of JSON, {} of an empty one, with nothing in it that UTF-8 or JSON cannot hold."""
+    """Parse a text of JSON; an empty one is {}. Characters that UTF-8 cannot encode are replaced. Raises ValueError."""
     value = json.loads(text.strip() or "{}", parse_constant=_refuse)
     return json.loads(encodable(json.dumps(value, ensure_ascii=False)))
 

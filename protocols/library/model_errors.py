@@ -1,8 +1,8 @@
-"""What goes wrong with a model's endpoint, told apart by what one can do about it.
+"""Failures of a model's endpoint, divided by what can be done about them.
 
-A `ModelError` may be gone with another attempt. A `ModelRefused` would come again with the same request, so it is not
-tried again: its kind says whether the key, the length, a parameter, the name of the model, the account or the question
-is to blame. Endpoints say this in many words; `failure_of` reads status, code and text.
+A `ModelError` may disappear with another attempt. A `ModelRefused` would come again with the same request, so it is not
+tried again. Its kind names the cause: the key, the length, a parameter, the name of the model, the account or the
+question. Endpoints word this in many ways; `failure_of` reads status, code and text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 SAID_CHARS = 400
-"""Of what an endpoint said, in a message of ours."""
+"""Longest quotation of an endpoint in a message of ours, in characters."""
 
 
 class ModelError(Exception):
@@ -25,15 +25,15 @@ class ModelError(Exception):
 
 
 class ModelUnreachable(ModelError, ConnectionError):
-    """No connection, or an error of the endpoint's own."""
+    """There is no connection, or the endpoint itself failed."""
 
 
 class ModelStalled(ModelError, TimeoutError):
-    """It was silent for too long."""
+    """The endpoint was silent for too long."""
 
 
 class ModelBusy(ModelError):
-    """It asks to come back later."""
+    """The endpoint is busy and wants to be asked again later."""
 
 
 class ModelCutOff(ModelError, ConnectionError):
@@ -41,15 +41,15 @@ class ModelCutOff(ModelError, ConnectionError):
 
 
 class ModelMalformed(ModelError):
-    """The answer, or a call of a tool in it, is not what was asked for; a blank one, say."""
+    """The answer, or a call of a tool in it, is not in the form that was asked for; for example a blank answer."""
 
 
 class ModelRefused(Exception):
-    """The endpoint will not take this request, and would not take it again."""
+    """The endpoint refuses this request, and would refuse it again."""
 
 
 class ModelKeyRefused(ModelRefused):
-    """The key is wrong, is missing, or may not do this."""
+    """The key is wrong, missing, or lacks a permission."""
 
 
 class ModelTooLong(ModelRefused):
@@ -57,7 +57,7 @@ class ModelTooLong(ModelRefused):
 
 
 class ModelParameterRefused(ModelRefused):
-    """The endpoint does not know a parameter, or what it stands for: tools, a stream, a schema of the answer."""
+    """The endpoint does not know a parameter, or the feature behind it: tools, a stream, a schema of the answer."""
 
     def __init__(self, message: str, parameter: str) -> None:
         super().__init__(message, parameter)
@@ -68,7 +68,7 @@ class ModelParameterRefused(ModelRefused):
 
 
 class ModelNotFound(ModelRefused):
-    """There is no such model, or nothing that answers chat completions at this address."""
+    """There is no such model, or no chat completions endpoint at this address."""
 
 
 class ModelUnpaid(ModelRefused):
@@ -107,7 +107,7 @@ _OTHER_WORDS = (
     ("stream", re.compile(r"\bstreaming\b|to stream\b")),
     ("system", re.compile(r"system (role|message|instruction|prompt)|developer instruction")),
 )
-"""How endpoints call what a parameter is about."""
+"""Other words by which endpoints refer to a parameter."""
 _NO_MODEL = re.compile(
     r"model[_ ]not[_ ]found|no such model|not a valid model|model.{0,120}(not exist|not found|not loaded)"
 )
@@ -120,14 +120,14 @@ _BY_TYPE = {"overloaded": 529, "rate_limit": 429, "authentication": 401, "permis
 def failure_of(
     where: str, status: int | None, body: Any, parameters: Collection[str], after_s: float | None = None
 ) -> ModelError | ModelRefused:
-    """An error reply of an endpoint, or an error in its stream, as ours.
+    """Convert an error reply of an endpoint, or an error in its stream, to one of ours.
 
     Args:
         where: the model and its address, for the message.
-        status: of HTTP; None in a stream, where the body may say one.
-        body: as JSON if it was some, else the text.
-        parameters: those that the request had, for which there is a way without them.
-        after_s: seconds until the endpoint wants to be asked again, of its headers.
+        status: HTTP status; None in a stream, where the body may contain one.
+        body: parsed JSON if the reply was JSON, else the text.
+        parameters: parameters of the request that can be left out.
+        after_s: seconds until the endpoint wants to be asked again, from its headers; None reads them from the body.
     """
     status = status or _status_in(body)
     said, whole = said_in(body), _whole(body)
@@ -143,7 +143,7 @@ def failure_of(
 
 
 def said_in(body: Any) -> str:
-    """What an error reply says in words, whatever its form, cut to SAID_CHARS."""
+    """Return the message of an error reply in any form, cut to SAID_CHARS."""
     found = body
     while isinstance(found, list) and found:
         found = found[0]
@@ -157,14 +157,14 @@ def said_in(body: Any) -> str:
 
 
 def encodable(text: str) -> str:
-    """The text with halves of a character joined, and those that have no other half replaced."""
+    """Return the text with surrogate pairs joined, and lone surrogates replaced."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _refused(
     sentence: str, status: int, body: Any, whole: str, parameters: Collection[str], after_s: float | None
 ) -> ModelRefused | None:
-    """Which refusal it is, if another attempt cannot help."""
+    """Return the kind of refusal; None if another attempt may help, or no kind fits."""
 
     def saying(what: str) -> str:
         return sentence.replace("{}", what, 1)
@@ -191,7 +191,7 @@ def _refused(
 
 
 def _parameter_in(body: Any, whole: str, parameters: Collection[str]) -> str | None:
-    """The parameter that an endpoint does not know: the one that it names first, or else describes."""
+    """Return the parameter that an endpoint does not know: the first one that the error names, or else describes."""
     named = body.get("error") if isinstance(body, Mapping) else None
     param = named.get("param") if isinstance(named, Mapping) else None
     head = re.split(r"[.\[]", param)[0] if isinstance(param, str) else None
@@ -209,7 +209,7 @@ def _parameter_in(body: Any, whole: str, parameters: Collection[str]) -> str | N
 
 
 def _status_in(body: Any) -> int:
-    """The status that an error in a stream stands for; 500, which is tried again, where it names none."""
+    """Return the status of an error in a stream. An error without one counts as 500, which is tried again."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
         return 500
@@ -222,7 +222,7 @@ def _status_in(body: Any) -> int:
 
 
 def _seconds_in(whole: str) -> float | None:
-    """When to come back, as texts say it: `try again in 1m2.5s`."""
+    """Return the seconds to wait, from texts such as `try again in 1m2.5s`; None if there are none."""
     found = _RETRY_DELAY.search(whole)
     if found is not None:
         return float(found.group(1))

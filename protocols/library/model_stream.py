@@ -1,8 +1,8 @@
-"""What comes from a model's endpoint: bytes to pieces of JSON, and pieces to what was said.
+"""Reads replies of a model's endpoint: bytes to pieces of JSON, and pieces to text, calls and token counts.
 
-The servers that speak OpenAI's protocol differ in nearly everything but its middle, so nothing here is taken for
-granted: every field may be missing, null, repeated or of another type. What cannot be read is an error; what says
-nothing is passed over. A reply that is no stream but the whole answer, or an error, is read as such.
+Servers for OpenAI's protocol differ in nearly everything, so nothing is assumed here: every field may be missing, null,
+repeated or of another type. Content that cannot be read is an error; content without meaning is skipped. A reply that
+is not a stream but the whole answer, or an error, is read as such.
 
 Form of a stream: Server-Sent Events, HTML Living Standard, 9.2.6.
 """
@@ -19,29 +19,29 @@ from .model_calls import Calls
 from .model_errors import ModelMalformed, ModelNotFound, encodable
 
 MAX_PIECE_BYTES = 16 * 1024 * 1024
-"""Of one event of a stream, or of a reply that is none; a bigger one is refused."""
+"""Largest event of a stream, or largest reply that is no stream. A bigger one is refused."""
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _THOUGHTS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
-"""What encloses the reasoning of models whose server does not take it out of the text."""
+"""Marks around the reasoning of a model, for servers that do not take it out of the text."""
 _BROKEN = ("error", "abort", "network_error", "insufficient_system_resource")
-"""Reasons to finish that are failures of a server's."""
+"""Finish reasons that mean a failure of the server."""
 
 
 class Reader:
-    """Bytes of a reply, however they were cut, as the pieces of JSON in it."""
+    """Converts the bytes of a reply, in chunks of any size, to the pieces of JSON in it."""
 
     def __init__(self) -> None:
         self.done = False
-        """Whether the reply said that it is at its end."""
+        """Whether the reply has announced its end."""
         self._rest = bytearray()
         self._looked = 0
-        """How much of the rest has no end of a line in it."""
+        """Number of bytes of the rest that contain no line end."""
         self._form: str | None = None
         self._data: list[str] = []
         self._event = ""
 
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
-        """Pieces that are complete with this. Raises ModelMalformed; ModelNotFound for a page in its place."""
+        """Yield the pieces that are complete with these bytes. Raises ModelMalformed, or ModelNotFound."""
         self._rest += data
         self._form = self._form or _form_of(bytes(self._rest[:300]))
         for line in self._lines() if self._form == "stream" else ():
@@ -50,7 +50,7 @@ class Reader:
             raise ModelMalformed(f"one piece of the reply has more than {MAX_PIECE_BYTES:,} bytes")
 
     def _lines(self) -> list[bytes]:
-        """Lines that are complete, taken off the rest."""
+        """Take the complete lines off the rest."""
         lines, start = [], 0
         while (end := _LINE_END.search(self._rest, max(start, self._looked))) is not None:
             if end.group() == b"\r" and end.end() == len(self._rest):
@@ -62,7 +62,7 @@ class Reader:
         return lines
 
     def end(self) -> Iterator[dict[str, Any]]:
-        """Pieces in what is left when no more bytes come: the last event, or a reply that is no stream at all."""
+        """Yield the remaining pieces when no more bytes come: the last event, or a reply that is not a stream."""
         if self._form == "json":
             yield from _pieces_of(self._rest.decode("utf-8", "replace"))
             self.done = True
@@ -111,7 +111,7 @@ class Reader:
 
 
 def _form_of(start: bytes) -> str | None:
-    """What a reply is, by its beginning. None: that is not to be seen yet."""
+    """Return "json" or "stream" by the beginning of a reply; None if more bytes are needed."""
     head = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not head or (len(start) < 3 and b"\xef\xbb\xbf".startswith(start)):
         return None
@@ -122,7 +122,7 @@ def _form_of(start: bytes) -> str | None:
 
 
 def _pieces_of(text: str) -> list[dict[str, Any]]:
-    """The objects in a text of JSON: one, or a list of some; a null or a word that keeps the line open is none."""
+    """Return the objects in a text of JSON: one, or those of a list. Other values are skipped."""
     if not text.strip():
         return []
     try:
@@ -137,7 +137,7 @@ def _error_in(piece: Mapping[str, Any]) -> Any:
 
 
 def error_in(piece: Mapping[str, Any]) -> Any:
-    """What a piece says went wrong, as the endpoint put it; None if it is no error."""
+    """Return the error in a piece, as the endpoint put it; None if the piece is no error."""
     if piece.get("error"):
         return piece
     if piece.get("object") == "error":
@@ -152,24 +152,24 @@ def error_in(piece: Mapping[str, Any]) -> Any:
 
 @dataclass(slots=True)
 class Heard:
-    """What a reply has said so far."""
+    """The content of a reply so far."""
 
     text: str = ""
     refusal: str = ""
-    """What the model says in place of an answer."""
+    """Text with which the model refuses to answer."""
     thought: bool = False
-    """Whether it has reasoned."""
+    """Whether the model has reasoned."""
     finish: str | None = None
-    """The reason that it gave to end, in lower case."""
+    """Finish reason of the model, in lower case."""
     calls: Calls = field(default_factory=Calls)
     tokens_in: int | None = None
     tokens_out: int | None = None
-    """As counted by the endpoint; None if it says nothing that is a number."""
+    """Tokens as counted by the endpoint; None if it sends no valid number. `tokens_in` likewise."""
     begun: bool = False
     _plain: _Plain = field(default_factory=lambda: _Plain())
 
     def take(self, piece: Mapping[str, Any]) -> str:
-        """Take one piece in; returns the text that it adds."""
+        """Add one piece; returns the text that it adds."""
         self.begun = True
         self._count(piece)
         added = ""
@@ -182,7 +182,7 @@ class Heard:
         return added
 
     def end(self) -> str:
-        """The text that was held back until it was known to be some."""
+        """Return the text that was held back, at the end of the reply."""
         added = self._plain.end()
         self.text += added
         self.refusal = encodable(self.refusal)
@@ -190,10 +190,10 @@ class Heard:
         return added
 
     def is_whole(self, done: bool) -> bool:
-        """Whether the reply came to its own end.
+        """Return whether the reply reached its regular end.
 
         Args:
-            done: whether it said that it is at its end, which some say without a reason.
+            done: whether the reply announced its end, which some servers do without a finish reason.
         """
         return self.finish not in _BROKEN and (self.finish is not None or done)
 
@@ -219,9 +219,9 @@ class Heard:
 
 
 class _Plain:
-    """Text as it is to be read: without reasoning at its beginning, and with characters whole.
+    """Text for the reader: without reasoning at its beginning, and without half characters.
 
-    JSON may write a character as two escapes, which servers send apart; half of one cannot be encoded.
+    JSON may write a character as two escapes, which servers may send in separate pieces. Half of one cannot be encoded.
     """
 
     def __init__(self) -> None:
@@ -241,13 +241,13 @@ class _Plain:
         return encodable(text)
 
     def end(self) -> str:
-        """What is left; of reasoning without an end, nothing."""
+        """Return the rest of the text. Reasoning without an end mark gives no text."""
         held = "" if self._closing else self._held
         self._held = ""
         return encodable(held)
 
     def _begin(self) -> None:
-        """See whether reasoning stands at the beginning, and take it out when it is all there."""
+        """Check whether reasoning stands at the beginning, and remove it when its end mark has come."""
         while not self._begun:
             if self._closing is None:
                 head = self._held.lstrip()
@@ -265,14 +265,14 @@ class _Plain:
 
 
 def _choices(piece: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The first answer's; others were not asked for."""
+    """Return the choices of the first answer; others were not asked for."""
     choices = piece.get("choices")
     found = [each for each in choices if isinstance(each, Mapping)] if isinstance(choices, list) else []
     return [each for each in found if each.get("index") in (0, None)]
 
 
 def _words(content: Any) -> str:
-    """The text of content in whatever form: a text, a part, a list of parts."""
+    """Return the text of content in any form: a text, a part, a list of parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):

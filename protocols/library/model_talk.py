@@ -1,7 +1,7 @@
-"""One attempt at an answer: what is asked, what was left out of it, what came, and whether that is an answer.
+"""One attempt at an answer: the request, the parts left out of it, the reply, and the check of the reply.
 
-An answer in which nothing is said is none: a model may have only reasoned, used its tokens up, been filtered, refused,
-or called tools where it was to answer. Each is a failure of its own kind, so that something else can stand in.
+An answer without visible text is a failure: a model may have only reasoned, used its tokens up, been filtered, refused,
+or called tools where an answer was required. Each failure has its own kind, so that something else can stand in.
 """
 
 from __future__ import annotations
@@ -31,20 +31,22 @@ from .model_errors import ModelFiltered, ModelMalformed, ModelOutOfTokens, Model
 from .model_stream import Heard, Reader
 
 SHORTER = 4
-"""How often a request that is too long is made shorter, to half each time."""
+"""Largest number of times that a too long request is shortened, to half each time."""
 _LENGTH = ("length", "max_tokens", "model_length", "max_output_tokens", "model_context_window_exceeded")
 _FILTER = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "sensitive", "refusal")
-"""Reasons to finish, as servers call them."""
+"""Finish reasons for a filter, as servers name them; `_LENGTH` has those for a used-up limit of tokens."""
 
 
 class Talk:
-    """One attempt; what is asked becomes less when the endpoint says that it is too much."""
+    """One attempt. Its request becomes smaller when the endpoint refuses parts of it."""
 
     def __init__(
         self, ctx: Context, input: ToAnswer, settings: ModelSettings, offered: Mapping[str, ToolSpec], unknown: set[str]
     ) -> None:
-        """Args:
-        unknown: parameters that the endpoint is known to refuse.
+        """Prepare the request.
+
+        Args:
+            unknown: parameters that the endpoint is known to refuse.
         """
         self.input, self.settings, self.offered = input, settings, offered
         self.parameters = Parameters(settings, set(unknown))
@@ -55,18 +57,18 @@ class Talk:
 
     @property
     def silence_s(self) -> float:
-        """How long the endpoint may be silent."""
+        """Seconds for which the endpoint may be silent."""
         streams = self.settings.stream and "stream" not in self.parameters.unknown
         return self.settings.first_token_s if streams else self.settings.whole_answer_s
 
     @property
     def may_call(self) -> bool:
-        """Whether the model may call tools now."""
+        """Whether the model may call tools in this turn."""
         takes_tools = self.settings.tools and "tools" not in self.parameters.unknown
         return bool(self.offered) and takes_tools and not is_last_turn(self.input)
 
     def body(self) -> dict[str, Any]:
-        """The request as it goes over the wire."""
+        """Return the request body as it goes over the wire."""
         return self.parameters.body(self.messages, self.input, self.offered)
 
     def begin(self) -> tuple[Heard, Reader]:
@@ -74,14 +76,14 @@ class Talk:
         return self.heard, Reader()
 
     def do_without(self, refusal: ModelParameterRefused) -> None:
-        """Leave out the parameter that was refused; raises the refusal if it was left out already."""
+        """Leave out the refused parameter. Raises the refusal if the parameter was left out already."""
         if refusal.parameter in self.parameters.unknown:
             raise refusal
         self.parameters.unknown.add(refusal.parameter)
         self._ctx.log.warning("asking without '%s': %s", refusal.parameter, refusal)
 
     def shorten(self, refusal: ModelTooLong) -> None:
-        """Leave out about half of the material; raises the refusal if that does not go on."""
+        """Leave out about half of the material. Raises the refusal if nothing is left, or after SHORTER times."""
         fewer = shortened(self.messages, 0.5) if self._shorter < SHORTER else None
         if fewer is None:
             raise refusal
@@ -89,13 +91,13 @@ class Talk:
         self._ctx.log.warning("asking with less material: %s", refusal)
 
     def charge(self) -> None:
-        """Tokens and money, for limits of that name, whether the stream came to its end or not."""
+        """Report tokens and cents to the limits of these names, whether the stream was complete or not."""
         tokens, settings = self._tokens(), self.settings
         cents = (tokens["in"] * settings.cents_per_1000_in + tokens["out"] * settings.cents_per_1000_out) / 1000
         self._ctx.used(tokens=tokens["in"] + tokens["out"], cents=cents)
 
     def outcome(self) -> dict[str, Any]:
-        """The answer, or calls of tools. Raises ModelMalformed, ModelFiltered or ModelOutOfTokens if it is neither."""
+        """Return the answer, or calls of tools. Raises ModelMalformed, ModelFiltered or ModelOutOfTokens."""
         calls = self._calls()
         if not calls:
             self._check_text()
@@ -114,7 +116,8 @@ class Talk:
         }
 
     def _calls(self) -> list[dict[str, Any]]:
-        """The calls that are to be made; none where the model may not call any, if it has said something as well."""
+        """Return the calls to make. Calls beside a text are dropped where the model may not call tools; calls alone
+        raise ModelMalformed there."""
         heard = self.heard.calls.heard
         if not heard or (not self.may_call and not _is_blank(self.heard.text)):
             return []
@@ -135,7 +138,7 @@ class Talk:
         ]
 
     def _check_text(self) -> None:
-        """Raise what is wrong with the text as an answer."""
+        """Raise ModelFiltered, ModelOutOfTokens or ModelMalformed if the text is not a valid answer."""
         heard, schema = self.heard, schema_of(self.input)
         if _is_blank(heard.text):
             if heard.refusal.strip():
@@ -157,7 +160,7 @@ class Talk:
         return ModelOutOfTokens(f"the {limit} tokens of the answer (limits.answer_tokens) were used up {where}")
 
     def _missing(self) -> dict[str, str]:
-        """What the answer lacks."""
+        """Return the things that the answer lacks, with reasons."""
         heard, found = self.heard, self.parameters.missing(self.offered) | failed_tools(self.input)
         if heard.finish in _LENGTH:
             found["end"] = "the answer reached its limit of tokens"
@@ -172,7 +175,7 @@ class Talk:
         return found
 
     def _tokens(self) -> dict[str, int]:
-        """As the endpoint has counted them, else by the length of texts; nothing where nothing came."""
+        """Return the tokens as the endpoint counted them, else estimated by the length of texts; 0 if nothing came."""
         heard = self.heard
         asked = sum(len(str(message.get("content") or "")) for message in self.messages) if heard.begun else 0
         said = len(heard.text) + sum(len(call.name) + len(call.arguments) for call in heard.calls.heard)
@@ -182,7 +185,7 @@ class Talk:
         }
 
     def _sources(self) -> list[dict[str, Any]]:
-        """The passages that the model had, those that it names first; of parts, theirs."""
+        """Return the passages in the request, the ones that the answer names first. For parts, return their sources."""
         if self.input.parts is not None:
             return sources_of_parts(self.input.parts)
         passages = context_of(self.input.plan, self.input.context, self.input.sources).passages
@@ -200,7 +203,7 @@ def place_of(passage: Passage) -> dict[str, Any]:
 
 
 def _as_said(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A call as the endpoint is told of it again."""
+    """Return a call in the form in which the endpoint gets it back."""
     function = {"name": call["tool"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)}
     said = {"id": call["id"], "type": "function", "function": function}
     return said if call["extra"] is None else {**said, "extra_content": call["extra"]}
@@ -211,7 +214,7 @@ def _is_filter(finish: str | None) -> bool:
 
 
 def _is_blank(text: str) -> bool:
-    """Whether nothing can be seen of it: spaces of all kinds, and characters without a form."""
+    """Return whether a text shows nothing: only spaces of all kinds, and characters without a form."""
     return all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf", "Zs") for character in text)
 
 

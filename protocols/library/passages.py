@@ -31,8 +31,7 @@ class Cut:
     """Last line of the passage. Both line numbers count from 1."""
     text: str
     titles: str
-    """Headings or defining lines of the passage, with the last such line before it. The text's first line counts,
-    too."""
+    """Headings or defining lines of the passage, with the last such line before it. The first line counts, too."""
 
 
 def cut(name: str, text: str, limits: IndexLimits) -> list[Cut]:
@@ -77,8 +76,7 @@ def _top_level(lines: Sequence[str]) -> list[int]:
 def _ranges(
     lines: Sequence[str], borders: Sequence[int], at_each: bool, limits: IndexLimits
 ) -> Iterator[tuple[int, int]]:
-    """Yield first line and end (exclusive) of each passage. `at_each` cuts at each border instead of the last that
-    fits."""
+    """Yield first line and end (exclusive) of each passage. `at_each` cuts at each border, not the last that fits."""
     start = 0
     while start < len(lines):
         longest = _longest(lines, start, limits)

@@ -94,8 +94,7 @@ def is_test(path: str) -> bool:
 
 
 def is_history(path: str) -> bool:
-    """Return whether a file lists changes between versions, by its path. Only prose counts, since a module may be
-    code."""
+    """Return whether a file lists changes between versions, by its path. Only prose counts."""
     *folders, name = path.lower().split("/")
     stem, _, kind = name.rpartition(".") if "." in name[1:] else (name, "", "")
     if kind not in _PROSE and not kind.isdigit():

@@ -114,8 +114,7 @@ def _apart(identifier: str) -> list[str]:
 
 
 def _pairs(run: str, last: bool) -> list[str]:
-    """Return the pairs of neighbouring letters of a run. `last` adds the last letter, which a question of one letter
-    finds."""
+    """Return the pairs of neighbours in a run. `last` adds the last letter, for questions of one letter."""
     letters = _LETTER.findall(unicodedata.normalize("NFKC", run))
     pairs = [one + other for one, other in itertools.pairwise(letters)]
     return [*pairs, *letters[-1:]] if last or not pairs else pairs
