@@ -1,4 +1,6 @@
-"""Runs a tool of any MCP server as a step, through the official client, with our permits, time-outs and grants.
+"""Runs a tool of any MCP server as a step, through the official client.
+
+Our permits, time-outs, breakers and grants apply to it.
 
 Servers are listed in the cluster's setting `config`, and nowhere else, so no input can name another one:
 
@@ -12,8 +14,8 @@ Servers are listed in the cluster's setting `config`, and nowhere else, so no in
     steps:  {step: "podium.protocols.library.mcp_tool:McpTool", with: {server: '"files"', tool: '"read_file"', …}}
 
 A connection lives as long as its host, and is replaced when it is over. A failure of one call, such as an answer that
-does not fit, a server's error or a time-out, ends only that call. A tool that has run, or may have, is not called again,
-unless the server declares that a second run does no harm (`readOnlyHint`, `idempotentHint`).
+does not fit, a server's error or a time-out, ends only that call. A tool that has run, or may have run, is not called
+again, unless the server declares that a second run does no harm (`readOnlyHint`, `idempotentHint`).
 
 Needs `podium[mcp]`.
 """

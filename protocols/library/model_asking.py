@@ -89,7 +89,7 @@ class Parameters:
         return (set(body) - {"model", "messages", "stream"}) | stream | system
 
     def missing(self, offered: Mapping[str, ToolSpec]) -> dict[str, str]:
-        """Return the things that an answer lacks because the endpoint takes no tools or refuses settings, with reasons."""
+        """Return the things that an answer lacks because the endpoint takes no tools or refuses settings."""
         found = {}
         if offered and (not self.settings.tools or "tools" in self.unknown):
             found["tools"] = "the model could call none: its endpoint does not take tools"

@@ -116,8 +116,8 @@ class Talk:
         }
 
     def _calls(self) -> list[dict[str, Any]]:
-        """Return the calls to make. Calls beside a text are dropped where the model may not call tools; calls alone
-        raise ModelMalformed there."""
+        """Return the calls to make. Where the model may not call tools, calls with a text are dropped; calls without
+        one raise ModelMalformed. Unreadable calls raise ModelMalformed or ModelOutOfTokens."""
         heard = self.heard.calls.heard
         if not heard or (not self.may_call and not _is_blank(self.heard.text)):
             return []

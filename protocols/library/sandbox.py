@@ -1,12 +1,13 @@
 """The sandbox in which Podium runs tools: foreign programs and functions, each in a box of its own.
 
-A tool gets a new session, a clean environment, a temporary folder as its working directory that is deleted
-afterwards, and its stdin. It ends when its main process does, at the wall-clock limit, or when whoever awaits it
-is cancelled; in each case all that it started is killed with SIGKILL, detached processes included, before
-`run_boxed` returns. The same happens when Podium's own process dies, or the thread of the event loop. Four levels,
-each with what comes before it:
+A tool gets a new session, a clean environment, its stdin, and a temporary folder as its working directory, which is
+deleted afterwards. The tool ends when its main process ends, at the wall-clock limit, or when the awaiting task is
+cancelled. In each case all processes that it started are killed with SIGKILL before `run_boxed` returns, detached ones
+included. The same happens when Podium's own process or the thread of the event loop dies.
 
-    process     that. It may do all that Podium's user may.
+There are four levels. They deny, each in addition to the levels before it:
+
+    process     nothing. The tool may do all that Podium's user may.
     limits      processor time, memory, size of files, number of processes. No capabilities: of root, only the
                 ownership of root's files is left, and setuid programs gain nothing.
     landlock    reading and writing outside the box's folders; any socket, if `network` is not given, and with it all
@@ -15,18 +16,18 @@ each with what comes before it:
                 (inotify); setuid and setgid bits, and making files writable by all; extended attributes; shared
                 memory and queues of System V; bpf, perf, userfaultfd, mounts and new namespaces; calls of a foreign
                 architecture, which end the tool.
-                Open stay: seeing whether a file exists, its size and mode, and changing the other bits of the mode,
-                owner and times of the user's own files. Needs Linux 6.2, on x86_64 or aarch64.
-    bubblewrap  the rest of the machine is not there: own root folder (read-only), processes, network, IPC. Without
-                Landlock, which the namespaces make needless; the same system calls fail (sandbox_filter.py).
+                Still allowed: seeing whether a file exists, its size and mode, and changing the other bits of the
+                mode, owner and times of the user's own files. Needs Linux 6.2, on x86_64 or aarch64.
+    bubblewrap  the rest of the machine is invisible: own root folder (read-only), processes, network, IPC. Landlock is
+                not used, since the namespaces make it needless; the same system calls fail (sandbox_filter.py).
 
-Number of processes and memory of all together are watched by the box's keeper every 20 ms, because the kernel's
-own limit counts per user and spares root: a fork bomb gets beyond its number for that long, and is then killed
-as a whole. Nothing limits the disk space in the folder but `file_bytes` for each file and `wall_s`.
+The box's keeper checks the number of processes and their total memory every 20 ms, because the kernel's own limit
+counts per user and spares root. A fork bomb can exceed its number for that long, and is then killed as a whole. Only
+`file_bytes` for each file and `wall_s` limit the disk space in the folder.
 
-What is in force is what `levels` found by trying; nothing is configured. A tool that must not run weaker says so
-by `Box.minimum`. At the first two levels, and with Landlock before Linux 6.12, a tool can kill its keeper; what it
-left is then found by its environment, which a hostile program can hide.
+`levels` finds the available levels by trying; nothing is configured. `Box.minimum` is the weakest level at which a tool
+may run. At the first two levels, and with Landlock before Linux 6.12, a tool can kill its keeper. The processes that it
+left behind are then found by their environment, which a hostile program can hide.
 """
 
 from __future__ import annotations
@@ -63,18 +64,18 @@ __all__ = [
 _CALL = str(Path(__file__).with_name("sandbox_call.py"))
 _PLAIN = Box()
 _GRACE_S = 8.0
-"""How much longer than its own limits a keeper may take before it is taken for dead."""
+"""Seconds beyond its own limits after which a keeper counts as dead."""
 _DRAIN_S = 1.0
-"""How long after the keeper's end the rest of the output is awaited."""
+"""Seconds to wait for the rest of the output after the keeper's end."""
 _LOOK_S = 0.003
 
 
 async def run_boxed(argv: Sequence[str], box: Box = _PLAIN, stdin: bytes = b"", level: Level | None = None) -> Ran:
-    """Run a program in a box, to its end. When this returns or raises, nothing of it is left.
+    """Run a program in a box, to its end. On return, no process and no temporary file is left.
 
     Args:
         argv: the program, by its path or by a name that is looked up in the system's folders, and its arguments.
-        level: to run at; None is the strongest available.
+        level: the level to run at; None is the strongest available one.
 
     Raises:
         SandboxTooWeak: the level is not available here, or below `box.minimum`.
@@ -109,15 +110,15 @@ async def run_function(
 
     Args:
         ref: `module:name`; an `async def` is awaited.
-        value: its only argument, of JSON.
+        value: the only argument of the function; must be JSON.
         box: `output_bytes` bounds the answer too.
         search_path: folders to import from, before the installed packages; the box may read them.
 
     Returns:
-        What it returned, of JSON.
+        The function's result, which must be JSON.
 
     Raises:
-        ToolFailed: it raised, did not answer, or was ended by a limit.
+        ToolFailed: the function raised, did not answer, or was ended by a limit.
         InvalidInput: `value` is not JSON.
         SandboxTooWeak: as for `run_boxed`.
     """
@@ -170,10 +171,10 @@ def _choose(available: tuple[Level, ...], minimum: Level, level: Level | None) -
 
 
 class _Kept(asyncio.Protocol):
-    """The beginning of a stream. It reads to the end; what is over the limit is dropped, and nobody is held up.
+    """Keeps the beginning of a stream. It reads to the end and drops all beyond the limit, so that no writer blocks.
 
-    The pipe is ours and not the subprocess's, because `Process.wait` awaits the end of the pipes it knows: whoever
-    holds one open would hold up the killing.
+    We make the pipe ourselves, because `Process.wait` waits for the end of the pipes that asyncio made: a process that
+    holds one open would delay the killing.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -212,7 +213,7 @@ class _Kept(asyncio.Protocol):
 
 
 async def _spawn(launch: Launch, kept: tuple[_Kept, _Kept]) -> Process:
-    """Start the keeper. A cancellation meanwhile is obeyed only when there is something to be ended."""
+    """Start the keeper. A cancellation meanwhile takes effect after the start, and then ends the keeper."""
     for stream in kept:
         await stream.listen()
     starting = asyncio.create_subprocess_exec(
@@ -236,7 +237,7 @@ async def _spawn(launch: Launch, kept: tuple[_Kept, _Kept]) -> Process:
 
 
 async def _end(process: Process, launch: Launch) -> None:
-    """See to it that the keeper and all below it are gone."""
+    """End the keeper and all processes below it."""
     if process.returncode is None:
         process.send_signal(signal.SIGINT)
         await _gone(process)
@@ -248,9 +249,9 @@ async def _end(process: Process, launch: Launch) -> None:
 
 
 async def _gone(process: Process) -> None:
-    """Wait at most `_GRACE_S` for the end, whoever cancels us meanwhile: we are here because of that.
+    """Wait at most `_GRACE_S` for the end of the process. Cancellations are ignored, since one may have led here.
 
-    It looks again and again, because a task that waits would itself be cancelled when the loop shuts down.
+    This polls, because a waiting task would itself be cancelled when the loop shuts down.
     """
     deadline = asyncio.get_running_loop().time() + _GRACE_S
     while process.returncode is None and asyncio.get_running_loop().time() < deadline:
@@ -259,7 +260,7 @@ async def _gone(process: Process) -> None:
 
 
 async def _outlast(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait until it is done, and return the cancellation that came meanwhile: it is the caller's to raise."""
+    """Wait until the future is done. Returns the cancellation that came meanwhile; the caller must raise it."""
     cancelled = None
     while not future.done():
         try:
@@ -270,7 +271,7 @@ async def _outlast(future: asyncio.Future[Any]) -> asyncio.CancelledError | None
 
 
 def _told(launch: Launch, program: str, kept: tuple[_Kept, _Kept], seconds: float) -> Ran:
-    """The keeper's report as a result. One that says nothing was killed, the tool with it; then `seconds` is ours."""
+    """Convert the keeper's report. Without one, keeper and tool were killed, and `seconds` is the measured time."""
     report = launch.report() or {"problem": "", "code": -signal.SIGKILL, "reason": "", "seconds": seconds}
     if report["problem"]:
         raise ToolNotStarted(program=program, problem=report["problem"])

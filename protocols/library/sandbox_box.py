@@ -1,4 +1,4 @@
-"""The box that a tool runs in, as values: what it may use, and how strongly that is enforced.
+"""The values that describe a box: the resources that a tool may use, the levels of enforcement, and the results.
 
 Nothing here acts. `sandbox.py` is the public door; import from there.
 """
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from ..errors import FixTheCall, GiveUp
 
 Level: TypeAlias = Literal["process", "limits", "landlock", "bubblewrap"]
-"""How strongly a box holds, weakest first; `sandbox.py` says what each denies."""
+"""Levels of enforcement, weakest first; `sandbox.py` lists what each level denies."""
 LEVELS: tuple[Level, ...] = get_args(Level)
 Exceeded: TypeAlias = Literal["processes", "memory"]
 
@@ -27,12 +27,12 @@ Folder: TypeAlias = Annotated[str, AfterValidator(_absolute)]
 
 
 class Box(BaseModel):
-    """What one tool may use. Everything else is denied, as far as the level in force can."""
+    """The resources that one tool may use. All others are denied, as far as the level in force can deny them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     wall_s: Annotated[float, Field(gt=0, le=86_400)] = 10.0
-    """Seconds from its start until the tool and all that it started are killed. At every level."""
+    """Seconds from the start until the tool and all its processes are killed, at every level."""
     cpu_s: Annotated[int, Field(ge=1, le=86_400)] = 10
     """Seconds of processor time of each process."""
     memory_bytes: Annotated[int, Field(ge=16 << 20)] = 512 << 20
@@ -44,19 +44,17 @@ class Box(BaseModel):
     file_bytes: Annotated[int, Field(ge=0)] = 64 << 20
     """Bytes of the largest file that it may write. The number of files is not limited."""
     read: tuple[Folder, ...] = ()
-    """Folders (or single files) that may be read, beside the system's programs and the Python installation. One
-    that does not exist is ignored."""
+    """Folders or files that may be read, beside the system's programs and Python. Missing ones are ignored."""
     write: tuple[Folder, ...] = ()
-    """Folders that may be read and written, beside its own temporary one."""
+    """Folders that may be read and written, beside the tool's own temporary folder."""
     network: bool = False
-    """Whether it may use the network: all of it, this machine's loopback included. From `landlock` on, Unix sockets are
-    not part of it."""
+    """Whether the tool may use the network, loopback included. From `landlock` on, Unix sockets are excluded."""
     minimum: Level = "process"
-    """The weakest level that this tool may run at."""
+    """Weakest level at which the tool may run."""
 
 
 class Ran(BaseModel):
-    """How a tool ended."""
+    """The result of a tool's run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,21 +64,21 @@ class Ran(BaseModel):
     """The signal that ended it: SIGXCPU for `cpu_s`, SIGXFSZ for `file_bytes`, SIGKILL for the other limits."""
     stdout: str
     stderr: str
-    """Undecodable bytes are replaced."""
+    """Standard error of the tool. In both streams undecodable bytes are replaced."""
     truncated: bool
     """Whether either stream was longer than `output_bytes`."""
     timed_out: bool
     """Whether `wall_s` ended it."""
     exceeded: Exceeded | None = None
-    """Which limit on all its processes together ended it."""
+    """Limit on all processes together that ended the tool; None if neither did."""
     seconds: float
-    """From its start until it ended or was killed."""
+    """Seconds from the start until the tool ended or was killed."""
     level: Level
-    """In force while it ran."""
+    """Level in force during the run."""
 
 
 class SandboxTooWeak(FixTheCall):
-    """Nothing was started. `demanded` is a level, `available` the strongest there is, None if there is none."""
+    """The demanded level is not available, and nothing was started. `available` is the strongest level, or None."""
 
     code = "sandbox_too_weak"
 
@@ -100,10 +98,11 @@ class ToolNotStarted(FixTheCall):
 
 
 class ToolFailed(GiveUp):
-    """A function in a box raised, or was ended.
+    """A function in a box raised an exception, or was ended.
 
-    `kind` is the exception's class name; `TimeoutError`, `MemoryError` and `ProcessLimit` for the limits of the
-    box, `ProcessDied` for any other end without an answer, and `InvalidAnswer` for one that is not JSON or too long.
+    `kind` is the class name of the exception. For the limits of the box it is `TimeoutError`, `MemoryError` or
+    `ProcessLimit`. `ProcessDied` stands for any other end without an answer, and `InvalidAnswer` for an answer that is
+    not JSON or is too long.
     """
 
     code = "tool_failed"

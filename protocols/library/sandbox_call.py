@@ -1,7 +1,7 @@
-"""Calls one Python function in a box: JSON comes by stdin, JSON goes by the real stdout.
+"""Calls one Python function in a box. The order comes as JSON on stdin; the answer goes as JSON to the original stdout.
 
-A stand-alone script, run by `python -I -B sandbox_call.py`. What the function prints goes to stderr, so that it
-cannot spoil the answer. The exit code is 0 even if the function raises: then the answer says so.
+A stand-alone script, run by `python -I -B sandbox_call.py`. Output of the function goes to stderr, so that it cannot
+spoil the answer. The exit code is 0 even if the function raises: the answer then contains the exception.
 """
 
 from __future__ import annotations

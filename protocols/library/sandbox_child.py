@@ -1,14 +1,14 @@
 """The keeper of one box: runs one tool, watches it, and leaves no process of it behind.
 
-A stand-alone script, run by `python -I -S sandbox_child.py FD` as the leader of a session of its own. FD is a
-memory file: it holds the order (marshalled, see `sandbox_launch.py`), and the keeper writes its report over it. It
+A stand-alone script, run by `python -I -S sandbox_child.py FD` as the leader of a session of its own. FD is a memory
+file. It holds the order (marshalled, see `sandbox_launch.py`), and the keeper overwrites it with its report. The script
 imports nothing of Podium, because its start is part of every tool's start.
 
-It is the subreaper of all that the tool starts, so whatever detaches itself becomes its child, and "no child left"
-is an exact end. SIGINT from Podium means: kill all, then go. SIGTERM, which the kernel sends when Podium's process
-dies, means the same and to delete the box's folder. (The parent's id cannot tell the two apart: the kernel sends it
-when the thread that forked is gone, some milliseconds before the process is.)
-The limits are set between fork and exec, in a process with one thread.
+The keeper is the subreaper of all processes that the tool starts. So each detached process becomes its child, and "no
+child left" means exactly that the tool has ended. SIGINT from Podium means: kill all, then exit. SIGTERM, which the
+kernel sends when Podium's process dies, means the same, and to delete the box's folder. (The parent's id cannot tell
+the two apart: the kernel sends the signal when the thread that forked is gone, some milliseconds before the process is
+gone.) The limits are set between fork and exec, in a process with one thread.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:  # typing, contextlib and json would make each start half as l
 _PDEATHSIG, _SECCOMP, _CAPBSET_DROP, _SUBREAPER, _NO_NEW_PRIVS, _AMBIENT = 1, 22, 24, 36, 38, 47
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _WATCH_S = 0.02
-"""Time between two looks at what the tool has started."""
+"""Seconds between two checks of the tool's processes."""
 _SWEEP_S = 6.0
-"""Longest time for killing: a process in an uninterruptible call does not die before it returns."""
+"""Longest time for killing, in seconds. A process in an uninterruptible call does not die before the call returns."""
 _AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -79,7 +79,7 @@ def main() -> NoReturn:
 
 
 def _keep(order: dict[str, Any]) -> dict[str, Any]:
-    """Run the tool to its end. When it returns, no process of it is left."""
+    """Run the tool to its end. When this returns, no process of the tool is left."""
     started = time.monotonic()
     tool, problem = _start(order)
     if problem:
@@ -97,10 +97,10 @@ def _keep(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _watch(tool: int, order: dict[str, Any], deadline: float) -> tuple[int | None, str]:
-    """Wait for the tool's main process, a signal, the deadline, or too much of something.
+    """Wait for the tool's main process, a signal, the deadline, or an exceeded limit.
 
     Returns:
-        The wait status, None if it still lives; and why it has to end: "", "stopped", "orphaned", "time",
+        The wait status, None if the tool still lives; and why it has to end: "", "stopped", "orphaned", "time",
         "processes", "memory".
     """
     while True:
@@ -119,10 +119,10 @@ def _watch(tool: int, order: dict[str, Any], deadline: float) -> tuple[int | Non
 
 
 def _reap(tool: int) -> tuple[int | None, bool]:
-    """Collect what has ended.
+    """Collect the children that have ended.
 
     Returns:
-        The status of the tool's main process if it is among it, and whether any child is left.
+        The status of the tool's main process if it has just ended, else None; and whether any child is left.
     """
     status = None
     while True:
@@ -139,9 +139,9 @@ def _reap(tool: int) -> tuple[int | None, bool]:
 def _sweep(tool: int) -> int | None:
     """Kill all descendants.
 
-    First the tool's own process group, which the kernel does in one piece, so that no fork slips through; with
-    bubblewrap it takes the whole process namespace along. Those that left the group are all stopped before the first
-    of them is killed.
+    The tool's own process group is killed first. The kernel does this in one piece, so that no fork slips through; with
+    bubblewrap this ends the whole process namespace. Processes that left the group are all stopped before the first of
+    them is killed.
 
     Returns:
         The status of the tool's main process, if it was still to be collected.
@@ -174,11 +174,11 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _descendants(stop: bool = False, most: int = 1 << 22) -> dict[int, int]:
-    """All processes below this one, zombies included, with their numbers of threads.
+    """Return the numbers of threads of all processes below this one, zombies included, by process id.
 
     Args:
-        stop: whether each is stopped when it is found, before its children are listed.
-        most: with more than that, listing ends: a growing bomb would be followed for ever.
+        stop: whether each process is stopped when it is found, before its children are listed.
+        most: listing ends with more processes than this, since a growing fork bomb would be followed for ever.
     """
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
         return _descendants_by_parent(stop)
@@ -196,7 +196,7 @@ def _descendants(stop: bool = False, most: int = 1 << 22) -> dict[int, int]:
 
 
 def _children(pid: int) -> tuple[list[int], int]:
-    """The children of a process, and the number of its threads."""
+    """Return the children of a process, and the number of its threads."""
     children: list[int] = []
     threads = 0
     with _ignoring(OSError):
@@ -208,7 +208,7 @@ def _children(pid: int) -> tuple[list[int], int]:
 
 
 def _descendants_by_parent(stop: bool) -> dict[int, int]:
-    """The same for kernels without /proc/*/children, by reading every process there is."""
+    """Do the same as `_descendants` on kernels without /proc/*/children, by reading every process of the machine."""
     below: dict[int, list[int]] = {}
     threads: dict[int, int] = {}
     for name in filter(str.isdecimal, os.listdir("/proc")):
@@ -265,7 +265,7 @@ def _start(order: dict[str, Any]) -> tuple[int, str]:
     """Fork and execute the tool.
 
     Returns:
-        Its process id, and what prevented it from being executed, empty if nothing did.
+        The process id, and the problem that prevented the execution; "" if there was none.
     """
     keeper = os.getpid()
     problem_read, problem_write = os.pipe()  # Closed by exec, which is how success shows.
@@ -283,7 +283,7 @@ def _start(order: dict[str, Any]) -> tuple[int, str]:
 
 
 def _enclose(order: dict[str, Any], keeper: int) -> None:
-    """In the forked child: give up everything that the order does not leave."""
+    """Give up everything that the order does not allow. Runs in the forked child."""
     os.setsid()
     _prctl(_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:
@@ -319,7 +319,7 @@ def _lower(kind: int, soft: int, hard: int | None = None) -> None:
 
 
 def _tasks_of_user() -> int:
-    """Threads that this user has on the whole machine, which is what RLIMIT_NPROC counts."""
+    """Return the number of threads of this user on the whole machine. RLIMIT_NPROC counts these."""
     user, tasks = os.getuid(), 0
     for name in filter(str.isdecimal, os.listdir("/proc")):
         with _ignoring(OSError):
@@ -329,7 +329,7 @@ def _tasks_of_user() -> int:
 
 
 def _drop_capabilities() -> None:
-    """Of root nothing remains but the ownership of root's files."""
+    """Drop all capabilities. Root then keeps only the ownership of root's files."""
     with _ignoring(OSError):
         _prctl(_AMBIENT, 4)
     with _ignoring(OSError):  # Ends behind the last capability; without the right to do it, at the first.

@@ -1,12 +1,12 @@
-"""The seccomp filter of a box: system calls that fail in it, whatever Landlock and namespaces leave open.
+"""The seccomp filter of a box: system calls that fail in it, even if Landlock and namespaces would allow them.
 
-A program of the kernel's classic BPF, run at each system call, for x86_64 and aarch64; calls of another architecture
-(i386, x32, 32-bit ARM) end the process, because they have other numbers. What is denied fails with EPERM, but for two
-kinds that fail with ENOSYS, as on a kernel without them, so that libraries take the older way: memory that no limit
-counts, and calls whose arguments lie in memory, where no filter can look.
+The filter is a program of the kernel's classic BPF, run at each system call, for x86_64 and aarch64. Calls of another
+architecture (i386, x32, 32-bit ARM) end the process, because they have other numbers. Denied calls fail with EPERM. Two
+kinds fail with ENOSYS instead, as on a kernel without them, so that libraries take the older way: calls for memory that
+no limit counts, and calls whose arguments lie in memory, where no filter can look.
 
-Numbers are of arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux 6.18; newer calls
-than these are not denied by this filter.
+Numbers are from arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux 6.18. The filter
+does not deny newer calls.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ARCHITECTURES: Mapping[str, int] = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7
 _X32 = 0x40000000
 
 Numbers: TypeAlias = tuple[int | None, int | None]
-"""Of a system call on x86_64 and on aarch64; None: it does not exist there."""
+"""Numbers of a system call on x86_64 and on aarch64; None if the call does not exist there."""
 Step: TypeAlias = tuple[int, int, int, int]
-"""Of the program: code, where to go on if true and if false, operand."""
+"""One instruction of the program: code, jump offsets if true and if false, operand."""
 
 # Beyond the box: other processes, the kernel's keys, watching files, the machine itself.
 _PROCESSES: Mapping[str, Numbers] = {
@@ -55,7 +55,7 @@ _MOUNTS: Mapping[str, Numbers] = {
     "unshare": (272, 97), "open_by_handle_at": (304, 265),
 }  # fmt: skip
 DENIED: Mapping[str, Numbers] = {**_PROCESSES, **_KEYRINGS, **_WATCHES, **_ATTRIBUTES, **_KERNEL, **_MOUNTS}
-"""What fails with EPERM, whatever its arguments."""
+"""Calls that fail with EPERM, whatever their arguments."""
 
 # System V and POSIX message queues and shared memory outlive the tool, and reach those of others.
 _UNCOUNTED: Mapping[str, Numbers] = {
@@ -65,9 +65,9 @@ _UNCOUNTED: Mapping[str, Numbers] = {
     "mq_open": (240, 180), "mq_unlink": (241, 181), "memfd_create": (319, 279), "memfd_secret": (447, 447),
 }  # fmt: skip
 _UNSEEN: Mapping[str, Numbers] = {"clone3": (435, 435), "openat2": (437, 437), "io_uring_setup": (425, 425)}
-"""Their arguments lie in memory; io_uring opens sockets and files past any filter."""
+"""Calls whose arguments lie in memory. io_uring opens sockets and files past any filter."""
 ABSENT: Mapping[str, Numbers] = {**_UNCOUNTED, **_UNSEEN}
-"""What fails with ENOSYS."""
+"""Calls that fail with ENOSYS."""
 
 # Calls on a process (or thread) by its number: 0 is the caller itself. Name: numbers, index of that argument.
 _ON_PROCESS: Mapping[str, tuple[Numbers, int]] = {
@@ -87,7 +87,7 @@ _MAKES: Mapping[str, tuple[Numbers, int, int | None]] = {
 }  # fmt: skip
 _SET_ID = 0o6000
 _FOR_ALL = 0o002
-"""May be asked for when a file is made: the umask takes it away. Whoever changes a mode to it means it."""
+"""Mode bit: writable by all. Allowed when a file is made, since the umask removes it; denied in a change of mode."""
 _MAKES_FILE = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE
 _CLONE: Numbers = (56, 220)
 _NAMESPACES = 0x7E020080  # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
@@ -95,9 +95,9 @@ _SOCKET: Numbers = (41, 198)
 _SOCKETPAIR: Numbers = (53, 199)
 _KIND_OF_SOCKET = 0xF
 _NETWORK = (socket.AF_INET, socket.AF_INET6)
-"""The only families that are left with `network`: no Unix sockets, which lead to the services of this machine."""
+"""Socket families allowed with `network`. Unix sockets are not among them: they lead to services of this machine."""
 _PAIRS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
-"""A pair of datagram sockets could be connected anew, to any Unix socket by its path."""
+"""Socket types allowed for a pair. A pair of datagram sockets could be connected anew, to any Unix socket by path."""
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
@@ -107,11 +107,11 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # Offsets in struct seccomp_data.
 
 
 def seccomp_program(network: bool, machine: str | None = None) -> bytes | None:
-    """The filter; None on an architecture for which there is none.
+    """Return the filter; None on an architecture for which there is none.
 
     Args:
-        network: whether sockets of the Internet's families may be opened; without, `socket` fails for every family.
-        machine: as `uname -m` calls it; None is this one.
+        network: whether sockets of the Internet's families may be opened; without it, `socket` fails for every family.
+        machine: the name of the architecture as in `uname -m`; None is this machine's.
 
     Returns:
         An array of struct sock_filter, native byte order.
@@ -135,7 +135,7 @@ def seccomp_program(network: bool, machine: str | None = None) -> bytes | None:
 
 
 def _blocks(network: bool) -> Iterator[tuple[Numbers, Sequence[Step]]]:
-    """Each call that is looked at, and what decides about it; a block always ends with a verdict."""
+    """Yield each filtered call with the instructions that decide about it. They always end with a verdict."""
     for numbers in DENIED.values():
         yield numbers, [(_RETURN, 0, 0, _FAIL)]
     for numbers in ABSENT.values():
@@ -154,18 +154,18 @@ def _blocks(network: bool) -> Iterator[tuple[Numbers, Sequence[Step]]]:
 
 
 def _argument(index: int) -> Step:
-    """Loads the lower half of an argument: all that are looked at have 32 bits, on machines with the low byte first."""
+    """Load the lower half of an argument. All checked arguments have 32 bits, on machines with the low byte first."""
     return _LOAD, 0, 0, _ARGUMENTS + 8 * index
 
 
 def _only(index: int, values: Sequence[int], mask: int = 0xFFFFFFFF) -> list[Step]:
-    """Allowed if an argument has one of a few values."""
+    """Allow the call if an argument has one of a few values; deny it otherwise."""
     hits: list[Step] = [(_EQUAL, len(values) - at, 0, value) for at, value in enumerate(values)]
     return [_argument(index), (_AND, 0, 0, mask), *hits, (_RETURN, 0, 0, _FAIL), (_RETURN, 0, 0, _ALLOW)]
 
 
 def _without(index: int, bits: int, flags: int | None = None) -> list[Step]:
-    """Denied if an argument has one of some bits; with `flags`, only if that argument says that a file is made."""
+    """Deny the call if an argument has one of some bits; with `flags`, only if a file is made by them."""
     verdict: list[Step] = [_argument(index), (_ANY_BIT, 0, 1, bits), (_RETURN, 0, 0, _FAIL), (_RETURN, 0, 0, _ALLOW)]
     if flags is None:
         return verdict

@@ -1,7 +1,7 @@
-"""Starting a box: its folder, its keeper's command line and order, the keeper's report, and what really holds here.
+"""Starts boxes: folder, command line and order of the keeper, its report, and the levels that hold on this machine.
 
-A launch owns one temporary folder and the memory files between it and its keeper. What is in the folder is gone
-after `remove`; the keeper removes it itself when Podium's process died in between.
+A launch owns one temporary folder, and the memory files that it shares with its keeper. `remove` deletes the folder;
+the keeper deletes it if Podium's process died in between.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ _KEEPER = str(Path(__file__).with_name("sandbox_child.py"))
 _OPEN_FILES = 256
 _THREADS_PER_PROCESS = 16
 _OWN_OF_BUBBLEWRAP = 2
-"""Processes that bubblewrap adds to the tool's: one outside, and the first of its process namespace."""
+"""Number of processes that bubblewrap adds to the tool's: one outside, and the first of its process namespace."""
 _PROBE_S = 10.0
 
 
 @dataclass(slots=True)
 class Launch:
-    """One box about to run, running or ended."""
+    """One box that is about to run, running or ended."""
 
     level: Level
     folder: str
     command: Sequence[str]
-    """The keeper's command line."""
+    """Command line of the keeper."""
     env: dict[str, str]
     fds: tuple[int, ...]
-    """To be handed down under the same numbers. The first carries the order there and the report back."""
+    """File descriptors that the keeper inherits under the same numbers. The first has the order, then the report."""
     stdin_fd: int
-    """Holds the whole stdin, sealed. A file and not a pipe, so that nothing has to be fed while it runs."""
+    """Sealed memory file with the whole stdin. A file, not a pipe, so that nobody has to feed it."""
 
     def report(self) -> dict[str, Any] | None:
-        """What the keeper says at its end; None if it was killed before."""
+        """Return the keeper's report; None if the keeper was killed before its end."""
         written: dict[str, Any] = marshal.loads(os.pread(self.fds[0], os.fstat(self.fds[0]).st_size, 0))
         return written if written.get("ended") else None
 
@@ -61,7 +61,7 @@ class Launch:
             os.close(fd)
 
     def remove(self) -> None:
-        """Delete the folder, folders that the tool made unreadable included. Blocks."""
+        """Delete the folder, including folders that the tool made unreadable. Blocks."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if os.path.exists(self.folder):
             for place, folders, _ in os.walk(self.folder):
@@ -71,7 +71,7 @@ class Launch:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def kill_strays(self) -> None:
-        """Kill what still runs with this box's folder as TMPDIR: what a keeper that was itself killed left behind."""
+        """Kill the processes that have this box's folder as TMPDIR. A killed keeper leaves them."""
         for process in psutil.process_iter(["environ"]):
             if (process.info["environ"] or {}).get("TMPDIR") == self.folder:
                 with contextlib.suppress(psutil.Error):
@@ -79,7 +79,7 @@ class Launch:
 
 
 def prepare(argv: Sequence[str], box: Box, level: Level, stdin: bytes = b"") -> Launch:
-    """Everything ready to start the keeper. The caller closes and removes.
+    """Prepare everything for the start of the keeper. The caller must call `close` and `remove`.
 
     Raises:
         ToolNotStarted: there is no such program.
@@ -130,7 +130,7 @@ def _order(argv: list[str], box: Box, launch: Launch) -> dict[str, Any]:
 
 
 def _sealed(content: bytes) -> int:
-    """A memory file that is to be read from its beginning, and that no tool can fill with more."""
+    """Return a memory file with this content, at its beginning. It is sealed, so that no tool can change or fill it."""
     fd = os.memfd_create("podium-box", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(fd, "wb", closefd=False) as file:
         file.write(content)
@@ -140,7 +140,7 @@ def _sealed(content: bytes) -> int:
 
 
 def _limits(box: Box) -> list[tuple[int, int, int]]:
-    """Resource, soft and hard limit. Processor time has a second more for those that ignore SIGXCPU."""
+    """Return resource, soft and hard limit. Processor time has one second more for tools that ignore SIGXCPU."""
     alike = {
         resource.RLIMIT_AS: box.memory_bytes,
         resource.RLIMIT_FSIZE: box.file_bytes,
@@ -185,9 +185,9 @@ sys.stdout.write("held" if held else "open")
 
 @functools.cache
 def levels() -> tuple[Level, ...]:
-    """The levels that really hold on this machine, weakest first, found by a real attempt at each.
+    """Return the levels that really hold on this machine, weakest first, found by a real attempt at each.
 
-    Once per process, and it blocks for about a quarter of a second; later calls cost nothing.
+    The first call in a process blocks for about a quarter of a second; later calls cost nothing.
     """
     with _bait() as (port, secret):
         return tuple(level for level in LEVELS if _holds(level, port, secret))
@@ -195,7 +195,7 @@ def levels() -> tuple[Level, ...]:
 
 @contextlib.contextmanager
 def _bait() -> Iterator[tuple[int, str]]:
-    """A listener's port and a file, neither of which a box may reach."""
+    """Yield the port of a listener, and a file. No box may reach either of them."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         tempfile.TemporaryDirectory(prefix="podium-bait-") as place,

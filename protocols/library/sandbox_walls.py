@@ -1,6 +1,6 @@
-"""The walls of a box as data: Landlock rules, bubblewrap's command line. The seccomp filter is in sandbox_filter.py.
+"""The walls of a box as data: Landlock rules and bubblewrap's command line. sandbox_filter.py has the seccomp filter.
 
-Pure but for asking the kernel for its Landlock version. `sandbox_child.py` applies what is made here, in the child.
+Pure, except that it asks the kernel for its Landlock version. `sandbox_child.py` applies the rules, in the child.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 _GET_VERSION = 1
 _CREATE_RULESET = 444  # The same number on every architecture.
 _LEAST_ABI = 3
-"""Before it (Linux 6.2) truncating a file outside is not denied, which is writing."""
+"""Least Landlock version. Older ones (before Linux 6.2) do not deny truncating a file outside, which is writing."""
 
 # linux/landlock.h: bits in the order in which the versions brought them.
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL_DEV = (1 << bit for bit in (0, 1, 2, 3, 14, 15))
@@ -41,24 +41,24 @@ _SCOPES = 0b11  # abstract Unix sockets, signals
 
 
 def landlock_abi() -> int:
-    """The kernel's Landlock version; 0 if there is none, or it is switched off."""
+    """Return the kernel's Landlock version; 0 if there is none, or if it is switched off."""
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
     return max(0, int(call(_CREATE_RULESET, None, ctypes.c_size_t(0), _GET_VERSION)))
 
 
 def readable(box: Box) -> tuple[str, ...]:
-    """All that may be read: the system's programs, Python, and what the box adds. Some may not exist."""
+    """Return all readable paths: the system's programs, Python, and the paths of the box. Some may not exist."""
     python = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
     resolver = (os.path.realpath("/etc/resolv.conf"),) if box.network else ()
     return tuple(dict.fromkeys((*_SYSTEM, *resolver, *python, *box.read)))
 
 
 def landlock_rules(box: Box, folder: str, abi: int) -> dict[str, object] | None:
-    """What the child hands to the kernel, None if the kernel's Landlock is too weak to deny all writing.
+    """Return the rules that the child passes to the kernel; None if its Landlock is too weak to deny all writing.
 
     Args:
-        folder: the box's own, which may be written.
+        folder: the box's own folder, which may be written.
     """
     if abi < _LEAST_ABI:
         return None
@@ -77,11 +77,12 @@ def landlock_rules(box: Box, folder: str, abi: int) -> dict[str, object] | None:
 
 
 def bubblewrap(program: str, box: Box, folder: str, seccomp_fd: int | None) -> Sequence[str]:
-    """The command line that goes before the tool's own.
+    """Return the command line of bubblewrap, which goes before the tool's own.
 
     Args:
         program: bubblewrap's path.
-        seccomp_fd: holds the filter; bubblewrap installs it last, when it needs no sockets itself any more.
+        seccomp_fd: a file with the filter; bubblewrap installs the filter last, when it needs no sockets itself any
+            more.
     """
     line = [program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     line += ["--share-net"] if box.network else []
