@@ -42,7 +42,7 @@ class Answer(BaseModel):
     """The final answer to a request."""
 
     text: str
-    """Markdown; JSON, if the request has a schema for the answer."""
+    """Text of the answer in Markdown, or in JSON if the request has a schema for the answer."""
     value: Any = None
     """The same answer as data, if the request has a schema."""
     sources: list[Source] = []

@@ -51,7 +51,7 @@ class Counts:
 
 
 class Pass:
-    """One look at everything below the root."""
+    """One pass over everything below the root."""
 
     def __init__(self, db: sqlite3.Connection, root: Path, limits: IndexLimits) -> None:
         self._db, self._root, self._limits = db, root, limits

@@ -37,7 +37,7 @@ class ModelBusy(ModelError):
 
 
 class ModelCutOff(ModelError, ConnectionError):
-    """The stream ended in the middle."""
+    """The stream ended before the answer was complete."""
 
 
 class ModelMalformed(ModelError):

@@ -34,15 +34,15 @@ class Box(BaseModel):
     wall_s: Annotated[float, Field(gt=0, le=86_400)] = 10.0
     """Seconds from the start until the tool and all its processes are killed, at every level."""
     cpu_s: Annotated[int, Field(ge=1, le=86_400)] = 10
-    """Seconds of processor time of each process."""
+    """Limit of the processor time of each process, in seconds."""
     memory_bytes: Annotated[int, Field(ge=16 << 20)] = 512 << 20
-    """Bytes of address space of each process, and of memory in use by all of them together."""
+    """Limit of the address space of each process, and of the memory in use by all of them together, in bytes."""
     output_bytes: Annotated[int, Field(ge=0, le=1 << 30)] = 64 << 10
-    """Bytes kept of each of stdout and stderr, from the beginning; what follows is read and dropped."""
+    """Number of bytes kept of each of stdout and stderr, from the beginning; the rest is read and dropped."""
     processes: Annotated[int, Field(ge=1, le=10_000)] = 64
-    """Processes alive at once, the tool's own included; 16 times as many threads."""
+    """Largest number of live processes, the tool's own included. Threads: 16 times as many."""
     file_bytes: Annotated[int, Field(ge=0)] = 64 << 20
-    """Bytes of the largest file that it may write. The number of files is not limited."""
+    """Largest file that the tool may write, in bytes. The number of files is not limited."""
     read: tuple[Folder, ...] = ()
     """Folders or files that may be read, beside the system's programs and Python. Missing ones are ignored."""
     write: tuple[Folder, ...] = ()
@@ -59,7 +59,7 @@ class Ran(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     exit_code: int | None
-    """None if a signal ended it."""
+    """Exit code of the tool; None if a signal ended it."""
     signal: int | None
     """The signal that ended it: SIGXCPU for `cpu_s`, SIGXFSZ for `file_bytes`, SIGKILL for the other limits."""
     stdout: str

@@ -165,7 +165,7 @@ def _only(index: int, values: Sequence[int], mask: int = 0xFFFFFFFF) -> list[Ste
 
 
 def _without(index: int, bits: int, flags: int | None = None) -> list[Step]:
-    """Deny the call if an argument has one of some bits; with `flags`, only if a file is made by them."""
+    """Deny the call if an argument has one of some bits; with `flags`, only if these make a file."""
     verdict: list[Step] = [_argument(index), (_ANY_BIT, 0, 1, bits), (_RETURN, 0, 0, _FAIL), (_RETURN, 0, 0, _ALLOW)]
     if flags is None:
         return verdict
