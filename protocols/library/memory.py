@@ -51,8 +51,8 @@ class Turn:
 class Memory:
     """The conversations in one file. Calls from several threads wait for each other.
 
-    Every method may raise sqlite3.OperationalError, for example because the disk is full. After `close` every other
-    method raises sqlite3.ProgrammingError.
+    Every method may raise sqlite3.OperationalError, for example because the disk is full, and, after `close`,
+    sqlite3.ProgrammingError.
     """
 
     def __init__(self, database: Path, keep_turns: int = 200, keep_s: float = 30 * DAY_S) -> None:
