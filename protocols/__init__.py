@@ -1,1 +1,1 @@
-"""What is done: the language that users write. Pure: no Ray, no clock, no files."""
+"""The language in which users write protocols and workflows. Pure: no Ray, no clock, no files."""

@@ -1,4 +1,4 @@
-"""What to give instead of a value that is not plain data: the ways out of numpy, pandas, Ray and others."""
+"""Advises what to give instead of a value that is not plain data, such as one of numpy, pandas or Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PLAIN = "a dict, list, text, number, bytes, or a dataclass or pydantic model of
 
 
 def advice_on(kind: type[Any]) -> str | None:
-    """What to give instead of a value of this type, if that is known."""
+    """Return what to give instead of a value of this type; None if there is no advice on it."""
     for base in kind.__mro__:
         ways = _WAYS.get(base.__module__.partition(".")[0])
         if ways is not None:
@@ -39,12 +39,12 @@ def advice_on(kind: type[Any]) -> str | None:
 
 
 def not_plain(value: Any) -> str:
-    """`numpy.ndarray is not plain data: give its `.tolist()`…`"""
+    """Return the message on a value, such as `numpy.ndarray is not plain data: give its `.tolist()`…`"""
     kind = type(value)
     way = advice_on(kind) or ("its items: `list(…)`" if isinstance(value, Iterable) else _PLAIN)
     return f"{name_of(kind)} is not plain data: give {way}"
 
 
 def name_of(kind: type[Any]) -> str:
-    """Its name, with the package that it is from if there is advice on it: numpy has a `bool`."""
+    """Return the name of a type, after that of its package if there is advice on the type: numpy has a `bool`."""
     return f"{kind.__module__.partition('.')[0]}.{kind.__name__}" if advice_on(kind) else kind.__name__

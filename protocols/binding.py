@@ -1,4 +1,4 @@
-"""A live protocol object with validated edges: what a protocol host calls, and what checks inputs early."""
+"""Binds a protocol to a live object with validated input and output. Hosts call it; clients check inputs early."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _ITERATORS = (abc.Iterator, abc.Iterable, abc.Generator, abc.AsyncIterator, abc.
 
 
 class InvalidOutput(Exception):
-    """What `run` returned does not fit its own return type hint."""
+    """Raised when the value that `run` returned does not fit its return type hint."""
 
 
 class Binding:
-    """One live object of a protocol. Creating it calls the class's `__init__`, nothing else."""
+    """One live object of a protocol. Creating a Binding calls the class's `__init__`, and no other code of the user."""
 
     def __init__(self, target: ProtocolLike) -> None:
         self.ref = reference(target)
@@ -45,17 +45,17 @@ class Binding:
 
 
 def check_input(target: ProtocolLike, value: Value) -> None:
-    """Raise InvalidInput if `value` is not what `target.run` asks for; no object of it is created."""
+    """Raise InvalidInput if `value` does not fit the input type of `target.run`. Makes no object of the protocol."""
     _edges_of(target).read_input(value)  # type: ignore[arg-type]  # mypy takes neither for hashable; both are
 
 
 def input_hint_of(target: ProtocolLike) -> Any:
-    """The type that `run` asks for; Any if it does not say, or takes nothing."""
+    """Return the type hint of the input of `run`; Any if it has none, or if `run` takes no input."""
     return _edges_of(target).input_hint  # type: ignore[arg-type]  # as above
 
 
 def schemas_of(target: ProtocolLike) -> tuple[dict[str, Any], dict[str, Any]]:
-    """JSON Schemas of input and output, by the type hints of `run`; {} where they say nothing that a schema can."""
+    """Return the JSON Schemas of input and output by the type hints of `run`; {} where no schema can express a hint."""
     edges = _edges_of(target)  # type: ignore[arg-type]  # as above
     return _schema(edges.input, "validation"), _schema(edges.output, "serialization")
 
@@ -87,7 +87,7 @@ class _Edges:
         self.output = _adapter(self.output_hint, f"{ref}, return")
 
     def caller(self, run: Callable[..., Any]) -> Callable[[Context, Any], Any]:
-        """`run` as a function of (ctx, input), whatever it takes; one that yields gives the list of what it yields."""
+        """Return `run` as a function of (ctx, input), whatever it takes. A generator gives the list of its items."""
         if inspect.isasyncgenfunction(run):
             run = _collected_later(run)
         elif inspect.isgeneratorfunction(run):
@@ -103,7 +103,7 @@ class _Edges:
                 return lambda _ctx, _input: run()
 
     def read_input(self, value: Value) -> Any:
-        """`value` as the type that `run` asks for. Raises InvalidInput with the field's path."""
+        """Return `value` as the input type of `run`. Raises InvalidInput with the path of the field."""
         if self.input is None:
             return value
         try:
@@ -112,7 +112,7 @@ class _Edges:
             raise InvalidInput(problem=_problems(error, self.input_name, self.input_hint)) from error
 
     def plain_output(self, output: Any) -> Value:
-        """What `run` returned, checked and as plain data; of an iterator, its items. Raises InvalidOutput."""
+        """Return the checked output of `run` as plain data; an iterator as the list of its items. Raises InvalidOutput."""
         if isinstance(output, Iterator) and not isinstance(output, IOBase):
             output = list(output)
         if isinstance(output, Goto):
@@ -141,14 +141,14 @@ def _collected_later(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def settle_hints(target: ProtocolLike) -> None:
-    """Replace hints that are source text by what they mean here: a pickle brings no names that only they use."""
+    """Replace hints that are source text by their types: a pickle does not bring the names that only hints use."""
     run = target.function if isinstance(target, FunctionProtocol) else target.run
     _, name = inputs_of(run, reference(target), skip=0 if isinstance(target, FunctionProtocol) else 1)
     run.__annotations__ = {**run.__annotations__, **_hints(run, reference(target), {name, "return"})}
 
 
 def _hints(run: Callable[..., Any], ref: str, names: set[str | None]) -> dict[str, Any]:
-    """Of these parameters only: the type of `ctx` may be known to type checkers alone."""
+    """Return the resolved hints of `names` only: the type of `ctx` may be known to type checkers alone."""
     asked = {name: hint for name, hint in run.__annotations__.items() if name in names}
     scope = inspect.unwrap(run).__globals__
     try:
@@ -164,7 +164,7 @@ def _hints(run: Callable[..., Any], ref: str, names: set[str | None]) -> dict[st
 
 
 def _complete(hint: Any) -> None:
-    """Models in it that name types which were defined after them."""
+    """Rebuild the models in a hint, as they may name types that were defined after them."""
     if inspect.isclass(hint) and issubclass(hint, BaseModel):
         hint.model_rebuild()
     for part in typing.get_args(hint):
@@ -172,7 +172,7 @@ def _complete(hint: Any) -> None:
 
 
 def _adapter(hint: Any, place: str) -> TypeAdapter[Any] | None:
-    """What validates by a hint. Raises InvalidDefinition for one that pydantic cannot read."""
+    """Return the validator of a hint, None for Any. Raises InvalidDefinition for a hint that pydantic cannot read."""
     if any(hint is anything for anything in _ANYTHING):
         return None
     try:
@@ -195,7 +195,7 @@ def _name(hint: Any) -> str:
 
 
 def _of_items(hint: Any) -> Any:
-    """The hint of a list for that of an iterator: its items are collected before they are looked at."""
+    """Return the hint of a list for that of an iterator: the items are collected before they are validated."""
     if typing.get_origin(hint) not in _ITERATORS and hint not in _ITERATORS:
         return hint
     items = typing.get_args(hint)
@@ -209,7 +209,7 @@ def _problem(row: Any, hint: Any) -> str:
 
 
 def _problems(error: ValidationError, root: str, hint: Any) -> str:
-    """One line: `input.files[3].name: Field required; …`, at most three of them, and how many more."""
+    """Return at most three problems in one line, and how many more: `input.files[3].name: Field required; …`."""
     rows = [f"{place(root, row['loc'])}: {_problem(row, hint)}" for row in error.errors(include_url=False)]
     more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
     return "; ".join(rows[:3]) + more

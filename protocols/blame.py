@@ -1,7 +1,7 @@
-"""What an exception means for the step in which it was raised: a Failure, whatever its own code does.
+"""Makes a Failure of a step out of the exception that its code raised, whatever the exception's own code does.
 
-An exception is code of strangers: its `str()` may raise, its texts may hold what cannot be encoded, its attributes may
-be anything. What is made of it here can always be packed.
+An exception may be code of anybody: its `str()` may raise, its texts may hold characters that cannot be encoded, its
+attributes may be anything. The Failure that is made here can always be packed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OURS = ("podium.actors", "podium.cluster", "podium.protocols.binding", "concurr
 
 
 def failure_of(error: BaseException, now: float) -> Failure:
-    """The failure of a step whose code raised `error`. Never raises.
+    """Return the failure of a step whose code raised `error`. Never raises.
 
     Args:
         now: UTC seconds, for a Retry-After that is a date.
@@ -42,25 +42,25 @@ def failure_of(error: BaseException, now: float) -> Failure:
 
 
 def fault_of(error: BaseException) -> Failure:
-    """The failure of a step for which the engine itself did not do as it should."""
+    """Return the failure of a step in which the engine itself raised `error`: a bug of Podium."""
     kind = _said(lambda: type(error).__name__)
     return Failure("internal", f"a fault of Podium's: {kind}: {_said(lambda: str(error))}", kind, trace_of(error))
 
 
 def trace_of(error: BaseException) -> str:
-    """Its traceback as text, from the first frame of user code on; the end of it, if it is long."""
+    """Return the traceback as text, from the first frame of user code on. Of a long one only the end is kept."""
     text = _said(lambda: "".join(traceback.format_exception(type(error), error, _own_frames_dropped(error))))
     return text[-MAX_TRACEBACK_CHARS:]
 
 
 def sayable(text: str, most: int = MAX_MESSAGE_CHARS) -> str:
-    """The text with what UTF-8 cannot hold written as an escape, and cut, visibly, if it is longer than `most`."""
+    """Return the text with escapes for what UTF-8 cannot hold. One longer than `most` is cut, and says its length."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters in all)"
 
 
 def _said(say: Callable[[], Any]) -> str:
-    """What it says; nothing if its own code for that fails, which the traceback then shows."""
+    """Return the text that `say` gives; "" if the exception's own code fails in that."""
     try:
         return sayable(str(say()))
     except BaseException:
@@ -68,7 +68,7 @@ def _said(say: Callable[[], Any]) -> str:
 
 
 def _bases(error: BaseException) -> tuple[str, ...]:
-    """Names of its base classes, without those of all exceptions."""
+    """Return the names of the base classes, without those that all exceptions have."""
     above = (base.__name__ for base in type(error).__mro__[1:] if issubclass(base, BaseException))
     return tuple(sayable(name) for name in above if name not in ("Exception", "BaseException"))
 

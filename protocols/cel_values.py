@@ -1,8 +1,8 @@
-"""Plain values on their way into CEL, and what comes out of it.
+"""Converts plain values for CEL, and the values of expressions back to plain data.
 
-The library hands texts and bytes on as C strings, so it loses what follows a NUL; it refuses dates; it copies whatever
-it is given. So everything is looked at first: what it would bend goes in as a protobuf message, which it takes whole,
-and what is too deep or too large is refused before it is copied.
+The CEL library hands texts and bytes on as C strings, so it loses what follows a NUL. It refuses dates, and it copies
+every value. So all values are looked at first: a value that the library would change goes in as a protobuf message,
+which it takes whole. A value that is too deep or too large is refused before it is copied.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from .errors import InvalidInput
 from .values import MAX_DEPTH, Value, check_value
 
 MAX_ITEMS = 1_000_000
-"""Items of all lists and mappings that one expression may look at. A constant, not a setting: what an expression gave
-once it has to give again whenever the task is folded."""
+"""Most items of all lists and mappings that one expression may look at. A constant, not a setting: an expression has to
+give the same value again whenever the task is folded."""
 MAX_COPIED = 3_000
-"""Items of a list or mapping that an expression with `map` or `filter` may look at: for each item CEL copies what it
-has so far, so ten thousand take three seconds and more than a gigabyte."""
+"""Most items of one list or mapping that an expression with `map` or `filter` may look at. For each item CEL copies all
+results so far, so ten thousand items take three seconds and more than a gigabyte."""
 MAX_LEVELS = 2 * MAX_DEPTH
-"""Nesting of what it may look at: outputs of nested nodes are deeper than each of them may be."""
+"""Deepest nesting of the values of an expression: outputs of nested nodes are deeper than one value may be."""
 
 
 class ExpressionFailed(Exception):
-    """The expression is sound, the data is not: a missing key, a number compared with a text."""
+    """Raised when a sound expression fails on its data: a missing key, a number compared with a text."""
 
 
 def fed(names: Mapping[str, Value], copies: bool = False) -> dict[str, Any]:
-    """What CEL is given for `names`. Raises ExpressionFailed for what is too deep, too large or unknown to CEL.
+    """Convert `names` for CEL. Raises ExpressionFailed for a value that is too deep or too large, or a key with a NUL.
 
     Args:
         copies: whether the expression has a `map` or `filter` in it.
@@ -84,7 +84,7 @@ def _key(key: Value) -> Value:
 
 
 def given(value: Any) -> Value:
-    """What an expression gave, as plain data. Raises ExpressionFailed if it is none."""
+    """Return the value of an expression as plain data. Raises ExpressionFailed if it is not plain data."""
     try:
         return check_value(_counted(value), "result", sys.maxsize)
     except InvalidInput as error:
@@ -95,7 +95,7 @@ _ADD_REFERENCE, _NONE = ctypes.pythonapi.Py_IncRef, ctypes.py_object(None)
 
 
 def _counted(value: Any) -> Value:
-    """The same, with every null counted.
+    """Return the same value, after adding a reference of None for each null. Mappings are sorted by key.
 
     For each null it gives, cel-expr-python 0.1.3 takes a reference of None too few. Some thousand of them end a process
     of Python 3.11 ("deallocating None"); later ones count no references of None. So one is added here for each.

@@ -1,4 +1,4 @@
-"""What pydantic cannot see in a tree: expressions, reachability, ways to the end, protocols that exist."""
+"""Checks what pydantic cannot check in a tree: expressions, reachability, ways to the end, existence of protocols."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Flaw:
 
 
 class Flawed(InvalidDefinition):
-    """InvalidDefinition that still knows the location of each flaw, for the reader of files."""
+    """An InvalidDefinition that keeps the location of each flaw, for the reader of files."""
 
     code = "invalid_tree"
 
@@ -56,7 +56,7 @@ def check_tree(root: Node, resolve_protocols: bool) -> None:
 
 
 def walk(node: Node, loc: Loc, depth: int = 1) -> Iterator[tuple[Loc, Node]]:
-    """Every node with its location, parents first."""
+    """Yield every node with its location, parents first. Raises Flawed below MAX_TREE_DEPTH levels."""
     if depth > MAX_TREE_DEPTH:
         raise Flawed(flaws=[Flaw(loc, f"nested deeper than {MAX_TREE_DEPTH} levels")])
     yield loc, node
@@ -65,7 +65,7 @@ def walk(node: Node, loc: Loc, depth: int = 1) -> Iterator[tuple[Loc, Node]]:
 
 
 def children(node: Node) -> list[tuple[Loc, Node]]:
-    """The nodes directly below, each with its location relative to `node`."""
+    """Return the nodes directly below, each with its location relative to `node`."""
     return own_children(node) + fallbacks(node) + [((name,), step) for name, step in takers_back(node).items()]
 
 
@@ -74,7 +74,7 @@ def fallbacks(node: Node) -> list[tuple[Loc, Node]]:
 
 
 def own_children(node: Node) -> list[tuple[Loc, Node]]:
-    """Those that the node itself runs, without what stands in for it."""
+    """Return the nodes that the node itself runs, without its fallbacks, `undo` and `on_cancel`."""
     match node:
         case Sequence():
             return [(("sequence", index), child) for index, child in enumerate(node.sequence)]
@@ -184,7 +184,7 @@ def _route_flaws(loc: Loc, node: Adaptive) -> Iterator[Flaw]:
 
 
 def _follow(node: Adaptive, name: str) -> list[str]:
-    """Where the rules may lead after `name`, in their order."""
+    """Return the targets to which the rules may lead after `name`, in the order of the rules."""
     targets: list[str] = []
     for rule in node.rules:
         if rule.after in (None, name):
@@ -207,7 +207,7 @@ def _reachable(node: Adaptive, starts: list[str]) -> set[str]:
 
 
 def _circle(node: Adaptive, start: str) -> list[str]:
-    """The nodes that the first matching rules go through from `start` until they repeat."""
+    """Return the nodes that follow `start` by the first rule of each, until one repeats."""
     seen, name = [start], start
     while targets := _follow(node, name):
         name = targets[0]

@@ -21,9 +21,9 @@ MAX_SOURCE_BYTES = 2048
 """Longest expression. Nobody writes a longer one by hand, and parsers suffer from generated ones."""
 
 MAX_KEY_CHARS = 200
-"""What is longer counts by its beginning."""
+"""Longest key of a limit, in characters. A longer key is cut."""
 MAX_REASON_CHARS = 500
-"""What CEL says may hold the data that it complains of."""
+"""Longest reason taken from CEL, in characters: its message may hold the data that it complains of."""
 
 _PLACES: dict[str, dict[str, str]] = {
     "with": {"input": "dyn", "task": "dyn", "outputs": "map<string,dyn>"},
@@ -39,10 +39,10 @@ _PLACES: dict[str, dict[str, str]] = {
     "key": {"input": "dyn"},
     "alert": {"workflows": "dyn", "quotas": "dyn", "load": "dyn", "throttle": "dyn"},
 }
-"""By place of an expression: the names that it may use, with their types."""
+"""The names that an expression may use, with their types, by the place of the expression."""
 _EXTENSIONS = ("bindings", "encoders", "lists", "math", "optional", "regex", "sets", "strings")
 _UNBOUNDED = re.compile(r"\blists\s*\.\s*range\b")
-"""It makes a list as long as a number in the data says."""
+"""Matches `lists.range`, which makes a list as long as a number in the data says."""
 
 
 def check_expression(source: str, place: str) -> None:
@@ -72,14 +72,14 @@ def _compile(source: str, place: str) -> Any:
 
 @lru_cache
 def _environment(variables: tuple[tuple[str, str], ...]) -> Any:
-    """CEL with its extensions; only the YAML form knows all of them."""
+    """Return an environment of CEL with its extensions; only the YAML form of its configuration knows all of them."""
     lines = ["name: podium", "extensions:", *(f"- name: {name}" for name in _EXTENSIONS), "variables:"]
     lines += [f'- {{name: {name}, type: "{kind}"}}' for name, kind in variables]
     return cel.NewEnv(config=cel.NewEnvConfigFromYaml("\n".join(lines)))
 
 
 def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
-    """The value of a checked expression over `names`.
+    """Return the value of a checked expression over `names`.
 
     Raises:
         ExpressionFailed: with the expression and CEL's reason; nothing else, whatever the data.
@@ -113,8 +113,10 @@ _MENTION = re.compile(r"(?<![\w.])([a-z_]+)((?:\s*\.\s*[A-Za-z_]\w*(?!\w*\s*\())
 
 @lru_cache(maxsize=4096)
 def _used(source: str) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """By name: the paths below it that the expression mentions; () is all of it. CEL copies whatever it is given, and a
-    whole task that is copied for each of its items costs the square of them."""
+    """Return the paths that the expression mentions, by the name that they are below; () stands for the whole value.
+
+    CEL copies every value. To copy a whole task for each of its items would cost the square of their number.
+    """
     found: dict[str, set[tuple[str, ...]]] = {}
     for name, path in _MENTION.findall(source):
         fields = tuple(field.strip() for field in path.split(".")[1:])
@@ -123,7 +125,7 @@ def _used(source: str) -> dict[str, tuple[tuple[str, ...], ...]]:
 
 
 def _pruned(value: Value, paths: tuple[tuple[str, ...], ...]) -> Value:
-    """Of a mapping only what the paths lead to."""
+    """Return only the parts of a mapping that the paths lead to."""
     if not isinstance(value, dict) or () in paths:
         return value
     below: dict[str, list[tuple[str, ...]]] = {}
@@ -139,7 +141,7 @@ _TEXT = re.compile(r"\"[^\"\\\n]*\"|'[^'\\\n]*'")
 
 @lru_cache(maxsize=4096)
 def _path_of(source: str) -> tuple[str, ...] | str | None:
-    """The names of a path such as `outputs.plan.calls`, or the content of a plain text; None for all else."""
+    """Return the names in a path such as `outputs.plan.calls`, or the content of a plain text; None for all else."""
     if _TEXT.fullmatch(source):
         return source[1:-1]
     is_path = _PATH.fullmatch(source) and source not in ("true", "false", "null")
@@ -147,8 +149,10 @@ def _path_of(source: str) -> tuple[str, ...] | str | None:
 
 
 def _looked_up(source: str, names: Mapping[str, Value]) -> Value | object:
-    """The value of a path or plain text, which is most of what `with` holds, without the way through CEL: that takes
-    a copy of the whole value. What is not there is for CEL to complain of."""
+    """Return the value of a path or plain text without CEL, which would copy the whole value; _ELSEWHERE for all else.
+
+    Most expressions in `with` are such. A path that leads nowhere is left to CEL, which has an error for it.
+    """
     path = _path_of(source)
     if path is None or isinstance(path, str):
         return _ELSEWHERE if path is None else path
@@ -161,7 +165,7 @@ def _looked_up(source: str, names: Mapping[str, Value]) -> Value | object:
 
 
 def holds(source: str, names: Mapping[str, Value], place: str = "when") -> bool:
-    """Whether a condition is true over `names`."""
+    """Whether a condition is true over `names`. Raises ExpressionFailed, also for a value that is not a bool."""
     value = evaluate(source, place, names)
     if not isinstance(value, bool):
         raise ExpressionFailed(f"`{source}` gave {type(value).__name__}, a condition must give bool")
@@ -169,7 +173,7 @@ def holds(source: str, names: Mapping[str, Value], place: str = "when") -> bool:
 
 
 def key_of(source: str, input: Value) -> str:
-    """What a `limit_key` gives for an input: a text, number or bool, as text."""
+    """Return the value of a `limit_key` for an input as text, at most MAX_KEY_CHARS. Raises ExpressionFailed."""
     value = evaluate(source, "key", {"input": input})
     if not isinstance(value, str | int | float):
         raise ExpressionFailed(f"`{source}` gave {type(value).__name__}, a key must be a text, a number or a bool")

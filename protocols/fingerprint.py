@@ -1,7 +1,7 @@
-"""What code is, by its content: two functions of one name with other code, or other values bound in, are two.
+"""Identifies code by its content: functions of one name with different code, or different bound values, are different.
 
-Nothing is imported and nothing of the user's runs. What cannot be compared by content, as an open connection in a
-closure, counts by its class.
+Nothing is imported, and no code of the user runs. A value that cannot be compared by content, such as an open
+connection in a closure, counts by its class.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Any
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _MOST_DEPTH = 20
 _MOST_ITEMS = 1_000
-"""Of a list or mapping that is looked at item by item."""
+"""Most items of a list or mapping that is looked at item by item."""
 _HIDDEN = frozenset(
     {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__", "_exact", "_mark"}
 )
 
 _WRAPPED = ("fget", "fset", "fdel", "__func__", "func", "args", "keywords")
-"""What properties, class methods, static methods and partials are made of."""
+"""Attributes that hold the parts of properties, class methods, static methods and partials."""
 
 
 def code_fingerprint(target: object, exactly: bool = False) -> str:
-    """SHA-256, hexadecimal, of a function or class: bytecode, constants, what is bound in, and what it refers to in its
-    own module. With `exactly`, what cannot be compared by content counts by its identity in this process."""
+    """Return the SHA-256, hexadecimal, of a function or class: of bytecode, constants, bound values, and all that it
+    refers to in its own module. With `exactly`, values without comparable content count by their identity in this
+    process."""
     digest = hashlib.sha256()
     for part in _Parts(exactly, str(getattr(target, "__module__", ""))).of(target, 0):
         digest.update(part.encode("utf-8", "backslashreplace"))
@@ -43,7 +44,7 @@ class _Parts:
         self._seen: set[int] = set()
 
     def of(self, value: Any, depth: int) -> Iterator[str]:
-        """What tells it apart."""
+        """Yield the texts that identify a value."""
         if isinstance(value, _PLAIN):
             yield repr(value)
         elif depth > _MOST_DEPTH or id(value) in self._seen:
@@ -137,7 +138,7 @@ class _Parts:
 
 
 def _names(code: CodeType) -> list[str]:
-    """Of everything that a function and the functions in it look up outside."""
+    """Return the sorted names that a function, and the functions in it, look up outside."""
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

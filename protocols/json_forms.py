@@ -78,12 +78,12 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def from_json(text: str) -> Value:
-    """What JSON says, and nothing else: `NaN` and `Infinity` are none of it. Raises ValueError, or RecursionError."""
+    """Read strict JSON, without `NaN` and `Infinity`. Raises ValueError, or RecursionError if nested too deep."""
     return json.loads(text, parse_constant=_refuse, parse_float=finite)
 
 
 def finite(text: str) -> float:
-    """The number that a text of digits is. Raises ValueError for one that is larger than any float."""
+    """Return the number in a text of digits. Raises ValueError if it is larger than any float."""
     number = float(text)
     if math.isinf(number):
         raise ValueError(f"{text[:40]} is larger than any number that can be kept")

@@ -63,7 +63,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came out of one run of one node: an output, or the failure that took its place."""
+    """The outcome of one run of one node: an output, or the failure in its place."""
 
     output: Value = None
     failure: Failure | None = None
@@ -76,8 +76,8 @@ class Outcome:
 
 
 Missing: TypeAlias = dict[str, dict[str, Value]]
-"""What a result lacks, and why: by what is missing, {"step": path, "error": what failed}; of what is missing in several
-places the last, and "times"."""
+"""The missing parts of a result, by name: {"step": path, "error": what failed}. If a part is missing in several places,
+the last of them, and "times"."""
 
 
 def error_for_rules(failure: Failure) -> dict[str, Value]:

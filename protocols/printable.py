@@ -1,4 +1,4 @@
-"""What may be shown: texts without what a terminal, a log or whoever reads them would take for orders.
+"""Makes texts safe to show: without characters that a terminal, a log or a reader would take for orders.
 
 A name, an error or an answer can hold anything. Written as it is, an escape sequence sets a terminal's title, moves its
 cursor over what stands there or types into it, a newline makes a second line of a log, and an override of the direction

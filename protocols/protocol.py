@@ -38,7 +38,7 @@ _FROM_A_SCRIPT = ": it is of a script or notebook, which only that can bring: st
 
 
 class Declaration(BaseModel):
-    """What is declared with a protocol, as data; the engine governs by this and never imports user code."""
+    """The settings of a protocol, as data. The engine works by them, and never imports user code."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -119,7 +119,7 @@ class Protocol:
     num_gpus: ClassVar[float] = 0
     resources: ClassVar[Mapping[str, float]] = {}
     _mark: ClassVar[str] = ""
-    """Ends the reference of one that shares its name with others."""
+    """The end of the reference of a protocol that shares its name with others; else ""."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -258,14 +258,17 @@ def inputs_of(run: Callable[..., Any], ref: str, skip: int = 0) -> tuple[bool, s
 
 
 def has_own_name(target: ProtocolLike) -> bool:
-    """Whether its name in its module can be its own; what is made in a function, of a lambda or a method has none."""
+    """Whether the protocol's name is its own. One that is made in a function, of a lambda or of a method has none."""
     return "<" not in target.__qualname__ and not inspect.ismethod(getattr(target, "function", None))
 
 
 def _told_apart(target: ProtocolLike) -> str:
-    """What tells a protocol without a name of its own from another of that name with other code, or bound to other
-    values: products of one factory. "" for the first. The mark is of the content, so that the next run of the program
-    makes the same; where contents are alike, as with two connections, it counts."""
+    """Return the mark that ends the reference of a protocol without a name of its own, such as a product of a factory.
+
+    The first protocol of a name has the mark "". One with other code, or bound to other values, has a mark made of its
+    content, so that the next run of the program makes the same mark. Where contents are alike, as with two
+    connections, the mark is a number.
+    """
     base = f"{target.__module__}:{target.__qualname__}"
     first = _KNOWN.get(base)
     if first is None or has_own_name(target) or _exactly(first) == _exactly(target):
@@ -277,7 +280,7 @@ def _told_apart(target: ProtocolLike) -> str:
 
 
 def _exactly(target: ProtocolLike) -> str:
-    """Fingerprint that also tells apart what has the same content; made once."""
+    """Return the fingerprint that also tells objects of the same content apart. It is computed once."""
     known = vars(target).get("_exact")
     if known is None:
         known = code_fingerprint(target, exactly=True)
@@ -296,7 +299,7 @@ def reference(target: ProtocolLike) -> str:
 
 
 def current_reference(target: ProtocolLike) -> str:
-    """Its reference, for a tree. Raises ValueError if another has taken the name since."""
+    """Return the reference of a protocol, for a tree. Raises ValueError if another protocol has taken it since."""
     ref = reference(target)
     known = _KNOWN.get(ref)
     if known is not None and known is not target and code_fingerprint(known) != code_fingerprint(target):
@@ -314,7 +317,7 @@ def _place(target: ProtocolLike) -> str:
 
 
 def declaration_of(target: ProtocolLike) -> Declaration:
-    """What `target` declares.
+    """Return the settings of `target`, by default or as declared.
 
     Raises:
         InvalidDefinition: a declared setting is out of range; names the protocol and the setting.

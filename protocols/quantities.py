@@ -15,15 +15,15 @@ MAX_COUNT = 2**53
 
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 SecondsOrNone: TypeAlias = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
-"""Seconds of which there may be 0."""
+"""Seconds, 0 or more."""
 Count: TypeAlias = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 CountOrNone: TypeAlias = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Quantity: TypeAlias = Annotated[float, Field(ge=0, le=MAX_COUNT, allow_inf_nan=False)]
-"""How much of something, in parts, too."""
+"""An amount, 0 or more, that may be a fraction."""
 
 
 def check_priority(priority: Any, path: str = "priority") -> int:
-    """The priority of a task. Raises InvalidInput for what is no whole number, or too large to keep."""
+    """Return the priority of a task, checked. Raises InvalidInput unless it is a whole number, at most ±MAX_COUNT."""
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise InvalidInput(problem=f"a whole number is wanted, not {_kind(priority)}", path=path)
     if abs(priority) > MAX_COUNT:
@@ -32,7 +32,7 @@ def check_priority(priority: Any, path: str = "priority") -> int:
 
 
 def check_seconds(seconds: Any, path: str) -> float:
-    """A time that somebody has. Raises InvalidInput for what is no number, not above 0, or more than MAX_SECONDS."""
+    """Return a duration in seconds, checked. Raises InvalidInput unless it is a number above 0, at most MAX_SECONDS."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidInput(problem=f"a number of seconds is wanted, not {_kind(seconds)}", path=path)
     if not 0 < seconds <= MAX_SECONDS:
@@ -42,7 +42,7 @@ def check_seconds(seconds: Any, path: str) -> float:
 
 
 def check_amount(amount: Any, path: str) -> float:
-    """An amount of a rate that was used. Raises InvalidInput for what is no number from 0 to MAX_COUNT."""
+    """Return the used amount of a rate, checked. Raises InvalidInput unless it is a number from 0 to MAX_COUNT."""
     if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= MAX_COUNT:
         raise InvalidInput(problem=f"an amount is a number from 0 to {MAX_COUNT}, not {shown(amount)}", path=path)
     return float(amount)
@@ -53,7 +53,7 @@ def _kind(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """What was given, cut: a number may have a million digits, which Python refuses to print."""
+    """Return a value for a message, at most 60 characters. Python refuses to print a number of a million digits."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
         return f"a number of {value.bit_length()} bits"
     return repr(value)[:60]

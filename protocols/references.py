@@ -1,8 +1,8 @@
-"""What the expressions of a tree refer to and can never find, and what an undo would be given and cannot take.
+"""Finds names in the expressions of a tree that can never exist, and inputs that an undo cannot take.
 
-Both would fail only when they are reached, the undo when everything else has failed already. Found here is what is
-certain: that a name is not there on any way through the tree. Who asks first (`has(outputs.x)`, `"x" in outputs`,
-`outputs.?x`) may name anything.
+Both would fail only when they are reached, the undo when everything else has failed already. Only certain flaws are
+found: a name that does not exist on any way through the tree. An expression that asks first (`has(outputs.x)`,
+`"x" in outputs`, `outputs.?x`) may name anything.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step, takers_ba
 from .wording import Loc
 
 Found: TypeAlias = "tuple[Loc, str]"
-"""Where, and what is wrong."""
+"""The place of a flaw, and the problem."""
 _UNDO_INPUT = frozenset({"input", "output"})
 _NO_CODE = re.compile(
     r'[rRbB]{0,2}(?:"""(?:[^\\]|\\.)*?"""|\'\'\'(?:[^\\]|\\.)*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\')|//[^\n]*',
     re.DOTALL,
 )
-"""Texts and comments."""
+"""Matches texts and comments, which are no code."""
 _PLAIN_TEXT = re.compile(r"([\"'])([A-Za-z_][\w-]*)\1")
 
 
 def reference_flaws(root: Node) -> Iterator[Found]:
-    """Every such flaw of a tree whose protocols and expressions are known to be sound."""
+    """Yield every such flaw of a tree whose protocols and expressions are known to be sound."""
     return _flaws(root, ("root",), frozenset())
 
 
 def _flaws(node: Node, loc: Loc, there: frozenset[str]) -> Iterator[Found]:
-    """`there` are the names that `outputs` may have where the node is."""
+    """Yield the flaws of a node and all below it. `there` are the names that `outputs` may have at the node."""
     for part, source in _sources(node):
         yield from _unknown_outputs((*loc, *part), source, there)
     own: frozenset[str] = frozenset()
@@ -74,12 +74,12 @@ def _flaws(node: Node, loc: Loc, there: frozenset[str]) -> Iterator[Found]:
 
 
 def _is_silent(node: Node) -> bool:
-    """Whether it refers to nothing; most steps do not, and long sequences are of steps."""
+    """Whether a node is a step without references. Most steps are, and long sequences consist of steps."""
     return isinstance(node, Step) and node.with_ is None and not takers_back(node) and not node.fallback
 
 
 def _sources(node: Node) -> list[tuple[Loc, str]]:
-    """The expressions of its `with`."""
+    """Return the expressions in the `with` of a node, each with its place."""
     if isinstance(node.with_, str):
         return [(("with",), node.with_)]
     return [(("with", key), source) for key, source in (node.with_ or {}).items()]
@@ -92,7 +92,7 @@ def _unknown_outputs(loc: Loc, source: str, there: frozenset[str]) -> Iterator[F
 
 
 def _undo_flaws(undo: Step, loc: Loc) -> Iterator[Found]:
-    """What takes a node back is given {"input", "output"} of that node, or what its `with` makes of it."""
+    """Yield the flaws of an `undo` or `on_cancel`. It gets {"input", "output"} of its node, or what `with` makes of it."""
     for part, source in _sources(undo):
         for name in sorted(fields_of("input", source) - _UNDO_INPUT):
             problem = f"the input of an undo has the fields input and output, no '{name}'{_meant(name, _UNDO_INPUT)}"
@@ -121,7 +121,7 @@ def _misfits(model: type[BaseModel], given: frozenset[str], undo: Step, loc: Loc
 
 
 def _is_plain_model(hint: Any) -> bool:
-    """Whether the fields of a model are all that decides: nothing of its own reads them under other names."""
+    """Whether the hint is a model whose fields alone decide: no alias, and no validator that may change the input."""
     if not (isinstance(hint, type) and issubclass(hint, BaseModel)) or hint.__pydantic_root_model__:
         return False
     decorators = hint.__pydantic_decorators__
@@ -131,7 +131,7 @@ def _is_plain_model(hint: Any) -> bool:
 
 
 def fields_of(variable: str, source: str) -> frozenset[str]:
-    """The fields of a variable that an expression reads without asking whether they are there."""
+    """Return the fields of a variable that an expression reads without asking whether they exist."""
     if re.search(rf"\(\s*{variable}\s*,", source):
         return frozenset()  # a macro has a variable of that name
     texts: list[str] = []

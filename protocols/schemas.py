@@ -69,7 +69,7 @@ def check_own(schema: Any) -> None:
 
 
 def pointed(schema: Mapping[str, Any], reference: str) -> Any:
-    """What a pointer such as `#/$defs/name` leads to within a schema. Raises ValueError if there is nothing."""
+    """Return the part of a schema to which a pointer such as `#/$defs/name` leads. Raises ValueError if none is there."""
     found: Any = schema
     for part in unquote(reference[2:]).split("/") if len(reference) > 1 else ():
         part = part.replace("~1", "/").replace("~0", "~")
@@ -148,7 +148,7 @@ def _nodes(root: Mapping[str, Any], node: Any, place: str, depth: int) -> Iterat
 
 
 def _target(root: Mapping[str, Any], reference: Any, place: str) -> Any:
-    """What a reference within the schema leads to."""
+    """Return the schema that a reference within `root` leads to. Raises ValueError if there is none."""
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")) or "%" in reference:
         raise ValueError(f"{place}: a reference has to stay within the schema, as in '#/$defs/name'")
     found: Any = root

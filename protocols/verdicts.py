@@ -1,6 +1,6 @@
-"""What a supervising protocol, or a node of an Adaptive, may return beside plain outputs.
+"""Verdicts and gotos: outputs by which a supervising protocol, or a node of an Adaptive, decides what happens next.
 
-Each is a dict with one reserved key, so that it is plain data in any language and in the journal.
+Each is a dict with a reserved key, so that it is plain data in any language and in the journal.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def as_goto(output: Value) -> tuple[str, Value] | None:
 
 
 def read_verdict(output: Value, team: Iterable[str], default_input: Value) -> tuple[Decision, VerdictValue]:
-    """The decision in a supervising protocol's output, checked.
+    """Read and check the decision in the output of a supervising protocol.
 
     Returns:
         The decision and its fields; for `assign` always with "inputs": {member: input}.

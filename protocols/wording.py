@@ -1,4 +1,4 @@
-"""What pydantic finds, as sentences of ours: which place, what is wrong there, and what was probably meant."""
+"""Words the errors of pydantic as our sentences: the place, the problem there, and what was probably meant."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Definition(BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """What was given: a notebook shows a whole tree in one line."""
+        """Yield only the fields that differ from their defaults, because a notebook shows a whole tree in one line."""
         fields = type(self).model_fields
         for name, value in super().__repr_args__():
             if name not in fields or value != fields[name].get_default(call_default_factory=True):
@@ -45,7 +45,7 @@ class Definition(BaseModel):
 
 
 def explain(error: ValidationError, model: Any, root: str) -> InvalidDefinition:
-    """pydantic's error as ours, every problem in it, each with its path in the tree."""
+    """Return an error of pydantic as our InvalidDefinition, with every problem and its path in the tree."""
     (loc, problem), *others = flaws_of(error, model, in_python=True)
     lines = [problem, *(f"{tree_path(root, each)}: {said}" for each, said in others)]
     return InvalidDefinition(problem="\n".join(lines), path=tree_path(root, loc))
@@ -67,7 +67,7 @@ def _has_more(loc: Loc, others: list[Loc]) -> bool:
 
 
 def problem_of(row: Any, model: Any = None) -> str:
-    """What one row of pydantic's error says; `model` is what was to be read, so that keys near a wrong one are known.
+    """Return the problem in one row of pydantic's error. A wrong key gets the key of `model` that was probably meant.
 
     Args:
         model: a class, or any hint that pydantic reads.
@@ -78,7 +78,7 @@ def problem_of(row: Any, model: Any = None) -> str:
 
 
 def first_problem(error: ValidationError, model: Any) -> tuple[Loc, str]:
-    """The first of its problems, with its place."""
+    """Return the place of the first problem, and the problem."""
     row = error.errors(include_url=False)[0]
     return row["loc"], problem_of(row, model)
 
@@ -94,7 +94,7 @@ def unknown(name: str, known: Iterable[str], what: str) -> str:
 
 
 def _of_node(row: Any, in_python: bool) -> str | None:
-    """Of what stands where a node is wanted, and can be none."""
+    """Return the problem of a value that stands in place of a node and cannot be one; None if the row is of another."""
     given = row["input"]
     if row["type"] == "node":
         return not_a_node(given, in_python)
@@ -105,7 +105,7 @@ def _of_node(row: Any, in_python: bool) -> str | None:
 
 
 def not_a_node(given: Any, in_python: bool = True) -> str:
-    """Why this is no node, and what was probably meant."""
+    """Say why a value is not a node, and what was probably meant."""
     if isinstance(given, Mapping):
         return _no_kind(given, in_python)
     if not in_python:
@@ -146,7 +146,7 @@ def keys_at(model: Any, loc: Loc) -> list[str]:
 
 
 def _kinds(hint: Any) -> Iterator[Any]:
-    """What a hint may be, a union being each of its members; those of a tagged one stay annotated."""
+    """Yield the types that a hint allows: of a union its members. Members of a tagged union stay annotated."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         for member in typing.get_args(hint):
             yield from _kinds(member)
@@ -161,7 +161,7 @@ def _tag(hint: Any) -> str | None:
 
 
 def _below(hint: Any, part: str | int) -> Iterator[Any]:
-    """What may stand below `hint` under one part of a location."""
+    """Yield the hints of values that may stand below `hint` under one part of a location."""
     if (tag := _tag(hint)) is not None:
         if tag == part:
             yield typing.get_args(hint)[0]

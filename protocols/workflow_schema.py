@@ -103,7 +103,7 @@ def _with_nodes(schema: Any) -> Any:
 
 
 def _settle_node(properties: dict[str, Any]) -> None:
-    """What all kinds of nodes have."""
+    """Settle the schemas of the properties that all kinds of nodes have."""
     properties["with_"] = {**properties["with"], "deprecated": True, "description": "Python's way to write `with`."}
     properties["fallback"] = {
         "description": "What runs instead, one after the other: one node, or several.",
@@ -132,7 +132,7 @@ def _settle_parallel(parallel: dict[str, Any]) -> None:
 
 
 def _names_of_branches(found: dict[str, Any]) -> dict[str, Any]:
-    """Of `parallel`, whose schema is one of an object or null, that of the object."""
+    """Return the object's schema of `parallel`, whose schema allows an object or null, with the names of branches."""
     objects = [each for each in found.get("anyOf", [found]) if each.get("type") == "object"]
     return {**objects[0], "propertyNames": _names()}
 

@@ -27,11 +27,11 @@ _RESOLVERS: tuple[tuple[str, str, str], ...] = (
 )
 """Tag, pattern and first characters; the empty plain text is null. The first that fits counts."""
 LEAST, MOST = -(2**63), 2**64 - 1
-"""Whole numbers that a value can hold."""
+"""The least and the largest whole number that a value can hold."""
 
 
 class Unreadable(ValueError):
-    """What is written at one place of a file cannot be taken."""
+    """Raised for a value in a file that cannot be kept. `mark` is its place."""
 
     def __init__(self, problem: str, mark: Any) -> None:
         super().__init__(problem)
@@ -45,7 +45,7 @@ class Loader(yaml.CSafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """Writes what readers of YAML 1.1 and 1.2 take for the same."""
+    """Writes YAML that readers of YAML 1.1 and 1.2 understand alike."""
 
 
 for _tag, _pattern, _firsts in _RESOLVERS:
@@ -58,7 +58,7 @@ def dumped(data: Mapping[str, Any]) -> str:
 
 
 def value_of(node: yaml.Node) -> Any:
-    """What a node says. Keys are the texts that are written there: `1: x` has the key "1", as in JSON.
+    """Return the value of a node. Keys are the texts as they are written: `1: x` has the key "1", as in JSON.
 
     Raises:
         Unreadable: a number that no value can hold, or half of a character.

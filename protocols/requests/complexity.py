@@ -62,7 +62,7 @@ _WORDS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What was counted in a text; the counts are not yet bounded."""
+    """The counts of a text that its complexity is made of, not yet bounded."""
 
     words: int
     clauses: int

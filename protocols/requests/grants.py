@@ -1,4 +1,4 @@
-"""What a user's requests may touch, and the tools there are: both come from the cluster's setting `config`.
+"""Grants say what the requests of a user may touch. Grants and tools come from the cluster's setting `config`.
 
     [config.requests.grants.ada]
     tools = ["grep", "read_file"]
@@ -32,7 +32,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Grants(BaseModel):
-    """What one user may touch. Nothing, unless it is named."""
+    """The tools, folders and hosts that one user may touch: none, unless they are named."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,12 +65,12 @@ class ToolSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     about: Annotated[str, Field(min_length=1, max_length=1000)]
-    """What it does, in words that planner and model choose it by."""
+    """A description of the tool. The planner and the model choose the tool by its words."""
     command: tuple[str, ...] = ()
     """Program and arguments; `{name}` in one stands for the argument of that name. It runs in an empty folder: a file
     of the request's folder is `{root}/{path}`."""
     stdin: str | None = None
-    """What the command reads, with `{name}` as well."""
+    """The text for the standard input of the command. `{name}` stands for an argument, as in `command`."""
     function: str | None = None
     """`module:name` of a function of one dict, instead of a command."""
     arguments: Mapping[str, Any] = {}
@@ -120,18 +120,18 @@ class ModelSettings(BaseModel):
     tools: bool = True
     """Whether the model may be offered tools to call."""
     schema_as: Literal["json_schema", "json_object", "text"] = "json_schema"
-    """How it is told what JSON to answer with; the last two say it in words as well."""
+    """How the model is told the JSON Schema of its answer. The last two also tell it in words."""
     answer_tokens_as: Literal["max_completion_tokens", "max_tokens", "none"] = "max_completion_tokens"
-    """The name that the limit of the answer's tokens has."""
+    """The name of the parameter that limits the tokens of an answer; `none` sends no limit."""
     system_role: Literal["system", "developer", "user"] = "system"
-    """`user`: the model knows no such role, and hears it with the question."""
+    """The role of the instructions. `user`: the model has no such role, and gets them with the question."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """None: the endpoint's own."""
+    """The temperature of sampling. None means the default of the endpoint."""
     extra: Mapping[str, Any] = {}
     """Further parameters, as they are: `{reasoning_effort = "low"}`."""
     cents_per_1000_in: Annotated[float, Field(ge=0)] = 0.0
     cents_per_1000_out: Annotated[float, Field(ge=0)] = 0.0
-    """What tokens cost, for a limit named `cents`."""
+    """The costs of 1,000 tokens of input and of output, for a limit named `cents`."""
 
 
 class RouterSettings(BaseModel):
@@ -153,7 +153,7 @@ class RequestsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     grants: Mapping[str, Grants] = {}
-    """By user; `*` is everybody who is not named."""
+    """Grants by user. `*` stands for every user who is not named."""
     owner: str | None = None
     """The user who may touch everything that the cluster itself may, unless `grants` names them: who runs it."""
     tools: Mapping[str, ToolSpec] = {}
@@ -175,12 +175,12 @@ class RequestsConfig(BaseModel):
 
 
 def requests_config(config: Mapping[str, Any]) -> RequestsConfig:
-    """What `ctx.config`, or the setting, says about requests. Raises InvalidSetting with the field's path."""
+    """Read `requests` in `ctx.config`, or in the setting. Raises InvalidSetting with the path of the field."""
     return read_setting(RequestsConfig, config.get("requests") or {}, "config.requests")
 
 
 def read_setting(kind: type[M], value: Any, name: str) -> M:
-    """A part of the setting `config`. Raises InvalidSetting with the field's path."""
+    """Read a part of the setting `config`. Raises InvalidSetting with the path of the field."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:

@@ -37,7 +37,7 @@ State: TypeAlias = Literal[
 STATES: tuple[State, ...] = get_args(State)
 TERMINAL: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
 STABLE: frozenset[State] = frozenset({"validated", "planned"})
-"""What a failure may lead back to: everything that they stand on is on record."""
+"""States to which a failure may lead back: everything that these states build on is on record."""
 STAGES: Mapping[str, State] = {
     "validate": "validated",
     "plan": "planned",
@@ -64,11 +64,11 @@ NEXT: Mapping[State, frozenset[State]] = {
 HOOK = "before_"
 """Begins the name of what runs before a state is entered."""
 _LABEL = re.compile(r"[#\[:]")
-"""What follows the name in a label: `draft#2`, `do[17]`, `fallback:1`."""
+"""Matches the end of the name in a label: `draft#2`, `do[17]`, `fallback:1`."""
 _TAKE_BACK = (":undo", ":on_cancel")
 """End the label of what takes a node back."""
 _UNNAMED = ""
-"""Of a node whose name is not in the paths below it: a fallback is `fallback:1`, what runs for each item `[17]`."""
+"""The name of a node that has none in the paths below it: a fallback is `fallback:1`, the run of an item `[17]`."""
 
 
 def may_follow(before: State, after: State) -> bool:
@@ -196,7 +196,7 @@ def _through(node: Node, name: str) -> _Ways:
 
 
 def _broken_off(ways: _Ways) -> _Ways:
-    """What may have been gone through when a node fails."""
+    """Return the ways through a node that fails: it may fail after any of its states."""
     return _Ways(ways.firsts, _states(ways), ways.steps, True)
 
 

@@ -1,4 +1,4 @@
-"""What a request will take, before any of it runs: steps and their order, tools, quotas, and the time it took others.
+"""Plans a request before any of it runs: steps and their order, tools, quotas, and the time that others took.
 
 A plan is read off the pipeline that the request's type leads to, so it cannot differ from what runs. Times come from
 recorded durations; where there are none, it says so instead of guessing.
@@ -50,7 +50,7 @@ class PlannedStep(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """Its place in the pipeline."""
+    """The path of the step in the pipeline."""
     state: State | None
     """The state of the request while it runs."""
     after: tuple[str, ...]
@@ -73,7 +73,7 @@ class Estimate(BaseModel):
 
 
 class RequestPlan(BaseModel):
-    """What a request will take."""
+    """The plan of a request: the steps, tools, permits and time that it will take."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,11 +82,11 @@ class RequestPlan(BaseModel):
     calls: tuple[Call, ...]
     """Tools that run first; a model may ask for others."""
     tools: tuple[str, ...]
-    """Everything that it may use."""
+    """All tools that the request may use."""
     refused: Mapping[str, str] = {}
     """Tools that were asked for, or tried, and are not used, and why."""
     quotas: Mapping[str, int]
-    """Permits that it holds at most at once, by quota."""
+    """The most permits that the request holds at once, by quota."""
     estimate: Estimate | None = None
 
 
@@ -194,7 +194,7 @@ def _words(text: str) -> set[str]:
 
 
 def _most(steps: Sequence[PlannedStep]) -> dict[str, int]:
-    """What steps that may run at once need together: those with the same predecessors."""
+    """Return the most permits of each quota held at once. Steps with the same predecessors may run at once."""
     at_once: dict[tuple[str, ...], dict[str, int]] = {}
     for step in steps:
         needs = at_once.setdefault(step.after, {})
@@ -256,7 +256,7 @@ def _branches(node: Parallel) -> list[tuple[str, Node]]:
 
 
 def _ends(steps: Sequence[PlannedStep]) -> tuple[str, ...]:
-    """Those that no other of them waits for, fallbacks left out."""
+    """Return the names of the steps that no other step waits for, without fallbacks."""
     waited_for = {name for step in steps for name in step.after}
     return tuple(step.name for step in steps if step.name not in waited_for and "fallback:" not in step.name)
 

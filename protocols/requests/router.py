@@ -1,4 +1,4 @@
-"""Which of the five types a request is, and why.
+"""Decides which of the five types a request has, and says why.
 
 The first that decides wins: the type that the request names; a rule; a complexity over the limit; the scorer; and if
 the scorer is of two minds, the cheapest type that can still answer. Rules are CEL conditions and are data: the user's
@@ -64,7 +64,7 @@ SHIPPED_RULES = (
 
 
 class Route(BaseModel):
-    """What a request is treated as."""
+    """The type that a request is treated as, and the reason."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

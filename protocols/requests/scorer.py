@@ -31,7 +31,7 @@ SMOOTHING, TEMPERATURE = 0.3, 3.5
 """Chosen by cross-validation on the train split: the temperature for the log loss, for accuracy it plays no part."""
 
 HEAD_CHARS, TAIL_CHARS = 3_000, 1_000
-"""Of a longer text only the beginning and the end are looked at: there people say what they want."""
+"""Characters at the beginning and the end of a longer text that are looked at: people say there what they want."""
 
 _SENTENCES = re.compile(r"[.!?](?:\s|$)")
 _TOKENS = re.compile(
@@ -262,7 +262,7 @@ def _built(
 
 
 def _features(text: str) -> list[str]:
-    """What is looked at in a text, each once, in the order found: words, pairs of neighbours, and its shape."""
+    """Return the features of a text, each once, in the order found: words, pairs of neighbours, and the shape."""
     looked_at = text if len(text) <= HEAD_CHARS + TAIL_CHARS else f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
     tokens = _tokens(looked_at)
     pairs = [f"{one} {two}" for one, two in pairwise(tokens)]

@@ -135,7 +135,7 @@ class _Speaker:
     def __init__(self, aloud: bool) -> None:
         self._aloud = aloud
         self.said = ""
-        """Of the attempt that speaks now."""
+        """The text so far of the attempt that speaks now."""
         self._attempt: tuple[str, int] | None = None
         self.seen: dict[str, Any] = {}
         """Outputs of the steps that route and plan."""
@@ -171,7 +171,7 @@ class _Speaker:
             say(text, end="")
 
     def _broke_off(self) -> None:
-        """What was said counts no more."""
+        """Drop the text of the attempt that broke off."""
         if self.said and self._aloud:
             print("\n\n(that broke off; once more)\n")
         self._attempt, self.said = None, ""

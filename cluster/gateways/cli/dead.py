@@ -77,7 +77,7 @@ def drop(
 
 
 def _warn_of_old_trees(reader: Reader, ids: list[str]) -> None:
-    """What is driven again keeps its tree, and of another tree its code: say so where the workflow has another now."""
+    """Warn of redriven tasks whose workflow has another tree by now: they keep their own tree, and its code."""
     newest = {each["name"]: each.get("tree") or each["hash"] for each in reader.definitions()}
     old = []
     for id in ids:

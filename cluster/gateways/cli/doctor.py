@@ -49,7 +49,7 @@ def doctor(
 
 
 def findings_table(findings: list[Finding], data: Path) -> RenderableType:
-    """What was repaired, then the worst first; under each finding, or several alike, what to do about it."""
+    """Return a table of findings: the repaired first, then the worst. Below each, or several alike, is the remedy."""
     parts: list[RenderableType] = []
     shown = _folded(_sorted(findings))
     remedies = [finding.remedy for finding, _ in shown]

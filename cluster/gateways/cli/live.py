@@ -47,8 +47,8 @@ def follow(task: Task, title: str, timeout_s: float | None, quiet: bool, from_of
 
 
 class Lines:
-    """What happens as plain lines, for when standard error is not a terminal. Of the items of a long list only what
-    went wrong has a line of its own, and now and then their number."""
+    """Tells events as plain lines, for when standard error is not a terminal. In a long list only items that went
+    wrong have a line of their own. The number of ended items is told now and then."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell

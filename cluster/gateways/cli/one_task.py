@@ -37,9 +37,9 @@ Failed = Annotated[bool, typer.Option("--failed", help="Only the steps that went
 Events = Annotated[bool, typer.Option("--events", help="The journalled events, one line each; -o json has them whole.")]
 At = Annotated[int | None, typer.Option("--at", min=0, metavar="N", help="As it was after entry N (see --events).")]
 SHOWN_LINES = 10
-"""Of an input or an output, of attempts and of what is missing in `podium show`."""
+"""Most lines of an input, an output, the attempts or the missing parts in `podium show`."""
 SHOWN_CHARS = 2_000
-"""Of an input or an output in `podium show`; `-o json` has all of it."""
+"""Most characters of an input or an output in `podium show`; `-o json` has all of it."""
 
 
 def show(
@@ -68,19 +68,19 @@ def show(
 
 @dataclass(slots=True)
 class _View:
-    """What is shown of a task: as it is, or as it was."""
+    """The view of a task: as it is, or as it was at a moment."""
 
     parts: list[StoredTask]
     """The task, then the runs of its nested Hierarchies."""
     entries: int
-    """In its journal."""
+    """The number of entries in the journal."""
     now: float | None = None
-    """If it is shown as it was: when."""
+    """The moment that is shown; None for the task as it is."""
     blocked: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def moment(self) -> dict[str, Any]:
-        """For programs, if it is shown as it was."""
+        """The moment, for programs, if the task is shown as it was."""
         if self.now is None:
             return {}
         return {"at": {"entry": len(self.parts[0].bodies), "entries": self.entries, "time": self.now}}
@@ -143,7 +143,8 @@ def with_state(record: TaskRecord, state: RequestState | None) -> dict[str, Any]
 
 
 def _events_of(parts: list[StoredTask]) -> list[TaskEvent]:
-    """Of the steps of a task and of its nested Hierarchies, which are recorded with the task, too, but for outputs."""
+    """Return the events of all steps, each once, by time. A task records those of its nested Hierarchies, too, without
+    outputs."""
     told = (event for part in parts for event in recorded_events(part) if event.step)
     once = {(event.step, event.attempt, event.kind, event.at): event for event in told}
     return sorted(once.values(), key=lambda event: event.at)
@@ -280,7 +281,7 @@ def _listed(reader: Reader, status: str, workflow: str | None, user: str | None)
 
 
 def _print_cancelled(after: dict[str, str], output: str) -> None:
-    """Of one task as it always was; of several with their ids."""
+    """Print the status of one task alone, and those of several with their ids."""
     rows = [{"task_id": task_id, "status": status} for task_id, status in after.items()]
     if output == "json":
         print(to_json(rows[0] if len(rows) == 1 else rows))

@@ -1,4 +1,4 @@
-"""What several commands share: their options, and whether there is a cluster that they can join."""
+"""Options that several commands share, and the check for a cluster that they can join."""
 
 from __future__ import annotations
 

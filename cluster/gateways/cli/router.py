@@ -38,7 +38,7 @@ def test(file: Examples = None, output: Output = "table") -> None:
 
 @router.command()
 def explain(question: str, output: Output = "table") -> None:
-    """What a question would be treated as, and why."""
+    """Show the type that a question would be treated as, and why."""
     from .training import explain_route  # noqa: PLC0415  (see above)
 
     explain_route(question, output)

@@ -84,7 +84,7 @@ def _print_running(
 
 
 def _print_versions(console: Terminal, workflows: dict[str, Any], every: bool) -> None:
-    """Which code runs: of each version, or each that is in use, the fingerprints of its protocols."""
+    """Print the fingerprints of the protocols of each version, or only of each version in use."""
     table = Table("code of", "version", "hash", "protocols", box=None, pad_edge=False, header_style="bold")
     for name, facts in workflows.items():
         for version in facts.get("versions", []):

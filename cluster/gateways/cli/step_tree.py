@@ -85,7 +85,7 @@ class _Branch:
 
     name: str
     rows: list[StepRow]
-    """Its own; those of its runs if it stands for many."""
+    """The rows of the node; of all its runs if the branch stands for many."""
     below: list[_Branch] = field(default_factory=list)
     count: int | None = None
     """How many runs it stands for, those that have not begun included; None for one that is shown singly."""
@@ -114,11 +114,11 @@ class _Branch:
 
 
 _Entry = tuple[tuple[str, ...], StepRow]
-"""What is left of a row's path, and the row."""
+"""The rest of a row's path, and the row."""
 
 
 def _branches(entries: list[_Entry], above: tuple[str, ...], singly: bool, merged: bool = False) -> list[_Branch]:
-    """What is directly below a place, with all below it; below what stands for many, everything does."""
+    """Return the branches directly below a place, with all below them. If `merged`, each stands for many runs."""
     groups: dict[str, dict[str, list[_Entry]]] = {}
     for path, row in entries:
         groups.setdefault(_stem(path[0]), {}).setdefault(path[0], []).append((path, row))
@@ -143,7 +143,7 @@ def _stem(segment: str) -> str:
 
 
 def _count(entries: list[_Entry], stem: tuple[str, ...]) -> int:
-    """Of runs of a node, those included of which nothing is known but that they will come."""
+    """Return the number of runs of a node, including those that have not begun, if the length of the list is known."""
     depth = len(stem) - 1
     begun = {tuple(row.path.split("/"))[: depth + 1] for _, row in entries}
     lists = {"/".join((*run[:depth], _stem(run[depth]))).strip("/") for run in begun}
@@ -152,7 +152,7 @@ def _count(entries: list[_Entry], stem: tuple[str, ...]) -> int:
 
 
 def sizes_of(event: TaskEvent) -> dict[str, int]:
-    """Of a step that began: how long the lists are that it is in an item of, by the path of the node over each."""
+    """Return the lengths of the lists around a step that began, by the path of the node over each list."""
     return event.value.get("of", {}) if isinstance(event.value, dict) else {}
 
 
@@ -186,5 +186,5 @@ def _line(name: str, row: StepRow, now: float) -> Text:
 
 
 def went_wrong(rows: Iterable[StepRow]) -> list[StepRow]:
-    """Those that failed, wait to be tried again, or are parked."""
+    """Return the rows that failed, wait for another attempt, or are parked."""
     return [row for row in rows if row.status in ("failed", "waiting", "parked")]

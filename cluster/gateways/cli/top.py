@@ -40,7 +40,7 @@ _COLUMNS = (
     "restarts",
 )
 _DROPPED = ("lag ms", "restarts", "p50 s", "ended/s", "p99 s", "hosts up")
-"""What is left out on a narrow screen, in this order."""
+"""Columns that a narrow screen leaves out, in this order."""
 _STATE_CHARS = 12
 Times = Annotated[int | None, typer.Option("-n", "--times", min=1, help="Looks before it ends; without, for ever.")]
 
@@ -93,7 +93,7 @@ def picture(status: dict[str, Any], before: dict[str, Any] | None, width: int = 
 
 
 def warnings(status: dict[str, Any]) -> list[Text]:
-    """What somebody should look at: limits that are lowered, and alerts."""
+    """Return the warnings: alerts, and lowered limits."""
     lines = [styled((f"alert '{each['name']}': {each['rule']}", "bold red")) for each in status["alerts"]]
     throttle = status["throttle"]
     if throttle["factor"] < 1:
@@ -103,7 +103,7 @@ def warnings(status: dict[str, Any]) -> list[Text]:
 
 
 def _users(status: dict[str, Any]) -> list[Table]:
-    """Who has the most open, if there are several."""
+    """Return a table of the users with the most open tasks, if there are several users."""
     open_tasks: Counter[str] = Counter()
     for facts in status["workflows"].values():
         open_tasks.update(facts.get("users", {}))
@@ -129,7 +129,7 @@ def _workflows(status: dict[str, Any], before: dict[str, Any] | None, width: int
 
 
 def _table(rows: list[list[str]], width: int) -> Table:
-    """Of as many columns as there is room for; no header and no number is cut."""
+    """Return a table of as many columns as there is room for; no header and no number is cut."""
     columns = [(head, [row[index] for row in rows]) for index, head in enumerate(_COLUMNS)]
     dropped = iter(_DROPPED)
     while sum(_width(*column) + 2 for column in columns) > width + 2 and (least := next(dropped, None)):
@@ -143,7 +143,7 @@ def _table(rows: list[list[str]], width: int) -> Table:
 
 
 def _width(head: str, cells: list[str]) -> int:
-    """What it takes; states fold, as they may be long."""
+    """Return the width of a column, in characters. States fold, as they may be long."""
     longest = max(map(len, [head, *cells]))
     return min(longest, _STATE_CHARS) if head == "state" else longest
 

@@ -1,4 +1,4 @@
-"""Who calls: every read, list, cancel and stream is for one user, and sees that user's tasks only."""
+"""Identifies the caller: every read, list, cancel and stream is for one user, and sees that user's tasks only."""
 
 from __future__ import annotations
 

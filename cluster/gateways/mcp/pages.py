@@ -21,7 +21,7 @@ class Page:
     """From 1."""
     pages: int
     chars: int
-    """Of the whole."""
+    """The length of the whole text, in characters."""
 
     @property
     def facts(self) -> dict[str, Any]:

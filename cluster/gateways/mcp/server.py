@@ -74,8 +74,7 @@ class Gateway:
         self._read_at = -math.inf
         self._bus = InMemorySubscriptionBus()
         self._sessions: OrderedDict[int, ServerSession] = OrderedDict()
-        """Those that were told of the tools lately, by the older protocol; by the identity of what they said of
-        themselves."""
+        """Sessions of the older protocol that lately got the list of tools, by the identity of their client parameters."""
 
     def server(self) -> Server[Any]:
         server: Server[Any] = _Server(
@@ -343,7 +342,7 @@ class Gateway:
             self._sessions.pop(key, None)
 
     async def _listing(self) -> dict[str, str]:
-        """What is listed, by name."""
+        """Return the JSON of each listed tool, by its name."""
         return {name: published.tool().model_dump_json() for name, published in (await self._published()).items()}
 
 
@@ -386,7 +385,7 @@ def _row(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
 
 
 def _events(stored: StoredTask, since: int) -> dict[str, Any]:
-    """What is recorded from an offset on, and the offset to go on with."""
+    """Return at most MAX_EVENTS recorded events from an offset on, and the offset to go on with."""
     past = past_events(stored.record, readable_events(stored.bodies))
     if stored.record.status in TERMINAL:
         past.append(end_event(stored.record, len(past)))

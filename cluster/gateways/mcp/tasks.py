@@ -58,12 +58,12 @@ def check_name(ctx: ServerRequestContext[Any, Any], task_id: str) -> None:
 
 
 def created(record: TaskRecord, keep_s: float) -> dict[str, Any]:
-    """What the call gets that started the task."""
+    """Return the result of the call that started the task."""
     return {"resultType": "task", **_facts(record, "working", keep_s)}
 
 
 def detailed(stored: StoredTask, keep_s: float, page_chars: int) -> dict[str, Any]:
-    """What `tasks/get` gives."""
+    """Return the result of `tasks/get`."""
     record = stored.record
     if record.status == "parked":
         asked = {DECISION: {"method": "elicitation/create", "params": _question(record)}}
@@ -82,7 +82,7 @@ def detailed(stored: StoredTask, keep_s: float, page_chars: int) -> dict[str, An
 
 
 def decided(params: ByTask) -> Literal["redrive", "drop"] | None:
-    """What a client has decided about a task that is parked; None if it has not answered that."""
+    """Return the decision of a client about a parked task; None if it has not decided."""
     said = params.input_responses.get(DECISION) or {}
     decision = (said.get("content") or {}).get("decision") if said.get("action") == "accept" else None
     return "drop" if said.get("action") == "decline" else decision if decision in ("redrive", "drop") else None

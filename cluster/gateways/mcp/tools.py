@@ -73,7 +73,7 @@ class Published:
         )
 
     def input_of(self, arguments: Mapping[str, Any]) -> Value:
-        """What the task gets. Raises InvalidInput with the field."""
+        """Return the input of the task. Raises InvalidInput with the field."""
         _check_arguments(self.tool().input_schema, arguments)
         if self.name == ASK:
             return {"request": {**arguments, "source": "mcp"}}

@@ -27,7 +27,7 @@ Kind: TypeAlias = Literal["step", "lead", "constant", "sequence", "parallel", "e
 State: TypeAlias = Literal["", "open", "waiting", "parked", "completed", "failed", "cancelled"]
 """How the runs of a node stand; "" if it has none."""
 TEXT_CHARS = 48
-"""Of an expression, a reference or a constant in a picture; the rest is an ellipsis."""
+"""Most characters of an expression, a reference or a constant in a picture. An ellipsis stands for the rest."""
 LEAVES = frozenset({"step", "lead", "constant"})
 
 
@@ -51,21 +51,21 @@ class Block:
     kind: Kind
     name: str
     path: str
-    """Of its runs, without the numbers of items, rounds and visits: `files[]/judge`."""
+    """The path of its runs, without the numbers of items, rounds and visits: `files[]/judge`."""
     about: list[str]
     """More lines about it."""
     children: list[Block] = field(default_factory=list)
-    """Of a Hierarchy the supervising protocol first, then the team."""
+    """The blocks of the nodes inside. In a Hierarchy the supervising protocol comes first, then the team."""
     instead: list[Block] = field(default_factory=list)
-    """What stands in for it when it has failed, one after another."""
+    """The blocks that stand in for a failed one, one after another."""
     ways: list[Way] = field(default_factory=list)
-    """Of an Adaptive."""
+    """The ways between the children of an Adaptive."""
     start: int = 0
-    """Of an Adaptive: index of the child that is first."""
+    """The index of the first child of an Adaptive."""
     undoes: dict[str, str] = field(default_factory=dict)
-    """What takes it back, by `undo` and `on_cancel`."""
+    """The protocols that take the node back, by `undo` and `on_cancel`."""
     is_bare: bool = False
-    """Of the root: a Sequence of which nothing is said, and which needs no frame."""
+    """Whether this is the root and a Sequence with nothing to say about it, so that it needs no frame."""
     state: State = ""
 
     def walk(self) -> Iterator[Block]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .blocks import State
 
 GROUND = "#fbfcfd"
-"""Surface of what has others in it, whatever its state is."""
+"""The surface of a block with others in it, whatever its state."""
 COLOURS: dict[State, tuple[str, str]] = {
     "": ("#ffffff", "#57606a"),
     "completed": ("#dcf5e3", "#1a7f37"),
@@ -15,4 +15,4 @@ COLOURS: dict[State, tuple[str, str]] = {
     "parked": ("#fff4c8", "#9a6700"),
     "cancelled": ("#e6e8eb", "#57606a"),
 }
-"""Of the surface and of the edge."""
+"""The colours of the surface and of the edge, by state."""

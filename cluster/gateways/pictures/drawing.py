@@ -1,4 +1,4 @@
-"""What a picture is drawn of: frames, lines, dots and labels at their places, from the sizes of the blocks."""
+"""Places the frames, lines, dots and labels of a picture, by the sizes of the blocks."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _draw_rules(drawing: Drawing, block: Sized, lanes: Lanes, x: float, y: float
 
 
 def _draw_lanes(drawing: Drawing, block: Sized, lanes: Lanes, x: float, y: float, end: Spot) -> None:
-    """What leads elsewhere than down leaves at the left and runs along a line for each place that it leads to."""
+    """Draw the ways that do not lead straight down. They leave at the left, and run along one line for each target."""
     left = x + min([child.x for child in block.children], default=0.0)
     beside = {target: x + PAD + LANE * (n + 0.5) for n, target in enumerate(lanes.targets)}
     spots = {

@@ -60,7 +60,7 @@ class Graph:
     lines: list[Line] = field(default_factory=list)
 
     def by_box(self) -> dict[str | None, tuple[list[Point], list[Box]]]:
-        """What is directly in each box, and under None what is in none."""
+        """Return the points and boxes directly in each box; under None, those in no box."""
         found: dict[str | None, tuple[list[Point], list[Box]]] = {box.id: ([], []) for box in self.boxes}
         found[None] = ([], [])
         for point in self.points:

@@ -55,9 +55,9 @@ class Sized:
     top: float = 0.0
     """Where its content begins, below its text."""
     rows: list[list[Sized]] = field(default_factory=list)
-    """Of branches and teams."""
+    """The rows of branches or of a team."""
     lanes: list[Lanes] = field(default_factory=list)
-    """Of an Adaptive, one."""
+    """The lanes of an Adaptive: one. Empty for other blocks."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,8 @@ class Lanes:
     end_height: float = END_HEIGHT
 
     def slots(self, index: int | None) -> list[Way | None]:
-        """What needs a place at the left edge of a child, or of the end (None): None for what leads to it."""
+        """Return the ways that need a place at the left edge of a child, or of the end (None). An item None stands for
+        all ways that lead there."""
         comes = [None] if any(way.target == index for way in self.beside) else []
         return [*comes, *(way for way in self.beside if way.source == index)]
 
@@ -87,12 +88,12 @@ def text_width(lines: Iterable[str], char: float = CHAR) -> float:
 
 
 def mark_width(block: Block) -> float:
-    """What the mark of its state takes before its name."""
+    """Return the width of the state's mark before the name."""
     return 2 * CHAR if block.state else 0.0
 
 
 def block_width(block: Block) -> float:
-    """Of its text."""
+    """Return the width of the block's text."""
     first, *others = block.lines
     return max(mark_width(block) + text_width([first]), text_width(others))
 

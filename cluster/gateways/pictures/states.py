@@ -69,7 +69,7 @@ def _others(runs: Counter[State]) -> Iterator[State]:
 
 
 def _around(states: set[State], block: Block, failed_at: str | None) -> State:
-    """Of a node with others in it: no event names it. Something that went wrong in it need not be its own end."""
+    """Return the state of a node with others in it, by theirs: no event names it. A failure inside need not end it."""
     under_way: State | None = next((state for state in _UNDER_WAY if state in states), None)
     if under_way:
         return under_way

@@ -14,7 +14,7 @@ from .sizes import CHAR, LINE, PAD, SMALL, Spot, mark_width, text_width
 from .states import WORDS
 
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-"""What XML 1.0 cannot hold, not even as an escape."""
+"""Characters that XML 1.0 cannot hold, not even as an escape."""
 _INK, _SOFT, _WHITE = "#1f2328", "#57606a", "#ffffff"
 _FONT = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 
@@ -110,7 +110,7 @@ def _label(label: Label) -> Iterator[str]:
 
 
 def _legend(y: float) -> tuple[list[str], float]:
-    """What the marks mean, and how wide that is."""
+    """Return the lines of the legend of the marks, and its width."""
     x, found = MARGIN, []
     for state, (_, word) in WORDS.items():
         found += [_mark(x, y, state), f'<text x="{x + 2 * CHAR:.1f}" y="{y:.1f}" fill="{_SOFT}">{word}</text>']
