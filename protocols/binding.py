@@ -112,7 +112,7 @@ class _Edges:
             raise InvalidInput(problem=_problems(error, self.input_name, self.input_hint)) from error
 
     def plain_output(self, output: Any) -> Value:
-        """Return the checked output of `run` as plain data; an iterator as the list of its items. Raises InvalidOutput."""
+        """Return the checked output of `run` as plain data; an iterator as a list of items. Raises InvalidOutput."""
         if isinstance(output, Iterator) and not isinstance(output, IOBase):
             output = list(output)
         if isinstance(output, Goto):

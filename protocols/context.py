@@ -13,11 +13,11 @@ from .values import Value
 
 
 def _drop(_chunk: Value) -> None:
-    """Nobody listens: a protocol called directly, in a unit test."""
+    """Drop a chunk: nobody watches a protocol that a unit test calls directly."""
 
 
 def _nothing() -> None:
-    """No time is running."""
+    """Do nothing: no silence is measured."""
 
 
 def _never() -> bool:
@@ -25,7 +25,7 @@ def _never() -> bool:
 
 
 def _for_ever() -> None:
-    """No time is running out."""
+    """Return None: there is no deadline."""
 
 
 def _no_folder() -> str:

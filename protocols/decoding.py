@@ -1,4 +1,4 @@
-"""Texts that people bring as files, as their editors and shells write them: with a byte-order mark or without."""
+"""Decodes text files as editors and shells write them: with a byte-order mark or without."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ MARK = "\ufeff"
 
 
 def decoded(content: bytes) -> str:
-    """The text of a file: UTF-8, or what its byte-order mark says; the mark is not part of it.
+    """Return the text of a file, without its byte-order mark. It is UTF-8, unless the mark says otherwise.
 
     Raises:
-        UnicodeDecodeError: it is none.
+        UnicodeDecodeError: The content is not such a text.
     """
     for mark, encoding in _MARKS:
         if content.startswith(mark):
@@ -21,5 +21,5 @@ def decoded(content: bytes) -> str:
 
 
 def without_mark(text: str) -> str:
-    """A text that others have decoded, and may have left the byte-order mark in."""
+    """Return a text that others have decoded, without the byte-order mark that they may have left in."""
     return text.removeprefix(MARK)

@@ -1,4 +1,4 @@
-"""How something public goes: it warns for at least one minor version, and says what to write instead.
+"""Deprecation of public names: each warns for at least one minor version, and says what to write instead.
 
 The policy is in CONTRIBUTING.md. `tests/test_deprecation.py` finds each call of `deprecated`, and fails in the version
 in which that thing was to go.
@@ -10,7 +10,7 @@ import warnings
 
 
 def deprecated(what: str, *, since: str, goes: str, instead: str, level: int = 1) -> None:
-    """Warn whoever uses `what`, at the line that does.
+    """Warn of the use of `what`, at the line that uses it.
 
         deprecated("the setting `lease`", since="0.2", goes="0.4", instead="`lease_s`")
 

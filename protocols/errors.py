@@ -34,7 +34,7 @@ class PodiumError(Exception):
         return _rebuild, (type(self), str(self), dict(self.__dict__))
 
     def to_wire(self) -> dict[str, Any]:
-        """The error as plain data: {"code", "message", "fields"}."""
+        """Return the error as plain data: {"code", "message", "fields"}."""
         fields = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
         return {"code": self.code, "message": str(self), "fields": fields}
 
@@ -47,7 +47,7 @@ def _rebuild(kind: type[PodiumError], message: str, fields: dict[str, Any]) -> P
 
 
 def from_wire(wire: dict[str, Any]) -> PodiumError:
-    """The error that `to_wire` described; one with an unknown code comes back as a plain PodiumError."""
+    """Return the error that `to_wire` described. An unknown code gives a plain PodiumError."""
     kind = _BY_CODE.get(wire["code"], PodiumError)
     return _rebuild(kind, wire["message"], dict(wire.get("fields") or {}))
 

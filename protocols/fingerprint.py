@@ -39,7 +39,7 @@ def code_fingerprint(target: object, exactly: bool = False) -> str:
 
 class _Parts:
     def __init__(self, exactly: bool, module: str) -> None:
-        """`module` is the target's own: objects of classes of it count with the code of these."""
+        """`module` is the name of the target's module. Objects of its classes count with the code of the class."""
         self._exactly, self._module = exactly, module
         self._seen: set[int] = set()
 
@@ -111,7 +111,7 @@ class _Parts:
                 yield from self._of_global(function.__globals__[name], function.__module__, depth)
 
     def _of_global(self, value: Any, module: str, depth: int) -> Iterator[str]:
-        """Functions and classes of other modules count by their names: those have fingerprints of their own."""
+        """Yield the texts for a global value. Functions and classes of other modules count by their names only."""
         if isinstance(value, FunctionType | type) and value.__module__ != module:
             yield f"{value.__module__}:{value.__qualname__}"
         else:

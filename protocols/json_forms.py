@@ -22,7 +22,7 @@ NOT_FINITE = "^(NaN|-?Infinity)$"
 
 
 def json_form(value: Any) -> Any:
-    """`value` as what JSON can hold; what is no plain data, such as a path, as its text."""
+    """Return `value` as data that JSON can hold. A value that is not plain data, such as a path, becomes its text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -43,7 +43,7 @@ def json_form(value: Any) -> Any:
 
 
 def writable(value: Value) -> Value:
-    """A value of a definition, as a file says it: dates as texts. Raises ValueError for what no file can say."""
+    """Return a value of a definition in the form of files: dates as texts. Raises ValueError if no file can hold it."""
     try:
         plain = check_value(value, "value")
     except InvalidInput as error:
@@ -62,7 +62,7 @@ def _written(value: Value) -> Value:
 
 
 def not_finite_in(value: Any) -> tuple[str | int, ...] | None:
-    """Where the first number is that JSON cannot hold, in what a lenient reader has made of JSON; None if all can."""
+    """Return the place of the first number that JSON cannot hold, in data of a lenient reader; None if all fit."""
     if isinstance(value, float):
         return None if math.isfinite(value) else ()
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
@@ -73,7 +73,7 @@ def not_finite_in(value: Any) -> tuple[str | int, ...] | None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON (RFC 8259) of any value; see the head of this module for what JSON itself cannot hold."""
+    """Return JSON (RFC 8259) of any value. The head of this module lists the forms of values that JSON cannot hold."""
     return json.dumps(json_form(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -95,7 +95,7 @@ def _refuse(name: str) -> Value:
 
 
 def _key(key: Any) -> str:
-    """Keys are texts; json.dumps would name true, null and numbers so, too, and fail for the rest."""
+    """Return a key as text. json.dumps would do so for true, null and numbers, and fail for the rest."""
     form = json_form(key)
     return form if isinstance(form, str) else json.dumps(form)
 

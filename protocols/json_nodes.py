@@ -52,7 +52,7 @@ class _Reading:
         self._at = found.end() if found else self._at
 
     def _next(self, wanted: str) -> bool:
-        """Whether this character comes next; it is passed then, and the space around it."""
+        """Whether the character comes next. If so, pass it and the space around it."""
         self._skip()
         if not self._text.startswith(wanted, self._at):
             return False

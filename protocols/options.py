@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from .policy import Retry, Supervision
 
 NodeLike: TypeAlias = Any
-"""A node, a protocol, or a text or mapping as in YAML. A type that said so would refuse what is right, because type
-checkers take a list or dict of several protocols for one of objects."""
+"""A node, a protocol, or a text or mapping as in YAML. An exact type would refuse correct calls, because type checkers
+infer a list or dict of objects from several protocols."""
 
 
 class NodeOptions(TypedDict, total=False):

@@ -55,7 +55,7 @@ class Failure:
         return cls(**wire | {"bases": tuple(wire.get("bases", ()))})
 
     def at(self, step: str, attempt: int) -> Failure:
-        """The same failure, placed in the tree, unless it already has a place."""
+        """Return the same failure with its place in the tree. A failure that has a place keeps it."""
         if self.step:
             return self
         return replace(self, step=step, attempt=attempt)
@@ -69,7 +69,7 @@ class Outcome:
     failure: Failure | None = None
 
     def brief(self) -> dict[str, Value]:
-        """As supervising protocols, `settled` joins and rules see it: {"output": …} or {"error": …}."""
+        """Return the form that supervising protocols, `settled` joins and rules see: {"output": …} or {"error": …}."""
         if self.failure is None:
             return {"output": self.output}
         return {"error": error_for_rules(self.failure)}
@@ -121,7 +121,7 @@ class TaskRecord:
     def ended(
         self, status: TaskStatus, at: float, result: Value, failure: Failure | None, degraded: Missing
     ) -> TaskRecord:
-        """The record as it is from the task's end on."""
+        """Return the record of the task after its end."""
         return TaskRecord(
             self.task_id, self.workflow, self.version, self.hash, self.input, self.user, self.priority, self.key,
             status, self.accepted_at, at, result, failure, degraded,

@@ -86,8 +86,8 @@ PRESETS: Mapping[str, Retry] = {
         for_priority=5,
     ),
 }
-"""By kind of operation; figures from the project's first design document, waits with full jitter. Under pressure there
-is one attempt, for tasks of priority there are five."""
+"""Retry policies by kind of operation. Figures are from the project's first design document; waits have full jitter.
+Under pressure there is one attempt, for tasks with priority there are five."""
 
 
 def _named(policy: Any) -> Any:
@@ -109,7 +109,7 @@ RetryPolicy: TypeAlias = Annotated[
 
 
 def attempts_of(policy: Retry, priority: int, pressed: bool) -> int:
-    """The number of attempts that a step of a task has. `pressed`: whether the machine is under pressure.
+    """Return the number of attempts that a step has. `pressed`: whether the machine is under pressure.
 
     A step without retries gets none for its task's priority.
     """

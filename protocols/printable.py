@@ -21,17 +21,17 @@ _NOT_IN_JSON = re.compile(f"[\x7f-\x9f{_DIRECTIONS}{_SURROGATES}\u2028\u2029\uff
 
 
 def printable(text: str) -> str:
-    """The text with escapes such as `\\x1b` and `\\u202e` for what must not be written as it is; lines stay lines."""
+    """Return the text with escapes (`\\x1b`, `\\u202e`) for what must not be written as it is. Lines stay lines."""
     return text if text.isascii() and text.isprintable() else _HIDDEN.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """As `printable`, and one line, whatever is in it."""
+    """Return the text as `printable` does, but always in one line."""
     return text if text.isascii() and text.isprintable() else _BREAKS.sub(_escape, printable(text))
 
 
 def json_safe(text: str) -> str:
-    """A JSON text with JSON's own escapes for what must not be written as it is: it reads as the same value."""
+    """Return a JSON text with JSON's own escapes for what must not be written as it is. Its value stays the same."""
     return text if text.isascii() and "\x7f" not in text else _NOT_IN_JSON.sub(_json_escape, text)
 
 

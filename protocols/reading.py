@@ -24,9 +24,9 @@ from .yaml_core import Loader, Unreadable, value_of
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_FILE_DEPTH = 200
-"""Nesting of YAML collections; a tree of MAX_TREE_DEPTH levels needs about three each."""
+"""Deepest nesting of YAML collections. Each of the MAX_TREE_DEPTH levels of a tree needs about three."""
 MAX_JOINED = 1_000
-"""Texts in one YAML file that may hold surrogate pairs."""
+"""Most texts with surrogate pairs in one YAML file."""
 _PAIR = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\.", re.DOTALL)
 """A surrogate pair as JSON writes it, or any other escape."""
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -61,7 +61,7 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
 
 
 def read_mapping(text: str, source: str) -> dict[str, Any]:
-    """A mapping in YAML or JSON, by the rules for workflows. Raises InvalidDefinition with source:line:column."""
+    """Read a mapping in YAML or JSON, by the rules for workflows. Raises InvalidDefinition with source:line:column."""
     data = _value(_compose(without_mark(text), source), source)
     if not isinstance(data, dict):
         raise InvalidDefinition(problem=f"expected a mapping, found {type(data).__name__}", where=f"{source}:1:1")
@@ -69,7 +69,7 @@ def read_mapping(text: str, source: str) -> dict[str, Any]:
 
 
 def _refused(node: yaml.Node, flaws: list[tuple[Loc, str]], source: str) -> InvalidDefinition:
-    """Every flaw in its own line, with its place in the file and in the tree."""
+    """Return an error with each flaw in its own line, with its place in the file and in the tree."""
     (loc, problem), *others = flaws
     lines = [problem, *(f"{_position(node, each, source)}: {_path(each)}: {said}" for each, said in others)]
     return InvalidDefinition(problem="\n".join(lines), path=_path(loc), where=_position(node, loc, source))
@@ -100,7 +100,7 @@ def _compose(text: str, source: str) -> yaml.Node:
 
 
 def _as_json(text: str, source: str) -> yaml.Node | None:
-    """None if it is no JSON: YAML has collections in brackets, too. A file that is named so has to be, or YAML."""
+    """Return the root node, or None if the text is not JSON. A file named `.json` must be JSON, or at least YAML."""
     try:
         return json_nodes(text, MAX_FILE_DEPTH)
     except NotJson as error:
@@ -133,8 +133,10 @@ def _as_yaml(text: str, source: str) -> yaml.Node | None:
 
 
 def _pairs_joined(text: str, error: yaml.MarkedYAMLError) -> str | None:
-    """The text with surrogate pairs, which JSON has and YAML has not, as one escape each in the quoted text that the
-    error is about; None if it is about something else."""
+    """Return the text with each surrogate pair as one escape, in the quoted text that the error is about.
+
+    JSON has surrogate pairs, YAML has not. None if the error is about something else.
+    """
     start = error.context_mark.index if error.context_mark else 0
     quoted = _QUOTED.match(text, start)
     if quoted is None:
@@ -202,7 +204,7 @@ def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
 
 
 def _position(node: yaml.Node, loc: tuple[str | int, ...], source: str) -> str:
-    """source:line:column of the deepest part of `loc` that is in the file."""
+    """Return source:line:column of the deepest part of `loc` that is in the file."""
     mark = node.start_mark
     for part in loc:
         if isinstance(node, yaml.MappingNode):

@@ -94,4 +94,4 @@ OnError: TypeAlias = Mapping[
     Category,
     Annotated[Actions, Field(min_length=1), BeforeValidator(_several), AfterValidator(_ends_once)],
 ]
-"""By category, an action or several in their order: {"dependency": ["retry", "park"], "validation": "fail"}."""
+"""One action or several in their order, by category: {"dependency": ["retry", "park"], "validation": "fail"}."""

@@ -92,7 +92,7 @@ def _unknown_outputs(loc: Loc, source: str, there: frozenset[str]) -> Iterator[F
 
 
 def _undo_flaws(undo: Step, loc: Loc) -> Iterator[Found]:
-    """Yield the flaws of an `undo` or `on_cancel`. It gets {"input", "output"} of its node, or what `with` makes of it."""
+    """Yield the flaws of an `undo` or `on_cancel`. It gets {"input", "output"} of its node, or the value of `with`."""
     for part, source in _sources(undo):
         for name in sorted(fields_of("input", source) - _UNDO_INPUT):
             problem = f"the input of an undo has the fields input and output, no '{name}'{_meant(name, _UNDO_INPUT)}"

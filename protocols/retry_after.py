@@ -15,7 +15,7 @@ from typing import Any
 
 
 def retry_after_s(error: BaseException, now: float) -> float | None:
-    """The seconds from now, 0 or more; None if the exception says nothing that can be read. Never raises.
+    """Return the seconds from now, 0 or more; None if the exception has no time that can be read. Never raises.
 
     Args:
         now: UTC seconds since 1970.
@@ -31,7 +31,7 @@ def retry_after_s(error: BaseException, now: float) -> float | None:
 
 
 def _all_said(error: BaseException) -> Iterable[Any]:
-    """Each place's value, the plainest place first. Attributes of foreign errors may be code that fails."""
+    """Yield the value in each place, the plainest place first. Attributes of foreign errors may be code that fails."""
     yield _attribute(error, "retry_after_s")
     yield _attribute(error, "retry_after")
     for holder in (_attribute(error, "response"), error):
@@ -50,7 +50,7 @@ def _attribute(holder: Any, name: str) -> Any:
 
 
 def _header(headers: Any, name: str) -> Any:
-    """The value of a header by its lower-case name, in anything that has items."""
+    """Return the value of a header by its lower-case name, from anything that has items."""
     try:
         items = headers.items() if hasattr(headers, "items") else headers
         for key, value in items:

@@ -1,8 +1,8 @@
-"""JSON Schema (draft 2020-12): whether a value fits one, and which are taken from outside.
+"""JSON Schema (draft 2020-12): checks values by schemas, and schemas that come from outside.
 
-The schema of an answer is part of a request, so whoever asks writes it. A reference that leaves the schema would read
-files or call addresses, a regular expression may take for ever, and references that fan out multiply work: none of
-them is taken.
+The schema of an answer is part of a request, so any client may write it. Refused are references that leave the schema
+(they would read files or call addresses), regular expressions (they may take for ever), and references that fan out
+(they multiply work).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 from urllib.parse import unquote
 
 MAX_SCHEMA_BYTES = 32_768
-"""As JSON."""
+"""The largest schema from outside, in bytes of its JSON."""
 MAX_SCHEMA_DEPTH = 32
-"""Nesting, with references followed; a schema that refers to itself has no end and is refused by it."""
+"""Deepest nesting, with references followed. A schema that refers to itself has no end, and is refused by this."""
 MAX_SCHEMA_NODES = 2_000
-"""Objects and lists, with references followed."""
+"""Most objects and lists of a schema, with references followed."""
 REFUSED = (
     *("pattern", "patternProperties", "unevaluatedProperties", "unevaluatedItems"),
     *("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor"),
 )
-"""Keywords that are not taken: those that may take very long, and those that let a schema name other schemas."""
+"""Refused keywords: some may take very long, others let a schema name other schemas."""
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords whose keys are names, not keywords."""
 _VALUES = ("const", "enum", "default", "examples", "required", "type", "dependentRequired")
@@ -31,9 +31,9 @@ _VALUES = ("const", "enum", "default", "examples", "required", "type", "dependen
 
 
 def misfit(value: Any, schema: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str] | None:
-    """Where a value does not fit a schema, and why; None if it does.
+    """Return the place where a value does not fit a schema, and the reason; None if it fits.
 
-    Nothing is fetched: a reference that leaves the schema, leads nowhere or goes round for ever is the misfit then.
+    Nothing is fetched. A reference that leaves the schema, leads nowhere or goes round for ever is a misfit.
     """
     import jsonschema  # noqa: PLC0415  (50 ms, and few processes meet a schema)
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # noqa: PLC0415
@@ -51,7 +51,7 @@ def misfit(value: Any, schema: Mapping[str, Any]) -> tuple[tuple[str | int, ...]
 
 
 def check_own(schema: Any) -> None:
-    """Raises ValueError for what is no JSON Schema, or has a reference within itself that leads nowhere."""
+    """Raise ValueError unless `schema` is a JSON Schema whose references within itself lead somewhere."""
     import jsonschema  # noqa: PLC0415  (see above)
 
     try:
@@ -69,7 +69,7 @@ def check_own(schema: Any) -> None:
 
 
 def pointed(schema: Mapping[str, Any], reference: str) -> Any:
-    """Return the part of a schema to which a pointer such as `#/$defs/name` leads. Raises ValueError if none is there."""
+    """Return the part of a schema to which a pointer such as `#/$defs/name` leads. Raises ValueError without one."""
     found: Any = schema
     for part in unquote(reference[2:]).split("/") if len(reference) > 1 else ():
         part = part.replace("~1", "/").replace("~0", "~")
@@ -83,10 +83,10 @@ def pointed(schema: Mapping[str, Any], reference: str) -> Any:
 
 
 def transformed(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]], leaving: Collection[str] = ()) -> Any:
-    """A copy in which every schema within, inner ones first, is what `change` makes of it.
+    """Return a copy in which `change` has replaced every schema within, inner ones first.
 
-    What has an `$id` below the top is a document of its own, in which references mean something else: it is left as it
-    is, and so is what the keywords in `leaving` hold.
+    A part below the top with an `$id` is a document of its own, in which references mean something else. It is left as
+    it is. So are the contents of the keywords in `leaving`.
     """
     if isinstance(schema, list):
         return [_below(each, change, leaving) for each in schema]
@@ -107,7 +107,7 @@ def _below(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]], leav
 
 
 def check_foreign(schema: Mapping[str, Any]) -> None:
-    """Raises ValueError, with the place, for what is no schema, or none that is taken from outside."""
+    """Raise ValueError, with the place, unless `schema` is a schema that may come from outside."""
     import jsonschema  # noqa: PLC0415  (see above)
 
     if len(json.dumps(schema)) > MAX_SCHEMA_BYTES:
@@ -128,7 +128,7 @@ def check_foreign(schema: Mapping[str, Any]) -> None:
 
 
 def _nodes(root: Mapping[str, Any], node: Any, place: str, depth: int) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """Every schema within a schema, with its place; what a reference leads to counts where it is referred to."""
+    """Yield every schema within a schema, with its place. The target of a reference counts where it is referred to."""
     if depth > MAX_SCHEMA_DEPTH:
         raise ValueError(f"{place}: a schema is nested at most {MAX_SCHEMA_DEPTH} deep, and may not refer to itself")
     if isinstance(node, list):

@@ -371,5 +371,5 @@ for _kind_of_node in get_args(get_args(Node)[0]):
 
 
 def takers_back(node: Node) -> dict[str, Step]:
-    """The steps that take it back, by the key that they are under."""
+    """Return the steps that take a node back, by their keys: `undo` and `on_cancel`."""
     return {name: step for name, step in (("undo", node.undo), ("on_cancel", node.on_cancel)) if step is not None}

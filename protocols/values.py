@@ -27,16 +27,16 @@ Value: TypeAlias = Any
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 """Default limit of one packed value; the setting `max_value_bytes` replaces it."""
 MAX_DEPTH = 100
-"""Nesting of lists and dicts in one value."""
+"""Deepest nesting of lists and dicts in one value."""
 _SPARE: list[Any] = []
-"""Packers that nobody uses now: making one takes as long as a small value. One of each thread, and of each call that
-`default` makes, is out at a time."""
+"""Packers that are not in use, kept because making one takes as long as packing a small value. At a time, each thread
+uses one, and each call of `default` one more."""
 _SPARE_BYTES = 64 * 1024
-"""Buffers of packers only grow: one that has packed more is not kept."""
+"""Largest value, in bytes, after which a packer is kept: buffers of packers only grow."""
 
 
 def pack(value: Value) -> bytes:
-    """The binary form of `value`.
+    """Return the binary form of `value`.
 
     pydantic models, dataclasses, enums, UUIDs, paths and decimals inside it become their JSON form first.
 
@@ -57,7 +57,7 @@ def pack(value: Value) -> bytes:
 
 
 def unpack(packed: bytes, max_bytes: int = MAX_VALUE_BYTES, pairs_hook: Any = None) -> Value:
-    """The value that `pack` made.
+    """Return the value that `pack` packed.
 
     Args:
         pairs_hook: makes mappings of pairs of their keys and values; see `unpack_marked`.
@@ -92,8 +92,10 @@ class Unreadable:
 
 
 def unpack_marked(packed: bytes, max_bytes: int) -> Value:
-    """As `unpack`, with Unreadable in place of what packs but does not unpack: in a message of many parts, what is to
-    blame is then told from the others. Slower; for when `unpack` has failed."""
+    """Unpack with Unreadable in place of parts that pack but do not unpack, to find them in a message of many parts.
+
+    Slower than `unpack`; use it when `unpack` has failed.
+    """
     return unpack(packed, max_bytes, _marked)
 
 
@@ -105,7 +107,7 @@ def _marked(pairs: list[tuple[Value, Value]]) -> Value:
 
 
 def is_readable(value: Value) -> bool:
-    """Whether nothing in it is Unreadable."""
+    """Whether no part of a value is Unreadable."""
     if isinstance(value, dict):
         return all(map(is_readable, value.values()))
     if isinstance(value, list):
@@ -114,9 +116,9 @@ def is_readable(value: Value) -> bool:
 
 
 def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Value:
-    """`value` as plain data, after a full round trip; `name` is what an error calls it.
+    """Return `value` as plain data, after a full round trip. Errors call it `name`.
 
-    An iterator gives its items, once: use what is returned, not `value`.
+    An iterator gives its items only once: go on with the returned value.
 
     Raises:
         InvalidInput: not plain data, nested over MAX_DEPTH, or larger than `max_bytes` when packed.
@@ -137,7 +139,7 @@ def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Va
 
 
 def _bad_key(value: Value, path: str) -> InvalidInput | None:
-    """The error for the first key that packs but can be no key again."""
+    """Return the error for the first key that packs but does not unpack as a key."""
     if isinstance(value, dict):
         for key, item in value.items():
             if isinstance(key, tuple | frozenset):
@@ -153,14 +155,14 @@ def _bad_key(value: Value, path: str) -> InvalidInput | None:
 
 
 def check_text(value: Any, name: str) -> None:
-    """Raises InvalidInput for what is no text, or cannot be encoded; `name` is what the error calls it."""
+    """Raise InvalidInput unless `value` is a text that can be encoded. The error calls it `name`."""
     if not isinstance(value, str):
         raise InvalidInput(problem=f"a text is wanted, not {type(value).__name__}", path=name)
     check_value(value, name)
 
 
 def digest(value: Value) -> str:
-    """SHA-256 of the value, hexadecimal, the same for dicts in any order of keys."""
+    """Return the SHA-256 of a value, hexadecimal. The order of keys in dicts makes no difference."""
     return hashlib.sha256(pack(_ordered(value))).hexdigest()
 
 

@@ -17,13 +17,13 @@ Loc: TypeAlias = tuple[str | int, ...]
 NODE_KINDS = ("step", "sequence", "parallel", "each", "hierarchy", "adaptive")
 ONE_KIND = f"a node has exactly one of the keys {', '.join(NODE_KINDS)}"
 _MANY = 12
-"""Known keys that a message lists when none of them is near."""
+"""Most known keys that a message lists if none is near the wrong one."""
 _STEPS = ("step", "hierarchy", "undo")
-"""Keys under which a step is wanted, and so a protocol may be given."""
+"""Keys whose value is a step, so that a protocol may be given."""
 
 
 class Definition(BaseModel):
-    """Frozen, strict about unknown keys; errors of the Python constructors are InvalidDefinition."""
+    """A frozen model, strict about unknown keys. Its constructor raises InvalidDefinition."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants")
 
@@ -52,9 +52,9 @@ def explain(error: ValidationError, model: Any, root: str) -> InvalidDefinition:
 
 
 def flaws_of(error: ValidationError, model: Any, in_python: bool = False) -> list[tuple[Loc, str]]:
-    """Every problem in what was to be a `model`, with its place; `in_python` if protocols could have been given.
+    """Return every problem in data that was to be a `model`, with its place. `in_python`: protocols may be given.
 
-    That a list is too short is left out where something in it was refused: pydantic counts what it has taken.
+    If an item of a list was refused, "too short" is left out: pydantic counts only the items that it has taken.
     """
     rows = error.errors(include_url=False)
     refused = [row["loc"] for row in rows]
@@ -137,7 +137,7 @@ def named(value: Any) -> str:
 
 
 def keys_at(model: Any, loc: Loc) -> list[str]:
-    """The keys of what is read at a place in a `model`, by pydantic's location."""
+    """Return the known keys at a place in a `model`, by pydantic's location."""
     hints = list(_kinds(model))
     for part in loc:
         hints = [kind for hint in hints for below in _below(hint, part) for kind in _kinds(below)]
@@ -176,12 +176,12 @@ def _below(hint: Any, part: str | int) -> Iterator[Any]:
 
 
 def place(root: str, loc: Loc) -> str:
-    """A pydantic location as one would write it: `input.files[3].name`."""
+    """Return a pydantic location as one would write it: `input.files[3].name`."""
     return root + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
 
 
 def tree_path(root: str, loc: Loc) -> str:
-    """A pydantic location without the tags of the union: `root.sequence[1].rules[0].when`."""
+    """Return a pydantic location without the tags of the union: `root.sequence[1].rules[0].when`."""
     return place(root, real_loc(loc)).removeprefix(".")
 
 

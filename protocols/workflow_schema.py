@@ -1,10 +1,11 @@
-"""The JSON Schema of workflow files: what editors check while one is written, and `podium validate` afterwards.
+"""Makes the JSON Schema of workflow files, for editors and for `podium validate`.
 
-It says what `read_workflow` takes, as far as a schema can: a text as a step, one node as `fallback`, one action in
-`on_error`, which names are free, which settings go together. What depends on several places of a file, or on code, it
-cannot say: that names are given once, that rules lead somewhere, that expressions compile, that protocols exist.
+The schema allows what `read_workflow` takes, as far as a schema can: a text as a step, one node as `fallback`, one
+action in `on_error`, the free names, the settings that go together. A schema cannot express rules on several places of
+a file or on code: that names are unique, that rules lead somewhere, that expressions compile, that protocols exist.
 
-Reading is held to it: pydantic would take "5" for a number and "yes" for a boolean, which editors refuse.
+`read_workflow` keeps to the schema: pydantic alone would take "5" for a number and "yes" for a boolean, which editors
+refuse.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _LOOKS_OTHERWISE = re.compile(r"\s*(?:[-+]?[0-9._]+(?:[eE][-+]?[0-9]+)?|true|fal
 
 @cache
 def workflow_schema() -> dict[str, Any]:
-    """Draft 2020-12. Do not change what it returns."""
+    """Return the schema of workflow files, in draft 2020-12. Do not change the returned object."""
     schema = _with_nodes(Workflow.model_json_schema(by_alias=True))
     definitions = schema["$defs"]
     for name in ("Step", "Sequence", "Parallel", "Hierarchy", "Adaptive"):
@@ -49,7 +50,7 @@ def workflow_schema() -> dict[str, Any]:
 
 
 def unlike_schema(data: Any) -> tuple[tuple[str | int, ...], str] | None:
-    """Where what pydantic has taken is not as the schema says, and why; None if it is."""
+    """Return the place where data that pydantic took breaks the schema, and the reason; None if there is none."""
     if not any(_is_doubtful(key, value) for key, value in _scalars(data)):
         return None  # which spares nearly all files 50 ms for the library
     import jsonschema  # noqa: PLC0415
@@ -60,14 +61,14 @@ def unlike_schema(data: Any) -> tuple[tuple[str | int, ...], str] | None:
 
 
 def _why(error: Any) -> str:
-    """As one would say it: what is wanted, and what is there."""
+    """Word an error of the schema: the wanted value, and the given one."""
     choices = error.schema.get("anyOf", [error.schema]) if isinstance(error.schema, dict) else []
     kinds = [each["type"] for each in choices if isinstance(each.get("type"), str) and each["type"] != "null"]
     return f"expected {' or '.join(kinds)}, found {shown(error.instance)}" if kinds else str(error.message)
 
 
 def _scalars(data: Any) -> Iterator[tuple[str, Any]]:
-    """Every value that holds no others, with the key that it or its list is under."""
+    """Yield every scalar, with the key that it or its list is under."""
     ahead = [("", data)]
     while ahead:
         key, value = ahead.pop()
@@ -80,7 +81,7 @@ def _scalars(data: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_doubtful(key: str, value: Any) -> bool:
-    """Whether pydantic may have taken it for something else."""
+    """Whether pydantic may have taken a scalar for another type."""
     if isinstance(value, bool):
         return key not in _BOOLEANS
     if isinstance(value, str):
@@ -89,7 +90,7 @@ def _is_doubtful(key: str, value: Any) -> bool:
 
 
 def _with_nodes(schema: Any) -> Any:
-    """With a reference wherever one of the five kinds of nodes may be, and texts that end where patterns say so."""
+    """Return the schema with references in the places of nodes, and with patterns that hold to the end of the text."""
     if isinstance(schema, list):
         return [_with_nodes(each) for each in schema]
     if not isinstance(schema, dict):
@@ -143,7 +144,7 @@ def _names(*taken: str) -> dict[str, Any]:
 
 
 def _actions() -> dict[str, Any]:
-    """One action, or several in their order, of which none follows `park` or `fail`."""
+    """Return the schema of one action, or several in their order; none follows `park` or `fail`."""
     *first, park, fail = get_args(Action)
     starts = [list(some) for count in range(len(first) + 1) for some in combinations(first, count)]
     lists = [start + end for start in starts for end in ([], [park], [fail]) if start + end]
@@ -151,8 +152,8 @@ def _actions() -> dict[str, Any]:
 
 
 def _node_kinds(step_pattern: str) -> dict[str, Any]:
-    """A node by its key, one after the other: with `anyOf` a validator would look at all that a node holds six times,
-    and at what that holds six times again."""
+    """Return the schema of a node, which tries the kinds one after another, by key. With `anyOf` a validator would look
+    at the children of a node six times, and at their children six times again."""
     text: tuple[Any, Any] = ({"type": "string"}, {"pattern": step_pattern})
     kinds = [({"required": [key]}, {"$ref": f"#/$defs/{name}"}) for key, name in _NAMED_BY.items()]
     parallel = ({"anyOf": [{"required": ["parallel"]}, {"required": ["each"]}]}, {"$ref": "#/$defs/Parallel"})
@@ -168,7 +169,7 @@ def _node_kinds(step_pattern: str) -> dict[str, Any]:
 
 
 def _choice(*cases: tuple[Any, Any], otherwise: Any) -> dict[str, Any]:
-    """The schema of the first case whose condition holds. A condition on keys holds for objects only."""
+    """Return a schema that applies the first case whose condition holds. A condition on keys holds for objects only."""
     chain: Any = otherwise
     for condition, then in reversed(cases):
         is_object = {} if "type" in condition else {"type": "object"}

@@ -25,7 +25,7 @@ _RESOLVERS: tuple[tuple[str, str, str], ...] = (
     (FLOAT, r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
     (FLOAT, r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
 )
-"""Tag, pattern and first characters; the empty plain text is null. The first that fits counts."""
+"""Tag, pattern and first characters of plain texts; the first that fits counts. The empty plain text is null."""
 LEAST, MOST = -(2**63), 2**64 - 1
 """The least and the largest whole number that a value can hold."""
 

@@ -1,4 +1,4 @@
-"""How much work a text asks for, as a number in [0, 1]: counted signs, a weight each, no model and no training.
+"""Scores how much work a text asks for, in [0, 1]: counted signs, a weight each, no model and no training.
 
 Seven signs are counted outside fenced code: words, clauses, distinct verbs of work, questions after the first, listed
 items, words of scope ("whole", "every") and words of order ("then", "based on"). Each counts up to a bound, so that
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 
 def word_set(listed: str) -> frozenset[str]:
-    """The words of a text that lists them between spaces."""
+    """Return the words of a text that lists them between spaces."""
     return frozenset(listed.split())
 
 
@@ -67,11 +67,11 @@ class Signs:
     words: int
     clauses: int
     verbs: int
-    """Distinct verbs of work."""
+    """The number of distinct verbs of work."""
     questions: int
-    """Question marks after the first."""
+    """The number of question marks after the first."""
     items: int
-    """Lines that are bullets or numbered."""
+    """The number of lines that are bullets or numbered."""
     scope: int
     order: int
 
@@ -85,16 +85,16 @@ _WEIGHTS: dict[str, tuple[str, float, int]] = {
     "scope": ("words of scope", 0.28, 3),
     "order": ("words of order", 0.28, 3),
 }
-"""By sign: how it is called, what one of it weighs, and how many count. Set by hand on the train split."""
+"""The name of each sign for people, its weight, and the most that count, by sign. Set by hand on the train split."""
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, as they stand, without numbers."""
+    """Return the words of a text in lower case, in their order, without numbers."""
     return _WORDS.findall(text.lower())
 
 
 def without_code(text: str) -> str:
-    """The text without its fenced code blocks; a block that is never closed reaches to the end."""
+    """Return the text without its fenced code blocks. A block that is never closed reaches to the end."""
     return _FENCED.sub(" ", text)
 
 
@@ -115,12 +115,12 @@ def signs_of(text: str) -> Signs:
 
 
 def complexity_of(signs: Signs) -> float:
-    """The score of counted signs: 0.0 <= score <= 1.0, rising with every sign up to its bound."""
+    """Return the score of counted signs: 0.0 <= score <= 1.0, rising with every sign up to its bound."""
     return 1.0 - math.exp(-sum(_parts(signs).values()))
 
 
 def main_signs(signs: Signs, most: int = 2) -> str:
-    """The signs that add most to the score, for people: "5 verbs of work and 3 words of scope"."""
+    """Return the signs that add most to the score, for people: "5 verbs of work and 3 words of scope"."""
     parts = sorted(_parts(signs).items(), key=lambda part: (-part[1], part[0]))
     named = [f"{getattr(signs, sign)} {_WEIGHTS[sign][0]}" for sign, weight in parts[:most] if weight > 0]
     return " and ".join(named) or "no signs of it"

@@ -37,9 +37,9 @@ class Grants(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tools: tuple[str, ...] = ()
-    """Names of tools; `*` is all."""
+    """The names of the tools; `*` means all."""
     paths: tuple[str, ...] = ()
-    """Folders, absolute, that may be read with all below them."""
+    """Absolute paths of folders that may be read, with all below them."""
     hosts: tuple[str, ...] = ()
     """`*` lets tools use the network. Single hosts cannot be granted: no sandbox here can tell them apart."""
 
@@ -47,7 +47,7 @@ class Grants(BaseModel):
         return "*" in self.tools or name in self.tools
 
     def allows_path(self, path: str) -> bool:
-        """`path` is absolute, without `..` and links resolved: that is for the caller to do, who can see the disk."""
+        """Whether `path` may be read. The caller has made it absolute, without `..`, and with links resolved."""
         wanted = PurePosixPath(path)
         return any(wanted.is_relative_to(PurePosixPath(folder)) for folder in self.paths)
 
@@ -105,14 +105,14 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]")] | None = None
-    """None: there is none, and answers are made of quotations. `https://api.openai.com/v1` for OpenAI's own."""
+    """The address of the endpoint, such as `https://api.openai.com/v1`. Without one, answers are made of quotations."""
     name: str = "gpt-5-mini"
     key_env: str | None = "OPENAI_API_KEY"
-    """Environment variable of the hosts that holds the key; it is read there and goes nowhere else."""
+    """The environment variable of the hosts that holds the key. The key is read there, and goes nowhere else."""
     first_token_s: Annotated[float, Field(gt=0)] = 30.0
-    """Longest silence of the endpoint, in seconds, before the first token and between two."""
+    """The longest silence of the endpoint, in seconds, before the first token and between two tokens."""
     whole_answer_s: Annotated[float, Field(gt=0)] = 120.0
-    """The same where it does not stream, and is silent until the answer is there."""
+    """The longest silence, in seconds, if the endpoint does not stream and is silent until the answer is there."""
     stream: bool = True
     """The switches from here on are for what a server does not know. One that says so by itself is asked without it."""
     usage: bool = True
@@ -135,7 +135,7 @@ class ModelSettings(BaseModel):
 
 
 class RouterSettings(BaseModel):
-    """How types are chosen; see router.py."""
+    """Settings of the router, which chooses types (router.py)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -155,14 +155,14 @@ class RequestsConfig(BaseModel):
     grants: Mapping[str, Grants] = {}
     """Grants by user. `*` stands for every user who is not named."""
     owner: str | None = None
-    """The user who may touch everything that the cluster itself may, unless `grants` names them: who runs it."""
+    """The user who runs the cluster, and has all rights that the cluster itself has, unless `grants` names them."""
     tools: Mapping[str, ToolSpec] = {}
     model: ModelSettings = ModelSettings()
     router: RouterSettings = RouterSettings()
     operation_s: Annotated[float, Field(ge=0, le=86_400)] = OPERATION_S
-    """Longest time of one attempt of a step that has no time-out of its own: a call of the model, say. 0: none."""
+    """The longest time, in seconds, of an attempt of a step without a time-out, such as a model call. 0: no bound."""
     hooks: Mapping[str, Any] = {}
-    """By state, what runs before a request enters it: `module:name` of a protocol, a step, or a list of them."""
+    """Hooks by state, which run before a request enters it: `module:name` of a protocol, a step, or a list of these."""
     pipelines: str | None = None
     """Folder of pipelines that take the place of shipped ones with the same name."""
 

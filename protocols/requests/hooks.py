@@ -1,4 +1,4 @@
-"""Hooks: steps of the user's that run before a request enters a state, and keep it from that by failing.
+"""Hooks: steps of the user that run before a request enters a state. A failing hook keeps the request out of it.
 
 A hook is put into the pipelines where the state is entered, so it is durable, retried and limited like any step. Where
 it runs is in its path, and `transition_of(ctx.step)` reads from there what state the request comes from. Where that
@@ -23,7 +23,7 @@ ENDS = ("completed", "failed", "cancelled")
 HOOKED: tuple[str, ...] = (*STAGES.values(), *ENDS)
 """States that a hook can stand before: all but `received`, which is before all."""
 _BAD_ENDS: dict[str, State] = {"undo": "failed", "on_cancel": "cancelled"}
-"""By the key of the step that takes the first one back: what it stands before."""
+"""The states before which steps under `undo` and `on_cancel` of the first step stand, by key."""
 Hooks = Mapping[State, tuple[Step, ...]]
 _PLACE = re.compile(rf"(?:^|/){HOOK}(?P<node>[a-z]+)(?:_\d+)?(?:_from_(?P<before>[a-z_]+?))?(?:_by_\w+)?(?:#\d+)?$")
 _STEP: TypeAdapter[Step] = TypeAdapter(Step)
@@ -66,7 +66,7 @@ def transition_of(path: str) -> tuple[State | None, State]:
 
 
 def hooked(root: Node, hooks: Hooks) -> Node:
-    """The tree of a pipeline with the hooks in it."""
+    """Return the tree of a pipeline with the hooks in it."""
     if not any(state in hooks for state in (*STAGES.values(), "completed")):
         return root
     match root:
@@ -81,7 +81,7 @@ def hooked(root: Node, hooks: Hooks) -> Node:
 
 
 def with_end(route: Step, hooks: Hooks) -> Step:
-    """The step that every request begins with; what takes it back runs when the request fails, or is cancelled."""
+    """Return the first step of every request with hooks as its `undo` (before `failed`) and `on_cancel`."""
     found = {}
     for key, state in _BAD_ENDS.items():
         steps = hooks.get(state, ())
@@ -109,7 +109,7 @@ def _in_order(root: InOrder, hooks: Hooks) -> Node:
 
 
 def _by_rules(root: Adaptive, hooks: Hooks) -> Node:
-    """Where a node is entered from one state only, or by a goto, its hook stands in it; else on each way to it."""
+    """Put the hooks into an Adaptive: into a node entered from one state or by a goto, else on each way to the node."""
     befores = entered_from(root)
     nodes, rules, start = dict(root.adaptive), _spelt_out(root), root.start
     for label, node in root.adaptive.items():
@@ -144,7 +144,7 @@ def _add_way(nodes: dict[str, Node], node: Node | None, hook: Node) -> str:
 
 
 def _spelt_out(root: Adaptive) -> list[Rule]:
-    """The rules, each with the node that it is after, so that none of them holds after a hook."""
+    """Return the rules, each with its `after`, so that none of them holds after a hook."""
     found: list[Rule] = []
     for rule in root.rules:
         labels = list(root.adaptive) if rule.after is None else [rule.after]
@@ -157,7 +157,7 @@ def _led(rule: Rule, to: str) -> Rule:
 
 
 def _behind(name: str, node: Node, hooks: Hooks, befores: Iterable[State]) -> Node:
-    """The node with the hooks of its state before it, in a sequence in its place."""
+    """Return a sequence in place of the node: the hooks of its state, then the node."""
     state = stage_named(name)
     if state is None or state not in hooks or set(befores) == {state}:
         return node  # nothing is entered where a request stays in its state
@@ -166,7 +166,7 @@ def _behind(name: str, node: Node, hooks: Hooks, befores: Iterable[State]) -> No
 
 
 def _hook(name: str, steps: tuple[Step, ...], befores: set[State] | frozenset[State], way: str = "") -> Node:
-    """The steps of a state, under a name that says what they stand before, and after, if that is one state."""
+    """Return the hooks of a state as a node. Its name says the state after, and the state before if only one can be."""
     after = f"_from_{next(iter(befores))}" if len(befores) == 1 else ""
     stem = name.partition("_")[0]
     named = [

@@ -1,4 +1,4 @@
-"""The states that a request goes through, and which may follow which.
+"""The states of a request, and the transitions that are allowed.
 
 A request has no state of its own: it is the task that answers it, and its state is read off the task, by the names of
 the steps that run or have ended (`stage_of`). So it survives whatever the task survives. A pipeline is a workflow whose
@@ -46,7 +46,7 @@ STAGES: Mapping[str, State] = {
     "tools": "tool_execution",
     "format": "response_formatting",
 }
-"""The state that the node of a pipeline with this name brings, from when it is due; `model_2` counts as `model`."""
+"""The state of a request from when the node of this name is due; `model_2` counts as `model`."""
 NEXT: Mapping[State, frozenset[State]] = {
     "received": frozenset({"validated"}),
     "validated": frozenset({"planned"}),
@@ -62,11 +62,11 @@ NEXT: Mapping[State, frozenset[State]] = {
 
 
 HOOK = "before_"
-"""Begins the name of what runs before a state is entered."""
+"""Prefix of the names of hooks."""
 _LABEL = re.compile(r"[#\[:]")
 """Matches the end of the name in a label: `draft#2`, `do[17]`, `fallback:1`."""
 _TAKE_BACK = (":undo", ":on_cancel")
-"""End the label of what takes a node back."""
+"""Ends of the labels of steps that take a node back."""
 _UNNAMED = ""
 """The name of a node that has none in the paths below it: a fallback is `fallback:1`, the run of an item `[17]`."""
 
@@ -81,12 +81,12 @@ def may_follow(before: State, after: State) -> bool:
 
 
 def is_rollback(before: State, after: State) -> bool:
-    """Whether it is a way back to a stable state."""
+    """Whether a transition leads back to a stable state."""
     return after in STABLE and before not in TERMINAL and STATES.index(after) < STATES.index(before)
 
 
 def stage_named(name: str) -> State | None:
-    """The state that a node with this name brings, if it is one of a pipeline's stages."""
+    """Return the state that a node of this name brings; None if it is not a stage of a pipeline."""
     stem, _, number = name.partition("_")
     return STAGES.get(stem) if not number or number.isdigit() else None
 
@@ -105,27 +105,27 @@ def stage_of(path: str) -> State | None:
 
 
 def has_stages(root: Node) -> bool:
-    """Whether a tree has all that a request goes through: it is checked, planned and formatted."""
+    """Whether a tree has the stages of every request: it is checked, planned and formatted."""
     states = {stage_named(node.name or str(loc[-1])) for loc, node in walk(root, ("",))}
     return {"validated", "planned", "response_formatting"} <= states
 
 
 def state_among(paths: Iterable[str]) -> State | None:
-    """The state of a request of which these steps are due, running or parked: the one that is farthest on. None if they
-    belong to no state: then it is as it was."""
+    """Return the state of a request whose steps at `paths` are due, running or parked: the farthest one. None if they
+    belong to no state: then the state of the request does not change."""
     states = [state for path in paths if (state := stage_of(path)) is not None]
     return max(states, key=STATES.index, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ways:
-    """How one can come through a node: the states that it may begin and end with, and the transitions inside."""
+    """The ways through a node: the states that they may begin and end with, and the transitions inside."""
 
     firsts: frozenset[State]
     lasts: frozenset[State]
     steps: frozenset[tuple[State, State]]
     may_be_silent: bool
-    """Whether one may come through without any state."""
+    """Whether there is a way through without any state."""
 
 
 _NOTHING = _Ways(frozenset(), frozenset(), frozenset(), True)
@@ -220,7 +220,7 @@ def _inside(node: Node) -> _Ways:
 
 
 def _beside(node: Parallel) -> _Ways:
-    """Branches at once. Of an empty list none runs, and what is not waited for may not have begun."""
+    """Return the ways through branches at once. None may run for an empty list, nor branches that nobody waits for."""
     if node.do is not None:
         return _at_any_time([_through(node.do, _UNNAMED)] * 2, True)
     branches = list(starmap(_through, _by_label(node.parallel or {})))
@@ -233,7 +233,7 @@ def _by_label(nodes: Mapping[str, Node]) -> Iterator[tuple[Node, str]]:
 
 
 def _at_any_time(branches: list[_Ways], may_be_silent: bool) -> _Ways:
-    """The stages in them may come in any order."""
+    """Return the ways through branches whose stages may come in any order."""
     states = frozenset(state for way in branches for state in _states(way))
     steps = frozenset(product(states, states)) if len(states) > 1 else frozenset()
     return _Ways(states, states, steps, may_be_silent)
@@ -244,7 +244,7 @@ def _states(way: _Ways) -> frozenset[State]:
 
 
 def _by_rules(node: Adaptive) -> _Ways:
-    """Every path along the rules: a closure over pairs of nodes that one can reach without a state between."""
+    """Return the ways along the rules: a closure over pairs of nodes with no state between them."""
     ways = {label: _through(child, label) for label, child in node.adaptive.items()}
     if any("error" in rule.when for rule in node.rules):
         ways = {label: way if stage_named(label) else _either(way, _broken_off(way)) for label, way in ways.items()}
@@ -266,7 +266,7 @@ def _by_rules(node: Adaptive) -> _Ways:
 
 
 def _targets(node: Adaptive, label: str) -> Iterator[str]:
-    """Where one may go after a node, whatever the conditions say; a goto may lead anywhere."""
+    """Yield the nodes that may follow a node, whatever the conditions say. A goto may lead to any."""
     for rule in node.rules:
         if rule.after in (None, label):
             yield rule.to
@@ -274,7 +274,7 @@ def _targets(node: Adaptive, label: str) -> Iterator[str]:
 
 
 def _at_once(labels: set[str], ways: Mapping[str, _Ways], follow: Mapping[str, set[str]]) -> set[str]:
-    """These nodes, and those one comes to from them through nodes without a state."""
+    """Return these nodes, and those reached from them through nodes without a state."""
     found, waiting = set(labels), list(labels)
     while waiting:
         label = waiting.pop()

@@ -27,14 +27,14 @@ ROUTE = "podium.protocols.library.front:route"
 
 
 def read_pipeline(text: str, source: str) -> Workflow:
-    """A pipeline in YAML, checked. Raises InvalidDefinition with file:line:column, or the forbidden transition."""
+    """Read and check a pipeline in YAML. Raises InvalidDefinition with file:line:column or the forbidden transition."""
     workflow = read_workflow(text, source)
     check_pipeline(workflow.root, f"pipeline {workflow.name} in {source}")
     return workflow
 
 
 def hooks_from(text: str, source: str) -> dict[str, Any]:
-    """Hooks by state in YAML, as the setting has them. Raises InvalidDefinition with the file and the state."""
+    """Read hooks by state in YAML, as in the setting. Raises InvalidDefinition with the file and the state."""
     found = read_mapping(text, source)
     try:
         read_hooks(found)
@@ -57,7 +57,7 @@ def ask_workflow(
     hooks: Mapping[Any, Any] | None = None,
     operation_s: float = OPERATION_S,
 ) -> Workflow:
-    """The workflow that answers requests.
+    """Return the workflow that answers requests.
 
     Args:
         own: pipelines that take the place of shipped ones.
@@ -86,8 +86,8 @@ def ask_workflow(
 
 
 def bounded(node: Node, operation_s: float) -> Node:
-    """The tree with a time-out of an attempt for each step that has none, neither here nor by its protocol. Who has one
-    of silence only is meant to go on."""
+    """Return the tree with a time-out of attempts for each step that has none, neither here nor by its protocol. A step
+    with only an idle time-out gets none: it may take long on purpose."""
     changed: dict[str, Any] = {"fallback": tuple(bounded(other, operation_s) for other in node.fallback)}
     changed |= {name: bounded(step, operation_s) for name, step in takers_back(node).items()}
     match node:

@@ -21,7 +21,7 @@ from .request import Request, RequestType
 
 EMPTY: Mapping[str, str] = {}
 MAX_TOOLS = 3
-"""Tools that are chosen by their descriptions for one request."""
+"""Most tools that are chosen by their descriptions for one request."""
 _WORD = re.compile(r"[a-z][a-z0-9]{2,}")
 _QUOTED = re.compile(r"`([^`\n]{1,200})`|\"([^\"\n]{1,200})\"|'([^'\n]{1,200})'")
 _NAME = re.compile(r"\b[A-Za-z]+(?:_[A-Za-z0-9]+)+\b|\b[A-Z]+[a-z0-9]+[A-Z]\w*\b")
@@ -58,18 +58,18 @@ class PlannedStep(BaseModel):
     protocol: str
     quotas: Mapping[str, int]
     maybe: bool
-    """Whether it depends on what comes out before it: a fallback, a branch, a further round."""
+    """Whether the step runs only for some outcomes before it: a fallback, a branch, a further round."""
 
 
 class Estimate(BaseModel):
-    """How long it took before, in seconds."""
+    """The times of earlier requests, in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     p50_s: float
     p95_s: float
     tasks: Annotated[int, Field(ge=1)]
-    """On record, of the same type."""
+    """The number of recorded tasks of the same type."""
 
 
 class RequestPlan(BaseModel):
@@ -127,12 +127,12 @@ def make_plan(
 
 
 def steps_of(pipeline: Node) -> tuple[PlannedStep, ...]:
-    """The steps of a pipeline in the order in which they may begin."""
+    """Return the steps of a pipeline in the order in which they may begin."""
     return tuple(_steps(pipeline, "", (), False))
 
 
 def estimate(durations_s: Sequence[float]) -> Estimate | None:
-    """Median and 95th percentile (nearest rank); None without records."""
+    """Return median and 95th percentile (nearest rank); None without records."""
     if not durations_s:
         return None
     ordered = sorted(durations_s)
@@ -141,7 +141,7 @@ def estimate(durations_s: Sequence[float]) -> Estimate | None:
 
 
 def arguments_for(tool: ToolSpec, request: Request) -> dict[str, Any]:
-    """Arguments that can be read off the request: its folder and text, what it quotes, names and files in it."""
+    """Return the arguments that the request gives: its folder and text, and quotations, names and files in it."""
     quoted = ["".join(groups) for groups in _QUOTED.findall(request.text)]
     names, files = _NAME.findall(request.text), _FILE.findall(request.text)
     known: dict[str, Any] = {"text": request.text}
@@ -175,7 +175,7 @@ def _refusal(name: str, spec: ToolSpec, grants: Grants) -> str | None:
 
 
 def _fitting(text: str, tools: Mapping[str, ToolSpec], without: Collection[str]) -> list[str]:
-    """Tools whose name or description has most words in common with the request; none without a common word."""
+    """Return at most MAX_TOOLS tools whose names or descriptions share most words with the request, best first."""
     words = _words(text)
     scored = [
         (len(words & _words(spec.about)) + 2 * len(words & _words(name.replace("_", " "))), name)
@@ -189,7 +189,7 @@ def _fitting(text: str, tools: Mapping[str, ToolSpec], without: Collection[str])
 
 
 def _words(text: str) -> set[str]:
-    """Words without their commonest endings."""
+    """Return the words of a text without their commonest endings."""
     return {re.sub(r"(ing|ed|es|s)$", "", word) for word in _WORD.findall(text.lower()) if word not in _COMMON}
 
 
@@ -208,7 +208,7 @@ def _most(steps: Sequence[PlannedStep]) -> dict[str, int]:
 
 
 def _steps(node: Node, path: str, after: tuple[str, ...], maybe: bool) -> Iterator[PlannedStep]:
-    """The steps of a tree in the order in which they may begin."""
+    """Yield the steps of a tree in the order in which they may begin."""
     if isinstance(node, Step):
         declared = declaration_of(resolve(node.step))
         quotas = declared.quotas if node.quotas is None else node.quotas

@@ -28,7 +28,7 @@ _Decision: TypeAlias = tuple[RequestType, DecidedBy, str]
 
 COMPLEXITY_LIMIT = 0.8
 MIN_MARGIN = 0.1
-"""Below it the scorer is right in about half the cases (cross-validation on the train split: 3 % of the examples)."""
+"""Least margin of a decision. Below, the scorer is right in about half the cases (cross-validated; 3 % of examples)."""
 
 _VARIABLES = {
     "text": cel.Type.STRING,
@@ -73,21 +73,21 @@ class Route(BaseModel):
     why: str
     """One sentence for people; nothing depends on its wording."""
     complexity: float
-    """0.0 to 1.0, of the text alone."""
+    """The complexity of the text alone, 0.0 to 1.0."""
     scores: dict[str, float]
     """By type, summing to 1. The scorer is not asked if the request or a rule decides: then the type has 1."""
 
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A scorer that can say what led it, as NaiveBayes can."""
+    """A scorer that can explain its choice, as NaiveBayes can."""
 
     def explain(self, request: Request) -> list[tuple[str, float]]:
-        """Features and what each adds to the winner, the most important first."""
+        """Return the features and what each adds to the winner, the most important first."""
 
 
 class Router:
-    """Routes requests. Built once, used for as many as one likes."""
+    """Routes requests. One router serves any number of requests."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Router:
         complexity_limit: float = COMPLEXITY_LIMIT,
         min_margin: float = MIN_MARGIN,
     ) -> None:
-        """A router with one's own rules before the shipped ones.
+        """Make a router with the user's own rules before the shipped ones.
 
         Args:
             scorer: None is the shipped one, trained at the first router of a process.
@@ -116,7 +116,7 @@ class Router:
         self._min_margin = min_margin
 
     def route(self, request: Request) -> Route:
-        """The type of a request, and why.
+        """Return the type of a request, and why.
 
         Raises:
             InvalidInput: a scorer of one's own gave an unknown type, a negative number, or none at all.
@@ -135,7 +135,7 @@ class Router:
         return Route(type=kind, decided_by=decided_by, why=why, complexity=complexity, scores=scores)
 
     def _first_rule(self, request: Request) -> tuple[Rule | None, str]:
-        """The first rule that holds, and a remark on those before it that could not be evaluated."""
+        """Return the first rule that holds, and a remark on earlier rules that could not be evaluated."""
         names = _names(request)
         note = ""
         for rule, program in self._rules:
@@ -189,7 +189,7 @@ class Router:
 
 
 def _program(rule: Rule) -> Any:
-    """The compiled condition, over other names than those of workflows, so not by way of `conditions`."""
+    """Return the compiled condition. Its names are not those of workflows, so `conditions` cannot compile it."""
     path = f"rules.{rule.name}"
     if len(rule.when.encode()) > MAX_SOURCE_BYTES:
         problem = f"expression of {len(rule.when.encode())} bytes, the limit is {MAX_SOURCE_BYTES}"
@@ -222,7 +222,7 @@ def _names(request: Request) -> dict[str, object]:
 
 
 def _shares(scores: Mapping[RequestType, float]) -> dict[RequestType, float]:
-    """Scores as they came, made to sum to 1; a type left out gets 0."""
+    """Return the scores scaled to a sum of 1. A type left out gets 0."""
     unknown = sorted(set(scores) - set(REQUEST_TYPES))
     if unknown:
         raise InvalidInput(problem=f"there is no type {', '.join(unknown)}", path="scores")

@@ -109,10 +109,10 @@ _LENGTHS = ((4, "tiny"), (8, "short"), (14, "middle"), (22, "long"))
 
 
 class Scorer(Protocol):
-    """Whatever gives each type a share. Called once per request that no rule decides; it must not wait."""
+    """The interface of scorers. Called once per request that no rule decides; it must not wait."""
 
     def scores(self, request: Request) -> Mapping[RequestType, float]:
-        """A share of 0.0 or more per type; a type left out has none. They need not sum to 1."""
+        """Return a share of 0.0 or more per type. A type left out has none. The shares need not sum to 1."""
 
 
 class Example(BaseModel):
@@ -147,13 +147,13 @@ class NaiveBayes:
     """
 
     texts: tuple[int, ...]
-    """Examples per type, in the order of REQUEST_TYPES."""
+    """The number of examples per type, in the order of REQUEST_TYPES."""
     counts: Mapping[str, tuple[int, ...]]
-    """By feature: examples per type that have it."""
+    """The number of examples per type that have a feature, by feature."""
     smoothing: float
-    """Added to every count."""
+    """The amount added to every count."""
     temperature: float
-    """Divides the sum of the logarithms: naive Bayes takes features for independent and is far too sure without."""
+    """Divisor of the sum of logarithms: naive Bayes assumes independent features, and would be far too sure."""
     bottoms: tuple[float, ...]
     """The logarithm of all counts of a type together, smoothing included."""
 
@@ -161,7 +161,7 @@ class NaiveBayes:
     def train(
         cls, examples: Iterable[Example], smoothing: float = SMOOTHING, temperature: float = TEMPERATURE
     ) -> NaiveBayes:
-        """A scorer from examples, whatever their split: filter before.
+        """Train a scorer from all examples, whatever their split: filter them before.
 
         Raises:
             InvalidInput: a type has no example, or smoothing or temperature is not above 0.
@@ -172,7 +172,7 @@ class NaiveBayes:
 
     @classmethod
     def from_json(cls, text: str) -> NaiveBayes:
-        """The scorer that `to_json` wrote; it gives the same scores to the last bit.
+        """Read the scorer that `to_json` wrote. It gives the same scores to the last bit.
 
         Raises:
             InvalidInput: no JSON, another version, other types, or counts that do not fit.
@@ -201,7 +201,7 @@ class NaiveBayes:
         return stored.model_dump_json()
 
     def scores(self, request: Request) -> dict[RequestType, float]:
-        """Probabilities per type; they sum to 1."""
+        """Return the probabilities per type; they sum to 1."""
         return self._scores_of(_features(request.text))
 
     def _scores_of(self, features: Iterable[str]) -> dict[RequestType, float]:
@@ -221,7 +221,7 @@ class NaiveBayes:
         return sorted(parts, key=lambda part: (-abs(part[1]), part[0]))
 
     def _rows(self, features: Iterable[str]) -> dict[str, list[float]]:
-        """By feature that was seen in training: the logarithm of its probability per type."""
+        """Return the logarithms of probabilities per type, by `prior` and each feature that was seen in training."""
         whole = math.log(sum(self.texts))
         rows = {"prior": [math.log(count) - whole for count in self.texts]}
         for feature in features:
@@ -320,7 +320,7 @@ def shipped_scorer() -> NaiveBayes:
 
 
 class Report(BaseModel):
-    """How often a scorer was right on examples that it was not trained on."""
+    """The figures of a scorer on examples that it was not trained on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -362,7 +362,7 @@ def evaluate_held_out(examples: Iterable[Example]) -> Report:
 
 
 def report_on(pairs: Iterable[tuple[RequestType, RequestType]]) -> Report:
-    """The report on pairs of (type it belongs to, type it was given), whoever gave it.
+    """Return the report on pairs of (type the example belongs to, type it was given).
 
     Raises:
         InvalidInput: there is no pair.

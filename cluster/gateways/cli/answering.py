@@ -1,4 +1,4 @@
-"""Requests from the command line, answered.
+"""Answers requests from the command line.
 
 Where no cluster runs, a request is answered in this process: the first answer comes in a second. The answer goes to
 standard output as it grows; what it lacks, and how it came about, to standard error.
@@ -55,7 +55,7 @@ class Ask:
         return standard_input() if self.question == "-" else self.question
 
     def fields(self) -> dict[str, Any]:
-        """Fields of the request, those that were given."""
+        """Return the fields of the request that were given."""
         if self.type is not None and self.type not in REQUEST_TYPES:
             raise typer.BadParameter(f"'{self.type}' is not one of {', '.join(REQUEST_TYPES)}", param_hint="--type")
         given = {
@@ -71,7 +71,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How the answer is to be told."""
+    """The form in which the answer is printed."""
 
     output: str
     timeout_s: float | None
@@ -80,7 +80,7 @@ class Manner:
 
 
 def answer(engine: Engine, asked: Ask, submitted: Mapping[str, Any], manner: Manner) -> None:
-    """`submitted`: key, priority, criticality and timeout_s of the task."""
+    """Answer a question and print it. `submitted`: key, priority, criticality and timeout_s of the task."""
     task = engine.ask(asked.text, **submitted, **asked.fields())
     speaker = _Speaker(aloud=manner.output == "table" and asked.schema is None)
     try:
@@ -141,7 +141,7 @@ class _Speaker:
         """Outputs of the steps that route and plan."""
 
     def follow(self, task: Task, timeout_s: float | None) -> None:
-        """Until the task ends; a cluster that goes away meanwhile is for `result` to tell. Raises WaitTimedOut."""
+        """Print until the task ends. If the cluster goes away, `result` reports that. Raises WaitTimedOut."""
         listener = Listener(task, 0, self._take)
         listener.start()
         try:

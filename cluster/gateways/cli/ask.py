@@ -1,4 +1,4 @@
-"""`podium ask` and `podium plan`: what they take; answering.py does it."""
+"""`podium ask` and `podium plan`: the arguments of the commands; answering.py answers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def ask(
 
 
 def engine_for(data: Path | None, user: str | None, limits: str | None, in_process: bool) -> Engine:
-    """The cluster that runs, or one in this process: the first answer comes in a second."""
+    """Return the running cluster, or one in this process, whose first answer comes in a second."""
     return engine_of(data, user, limits, in_process or not is_running(data))
 
 

@@ -1,4 +1,4 @@
-"""`podium breakers`: which calls are refused, why and until when; and opening or closing one by hand."""
+"""`podium breakers`: shows which calls are refused, why and until when; opens and resets breakers by hand."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def _chosen(
 
 
 def _print(letters: list[DeadLetter]) -> None:
-    """Under a header two lines for each: which, and why."""
+    """Print a header, and two lines for each letter: which task, and why."""
     console = Terminal()
     width = max(len(letter.id) for letter in letters)
     flow = max(len("workflow"), *(len(letter.record.workflow) for letter in letters))

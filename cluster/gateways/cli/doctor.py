@@ -22,7 +22,7 @@ from .terminal import Terminal, styled, to_json
 _MARKS = {"problem": ("✗ problem", "red"), "warning": ("! warning", "yellow"), "ok": ("✓ ok", "green")}
 _ORDER = ["problem", "warning", "ok"]
 _ALIKE = 5
-"""Findings of one kind and remedy shown singly; more are counted. All are in the JSON form."""
+"""Most findings of one kind and remedy that are shown singly. More are counted; the JSON form has all."""
 
 
 def doctor(
@@ -73,7 +73,7 @@ def _sorted(findings: list[Finding]) -> list[Finding]:
 
 
 def _folded(findings: list[Finding]) -> list[tuple[Finding, int]]:
-    """Findings with how many more of the same kind and remedy each stands for."""
+    """Return the findings to show, each with the number of findings of the same kind and remedy that it stands for."""
     shown: list[tuple[Finding, int]] = []
     kinds: dict[tuple[str, str, str, bool], list[int]] = {}
     for finding in findings:
@@ -87,7 +87,7 @@ def _folded(findings: list[Finding]) -> list[tuple[Finding, int]]:
 
 
 def _short(place: str, data: Path) -> str:
-    """A place without the data directory in front of it, which the first lines name."""
+    """Return a place without the data directory in front, which the first lines name."""
     inside = place.removeprefix(f"{data}/")
     return inside if inside != place else place
 

@@ -12,7 +12,7 @@ from .terminal import Terminal, styled, to_json
 from .view import local_time, short
 
 SHORTEST_CHARS = 40
-"""Width that what an event says has at least, however narrow the terminal is; lines are wider than it then."""
+"""Least width of an event's text, in characters. In a narrower terminal, lines are wider than the terminal."""
 _STYLES = {
     "failed": "red",
     "timed_out": "red",
@@ -24,7 +24,7 @@ _STYLES = {
 
 
 def print_events(rows: list[Journalled]) -> None:
-    """One line for each; what does not fit into it ends in an ellipsis, and `-o json` has it whole."""
+    """Print one line for each event. A line that does not fit ends in an ellipsis; `-o json` has all of it."""
     console = Terminal()
     cells = [_cells(row) for row in rows]
     titles = ("entry", "time", "kind", "step", "attempt")
@@ -78,6 +78,6 @@ def _plain(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    """No longer than is ever shown."""
+    """Return JSON of a value, cut to the length that may be shown."""
     text = to_json(value, indent=None)
     return text if len(text) <= 1_000 else f"{text[:1_000]}…"

@@ -1,4 +1,4 @@
-"""`podium graph`: the tree of a workflow, or of a task with how it stands, as a picture."""
+"""`podium graph`: prints the tree of a workflow, or of a task with its state, as a picture."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def graph(source: Drawn, data: Data = None, output: Form = "mermaid") -> None:
 
 
 def _is_task(source: str) -> bool:
-    """Ids begin with `t-`. What could be a file or a module of such a name is one."""
+    """Whether `source` is the id of a task: it begins with `t-`, and is neither a file nor `module:name`."""
     return source.startswith("t-") and ":" not in source and not Path(source).exists()
 
 

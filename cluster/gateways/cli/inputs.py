@@ -17,7 +17,7 @@ MAX_INPUT_BYTES = 64 * 1024 * 1024
 
 
 def read_input(parts: list[str], read_stdin: Callable[[], str]) -> Value:
-    """One value from the options given: nothing is None, pairs make an object, a lone text or file is itself.
+    """Return one value made of the options: nothing is None, pairs make an object, a lone text or file is itself.
 
     A pair's value is JSON if it parses as JSON, else text: `n=3`, `name=Ada`, `tags=["a","b"]`.
 
@@ -44,7 +44,7 @@ def read_input(parts: list[str], read_stdin: Callable[[], str]) -> Value:
 
 
 def standard_input() -> str:
-    """All of standard input, as text. Raises InvalidInput if it is none."""
+    """Return all of standard input as text. Raises InvalidInput if it is not text."""
     content = sys.stdin.buffer.read()
     try:
         return decoded(content)

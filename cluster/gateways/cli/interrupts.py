@@ -1,5 +1,8 @@
-"""Ctrl-C that is not lost: Python raises KeyboardInterrupt wherever the main thread is, and where that is a destructor
-or a callback of C code it is swallowed. So it is noted, too, and whoever waits looks there."""
+"""Notes each Ctrl-C, so that none is lost.
+
+Python raises KeyboardInterrupt wherever the main thread is. A destructor or a callback of C code swallows it. Code that
+waits therefore looks at the note, too.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _came = threading.Event()
 
 
 def heed() -> None:
-    """From now on, if this is the main thread: no other gets signals."""
+    """Forget earlier Ctrl-C and note each from now on, if this is the main thread: no other thread gets signals."""
     _came.clear()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _note)
@@ -23,6 +26,6 @@ def _note(_signal: int, _frame: Any) -> None:
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt if Ctrl-C has come."""
+    """Raise KeyboardInterrupt if Ctrl-C has come."""
     if _came.is_set():
         raise KeyboardInterrupt

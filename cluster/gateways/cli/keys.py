@@ -20,8 +20,8 @@ QUIT = frozenset(b"qQ")
 
 @contextlib.contextmanager
 def waiting_for_quit() -> Iterator[Callable[[float], bool]]:
-    """Gives a function that waits for so many seconds, and says whether `q` was pressed meanwhile. Where standard input
-    is no terminal it only waits."""
+    """Yield a function that waits for so many seconds, and returns whether `q` was pressed meanwhile. If standard input
+    is not a terminal, the function only waits."""
     if termios is None or not sys.stdin.isatty():
         yield _only_wait
         return

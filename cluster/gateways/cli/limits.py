@@ -1,4 +1,4 @@
-"""`podium limits`: what is scarce, who uses it, and changing it while everything runs."""
+"""`podium limits`: shows the limits and their use, and changes them while everything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Following one task on standard error: a live tree on a terminal, plain lines elsewhere."""
+"""Follows one task on standard error: a live tree on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .view import clock_time, event_line
 
 REFRESH_HZ = 4
 TELL_S = 1.0
-"""Seconds between two lines on how far a long list is."""
+"""Seconds between two lines on the progress of a long list."""
 
 
 def follow(task: Task, title: str, timeout_s: float | None, quiet: bool, from_offset: int = 0) -> None:
@@ -69,7 +69,7 @@ class Lines:
 
 
 class _List:
-    """How far the items of one list are."""
+    """The progress of the items of one list."""
 
     def __init__(self, size: int, at: float) -> None:
         self.size, self._told_at = size, at
@@ -78,7 +78,7 @@ class _List:
         self._has_plain_items = False
 
     def counts(self, event: TaskEvent, path: str) -> bool:
-        """Take an event of a step in it; whether it is time to tell."""
+        """Take an event of a step in the list. Return whether it is time to tell the progress."""
         item, _, inside = event.step[len(path) + 1 :].partition("]")
         self._begun.add(item)
         self._has_plain_items = self._has_plain_items or not inside
@@ -89,7 +89,7 @@ class _List:
         return is_due
 
     def line(self) -> str:
-        """Where an item is more than a step, nobody tells when it has ended."""
+        """Return the line on the progress. If an item is more than a step, no event tells that it has ended."""
         done = self._ended["finished"]
         failed = f", {self._ended['failed']} failed" if self._ended["failed"] else ""
         if self._has_plain_items:

@@ -14,7 +14,7 @@ from ....supervisors.shards import workflow_of
 
 
 def exposition(status: dict[str, Any]) -> list[str]:
-    """status: as `engine.status()` gives it."""
+    """Return the lines of the figures. `status` is the result of `engine.status()`."""
     lines: list[str] = []
     for family, kind, help_text, samples in _families(status):
         name = f"podium_{family}"
@@ -27,7 +27,7 @@ Sample = tuple[str, dict[str, str], float]
 
 
 def _of(shard: str) -> dict[str, str]:
-    """The first shard of a workflow is called like it, and needs no label of its own."""
+    """Return the labels of a shard. The first shard has the name of its workflow, and no label `shard`."""
     workflow = workflow_of(shard)
     return {"workflow": workflow} if shard == workflow else {"workflow": workflow, "shard": shard}
 

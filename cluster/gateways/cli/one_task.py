@@ -1,4 +1,4 @@
-"""One task, or some by their ids: shown, followed and cancelled. An id may be shortened to what is unique."""
+"""Shows, follows and cancels tasks by their ids. An id may be shortened as long as it is unique."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def rows_of(part: StoredTask, blocked: dict[str, dict[str, str]] | None = None) 
 
 
 def with_state(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
-    """The record as JSON; of a request with `request`: {"state", "updated_at"}."""
+    """Return the record as JSON; that of a request has `request`: {"state", "updated_at"}."""
     return record.to_json() | ({} if state is None else {"request": state.to_json()})
 
 
@@ -151,7 +151,7 @@ def _events_of(parts: list[StoredTask]) -> list[TaskEvent]:
 
 
 def _attempt(event: TaskEvent) -> dict[str, Any]:
-    """A failed attempt, for programs."""
+    """Return a failed attempt as JSON, for programs."""
     value: Any = event.value if isinstance(event.value, dict) else {}
     error = value.get("failure", value) or None
     told = {"step": event.step, "attempt": event.attempt, "kind": event.kind, "at": event.at}
@@ -184,7 +184,7 @@ def _print_facts(
 
 
 def _print_value(console: Terminal, name: str, value: Value) -> None:
-    """On one line if it fits, else below its name; cut, and saying so."""
+    """Print a value on one line if it fits, else below its name. A long one is cut, and the cut is told."""
     line = to_json(value, indent=None)
     text = line if len(line) <= console.width - len(name) - 2 else f"\n{to_json(value)}"
     shown = "\n".join(text.split("\n", SHOWN_LINES + 1)[: SHOWN_LINES + 1])[:SHOWN_CHARS]

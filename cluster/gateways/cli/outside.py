@@ -1,4 +1,4 @@
-"""`podium mcp` and `podium token`: letting others in."""
+"""`podium mcp` and `podium token`: give other programs and people access."""
 
 from __future__ import annotations
 

@@ -107,5 +107,5 @@ def _print_stalled(console: Terminal, workflows: dict[str, Any]) -> None:
 
 
 def _blocked_below(data: Path, shard: str) -> str:
-    """Hosts of nested Hierarchies that cannot start: their supervisors are not asked, their shards know."""
+    """Say which hosts of nested Hierarchies cannot start. The shard knows; the nested supervisors are not asked."""
     return "; ".join(blocked_hosts(store_of(data).reader.blocked(workflow_of(shard))))

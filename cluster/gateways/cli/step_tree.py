@@ -1,4 +1,4 @@
-"""The steps of one task as a tree in a terminal, in no more lines than somebody reads."""
+"""Draws the steps of one task as a tree in a terminal, in few lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .terminal import styled
 from .view import MARKS, decide, said, seconds, short
 
 MAX_SIBLINGS = 12
-"""Runs of one node (items of a list, visits, rounds) shown singly; more are counted."""
+"""Most runs of one node (items of a list, visits, rounds) that are shown singly. More are counted."""
 _NUMBER = re.compile(r"(\[\d+\]|#\d+)+$")
 _COUNTED = {
     "completed": ("done", ""),
@@ -44,7 +44,7 @@ class StepTree:
         self._rows[row.path] = row
 
     def take(self, event: TaskEvent) -> None:
-        """An event of a running task."""
+        """Take an event of a running task."""
         if event.kind in ("chunk", "log"):
             self.notes = [*self.notes, f"{event.step}: {said(event)}"][-3:]
             return
@@ -63,7 +63,7 @@ class StepTree:
             row.ended_at = event.at
 
     def render(self, now: float, height: int | None = None, singly: bool = False) -> RenderableType:
-        """The tree at `now`, UTC seconds.
+        """Return the tree at `now`, in UTC seconds.
 
         Args:
             height: lines that there is room for; if they are too few, what is done is shown in one line each.
@@ -88,7 +88,7 @@ class _Branch:
     """The rows of the node; of all its runs if the branch stands for many."""
     below: list[_Branch] = field(default_factory=list)
     count: int | None = None
-    """How many runs it stands for, those that have not begun included; None for one that is shown singly."""
+    """The number of runs that the branch stands for, including those that have not begun; None for a single run."""
 
     def lines(self) -> int:
         return 1 + sum(branch.lines() for branch in self.below)

@@ -1,4 +1,4 @@
-"""Writing to the terminal, for all commands: what comes from data is shown, and never obeyed.
+"""Writes to the terminal, for all commands. Texts from data are shown, and never obeyed.
 
 Results go to standard output, everything else to standard error. Texts are no markup: what is to look different is a
 `Text`. Control characters are written as escapes, whoever put them there; only rich's own get through. `-o json` gives
@@ -25,11 +25,11 @@ class Terminal(Console):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Before it is measured, so that columns stay as wide as they are."""
+        """Escape a text before rich measures it, so that columns keep their widths."""
         return super().render_str(printable(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Everything that is written comes through here."""
+        """Escape all that is written: every output comes through here."""
         for segment in super().render(renderable, options):
             shown = segment.text if segment.control else printable(segment.text)
             yield segment if shown == segment.text else Segment(shown, segment.style)
@@ -40,13 +40,13 @@ def error_console() -> Terminal:
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:
-    """A text of parts, each with a style or without."""
+    """Return a text of parts, each with a style or without."""
     shown = [printable(part) if isinstance(part, str) else (printable(part[0]), part[1]) for part in parts]
     return Text.assemble(*shown)
 
 
 def say(text: str, end: str = "\n") -> None:
-    """A line, or a part of one, on standard output."""
+    """Print a line, or a part of one, on standard output."""
     print(printable(text), end=end, flush=not end)
 
 

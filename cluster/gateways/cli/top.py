@@ -1,4 +1,4 @@
-"""`podium top`: what runs and what waits, live; `podium metrics`: the same figures for Prometheus."""
+"""`podium top` shows live what runs and waits; `podium metrics` gives the same figures to Prometheus."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _show(looks: Iterator[dict[str, Any]]) -> None:
 
 
 def picture(status: dict[str, Any], before: dict[str, Any] | None, width: int = 120) -> Group:
-    """`width` is that of the screen, in characters."""
+    """Return one look of `podium top`. `width` is the width of the screen, in characters."""
     load = status["load"]
     head = Text(f"CPU {load['cpu']:.0%}   memory {load['memory']:.0%}", style="bold")
     moved = {name: facts for name, facts in status["breakers"].items() if facts["state"] != "closed"}

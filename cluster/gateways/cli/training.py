@@ -1,4 +1,4 @@
-"""The scorer of the router, from the command line: trained, tested, explained."""
+"""Trains, tests and explains the router's scorer from the command line."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def explain_route(question: str, output: str) -> None:
 
 
 def _read(file: Path) -> list[Example]:
-    """Raises InvalidInput with the line."""
+    """Read a file of examples. Raises InvalidInput with the line."""
     try:
         lines = decoded(file.read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:

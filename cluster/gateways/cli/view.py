@@ -1,4 +1,4 @@
-"""How tasks and what happens to them look in a terminal: tables and lines."""
+"""Formats tasks and their events for a terminal, as tables and lines."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MARKS = {
     "stalled": ("!", "red"),
 }
 SQUEEZED = {"workflow": 8, "user": 8}
-"""Least widths of the columns of `podium ps` that are squeezed down where a terminal is narrow."""
+"""Least widths of the columns of `podium ps` that a narrow terminal squeezes, in characters."""
 
 
 def print_tasks(records: list[TaskRecord], states: Mapping[str, str]) -> None:
-    """A table of tasks, in 80 columns for all but long names; where a terminal is too narrow, lines are wider than it:
-    an id is never cut.
+    """Print a table of tasks. It takes 80 columns unless names are long. An id is never cut: in a terminal that is too
+    narrow, lines are wider than the terminal.
 
     Args:
         states: of those that are requests, by task id.
@@ -44,7 +44,7 @@ def print_tasks(records: list[TaskRecord], states: Mapping[str, str]) -> None:
 
 
 def task_table(records: list[TaskRecord], states: Mapping[str, str], width: int = 1_000) -> Table:
-    """One line per task. Where `width` is too little only names are cut."""
+    """Return a table with one line per task. If `width` is too little, only names are cut."""
     prioritised = any(record.priority for record in records)
     titles = ("task", "workflow", "status", "user", *(["prio"] if prioritised else []), "accepted", "took")
     rows = [_cells(record, states.get(record.task_id, record.status), prioritised) for record in records]
@@ -70,13 +70,13 @@ def _cells(record: TaskRecord, state: str, prioritised: bool) -> list[str | Text
 
 
 def local_time(at: float) -> str:
-    """The time of day, with the date before it unless that is today."""
+    """Return the time of day, with the date before it unless that is today."""
     moment, today = datetime.fromtimestamp(at).astimezone(), datetime.now().astimezone().date()
     return moment.strftime("%H:%M:%S" if moment.date() == today else "%m-%d %H:%M:%S")
 
 
 def clock_time(at: float) -> str:
-    """The time of day."""
+    """Return the time of day."""
     return datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")
 
 
@@ -101,7 +101,7 @@ def short(text: str) -> str:
 
 
 def event_line(event: TaskEvent) -> str:
-    """One plain line, for when standard error is not a terminal."""
+    """Return an event as one plain line, for when standard error is not a terminal."""
     at = clock_time(event.at)
     place = f" {event.step}" if event.step else ""
     attempt = f" (attempt {event.attempt})" if event.attempt > 1 else ""
@@ -115,7 +115,7 @@ def event_line(event: TaskEvent) -> str:
 
 
 def why_wrong(event: TaskEvent) -> str:
-    """Why an attempt of a step did not do, and when the next one came."""
+    """Say why an attempt of a step failed, and when the next one came."""
     value: Any = event.value if isinstance(event.value, dict) else {}
     failure = value.get("failure", value)
     said = f": {failure['kind'] or failure['code']}: {short(failure['message'])}" if failure else ""
@@ -126,7 +126,7 @@ def why_wrong(event: TaskEvent) -> str:
 
 
 def lack(why: dict[str, Any]) -> str:
-    """Why something is missing in a result."""
+    """Say why a part of a result is missing."""
     error = why["error"]
     others = f" (and {why['times'] - 1} more)" if why.get("times", 1) > 1 else ""
     return one_line(f"{why['step']}: {error['kind'] or error['code']}: {short(error['message'])}{others}")

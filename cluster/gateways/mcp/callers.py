@@ -18,7 +18,7 @@ from ...tokens import Token, Tokens
 class Caller:
     user: str
     may_call: bool = True
-    """Whether it may start and cancel tasks, and not only read."""
+    """Whether the caller may start and cancel tasks, and not only read."""
     max_priority: int = 1_000_000
 
     def sees(self, record: TaskRecord) -> bool:
@@ -26,7 +26,7 @@ class Caller:
 
 
 async def own_task(core: Core, id: str, caller: Caller) -> StoredTask:
-    """A task of the caller's. Raises NotFound for everything else, whether there is such a task or not."""
+    """Return a task of the caller. Raises NotFound for any other, whether there is such a task or not."""
     is_one = id.startswith("t-") and "/" not in id
     stored = await core.aside(lambda: core.reader.find_task(id)) if is_one else None
     if stored is None or not caller.sees(stored.record):
@@ -35,7 +35,7 @@ async def own_task(core: Core, id: str, caller: Caller) -> StoredTask:
 
 
 class Verifier:
-    """Tells the SDK whose token it was given; implements its `TokenVerifier`."""
+    """Tells the SDK the owner of a token; implements its `TokenVerifier`."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -49,7 +49,7 @@ class Verifier:
 
 
 def caller_of_token() -> Caller:
-    """The caller of the request that is being served, by its token; the SDK has let nobody in without one."""
+    """Return the caller of the current request, by its token. The SDK refuses requests without one."""
     access = get_access_token()
     if access is None or not access.subject:
         raise PermissionError("a request without a token came through")

@@ -1,7 +1,7 @@
-"""Results that are too large for one answer: what a client reads of them, page by page.
+"""Cuts results that are too large for one answer into pages.
 
-Clients of models cut what is long, or refuse it, so a result of more than `mcp_page_chars` comes in pages: the text of
-its JSON (or the text that it is), cut by characters. All pages one after the other are the whole.
+Clients of models cut or refuse long results. So a result of more than `mcp_page_chars` characters comes in pages: the
+text of its JSON (or the result itself if it is a text), cut by characters. All pages joined are the whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ....protocols.values import Value
 class Page:
     text: str
     number: int
-    """From 1."""
+    """The number of the page, from 1."""
     pages: int
     chars: int
     """The length of the whole text, in characters."""
@@ -28,13 +28,13 @@ class Page:
         return {"page": self.number, "pages": self.pages, "chars": self.chars}
 
     def note(self, task_id: str) -> str:
-        """For who reads: where it goes on."""
+        """Return a note for the reader: where the result goes on."""
         more = f" Call get_task with task_id {task_id} and page {self.number + 1} for the next."
         return f"Page {self.number} of {self.pages} of the result.{more if self.number < self.pages else ''}"
 
 
 def page_of(result: Value, page_chars: int, number: int = 1) -> Page:
-    """One page of a result. Raises InvalidInput if it has no such page.
+    """Return one page of a result. Raises InvalidInput if the result has no such page.
 
     Args:
         page_chars: characters of a page; 0 makes the whole one page.

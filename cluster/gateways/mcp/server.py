@@ -1,7 +1,7 @@
-"""The MCP server: what a client may ask, and who answers it.
+"""The MCP server: answers the requests of clients.
 
-It has no state of its own: tasks, results and streams are in the journal, and another process with the same data
-directory answers for them as well. Both generations of the protocol are served, 2025-11-25 and 2026-07-28.
+The server has no state of its own. Tasks, results and streams are in the journal, so another process with the same
+data directory can answer for them. Both generations of the protocol are served, 2025-11-25 and 2026-07-28.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ from .tasks import EXTENSION, ByTask, check_name, created, decided, detailed, kn
 from .tools import TASK_TOOLS, Published, check_task_tool, progress_of, result_of, said, task_tools
 
 CALL_S = 25.0
-"""How long a call waits for its task before the client gets an id to come back with: many give up after 30 s."""
+"""Seconds that a call waits for its task. Then the client gets an id to come back with: many give up after 30 s."""
 QUICK_S = 0.25
-"""The same for a client that knows tasks."""
+"""Seconds that a call of a client with the tasks extension waits for its task."""
 FRESH_S = 0.5
-"""How long what is published counts as known."""
+"""Seconds for which the list of published workflows is not read again."""
 PROGRESS_S = 0.2
-"""Least time between two notes of progress: each reads the task's journal."""
+"""Least seconds between two notes of progress: each reads the task's journal."""
 TELL_S = 5.0
-"""Seconds that telling one client of that may take."""
+"""Most seconds for telling one client that the list of tools has changed."""
 LOOK_S = 2.0
-"""Seconds between two looks whether other workflows are published."""
+"""Seconds between two checks for changes of the published workflows."""
 OVERLOADED = -32050
-"""Code of the error that says when to come back: `data.retryAfterMs`."""
+"""Code of the error that says when to come back, in `data.retryAfterMs`."""
 NEWER = "2026-07-28"
 MAX_SESSIONS = 1_000
-"""Sessions of the older protocol that are open, and are told when the list of tools changes."""
+"""Most open sessions of the older protocol that are told of changes of the list of tools."""
 MAX_EVENTS = 1_000
-"""Events in one answer."""
+"""Most events in one answer."""
 _log = logging.getLogger("podium.mcp")
 Context = ServerRequestContext[Any, Any]
 
 
 class Gateway:
-    """Serves one engine."""
+    """Serves one engine to clients of MCP."""
 
     def __init__(self, engine: AsyncEngine, caller_of: Callable[[], Caller], call_s: float = CALL_S) -> None:
         self._engine, self._caller_of, self._call_s = engine, caller_of, call_s
@@ -74,7 +74,7 @@ class Gateway:
         self._read_at = -math.inf
         self._bus = InMemorySubscriptionBus()
         self._sessions: OrderedDict[int, ServerSession] = OrderedDict()
-        """Sessions of the older protocol that lately got the list of tools, by the identity of their client parameters."""
+        """Sessions of the older protocol that lately got the list of tools, by the id of their client parameters."""
 
     def server(self) -> Server[Any]:
         server: Server[Any] = _Server(
@@ -105,7 +105,7 @@ class Gateway:
     # tools
 
     async def _published(self) -> dict[str, Published]:
-        """By name; read again when that was some time ago."""
+        """Return the published workflows by name, read again if older than FRESH_S."""
         now = asyncio.get_running_loop().time()
         if now - self._read_at > FRESH_S:
             self._known, self._read_at = await self._read(), now
@@ -162,7 +162,7 @@ class Gateway:
         return await self._waited_for(ctx, task, published)
 
     async def _waited_for(self, ctx: Context, task: AsyncTask, published: Published) -> types.CallToolResult:
-        """The task's result, or how to come back; its progress meanwhile. If the client goes away, so may the task."""
+        """Return the task's result, or how to come back, and tell the progress. If the client goes, so may the task."""
         meta: Any = ctx.meta or {}
         telling = asyncio.create_task(self._tell_progress(ctx, task.id)) if "progress_token" in meta else None
         try:
@@ -193,7 +193,7 @@ class Gateway:
                 await asyncio.sleep(PROGRESS_S)
 
     async def _ended(self, task: AsyncTask, within_s: float) -> TaskRecord | None:
-        """The record of the task when it has ended; None if that takes longer."""
+        """Return the record of the task once it has ended; None if that takes longer than `within_s`."""
         ended = await task.wait(within_s)
         return await task.read_record() if ended else None
 
@@ -239,7 +239,7 @@ class Gateway:
         return {"resultType": "complete"}
 
     async def _update(self, ctx: Context, params: ByTask) -> dict[str, Any]:
-        """The answer to what a parked task asks; anything else changes nothing."""
+        """Take the client's decision about a parked task. Any other answer changes nothing."""
         stored, decision = await self._mine(ctx, params), decided(params)
         self._writing_caller()
         if stored.record.status == "parked" and decision == "redrive":
@@ -334,7 +334,7 @@ class Gateway:
                 await asyncio.gather(*(self._tell_change(key) for key in self._sessions))
 
     async def _tell_change(self, key: int) -> None:
-        """To a session of the older protocol that has asked for the list."""
+        """Tell a session of the older protocol that the list of tools has changed."""
         try:
             await asyncio.wait_for(self._sessions[key].send_tool_list_changed(), TELL_S)
         except Exception as error:  # whatever the transport says: it has gone, or does not listen
@@ -347,7 +347,7 @@ class Gateway:
 
 
 class _Server(Server[Any]):
-    """Declares what is true of it: the list of tools changes, and clients are told; resources they ask for."""
+    """Declares its capabilities: clients are told when the list of tools changes, but not of changed resources."""
 
     def get_capabilities(
         self,
@@ -372,7 +372,7 @@ def _priority(meta: Mapping[str, Any]) -> int:
 
 
 def _number(uri: Any, name: str, otherwise: int) -> int:
-    """A whole number of the query. Raises InvalidInput."""
+    """Return a whole number from the query of a URI. Raises InvalidInput."""
     (text, *_) = parse_qs(uri.query).get(name, [str(otherwise)])
     if not re.fullmatch("[0-9]{1,15}", text):
         raise InvalidInput(problem="a whole number of at most 15 digits is wanted", path=f"?{name}")

@@ -1,8 +1,8 @@
-"""Serving MCP: on standard input and output, for the one user who started it; over HTTP, for those who have a token.
+"""Serves MCP: on standard input and output for the user who started it, over HTTP for clients with a token.
 
-HTTP listens on loopback unless told otherwise. Host and Origin are checked: a page in a browser can talk to it only if
-it comes from this host, and its browser is told so (CORS, https://fetch.spec.whatwg.org). Who has no token of this data
-directory is let in nowhere; bodies are bounded in size and depth before they are parsed.
+HTTP listens on loopback by default. Host and Origin are checked: only pages of this host can talk to the server from a
+browser, and the browser is told so (CORS, https://fetch.spec.whatwg.org). A client without a token of this data
+directory has access to nothing. Bodies are bounded in size and depth before they are parsed.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from .server import CALL_S, MAX_SESSIONS, Gateway
 PATH = "/mcp"
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 64
-"""Nesting of a body's JSON."""
+"""Deepest nesting of a body's JSON."""
 LOOK_S = 0.5
-"""Seconds between two looks whether the cluster is still there."""
+"""Seconds between two checks that the cluster is still there."""
 END_S = 5.0
 _HOW = ("http", "https")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _TEXT_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
-"""Takes linear time: a text that does not end goes to the end of the body, and nothing is tried twice."""
+"""Matches a text or a bracket, in linear time: a text that does not end takes the rest of the body."""
 
 
 async def serve_stdio(engine: AsyncEngine) -> None:
-    """Until standard input ends. Everything is the engine's own user's. Raises EngineClosed if the cluster ends."""
+    """Serve the engine's own user until standard input ends. Raises EngineClosed if the cluster ends."""
     user = engine.settings.user
     server = Gateway(engine, lambda: Caller(user)).server()
     async with stdio_server() as (reads, writes):
@@ -50,8 +50,8 @@ async def serve_stdio(engine: AsyncEngine) -> None:
 
 
 async def serve_http(engine: AsyncEngine, host: str, port: int, names: Sequence[str]) -> None:
-    """Until SIGINT or SIGTERM. `names` are further names that clients may call this host by. Raises EngineClosed if the
-    cluster ends."""
+    """Serve until SIGINT or SIGTERM. `names` are further host names that clients may use for this host. Raises
+    EngineClosed if the cluster ends."""
     app = http_app(engine, [*_LOOPBACK, host, *names])
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="on", server_header=False)
     server = uvicorn.Server(config)
@@ -63,7 +63,7 @@ async def serve_http(engine: AsyncEngine, host: str, port: int, names: Sequence[
 
 
 async def _while_there(engine: AsyncEngine, serving: asyncio.Task[None], stop: Callable[[], Any]) -> None:
-    """Serve as long as there is a cluster to serve."""
+    """Serve as long as the cluster is there."""
     while not serving.done():
         await asyncio.wait({serving}, timeout=LOOK_S)
         if engine.core.closed is not None:
@@ -74,7 +74,7 @@ async def _while_there(engine: AsyncEngine, serving: asyncio.Task[None], stop: C
 
 
 def http_app(engine: AsyncEngine, names: Sequence[str] = _LOOPBACK, call_s: float = CALL_S) -> ASGIApp:
-    """`names` are what clients may call this host by; `call_s` is how long a call waits for its task."""
+    """Return the HTTP app. `names`: host names for clients to use. `call_s`: seconds that a call waits for its task."""
     security = TransportSecuritySettings(
         enable_dns_rebinding_protection=True,
         allowed_hosts=[each for name in names for each in (name, f"{name}:*")],
@@ -99,7 +99,7 @@ def http_app(engine: AsyncEngine, names: Sequence[str] = _LOOPBACK, call_s: floa
 
 
 class _Bounded:
-    """Refuses bodies that are too large or too deep, before anybody parses them; of strangers it reads none."""
+    """Refuses bodies that are too large or too deep before they are parsed. Without a token no body is read."""
 
     def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
         self._app, self._tokens = app, tokens
@@ -125,14 +125,14 @@ class _Bounded:
         await self._app(scope, _once(bytes(body), receive), send)
 
     def _knows(self, scope: Scope) -> bool:
-        """Whether the request has a token of ours; without, the app behind answers 401 and reads no further."""
+        """Whether the request has a token of ours. Without one, the app behind answers 401 and reads no body."""
         said = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         kind, _, secret = said.partition(" ")
         return kind.lower() == "bearer" and self._tokens.find(secret) is not None
 
 
 def depth_of(body: bytes) -> int:
-    """The deepest nesting of brackets and braces outside texts; counted no further than what is too deep."""
+    """Return the deepest nesting of brackets and braces outside texts. Counting stops when it is too deep."""
     depth = deepest = 0
     for found in _TEXT_OR_BRACKET.finditer(body):
         if found[0] in (b"[", b"{"):

@@ -22,9 +22,9 @@ from .tools import progress_of, result_of
 EXTENSION = "io.modelcontextprotocol/tasks"
 POLL_MS = 500
 DECISION = "decision"
-"""Key of the one thing that a task asks its client: what becomes of what is parked."""
+"""Key of the only question that a task asks its client: the fate of its parked steps."""
 PROTOCOL_FAILURES = frozenset({"workflow_down", "host_lost", "internal"})
-"""Failures of the machinery: everything else is the tool's own, which has run then."""
+"""Codes of failures of the machinery. Any other failure is one of the tool itself, which has run."""
 
 
 class ByTask(types.RequestParams):
@@ -51,7 +51,7 @@ def need_tasks(ctx: ServerRequestContext[Any, Any]) -> None:
 
 
 def check_name(ctx: ServerRequestContext[Any, Any], task_id: str) -> None:
-    """Over HTTP the header `Mcp-Name` says which task it is about, and has to agree (SEP-2243)."""
+    """Check, over HTTP, that the header `Mcp-Name` names the task of the request (SEP-2243)."""
     headers = getattr(ctx.request, "headers", None)
     if headers is not None and headers.get("mcp-name") != task_id:
         raise MCPError(types.HEADER_MISMATCH, "the header Mcp-Name is not params.taskId")

@@ -1,4 +1,4 @@
-"""Workflows as tools: what clients see of them, and tasks as results of calls."""
+"""Presents workflows as tools of MCP, and tasks as results of calls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TASK_FACTS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A workflow as a tool."""
+    """A workflow that is published as a tool."""
 
     definition: Mapping[str, Any]
 
@@ -52,7 +52,7 @@ class Published:
 
     @property
     def takes_object(self) -> bool:
-        """Whether its arguments are its input; another input is wrapped, because arguments are plain objects."""
+        """Whether the arguments are the input. Any other input is wrapped, because arguments are plain objects."""
         return self.name != ASK and plain_object(self.schema) is not None
 
     @property
@@ -94,7 +94,7 @@ def _ask_schema() -> dict[str, Any]:
 
 
 def check_task_tool(name: str, arguments: Mapping[str, Any]) -> None:
-    """Raises InvalidInput with the field."""
+    """Check the arguments of a tool for tasks. Raises InvalidInput with the field."""
     schema = next(tool.input_schema for tool in task_tools() if tool.name == name)
     _check_arguments(schema, arguments)
 
@@ -110,7 +110,7 @@ def _check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) ->
 
 
 def task_tools() -> list[Tool]:
-    """For clients that know no tasks."""
+    """Return the tools for tasks, for clients without the tasks extension."""
     reads, changes = ToolAnnotations(read_only_hint=True), ToolAnnotations(destructive_hint=True)
     by_id = {"type": "object", "properties": {"task_id": _ID}, "required": ["task_id"]}
     reading = {**by_id, "properties": {"task_id": _ID, "page": _PAGE}}
@@ -143,7 +143,7 @@ TASK_TOOLS = frozenset(tool.name for tool in task_tools())
 
 
 def progress_of(stored: StoredTask) -> tuple[int, int, str]:
-    """Steps that have ended, steps of the tree (loops and rounds may make more), and a line that says so."""
+    """Return the number of ended steps, of steps of the tree (loops and rounds may add more), and a line of both."""
     rows = step_rows(stored.record, stored.definition, stored.bodies)
     ended = sum(row.status not in ("open", "running", "waiting") for row in rows)
     root = Workflow.from_trusted({"name": "w", "root": stored.definition["root"]}).root
@@ -158,7 +158,7 @@ def progress_of(stored: StoredTask) -> tuple[int, int, str]:
 
 
 def result_of(record: TaskRecord, page_chars: int, page: int = 1) -> CallToolResult:
-    """A task that has ended, as what a call gives. A task that failed is an error of the tool.
+    """Return the result of a call for a task that has ended. A failed task is an error of the tool.
 
     Raises InvalidInput for a page that its result does not have.
     """

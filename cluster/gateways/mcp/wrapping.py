@@ -1,8 +1,8 @@
-"""Schemas as clients of MCP want them: an object at the top, without a choice, and every reference still in place.
+"""Makes schemas that clients of MCP accept: a plain object at the top, and references that still lead to their targets.
 
 APIs of models refuse a tool whose input has `anyOf`, `oneOf`, `allOf`, `not` or `enum` at the top, and with it every
-request that lists the tool. What is no plain object is therefore one property of an object, and its references are
-moved with it; definitions stay at the top, where clients look for them.
+request that lists the tool. A schema of another kind therefore becomes one property of an object. Its references move
+with it; definitions stay at the top, where clients look for them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _ABOUT = frozenset({*_DEFINITIONS, "$schema", "$comment", "title", "description"
 
 
 def plain_object(schema: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema, if a tool may have it as it is: it takes objects, and has no choice at the top."""
+    """Return the schema if a tool may have it as it is; None unless it takes objects and has no choice at the top."""
     opened = _opened(schema)
     return opened if opened.get("type") == "object" and not _CHOICES & set(opened) else None
 
 
 def wrapped(schema: Mapping[str, Any], name: str, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The schema of an object with `schema` as its property `name`, beside `others`."""
+    """Return the schema of an object with `schema` as its property `name`, beside `others`."""
     inner, above = _moved(schema, f"#/properties/{name}")
     return {"type": "object", "properties": {**(others or {}), name: inner}, **above}
 
 
 def given_out(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a result in JSON's forms: numbers that are not finite and bytes are texts there."""
+    """Return the schema of a result in its JSON form, in which bytes and numbers that are not finite are texts."""
     loose: dict[str, Any] = transformed(schema, _in_json, leaving=("not", "if"))
     return loose
 
@@ -48,7 +48,7 @@ def _in_json(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _opened(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Without a reference that is all there is at the top, as pydantic writes models that hold themselves."""
+    """Replace a top that is only a reference by its target: pydantic writes models that hold themselves so."""
     opened, seen = dict(schema), set()
     while set(opened) - _ABOUT == {"$ref"} and opened["$ref"] not in seen and "$id" not in opened:
         seen.add(opened["$ref"])
@@ -61,7 +61,7 @@ def _opened(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moved(schema: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The schema as it has to be at `place` of another one, and what belongs at that one's top."""
+    """Return the schema for the place `place` in another schema, and the parts that belong at the top of that one."""
     if "$id" in schema:
         return dict(schema), {}
     at_top = [key for key in _DEFINITIONS if isinstance(schema.get(key), Mapping)]

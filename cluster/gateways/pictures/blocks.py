@@ -1,4 +1,4 @@
-"""The tree of a workflow as blocks: what a picture says of each node, whatever the picture is made of."""
+"""The tree of a workflow as blocks: the content of a picture, in whatever format it is drawn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ....supervisors.tasks.modes.hierarchical import LEAD
 
 Kind: TypeAlias = Literal["step", "lead", "constant", "sequence", "parallel", "each", "hierarchy", "adaptive"]
 State: TypeAlias = Literal["", "open", "waiting", "parked", "completed", "failed", "cancelled"]
-"""How the runs of a node stand; "" if it has none."""
+"""The state of the runs of a node; "" if it has none."""
 TEXT_CHARS = 48
 """Most characters of an expression, a reference or a constant in a picture. An ellipsis stands for the rest."""
 LEAVES = frozenset({"step", "lead", "constant"})
@@ -36,9 +36,9 @@ class Way:
     """A rule of an Adaptive, seen from the node after which it is tried."""
 
     source: int
-    """Index among the children."""
+    """The index among the children of the node after which the rule is tried."""
     target: int | None
-    """The same; None is the end."""
+    """The index of the node to which the rule leads; None is the end."""
     label: str
 
 
@@ -47,13 +47,13 @@ class Block:
     """One node of the tree."""
 
     id: str
-    """Unique in the picture: letters and digits."""
+    """An id of letters and digits, unique in the picture."""
     kind: Kind
     name: str
     path: str
     """The path of its runs, without the numbers of items, rounds and visits: `files[]/judge`."""
     about: list[str]
-    """More lines about it."""
+    """More lines about the node."""
     children: list[Block] = field(default_factory=list)
     """The blocks of the nodes inside. In a Hierarchy the supervising protocol comes first, then the team."""
     instead: list[Block] = field(default_factory=list)
@@ -79,13 +79,13 @@ class Block:
 
     @property
     def lines(self) -> list[str]:
-        """All that it says: its name first, and of one with others in it what it is."""
+        """Return the lines of the block: first its name, with its kind if it has others in it."""
         kind = "" if self.is_leaf or self.name == self.kind else f" ({self.kind})"
         return [f"{self.name}{kind}", *self.about, *(f"{name}: {what}" for name, what in self.undoes.items())]
 
 
 def blocks_of(root: Node, prefix: str = "") -> Block:
-    """The blocks of a tree.
+    """Return the blocks of a tree.
 
     Args:
         prefix: path of the root within the whole task, for the tree of a nested Hierarchy.
@@ -151,7 +151,7 @@ class _Blocks:
 
 
 def short(text: str) -> str:
-    """On one line, and no longer than fits a picture."""
+    """Return a text on one line, cut to TEXT_CHARS."""
     line = " ".join(printable(text).split())
     return line if len(line) <= TEXT_CHARS else f"{line[: TEXT_CHARS - 1]}…"
 
@@ -208,7 +208,7 @@ def _settings(node: Node) -> Iterator[str]:
 
 
 def _ways(node: Adaptive) -> list[Way]:
-    """The rules that may fit after each node, in the order in which they are tried there."""
+    """Return the rules that may fit after each node, in the order in which they are tried."""
     places = {name: index for index, name in enumerate(node.adaptive)}
     ways = []
     for name, index in places.items():

@@ -12,7 +12,7 @@ _SHAPES = {"step": "box", "lead": "box", "constant": "note", "dot": "oval"}
 
 
 def dot(graph: Graph) -> str:
-    """The text of the digraph."""
+    """Return the text of the digraph."""
     lines = [
         "digraph workflow {",
         f"    graph [label={quoted(graph.title)}, labelloc=t, compound=true, fontname=sans]",
@@ -31,7 +31,7 @@ def dot(graph: Graph) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string of DOT in which nothing is an escape but the ends of lines."""
+    """Return a string of DOT, whose only escapes are the ends of lines."""
     return '"{}"'.format(text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
 
 

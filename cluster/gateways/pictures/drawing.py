@@ -41,12 +41,12 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A line from corner to corner."""
+    """A line with corners."""
 
     spots: list[Spot]
     dashed: bool = False
     arrow: bool = True
-    """Whether it has one at its end."""
+    """Whether the line ends in an arrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Pill:
-    """Where something begins or ends."""
+    """The mark of a beginning or an end."""
 
     x: float
     y: float
@@ -75,7 +75,7 @@ class Drawing:
     height: float
     title: str
     frames: list[Frame] = field(default_factory=list)
-    """The outer ones first."""
+    """The frames, outer ones first."""
     paths: list[Path] = field(default_factory=list)
     dots: list[Spot] = field(default_factory=list)
     pills: list[Pill] = field(default_factory=list)
@@ -100,7 +100,7 @@ def drawing_of(root: Block, title: str) -> Drawing:
 
 
 def _draw(drawing: Drawing, block: Sized, x: float, y: float) -> None:
-    """The block at this place: x and y are of its top left."""
+    """Draw a block with its top left at x and y."""
     if not block.block.is_bare:
         drawing.frames.append(Frame(x, y, block.main_width, block.main_height, block.block))
     for child in block.children:
@@ -139,7 +139,7 @@ def _draw_branches(drawing: Drawing, block: Sized, x: float, y: float) -> None:
 
 
 def _spread(drawing: Drawing, block: Sized, start: Spot, x: float, y: float, back: bool = False) -> None:
-    """Lines from a spot above the rows of a block to all that is in them."""
+    """Draw lines from a spot above the rows of a block to all blocks in them."""
     for row in block.rows:
         ins = [_into(child, x, y) for child in row]
         line = min(at[1] for at in ins) - BUS

@@ -15,7 +15,7 @@ from .blocks import Block, Kind, State
 
 Shape: TypeAlias = Literal["step", "lead", "constant", "dot"]
 ENDS = ("s", "t")
-"""Ids of where a task begins and ends."""
+"""Ids of the points at which a task begins and ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Box:
     box: str | None
     """Id of the box around it."""
     within: str
-    """Id of a point in it."""
+    """Id of a point in the box."""
     state: State = ""
 
 
@@ -48,7 +48,7 @@ class Line:
     """Id of a point."""
     label: str = ""
     dashed: bool = False
-    """Whether it is taken only after a failure."""
+    """Whether the line is taken only after a failure."""
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Graph:
     title: str
     points: list[Point] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
-    """A box after the one around it."""
+    """The boxes, each after the one around it."""
     lines: list[Line] = field(default_factory=list)
 
     def by_box(self) -> dict[str | None, tuple[list[Point], list[Box]]]:
@@ -72,7 +72,7 @@ class Graph:
 
 Contents: TypeAlias = dict[str | None, tuple[list[Point], list[Box]]]
 Exit: TypeAlias = tuple[str, bool]
-"""A point that is left by, and whether that is after a failure."""
+"""The point of an exit, and whether it is taken after a failure."""
 
 
 def graph_of(root: Block, title: str) -> Graph:
@@ -91,7 +91,7 @@ class _Builder:
         self._graph = graph
 
     def add(self, block: Block, box: str | None) -> tuple[str, list[Exit]]:
-        """Put a block into a box; returns the point where it begins, and those where it ends."""
+        """Put a block into a box. Return the point at which it begins, and its exits."""
         if block.is_bare:
             return self._chain(block, box)
         entry, exits = self._leaf(block, box) if block.is_leaf else self._box(block, box)

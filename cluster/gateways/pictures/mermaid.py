@@ -14,7 +14,7 @@ _PLAIN = frozenset(" _.:,=()+!?'…")
 
 
 def mermaid(graph: Graph) -> str:
-    """The text of the flowchart. Whatever texts hold, it is shown and never taken for syntax or markup."""
+    """Return the text of the flowchart. Texts are shown, and never taken for syntax or markup."""
     lines = ["---", f'title: "{_title(graph.title)}"', "---", "flowchart TD"]
     lines += _inside(graph.by_box(), None, "    ")
     for line in graph.lines:
@@ -26,13 +26,13 @@ def mermaid(graph: Graph) -> str:
 
 
 def escaped(text: str) -> str:
-    """With Mermaid's codes for every character that could mean something to it, or to the page that it is on."""
+    """Return a text with Mermaid's codes for each character that may be syntax to Mermaid or to the page around it."""
     coded = "".join(char if char.isalnum() or char in _PLAIN else f"#{ord(char)};" for char in text)
     return coded.replace(". ", "#46; ")  # "1. " would be a list
 
 
 def _title(text: str) -> str:
-    """A text of YAML. Names of workflows and ids of tasks have no quotes; versions may."""
+    """Return a text of YAML. Names of workflows and ids of tasks have no quotes; versions may have some."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("<", "‹").replace(">", "›")
 
 

@@ -1,7 +1,7 @@
-"""How large each block of a picture is, and where in it the others are. Units are pixels, y goes down.
+"""Computes the size of each block of a picture, and the places of the blocks in it. Units are pixels, y goes down.
 
-A block has an *axis*, on which it is entered at its top and left at its bottom. What stands in for it is beside it, to
-the right; its own left edge is always at x = 0, so that lines may begin and end there.
+A block has an *axis*: lines enter it there at its top and leave it at its bottom. Its stand-ins are beside it, to the
+right. Its own left edge is always at x = 0, so that lines may begin and end there.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ CHAR, SMALL = 7.3, 6.1
 LINE, PAD = 16.0, 12.0
 GAP_X, GAP_Y = 22.0, 26.0
 BUS = 20.0
-"""From a line along a row of blocks to the row."""
+"""Distance from a line along a row of blocks to the row."""
 LANE = 12.0
-"""Between lines beside each other."""
+"""Distance between lines beside each other."""
 SLOT = 20.0
-"""Between the ends of lines at the left edge of a block."""
+"""Distance between the ends of lines at the left edge of a block."""
 SIDE = 60.0
-"""From a block to what stands in for it."""
+"""Distance from a block to its stand-in."""
 MERGE = 16.0
 PORT = 16.0
-"""From the top of a block to the line that leads to what stands in for it."""
+"""Distance from the top of a block to the line that leads to its stand-in."""
 DOT = 5.0
 """Radius of a dot."""
 END_WIDTH, END_HEIGHT = 44.0, 24.0
 ROW_WIDTH = 1_300.0
-"""At most, of blocks beside each other; more rows follow below."""
+"""Most width of a row of blocks beside each other. More rows follow below."""
 
 Spot: TypeAlias = tuple[float, float]
 
 
 @dataclass(slots=True)
 class Sized:
-    """A block with its place in the one around it. `main` is the block without what stands in for it."""
+    """A block with its place in the block around it. `main` is the block without its stand-ins."""
 
     block: Block
     main_width: float
@@ -53,7 +53,7 @@ class Sized:
     children: list[Sized] = field(default_factory=list)
     instead: list[Sized] = field(default_factory=list)
     top: float = 0.0
-    """Where its content begins, below its text."""
+    """The y at which the content begins, below the text."""
     rows: list[list[Sized]] = field(default_factory=list)
     """The rows of branches or of a team."""
     lanes: list[Lanes] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Lanes:
     straight: list[Way]
     beside: list[Way]
     end: Spot = (0.0, 0.0)
-    """Top left of its end."""
+    """Top left of the end of the Adaptive."""
     end_height: float = END_HEIGHT
 
     def slots(self, index: int | None) -> list[Way | None]:
@@ -99,7 +99,7 @@ def block_width(block: Block) -> float:
 
 
 def sized(block: Block, least: float = 0.0) -> Sized:
-    """The block with all in it, and what stands in for it; itself at least so high."""
+    """Return a block with sizes, its content and its stand-ins. The block is at least `least` high."""
     if block.is_leaf:
         height = max(len(block.lines) * LINE + PAD, least)
         found = Sized(block, block_width(block) + 2 * PAD, height, 0.0)
@@ -144,7 +144,7 @@ def _chain(found: Sized) -> tuple[float, float, float]:
 
 
 def _stacked(blocks: list[Sized], gap: float, y: float) -> tuple[float, float, float]:
-    """Put blocks below each other with their axes in one line; returns width, height and the axis."""
+    """Put blocks below each other with their axes in one line. Return width, height and the axis."""
     axis = max(block.axis for block in blocks)
     for block in blocks:
         block.x, block.y = axis - block.axis, y
@@ -170,8 +170,8 @@ def _team(found: Sized) -> tuple[float, float, float]:
 
 
 def _in_rows(found: Sized, blocks: list[Sized], y: float, below: float) -> tuple[float, float]:
-    """Put blocks beside each other, in rows that have room for a line above, and of `below` for one below; returns
-    width and height of all of it."""
+    """Put blocks beside each other in rows, with room for a line above, and room of `below` for one below. Return the
+    width and height of all rows."""
     rows: list[list[Sized]] = [[]]
     wide = 0.0
     for block in blocks:
@@ -224,7 +224,7 @@ def _lanes(block: Block) -> Lanes:
 
 
 def _order(block: Block) -> list[int]:
-    """From the start on, each as soon as a rule leads to it; then those that no rule leads to."""
+    """Return the order of the children: from the start on, each once a rule leads to it; then the rest."""
     order = [block.start]
     for index in order:  # which grows meanwhile
         for way in block.ways:

@@ -1,4 +1,4 @@
-"""How a task stands, on the blocks of its tree. A node of which there are many runs has the worst state of them."""
+"""Puts the states of a task on the blocks of its tree. A node with many runs has the worst state of them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ WORDS: dict[State, tuple[str, str]] = {
     "cancelled": ("⊘", "cancelled"),
     "completed": ("✓", "done"),
 }
-"""Mark and word of each state, the one that is shown first first."""
+"""Mark and word of each state, in the order in which they are shown."""
 _UNDER_WAY: tuple[State, ...] = ("parked", "waiting", "open")
 _ITEM, _AGAIN = re.compile(r"\[\d+\]"), re.compile(r"#\d+")
 
 
 def place_of(path: str) -> str:
-    """The place in the tree that a run with this path is of."""
+    """Return the place in the tree of a run with this path."""
     return _AGAIN.sub("", _ITEM.sub("[]", path))
 
 
 def put_states(root: Block, rows: Iterable[StepRow], record: TaskRecord) -> None:
-    """Give each block its state, and say in it how its runs stand, if they are several."""
+    """Give each block its state, and a line on the states of its runs if there are several."""
     runs: dict[str, Counter[State]] = {}
     for row in rows:
         state: State = "open" if row.status == "running" else row.status
@@ -39,7 +39,7 @@ def put_states(root: Block, rows: Iterable[StepRow], record: TaskRecord) -> None
 
 
 def _put(block: Block, runs: dict[str, Counter[State]], failed_at: str | None) -> set[State]:
-    """Returns the states of all runs of it and in it, but for what stands in for it."""
+    """Put states on a block. Return the states of all runs of it and in it, without those of its stand-ins."""
     inside = {state for child in block.children for state in _put(child, runs, failed_at)}
     for stand_in in block.instead:
         _put(stand_in, runs, failed_at)

@@ -20,7 +20,7 @@ _FONT = "DejaVu Sans Mono, Menlo, Consolas, monospace"
 
 
 def svg(drawing: Drawing, states: bool = False) -> str:
-    """The text of the file.
+    """Return the text of the file.
 
     Args:
         states: whether blocks have some, so that it says below what the marks mean.
@@ -48,7 +48,7 @@ def svg(drawing: Drawing, states: bool = False) -> str:
 
 
 def text(words: str) -> str:
-    """As the content of an element or of an attribute: shown, never taken for markup."""
+    """Escape words for an element or an attribute: they are shown, and never taken for markup."""
     return escape(_NO_XML.sub("\ufffd", printable(words)))
 
 
@@ -102,7 +102,7 @@ def _pill(x: float, y: float, width: float, height: float, words: str) -> Iterat
 
 
 def _label(label: Label) -> Iterator[str]:
-    """With a ground of its own, for where it lies over a line."""
+    """Yield the elements of a label, on a ground of its own in case it lies over a line."""
     width = text_width([label.text], SMALL)
     x = label.x - width if label.ends else label.x
     yield _rect(x - 1, label.y - 9, width + 2, 12, f'fill="{GROUND}" fill-opacity="0.85"')
