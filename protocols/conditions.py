@@ -1,8 +1,8 @@
 """CEL expressions: checked when a workflow is defined, evaluated while it runs.
 
 CEL (Common Expression Language, github.com/google/cel-spec) has no side effects and no unbounded loops: at most 10,000
-steps of macros. The library returns some errors as values and raises others; here all become ExpressionFailed,
-whatever the data is, because one task's data must never harm another task.
+steps of macros. The library returns some errors as values and raises others. Here all become ExpressionFailed for any
+data, because one task's data must never harm another task.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The context of a run: what a protocol learns about its run, and what it can say back."""
+"""The context of a run: facts about the run for the protocol, and calls by which the protocol reports back."""
 
 from __future__ import annotations
 

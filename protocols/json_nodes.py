@@ -1,7 +1,7 @@
-"""JSON as the nodes that YAML is composed of, so that both are read by the same rules, and errors have their place.
+"""Reads JSON into nodes of YAML, so that both are read by the same rules, and errors have their place.
 
-YAML is said to hold JSON, and nearly does: surrogate pairs, tabs between tokens and long keys are JSON's own, and
-line separators within texts mean something else. So what is JSON is read as JSON.
+YAML is said to include JSON, and nearly does. But YAML has no surrogate pairs, tabs between tokens or long keys, and
+line separators within texts mean something else there. So JSON has a reader of its own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Makes texts safe to show: without characters that a terminal, a log or a reader would take for orders.
 
-A name, an error or an answer can hold anything. Written as it is, an escape sequence sets a terminal's title, moves its
-cursor over what stands there or types into it, a newline makes a second line of a log, and an override of the direction
-shows another name than it is. So everything that comes from outside goes through `printable`, or `one_line`, where it
-leaves for a person or a log. JSON is no such place: it has escapes of its own (`json_safe`), and keeps every character.
+A name, an error or an answer can hold any character. Unescaped, an escape sequence sets a terminal's title, moves the
+cursor over other text or types into the terminal. A newline makes a second line of a log. An override of the direction
+of writing shows a false name. So every text from outside goes through `printable` or `one_line` on its way to a person
+or a log. JSON keeps every character, because it has escapes of its own (`json_safe`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Protocols: the units of work that users write, and what is declared with them.
+"""Protocols: the units of work that users write, and their settings.
 
 A protocol is a class with a `run` method, or a function under `@protocol`; either may be async or plain. One
-object of it lives in one actor (a protocol host), so what it keeps on `self` lasts as long as that actor. A
-plain `run` is called in a thread, an async one on the actor's event loop. Input and output are validated at
-its edge by the type hints of `run`.
+object of the class lives in each actor of the protocol (a host), so attributes of `self` last as long as the actor.
+A plain `run` is called in a thread, an async one on the actor's event loop. Input and output are validated by the
+type hints of `run`.
 """
 
 from __future__ import annotations
@@ -338,12 +338,12 @@ def declaration_of(target: ProtocolLike) -> Declaration:
 
 
 def plain_name(name: str) -> str:
-    """A name for hosts, steps and metrics, from one that may be no identifier, as `<lambda>`."""
+    """Return a name for hosts, steps and metrics, made of one that may be no identifier, such as `<lambda>`."""
     return re.sub(r"[^A-Za-z0-9_-]+", "", name) or "protocol"
 
 
 def resolve(ref: str) -> ProtocolLike:
-    """The protocol that `module:name` names, imported if need be.
+    """Return the protocol with the reference `module:name`, imported if need be.
 
     Raises:
         LookupError: no such module, no such name in it, or not a protocol; says which, and what is close.

@@ -74,8 +74,8 @@ class ToolSpec(BaseModel):
     function: str | None = None
     """`module:name` of a function of one dict, instead of a command."""
     arguments: Mapping[str, Any] = {}
-    """JSON Schema of its arguments, by name. `root` is filled in, if the tool has it, with the request's folder; `text`
-    with the request's text, `pattern` and `path` with what it quotes or names, unless a model says otherwise."""
+    """The JSON Schemas of the arguments, by name. An argument `root` is filled in with the folder of the request. Unless
+    a model says otherwise, `text` is the text of the request, and `pattern` and `path` are quoted or named in it."""
     required: tuple[str, ...] = ()
     network: bool = False
     """Whether it needs the network; then the user needs `hosts = ["*"]`."""

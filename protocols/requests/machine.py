@@ -1,13 +1,13 @@
 """The states of a request, and the transitions that are allowed.
 
-A request has no state of its own: it is the task that answers it, and its state is read off the task, by the names of
-the steps that run or have ended (`stage_of`). So it survives whatever the task survives. A pipeline is a workflow whose
-nodes have the names in STAGES; `check_pipeline` walks every way through it and refuses one that this table forbids, so
-an illegal transition cannot come up later.
+A request has no state of its own. A task answers it, and the state is read off the names of the task's steps that run
+or have ended (`stage_of`). So the state survives all that the task survives. A pipeline is a workflow whose nodes have
+the names in STAGES. `check_pipeline` walks every way through a pipeline, and refuses a way that this table forbids. So
+no illegal transition can come up later.
 
-The table is the one of the project's first design document, with the edges that its own pipelines need: a plan may lead
-straight to processing or to tools, tools may come before the model and again after it, and what fails may go back to a
-stable state, from which work goes on otherwise.
+The table is that of the project's first design document, with further edges that the shipped pipelines need: a plan may
+lead straight to processing or to tools, tools may come before the model and again after it, and a failure may lead back
+to a stable state, from which work goes on in another way.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def stage_named(name: str) -> State | None:
 
 
 def stage_of(path: str) -> State | None:
-    """The state that a place in the tree belongs to: that of the outermost stage around it. A hook belongs to none, and
-    neither does what takes something back."""
+    """Return the state of a place in the tree: that of the outermost stage around it. A hook has none, and a step under
+    `undo` or `on_cancel` has none."""
     parts = path.split("/")
     if any(part.endswith(_TAKE_BACK) for part in parts):
         return None
@@ -148,8 +148,8 @@ def check_pipeline(root: Node, name: str) -> None:
 
 
 def entered_from(root: Sequence | Adaptive) -> Mapping[str, frozenset[State]]:
-    """By name of each node in a pipeline's root, the states that a request may come from when it comes to it; and by
-    `name>` those that it may be in when it leaves it."""
+    """Return, by the name of each node in a pipeline's root, the states in which a request may enter the node; and by
+    `name>` those in which it may leave the node."""
     if isinstance(root, Sequence):
         return _in_turn(root)
     ways = {label: _through(child, label) for label, child in root.adaptive.items()}

@@ -1,7 +1,7 @@
-"""A request: what somebody asks, with all that decides how it is answered.
+"""A request: a question or order, with everything that decides how it is answered.
 
-It is part of the input of the task that answers it. What it may touch is not in here: that is for the cluster to say,
-by the user whom the engine knows the task to be of (grants.py).
+A request is part of the input of the task that answers it. Its permissions are not part of it: the cluster has them, by
+the user of the task (grants.py).
 """
 
 from __future__ import annotations

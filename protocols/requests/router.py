@@ -1,7 +1,7 @@
 """Decides which of the five types a request has, and says why.
 
-The first that decides wins: the type that the request names; a rule; a complexity over the limit; the scorer; and if
-the scorer is of two minds, the cheapest type that can still answer. Rules are CEL conditions and are data: the user's
+The first of these decides: the type that the request names; a rule; a complexity over the limit; the scorer; and if
+the scorer is undecided, the cheapest type that can still answer. Rules are CEL conditions and are data: the user's
 come before the shipped ones, which are few and never guess. A route always says in one sentence what decided.
 
 Routing changes nothing and waits for nothing. A rule that cannot be evaluated for a request (`tools[0]` without
@@ -100,7 +100,7 @@ class Router:
 
         Args:
             scorer: None is the shipped one, trained at the first router of a process.
-            complexity_limit: what is above it is a complex workflow; 1.0 turns that off.
+            complexity_limit: a request with a higher complexity is a complex workflow; 1.0 turns this off.
             min_margin: by how much the highest score has to lead the second, 0.0 to 1.0; 0.0 turns falling back off.
 
         Raises:

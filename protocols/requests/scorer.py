@@ -102,8 +102,8 @@ _LEXICONS: Mapping[str, frozenset[str]] = {
         channel directory folder files lines rows git docker pip npm make grep curl ls python"""
     ),
 }
-"""Words by what they speak of: what the asker has, what was said, materials, general knowledge, length, brevity,
-kinds of writing, following along, and what tools work on."""
+"""Words by subject: possessions of the asker, things said before, materials, general knowledge, length, brevity, kinds
+of writing, following along, and objects of tools."""
 
 _LENGTHS = ((4, "tiny"), (8, "short"), (14, "middle"), (22, "long"))
 
@@ -116,7 +116,7 @@ class Scorer(Protocol):
 
 
 class Example(BaseModel):
-    """A text and the type it belongs to. What is in the split `test` is never trained on."""
+    """A text and the type it belongs to. Examples of the split `test` are not for training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -326,13 +326,13 @@ class Report(BaseModel):
 
     examples: int
     accuracy: float
-    """Share of the examples given their own type."""
+    """The share of the examples that were given their own type."""
     precision: dict[RequestType, float]
-    """Share of those given a type that belong to it; 0 if none was given it."""
+    """By type: of the examples that were given the type, the share that belongs to it; 0 if there are none."""
     recall: dict[RequestType, float]
-    """Share of those that belong to a type that were given it; 0 if none belongs."""
+    """By type: of the examples that belong to the type, the share that was given it; 0 if there are none."""
     confusion: dict[RequestType, dict[RequestType, int]]
-    """By the type they belong to: examples by the type they were given."""
+    """The numbers of examples, by the type that they belong to, then by the type that they were given."""
 
 
 def evaluate(examples: Iterable[Example], folds: int = 5) -> Report:

@@ -1,7 +1,7 @@
 """Answers requests from the command line.
 
-Where no cluster runs, a request is answered in this process: the first answer comes in a second. The answer goes to
-standard output as it grows; what it lacks, and how it came about, to standard error.
+If no cluster runs, a request is answered in this process: the first answer comes in a second. The answer goes to
+standard output as it grows. Notes on its missing parts, and on how it came about, go to standard error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`podium doctor`: what is wrong with the machine, the data directory or the journal, and what to do about it."""
+"""`podium doctor`: finds problems of the machine, the data directory or the journal, and says how to mend them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journalled events of a task as a table: which entry, when, what, where, and a short form of what it says."""
+"""Prints the journalled events of a task as a table: entry, time, kind, place, and a short form of the content."""
 
 from __future__ import annotations
 

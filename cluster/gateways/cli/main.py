@@ -226,7 +226,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    """Parse and run, and show what the parser finds wrong; its errors quote what was typed, and names of files."""
+    """Parse and run, and show the errors of the parser safely: they quote typed texts and names of files."""
     try:
         return int(app(standalone_mode=False) or 0)
     except typer.Abort:

@@ -1,8 +1,8 @@
 """Writes to the terminal, for all commands. Texts from data are shown, and never obeyed.
 
-Results go to standard output, everything else to standard error. Texts are no markup: what is to look different is a
-`Text`. Control characters are written as escapes, whoever put them there; only rich's own get through. `-o json` gives
-every character, in JSON's escapes.
+Results go to standard output, everything else to standard error. Texts are not markup: styles need a `Text`. Control
+characters in texts are written as escapes; only those of rich get through. `-o json` gives every character, in JSON's
+escapes.
 """
 
 from __future__ import annotations

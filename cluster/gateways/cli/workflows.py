@@ -1,4 +1,4 @@
-"""`podium workflows` and `podium undeploy`: what is deployed, with definitions, and taking one back."""
+"""`podium workflows` lists deployed workflows, with definitions; `podium undeploy` takes one back."""
 
 from __future__ import annotations
 

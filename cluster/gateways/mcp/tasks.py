@@ -1,7 +1,7 @@
 """The tasks extension, `io.modelcontextprotocol/tasks` (SEP-2663): long calls as tasks that clients come back to.
 
-A task of MCP is a task of ours, under the same id. It is told of when its acceptance is durable, so whoever has the id
-finds it, in this process or in another one after this has died.
+A task of MCP is a task of ours, under the same id. The client gets the id when the acceptance of the task is durable.
+So the id always leads to the task, in this process or in another one after this one has died.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The blocks of a workflow as a graph: points and boxes with lines between them, for languages that lay out themselves.
 
-A node with others in it is a box. What leads in and out of it leads to points in it, because not every renderer has
-lines that end at a box; only what stands in for it when it has failed begins at the box.
+A node with others in it is a box. Lines in and out of a box end at points inside, because not every renderer has lines
+that end at a box. Only the line to a stand-in, for when the node has failed, begins at the box.
 """
 
 from __future__ import annotations
