@@ -28,7 +28,7 @@ class NotJson(ValueError):
 
 
 def json_nodes(text: str, max_depth: int) -> yaml.Node:
-    """The root node of a JSON document (RFC 8259). Raises NotJson, with the place."""
+    """Return the root node of a JSON document (RFC 8259). Raises NotJson, with the place."""
     return _Reading(text, max_depth).document()
 
 

@@ -128,7 +128,7 @@ class TaskRecord:
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain data."""
+        """Return the record as plain data."""
         record = asdict(self)
         record["failure"] = self.failure and self.failure.to_wire()
         return record

@@ -58,7 +58,7 @@ _BY_CLASS: tuple[tuple[str, Category], ...] = (
 
 
 def category_of(failure: Failure) -> Category:
-    """The category of a failure: by its code, else by the classes of the exception, else `internal`.
+    """Return the category of a failure: by its code, else by the classes of the exception, else `internal`.
 
     If the exception says when to come back, and nothing else decides, it is `resource`.
     """
@@ -72,7 +72,7 @@ def category_of(failure: Failure) -> Category:
 
 
 def actions_for(failure: Failure, declared: Mapping[Category, Actions]) -> Actions:
-    """The actions that follow a failure, in their order; `declared` goes before the usual ones."""
+    """Return the actions that follow a failure, in their order. `declared` replaces the usual ones, by category."""
     category = category_of(failure)
     return declared.get(category, RECOVERY[category])
 

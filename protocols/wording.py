@@ -84,7 +84,7 @@ def first_problem(error: ValidationError, model: Any) -> tuple[Loc, str]:
 
 
 def unknown(name: str, known: Iterable[str], what: str) -> str:
-    """`unknown key `timeout`; did you mean `timeout_s`?`"""
+    """Return the message on an unknown name, such as `unknown key `timeout`; did you mean `timeout_s`?`"""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     if near:
@@ -129,7 +129,7 @@ def _no_kind(given: Mapping[Any, Any], in_python: bool) -> str:
 
 
 def named(value: Any) -> str:
-    """`a list`, `an int`, `None`."""
+    """Return the kind of a value with its article, such as `a list` or `an int`; `None` for None."""
     if value is None:
         return "None"
     name = type(value).__name__

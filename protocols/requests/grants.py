@@ -74,8 +74,8 @@ class ToolSpec(BaseModel):
     function: str | None = None
     """`module:name` of a function of one dict, instead of a command."""
     arguments: Mapping[str, Any] = {}
-    """The JSON Schemas of the arguments, by name. An argument `root` is filled in with the folder of the request. Unless
-    a model says otherwise, `text` is the text of the request, and `pattern` and `path` are quoted or named in it."""
+    """The JSON Schemas of the arguments, by name. An argument `root` is filled in with the folder of the request.
+    Unless a model says otherwise, `text` is the request's text, and `pattern` and `path` are quoted or named in it."""
     required: tuple[str, ...] = ()
     network: bool = False
     """Whether it needs the network; then the user needs `hosts = ["*"]`."""

@@ -47,7 +47,7 @@ def read_hooks(*given: Mapping[Any, Any] | None) -> Hooks:
 
 
 def transition_of(path: str) -> tuple[State | None, State]:
-    """The transition that a hook stands before, by `ctx.step`: from which state to which.
+    """Return the transition that a hook stands before, by `ctx.step`: the state before, and the state after.
 
     The first is None where the way does not say: before `failed` and `cancelled`, and behind a goto.
 

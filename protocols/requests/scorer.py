@@ -208,7 +208,7 @@ class NaiveBayes:
         return dict(zip(REQUEST_TYPES, self._shares(self._rows(features).values()), strict=True))
 
     def explain(self, request: Request) -> list[tuple[str, float]]:
-        """The features of a request, and what each adds to the winner against the mean of the other types.
+        """Return the features of a request, and what each adds to the winner against the mean of the other types.
 
         Contributions are logarithms over the temperature, largest amount first; features never seen are left out,
         and `prior` is the share of the type among the examples.
@@ -302,7 +302,7 @@ def _shape(text: str, tokens: list[str]) -> list[str]:
 
 @cache
 def shipped_examples() -> tuple[Example, ...]:
-    """The examples that come with Podium, both splits, in the order of the file. Read once per process."""
+    """Return the examples that come with Podium, both splits, in the order of the file. Read once per process."""
     lines = files(__package__).joinpath("examples.jsonl").read_text(encoding="utf-8").strip().split("\n")
     version = json.loads(lines[0])["version"]
     if version != EXAMPLES_VERSION:
@@ -312,7 +312,7 @@ def shipped_examples() -> tuple[Example, ...]:
 
 @cache
 def shipped_scorer() -> NaiveBayes:
-    """The scorer that routers use if they get none: trained from the train split, once per process (about 40 ms).
+    """Return the scorer for routers without one: trained from the train split, once per process (about 40 ms).
 
     The test split stays out, so that `evaluate_held_out` speaks of exactly this scorer.
     """
