@@ -13,7 +13,9 @@ MINUTES ?= 10
 ROUNDS ?= 3
 
 PYTEST := $(BIN)/python -m pytest
-BESIDE := -n $(PROCESSES) --dist loadfile
+# a process that ends fails the run at once: replaced, it would wait for a second file for ever
+XDIST := --dist loadfile --max-worker-restart=0
+BESIDE := -n $(PROCESSES) $(XDIST)
 FILES = $(or $(sort $(shell find tests -path '*$(ROOM)*' -name 'test_*.py')),$(error no test file has '$(ROOM)' in its path))
 # those of them that have a marker: to collect all for a few costs as much as to run them
 MARKED = $$(grep -l 'mark\.$(1)' $(FILES) || echo tests/__init__.py)
@@ -41,7 +43,7 @@ tests-here:
 
 tests-on-ray:
 	@mkdir -p build
-	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "ray and not alone" $(call MARKED,ray) \
+	@$(PYTEST) -n 2 $(XDIST) --no-loadscope-reorder -m "ray and not alone" $(call MARKED,ray) \
 		> build/tests-on-ray.txt 2>&1; ended=$$?; \
 		echo; echo "== on Ray"; cat build/tests-on-ray.txt; [ $$ended = 0 ] || [ $$ended = 5 ]
 

@@ -134,10 +134,7 @@ def test_every_module_says_what_it_is(path):
     assert ast.get_docstring(parsed(path)), f"{path} has no docstring"
 
 
-PLAIN = [path for path in MODULES if room_of(path) in ("supervisors", "actors") and path.parent.name != "messages"]
-
-
-@pytest.mark.parametrize("path", PLAIN, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_docstrings_are_sentences_and_no_riddles(path):
     """The texts below attributes and constants, too: they name the thing, and do not begin with a relative clause."""
     for node in ast.walk(parsed(path)):

@@ -1,1 +1,1 @@
-"""What actors say to each other: one file for each conversation, one NamedTuple for each message, reply and chunk."""
+"""Messages between actors: one file for each conversation, one NamedTuple for each message, reply and chunk."""

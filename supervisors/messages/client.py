@@ -1,4 +1,4 @@
-"""What a client says to the coordinator and to the supervisor of a workflow."""
+"""Messages from clients to the coordinator and to the supervisor of a workflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a supervisor says to a protocol host."""
+"""Messages from a supervisor to a protocol host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What supervisors and the coordinator say to the ResourceActor: about permits, the ledger, and circuit breakers."""
+"""Messages from supervisors and the coordinator to the ResourceActor: about permits, the ledger, and circuit breakers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the level above says to a supervisor: the coordinator, or the supervisor around a nested Hierarchy.
+"""Messages to a supervisor from the level above: the coordinator, or the supervisor around a nested Hierarchy.
 
-A supervisor also takes what clients say (`client.py`).
+A supervisor also takes messages from clients (`client.py`).
 """
 
 from __future__ import annotations
