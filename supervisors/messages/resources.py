@@ -1,4 +1,4 @@
-"""Messages from supervisors and the coordinator to the ResourceActor: about permits, the ledger, and circuit breakers."""
+"""Messages from supervisors and the coordinator to the ResourceActor: permits, the ledger, circuit breakers."""
 
 from __future__ import annotations
 
