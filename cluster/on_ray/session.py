@@ -93,7 +93,9 @@ class RaySession:
         import ray  # noqa: F401, PLC0415  (heavy: 0.5 s, and reading commands do without)
 
         from .actors import RayWorld, keep_quiet, take_environment_in  # noqa: PLC0415
+        from .shutdown import forbid_auto_init  # noqa: PLC0415
 
+        forbid_auto_init()
         if ours:
             take_environment_in(loopback)
             keep_quiet()
@@ -146,8 +148,6 @@ class RaySession:
     def _init(self, facts: dict[str, Any] | None) -> None:
         import ray  # noqa: PLC0415
 
-        from .shutdown import forbid_auto_init  # noqa: PLC0415  (imports ray)
-
         quiet: dict[str, Any] = {
             "log_to_driver": False,
             "configure_logging": False,
@@ -158,7 +158,6 @@ class RaySession:
         if facts is None and address is not None:
             check_joinable(address)
         self._initialised_here = True
-        forbid_auto_init()
         # Off the main thread Ray leaves SIGTERM alone, as we want, and warns about it, as nobody wants.
         logging.getLogger("ray._private.worker").addFilter(_not_about_sigterm)
         if address is not None:
