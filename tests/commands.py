@@ -16,6 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import podium
+from podium import Workflow
+
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["podium.cluster.gateways.cli.main", "tests.sweep"])
 """What all that is forked from has imported; there is one such process beside each that runs tests."""
@@ -36,6 +39,23 @@ def run_command(
             process.kill()
             raise TimeoutError(f"podium {' '.join(words)}: still running after {PATIENCE_S:g} s")
         return process.exitcode, (streams / "1").read_bytes(), (streams / "2").read_bytes()
+
+
+class Shown:
+    """A task that has run in process; a call is `podium show ID WORDS`."""
+
+    def __init__(self, workflow: Workflow, input: Any, folder: Path) -> None:
+        self._folder = folder
+        with podium.connect(data=folder / "data", cluster="inprocess") as engine:
+            task = engine.submit(workflow, input)
+            task.result(timeout_s=60)
+        self.task_id = task.id
+
+    def __call__(self, *words: str, run: str = "") -> tuple[int, str, str]:
+        """Return the exit code, standard output and standard error; `run` is the path of a nested Hierarchy's run."""
+        words = ("show", self.task_id + run, "--data", str(self._folder / "data"), *words)
+        code, out, err = run_command(words, self._folder, {**os.environ, "COLUMNS": "120"})
+        return code, out.decode(), err.decode()
 
 
 def _become(words: tuple[str, ...], folder: str, environment: dict[str, str], streams: str) -> None:

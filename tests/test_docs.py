@@ -185,6 +185,25 @@ def test_ray_may_be_imported_first_and_stays_on_loopback_also_in_a_second_data_d
     run(code, tmp_path, PYTHONPATH=str(ROOT))
 
 
+@pytest.mark.ray
+def test_ray_starts_no_cluster_by_itself_beside_an_engine_in_the_users_own(tmp_path):
+    code = (
+        "import ray, podium\n"
+        "from tests.sample import add\n"
+        "ray.init(num_cpus=2, include_dashboard=False, logging_level='ERROR')\n"
+        "with podium.connect(data='data') as engine:\n"
+        "    assert engine.submit(podium.Workflow('w', add), {'n': 1}).result(timeout_s=60) == {'n': 2}\n"
+        "ray.shutdown()\n"
+        "try:\n"
+        "    ray.get_actor('nobody')\n"
+        "except ray.exceptions.RaySystemError:\n"
+        "    assert not ray.is_initialized(), 'a call of Ray started a cluster of its own'\n"
+        "else:\n"
+        "    raise AssertionError('there is an actor')\n"
+    )
+    run(code, tmp_path, PYTHONPATH=str(ROOT))
+
+
 # the main example
 
 

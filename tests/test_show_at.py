@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 from hypothesis import given
@@ -18,7 +17,7 @@ from podium.protocols.outcomes import Failure, TaskRecord
 from podium.supervisors.tasks.events import Cancelled, StepFailed, StepFinished, TimedOut, pack_events
 from podium.supervisors.tasks.history import step_rows
 from tests import sample
-from tests.commands import run_command
+from tests.commands import Shown
 
 NO = Failure("error", "no luck", "ValueError")
 PAIR = Sequence(Step(sample.add, name="a"), Parallel({"x": sample.add, "y": sample.add}, name="p"))
@@ -124,18 +123,7 @@ FLOW = Workflow("twice", Sequence(Step(second_try, name="first"), Step(second_tr
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """`podium show ID WORDS` of a task that has run; returns (exit code, standard output, standard error)."""
-    folder = tmp_path_factory.mktemp("told")
-    with podium.connect(data=folder / "data", cluster="inprocess") as engine:
-        task = engine.submit(FLOW, 3)
-        task.result(timeout_s=60)
-
-    def show(*words):
-        words = ("show", task.id, "--data", str(folder / "data"), *words)
-        code, out, err = run_command(words, folder, {**os.environ, "COLUMNS": "120"})
-        return code, out.decode(), err.decode()
-
-    return show
+    return Shown(FLOW, 3, tmp_path_factory.mktemp("told"))
 
 
 def test_show_at_shows_the_tree_and_the_facts_of_then(told):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import typing
 
@@ -38,7 +37,7 @@ from podium.supervisors.tasks.events import (
 from podium.supervisors.tasks.fold import apply, begin
 from podium.supervisors.tasks.journalled import journalled_events
 from tests import sample
-from tests.commands import run_command
+from tests.commands import Shown
 
 NO = Failure("error", "no luck\nand more", "ValueError")
 ONE_OF_EACH = [
@@ -155,19 +154,7 @@ FLOW = Workflow(
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """`podium show ID WORDS` of a task that has run; returns (exit code, standard output, standard error)."""
-    folder = tmp_path_factory.mktemp("told")
-    with podium.connect(data=folder / "data", cluster="inprocess") as engine:
-        task = engine.submit(FLOW, 3)
-        task.result(timeout_s=60)
-
-    def show(*words, run=""):
-        words = ("show", task.id + run, "--data", str(folder / "data"), *words)
-        code, out, err = run_command(words, folder, {**os.environ, "COLUMNS": "120"})
-        return code, out.decode(), err.decode()
-
-    show.task_id = task.id
-    return show
+    return Shown(FLOW, 3, tmp_path_factory.mktemp("told"))
 
 
 def test_show_events_tells_the_journal_of_a_task(told):
