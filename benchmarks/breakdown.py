@@ -49,7 +49,9 @@ ROOMS = {
     "admission": (
         "supervisors/admission/intake.py",
         "supervisors/admission/admission.py",
+        "supervisors/limits/account.py",
         "supervisors/limits/permit_client.py",
+        "supervisors/limits/regimes.py",
         "supervisors/running/backlog.py",
         "supervisors/limits/permit_queue.py",
         "supervisors/limits/fair_queue.py",

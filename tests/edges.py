@@ -24,6 +24,7 @@ from podium.supervisors import open_tasks
 from podium.supervisors.children.children import Children
 from podium.supervisors.children.nested import NestedSupervisor
 from podium.supervisors.limits.permit_client import PermitClient
+from podium.supervisors.limits.regimes import Asking, Borrowing
 from podium.supervisors.ports.journal import Entry, NewTask, StatusChange
 from podium.supervisors.running.lanes import Lanes
 from podium.supervisors.running.pool import Pool
@@ -162,18 +163,18 @@ def _host_lost(_pool: Pool, host: Any, _error: PodiumError) -> str:
 
 def _permits() -> None:
     always(PermitClient, "_lost", "ResourceActor lost")
-    where(PermitClient, "withdraw", "wish withdrawn", lambda permits, id: permits._wishes[id].number is not None)
-    where(PermitClient, "_kept_for", "idle permits are there", lambda permits, _request: bool(permits._idle))
-    where(PermitClient, "_drop", "idle permits dropped", lambda permits, ticket: ticket in permits._idle)
-    where(PermitClient, "hand_over", "waits in a lane", lambda permits, _key: permits._is_delegated)
-    where(PermitClient, "hand_over", "waits in a reuse window", lambda permits, _key: not permits._is_delegated)
+    where(Asking, "withdraw", "wish withdrawn", lambda _asking, wish: wish.number is not None)
+    where(Asking, "kept_for", "idle permits are there", lambda asking, _request: bool(asking._idle))
+    where(Asking, "_drop", "idle permits dropped", lambda asking, ticket: ticket in asking._idle)
+    always(Borrowing, "hand_over", "waits in a lane")
+    always(Asking, "hand_over", "waits in a reuse window")
     around(ProtocolHost, "free_permit", ["permit passed on", "permit goes back"], _freed)
     where(Lanes, "permit_back", "permit sent again", lambda _l, _h, lane, _t: lane.jobs >= len(lane.tickets))
     where(Lanes, "_permit_unused", "permit sent in vain", lambda _l, _h, _lane, reply: any(reply.fields))
     where(ResourceActor, "_join", "joined with claims", lambda _r, joining: bool(joining.claims))
     where(ResourceActor, "_join", "books returned", lambda _r, joining: joining.meters is not None)
     where(ResourceActor, "_end_loan", "books lost", lambda r, shard, meters: r._lent_to == shard and meters is None)
-    always(PermitClient, "_take_ledger", "books lent")
+    always(PermitClient, "_borrow", "books lent")
     where(ResourceActor, "_grant", "grants held back", lambda resources: bool(resources._expected))
     where(ResourceActor, "_forget", "silent holder forgotten", lambda resources, shard: shard in resources._renewed_at)
 

@@ -39,6 +39,7 @@ from podium.supervisors.children.children import Children
 from podium.supervisors.limits import ledger
 from podium.supervisors.limits.ledger import Ledger
 from podium.supervisors.limits.permit_client import PermitClient
+from podium.supervisors.limits.regimes import Borrowing
 from podium.supervisors.messages.host import StepResult
 from podium.supervisors.open_tasks import OpenTasks
 from podium.supervisors.ports.journal import OpenTask
@@ -231,23 +232,21 @@ def carry_effects_out_before_the_commit() -> Any:
 
 
 def keep_the_books_after_their_recall() -> Any:
-    def join(permits: Any) -> None:
-        ledger, delegated = permits._ledger, permits._is_delegated
-        inner(permits)
-        permits._ledger, permits._is_delegated = ledger, delegated
+    def leave(borrowing: Any) -> None:
+        """Grant on, although the ResourceActor grants, too."""
 
-    inner = PermitClient._join
-    return patch.object(PermitClient, "_join", join)
+    return patch.object(Borrowing, "leave", leave)
 
 
 def borrow_the_books_without_what_is_held() -> Any:
-    def take(permits: Any, loan: Any) -> None:
-        held, permits._held = permits._held, {}
+    def borrow(permits: Any, loan: Any) -> None:
+        account = permits._account
+        held, account.held = account.held, {}
         inner(permits, loan)
-        permits._held = {**held, **permits._held}
+        account.held = {**held, **account.held}
 
-    inner = PermitClient._take_ledger
-    return patch.object(PermitClient, "_take_ledger", take)
+    inner = PermitClient._borrow
+    return patch.object(PermitClient, "_borrow", borrow)
 
 
 def forget_the_limits_of_users() -> Any:

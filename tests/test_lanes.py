@@ -13,7 +13,7 @@ import podium
 from podium import Sequence, Workflow
 from podium.actors.resources import ResourceActor
 from podium.errors import TaskCancelled
-from podium.supervisors.limits.permit_client import KEEP_IDLE_S
+from podium.supervisors.limits.regimes import KEEP_IDLE_S
 from podium.testing import Faults, Simulation
 
 
