@@ -100,7 +100,7 @@ class Coordinator:
         self._world.load()  # starts the sampling of the load
         self._world.log("info", "started", workflows=len(list(self._catalogue)), cold=self._cold)
         self._alerting = Alerting(self._world, self._settings, self._status)
-        self._resting = Passivator(self._world, self._settings, self._supervisors, self._rouse, self._forget)
+        self._resting = Passivator(self._world, self._settings, self._supervisors, self)
         self._world.background(self._resume(), "resume")
         self._world.background(self._resting.keep_tidy(), "tidy")
         self._world.background(self._alerting.keep_looking(), "alerts")
@@ -136,7 +136,7 @@ class Coordinator:
             self._departed.add(idle)
             await self._world.all([self._world.kill(child.address) for child in idle])
             await self._departed.tell(self._resources.line)
-        await self._world.all([self._rouse(shard) for shard in resumed])
+        await self._world.all([self.rouse(shard) for shard in resumed])
 
     async def _may_have_open_tasks(self, shard: str) -> bool:
         """Whether a shard may have open tasks; True if it cannot be read, so that its supervisor tells the error."""
@@ -145,7 +145,7 @@ class Coordinator:
         except PodiumError:
             return True
 
-    async def _rouse(self, shard: str) -> None:
+    async def rouse(self, shard: str) -> None:
         await self._settled(self._started(self._supervisors[shard]))
 
     async def _settled(self, work: Any) -> None:
@@ -385,7 +385,7 @@ class Coordinator:
         if child is self._resources:
             await self._settled(self._resources_line())
         else:
-            await self._rouse(child.name)
+            await self.rouse(child.name)
 
     async def _mark_down(self, child: ManagedActor) -> None:
         """End the actor of a child that is down, and free its permits.
@@ -416,7 +416,7 @@ class Coordinator:
                 line.lose(PeerLost(address=child.address, reason="it is deployed again"))
                 await self._world.stop(child.address)
 
-    async def _forget(self, children: list[ManagedActor]) -> None:
+    async def forget(self, children: list[ManagedActor]) -> None:
         """Free the permits of supervisors that are gone for good."""
         self._departed.add(children)
         await self._departed.tell(self._resources.line)

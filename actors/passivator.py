@@ -8,7 +8,8 @@ that are too old.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from ..protocols.errors import PeerLost, PodiumError
 from ..supervisors.messages.supervisor import AwaitIdle
@@ -23,18 +24,22 @@ APART_S = 5.0
 """Seconds between the starts of two supervisors that are to delete old tasks."""
 
 
+class Owner(Protocol):
+    """The coordinator, as seen by the passivator: it owns the supervisors."""
+
+    async def rouse(self, shard: str) -> None:
+        """Start the supervisor of a shard, if it does not run."""
+
+    async def forget(self, children: list[ManagedActor]) -> None:
+        """Free the permits of supervisors that have ended."""
+
+
 class Passivator:
     def __init__(
-        self,
-        world: World,
-        settings: Governance,
-        supervisors: Mapping[str, ManagedActor],
-        start: Callable[[str], Awaitable[None]],
-        forget: Callable[[list[ManagedActor]], Awaitable[None]],
+        self, world: World, settings: Governance, supervisors: Mapping[str, ManagedActor], owner: Owner
     ) -> None:
-        """`start` starts the supervisor of a shard; `forget` frees the permits of supervisors that have ended."""
         self._world, self._settings = world, settings
-        self._supervisors, self.start, self._forget = supervisors, start, forget
+        self._supervisors, self.owner = supervisors, owner
 
     def attend(self, child: ManagedActor, line: Connection) -> None:
         """Ask a supervisor that has just started to tell when it is idle; it is passivated then."""
@@ -56,13 +61,13 @@ class Passivator:
             if line is not None:
                 line.lose(PeerLost(address=child.address, reason=why))
                 await self._world.stop(child.address)
-            await self._forget([child])
+            await self.owner.forget([child])
         except PodiumError:
             pass  # its permits come back when its lease is over
         finally:
             child.starting = None
         if await self._world.open_count(child.name) > 0:
-            await self.start(child.name)
+            await self.owner.rouse(child.name)
 
     async def keep_tidy(self) -> None:
         """Start each passivated supervisor once in a while."""
@@ -70,5 +75,5 @@ class Passivator:
             await self._world.sleep(min(TIDY_S, self._settings.keep_finished_s))
             for shard, child in list(self._supervisors.items()):
                 if child.line is None and child.down is None:
-                    await self.start(shard)
+                    await self.owner.rouse(shard)
                     await self._world.sleep(APART_S)

@@ -34,7 +34,7 @@ class Undeploying:
             return
         if count := await self._open(children):
             await durable(self._journal, [self._catalogue.restore(workflow)])
-            await self._world.all([self._resting.start(child.name) for child in children])
+            await self._world.all([self._resting.owner.rouse(child.name) for child in children])
             _refuse_if_open(workflow, count)
 
     async def _open(self, children: list[ManagedActor]) -> int:

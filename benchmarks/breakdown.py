@@ -28,7 +28,7 @@ from throughput import WORKFLOW, throughput
 
 import podium
 from podium.actors import exchange
-from podium.cluster.on_ray import process_locks as presence
+from podium.cluster.on_ray.process_locks import ProcessLocks
 
 STEPS = 3
 ROOT = Path(exchange.__file__).parent.parent
@@ -144,7 +144,7 @@ def main() -> None:
         throughput(chain, 500)
         place = engine.settings.data.resolve()
         addresses = [unquote(path.name) for path in (place / "run").iterdir()]
-        actors = {pid: address for address in addresses if (pid := presence.process_of(place, address)) is not None}
+        actors = {pid: address for address in addresses if (pid := ProcessLocks(place).process_of(address)) is not None}
         pid = next(pid for pid, address in actors.items() if address == f"supervisor/{WORKFLOW.name}")
         for _ in range(given.repeats):
             before = times(actors)

@@ -19,7 +19,7 @@ from throughput import SHARDED, podium_chain, throughput
 
 import podium
 from podium import Sequence, Workflow
-from podium.cluster.on_ray import process_locks as presence
+from podium.cluster.on_ray.process_locks import ProcessLocks
 from podium.errors import EngineClosed
 
 FEW = 1_000
@@ -37,7 +37,7 @@ OPEN = Workflow("hanging", Sequence(hang))
 
 
 def memory_mb(engine: podium.Engine, workflow: str) -> float:
-    pid = presence.process_of(engine.settings.data.resolve(), f"supervisor/{workflow}")
+    pid = ProcessLocks(engine.settings.data.resolve()).process_of(f"supervisor/{workflow}")
     return psutil.Process(pid).memory_info().rss / 1e6
 
 

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 import psutil
 
 import podium
-from podium.cluster.on_ray import process_locks as presence
+from podium.cluster.on_ray.process_locks import ProcessLocks
 from podium.cluster.store.reading import shards
 from podium.cluster.store.schema import shard_path, wal_path
 
@@ -109,7 +109,7 @@ class Watch:
     def _addresses(self) -> dict[int, str]:
         """Our actors by process."""
         names = (unquote(path.name) for path in (self._data / "run").iterdir())
-        return {pid: name for name in names if (pid := presence.process_of(self._data, name))}
+        return {pid: name for name in names if (pid := ProcessLocks(self._data).process_of(name))}
 
     def _kind(self, process: psutil.Process, addresses: dict[int, str]) -> str:
         if process.pid == os.getpid():
@@ -179,7 +179,7 @@ def slope(series: list[tuple[float, float]]) -> float:
 
 def left_over(data: Path) -> dict[str, int]:
     """What is there after the end."""
-    held = sum(presence.process_of(data, unquote(path.name)) is not None for path in (data / "run").iterdir())
+    held = sum(ProcessLocks(data).process_of(unquote(path.name)) is not None for path in (data / "run").iterdir())
     logs = sum(1 for path in (data / "shards").iterdir() if path.suffix not in (".db", ".lock", ".mark"))
     return {"processes": len(psutil.Process().children(recursive=True)), "held": held, "unexpected files": logs}
 

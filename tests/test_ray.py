@@ -17,7 +17,7 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.on_ray import process_locks as presence
+from podium.cluster.on_ray.process_locks import ProcessLocks
 from podium.cluster.store.reading import FileReader
 from podium.errors import SpawnFailed, TaskFailed
 from podium.supervisors.tasks.events import unpack_events
@@ -35,7 +35,7 @@ def engine(tmp_path_factory):
 
 def pid_of(engine, address):
     """The process of one of our actors."""
-    return presence.process_of(engine.settings.data.resolve(), address)
+    return ProcessLocks(engine.settings.data.resolve()).process_of(address)
 
 
 def kill(engine, address):

@@ -19,7 +19,7 @@ import pytest
 import podium
 from podium.cluster.on_ray import joining
 from podium.cluster.on_ray.folder import MOST_CHARS, new_folder, remove_folder
-from podium.cluster.on_ray.process_locks import Working
+from podium.cluster.on_ray.process_locks import ProcessLocks
 from podium.cluster.on_ray.session import living_pillars
 from podium.errors import EngineClosed, SpawnFailed
 from podium.supervisors.ports.world import Needs
@@ -226,8 +226,8 @@ BUSY = textwrap.dedent(
 def test_a_process_that_uses_the_processor_works(tmp_path, monkeypatch, does, works):
     child = subprocess.Popen([sys.executable, "-c", BUSY, does])
     try:
-        monkeypatch.setattr("podium.cluster.on_ray.process_locks.process_of", lambda *_: child.pid)
-        working = Working(tmp_path, "host")
+        monkeypatch.setattr(ProcessLocks, "process_of", lambda *_: child.pid)
+        working = ProcessLocks(tmp_path).working("host")
         time.sleep(0.5)
         assert not working(), "there is nothing to compare with yet"
         time.sleep(1.0)

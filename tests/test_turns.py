@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import podium
 from podium import Parallel, Sequence, Step, Workflow
 from podium.supervisors.limits.fair_queue import FairQueue
+from podium.supervisors.running.backlog import UserFlow
 from podium.testing import Simulation
 
 WEIGHTS = {"light": 0.1}
@@ -21,17 +22,18 @@ class Queue:
     """Turns of users by name."""
 
     def __init__(self):
-        self.turns = FairQueue(30.0, lambda user: WEIGHTS.get(user, 1.0), str)
+        self.turns = FairQueue(30.0, WEIGHTS)
         self.numbers, self.waiting = count(1), {}
 
     def add(self, user, priority=0, at=0.0):
         number = next(self.numbers)
-        self.waiting[number] = (priority, user)
-        self.turns.add(priority, user, (at, 0, number, (priority, user, number)))
+        flow = UserFlow(user)
+        self.waiting[number] = (priority, flow)
+        self.turns.add(priority, flow, (at, 0, number, (priority, user, number)))
 
     def take(self):
         _, (_, _, _, (priority, user, number)) = self.turns.head()
-        self.turns.take(priority, user)
+        self.turns.take(priority, UserFlow(user))
         del self.waiting[number]
         return user
 
@@ -48,7 +50,7 @@ def test_who_was_alone_owes_nothing_to_who_comes_later(out_of_turn):
     for _ in range(1_000):
         queue.take()
         if out_of_turn:
-            queue.turns.charge(0, "ada")
+            queue.turns.charge(0, UserFlow("ada"))
     for _ in range(2_000):
         queue.add("bob")
     assert queue.before("ada") <= 2

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 import psutil
 
-from podium.cluster.on_ray import process_locks as presence
+from podium.cluster.on_ray.process_locks import ProcessLocks
 
 from . import witness
 from .load import LIMIT
@@ -116,7 +116,7 @@ class Bed:
     def pid_of(self, address: str, within_s: float = 30.0) -> int:
         """The process of one of our actors, waited for if it is being replaced. Raises Hang."""
         give_up_at = time.monotonic() + within_s
-        while (pid := presence.process_of(self.data, address)) is None:
+        while (pid := ProcessLocks(self.data).process_of(address)) is None:
             if time.monotonic() > give_up_at:
                 raise Hang(f"there was no process at {address} within {within_s:g} s")
             time.sleep(_POLL_S)
@@ -190,7 +190,7 @@ class Bed:
         while (processes := self.processes()) and time.monotonic() < give_up_at:
             time.sleep(0.1)
         found = [f"I11: process {process.pid} {process.name()} is left" for process in processes]
-        found += [f"I11: run/{each} is held" for each in self.addresses() if presence.process_of(self.data, each)]
+        found += [f"I11: run/{each} is held" for each in self.addresses() if ProcessLocks(self.data).process_of(each)]
         files = (self.data / "shards").iterdir()
         return found + [f"I11: shards/{path.name} is left" for path in files if path.suffix not in _SHARD_FILES]
 

@@ -36,9 +36,10 @@ from ...supervisors.ports.world import Needs, Role
 from ..engine_log import LOG
 from ..gc_tuning import pass_over_what_is_there, tune_process
 from ..importing import importing
+from ..presence import Presence
 from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
 from .folder import noted_folder
-from .process_locks import Working, announce, end
+from .process_locks import ProcessLocks
 from .sockets import connect, listen
 
 T = TypeVar("T")
@@ -88,7 +89,7 @@ class Resident:
         if self._role != "host":
             tune_process()
             sys.setswitchinterval(SWITCH_S)
-        announce(Path(self._data), self._address, self._epoch)
+        ProcessLocks(Path(self._data)).announce(self._address, self._epoch)
         world = RayWorld(self._address, self._namespace, Path(self._data))
         self._actor = new_actor(self._role, world)
         self._far = ExchangeServer(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
@@ -162,6 +163,7 @@ class RayWorld(LoopWorld):
     def __init__(self, address: str, namespace: str, data: Path) -> None:
         super().__init__(address, data, _exit)
         self._namespace = namespace
+        self.presence: Presence = ProcessLocks(data)
         self._handles: dict[str, Any] = {}
         """Handles of spawned actors by address. A Ray actor lives as long as its owner holds a handle."""
 
@@ -174,7 +176,7 @@ class RayWorld(LoopWorld):
 
     def line(self, address: str) -> Connection:
         session = f"{self.address}@{os.getpid()}"
-        wire, is_working = connect(self.data, address), Working(self.data, address)
+        wire, is_working = connect(self.data, address), self.presence.working(address)
         if wire is not None:
             return ExchangeClient(address, wire, session, hang_up=wire.close, is_working=is_working)
         call = _call_to(address, self._handles.get(address) or self._find(address))
@@ -226,7 +228,7 @@ class RayWorld(LoopWorld):
         known = handle is not None and ray.is_initialized()
         if known:
             ray.kill(handle, no_restart=True)
-        await end(self.data, address, patience_s=RAY_KILLS_S if known else 0.0)
+        await self.presence.end(address, patience_s=RAY_KILLS_S if known else 0.0)
         if not known:
             return
         give_up_at = time.monotonic() + KILL_WAIT_S

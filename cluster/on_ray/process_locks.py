@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,27 +27,36 @@ _held: dict[str, int] = {}
 """File descriptors of the locks that this process holds, by address. They stay open until the process ends."""
 
 
-def announce(data: Path, address: str, epoch: int) -> None:
-    """Make this process the actor at `address`. An earlier process there that still runs is killed.
+class ProcessLocks:
+    """The presence of actors on this machine. The contract is in `cluster/presence.py`."""
 
-    Args:
-        epoch: the epoch of the actor that started this process.
+    def __init__(self, data: Path) -> None:
+        self._data = data
 
-    Raises:
-        Fenced: a process of a newer epoch was here before. Then the starter is a zombie, and its actors must not run
-            beside those of its successor.
-    """
-    _held[address] = lock.take(_path(data, address), address, wait_s=0.0, epoch=epoch)
+    def announce(self, address: str, epoch: int) -> None:
+        _held[address] = lock.take(self._path(address), address, wait_s=0.0, epoch=epoch)
 
+    async def end(self, address: str, patience_s: float = 0.0) -> None:
+        path = self._path(address)
+        if path.exists() and not await _is_free(path, patience_s):
+            await _end(path)
 
-async def end(data: Path, address: str, patience_s: float = 0.0) -> None:
-    """Kill the process at `address`, if any, and return when it is certainly gone.
+    async def end_all(self) -> None:
+        """Kill all processes of an earlier cluster, and remove its lock files and sockets."""
+        for path in sorted((self._data / "run").glob("*")):
+            await _end(path)
+            path.unlink(missing_ok=True)
+        for path in (self._data / FOLDER).glob("*"):
+            path.unlink(missing_ok=True)
 
-    The process first gets `patience_s` seconds to end by itself. Raises PodiumError if it survives the kill.
-    """
-    path = _path(data, address)
-    if path.exists() and not await _is_free(path, patience_s):
-        await _end(path)
+    def process_of(self, address: str) -> int | None:
+        return lock.holder(self._path(address))
+
+    def working(self, address: str) -> Callable[[], bool]:
+        return _Working(self, address)
+
+    def _path(self, address: str) -> Path:
+        return self._data / "run" / quote(address, safe="")
 
 
 async def _end(path: Path) -> None:
@@ -65,34 +75,16 @@ async def _is_free(path: Path, within_s: float) -> bool:
     return True
 
 
-async def end_all(data: Path) -> None:
-    """Kill all processes of an earlier cluster on `data`, and remove its lock files and sockets."""
-    for path in sorted((data / "run").glob("*")):
-        await _end(path)
-        path.unlink(missing_ok=True)
-    for path in (data / FOLDER).glob("*"):
-        path.unlink(missing_ok=True)
-
-
-def process_of(data: Path, address: str) -> int | None:
-    """Return the id of the process at `address`; None if there is no process."""
-    return lock.holder(_path(data, address))
-
-
-def _path(data: Path, address: str) -> Path:
-    return data / "run" / quote(address, safe="")
-
-
-class Working:
+class _Working:
     """A function that tells whether the process at an address has used the processor since the last call."""
 
-    def __init__(self, data: Path, address: str) -> None:
-        self._data, self._address = data, address
+    def __init__(self, locks: ProcessLocks, address: str) -> None:
+        self._locks, self._address = locks, address
         self._last: tuple[int, float, float] | None = None
         """Process id, its processor seconds, and the monotonic time of the last call."""
 
     def __call__(self) -> bool:
-        pid = process_of(self._data, self._address)
+        pid = self._locks.process_of(self._address)
         if pid is None:
             return False
         try:

@@ -38,7 +38,6 @@ from ..store.lock import DIES_WITHIN_S
 from ..world import LoopWorld
 from .folder import new_folder, remove_folder
 from .joining import check_joinable
-from .process_locks import end, end_all
 
 GUARD_S = 0.5
 """Time between two checks that the cluster still runs, in seconds."""
@@ -123,7 +122,7 @@ class RaySession:
                 await self._aside.run(partial(keeping_sigterm, partial(self._init, facts)))
             self._address = ray.get_runtime_context().gcs_address
             if not self.joined:
-                await end_all(self._data)
+                await self._ray_world.presence.end_all()
                 await self._start_coordinator()
                 found = {"kind": "ray", "address": self._address, "namespace": self._namespace}
                 self._file.write({**found, "daemon": self._daemon})
@@ -205,7 +204,7 @@ class RaySession:
             self._coordinator.watch(self._coordinator_lost, self._settings.lease_s)
         elif self._coordinator_is_lost:
             self._coordinator, self._coordinator_is_lost = None, False
-            await end(self._data, COORDINATOR)
+            await self._ray_world.presence.end(COORDINATOR)
 
     def _coordinator_lost(self, _error: PodiumError) -> None:
         self._coordinator_is_lost = True

@@ -13,10 +13,18 @@ Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Hashable, Mapping
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
-Flow = TypeVar("Flow", bound=Hashable)
+
+class OfUser(Hashable, Protocol):
+    """A key of entries that wait in one order, and belong to one user."""
+
+    @property
+    def user(self) -> str: ...
+
+
+Flow = TypeVar("Flow", bound=OfUser)
 Item = TypeVar("Item")
 Entry: TypeAlias = tuple[float, int, int, Item]
 """(UTC seconds at which the task was accepted, order among tasks of the same time, number, item that waits).
@@ -27,9 +35,9 @@ KEEP_SHARES = 1_000
 
 
 class FairQueue(Generic[Flow, Item]):
-    def __init__(self, age_s: float, weight: Callable[[str], float], user_of: Callable[[Flow], str]) -> None:
-        """`weight` returns the weight of a user; 1.0 is usual."""
-        self._age_s, self._weight, self._user_of = age_s, weight, user_of
+    def __init__(self, age_s: float, weights: Mapping[str, float]) -> None:
+        """`weights`: by user; the weight of all others is 1.0."""
+        self._age_s, self._weights = age_s, weights
         self._levels: dict[int, _Level[Flow, Item]] = {}
 
     def __bool__(self) -> bool:
@@ -38,7 +46,7 @@ class FairQueue(Generic[Flow, Item]):
     def add(self, priority: int, flow: Flow, entry: Entry[Item]) -> None:
         level = self._levels.get(priority)
         if level is None:
-            level = self._levels[priority] = _Level(self._weight, self._user_of)
+            level = self._levels[priority] = _Level(self._weights)
         level.add(flow, entry)
 
     def withdraw(self, priority: int, flow: Flow, number: int) -> None:
@@ -78,8 +86,8 @@ class FairQueue(Generic[Flow, Item]):
 class _Level(Generic[Flow, Item]):
     """The entries that wait with one priority."""
 
-    def __init__(self, weight: Callable[[str], float], user_of: Callable[[Flow], str]) -> None:
-        self._weight, self._user_of = weight, user_of
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._weights = weights
         self._flows: dict[Flow, list[Entry[Item]]] = {}
         """Heaps of entries by flow, the oldest task first."""
         self._withdrawn: set[int] = set()
@@ -126,9 +134,9 @@ class _Level(Generic[Flow, Item]):
     def charge(self, flow: Flow) -> float:
         """Count a start for the user of a flow; returns the virtual time of the start."""
         self._settle()
-        user = self._user_of(flow)
+        user = flow.user
         start = max(self._time, self._served.get(user, 0.0))
-        self._served[user] = start + 1 / self._weight(user)
+        self._served[user] = start + 1 / self._weights.get(user, 1.0)
         if len(self._served) > 2 * len(self._flows) + KEEP_SHARES:
             self._served = {user: due for user, due in self._served.items() if due > self._time}
         return start
@@ -136,8 +144,8 @@ class _Level(Generic[Flow, Item]):
     def _settle(self) -> None:
         """Charge the starts of a flow that was alone. They are charged late, because one flow alone needs no shares."""
         if self._alone:
-            user = self._user_of(next(iter(self._flows)))
-            share = 1 / self._weight(user)
+            user = next(iter(self._flows)).user
+            share = 1 / self._weights.get(user, 1.0)
             due = max(self._time, self._served.get(user, 0.0)) + self._alone * share
             self._served[user], self._time, self._alone = due, due - share, 0
 
@@ -163,7 +171,7 @@ class _Level(Generic[Flow, Item]):
         """Enter the head of a flow into the heaps, unless the flow is parked or alone."""
         if len(self._flows) > 1 and flow not in self._parked:
             accepted_at, _, number, _ = self._flows[flow][0]
-            due = max(self._time, self._served.get(self._user_of(flow), 0.0))
+            due = max(self._time, self._served.get(flow.user, 0.0))
             heapq.heappush(self._by_age, (accepted_at, number, flow))
             heapq.heappush(self._by_share, (due, number, flow))
 
@@ -191,7 +199,7 @@ class _Level(Generic[Flow, Item]):
             return heap[0]
         while True:
             due, number, flow = self._by_share[0]
-            later = self._served.get(self._user_of(flow), 0.0)
+            later = self._served.get(flow.user, 0.0)
             if not self._is_head(self._by_share[0]):
                 heapq.heappop(self._by_share)
             elif later > due:  # another flow of the same user was served meanwhile

@@ -67,8 +67,7 @@ class Ledger:
         self._meters = RateMeters(empty_at)
         self._grants: dict[str, Request] = {}
         self._shards: Counter[str] = Counter()
-        shares = weights or {}
-        self._waiting = PermitQueue(age_s, lambda user: shares.get(user, 1.0))
+        self._waiting = PermitQueue(age_s, weights or {})
         self._places: dict[str, int] = {}
         self._due: list[tuple[float, Pool]] = []
         self._due_at: dict[Pool, float] = {}

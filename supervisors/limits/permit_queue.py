@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from .fair_queue import Entry, FairQueue
@@ -69,9 +68,9 @@ class Request(NamedTuple):
 
 
 class PermitQueue:
-    def __init__(self, age_s: float, weight: Callable[[str], float]) -> None:
-        """`age_s` and `weight` are those of `FairQueue`."""
-        self._age_s, self._weight = age_s, weight
+    def __init__(self, age_s: float, weights: Mapping[str, float]) -> None:
+        """`age_s` and `weights` are those of `FairQueue`."""
+        self._age_s, self._weights = age_s, weights
         self._entries: dict[str, Entry[Request]] = {}
         self._groups: dict[Needs, FairQueue[Who, Request]] = {}
         self._parked: dict[Pool, list[Callable[[], None]]] = defaultdict(list)
@@ -94,7 +93,7 @@ class PermitQueue:
         signature = request.signature
         group = self._groups.get(signature)
         if group is None:
-            group = self._groups[signature] = FairQueue(self._age_s, self._weight, attrgetter("user"))
+            group = self._groups[signature] = FairQueue(self._age_s, self._weights)
         group.add(request.priority, request.who, entry)
         self.counts.update(request.needs.keys())
 

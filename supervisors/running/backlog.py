@@ -9,31 +9,29 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 from ..limits.fair_queue import FairQueue
 from ..limits.permit_client import PermitClient
 from ..limits.permit_queue import Holder, Request, Who
 from ..settings import Governance
-from .placement import Job
+from .placement import Feeding, Job
 
 _NOBODY = Holder("", 0)
 
 
+class UserFlow(NamedTuple):
+    """The jobs of one user that need no permits."""
+
+    user: str
+
+
 class Backlog:
-    def __init__(
-        self,
-        protocol: str,
-        permits: PermitClient,
-        settings: Governance,
-        on_ready: Callable[[], None],
-    ) -> None:
-        """`on_ready` is called when a job has got its permits."""
-        self._protocol, self._permits = protocol, permits
-        self._on_ready = on_ready
-        weights = settings.weights
-        self._turns: FairQueue[str, Job] = FairQueue(settings.age_s, lambda user: weights.get(user, 1.0), str)
+    def __init__(self, protocol: str, permits: PermitClient, settings: Governance, pool: Feeding) -> None:
+        self._protocol, self._permits, self._pool = protocol, permits, pool
+        self._turns: FairQueue[UserFlow, Job] = FairQueue(settings.age_s, settings.weights)
         """Jobs that need no permits; each user is a flow."""
         self._numbers: dict[Job, int] = {}
         """Numbers of the jobs in `_turns`."""
@@ -62,7 +60,7 @@ class Backlog:
             return
         number = self._numbers[job] = next(self._next_number)
         record = job.task.record
-        self._turns.add(record.priority, record.user, (record.accepted_at, job.task.order, number, job))
+        self._turns.add(record.priority, UserFlow(record.user), (record.accepted_at, job.task.order, number, job))
         self._head = None
 
     def _wish(self, job: Job) -> None:
@@ -77,7 +75,7 @@ class Backlog:
         del self._wishing[str(id(job))]
         job.ticket = ticket
         self._ready.append(job)
-        self._on_ready()
+        self._pool.feed()
 
     def next_waiter(self, ticket: str) -> Job | None:
         """Return the job that may take over the permits of a ticket, or None."""
@@ -107,14 +105,14 @@ class Backlog:
         job, self._head = self._head, None
         assert job is not None
         del self._numbers[job]
-        self._turns.take(job.task.record.priority, job.task.record.user)
+        self._turns.take(job.task.record.priority, UserFlow(job.task.record.user))
         return job
 
     def withdraw(self, job: Job) -> None:
         """Take out a job that is not wanted any more, and release its permits."""
         key, number = str(id(job)), self._numbers.pop(job, None)
         if number is not None:
-            self._turns.withdraw(job.task.record.priority, job.task.record.user, number)
+            self._turns.withdraw(job.task.record.priority, UserFlow(job.task.record.user), number)
             self._head = None
         elif self._wishing.pop(key, None) is not None:
             self._permits.withdraw(key)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 from ..limits.permit_client import PermitClient
@@ -19,28 +19,14 @@ from ..messages.host import Permit, PermitLeft
 from ..ports.messaging import Reply
 from ..ports.world import Scheduling
 from .backlog import Backlog
-from .placement import Host, Job, Lane
+from .placement import Feeding, Host, Lane
 
 
 class Lanes:
     """The lanes at all hosts of one pool."""
 
-    def __init__(
-        self,
-        world: Scheduling,
-        permits: PermitClient,
-        backlog: Backlog,
-        has_room: Callable[[Host], bool],
-        send: Callable[[Host, Job, str | None], None],
-    ) -> None:
-        """Make the lanes of a pool.
-
-        Args:
-            has_room: tells whether a host may get one more job ahead of its turn.
-            send: sends a job to a host, with the ticket of its permits or without.
-        """
-        self._world, self._permits, self._backlog = world, permits, backlog
-        self._has_room, self._send = has_room, send
+    def __init__(self, world: Scheduling, permits: PermitClient, backlog: Backlog, pool: Feeding) -> None:
+        self._world, self._permits, self._backlog, self._pool = world, permits, backlog, pool
         self._numbers = itertools.count(1)
         self._looking = False
         self._open = 0
@@ -73,13 +59,13 @@ class Lanes:
         if self._permits.pools(ticket) != lane.pools:
             return  # the limits have changed
         ahead = math.floor(host.works_off(len(lane.tickets)))
-        while lane.jobs < len(lane.tickets) + ahead and self._has_room(host):
+        while lane.jobs < len(lane.tickets) + ahead and self._pool.has_room_ahead(host):
             waiter = self._backlog.next_waiter(ticket)
             if waiter is None or waiter.losses or waiter.settings.at_most_once:
                 return
             self._backlog.hand_over(waiter)
             waiter.lane = lane
-            self._send(host, waiter, None)
+            self._pool.send(host, waiter, None)
 
     def permit_back(self, host: Host, lane: Lane, ticket: str) -> None:
         """Take back a permit for which no job was waiting at the host; send it again if a job is on its way there."""

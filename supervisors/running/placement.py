@@ -38,6 +38,19 @@ class Hosting(Protocol):
         """End the actor of a host; on return it is certainly gone, and its jobs are queued again or have failed."""
 
 
+class Feeding(Protocol):
+    """A pool, as seen by its backlog and its lanes: it sends jobs to hosts."""
+
+    def feed(self) -> None:
+        """Give jobs of the backlog to hosts that have room."""
+
+    def has_room_ahead(self, host: Host) -> bool:
+        """Whether a host may get one more job ahead of its turn."""
+
+    def send(self, host: Host, job: Job, ticket: str | None) -> None:
+        """Send a job to a host, with the ticket of its permits or without."""
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One attempt of one step, to be run on any host of its protocol."""

@@ -77,8 +77,8 @@ class Pool:
         self._world, self._settings = means.world, means.settings
         self._permits, self._family, self._guard = means.permits, means.family, means.guard
         self._declared, self._listener = declared, listener
-        self._backlog = Backlog(label, self._permits, self._settings, self._feed)
-        self._lanes = Lanes(self._world, self._permits, self._backlog, self._has_room_ahead, self._send)
+        self._backlog = Backlog(label, self._permits, self._settings, self)
+        self._lanes = Lanes(self._world, self._permits, self._backlog, self)
         self.hosts = [self._new_host(f"{means.world.address}/{label}-{n}") for n in range(declared.replicas)]
         self._up = 0
         """Number of hosts that run."""
@@ -134,7 +134,7 @@ class Pool:
             self._backlog.withdraw(job)
             self._guard.gone(job)
             self._refuse(job, failure)
-        self._feed()
+        self.feed()
 
     def _enqueue(self, job: Job) -> None:
         if self.blocked is None and self._up < len(self.hosts):
@@ -148,10 +148,10 @@ class Pool:
     def _wait(self, job: Job) -> None:
         self._backlog.add(job)
         if job.settings.quotas:
-            self._feed()
+            self.feed()
             self._lanes.look_ahead_soon(self.hosts)
         elif self._backlog.first() is job:
-            self._feed()  # the job that was first before has been tried already
+            self.feed()  # the job that was first before has been tried already
 
     def has(self, job: Job) -> bool:
         """Whether the job is at a host, in the backlog, or waits for a breaker."""
@@ -166,7 +166,7 @@ class Pool:
         if job.host is None:
             self._backlog.withdraw(job)
             self._guard.gone(job)
-            self._feed()
+            self.feed()
         elif job.number is None:
             self._drop_unsent(job, job.host)
         elif job.host.line is not None:
@@ -174,7 +174,7 @@ class Pool:
 
     # jobs
 
-    def _feed(self) -> None:
+    def feed(self) -> None:
         while (job := self._backlog.first()) is not None:
             host = self._free_host(job)
             if host is None:
@@ -209,9 +209,9 @@ class Pool:
         if ticket is not None:
             job.lane = self._lanes.enter(host, ticket)
             self._lanes.look_ahead_soon(self.hosts)
-        self._send(host, job, ticket)
+        self.send(host, job, ticket)
 
-    def _send(self, host: Host, job: Job, ticket: str | None) -> None:
+    def send(self, host: Host, job: Job, ticket: str | None) -> None:
         host.jobs[job] = None
         host.suspects += job.losses > 0
         job.host = host
@@ -237,7 +237,7 @@ class Pool:
         self._guard.gone(job)
         if lane is not None and ticket is not None:
             self._lanes.permit_back(host, lane, ticket)
-        self._feed()
+        self.feed()
 
     def _send_now(self, host: Host, job: Job, ticket: str | None) -> None:
         lane = None if job.lane is None else job.lane.number
@@ -254,7 +254,7 @@ class Pool:
     def _said(self, job: Job, chunk: list[Value]) -> None:
         self._listener.said(job, STEP_SAID.read_chunk(chunk))
 
-    def _has_room_ahead(self, host: Host) -> bool:
+    def has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
         return is_sound and len(host.jobs) < host.most
 
@@ -287,7 +287,7 @@ class Pool:
             self._settle(job, result.used)
         if not job.dropped:
             self._listener.result(job, result)
-        self._feed()
+        self.feed()
         self._lanes.look_ahead_soon(self.hosts)
 
     def _settle(self, job: Job, used: Mapping[str, float]) -> None:
@@ -342,7 +342,7 @@ class Pool:
         host.line, host.is_stuck = self._world.line(host.address), False
         host.line.watch(partial(self._lost, host), self._settings.lease_s, partial(self._may_compute, host))
         self._count_places()
-        self._feed()
+        self.feed()
 
     def _may_compute(self, host: Host, silent_s: float) -> bool:
         """Whether a running job may hold the interpreter's lock, so that the host cannot answer, for `silent_s`."""
