@@ -58,7 +58,7 @@ LITERALS = {
 }
 NOT_HERE = (
     "to_wire", "from_wire", "from_trusted", "core", "at", "ended", "timed_out", "submit_to", "definitions",
-    "ask_workflow", "quorum", "plain", "note", "note_frame",
+    "ask_workflow", "quorum", "plain", "note", "note_frame", "own_children",
 )  # fmt: skip
 """Methods of public classes that only Podium itself uses."""
 

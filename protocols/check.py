@@ -66,31 +66,11 @@ def walk(node: Node, loc: Loc, depth: int = 1) -> Iterator[tuple[Loc, Node]]:
 
 def children(node: Node) -> list[tuple[Loc, Node]]:
     """Return the nodes directly below, each with its location relative to `node`."""
-    return own_children(node) + fallbacks(node) + [((name,), step) for name, step in takers_back(node).items()]
+    return node.own_children() + fallbacks(node) + [((name,), step) for name, step in takers_back(node).items()]
 
 
 def fallbacks(node: Node) -> list[tuple[Loc, Node]]:
     return [(("fallback", index), child) for index, child in enumerate(node.fallback)]
-
-
-def own_children(node: Node) -> list[tuple[Loc, Node]]:
-    """Return the nodes that the node itself runs, without its fallbacks, `undo` and `on_cancel`."""
-    match node:
-        case Sequence():
-            return [(("sequence", index), child) for index, child in enumerate(node.sequence)]
-        case Parallel():
-            if node.do is not None:
-                return [(("do",), node.do)]
-            return [(("parallel", name), child) for name, child in (node.parallel or {}).items()]
-        case Hierarchy():
-            members: list[tuple[Loc, Node]] = [(("team", name), child) for name, child in node.team.items()]
-            return [(("hierarchy",), node.hierarchy), *members]
-        case Adaptive():
-            return [(("adaptive", name), child) for name, child in node.adaptive.items()]
-        case Step():
-            return []
-        case _:
-            assert_never(node)
 
 
 def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
@@ -101,7 +81,9 @@ def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
         if "undo" in loc or "on_cancel" in loc:
             yield Flaw((*loc, name), "what takes something back cannot be taken back")
     if isinstance(node, Hierarchy) and len(loc) > 1:
-        inside = (place + below for place, own in own_children(node) for below, step in walk(own, ()) if step.on_cancel)
+        inside = (
+            place + below for place, own in node.own_children() for below, step in walk(own, ()) if step.on_cancel
+        )
         for place in inside:
             problem = "a nested Hierarchy is stopped for many reasons, and is not told: put this before it, or after"
             yield Flaw((*loc, *place, "on_cancel"), problem)
@@ -109,7 +91,7 @@ def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
         isinstance(node, Hierarchy)
         and len(loc) > 1
         and node.undo is None
-        and any(below.undo is not None for _, own in own_children(node) for _, below in walk(own, ()))
+        and any(below.undo is not None for _, own in node.own_children() for _, below in walk(own, ()))
     ):
         yield Flaw(loc, "something in this nested Hierarchy has an `undo`, so it needs one itself, for when it is done")
     match node:

@@ -10,8 +10,9 @@ positional argument, and protocols may stand for steps:
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, Unpack, get_args
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, Unpack, get_args
 
 from pydantic import (
     Discriminator,
@@ -35,7 +36,7 @@ from .policy import RetryPolicy, Supervision
 from .protocol import current_reference, is_protocol, plain_name
 from .quantities import Count, Seconds
 from .recovery import OnError
-from .wording import NODE_KINDS, ONE_KIND, Definition, not_a_node
+from .wording import NODE_KINDS, ONE_KIND, Definition, Loc, not_a_node
 
 END = "end"
 """Where the rules of an Adaptive lead when it is done; no node may have this name."""
@@ -77,6 +78,24 @@ class _Node(Definition):
     """A step that takes back the effects of this node. It runs if the node has succeeded and the task fails after all.
     Its input is this node's {"input", "output"}. It replaces every `undo` within this node."""
 
+    @abstractmethod
+    def own_children(self) -> list[tuple[Loc, Node]]:
+        """Return the nodes that this node itself runs, each with its location relative to this node.
+
+        Its fallbacks, `undo` and `on_cancel` are not among them.
+        """
+
+    def with_children(self, change: Callable[[Node], Node]) -> Self:
+        """Return a copy in which `change` has been applied to each of its own children."""
+        changed: dict[str, Any] = {}
+        for (field, *at), child in self.own_children():
+            if at:
+                changed.setdefault(str(field), {})[at[0]] = change(child)
+            else:
+                changed[str(field)] = change(child)
+        kept = {field: tuple(new.values()) for field, new in changed.items() if isinstance(getattr(self, field), tuple)}
+        return self.model_copy(update=changed | kept)
+
     @field_validator("fallback", mode="before")
     @classmethod
     def _several(cls, fallback: Any) -> Any:
@@ -112,6 +131,9 @@ class Step(_Node):
         super().__init__(**{"step": step, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def own_children(self) -> list[tuple[Loc, Node]]:
+        return []
 
     @model_validator(mode="before")
     @classmethod
@@ -151,6 +173,9 @@ class Sequence(_Group):
         Definition.__init__(self, **{"sequence": children, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def own_children(self) -> list[tuple[Loc, Node]]:
+        return [(("sequence", index), child) for index, child in enumerate(self.sequence)]
 
     @model_validator(mode="after")
     def _names(self) -> Sequence:
@@ -200,6 +225,11 @@ class Parallel(_Group):
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
+    def own_children(self) -> list[tuple[Loc, Node]]:
+        if self.do is not None:
+            return [(("do",), self.do)]
+        return [(("parallel", name), child) for name, child in (self.parallel or {}).items()]
+
     @field_validator("parallel")
     @classmethod
     def _names(cls, branches: Mapping[str, Node] | None) -> Mapping[str, Node] | None:
@@ -241,6 +271,10 @@ class Hierarchy(_Group):
         super().__init__(**{"hierarchy": hierarchy, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def own_children(self) -> list[tuple[Loc, Node]]:
+        members: list[tuple[Loc, Node]] = [(("team", name), child) for name, child in self.team.items()]
+        return [(("hierarchy",), self.hierarchy), *members]
 
     @field_validator("team")
     @classmethod
@@ -286,6 +320,9 @@ class Adaptive(_Group):
         super().__init__(**{"adaptive": adaptive, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def own_children(self) -> list[tuple[Loc, Node]]:
+        return [(("adaptive", name), child) for name, child in self.adaptive.items()]
 
     @field_validator("adaptive")
     @classmethod

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, assert_never
+from typing import Any
 
 from ..errors import InvalidDefinition
 from ..protocol import declaration_of, resolve
 from ..reading import read_mapping, read_workflow
-from ..tree import END, Adaptive, Hierarchy, Node, Parallel, Rule, Step, takers_back
-from ..tree import Sequence as InOrder
+from ..tree import END, Adaptive, Node, Rule, Step, takers_back
 from ..workflow import Workflow
 from .grants import OPERATION_S
 from .hooks import hooked, read_hooks, with_end
@@ -79,7 +78,7 @@ def ask_workflow(
         nodes[type] = hooked(pipeline.root, steps).model_copy(update={"name": None})
         rules.append(Rule(after="route", when=f"output.route.type == '{type}'", to=type))
     if operation_s:
-        nodes = _each(nodes, operation_s)
+        nodes = {label: bounded(node, operation_s) for label, node in nodes.items()}
     adaptive = Adaptive(nodes, start="route", rules=(*rules, Rule(to=END)), max_visits=1)
     description = "Answers requests: routed to the pipeline of their type."
     return Workflow(NAME, adaptive, quotas={"request": 1}, description=description, starts="as_needed")
@@ -90,23 +89,9 @@ def bounded(node: Node, operation_s: float) -> Node:
     with only an idle time-out gets none: it may take long on purpose."""
     changed: dict[str, Any] = {"fallback": tuple(bounded(other, operation_s) for other in node.fallback)}
     changed |= {name: bounded(step, operation_s) for name, step in takers_back(node).items()}
-    match node:
-        case Step():
-            if not _is_bounded(node):
-                changed["timeout_s"] = operation_s
-        case InOrder():
-            changed["sequence"] = tuple(bounded(child, operation_s) for child in node.sequence)
-        case Parallel():
-            changed["parallel"] = node.parallel and _each(node.parallel, operation_s)
-            changed["do"] = node.do and bounded(node.do, operation_s)
-        case Hierarchy():
-            changed["hierarchy"] = bounded(node.hierarchy, operation_s)
-            changed["team"] = _each(node.team, operation_s)
-        case Adaptive():
-            changed["adaptive"] = _each(node.adaptive, operation_s)
-        case _:
-            assert_never(node)
-    return node.model_copy(update=changed)
+    if isinstance(node, Step) and not _is_bounded(node):
+        changed["timeout_s"] = operation_s
+    return node.with_children(lambda child: bounded(child, operation_s)).model_copy(update=changed)
 
 
 def _is_bounded(step: Step) -> bool:
@@ -115,7 +100,3 @@ def _is_bounded(step: Step) -> bool:
     except LookupError:  # whoever submits the workflow is told so, with its place
         return True
     return any((step.timeout_s, step.idle_timeout_s, declared.timeout_s, declared.idle_timeout_s))
-
-
-def _each(nodes: Mapping[str, Node], operation_s: float) -> dict[str, Node]:
-    return {label: bounded(node, operation_s) for label, node in nodes.items()}

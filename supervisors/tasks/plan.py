@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ...protocols.check import children, own_children, walk
+from ...protocols.check import children, walk
 from ...protocols.outcomes import TaskRecord
 from ...protocols.policy import NO_RETRY, Retry, Supervision
 from ...protocols.protocol import Declaration
@@ -158,7 +158,7 @@ class Plan:
     def _tier_definition(self, node: Hierarchy) -> dict[str, Any]:
         root = node.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"with": None}
         root = {key: value for key, value in root.items() if key not in _OF_THE_LEAF}
-        below = [each for _, own in own_children(node) for _, each in walk(own, ())]
+        below = [each for _, own in node.own_children() for _, each in walk(own, ())]
         used = {child.step for child in below if isinstance(child, Step)}
         protocols = {ref: self.definition["protocols"][ref] for ref in sorted(used)}
         code = {ref: self.code[ref] for ref in protocols if ref in self.code}
@@ -236,7 +236,7 @@ def _governed(node: Node, place: str) -> Iterator[tuple[str, Node]]:
     Of a nested Hierarchy only the node itself and its fallbacks are yielded; its own supervisor governs the rest.
     """
     yield place, node
-    own = own_children(node) if isinstance(node, Hierarchy) and place else []
+    own = node.own_children() if isinstance(node, Hierarchy) and place else []
     for loc, child in [each for each in children(node) if each not in own]:
         name = f"fallback:{int(loc[1]) + 1}" if loc[0] == "fallback" else child.name or str(loc[-1])
         yield from _governed(child, f"{place}-{name}" if place else name)
