@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 _TENSOR = "its `.tolist()`, or `.tobytes()` with its shape and type"
 _WAYS: dict[str, dict[str, str]] = {
@@ -29,7 +28,7 @@ _WAYS: dict[str, dict[str, str]] = {
 _PLAIN = "a dict, list, text, number, bytes, or a dataclass or pydantic model of these"
 
 
-def advice_on(kind: type[Any]) -> str | None:
+def advice_on(kind: type[object]) -> str | None:
     """Return what to give instead of a value of this type; None if there is no advice on it."""
     for base in kind.__mro__:
         ways = _WAYS.get(base.__module__.partition(".")[0])
@@ -38,13 +37,13 @@ def advice_on(kind: type[Any]) -> str | None:
     return None
 
 
-def not_plain(value: Any) -> str:
+def not_plain(value: object) -> str:
     """Return the message on a value, such as `numpy.ndarray is not plain data: give its `.tolist()`…`"""
     kind = type(value)
     way = advice_on(kind) or ("its items: `list(…)`" if isinstance(value, Iterable) else _PLAIN)
     return f"{name_of(kind)} is not plain data: give {way}"
 
 
-def name_of(kind: type[Any]) -> str:
+def name_of(kind: type[object]) -> str:
     """Return the name of a type, after that of its package if there is advice on the type: numpy has a `bool`."""
     return f"{kind.__module__.partition('.')[0]}.{kind.__name__}" if advice_on(kind) else kind.__name__

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import typing
 from collections import abc
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from functools import lru_cache
 from io import IOBase
 from types import SimpleNamespace
 from typing import Any, Literal
 
 from pydantic import BaseModel, PydanticInvalidForJsonSchema, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from .advice import advice_on, name_of
 from .context import Context
@@ -49,18 +49,18 @@ def check_input(target: ProtocolLike, value: Value) -> None:
     _edges_of(target).read_input(value)  # type: ignore[arg-type]  # mypy takes neither for hashable; both are
 
 
-def input_hint_of(target: ProtocolLike) -> Any:
+def input_hint_of(target: ProtocolLike) -> object:
     """Return the type hint of the input of `run`; Any if it has none, or if `run` takes no input."""
     return _edges_of(target).input_hint  # type: ignore[arg-type]  # as above
 
 
-def schemas_of(target: ProtocolLike) -> tuple[dict[str, Any], dict[str, Any]]:
+def schemas_of(target: ProtocolLike) -> tuple[dict[str, object], dict[str, object]]:
     """Return the JSON Schemas of input and output by the type hints of `run`; {} where no schema can express a hint."""
     edges = _edges_of(target)  # type: ignore[arg-type]  # as above
     return _schema(edges.input, "validation"), _schema(edges.output, "serialization")
 
 
-def _schema(adapter: TypeAdapter[Any] | None, mode: Literal["validation", "serialization"]) -> dict[str, Any]:
+def _schema(adapter: TypeAdapter[object] | None, mode: Literal["validation", "serialization"]) -> dict[str, object]:
     try:
         return {} if adapter is None else adapter.json_schema(mode=mode)
     except PydanticInvalidForJsonSchema:
@@ -76,7 +76,7 @@ def _edges_of(target: ProtocolLike) -> _Edges:
 class _Edges:
     """The type hints of one `run`, turned into validators."""
 
-    def __init__(self, run: Callable[..., Any], ref: str, bound: bool = True) -> None:
+    def __init__(self, run: Callable[..., object], ref: str, bound: bool = True) -> None:
         self.takes_ctx, name = inputs_of(run, ref, skip=0 if bound else 1)
         self.takes_input = name is not None
         self.input_name = name or "input"
@@ -86,7 +86,7 @@ class _Edges:
         self.output_hint = _of_items(hints.get("return", Any))
         self.output = _adapter(self.output_hint, f"{ref}, return")
 
-    def caller(self, run: Callable[..., Any]) -> Callable[[Context, Any], Any]:
+    def caller(self, run: Callable[..., object]) -> Callable[[Context, object], Any]:
         """Return `run` as a function of (ctx, input), whatever it takes. A generator gives the list of its items."""
         if inspect.isasyncgenfunction(run):
             run = _collected_later(run)
@@ -111,7 +111,7 @@ class _Edges:
         except ValidationError as error:
             raise InvalidInput(problem=_problems(error, self.input_name, self.input_hint)) from error
 
-    def plain_output(self, output: Any) -> Value:
+    def plain_output(self, output: object) -> Value:
         """Return the checked output of `run` as plain data; an iterator as a list of items. Raises InvalidOutput."""
         if isinstance(output, Iterator) and not isinstance(output, IOBase):
             output = list(output)
@@ -129,12 +129,12 @@ class _Edges:
             raise InvalidOutput(f"output: {error}") from error
 
 
-def _collected(run: Callable[..., Any]) -> Callable[..., list[Any]]:
+def _collected(run: Callable[..., Iterable[object]]) -> Callable[..., list[object]]:
     return lambda *given: list(run(*given))
 
 
-def _collected_later(run: Callable[..., Any]) -> Callable[..., Any]:
-    async def collect(*given: Any) -> list[Any]:
+def _collected_later(run: Callable[..., AsyncIterable[object]]) -> Callable[..., object]:
+    async def collect(*given: object) -> list[object]:
         return [item async for item in run(*given)]
 
     return collect
@@ -147,7 +147,7 @@ def settle_hints(target: ProtocolLike) -> None:
     run.__annotations__ = {**run.__annotations__, **_hints(run, reference(target), {name, "return"})}
 
 
-def _hints(run: Callable[..., Any], ref: str, names: set[str | None]) -> dict[str, Any]:
+def _hints(run: Callable[..., object], ref: str, names: set[str | None]) -> dict[str, object]:
     """Return the resolved hints of `names` only: the type of `ctx` may be known to type checkers alone."""
     asked = {name: hint for name, hint in run.__annotations__.items() if name in names}
     scope = inspect.unwrap(run).__globals__
@@ -163,7 +163,7 @@ def _hints(run: Callable[..., Any], ref: str, names: set[str | None]) -> dict[st
         ) from error
 
 
-def _complete(hint: Any) -> None:
+def _complete(hint: object) -> None:
     """Rebuild the models in a hint, as they may name types that were defined after them."""
     if inspect.isclass(hint) and issubclass(hint, BaseModel):
         hint.model_rebuild()
@@ -171,7 +171,7 @@ def _complete(hint: Any) -> None:
         _complete(part)
 
 
-def _adapter(hint: Any, place: str) -> TypeAdapter[Any] | None:
+def _adapter(hint: Any, place: str) -> TypeAdapter[object] | None:
     """Return the validator of a hint, None for Any. Raises InvalidDefinition for a hint that pydantic cannot read."""
     if any(hint is anything for anything in _ANYTHING):
         return None
@@ -183,18 +183,18 @@ def _adapter(hint: Any, place: str) -> TypeAdapter[Any] | None:
         raise InvalidDefinition(problem=problem, path=f"protocol {place}") from error
 
 
-def _way_out(hint: Any) -> str:
+def _way_out(hint: object) -> str:
     advice = advice_on(hint) if inspect.isclass(hint) else None
     if advice is None:
         return "take a hint that pydantic reads, or Any"
     return f"such a value does not travel: give {advice}, and say so in the hint"
 
 
-def _name(hint: Any) -> str:
+def _name(hint: object) -> str:
     return hint.__qualname__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
-def _of_items(hint: Any) -> Any:
+def _of_items(hint: object) -> object:
     """Return the hint of a list for that of an iterator: the items are collected before they are validated."""
     if typing.get_origin(hint) not in _ITERATORS and hint not in _ITERATORS:
         return hint
@@ -202,13 +202,13 @@ def _of_items(hint: Any) -> Any:
     return list[items[0]] if items else list  # type: ignore[valid-type]
 
 
-def _problem(row: Any, hint: Any) -> str:
+def _problem(row: ErrorDetails, hint: object) -> str:
     advice = advice_on(type(row["input"]))
     more = f"; this is a {name_of(type(row['input']))}, give {advice}" if advice else ""
     return problem_of(row, hint) + more
 
 
-def _problems(error: ValidationError, root: str, hint: Any) -> str:
+def _problems(error: ValidationError, root: str, hint: object) -> str:
     """Return at most three problems in one line, and how many more: `input.files[3].name: Field required; …`."""
     rows = [f"{place(root, row['loc'])}: {_problem(row, hint)}" for row in error.errors(include_url=False)]
     more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""

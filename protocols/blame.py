@@ -59,7 +59,7 @@ def sayable(text: str, most: int = MAX_MESSAGE_CHARS) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters in all)"
 
 
-def _said(say: Callable[[], Any]) -> str:
+def _said(say: Callable[[], object]) -> str:
     """Return the text that `say` gives; "" if the exception's own code fails in that."""
     try:
         return sayable(str(say()))

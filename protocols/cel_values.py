@@ -11,7 +11,6 @@ import ctypes
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
@@ -33,7 +32,7 @@ class ExpressionFailed(Exception):
     """Raised when a sound expression fails on its data: a missing key, a number compared with a text."""
 
 
-def fed(names: Mapping[str, Value], copies: bool = False) -> dict[str, Any]:
+def fed(names: Mapping[str, Value], copies: bool = False) -> dict[str, object]:
     """Convert `names` for CEL. Raises ExpressionFailed for a value that is too deep or too large, or a key with a NUL.
 
     Args:
@@ -47,7 +46,7 @@ class _Feeding:
     def __init__(self, most: int) -> None:
         self._left, self._most = MAX_ITEMS, most
 
-    def fed(self, value: Value, levels: int) -> Any:
+    def fed(self, value: Value, levels: int) -> object:
         kind = type(value)
         if kind is str:
             return StringValue(value=value) if "\0" in value else value
@@ -83,7 +82,7 @@ def _key(key: Value) -> Value:
     return key
 
 
-def given(value: Any) -> Value:
+def given(value: object) -> Value:
     """Return the value of an expression as plain data. Raises ExpressionFailed if it is not plain data."""
     try:
         return check_value(_counted(value), "result", sys.maxsize)
@@ -94,7 +93,7 @@ def given(value: Any) -> Value:
 _ADD_REFERENCE, _NONE = ctypes.pythonapi.Py_IncRef, ctypes.py_object(None)
 
 
-def _counted(value: Any) -> Value:
+def _counted(value: object) -> Value:
     """Return the same value, after adding a reference of None for each null. Mappings are sorted by key.
 
     For each null it gives, cel-expr-python 0.1.3 takes a reference of None too few. Some thousand of them end a process

@@ -22,24 +22,24 @@ class PodiumError(Exception):
 
     code: ClassVar[str] = "podium_error"
 
-    def __init__(self, message: str, **fields: Any) -> None:
+    def __init__(self, message: str, **fields: object) -> None:
         super().__init__(message)
         self.__dict__.update(fields)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         _BY_CODE[cls.code] = cls
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), str(self), dict(self.__dict__))
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, object]:
         """Return the error as plain data: {"code", "message", "fields"}."""
         fields = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
         return {"code": self.code, "message": str(self), "fields": fields}
 
 
-def _rebuild(kind: type[PodiumError], message: str, fields: dict[str, Any]) -> PodiumError:
+def _rebuild(kind: type[PodiumError], message: str, fields: dict[str, object]) -> PodiumError:
     error = kind.__new__(kind)
     Exception.__init__(error, message)
     error.__dict__.update(fields)

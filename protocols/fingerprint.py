@@ -12,7 +12,6 @@ import pickle
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _MOST_DEPTH = 20
@@ -43,7 +42,7 @@ class _Parts:
         self._exactly, self._module = exactly, module
         self._seen: set[int] = set()
 
-    def of(self, value: Any, depth: int) -> Iterator[str]:
+    def of(self, value: object, depth: int) -> Iterator[str]:
         """Yield the texts that identify a value."""
         if isinstance(value, _PLAIN):
             yield repr(value)
@@ -53,7 +52,7 @@ class _Parts:
             self._seen.add(id(value))
             yield from self._of_new(value, depth + 1)
 
-    def _of_new(self, value: Any, depth: int) -> Iterator[str]:
+    def _of_new(self, value: object, depth: int) -> Iterator[str]:
         function = getattr(value, "function", None)
         if isinstance(value, CodeType):
             yield from self._of_code(value, depth)
@@ -110,7 +109,7 @@ class _Parts:
                 yield name
                 yield from self._of_global(function.__globals__[name], function.__module__, depth)
 
-    def _of_global(self, value: Any, module: str, depth: int) -> Iterator[str]:
+    def _of_global(self, value: object, module: str, depth: int) -> Iterator[str]:
         """Yield the texts for a global value. Functions and classes of other modules count by their names only."""
         if isinstance(value, FunctionType | type) and value.__module__ != module:
             yield f"{value.__module__}:{value.__qualname__}"
@@ -128,7 +127,7 @@ class _Parts:
         for base in cls.__bases__:
             yield from self.of(base, depth)
 
-    def _of_object(self, value: Any) -> str:
+    def _of_object(self, value: object) -> str:
         if self._exactly:
             return f"{type(value).__qualname__} {id(value)}"
         try:

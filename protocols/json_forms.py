@@ -10,18 +10,24 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import TypeAlias, overload
 
 from .errors import InvalidInput
 from .values import Value, check_value
 
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+"""Data that JSON can hold."""
 NOT_FINITE = "^(NaN|-?Infinity)$"
 """Pattern of the texts that stand for numbers which are not finite."""
 
 
-def json_form(value: Any) -> Any:
+@overload
+def json_form(value: Mapping[str, object]) -> dict[str, Json]: ...
+@overload
+def json_form(value: object) -> Json: ...
+def json_form(value: object) -> Json:
     """Return `value` as data that JSON can hold. A value that is not plain data, such as a path, becomes its text."""
     if value is None or isinstance(value, bool):
         return value
@@ -61,7 +67,7 @@ def _written(value: Value) -> Value:
     return _rfc3339(value) if isinstance(value, datetime) else value
 
 
-def not_finite_in(value: Any) -> tuple[str | int, ...] | None:
+def not_finite_in(value: object) -> tuple[str | int, ...] | None:
     """Return the place of the first number that JSON cannot hold, in data of a lenient reader; None if all fit."""
     if isinstance(value, float):
         return None if math.isfinite(value) else ()
@@ -72,7 +78,7 @@ def not_finite_in(value: Any) -> tuple[str | int, ...] | None:
     return None
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
+def to_json(value: object, indent: int | None = None) -> str:
     """Return JSON (RFC 8259) of any value. The head of this module lists the forms of values that JSON cannot hold."""
     return json.dumps(json_form(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
@@ -94,7 +100,7 @@ def _refuse(name: str) -> Value:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _key(key: Any) -> str:
+def _key(key: object) -> str:
     """Return a key as text. json.dumps would do so for true, null and numbers, and fail for the rest."""
     form = json_form(key)
     return form if isinstance(form, str) else json.dumps(form)
@@ -109,4 +115,4 @@ def _rfc3339(moment: datetime) -> str:
     return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
 
 
-__all__ = ["NOT_FINITE", "finite", "from_json", "json_form", "not_finite_in", "to_json", "writable"]
+__all__ = ["NOT_FINITE", "Json", "finite", "from_json", "json_form", "not_finite_in", "to_json", "writable"]

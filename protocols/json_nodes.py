@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from json.decoder import scanstring  # type: ignore[attr-defined]  # it is there, and reads one text
-from typing import Any
 
 import yaml
 
@@ -22,7 +21,7 @@ _WORD = re.compile("|".join(_WORDS))
 
 
 class NotJson(ValueError):
-    def __init__(self, problem: str, mark: Any) -> None:
+    def __init__(self, problem: str, mark: yaml.Mark) -> None:
         super().__init__(problem)
         self.mark = mark
 

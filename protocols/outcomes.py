@@ -47,7 +47,7 @@ class Failure:
     note: str = ""
     """The reason why there was no further attempt, although the policy would have allowed one."""
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

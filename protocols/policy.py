@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import tenacity
 from pydantic import BeforeValidator, Field, model_validator
@@ -90,7 +90,7 @@ PRESETS: Mapping[str, Retry] = {
 Under pressure there is one attempt, for tasks with priority there are five."""
 
 
-def _named(policy: Any) -> Any:
+def _named(policy: object) -> object:
     if isinstance(policy, bool):
         raise ValueError(f"a number of attempts is wanted, or a mapping, not {policy}")
     if isinstance(policy, int | float):

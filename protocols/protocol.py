@@ -113,7 +113,7 @@ class Protocol:
     idle_timeout_s: ClassVar[float | None] = None
     retry: ClassVar[Retry | str | int | None] = None
     breaker: ClassVar[Breaker | None] = None
-    on_error: ClassVar[Mapping[str, Any]] = {}
+    on_error: ClassVar[Mapping[str, object]] = {}
     at_most_once: ClassVar[bool] = False
     num_cpus: ClassVar[float] = 0
     num_gpus: ClassVar[float] = 0
@@ -121,7 +121,7 @@ class Protocol:
     _mark: ClassVar[str] = ""
     """The end of the reference of a protocol that shares its name with others; else ""."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         cls._mark = _told_apart(cls)
         inputs_of(cls.run, reference(cls), skip=1)
@@ -180,7 +180,7 @@ class FunctionProtocol(Generic[P, R_co]):
 
 
 ProtocolClass: TypeAlias = type[Protocol]
-ProtocolLike: TypeAlias = ProtocolClass | FunctionProtocol[..., Any]
+ProtocolLike: TypeAlias = ProtocolClass | FunctionProtocol[..., object]
 
 
 @overload
@@ -198,13 +198,13 @@ def protocol(
     idle_timeout_s: float | None = None,
     retry: Retry | str | int | None = None,
     breaker: Breaker | None = None,
-    on_error: Mapping[str, Any] | None = None,
+    on_error: Mapping[str, object] | None = None,
     at_most_once: bool = False,
     num_cpus: float = 0,
     num_gpus: float = 0,
     resources: Mapping[str, float] | None = None,
 ) -> Callable[[Callable[P, R]], FunctionProtocol[P, R]]: ...
-def protocol(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
+def protocol(function: Callable[..., object] | None = None, /, **settings: object) -> object:
     """Make a protocol of a function `f(input)` or `f(ctx, input)`, async or plain.
 
         @podium.protocol(concurrency=10, retry=3)
@@ -222,7 +222,7 @@ def protocol(function: Callable[..., Any] | None = None, /, **settings: Any) -> 
     return lambda function: _made(function, given)
 
 
-def _made(function: Any, settings: Mapping[str, Any]) -> FunctionProtocol[..., Any]:
+def _made(function: Any, settings: Mapping[str, Any]) -> FunctionProtocol[..., object]:
     if callable(function) and hasattr(function, "__qualname__") and not inspect.isclass(function):
         return FunctionProtocol(function, settings)
     if is_protocol(function):
@@ -236,7 +236,7 @@ def _made(function: Any, settings: Mapping[str, Any]) -> FunctionProtocol[..., A
     raise InvalidDefinition(problem=problem, path="@podium.protocol")
 
 
-def inputs_of(run: Callable[..., Any], ref: str, skip: int = 0) -> tuple[bool, str | None]:
+def inputs_of(run: Callable[..., object], ref: str, skip: int = 0) -> tuple[bool, str | None]:
     """Whether `run` takes a context first, and the name of the one input it takes after that, or None.
 
     Args:

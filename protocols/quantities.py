@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ Quantity: TypeAlias = Annotated[float, Field(ge=0, le=MAX_COUNT, allow_inf_nan=F
 """An amount, 0 or more, that may be a fraction."""
 
 
-def check_priority(priority: Any, path: str = "priority") -> int:
+def check_priority(priority: object, path: str = "priority") -> int:
     """Return the priority of a task, checked. Raises InvalidInput unless it is a whole number, at most ±MAX_COUNT."""
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise InvalidInput(problem=f"a whole number is wanted, not {_kind(priority)}", path=path)
@@ -31,7 +31,7 @@ def check_priority(priority: Any, path: str = "priority") -> int:
     return priority
 
 
-def check_seconds(seconds: Any, path: str) -> float:
+def check_seconds(seconds: object, path: str) -> float:
     """Return a duration in seconds, checked. Raises InvalidInput unless it is a number above 0, at most MAX_SECONDS."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidInput(problem=f"a number of seconds is wanted, not {_kind(seconds)}", path=path)
@@ -41,18 +41,18 @@ def check_seconds(seconds: Any, path: str) -> float:
     return float(seconds)
 
 
-def check_amount(amount: Any, path: str) -> float:
+def check_amount(amount: object, path: str) -> float:
     """Return the used amount of a rate, checked. Raises InvalidInput unless it is a number from 0 to MAX_COUNT."""
     if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= MAX_COUNT:
         raise InvalidInput(problem=f"an amount is a number from 0 to {MAX_COUNT}, not {shown(amount)}", path=path)
     return float(amount)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return f"{type(value).__name__} {shown(value)}" if isinstance(value, str | float | int) else type(value).__name__
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """Return a value for a message, at most 60 characters. Python refuses to print a number of a million digits."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
         return f"a number of {value.bit_length()} bits"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator
-from typing import Any
+from typing import Protocol
 
 import yaml
 from pydantic import ValidationError
@@ -30,6 +30,15 @@ MAX_JOINED = 1_000
 _PAIR = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\.", re.DOTALL)
 """A surrogate pair as JSON writes it, or any other escape."""
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+class _Mark(Protocol):
+    """A place in a file, counted from 0. PyYAML has two classes of them."""
+
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
 
 
 def read_workflow(text: str, source: str = "<text>") -> Workflow:
@@ -60,7 +69,7 @@ def read_workflow(text: str, source: str = "<text>") -> Workflow:
     return workflow
 
 
-def read_mapping(text: str, source: str) -> dict[str, Any]:
+def read_mapping(text: str, source: str) -> dict[str, object]:
     """Read a mapping in YAML or JSON, by the rules for workflows. Raises InvalidDefinition with source:line:column."""
     data = _value(_compose(without_mark(text), source), source)
     if not isinstance(data, dict):
@@ -79,7 +88,7 @@ def _path(loc: Loc) -> str:
     return place("", loc).lstrip(".")
 
 
-def _value(node: yaml.Node, source: str) -> Any:
+def _value(node: yaml.Node, source: str) -> object:
     try:
         return value_of(node)
     except Unreadable as error:
@@ -152,7 +161,7 @@ def _one_escape(found: re.Match[str]) -> str:
     return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08X}"
 
 
-def _at(mark: Any, source: str) -> str:
+def _at(mark: _Mark | None, source: str) -> str:
     return f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
 
 

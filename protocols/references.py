@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterator
-from typing import Any, TypeAlias, assert_never
+from typing import TypeAlias, TypeGuard, assert_never
 
 from pydantic import BaseModel
 
@@ -120,7 +120,7 @@ def _misfits(model: type[BaseModel], given: frozenset[str], undo: Step, loc: Loc
         yield place, f"{undo.step} takes no {', '.join(unknown)}: {model.__name__} has {', '.join(sorted(known))}"
 
 
-def _is_plain_model(hint: Any) -> bool:
+def _is_plain_model(hint: object) -> TypeGuard[type[BaseModel]]:
     """Whether the hint is a model whose fields alone decide: no alias, and no validator that may change the input."""
     if not (isinstance(hint, type) and issubclass(hint, BaseModel)) or hint.__pydantic_root_model__:
         return False

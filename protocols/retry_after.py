@@ -30,7 +30,7 @@ def retry_after_s(error: BaseException, now: float) -> float | None:
     return None
 
 
-def _all_said(error: BaseException) -> Iterable[Any]:
+def _all_said(error: BaseException) -> Iterable[object]:
     """Yield the value in each place, the plainest place first. Attributes of foreign errors may be code that fails."""
     yield _attribute(error, "retry_after_s")
     yield _attribute(error, "retry_after")
@@ -42,7 +42,7 @@ def _all_said(error: BaseException) -> Iterable[Any]:
         yield _header(headers, "retry-after")
 
 
-def _attribute(holder: Any, name: str) -> Any:
+def _attribute(holder: object, name: str) -> object:
     try:
         return getattr(holder, name, None)
     except Exception:
@@ -61,7 +61,7 @@ def _header(headers: Any, name: str) -> Any:
     return None
 
 
-def _text(said: Any) -> str:
+def _text(said: object) -> str:
     return said.decode("latin-1") if isinstance(said, bytes) else str(said)
 
 
@@ -72,7 +72,7 @@ def _is_number(said: Any) -> bool:
         return False
 
 
-def _seconds(said: Any, now: float) -> float | None:
+def _seconds(said: object, now: float) -> float | None:
     match said:
         case None | bool():
             return None

@@ -30,7 +30,7 @@ _VALUES = ("const", "enum", "default", "examples", "required", "type", "dependen
 """Keywords whose content is no schema."""
 
 
-def misfit(value: Any, schema: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str] | None:
+def misfit(value: object, schema: Mapping[str, object]) -> tuple[tuple[str | int, ...], str] | None:
     """Return the place where a value does not fit a schema, and the reason; None if it fits.
 
     Nothing is fetched. A reference that leaves the schema, leads nowhere or goes round for ever is a misfit.
@@ -59,7 +59,7 @@ def check_own(schema: Any) -> None:
     except jsonschema.SchemaError as error:
         raise ValueError(f"not a JSON Schema: {error.message}") from error
 
-    def check(node: dict[str, Any]) -> dict[str, Any]:
+    def check(node: dict[str, object]) -> dict[str, object]:
         reference = node.get("$ref")
         if isinstance(reference, str) and reference.startswith("#/"):
             pointed(schema, reference)
@@ -68,9 +68,9 @@ def check_own(schema: Any) -> None:
     transformed(schema, check)
 
 
-def pointed(schema: Mapping[str, Any], reference: str) -> Any:
+def pointed(schema: Mapping[str, object], reference: str) -> object:
     """Return the part of a schema to which a pointer such as `#/$defs/name` leads. Raises ValueError without one."""
-    found: Any = schema
+    found: object = schema
     for part in unquote(reference[2:]).split("/") if len(reference) > 1 else ():
         part = part.replace("~1", "/").replace("~0", "~")
         if isinstance(found, list) and part.isdecimal() and int(part[:9]) < len(found):
@@ -82,7 +82,9 @@ def pointed(schema: Mapping[str, Any], reference: str) -> Any:
     return found
 
 
-def transformed(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]], leaving: Collection[str] = ()) -> Any:
+def transformed(
+    schema: object, change: Callable[[dict[str, object]], dict[str, object]], leaving: Collection[str] = ()
+) -> Any:
     """Return a copy in which `change` has replaced every schema within, inner ones first.
 
     A part below the top with an `$id` is a document of its own, in which references mean something else. It is left as
@@ -92,7 +94,7 @@ def transformed(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]],
         return [_below(each, change, leaving) for each in schema]
     if not isinstance(schema, Mapping):
         return schema
-    copy: dict[str, Any] = {}
+    copy: dict[str, object] = {}
     for key, value in schema.items():
         if key in _NAMED and isinstance(value, Mapping):
             copy[key] = {name: _below(each, change, leaving) for name, each in value.items()}
@@ -101,12 +103,14 @@ def transformed(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]],
     return change(copy)
 
 
-def _below(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]], leaving: Collection[str]) -> Any:
+def _below(
+    schema: object, change: Callable[[dict[str, object]], dict[str, object]], leaving: Collection[str]
+) -> object:
     is_document = isinstance(schema, Mapping) and isinstance(schema.get("$id"), str)
     return schema if is_document else transformed(schema, change, leaving)
 
 
-def check_foreign(schema: Mapping[str, Any]) -> None:
+def check_foreign(schema: Mapping[str, object]) -> None:
     """Raise ValueError, with the place, unless `schema` is a schema that may come from outside."""
     import jsonschema  # noqa: PLC0415  (see above)
 
@@ -127,7 +131,9 @@ def check_foreign(schema: Mapping[str, Any]) -> None:
             raise ValueError(f"{place}/{refused}: '{refused}' is not taken in a schema from outside")
 
 
-def _nodes(root: Mapping[str, Any], node: Any, place: str, depth: int) -> Iterator[tuple[Mapping[str, Any], str]]:
+def _nodes(
+    root: Mapping[str, object], node: object, place: str, depth: int
+) -> Iterator[tuple[Mapping[str, object], str]]:
     """Yield every schema within a schema, with its place. The target of a reference counts where it is referred to."""
     if depth > MAX_SCHEMA_DEPTH:
         raise ValueError(f"{place}: a schema is nested at most {MAX_SCHEMA_DEPTH} deep, and may not refer to itself")
@@ -147,11 +153,11 @@ def _nodes(root: Mapping[str, Any], node: Any, place: str, depth: int) -> Iterat
             yield from _nodes(root, below, f"{place}/{key}", depth + 1)
 
 
-def _target(root: Mapping[str, Any], reference: Any, place: str) -> Any:
+def _target(root: Mapping[str, object], reference: object, place: str) -> object:
     """Return the schema that a reference within `root` leads to. Raises ValueError if there is none."""
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")) or "%" in reference:
         raise ValueError(f"{place}: a reference has to stay within the schema, as in '#/$defs/name'")
-    found: Any = root
+    found: object = root
     for part in reference[2:].split("/") if len(reference) > 1 else ():
         part = part.replace("~1", "/").replace("~0", "~")
         if not isinstance(found, Mapping) or part not in found:

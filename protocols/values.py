@@ -154,7 +154,7 @@ def _bad_key(value: Value, path: str) -> InvalidInput | None:
     return None
 
 
-def check_text(value: Any, name: str) -> None:
+def check_text(value: object, name: str) -> None:
     """Raise InvalidInput unless `value` is a text that can be encoded. The error calls it `name`."""
     if not isinstance(value, str):
         raise InvalidInput(problem=f"a text is wanted, not {type(value).__name__}", path=name)

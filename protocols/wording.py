@@ -7,9 +7,10 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Tag, ValidationError
+from pydantic_core import ErrorDetails
 
 from .errors import InvalidDefinition
 
@@ -27,7 +28,7 @@ class Definition(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants")
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, **data: object) -> None:
         try:
             super().__init__(**data)
         except ValidationError as error:
@@ -36,7 +37,7 @@ class Definition(BaseModel):
     # pydantic-core then validates nested nodes itself and keeps their place for the error.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
         """Yield only the fields that differ from their defaults, because a notebook shows a whole tree in one line."""
         fields = type(self).model_fields
         for name, value in super().__repr_args__():
@@ -44,14 +45,14 @@ class Definition(BaseModel):
                 yield name, value
 
 
-def explain(error: ValidationError, model: Any, root: str) -> InvalidDefinition:
+def explain(error: ValidationError, model: object, root: str) -> InvalidDefinition:
     """Return an error of pydantic as our InvalidDefinition, with every problem and its path in the tree."""
     (loc, problem), *others = flaws_of(error, model, in_python=True)
     lines = [problem, *(f"{tree_path(root, each)}: {said}" for each, said in others)]
     return InvalidDefinition(problem="\n".join(lines), path=tree_path(root, loc))
 
 
-def flaws_of(error: ValidationError, model: Any, in_python: bool = False) -> list[tuple[Loc, str]]:
+def flaws_of(error: ValidationError, model: object, in_python: bool = False) -> list[tuple[Loc, str]]:
     """Return every problem in data that was to be a `model`, with its place. `in_python`: protocols may be given.
 
     If an item of a list was refused, "too short" is left out: pydantic counts only the items that it has taken.
@@ -66,7 +67,7 @@ def _has_more(loc: Loc, others: list[Loc]) -> bool:
     return any(len(other) > len(loc) and other[: len(loc)] == loc for other in others)
 
 
-def problem_of(row: Any, model: Any = None) -> str:
+def problem_of(row: ErrorDetails, model: object = None) -> str:
     """Return the problem in one row of pydantic's error. A wrong key gets the key of `model` that was probably meant.
 
     Args:
@@ -77,7 +78,7 @@ def problem_of(row: Any, model: Any = None) -> str:
     return str(row["msg"]).removeprefix("Value error, ")
 
 
-def first_problem(error: ValidationError, model: Any) -> tuple[Loc, str]:
+def first_problem(error: ValidationError, model: object) -> tuple[Loc, str]:
     """Return the place of the first problem, and the problem."""
     row = error.errors(include_url=False)[0]
     return row["loc"], problem_of(row, model)
@@ -93,7 +94,7 @@ def unknown(name: str, known: Iterable[str], what: str) -> str:
     return f"unknown {what} `{name}`" + (f"; there are {', '.join(names[:_MANY])}{more}" if names else "")
 
 
-def _of_node(row: Any, in_python: bool) -> str | None:
+def _of_node(row: ErrorDetails, in_python: bool) -> str | None:
     """Return the problem of a value that stands in place of a node and cannot be one; None if the row is of another."""
     given = row["input"]
     if row["type"] == "node":
@@ -104,7 +105,7 @@ def _of_node(row: Any, in_python: bool) -> str | None:
     return None
 
 
-def not_a_node(given: Any, in_python: bool = True) -> str:
+def not_a_node(given: object, in_python: bool = True) -> str:
     """Say why a value is not a node, and what was probably meant."""
     if isinstance(given, Mapping):
         return _no_kind(given, in_python)
@@ -118,7 +119,7 @@ def not_a_node(given: Any, in_python: bool = True) -> str:
     return f"got {named(given)}; pass the protocol, not its call{more}"
 
 
-def _no_kind(given: Mapping[Any, Any], in_python: bool) -> str:
+def _no_kind(given: Mapping[object, object], in_python: bool) -> str:
     kinds = [kind for kind in NODE_KINDS if kind in given]
     if len(kinds) > 1:
         return f"{ONE_KIND}, not {' and '.join(kinds)}"
@@ -128,7 +129,7 @@ def _no_kind(given: Mapping[Any, Any], in_python: bool) -> str:
     return f"{ONE_KIND}; of a protocol, pass it, not its call" if in_python else ONE_KIND
 
 
-def named(value: Any) -> str:
+def named(value: object) -> str:
     """Return the kind of a value with its article, such as `a list` or `an int`; `None` for None."""
     if value is None:
         return "None"
@@ -136,7 +137,7 @@ def named(value: Any) -> str:
     return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
 
 
-def keys_at(model: Any, loc: Loc) -> list[str]:
+def keys_at(model: object, loc: Loc) -> list[str]:
     """Return the known keys at a place in a `model`, by pydantic's location."""
     hints = list(_kinds(model))
     for part in loc:
@@ -145,7 +146,7 @@ def keys_at(model: Any, loc: Loc) -> list[str]:
     return list(dict.fromkeys(f.alias or name for each in models for name, f in each.model_fields.items()))
 
 
-def _kinds(hint: Any) -> Iterator[Any]:
+def _kinds(hint: object) -> Iterator[object]:
     """Yield the types that a hint allows: of a union its members. Members of a tagged union stay annotated."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         for member in typing.get_args(hint):
@@ -156,11 +157,11 @@ def _kinds(hint: Any) -> Iterator[Any]:
         yield hint
 
 
-def _tag(hint: Any) -> str | None:
+def _tag(hint: object) -> str | None:
     return next((each.tag for each in getattr(hint, "__metadata__", ()) if isinstance(each, Tag)), None)
 
 
-def _below(hint: Any, part: str | int) -> Iterator[Any]:
+def _below(hint: object, part: str | int) -> Iterator[object]:
     """Yield the hints of values that may stand below `hint` under one part of a location."""
     if (tag := _tag(hint)) is not None:
         if tag == part:

@@ -78,7 +78,7 @@ class Workflow(Definition):
 
     @field_validator("input", mode="before")
     @classmethod
-    def _schema(cls, schema: Any) -> Any:
+    def _schema(cls, schema: object) -> object:
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             schema = schema.model_json_schema()
         if schema is not None:
@@ -116,7 +116,7 @@ class Workflow(Definition):
         return dumped(self.to_dict())
 
     @classmethod
-    def from_trusted(cls, data: Mapping[str, Any]) -> Workflow:
+    def from_trusted(cls, data: Mapping[str, object]) -> Workflow:
         """Make a workflow of a tree that was checked when it was deployed. No protocol is imported."""
         return cls.model_validate(data, context={"trusted": True})
 
@@ -140,7 +140,7 @@ class Workflow(Definition):
         return first.step if isinstance(first, Step) and first.with_ is None else None
 
 
-def _validate(schema: Mapping[str, Any], value: Value) -> None:
+def _validate(schema: Mapping[str, object], value: Value) -> None:
     found = misfit(value, schema)
     if found is not None:
         raise InvalidInput(problem=found[1], path=place("input", found[0]))

@@ -14,12 +14,15 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import combinations
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from .quantities import shown
 from .recovery import Action
 from .tree import END, NODE_NAME
 from .workflow import Workflow
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 _BASE = "https://json-schema.org/draft/2020-12/schema"
 _END_OF_TEXT = r"(?![\s\S])"
@@ -32,7 +35,7 @@ _LOOKS_OTHERWISE = re.compile(r"\s*(?:[-+]?[0-9._]+(?:[eE][-+]?[0-9]+)?|true|fal
 
 
 @cache
-def workflow_schema() -> dict[str, Any]:
+def workflow_schema() -> dict[str, object]:
     """Return the schema of workflow files, in draft 2020-12. Do not change the returned object."""
     schema = _with_nodes(Workflow.model_json_schema(by_alias=True))
     definitions = schema["$defs"]
@@ -49,7 +52,7 @@ def workflow_schema() -> dict[str, Any]:
     return {"$schema": _BASE, **schema}
 
 
-def unlike_schema(data: Any) -> tuple[tuple[str | int, ...], str] | None:
+def unlike_schema(data: object) -> tuple[tuple[str | int, ...], str] | None:
     """Return the place where data that pydantic took breaks the schema, and the reason; None if there is none."""
     if not any(_is_doubtful(key, value) for key, value in _scalars(data)):
         return None  # which spares nearly all files 50 ms for the library
@@ -60,14 +63,14 @@ def unlike_schema(data: Any) -> tuple[tuple[str | int, ...], str] | None:
     return None if error is None else (tuple(error.absolute_path), _why(error))
 
 
-def _why(error: Any) -> str:
+def _why(error: ValidationError) -> str:
     """Word an error of the schema: the wanted value, and the given one."""
     choices = error.schema.get("anyOf", [error.schema]) if isinstance(error.schema, dict) else []
     kinds = [each["type"] for each in choices if isinstance(each.get("type"), str) and each["type"] != "null"]
     return f"expected {' or '.join(kinds)}, found {shown(error.instance)}" if kinds else str(error.message)
 
 
-def _scalars(data: Any) -> Iterator[tuple[str, Any]]:
+def _scalars(data: object) -> Iterator[tuple[str, object]]:
     """Yield every scalar, with the key that it or its list is under."""
     ahead = [("", data)]
     while ahead:
@@ -80,7 +83,7 @@ def _scalars(data: Any) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _is_doubtful(key: str, value: Any) -> bool:
+def _is_doubtful(key: str, value: object) -> bool:
     """Whether pydantic may have taken a scalar for another type."""
     if isinstance(value, bool):
         return key not in _BOOLEANS
@@ -89,7 +92,7 @@ def _is_doubtful(key: str, value: Any) -> bool:
     return key in _BOOLEANS and value is not None
 
 
-def _with_nodes(schema: Any) -> Any:
+def _with_nodes(schema: object) -> Any:
     """Return the schema with references in the places of nodes, and with patterns that hold to the end of the text."""
     if isinstance(schema, list):
         return [_with_nodes(each) for each in schema]
@@ -132,18 +135,18 @@ def _settle_parallel(parallel: dict[str, Any]) -> None:
     parallel |= {"if": is_partial, "then": needs}
 
 
-def _names_of_branches(found: dict[str, Any]) -> dict[str, Any]:
+def _names_of_branches(found: dict[str, Any]) -> dict[str, object]:
     """Return the object's schema of `parallel`, whose schema allows an object or null, with the names of branches."""
     objects = [each for each in found.get("anyOf", [found]) if each.get("type") == "object"]
     return {**objects[0], "propertyNames": _names()}
 
 
-def _names(*taken: str) -> dict[str, Any]:
-    names: dict[str, Any] = {"pattern": f"^{NODE_NAME.pattern}{_END_OF_TEXT}"}
+def _names(*taken: str) -> dict[str, object]:
+    names: dict[str, object] = {"pattern": f"^{NODE_NAME.pattern}{_END_OF_TEXT}"}
     return {**names, "not": {"enum": list(taken)}} if taken else names
 
 
-def _actions() -> dict[str, Any]:
+def _actions() -> dict[str, object]:
     """Return the schema of one action, or several in their order; none follows `park` or `fail`."""
     *first, park, fail = get_args(Action)
     starts = [list(some) for count in range(len(first) + 1) for some in combinations(first, count)]
@@ -151,10 +154,10 @@ def _actions() -> dict[str, Any]:
     return {"anyOf": [{"enum": [*first, park, fail]}, {"enum": lists}]}
 
 
-def _node_kinds(step_pattern: str) -> dict[str, Any]:
+def _node_kinds(step_pattern: str) -> dict[str, object]:
     """Return the schema of a node, which tries the kinds one after another, by key. With `anyOf` a validator would look
     at the children of a node six times, and at their children six times again."""
-    text: tuple[Any, Any] = ({"type": "string"}, {"pattern": step_pattern})
+    text: tuple[object, object] = ({"type": "string"}, {"pattern": step_pattern})
     kinds = [({"required": [key]}, {"$ref": f"#/$defs/{name}"}) for key, name in _NAMED_BY.items()]
     parallel = ({"anyOf": [{"required": ["parallel"]}, {"required": ["each"]}]}, {"$ref": "#/$defs/Parallel"})
     keys = [*_NAMED_BY, "parallel", "each"]
@@ -168,7 +171,7 @@ def _node_kinds(step_pattern: str) -> dict[str, Any]:
     }
 
 
-def _choice(*cases: tuple[Any, Any], otherwise: Any) -> dict[str, Any]:
+def _choice(*cases: tuple[object, Any], otherwise: Any) -> dict[str, object]:
     """Return a schema that applies the first case whose condition holds. A condition on keys holds for objects only."""
     chain: Any = otherwise
     for condition, then in reversed(cases):

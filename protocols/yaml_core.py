@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import yaml
 
@@ -33,7 +33,7 @@ LEAST, MOST = -(2**63), 2**64 - 1
 class Unreadable(ValueError):
     """Raised for a value in a file that cannot be kept. `mark` is its place."""
 
-    def __init__(self, problem: str, mark: Any) -> None:
+    def __init__(self, problem: str, mark: yaml.Mark | None) -> None:
         super().__init__(problem)
         self.mark = mark
 
@@ -41,7 +41,7 @@ class Unreadable(ValueError):
 class Loader(yaml.CSafeLoader):
     """Composes nodes with the tags of the core schema; `value_of` makes values of them."""
 
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}  # type: ignore[misc]  # its base names no ClassVar
+    yaml_implicit_resolvers: ClassVar[dict[object, object]] = {}  # type: ignore[misc]  # its base names no ClassVar
 
 
 class Dumper(yaml.SafeDumper):
@@ -53,11 +53,11 @@ for _tag, _pattern, _firsts in _RESOLVERS:
         _kind.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), [*_firsts, *([""] if _tag == NULL else [])])
 
 
-def dumped(data: Mapping[str, Any]) -> str:
+def dumped(data: Mapping[str, object]) -> str:
     return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
-def value_of(node: yaml.Node) -> Any:
+def value_of(node: yaml.Node) -> object:
     """Return the value of a node. Keys are the texts as they are written: `1: x` has the key "1", as in JSON.
 
     Raises:
@@ -95,7 +95,7 @@ def _number(node: yaml.Node) -> float:
         raise Unreadable(f"{error}; a text needs quotes", node.start_mark) from error
 
 
-_SCALARS: Mapping[str, Callable[[yaml.Node], Any]] = {
+_SCALARS: Mapping[str, Callable[[yaml.Node], object]] = {
     NULL: lambda node: None,
     BOOL: lambda node: node.value.lower() == "true",
     INT: _whole,

@@ -71,7 +71,7 @@ def _named(hint: Any) -> str:
         return " or ".join(f'"{each}"' for each in typing.get_args(hint))
     if origin is not None:
         return f"{_plain(origin)} of {' to '.join(_inside(hint))}"
-    return "None" if hint is type(None) else "Value" if hint is Any else hint.__name__
+    return "None" if hint is type(None) else "Value" if hint in (Any, object) else hint.__name__
 
 
 def _inside(hint: Any) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Answer(BaseModel):
 
     text: str
     """Text of the answer in Markdown, or in JSON if the request has a schema for the answer."""
-    value: Any = None
+    value: object = None
     """The same answer as data, if the request has a schema."""
     sources: list[Source] = []
     type: str
@@ -60,8 +60,8 @@ class Answer(BaseModel):
 
 class ToFinish(BaseModel):
     plan: Planned | None = None
-    context: dict[str, Any] | None = None
-    sources: dict[str, Any] | None = None
+    context: dict[str, object] | None = None
+    sources: dict[str, object] | None = None
     results: list[dict[str, Any]] = []
     model: dict[str, Any] = {}
     answer: dict[str, Any] | None = None
@@ -69,7 +69,7 @@ class ToFinish(BaseModel):
 
 
 @protocol(concurrency=64)
-async def finish(ctx: Context, input: ToFinish) -> dict[str, Any]:
+async def finish(ctx: Context, input: ToFinish) -> dict[str, object]:
     """Return the answer: Markdown, or JSON that fits the request's schema. Raises InvalidInput for a misfit."""
     if input.answer is not None:
         return input.answer
@@ -97,7 +97,7 @@ async def finish(ctx: Context, input: ToFinish) -> dict[str, Any]:
     return (answer if schema is None else _as_data(answer, schema)).model_dump(mode="json")
 
 
-def context_of(plan: Planned, context: Mapping[str, Any] | None, sources: Mapping[str, Any] | None) -> Assembled:
+def context_of(plan: Planned, context: Mapping[str, object] | None, sources: Mapping[str, object] | None) -> Assembled:
     """Return one context, whether it was assembled in an earlier step or is still in the form of its sources."""
     if sources is not None:
         return assembled(plan, sources)
@@ -106,24 +106,24 @@ def context_of(plan: Planned, context: Mapping[str, Any] | None, sources: Mappin
     return read if read.passages else read.model_copy(update={"passages": assembled(plan, {}).passages})
 
 
-def json_in(text: str) -> Any:
+def json_in(text: str) -> object:
     """Parse the JSON value of a text, with or without a code fence around it. Raises ValueError."""
     fenced = re.search(r"```(?:json)?\s*\n(.*?)```", text, re.DOTALL)
     return from_json(fenced.group(1) if fenced else text)
 
 
-def why_misfit(value: Any, schema: Mapping[str, Any]) -> str | None:
+def why_misfit(value: object, schema: Mapping[str, object]) -> str | None:
     """Return the reason why a value does not fit a schema; None if it fits."""
     found = misfit(value, schema)
     return None if found is None else f"{place('$', found[0])}: {found[1]}"
 
 
-def _as_data(answer: Answer, schema: Mapping[str, Any]) -> Answer:
+def _as_data(answer: Answer, schema: Mapping[str, object]) -> Answer:
     """Return the answer with its value checked against the schema. Raises InvalidInput for a misfit.
 
     Without a model the value is {"answer", "sources"} with quotations; the schema decides whether that will do.
     """
-    value: Any
+    value: object
     if answer.model is None:
         value = {"answer": answer.text, "sources": [source.model_dump() for source in answer.sources]}
     else:

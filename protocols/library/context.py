@@ -99,12 +99,12 @@ class ToFind(BaseModel):
 class ToRecall(BaseModel):
     plan: Planned
     task: Literal["session", "earlier", "remember"]
-    answer: dict[str, Any] | None = None
+    answer: dict[str, object] | None = None
 
 
 class ToAssemble(BaseModel):
     plan: Planned
-    sources: dict[str, Any]
+    sources: dict[str, object]
     """Outcomes by name of the source: {"output": …} or {"error": …}."""
 
 

@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -57,7 +56,7 @@ class ToPlan(BaseModel):
     """A checked request, with the outcomes of the tools that failed."""
 
     checked: Checked
-    failed: list[Any] = []
+    failed: list[object] = []
 
 
 @protocol(concurrency=64)
@@ -130,7 +129,7 @@ def own_pipelines(folder: str) -> Mapping[RequestType, Workflow]:
 
 
 @lru_cache(maxsize=8)
-def own_hooks(folder: str) -> Mapping[str, Any]:
+def own_hooks(folder: str) -> Mapping[str, object]:
     """Read `hooks.yaml` in a folder of pipelines; returns the hooks by state. Raises InvalidDefinition."""
     path = Path(folder) / "hooks.yaml"
     return hooks_from(path.read_text(), str(path)) if path.is_file() else {}
@@ -169,7 +168,7 @@ def _plain_text(text: str) -> str:
     return "".join(c for c in composed if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs")).strip()
 
 
-def _tool_and_why(outcome: Any) -> tuple[str, str] | None:
+def _tool_and_why(outcome: object) -> tuple[str, str] | None:
     """Return the name of the tool and its error, from a message that begins with `tool <name>: `; else None."""
     message = str((outcome.get("error") or {}).get("message", "")) if isinstance(outcome, Mapping) else ""
     name, _, why = message.partition(": ")

@@ -10,13 +10,15 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
-from typing import Any
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeAlias
 
 from mcp.client import Client
 from mcp.client.session import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
 from mcp_types import (
     CONNECTION_CLOSED,
     HEADER_MISMATCH,
@@ -32,10 +34,14 @@ from mcp_types import (
 )
 from pydantic import TypeAdapter, ValidationError
 
+from ..json_forms import Json
 from .mcp_content import mended
 from .mcp_http import DELIVERY, Delivery, HttpClient
 from .mcp_servers import McpServer
 from .mcp_stdio import StdioServer
+
+if TYPE_CHECKING:
+    from mcp.client._transport import ReadStream, TransportStreams  # what the SDK's own transports give
 
 LOG = logging.getLogger("podium.mcp")
 CONNECT_S = 20.0
@@ -44,6 +50,9 @@ MAX_LIST_PAGES = 100
 UNREADABLE = PARSE_ERROR
 """Error code for an answer that came but cannot be read, on any transport."""
 _Answer: TypeAdapter[CallToolResult | InputRequiredResult] = TypeAdapter(CallToolResult | InputRequiredResult)
+
+
+TakePage: TypeAlias = Callable[[Mapping[str, object]], None]
 
 
 class NotConnected(Exception):
@@ -67,16 +76,18 @@ class Connection:
         self._leave = asyncio.Event()
         self._running = 0
         self._stdio: StdioServer | None = None
-        self._tools: dict[str, Mapping[str, Any]] = {}
+        self._tools: dict[str, Mapping[str, object]] = {}
         """Tools by name, as the server listed them last. An invalid one does not spoil the list."""
-        self._page: Mapping[str, Any] = {}
+        self._page: Mapping[str, object] = {}
         """The last page of the list of tools."""
         self._has_changed = False
         self.is_over = False
         """Whether the connection takes no more calls."""
         self._living = asyncio.create_task(self._live())
 
-    async def call(self, name: str, arguments: dict[str, Any], timeout_s: float) -> Any:
+    async def call(
+        self, name: str, arguments: dict[str, Json], timeout_s: float
+    ) -> CallToolResult | InputRequiredResult:
         """Call a tool; returns a CallToolResult or an InputRequiredResult.
 
         Raises:
@@ -95,7 +106,7 @@ class Connection:
             self._running -= 1
             self._leave_if_done()
 
-    def output_schema(self, name: str) -> dict[str, Any] | None:
+    def output_schema(self, name: str) -> dict[str, object] | None:
         """Return the JSON schema of a tool's data, as the server lists it; None if it lists none."""
         schema = self._tools.get(name, {}).get("outputSchema")
         return schema if isinstance(schema, dict) else None
@@ -110,7 +121,9 @@ class Connection:
         self._leave.set()
         await asyncio.wait([self._living], timeout=8.0)
 
-    async def _called(self, session: ClientSession, name: str, arguments: dict[str, Any]) -> Any:
+    async def _called(
+        self, session: ClientSession, name: str, arguments: dict[str, Json]
+    ) -> CallToolResult | InputRequiredResult:
         if self._has_changed:
             self._has_changed = False
             self._tools = await self._listed(session)
@@ -130,7 +143,7 @@ class Connection:
                     raise
                 # the headers that the tool wants are not as we know them, so it did not run
                 self._tools = await self._listed(session)
-        return None
+        raise AssertionError("the second attempt returns or raises")
 
     def _end(self) -> None:
         self.is_over = True
@@ -186,9 +199,9 @@ class Connection:
         way = streamable_http_client(server.url, http_client=http, max_sse_event_size=server.max_message_bytes)
         return Client(_Mended(way, self._take_page), message_handler=self._heard)
 
-    async def _listed(self, session: ClientSession) -> dict[str, Mapping[str, Any]]:
+    async def _listed(self, session: ClientSession) -> dict[str, Mapping[str, object]]:
         """Return the listed tools by name. Parts of the list that cannot be read are left out."""
-        found: dict[str, Mapping[str, Any]] = {}
+        found: dict[str, Mapping[str, object]] = {}
         cursor: str | None = None
         for _ in range(MAX_LIST_PAGES):
             self._page = {}
@@ -200,16 +213,17 @@ class Connection:
             for tool in tools if isinstance(tools, list) else ():
                 if isinstance(tool, dict) and isinstance(tool.get("name"), str):
                     found[tool["name"]] = tool
-            cursor = self._page.get("nextCursor")
-            if not cursor or not isinstance(cursor, str):
+            following = self._page.get("nextCursor")
+            if not following or not isinstance(following, str):
                 return found
+            cursor = following
         LOG.warning("an MCP server lists more than %d pages of tools; the rest is not known", MAX_LIST_PAGES)
         return found
 
-    def _take_page(self, page: Mapping[str, Any]) -> None:
+    def _take_page(self, page: Mapping[str, object]) -> None:
         self._page = page
 
-    async def _heard(self, message: Any) -> None:
+    async def _heard(self, message: object) -> None:
         if isinstance(message, ToolListChangedNotification):
             self._has_changed = True
 
@@ -217,46 +231,53 @@ class Connection:
 class _Mended:
     """A transport whose answers are repaired before the SDK reads them."""
 
-    def __init__(self, transport: Any, on_tools: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, transport: AbstractAsyncContextManager[TransportStreams], on_tools: TakePage) -> None:
         self._transport, self._on_tools = transport, on_tools
 
-    async def __aenter__(self) -> tuple[Any, Any]:
+    async def __aenter__(self) -> TransportStreams:
         reads, writes = await self._transport.__aenter__()
         return _Reads(reads, self._on_tools), writes
 
-    async def __aexit__(self, *error: Any) -> Any:
-        return await self._transport.__aexit__(*error)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._transport.__aexit__(kind, error, trace)
 
 
 class _Reads:
-    def __init__(self, stream: Any, on_tools: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, stream: ReadStream[SessionMessage | Exception], on_tools: TakePage) -> None:
         self._stream, self._on_tools = stream, on_tools
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
     def __aiter__(self) -> _Reads:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> SessionMessage | Exception:
         return self._as_protocol(await self._stream.__anext__())
 
-    async def receive(self) -> Any:
+    async def receive(self) -> SessionMessage | Exception:
         return self._as_protocol(await self._stream.receive())
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
     async def __aenter__(self) -> _Reads:
         await self._stream.__aenter__()
         return self
 
-    async def __aexit__(self, *error: Any) -> Any:
-        return await self._stream.__aexit__(*error)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stream.__aexit__(kind, error, trace)
 
-    def _as_protocol(self, item: Any) -> Any:
-        message = getattr(item, "message", None)
-        if isinstance(message, JSONRPCResponse):
-            message.result = mended(message.result)
-            if "tools" in message.result:
-                self._on_tools(message.result)
+    def _as_protocol(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
+        if isinstance(item, SessionMessage) and isinstance(item.message, JSONRPCResponse):
+            result = mended(item.message.result)
+            item.message.result = result
+            if "tools" in result:
+                self._on_tools(result)
         return item
 
 

@@ -8,6 +8,7 @@ error, which the transport passes to the call.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import httpx2
@@ -32,8 +33,8 @@ _NOT_SENT = (
 class HttpClient(httpx2.AsyncClient):
     """An HTTP client that returns connection errors as responses instead of raising them."""
 
-    def __init__(self, max_bytes: int, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, max_bytes: int, headers: Mapping[str, str], timeout: httpx2.Timeout) -> None:
+        super().__init__(headers=headers, timeout=timeout)
         self._max_bytes = max_bytes
 
     async def send(self, request: httpx2.Request, **settings: Any) -> httpx2.Response:

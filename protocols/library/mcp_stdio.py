@@ -14,7 +14,7 @@ import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
 from mcp.client.stdio import get_default_environment
@@ -28,6 +28,9 @@ from mcp_types import (
     RequestId,
     jsonrpc_message_adapter,
 )
+
+if TYPE_CHECKING:
+    from mcp.client._transport import TransportStreams  # what the SDK's own transports give
 
 LOG = logging.getLogger("podium.mcp")
 END_S = 2.0
@@ -55,7 +58,7 @@ class StdioServer:
         self._to_session, self._read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         self._write_stream, self._from_session = anyio.create_memory_object_stream[SessionMessage](0)
 
-    async def __aenter__(self) -> tuple[Any, Any]:
+    async def __aenter__(self) -> TransportStreams:
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
             *self._command,

@@ -23,7 +23,7 @@ Needs `podium[mcp]`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -40,13 +40,16 @@ from . import mcp_content as content
 from .mcp_servers import McpServer, server_of
 
 if TYPE_CHECKING:
+    from mcp.shared.exceptions import MCPError
+    from mcp_types import CallToolResult
+
     from .mcp_connection import Connection
 
 
 class ToAsk(BaseModel):
     server: str
     tool: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     timeout_s: Seconds = 60.0
     everything: bool = False
     """Whether the step returns the whole answer: {"structured", "text", "blocks"} with binary content as bytes."""
@@ -64,7 +67,7 @@ class McpBusy(Exception):
     """The server does not accept the call now. `retry_after_s` or the header has the time to wait, if it is known."""
 
     retry_after_s: float | None = None
-    headers: Mapping[str, Any] = {}
+    headers: Mapping[str, object] = {}
 
 
 class McpTooSlow(Exception):
@@ -96,7 +99,7 @@ class McpTool(Protocol):
         for connection in self._connections.values():
             await connection.close()
 
-    async def run(self, ctx: Context, input: ToAsk) -> Any:
+    async def run(self, ctx: Context, input: ToAsk) -> object:
         name = f"{input.server}.{input.tool}"
         if not requests_config(ctx.config).grants_of(ctx.user).allows_tool(name):
             raise InvalidInput(problem=f"the tool '{name}' is not granted to user '{ctx.user}'", path="input.tool")
@@ -125,9 +128,10 @@ def _connected(server: McpServer) -> Connection:
     return Connection(server)
 
 
-async def _call(connection: Connection, asked: ToAsk, name: str) -> Any:
+async def _call(connection: Connection, asked: ToAsk, name: str) -> CallToolResult:
     """Call the tool; returns its answer, even if the tool failed. Raises one of the errors above."""
     from mcp.shared.exceptions import MCPError  # noqa: PLC0415  (see above)
+    from mcp_types import CallToolResult  # noqa: PLC0415
 
     from .mcp_connection import Lost, NotConnected  # noqa: PLC0415
 
@@ -145,7 +149,7 @@ async def _call(connection: Connection, asked: ToAsk, name: str) -> Any:
         row = error.errors(include_url=False)[0]
         problem = f"its answer is none of the protocol's: {place('$', row['loc'])}: {row['msg']}"
         raise McpAnswerUnfit(f"{name}: {problem}") from error
-    if not hasattr(result, "is_error"):
+    if not isinstance(result, CallToolResult):
         raise McpToolFailed(f"{name}: it asks for input, which a step cannot give")
     return result
 
@@ -155,7 +159,7 @@ def _interrupted(connection: Connection, asked: ToAsk, problem: str) -> Exceptio
     return kind(f"{asked.server}.{asked.tool}: {problem}")
 
 
-def _meant(connection: Connection, asked: ToAsk, error: Any) -> Exception:
+def _meant(connection: Connection, asked: ToAsk, error: MCPError) -> Exception:
     """Convert a JSON-RPC error to one of the errors above, by how far the request got."""
     from .mcp_connection import UNREADABLE, delivery_of  # noqa: PLC0415  (an extra)
 
@@ -175,7 +179,7 @@ def _meant(connection: Connection, asked: ToAsk, error: Any) -> Exception:
     return McpToolFailed(f"{name}: {error}")
 
 
-def _check(name: str, data: Any, schema: Mapping[str, Any]) -> None:
+def _check(name: str, data: object, schema: Mapping[str, object]) -> None:
     if data is None:
         raise McpAnswerUnfit(f"{name}: it has an output schema, and gave no data but text")
     found = misfit(data, schema)

@@ -53,7 +53,7 @@ class ToQuote(BaseModel):
     """The input of the model, with the failure because of which it gave no answer."""
 
     asked: ToAnswer
-    error: dict[str, Any]
+    error: dict[str, object]
     """The failure: {"code", "message", "kind"}."""
 
 
@@ -73,11 +73,11 @@ class Model(Protocol):
     breaker = Breaker(failure_rate=0.5, min_calls=10, open_s=30.0, counts=("ModelError", "timeout"))
 
     def __init__(self) -> None:
-        self._clients: dict[tuple[str, str], Any] = {}
+        self._clients: dict[tuple[str, str], object] = {}
         self._unknown: dict[tuple[str, str], set[str]] = {}
         """Refused parameters without which an endpoint has answered, by address and model."""
 
-    async def run(self, ctx: Context, input: ToAnswer) -> dict[str, Any]:
+    async def run(self, ctx: Context, input: ToAnswer) -> dict[str, object]:
         config = requests_config(ctx.config)
         settings = config.model
         if settings.base_url is None:
@@ -123,7 +123,7 @@ class Model(Protocol):
         if not heard.is_whole(reader.done):
             raise ModelCutOff(f"{endpoint.where} stopped in the middle, after {len(heard.text)} characters")
 
-    def _reply(self, endpoint: _Endpoint, body: Mapping[str, Any]) -> Any:
+    def _reply(self, endpoint: _Endpoint, body: Mapping[str, object]) -> Any:
         """Return the reply as bytes, because the client's own stream parser fails on replies of real servers."""
         more = {name: value for name, value in body.items() if name not in ("model", "messages")}
         chat = self._client(endpoint).chat.completions
@@ -141,7 +141,7 @@ class Model(Protocol):
 
 
 @protocol(concurrency=64)
-async def extract(ctx: Context, input: ToQuote | ToAnswer) -> dict[str, Any]:
+async def extract(ctx: Context, input: ToQuote | ToAnswer) -> dict[str, object]:
     """Answer with quotations in place of a model that gives no answer. The answer contains the reason."""
     asked, error = (input.asked, input.error) if isinstance(input, ToQuote) else (input, None)
     sentence, reason = why_no_model(error)
@@ -161,7 +161,7 @@ class _Endpoint:
     def where(self) -> str:
         return f"{self.settings.name} at {self.settings.base_url}"
 
-    def failure(self, status: int | None, body: Any, after_s: float | None = None) -> Exception:
+    def failure(self, status: int | None, body: object, after_s: float | None = None) -> Exception:
         """Convert an error of the endpoint to one of ours, without the key, which some endpoints repeat in it."""
         if self.key:
             body = json.loads(json.dumps(body).replace(self.key, "…"))
@@ -187,7 +187,7 @@ class _Endpoint:
             raise ModelUnreachable(f"{self.where}: {error.__cause__ or error!r}") from error
 
 
-async def _pieces(data: AsyncIterator[bytes], reader: Reader, silence_s: float) -> AsyncIterator[dict[str, Any]]:
+async def _pieces(data: AsyncIterator[bytes], reader: Reader, silence_s: float) -> AsyncIterator[dict[str, object]]:
     """Yield the pieces of a reply until its last piece, or until the stream ends. Raises ModelStalled."""
     while not reader.done:
         try:
@@ -242,7 +242,7 @@ def _connections() -> Any:
     return httpx2
 
 
-def _quoted(ctx: Context, input: ToAnswer, why: str, missing: dict[str, str]) -> dict[str, Any]:
+def _quoted(ctx: Context, input: ToAnswer, why: str, missing: dict[str, str]) -> dict[str, object]:
     question = question_of(input)
     if input.parts is not None:
         text, sources = _joined(input.parts, why), sources_of_parts(input.parts)
@@ -263,5 +263,5 @@ def _quoted(ctx: Context, input: ToAnswer, why: str, missing: dict[str, str]) ->
     }
 
 
-def _joined(parts: list[dict[str, Any]], why: str) -> str:
+def _joined(parts: list[dict[str, object]], why: str) -> str:
     return "\n\n".join([why, *(f"### {part['question']}\n\n{part['text']}" for part in parts)])

@@ -37,14 +37,14 @@ BEGIN, HEAD, END = "\n\n<material>\n", "--- ", "\n</material>"
 
 class ToAnswer(BaseModel):
     plan: Planned
-    context: dict[str, Any] | None = None
-    sources: dict[str, Any] | None = None
+    context: dict[str, object] | None = None
+    sources: dict[str, object] | None = None
     results: list[dict[str, Any]] = []
     before: list[dict[str, Any]] = []
     """Messages of the turns before this one, if tools were called."""
     question: str | None = None
     """A part of the request to answer; None is the whole text of the request."""
-    parts: list[dict[str, Any]] | None = None
+    parts: list[dict[str, object]] | None = None
     """Results of a team's members: {"question", "text", "sources"} each."""
     lacked: dict[str, str] = {}
     """The `missing` of the turn before this one."""
@@ -59,11 +59,11 @@ class Parameters:
     """Names of refused parameters. They stay unknown as long as the host lives."""
 
     def body(
-        self, messages: list[dict[str, Any]], request: ToAnswer, offered: Mapping[str, ToolSpec]
-    ) -> dict[str, Any]:
+        self, messages: list[dict[str, object]], request: ToAnswer, offered: Mapping[str, ToolSpec]
+    ) -> dict[str, object]:
         """Return the request body as it goes over the wire."""
         settings = self.settings
-        body: dict[str, Any] = {"model": settings.name, **settings.extra}
+        body: dict[str, object] = {"model": settings.name, **settings.extra}
         limit = self._limit()
         if limit is not None:
             body[limit] = request.plan.request.limits.answer_tokens
@@ -101,7 +101,9 @@ class Parameters:
         wanted = names.get(self.settings.answer_tokens_as, ())
         return next((name for name in wanted if name not in self.unknown), None)
 
-    def _messages(self, messages: list[dict[str, Any]], schema: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    def _messages(
+        self, messages: list[dict[str, object]], schema: Mapping[str, object] | None
+    ) -> list[dict[str, object]]:
         """Return the messages, with the schema in words if the endpoint may not apply it, and the system text."""
         in_words = self.settings.schema_as != "json_schema" or "response_format" in self.unknown
         text = str(messages[0]["content"])
@@ -114,7 +116,7 @@ class Parameters:
         return [{**first, "content": f"{text}\n\n{first['content']}"}, *messages[2:]]
 
 
-def messages_of(input: ToAnswer) -> list[dict[str, Any]]:
+def messages_of(input: ToAnswer) -> list[dict[str, object]]:
     """Return the messages so far: system, turns, the request with its material, and calls with results."""
     return [*input.before, *_results(input)] if input.before else _opening(input)
 
@@ -123,7 +125,7 @@ def question_of(input: ToAnswer) -> str:
     return input.question or input.plan.request.text
 
 
-def schema_of(input: ToAnswer) -> Mapping[str, Any] | None:
+def schema_of(input: ToAnswer) -> Mapping[str, object] | None:
     """Return the schema that the answer has to fit; None for a team's members, whose answers are texts."""
     return input.plan.request.answer_schema if input.question is None else None
 
@@ -162,13 +164,13 @@ def _called(input: ToAnswer) -> list[str]:
     return [str(call["function"]["name"]) for call in input.before[-1].get("tool_calls", [])]
 
 
-def has_passage(messages: list[dict[str, Any]], path: str, line: int, end_line: int) -> bool:
+def has_passage(messages: list[dict[str, object]], path: str, line: int, end_line: int) -> bool:
     """Return whether an excerpt is among the material."""
     head = f"\n{HEAD}{path}:{line}-{end_line}\n"
     return any(message["role"] == "user" and head in str(message["content"]) for message in messages)
 
 
-def shortened(messages: list[dict[str, Any]], share: float) -> list[dict[str, Any]] | None:
+def shortened(messages: list[dict[str, object]], share: float) -> list[dict[str, object]] | None:
     """Return the messages cut to this share of their characters; None if nothing can be left out.
 
     The longest excerpts go first, then the oldest turns, then parts of the tools' results. The question stays. The
@@ -206,7 +208,7 @@ def _pieces(material: str) -> list[str]:
     return pieces
 
 
-def _without_turn(messages: list[dict[str, Any]]) -> int:
+def _without_turn(messages: list[dict[str, object]]) -> int:
     """Leave out the oldest question of the conversation with its answer, if another question follows."""
     roles = [message["role"] for message in messages]
     if roles[1:4] != ["user", "assistant", "user"] or "tool_calls" in messages[2]:
@@ -227,17 +229,17 @@ def _with_less_of_a_tool(messages: list[dict[str, Any]]) -> int:
     return before - len(longest["content"])
 
 
-def _chars(messages: list[dict[str, Any]]) -> int:
+def _chars(messages: list[dict[str, object]]) -> int:
     return sum(len(str(message.get("content") or "")) for message in messages)
 
 
-def _form(schema_as: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+def _form(schema_as: str, schema: Mapping[str, object]) -> dict[str, object]:
     if schema_as == "json_object":
         return {"type": "json_object"}
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
 
 
-def _as_function(name: str, spec: ToolSpec) -> dict[str, Any]:
+def _as_function(name: str, spec: ToolSpec) -> dict[str, object]:
     known = {key: value for key, value in spec.arguments.items() if key != "root"}
     schema = {"type": "object", "properties": known, "required": [each for each in spec.required if each in known]}
     return {"type": "function", "function": {"name": name, "description": spec.about, "parameters": schema}}
@@ -268,7 +270,7 @@ def _material(input: ToAnswer, context: Assembled) -> Iterator[str]:
         yield f"{HEAD}tool {name}\n{text}"
 
 
-def _results(input: ToAnswer) -> list[dict[str, Any]]:
+def _results(input: ToAnswer) -> list[dict[str, object]]:
     """Return the outcomes of the model's last calls, each under its id, in their order. Every call gets a result, since
     endpoints refuse a call without one."""
     calls = input.before[-1].get("tool_calls", [])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import InvalidInput
 from ..values import check_value
@@ -21,14 +20,14 @@ from .model_errors import ModelMalformed, encodable
 class HeardCall:
     """One call as received so far."""
 
-    index: Any
+    index: object
     id: str = ""
     name: str = ""
     arguments: str = ""
-    extra: Any = None
+    extra: object = None
     """Data that the endpoint wants to see again with the call (Gemini's signature of its thoughts)."""
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, object]:
         """Return the arguments of the call. Raises ModelMalformed."""
         try:
             arguments = _value(self.arguments)
@@ -58,7 +57,7 @@ class Calls:
     def __init__(self) -> None:
         self.heard: list[HeardCall] = []
 
-    def take(self, pieces: Any, legacy: Any = None) -> None:
+    def take(self, pieces: object, legacy: object = None) -> None:
         """Add the `tool_calls` of a delta, and its `function_call` (the older form)."""
         for piece in pieces if isinstance(pieces, list) else [pieces]:
             if isinstance(piece, Mapping):
@@ -78,7 +77,7 @@ class Calls:
             ids.append(call.id if call.id and call.id not in ids else f"call{turn % 100:02}{number % 1000:03}")
         return ids
 
-    def _take(self, piece: Mapping[str, Any]) -> None:
+    def _take(self, piece: Mapping[str, object]) -> None:
         function = piece.get("function")
         function = function if isinstance(function, Mapping) else piece
         index, id, name = piece.get("index"), _text(piece.get("id")), _text(function.get("name"))
@@ -91,7 +90,7 @@ class Calls:
         if not (said == call.arguments and call.is_whole):  # some send it all once more at the end
             call.arguments += said
 
-    def _call_of(self, index: Any, id: str, name: str, said: str) -> HeardCall:
+    def _call_of(self, index: object, id: str, name: str, said: str) -> HeardCall:
         """Return the call that a piece continues, or a new one."""
         known = [call for call in self.heard if index is None or call.index == index]
         if index is None and id:
@@ -116,15 +115,15 @@ def _grown(name: str, more: str) -> str:
     return more if more.startswith(name) else name if name == more else name + more
 
 
-def _text(said: Any) -> str:
+def _text(said: object) -> str:
     return encodable(said) if isinstance(said, str) else "" if said is None else str(said)
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     """Parse a text of JSON; an empty one is {}. Characters that UTF-8 cannot encode are replaced. Raises ValueError."""
     value = json.loads(text.strip() or "{}", parse_constant=_refuse)
     return json.loads(encodable(json.dumps(value, ensure_ascii=False)))
 
 
-def _refuse(constant: str) -> Any:
+def _refuse(constant: str) -> object:
     raise ValueError(f"{constant} is no number of JSON")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
 
 SAID_CHARS = 400
 """Longest quotation of an endpoint in a message of ours, in characters."""
@@ -118,7 +117,7 @@ _BY_TYPE = {"overloaded": 529, "rate_limit": 429, "authentication": 401, "permis
 
 
 def failure_of(
-    where: str, status: int | None, body: Any, parameters: Collection[str], after_s: float | None = None
+    where: str, status: int | None, body: object, parameters: Collection[str], after_s: float | None = None
 ) -> ModelError | ModelRefused:
     """Convert an error reply of an endpoint, or an error in its stream, to one of ours.
 
@@ -142,7 +141,7 @@ def failure_of(
     return ModelRefused(f"{where} refused the request ({status}): {said}")
 
 
-def said_in(body: Any) -> str:
+def said_in(body: object) -> str:
     """Return the message of an error reply in any form, cut to SAID_CHARS."""
     found = body
     while isinstance(found, list) and found:
@@ -162,7 +161,7 @@ def encodable(text: str) -> str:
 
 
 def _refused(
-    sentence: str, status: int, body: Any, whole: str, parameters: Collection[str], after_s: float | None
+    sentence: str, status: int, body: object, whole: str, parameters: Collection[str], after_s: float | None
 ) -> ModelRefused | None:
     """Return the kind of refusal; None if another attempt may help, or no kind fits."""
 
@@ -190,7 +189,7 @@ def _refused(
     return None
 
 
-def _parameter_in(body: Any, whole: str, parameters: Collection[str]) -> str | None:
+def _parameter_in(body: object, whole: str, parameters: Collection[str]) -> str | None:
     """Return the parameter that an endpoint does not know: the first one that the error names, or else describes."""
     named = body.get("error") if isinstance(body, Mapping) else None
     param = named.get("param") if isinstance(named, Mapping) else None
@@ -208,7 +207,7 @@ def _parameter_in(body: Any, whole: str, parameters: Collection[str]) -> str | N
     return next(described, None) if unknown else None
 
 
-def _status_in(body: Any) -> int:
+def _status_in(body: object) -> int:
     """Return the status of an error in a stream. An error without one counts as 500, which is tried again."""
     error = body.get("error", body) if isinstance(body, Mapping) else body
     if not isinstance(error, Mapping):
@@ -234,6 +233,6 @@ def _seconds_in(whole: str) -> float | None:
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + seconds
 
 
-def _whole(body: Any, lower: bool = True) -> str:
+def _whole(body: object, lower: bool = True) -> str:
     text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, default=str)
     return text.lower() if lower else text

@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from .model_calls import Calls
 from .model_errors import ModelMalformed, ModelNotFound, encodable
@@ -40,7 +39,7 @@ class Reader:
         self._data: list[str] = []
         self._event = ""
 
-    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+    def feed(self, data: bytes) -> Iterator[dict[str, object]]:
         """Yield the pieces that are complete with these bytes. Raises ModelMalformed, or ModelNotFound."""
         self._rest += data
         self._form = self._form or _form_of(bytes(self._rest[:300]))
@@ -61,7 +60,7 @@ class Reader:
         self._looked = max(0, len(self._rest) - 1)
         return lines
 
-    def end(self) -> Iterator[dict[str, Any]]:
+    def end(self) -> Iterator[dict[str, object]]:
         """Yield the remaining pieces when no more bytes come: the last event, or a reply that is not a stream."""
         if self._form == "json":
             yield from _pieces_of(self._rest.decode("utf-8", "replace"))
@@ -70,7 +69,7 @@ class Reader:
             yield from self._line(bytes(self._rest).rstrip(b"\r"))
             yield from self._line(b"")
 
-    def _line(self, line: bytes) -> Iterator[dict[str, Any]]:
+    def _line(self, line: bytes) -> Iterator[dict[str, object]]:
         text = line.decode("utf-8", "replace").removeprefix("\ufeff")
         name, _, value = text.partition(":")
         value = value.removeprefix(" ")
@@ -84,7 +83,7 @@ class Reader:
             case "error":  # llama-server's own form
                 yield from ({"error": _error_in(piece)} for piece in _pieces_of(value))
 
-    def _dispatch(self) -> Iterator[dict[str, Any]]:
+    def _dispatch(self) -> Iterator[dict[str, object]]:
         data, event, self._data, self._event = self._data, self._event, [], ""
         if self.done or not data:
             return
@@ -100,7 +99,7 @@ class Reader:
             pieces = self._unseparated(data)  # of a server that puts no empty line between events
         yield from ({"error": _error_in(piece)} if event == "error" else piece for piece in pieces)
 
-    def _unseparated(self, data: list[str]) -> list[dict[str, Any]]:
+    def _unseparated(self, data: list[str]) -> list[dict[str, object]]:
         found = []
         for line in data:
             if line.strip().startswith("[DONE]"):
@@ -121,7 +120,7 @@ def _form_of(start: bytes) -> str | None:
     return "json" if head[:1] in (b"{", b"[") else "stream"
 
 
-def _pieces_of(text: str) -> list[dict[str, Any]]:
+def _pieces_of(text: str) -> list[dict[str, object]]:
     """Return the objects in a text of JSON: one, or those of a list. Other values are skipped."""
     if not text.strip():
         return []
@@ -132,11 +131,11 @@ def _pieces_of(text: str) -> list[dict[str, Any]]:
     return [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, dict)]
 
 
-def _error_in(piece: Mapping[str, Any]) -> Any:
+def _error_in(piece: Mapping[str, object]) -> object:
     return piece.get("error") or piece
 
 
-def error_in(piece: Mapping[str, Any]) -> Any:
+def error_in(piece: Mapping[str, object]) -> object:
     """Return the error in a piece, as the endpoint put it; None if the piece is no error."""
     if piece.get("error"):
         return piece
@@ -168,7 +167,7 @@ class Heard:
     begun: bool = False
     _plain: _Plain = field(default_factory=lambda: _Plain())
 
-    def take(self, piece: Mapping[str, Any]) -> str:
+    def take(self, piece: Mapping[str, object]) -> str:
         """Add one piece; returns the text that it adds."""
         self.begun = True
         self._count(piece)
@@ -197,7 +196,7 @@ class Heard:
         """
         return self.finish not in _BROKEN and (self.finish is not None or done)
 
-    def _hear(self, choice: Mapping[str, Any]) -> str:
+    def _hear(self, choice: Mapping[str, object]) -> str:
         delta = choice.get("delta")
         if not isinstance(delta, Mapping):
             whole = choice.get("message")
@@ -210,7 +209,7 @@ class Heard:
         self.thought |= self._plain.thought
         return added
 
-    def _count(self, holder: Mapping[str, Any]) -> None:
+    def _count(self, holder: Mapping[str, object]) -> None:
         groq = holder.get("x_groq")
         for usage in (holder.get("usage"), groq.get("usage") if isinstance(groq, Mapping) else None):
             if isinstance(usage, Mapping):
@@ -264,14 +263,14 @@ class _Plain:
                 self._closing, self._held = None, after.lstrip()
 
 
-def _choices(piece: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _choices(piece: Mapping[str, object]) -> list[Mapping[str, object]]:
     """Return the choices of the first answer; others were not asked for."""
     choices = piece.get("choices")
     found = [each for each in choices if isinstance(each, Mapping)] if isinstance(choices, list) else []
     return [each for each in found if each.get("index") in (0, None)]
 
 
-def _words(content: Any) -> str:
+def _words(content: object) -> str:
     """Return the text of content in any form: a text, a part, a list of parts."""
     if isinstance(content, str):
         return content
@@ -282,12 +281,12 @@ def _words(content: Any) -> str:
     return ""
 
 
-def _thinks(content: Any) -> bool:
+def _thinks(content: object) -> bool:
     parts = content if isinstance(content, list) else [content]
     return any(isinstance(part, Mapping) and part.get("type") in ("thinking", "reasoning") for part in parts)
 
 
-def _number(said: Any, otherwise: int | None) -> int | None:
+def _number(said: object, otherwise: int | None) -> int | None:
     if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < 2**53:
         return otherwise
     return int(said)

@@ -67,7 +67,7 @@ class Talk:
         takes_tools = self.settings.tools and "tools" not in self.parameters.unknown
         return bool(self.offered) and takes_tools and not is_last_turn(self.input)
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, object]:
         """Return the request body as it goes over the wire."""
         return self.parameters.body(self.messages, self.input, self.offered)
 
@@ -96,12 +96,12 @@ class Talk:
         cents = (tokens["in"] * settings.cents_per_1000_in + tokens["out"] * settings.cents_per_1000_out) / 1000
         self._ctx.used(tokens=tokens["in"] + tokens["out"], cents=cents)
 
-    def outcome(self) -> dict[str, Any]:
+    def outcome(self) -> dict[str, object]:
         """Return the answer, or calls of tools. Raises ModelMalformed, ModelFiltered or ModelOutOfTokens."""
         calls = self._calls()
         if not calls:
             self._check_text()
-        said: dict[str, Any] = {"role": "assistant", "content": self.heard.text or None}
+        said: dict[str, object] = {"role": "assistant", "content": self.heard.text or None}
         if calls:
             said["tool_calls"] = [_as_said(call) for call in calls]
         return {
@@ -115,7 +115,7 @@ class Talk:
             "missing": self._missing(),
         }
 
-    def _calls(self) -> list[dict[str, Any]]:
+    def _calls(self) -> list[dict[str, object]]:
         """Return the calls to make. Where the model may not call tools, calls with a text are dropped; calls without
         one raise ModelMalformed. Unreadable calls raise ModelMalformed or ModelOutOfTokens."""
         heard = self.heard.calls.heard
@@ -184,7 +184,7 @@ class Talk:
             "out": said // CHARS_PER_TOKEN if not heard.tokens_out else heard.tokens_out,
         }
 
-    def _sources(self) -> list[dict[str, Any]]:
+    def _sources(self) -> list[dict[str, object]]:
         """Return the passages in the request, the ones that the answer names first. For parts, return their sources."""
         if self.input.parts is not None:
             return sources_of_parts(self.input.parts)
@@ -194,15 +194,15 @@ class Talk:
         return [place_of(each) for each in sorted(passages, key=lambda each: each.path not in self.heard.text)]
 
 
-def sources_of_parts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def sources_of_parts(parts: list[dict[str, Any]]) -> list[dict[str, object]]:
     return [source for part in parts for source in part.get("sources", [])]
 
 
-def place_of(passage: Passage) -> dict[str, Any]:
+def place_of(passage: Passage) -> dict[str, object]:
     return {"path": passage.path, "line": passage.line, "end_line": passage.end_line}
 
 
-def _as_said(call: Mapping[str, Any]) -> dict[str, Any]:
+def _as_said(call: Mapping[str, object]) -> dict[str, object]:
     """Return a call in the form in which the endpoint gets it back."""
     function = {"name": call["tool"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)}
     said = {"id": call["id"], "type": "function", "function": function}
@@ -218,7 +218,7 @@ def _is_blank(text: str) -> bool:
     return all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf", "Zs") for character in text)
 
 
-def _misfit(text: str, schema: Mapping[str, Any]) -> str | None:
+def _misfit(text: str, schema: Mapping[str, object]) -> str | None:
     try:
         return why_misfit(json_in(text), schema)
     except (ValueError, RecursionError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from .context import Assembled, Passage
 from .words import words_of
@@ -42,7 +41,7 @@ def quotation(
     return "\n\n".join(each for each in (why, *(parts or [NOTHING])) if each), pieces
 
 
-def why_no_model(error: Mapping[str, Any] | None) -> tuple[str, str]:
+def why_no_model(error: Mapping[str, object] | None) -> tuple[str, str]:
     """Return the reason for the missing answer of the model: as the sentence before the quotations, and in short.
 
     Args:

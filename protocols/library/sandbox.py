@@ -104,8 +104,8 @@ async def run_boxed(argv: Sequence[str], box: Box = _PLAIN, stdin: bytes = b"", 
 
 
 async def run_function(
-    ref: str, value: Any, box: Box = _PLAIN, search_path: tuple[str, ...] = (), level: Level | None = None
-) -> Any:
+    ref: str, value: object, box: Box = _PLAIN, search_path: tuple[str, ...] = (), level: Level | None = None
+) -> object:
     """Call a Python function in a box, in a new interpreter of the same installation.
 
     Args:
@@ -135,7 +135,7 @@ def _absolute(folders: Sequence[str]) -> tuple[str, ...]:
     return tuple(os.path.abspath(folder) for folder in folders)
 
 
-def _answer(ref: str, box: Box, ran: Ran) -> Any:
+def _answer(ref: str, box: Box, ran: Ran) -> object:
     if ran.timed_out:
         message = f"'{ref}' ran out of time: {box.wall_s:g} s allowed, {ran.seconds:.1f} s used"
         raise ToolFailed(message=message, kind="TimeoutError")

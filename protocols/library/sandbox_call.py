@@ -25,14 +25,14 @@ def main() -> None:
         out.write(answer)
 
 
-def _packed(answer: dict[str, Any]) -> bytes:
+def _packed(answer: dict[str, object]) -> bytes:
     try:
         return json.dumps(answer, ensure_ascii=False).encode()  # Half as long for texts beyond ASCII.
     except UnicodeEncodeError:
         return json.dumps(answer).encode()
 
 
-def _answer(ref: str, value: Any) -> dict[str, Any]:
+def _answer(ref: str, value: object) -> dict[str, object]:
     try:
         returned = _call(ref, value)
     except (Exception, SystemExit) as error:
@@ -44,7 +44,7 @@ def _answer(ref: str, value: Any) -> dict[str, Any]:
     return {"value": returned}
 
 
-def _call(ref: str, value: Any) -> Any:
+def _call(ref: str, value: object) -> object:
     module, _, name = ref.partition(":")
     found: Any = importlib.import_module(module)
     for part in name.split("."):

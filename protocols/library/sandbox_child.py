@@ -78,7 +78,7 @@ def main() -> NoReturn:
     os._exit(0)
 
 
-def _keep(order: dict[str, Any]) -> dict[str, Any]:
+def _keep(order: dict[str, Any]) -> dict[str, object]:
     """Run the tool to its end. When this returns, no process of the tool is left."""
     started = time.monotonic()
     tool, problem = _start(order)

@@ -53,7 +53,7 @@ class Launch:
 
     def report(self) -> dict[str, Any] | None:
         """Return the keeper's report; None if the keeper was killed before its end."""
-        written: dict[str, Any] = marshal.loads(os.pread(self.fds[0], os.fstat(self.fds[0]).st_size, 0))
+        written: dict[str, object] = marshal.loads(os.pread(self.fds[0], os.fstat(self.fds[0]).st_size, 0))
         return written if written.get("ended") else None
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ def prepare(argv: Sequence[str], box: Box, level: Level, stdin: bytes = b"") -> 
     return launch
 
 
-def _order(argv: list[str], box: Box, launch: Launch) -> dict[str, Any]:
+def _order(argv: list[str], box: Box, launch: Launch) -> dict[str, object]:
     strength = LEVELS.index(launch.level)
     order = {
         "argv": argv,

@@ -41,14 +41,14 @@ class Brief(BaseModel):
 
 class ForTeam(BaseModel):
     plan: Planned
-    context: dict[str, Any] | None = None
+    context: dict[str, object] | None = None
 
 
 Brief.model_rebuild()
 
 
 @protocol(concurrency=64)
-async def lead(ctx: Context, brief: Brief) -> dict[str, Any]:
+async def lead(ctx: Context, brief: Brief) -> dict[str, object]:
     """Assign the parts in the first round; then accept, or send weak answers back with the whole request added."""
     whole = brief.input.plan.request.text
     if not brief.outcomes:

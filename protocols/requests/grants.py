@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from string import Formatter
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -73,7 +73,7 @@ class ToolSpec(BaseModel):
     """The text for the standard input of the command. `{name}` stands for an argument, as in `command`."""
     function: str | None = None
     """`module:name` of a function of one dict, instead of a command."""
-    arguments: Mapping[str, Any] = {}
+    arguments: Mapping[str, object] = {}
     """The JSON Schemas of the arguments, by name. An argument `root` is filled in with the folder of the request.
     Unless a model says otherwise, `text` is the request's text, and `pattern` and `path` are quoted or named in it."""
     required: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ class ModelSettings(BaseModel):
     """The role of the instructions. `user`: the model has no such role, and gets them with the question."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """The temperature of sampling. None means the default of the endpoint."""
-    extra: Mapping[str, Any] = {}
+    extra: Mapping[str, object] = {}
     """Further parameters, as they are: `{reasoning_effort = "low"}`."""
     cents_per_1000_in: Annotated[float, Field(ge=0)] = 0.0
     cents_per_1000_out: Annotated[float, Field(ge=0)] = 0.0
@@ -161,7 +161,7 @@ class RequestsConfig(BaseModel):
     router: RouterSettings = RouterSettings()
     operation_s: Annotated[float, Field(ge=0, le=86_400)] = OPERATION_S
     """The longest time, in seconds, of an attempt of a step without a time-out, such as a model call. 0: no bound."""
-    hooks: Mapping[str, Any] = {}
+    hooks: Mapping[str, object] = {}
     """Hooks by state, which run before a request enters it: `module:name` of a protocol, a step, or a list of these."""
     pipelines: str | None = None
     """Folder of pipelines that take the place of shipped ones with the same name."""
@@ -174,12 +174,12 @@ class RequestsConfig(BaseModel):
         return self.grants.get("*", Grants())
 
 
-def requests_config(config: Mapping[str, Any]) -> RequestsConfig:
+def requests_config(config: Mapping[str, object]) -> RequestsConfig:
     """Read `requests` in `ctx.config`, or in the setting. Raises InvalidSetting with the path of the field."""
     return read_setting(RequestsConfig, config.get("requests") or {}, "config.requests")
 
 
-def read_setting(kind: type[M], value: Any, name: str) -> M:
+def read_setting(kind: type[M], value: object, name: str) -> M:
     """Read a part of the setting `config`. Raises InvalidSetting with the path of the field."""
     try:
         return kind.model_validate(value)

@@ -32,7 +32,7 @@ def read_pipeline(text: str, source: str) -> Workflow:
     return workflow
 
 
-def hooks_from(text: str, source: str) -> dict[str, Any]:
+def hooks_from(text: str, source: str) -> dict[str, object]:
     """Read hooks by state in YAML, as in the setting. Raises InvalidDefinition with the file and the state."""
     found = read_mapping(text, source)
     try:
@@ -53,7 +53,7 @@ def shipped_pipelines() -> Mapping[RequestType, Workflow]:
 
 def ask_workflow(
     own: Mapping[RequestType, Workflow] | None = None,
-    hooks: Mapping[Any, Any] | None = None,
+    hooks: Mapping[Any, object] | None = None,
     operation_s: float = OPERATION_S,
 ) -> Workflow:
     """Return the workflow that answers requests.
@@ -87,7 +87,7 @@ def ask_workflow(
 def bounded(node: Node, operation_s: float) -> Node:
     """Return the tree with a time-out of attempts for each step that has none, neither here nor by its protocol. A step
     with only an idle time-out gets none: it may take long on purpose."""
-    changed: dict[str, Any] = {"fallback": tuple(bounded(other, operation_s) for other in node.fallback)}
+    changed: dict[str, object] = {"fallback": tuple(bounded(other, operation_s) for other in node.fallback)}
     changed |= {name: bounded(step, operation_s) for name, step in takers_back(node).items()}
     if isinstance(node, Step) and not _is_bounded(node):
         changed["timeout_s"] = operation_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, assert_never
+from typing import Annotated, assert_never
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,7 +39,7 @@ class Call(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tool: str
-    arguments: Mapping[str, Any] = {}
+    arguments: Mapping[str, object] = {}
     id: str = ""
     """The model's own name for the call."""
 
@@ -140,11 +140,11 @@ def estimate(durations_s: Sequence[float]) -> Estimate | None:
     return Estimate(p50_s=ordered[len(ordered) // 2], p95_s=p95, tasks=len(ordered))
 
 
-def arguments_for(tool: ToolSpec, request: Request) -> dict[str, Any]:
+def arguments_for(tool: ToolSpec, request: Request) -> dict[str, object]:
     """Return the arguments that the request gives: its folder and text, and quotations, names and files in it."""
     quoted = ["".join(groups) for groups in _QUOTED.findall(request.text)]
     names, files = _NAME.findall(request.text), _FILE.findall(request.text)
-    known: dict[str, Any] = {"text": request.text}
+    known: dict[str, object] = {"text": request.text}
     if request.root is not None:
         known["root"] = request.root
     sought = quoted or _SOUGHT.findall(request.text) or names
