@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from ..protocols.errors import PodiumError
 from ..supervisors.figures.alerts import Alert, Alerts
@@ -21,7 +20,7 @@ class Alerting:
         self._world, self._settings, self._status = world, settings, status
         self._alerts = Alerts(settings.alerts)
 
-    def to_wire(self) -> list[dict[str, Any]]:
+    def to_wire(self) -> list[dict[str, object]]:
         """Return the alerts that fire."""
         return [alert.to_wire() for alert in self._alerts.firing]
 

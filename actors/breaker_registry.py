@@ -53,7 +53,7 @@ class BreakerRegistry:
         """By shard: (epoch, number) of its last `WatchBreakers`, and that message, on which changes are told."""
         self._told: dict[str, int] = {}
         """By breaker: the last generation that was told to supervisors and written to the journal."""
-        self._stored: dict[str, Any] = {}
+        self._stored: dict[str, object] = {}
         """States from before a crash, by breaker, of protocols that no supervisor has declared since."""
         self._base = 0
         self._generations = itertools.count(1)

@@ -102,7 +102,7 @@ class Catalogue:
         found = self._definitions.get(workflow_of(shard))
         return [] if found is None else [found]
 
-    def check_order(self, definition: Mapping[str, Any], limits: Mapping[str, Amount]) -> None:
+    def check_order(self, definition: Mapping[str, object], limits: Mapping[str, Amount]) -> None:
         """Raise InvalidDefinition if tasks of this version could wait in a ring with those of other workflows."""
         name = str(definition["name"])
         others = [self._needs_of(each) for each in self._definitions if each != name and self.is_listed(each)]

@@ -222,7 +222,7 @@ class Coordinator:
         self._world.log("info", "undeployed", workflow=message.workflow, leave_open=message.leave_open)
         return ()
 
-    async def _check_quotas(self, definition: Mapping[str, Any]) -> bool:
+    async def _check_quotas(self, definition: Mapping[str, object]) -> bool:
         """Return whether the workflow needs the ResourceActor. Raises InvalidInput for a quota without a limit."""
         needs = all_quotas(definition)
         if needs:
@@ -279,7 +279,7 @@ class Coordinator:
         await self._departed.tell(line)
         return line
 
-    def _resources_setup(self) -> dict[str, Any]:
+    def _resources_setup(self) -> dict[str, object]:
         return {
             "limits": self._limits,
             "lease_s": self._settings.lease_s,
@@ -300,7 +300,7 @@ class Coordinator:
             await self._resources_line()
         return await self._up(child, "supervisor", partial(self._supervisor_setup, child))
 
-    def _supervisor_setup(self, child: ManagedActor) -> dict[str, Any]:
+    def _supervisor_setup(self, child: ManagedActor) -> dict[str, object]:
         child.start = [self._journal.epoch, next(self._starts)]
         return {
             "shard": child.name,
@@ -311,7 +311,7 @@ class Coordinator:
             "permits": self._catalogue.entry(child.name)["quotas"],
         }
 
-    async def _up(self, child: ManagedActor, role: Any, setup: Callable[[], Mapping[str, Any]]) -> Connection:
+    async def _up(self, child: ManagedActor, role: object, setup: Callable[[], Mapping[str, object]]) -> Connection:
         """Return the connection to a child; start the child first if it does not run, with the result of `setup`.
 
         Raises the error that kept the child from starting.
@@ -322,14 +322,14 @@ class Coordinator:
             await asyncio.shield(child.starting)
         return child.line
 
-    async def _start(self, child: ManagedActor, role: Any, setup: Callable[[], Mapping[str, Any]]) -> None:
+    async def _start(self, child: ManagedActor, role: object, setup: Callable[[], Mapping[str, object]]) -> None:
         try:
             while child.line is None:
                 await self._spawn(child, role, setup())
         finally:
             child.starting = None
 
-    async def _spawn(self, child: ManagedActor, role: Any, setup: Mapping[str, Any]) -> None:
+    async def _spawn(self, child: ManagedActor, role: Any, setup: Mapping[str, object]) -> None:
         try:
             await self._world.spawn(role, child.address, setup, Needs())
         except SpawnFailed as error:

@@ -6,7 +6,6 @@ A client may be older, foreign or wrong. A bad definition fails only its own dep
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,7 +15,7 @@ from ..protocols.tree import Step
 from ..supervisors.tasks.plan import Plan, tree_of, version_hash
 
 
-def check_definition(definition: Any) -> None:
+def check_definition(definition: object) -> None:
     """Raise InvalidDefinition if a supervisor could not govern this definition."""
     if not isinstance(definition, Mapping) or not isinstance(definition.get("name"), str):
         raise InvalidDefinition(problem="a definition is a mapping with a name", path="definition")
@@ -40,7 +39,7 @@ def _check_declared(plan: Plan) -> None:
             raise InvalidDefinition(problem=f"the protocol '{node.step}' is not declared", path="definition.protocols")
 
 
-def check_code(code: Any) -> dict[str, bytes]:
+def check_code(code: object) -> dict[str, bytes]:
     """Return the code that a client brings, by `carried_key`. Raises InvalidDefinition if it has another form."""
     if not isinstance(code, Mapping) or not all(isinstance(k, str) and isinstance(v, bytes) for k, v in code.items()):
         raise InvalidDefinition(problem="code is bytes by protocol", path="code")

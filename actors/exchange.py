@@ -183,7 +183,7 @@ class ExchangeClient:
             self._queue.append([next(self._numbers), CANCEL, number])
             self._schedule()
 
-    async def ask(self, message: Message, form: Callable[..., Any] = _ignored) -> Any:
+    async def ask(self, message: Message, form: Callable[..., object] = _ignored) -> Any:
         future: asyncio.Future[Reply] = self._loop.create_future()
         number = self.send(message, lambda reply: None if future.done() else future.set_result(reply))
         try:

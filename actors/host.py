@@ -58,7 +58,7 @@ class ProtocolHost:
         self._concurrency = 1
         self.grace_s = 1.0
         self._max_bytes = MAX_VALUE_BYTES
-        self.config: Mapping[str, Any] = {}
+        self.config: Mapping[str, object] = {}
         self.log = logging.getLogger("podium.protocol")
         self.keep_line: Callable[[str], None] = lambda _line: None
         """Writes a line that a step logs to the log file of the protocol."""
@@ -144,7 +144,7 @@ class ProtocolHost:
     def folder(self) -> str:
         return self.world.folder(self.binding.ref)
 
-    def plain_output(self, output: Any) -> Value:
+    def plain_output(self, output: object) -> Value:
         """Convert the value that `run` returned to plain data. Raises InvalidOutput."""
         try:
             return check_value(self.binding.plain_output(output), "output", self._max_bytes)
@@ -242,7 +242,7 @@ class _Attempt:
         outcome: StepResult = await self._host.world.in_thread(partial(self._outcome_of_plain_code, context, input))
         return outcome
 
-    def _outcome_of_plain_code(self, context: Context, input: Any) -> StepResult:
+    def _outcome_of_plain_code(self, context: Context, input: object) -> StepResult:
         """Run plain code, in a thread; an iterator that the code returns is used up here, too.
 
         No exception may leave this function, because a future cannot hold every kind of exception.
@@ -332,7 +332,7 @@ class _StepLog(logging.LoggerAdapter[logging.Logger]):
     tell: Callable[[str, str], None]
     keep: Callable[[str], None]
 
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, object]]:
         kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
         return msg, kwargs
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..protocols.blame import fault_of
 from ..protocols.outcomes import Failure
@@ -22,7 +22,7 @@ def report(what: str, error: BaseException) -> None:
     asyncio.get_running_loop().call_exception_handler(context)
 
 
-def shielded(what: str, call: Callable[..., Any], *args: Any) -> None:
+def shielded(what: str, call: Callable[..., object], *args: object) -> None:
     """Call `call` on behalf of one task or message. An exception is reported as an internal fault and not raised."""
     try:
         call(*args)

@@ -65,7 +65,7 @@ class Governance:
     """Size in MiB at which the log of a protocol is rotated; 0 keeps no log."""
     log_files: int = 5
     """Number of rotated logs that are kept."""
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
     """The value of `ctx.config` in protocols."""
     restart_intensity: int = 10
     top_restart_intensity: int = 3
@@ -89,7 +89,7 @@ class Governance:
         """The restart policy for each child of the coordinator."""
         return RestartPolicy(self.top_restart_intensity, self.restart_period_s)
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

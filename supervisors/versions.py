@@ -23,7 +23,7 @@ _DEFINITION, _CURRENT, CHILDREN = "definition:", "current", "children"
 
 
 class Versions:
-    def __init__(self, journal: Journal, shard: str, resources: list[Any], settings: Governance) -> None:
+    def __init__(self, journal: Journal, shard: str, resources: list[object], settings: Governance) -> None:
         """`resources` are those of `PermitClient`; they are passed on to nested supervisors."""
         self._journal, self._shard, self._resources, self._settings = journal, shard, resources, settings
         self.dispatcher: Dispatcher
@@ -40,7 +40,7 @@ class Versions:
         self.dispatcher = dispatcher
         dispatcher.children_changed = self.note_children
 
-    def recall(self, notes: Mapping[str, Any], newer: list[Any], code: Mapping[str, bytes]) -> None:
+    def recall(self, notes: Mapping[str, Any], newer: list[object], code: Mapping[str, bytes]) -> None:
         """Define the versions that the shard has on record, the one in force last, and then the `newer` ones."""
         stored = [value for name, value in notes.items() if name.startswith(_DEFINITION)]
         stored.sort(key=lambda definition: bool(definition["hash"] == notes.get(_CURRENT)))
@@ -71,7 +71,7 @@ class Versions:
         """Record the addresses of all children: the next owner of the shard has to end these actors first."""
         self._journal.write([Note(CHILDREN, self.dispatcher.child_addresses)])
 
-    def _planned(self, definition: Mapping[str, Any]) -> Plan:
+    def _planned(self, definition: Mapping[str, object]) -> Plan:
         tree = str(definition.get("tree") or definition["hash"])
         plan = Plan(definition, self._roots.get(tree))
         self._roots[tree] = plan.root
@@ -94,7 +94,7 @@ class Versions:
         needed = [plan for hash, plan in self.plans.items() if hash in in_use or hash == self.current]
         await self.dispatcher.retire(needed, EngineClosed(reason="a newer version took its place"))
 
-    def tier_setup(self, tier: TierPlan) -> dict[str, Any]:
+    def tier_setup(self, tier: TierPlan) -> dict[str, object]:
         """Return the setup for starting a nested supervisor, with all versions of its Hierarchy that are known now."""
         plans = sorted(self.plans.values(), key=lambda plan: plan.hash == self.current)  # the one in force is last
         definitions = [t.definition for plan in plans for t in plan.tiers if t.name == tier.name]

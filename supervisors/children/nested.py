@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from ...protocols.errors import Overloaded, PeerLost, PeerUnreachable, PodiumError, SpawnFailed, Unknown, from_wire
 from ...protocols.values import Value
@@ -49,7 +48,7 @@ class NestedSupervisor:
         self,
         world: World,
         address: str,
-        setup: Callable[[], Mapping[str, Any]],
+        setup: Callable[[], Mapping[str, object]],
         lease_s: float,
         family: Children,
     ) -> None:
@@ -68,7 +67,7 @@ class NestedSupervisor:
     def is_up(self) -> bool:
         return self._line is not None
 
-    async def deploy(self, definition: Mapping[str, Any], code: Mapping[str, bytes], in_force: bool) -> None:
+    async def deploy(self, definition: Mapping[str, object], code: Mapping[str, bytes], in_force: bool) -> None:
         """Tell a running nested supervisor of a new version. If it does not run, it gets the version at its start."""
         if self._line is not None:
             with suppress(Unknown):

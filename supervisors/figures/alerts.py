@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ...protocols.conditions import ExpressionFailed, holds
 
@@ -26,7 +25,7 @@ class Alert:
     at: float
     """UTC seconds at which the alert began or ended."""
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, object]:
         return asdict(self)
 
 
@@ -39,7 +38,7 @@ class Alerts:
     def firing(self) -> list[Alert]:
         return list(self._firing.values())
 
-    def look(self, status: Mapping[str, Any], now: float) -> list[Alert]:
+    def look(self, status: Mapping[str, object], now: float) -> list[Alert]:
         """Evaluate the rules; returns the alerts that begin or end. `now`: UTC seconds."""
         figures = {name: status[name] for name in FIGURES}
         changed = []
@@ -54,7 +53,7 @@ class Alerts:
         return changed
 
 
-def _holds(rule: str, figures: Mapping[str, Any]) -> bool:
+def _holds(rule: str, figures: Mapping[str, object]) -> bool:
     try:
         return holds(rule, figures, "alert")
     except ExpressionFailed:

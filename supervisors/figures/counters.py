@@ -48,7 +48,7 @@ class Histogram:
         self.counts[bisect_left(BOUNDS_S, seconds)] += 1
         self.sum_s += seconds
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, object]:
         return {"counts": list(self.counts), "sum_s": self.sum_s}
 
 
@@ -126,7 +126,7 @@ class Counters:
         self.tasks[record.status] += 1
         self.task_s.observe(max(0.0, (record.finished_at or record.accepted_at) - record.accepted_at))
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, object]:
         return {
             "tasks": dict(self.tasks),
             "steps": dict(self.steps),

@@ -6,7 +6,7 @@ Only workflows that have the stages of a pipeline have states. For the others th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...protocols.outcomes import TaskRecord
 from ...protocols.requests.machine import State, has_stages, state_among
@@ -70,7 +70,7 @@ class Lifecycle:
             del self._states[id]
 
 
-def transitions(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterable[bytes]) -> Iterator[Transition]:
+def transitions(record: TaskRecord, definition: Mapping[str, object], bodies: Iterable[bytes]) -> Iterator[Transition]:
     """Yield the transitions of a request, from its recorded events; none for a task that is no request."""
     root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
     if not has_stages(root):

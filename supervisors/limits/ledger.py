@@ -22,7 +22,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ...protocols.errors import InvalidInput
 from ...protocols.limits import Amount, Limit, read_limits
@@ -99,10 +98,10 @@ class Ledger:
         unset = {quota: count for quota, count in counts.items() if quota not in self._limits and count}
         return {limit.name: counts[quota] for quota, limits in self._limits.items() for limit in limits} | unset
 
-    def uses(self, now: float) -> dict[str, dict[str, Any]]:
+    def uses(self, now: float) -> dict[str, dict[str, object]]:
         """Describe each limit: `held` permits, `waiting` requests, and for a rate of the cluster what is `left`."""
         held, waiting = self.held, self.waiting
-        uses: dict[str, dict[str, Any]] = {
+        uses: dict[str, dict[str, object]] = {
             name: {"held": held.get(name, 0), "waiting": count} for name, count in waiting.items()
         }
         for limit in (each for limits in self._limits.values() for each in limits):
@@ -220,7 +219,7 @@ class Ledger:
         """Ids of all requests that are granted."""
         return list(self._grants)
 
-    def meters(self, now: float) -> list[Any]:
+    def meters(self, now: float) -> list[object]:
         """Return the meters of all rates, for `set_meters` of another ledger."""
         return self._meters.to_wire(now)
 
@@ -233,7 +232,7 @@ class Ledger:
                     self._meters.use(pool, limit, amount, now)
                     self._waiting.unpark(pool)
 
-    def set_meters(self, meters: list[Any] | None, now: float) -> None:
+    def set_meters(self, meters: list[object] | None, now: float) -> None:
         """Set the meters of all rates; None if they are not known: then all rates count as used up."""
         self._meters = RateMeters.from_wire(meters, now)
         self._waiting.unpark_all()

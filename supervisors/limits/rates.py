@@ -48,7 +48,7 @@ class RateMeters:
         missing = (self._read(whose, rate, now) - now) / _interval_s(rate)
         return math.floor(rate.amount - missing + 1e-6)
 
-    def to_wire(self, now: float) -> list[Any]:
+    def to_wire(self, now: float) -> list[object]:
         """Return the meters as [seconds since `empty_at` or None, [rate, whose, seconds until full] of each in use]."""
         known_for_s = None if self._empty_at == -math.inf else now - self._empty_at
         return [known_for_s, [[*whose, full_at - now] for whose, full_at in self._full_at.items() if full_at > now]]

@@ -12,7 +12,6 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ...protocols.limits import Amount, read_limits
 from ..ports.world import Load
@@ -70,7 +69,7 @@ class Throttle:
         self.changes.append(Change(now, factor, reason))
         return True
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> dict[str, object]:
         return {"factor": self.factor, "changes": [asdict(change) for change in self.changes]}
 
     def lowered(self, limits: Mapping[str, Amount]) -> dict[str, int]:

@@ -177,13 +177,13 @@ class Located(NamedTuple):
 class Uses(NamedTuple):
     """All limits with their use, by name."""
 
-    limits: dict[str, Any]
+    limits: dict[str, object]
 
 
 class BreakerStates(NamedTuple):
     """All circuit breakers, by name."""
 
-    breakers: dict[str, Any]
+    breakers: dict[str, object]
 
 
 class ClusterStatus(NamedTuple):

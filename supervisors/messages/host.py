@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from ...protocols.values import Value
 from .door import Door, message, tagged
@@ -90,6 +90,6 @@ StepSaid: TypeAlias = StepChunk | StepLog
 STEP_SAID: Door[StepSaid] = Door(*get_args(StepSaid))
 
 
-def failed(failure: Mapping[str, Any], took_s: float | None = None, permit: str | None = None) -> StepResult:
+def failed(failure: Mapping[str, object], took_s: float | None = None, permit: str | None = None) -> StepResult:
     """The result of an attempt that failed without harm to its host."""
     return StepResult("fail", failure, took_s, False, permit)

@@ -37,8 +37,8 @@ class ResourceStatus(NamedTuple):
     limits: dict[str, Any]
     """By name: `limit` as it was set (None if it is not set, and waited for), `now` if it is lowered because of the
     load, and its use."""
-    breakers: dict[str, Any]
-    throttle: dict[str, Any]
+    breakers: dict[str, object]
+    throttle: dict[str, object]
     load: dict[str, float]
 
 
@@ -96,7 +96,7 @@ class Join(NamedTuple):
     change: int
     places: Mapping[str, int]
     """Same as in `SetPlaces`."""
-    meters: Any
+    meters: object
     """Levels of the rates, if a ledger is returned."""
 
 
@@ -172,7 +172,7 @@ class WatchLedger(NamedTuple):
 class ReportUse(NamedTuple):
     """Report the use of the limits, from the ledger on loan."""
 
-    uses: Mapping[str, Any]
+    uses: Mapping[str, object]
 
 
 @message()
@@ -262,7 +262,7 @@ class WatchBreakers(NamedTuple):
     epoch: int
     number: int
     """Number of the message within this epoch."""
-    policies: Mapping[str, Any]
+    policies: Mapping[str, object]
     """Breaker policies by protocol."""
     leases: Sequence[str]
     """All probes that the supervisor holds or has asked for."""

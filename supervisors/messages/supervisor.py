@@ -6,7 +6,7 @@ A supervisor also takes messages from clients (`client.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, get_args
+from typing import NamedTuple, TypeAlias, get_args
 
 from ...protocols.outcomes import Missing, TaskStatus
 from ...protocols.values import Value
@@ -25,7 +25,7 @@ class RunEnded(NamedTuple):
 
     status: TaskStatus
     result: Value
-    failure: dict[str, Any] | None
+    failure: dict[str, object] | None
     degraded: Missing
     """Parts that the result lacks, because a fallback or an empty value stands in for them."""
 
@@ -48,18 +48,18 @@ class SupervisorStatus(NamedTuple):
     users: dict[str, int]
     """Number of open tasks of each user, of the users who have the most."""
     load: dict[str, float]
-    versions: list[dict[str, Any]]
+    versions: list[dict[str, object]]
     restarts: int
-    pools: list[dict[str, Any]]
-    tiers: list[dict[str, Any]]
-    counts: dict[str, Any]
+    pools: list[dict[str, object]]
+    tiers: list[dict[str, object]]
+    counts: dict[str, object]
 
 
 @message()
 class Govern(NamedTuple):
     """Record a version durably, and start its actors. The answer comes when they run."""
 
-    definition: dict[str, Any]
+    definition: dict[str, object]
     code: Mapping[str, bytes]
     in_force: bool = True
     """New tasks run with this version."""

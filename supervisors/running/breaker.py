@@ -17,7 +17,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ...protocols.policy import Breaker as Policy
 
@@ -177,7 +177,7 @@ class Breaker:
         """Return the policy of the half-open state: the window counts exactly the probes, whenever they end."""
         return self.policy.model_copy(update={"window": self.policy.probes, "window_s": None})
 
-    def to_wire(self, now: float) -> dict[str, Any]:
+    def to_wire(self, now: float) -> dict[str, object]:
         self._window.trim(now)
         return {
             "state": self.state,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from ...protocols.conditions import ExpressionFailed, key_of
 from ...protocols.errors import PodiumError
@@ -52,7 +52,7 @@ class StepNews(Protocol):
 
 
 class TierSetups(Protocol):
-    def tier_setup(self, tier: TierPlan) -> Mapping[str, Any]:
+    def tier_setup(self, tier: TierPlan) -> Mapping[str, object]:
         """Return the setup for starting a nested supervisor, with every definition of it that is known now."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
 from ...protocols.tree import Step
@@ -38,7 +38,7 @@ class StepRow:
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Sizes of the lists that the step is in an item of, by the path of the Parallel node over each list."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "path": self.path,
             "status": self.status,
@@ -50,7 +50,7 @@ class StepRow:
         }
 
 
-def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterable[bytes]) -> list[StepRow]:
+def step_rows(record: TaskRecord, definition: Mapping[str, object], bodies: Iterable[bytes]) -> list[StepRow]:
     """Return a row for every run of every step so far, in the order in which they ended; open runs come last.
 
     For a task that is set aside, only the events that can be read count.
@@ -73,7 +73,7 @@ def step_rows(record: TaskRecord, definition: Mapping[str, Any], bodies: Iterabl
     return list(rows.values())
 
 
-def record_then(record: TaskRecord, definition: Mapping[str, Any], events: Iterable[Event]) -> TaskRecord:
+def record_then(record: TaskRecord, definition: Mapping[str, object], events: Iterable[Event]) -> TaskRecord:
     """Return the record of a task as it was after these events, which are the first of all its events."""
     root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
     task, _ = begin(record, root, record.task_id.partition("/")[2])

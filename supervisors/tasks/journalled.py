@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import assert_never
 
 from ...protocols.outcomes import TaskRecord
 from ...protocols.values import Value
@@ -53,8 +53,8 @@ class Journalled:
     says: dict[str, Value]
     """The other recorded values of the event, by name."""
 
-    def to_json(self) -> dict[str, Any]:
-        told: dict[str, Any] = {"entry": self.entry, "at": self.at, "kind": self.kind}
+    def to_json(self) -> dict[str, object]:
+        told: dict[str, object] = {"entry": self.entry, "at": self.at, "kind": self.kind}
         return told | {"step": self.step or None, "attempt": self.attempt, "says": self.says}
 
 

@@ -62,7 +62,7 @@ class TierPlan:
 
     name: str
     """Static position in the tree; the shard of the nested supervisor is named after it."""
-    definition: dict[str, Any]
+    definition: dict[str, object]
 
 
 class Plan:
@@ -155,7 +155,7 @@ class Plan:
     def uses_quotas(self) -> bool:
         return bool(self.quotas) or any(settings.quotas for settings in self._steps.values())
 
-    def _tier_definition(self, node: Hierarchy) -> dict[str, Any]:
+    def _tier_definition(self, node: Hierarchy) -> dict[str, object]:
         root = node.model_dump(mode="json", by_alias=True, exclude_defaults=True) | {"with": None}
         root = {key: value for key, value in root.items() if key not in _OF_THE_LEAF}
         below = [each for _, own in node.own_children() for _, each in walk(own, ())]
@@ -169,7 +169,7 @@ class Plan:
         return {**self.definition, **own, "undo_on_cancel": True, "quotas": {}, "held": held}
 
 
-def _supervision(definition: Mapping[str, Any], root: Node) -> Supervision:
+def _supervision(definition: Mapping[str, object], root: Node) -> Supervision:
     """Return the supervision of the Hierarchy at the root if it has one, else that of the workflow."""
     own = root.supervision if isinstance(root, Hierarchy) else None
     return own or Supervision.model_validate(definition.get("supervision") or {})
@@ -194,7 +194,7 @@ def _build(declared: Declaration, code: Mapping[str, str]) -> Build:
     return Build(declared.ref, settings, code.get(declared.ref, ""))
 
 
-def version_hash(tree: str, protocols: Mapping[str, Any], code: Mapping[str, str]) -> str:
+def version_hash(tree: str, protocols: Mapping[str, object], code: Mapping[str, str]) -> str:
     """Compute the hash of a version from its tree, the declarations of its protocols, and their code.
 
     Declarations count without defaults, so that a later Podium with more settings computes the same hash. Definitions
@@ -209,7 +209,7 @@ def version_hash(tree: str, protocols: Mapping[str, Any], code: Mapping[str, str
     return digest([tree, spare, code])
 
 
-def tree_of(definition: Mapping[str, Any]) -> Workflow:
+def tree_of(definition: Mapping[str, object]) -> Workflow:
     """Build the workflow of a definition. Raises pydantic's ValidationError, or InvalidDefinition."""
     fields = Workflow.model_fields.keys() & definition.keys()
     return Workflow.from_trusted({name: definition[name] for name in fields})

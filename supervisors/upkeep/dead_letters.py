@@ -209,7 +209,7 @@ def _was_asked(events: list[Event], request: str) -> bool:
     return any(isinstance(event, Redriven | Dropped) and event.by == request for event in events)
 
 
-async def _called_back(start: Callable[[Callable[[Any], None]], None]) -> Any:
+async def _called_back(start: Callable[[Callable[[object], None]], None]) -> Any:
     """Await the value with which `start` calls back."""
     done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     start(lambda value: None if done.done() else done.set_result(value))

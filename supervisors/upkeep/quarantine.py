@@ -34,7 +34,7 @@ class Aside:
 
 
 class Quarantine:
-    def __init__(self, world: World, journal: Journal, notes: Mapping[str, Any], watchers: Watchers) -> None:
+    def __init__(self, world: World, journal: Journal, notes: Mapping[str, object], watchers: Watchers) -> None:
         self._world, self._journal, self._watchers = world, journal, watchers
         self.aside: dict[str, Aside] = {}
         self._reasons = {
