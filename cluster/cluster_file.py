@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ..protocols.errors import InvalidSetting
 from .store.lock import try_take
@@ -46,16 +45,16 @@ class ClusterFile:
             raise _unusable(self._directory, error) from error
         return True
 
-    def write(self, facts: Mapping[str, Any]) -> None:
+    def write(self, facts: Mapping[str, object]) -> None:
         draft = self._path.with_suffix(".draft")
         draft.write_text(json.dumps({**facts, "pid": os.getpid()}))
         draft.chmod(0o600)
         draft.rename(self._path)
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self) -> dict[str, object] | None:
         """Return what the owner wrote, or None if nothing is written yet. Only valid while `take` returns False."""
         try:
-            facts: dict[str, Any] = json.loads(self._path.read_text())
+            facts: dict[str, object] = json.loads(self._path.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         return facts
@@ -108,7 +107,7 @@ def using(data: Path) -> Iterator[None]:
         raise _unusable(data, error) from error
 
 
-def running_cluster(data: Path) -> dict[str, Any] | None:
+def running_cluster(data: Path) -> dict[str, object] | None:
     """Return how to join the cluster that owns `data`, or None if there is no cluster. Changes nothing.
 
     Raises:
@@ -138,7 +137,7 @@ def closed_in_order(data: Path) -> bool:
     return (ClusterFile(data).read() or {}).get("kind") == "closed"
 
 
-def holder(facts: dict[str, Any] | None) -> str:
+def holder(facts: dict[str, object] | None) -> str:
     if facts is None:
         return "another process"
     kind = "an in-process engine" if facts.get("kind") == "inprocess" else "a Ray cluster"

@@ -164,7 +164,7 @@ class Settings(BaseModel):
 
     @field_validator("limits", mode="before")
     @classmethod
-    def _merged(cls, limits: Any) -> Any:
+    def _merged(cls, limits: object) -> object:
         if not isinstance(limits, Mapping):
             return limits
         _readable(limits)
@@ -172,7 +172,7 @@ class Settings(BaseModel):
 
     @field_validator("config")
     @classmethod
-    def _is_plain(cls, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _is_plain(cls, config: Mapping[str, object]) -> Mapping[str, object]:
         try:
             plain = dict(check_value(dict(config), "config"))
             requests_config(plain)
@@ -270,7 +270,7 @@ def _no_such(name: str) -> str:
     return f"no such setting; did you mean '{near[0]}'?" if near else f"no such setting; there are {', '.join(known)}"
 
 
-def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
+def _from_file(path: Path) -> dict[str, tuple[object, str]]:
     if not path.is_file():
         return {}
     try:
@@ -280,7 +280,7 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     return {name: (value, f"{path}: {name}") for name, value in values.items()}
 
 
-def _from_environment() -> dict[str, tuple[Any, str]]:
+def _from_environment() -> dict[str, tuple[object, str]]:
     found = {}
     for variable, text in os.environ.items():
         if variable.startswith(_PREFIX):
@@ -289,7 +289,7 @@ def _from_environment() -> dict[str, tuple[Any, str]]:
     return found
 
 
-def _from_text(name: str, text: str, variable: str) -> Any:
+def _from_text(name: str, text: str, variable: str) -> object:
     """Parse the text of a variable: JSON if it begins with `{`, `parse_limits` for `limits`, else the text itself."""
     if name == "limits":
         return parse_limits(text, variable)
@@ -301,7 +301,7 @@ def _from_text(name: str, text: str, variable: str) -> Any:
         raise InvalidSetting(name=name, source=variable, problem=f"not JSON: {error}") from error
 
 
-def _from_keywords(keywords: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+def _from_keywords(keywords: Mapping[str, object]) -> dict[str, tuple[object, str]]:
     return {name: (value, f"keyword {name}") for name, value in keywords.items() if value is not None}
 
 

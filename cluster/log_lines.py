@@ -30,7 +30,7 @@ class _Harmless:
     def __init__(self, before: Any) -> None:
         self._before = before
 
-    def __call__(self, name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
+    def __call__(self, name: str, *args: object, **kwargs: object) -> logging.LogRecord:
         record: logging.LogRecord = self._before(name, *args, **kwargs)
         if name == _OURS or name.startswith(f"{_OURS}."):
             record.name = one_line(name)

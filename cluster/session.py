@@ -6,7 +6,7 @@ This module has the session for a cluster inside the client's own process. For R
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..protocols.errors import DataInUse, PodiumError
 from ..protocols.workflow import Workflow
@@ -42,7 +42,7 @@ class Session(Protocol):
     async def close(self) -> None: ...
 
 
-def coordinator_setup(settings: Settings) -> dict[str, Any]:
+def coordinator_setup(settings: Settings) -> dict[str, object]:
     return {"settings": settings.governance().to_wire(), "limits": dict(settings.limits), "cold": True}
 
 

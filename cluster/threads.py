@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any
 
 IDLE_S = 10.0
 """Seconds that an idle thread waits for further work before it ends."""
@@ -22,15 +21,15 @@ class Threads:
 
     def __init__(self, name: str, most: int = 1024) -> None:
         self._name, self._most = name, most
-        self._works: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._works: SimpleQueue[tuple[Future[object], Callable[[], object]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._count = 0
         """Number of threads that run."""
         self._open = 0
         """Number of pieces of work that are not done."""
 
-    def submit(self, work: Callable[[], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
+    def submit(self, work: Callable[[], object]) -> Future[object]:
+        future: Future[object] = Future()
         with self._lock:
             self._works.put((future, work))
             self._open += 1
@@ -59,7 +58,7 @@ class Threads:
                 self._open -= 1
             del future, work, item
 
-    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+    def _next(self) -> tuple[Future[object], Callable[[], object]] | None:
         """Wait for further work and return it. None if the thread is to end; it is then no longer counted."""
         while True:
             with suppress(Empty):
@@ -74,7 +73,7 @@ class Threads:
         return item
 
 
-def _settle(future: Future[Any], work: Callable[[], Any]) -> None:
+def _settle(future: Future[object], work: Callable[[], object]) -> None:
     try:
         value = work()
     except BaseException as error:

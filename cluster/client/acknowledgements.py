@@ -72,7 +72,7 @@ def acknowledged(
     accepted.take(places, acks)
 
 
-def settle(future: Future[Any], value: Any) -> None:
+def settle(future: Future[Any], value: object) -> None:
     """Set the result, unless the future is done or was cancelled meanwhile, in whatever thread."""
     with suppress(InvalidStateError):
         future.set_result(value)

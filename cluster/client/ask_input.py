@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -26,7 +25,7 @@ RECORDED = 200
 """Largest number of recorded tasks that an estimate is made from."""
 
 
-def workflow_of(settings: Settings, hooks: Mapping[str, Any] | None = None) -> Workflow:
+def workflow_of(settings: Settings, hooks: Mapping[str, object] | None = None) -> Workflow:
     """Return the workflow that answers requests, with the pipelines and hooks of the setting `config.requests`.
 
     Args:
@@ -50,7 +49,9 @@ def workflow_of(settings: Settings, hooks: Mapping[str, Any] | None = None) -> W
     )
 
 
-def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fields: Mapping[str, Any]) -> Request:
+def request_of(
+    asked: str | Request | Mapping[str, object], settings: Settings, fields: Mapping[str, object]
+) -> Request:
     """Make a request of a text or a whole request, with `fields` set. Raises InvalidInput with the field."""
     if isinstance(asked, Request) and not fields:
         return asked
@@ -63,7 +64,7 @@ def request_of(asked: str | Request | Mapping[str, Any], settings: Settings, fie
         raise InvalidInput(problem=problem, path=place("request", loc)) from error
 
 
-def input_of(request: Request) -> dict[str, Any]:
+def input_of(request: Request) -> dict[str, object]:
     return {"request": request.model_dump(mode="json", exclude_defaults=True)}
 
 

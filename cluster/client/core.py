@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import TypeAlias, TypeVar, overload
 from zlib import crc32
 
 from ...protocols.errors import EngineClosed, NotFound, PeerLost, PodiumError, Unknown, from_wire
@@ -144,7 +144,7 @@ class Core:
     def is_forked(self) -> bool:
         return os.getpid() != self._pid
 
-    def soon(self, callback: Callable[..., None], *args: Any) -> None:
+    def soon(self, callback: Callable[..., None], *args: object) -> None:
         """Call `callback` on the loop, from any thread. Raises the errors of `check`."""
         self.check()
         try:
@@ -172,7 +172,7 @@ class Core:
     async def ask_coordinator(self, message: Message) -> None: ...
     @overload
     async def ask_coordinator(self, message: Message, form: Callable[..., T]) -> T: ...
-    async def ask_coordinator(self, message: Message, form: Callable[..., Any] = tuple) -> Any:
+    async def ask_coordinator(self, message: Message, form: Callable[..., object] = tuple) -> object:
         """Ask the coordinator; asks again while it is away. Raises EngineClosed after `reconnect_s` without it."""
         patience_s = self.settings.reconnect_s
         away_since = self._loop.time()
@@ -221,7 +221,9 @@ class Core:
         await self.ask_coordinator(Undeploy(workflow, leave_open))
         self._deployed.clear()  # what is submitted next is deployed again
 
-    def asked(self, request: str | Request | Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[Workflow, Value]:
+    def asked(
+        self, request: str | Request | Mapping[str, object], fields: Mapping[str, object]
+    ) -> tuple[Workflow, Value]:
         """Return the workflow for requests, and its input for this request. On any thread. Raises InvalidInput."""
         from .ask_input import input_of, request_of  # noqa: PLC0415  (60 ms, and not all ask)
 

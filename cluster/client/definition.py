@@ -94,7 +94,7 @@ def is_importable(ref: str, target: ProtocolLike) -> bool:
     module, _, qualname = ref.partition(":")
     if module == "__main__" or import_root(ref) is None:
         return False
-    found: Any = sys.modules[module]
+    found: object = sys.modules[module]
     for part in qualname.split("."):
         found = getattr(found, part, None)
     return found is target
@@ -111,7 +111,7 @@ def import_root(ref: str) -> str | None:
     return str(path.parents[depth])
 
 
-def code_of(workflow: Workflow, pickle: Callable[[Any], bytes]) -> dict[str, bytes]:
+def code_of(workflow: Workflow, pickle: Callable[[object], bytes]) -> dict[str, bytes]:
     """Return pickles of the protocols that other processes cannot import. They are only for the same cluster."""
     moving = {ref: target for ref, target in protocols_of(workflow).items() if not is_importable(ref, target)}
     for target in moving.values():

@@ -293,15 +293,15 @@ class Engine:
 
     def ask(
         self,
-        request: str | Request | Mapping[str, Any],
+        request: str | Request | Mapping[str, object],
         *,
         key: str | None = None,
         priority: int = 0,
         user: str | None = None,
         timeout_s: float | None = None,
         criticality: Criticality = "critical",
-        hooks: Mapping[str, Any] | None = None,
-        **fields: Any,
+        hooks: Mapping[str, object] | None = None,
+        **fields: object,
     ) -> Task:
         """Submit a request to the workflow `ask`. The task's result is the answer as a dict (docs/requests.md).
 
@@ -394,7 +394,7 @@ class Engine:
         if self._closed:
             raise EngineClosed()
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+    def _wait(self, work: Coroutine[object, object, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _run(self) -> None:

@@ -180,15 +180,15 @@ class AsyncEngine:
 
     async def ask(
         self,
-        request: str | Request | Mapping[str, Any],
+        request: str | Request | Mapping[str, object],
         *,
         key: str | None = None,
         priority: int = 0,
         user: str | None = None,
         timeout_s: float | None = None,
         criticality: Criticality = "critical",
-        hooks: Mapping[str, Any] | None = None,
-        **fields: Any,
+        hooks: Mapping[str, object] | None = None,
+        **fields: object,
     ) -> AsyncTask:
         """As `Engine.ask`."""
         workflow, input = await self._core.aside(lambda: self._core.asked(request, fields))

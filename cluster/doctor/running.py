@@ -43,12 +43,12 @@ def _remedy(status: dict[str, Any], shard: str) -> str:
     return _DEPLOY if is_down else "it starts by itself when that is mended"
 
 
-def _status(data: Path) -> dict[str, Any] | str:
+def _status(data: Path) -> dict[str, object] | str:
     """Return the status of the cluster, or a sentence that says why it cannot be asked."""
     command = [sys.executable, "-m", "podium", "status", "-o", "json", "--data", str(data)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)
-        running: dict[str, Any] = json.loads(done.stdout)["running"]
+        running: dict[str, object] = json.loads(done.stdout)["running"]
     except subprocess.TimeoutExpired:
         return f"the cluster runs, and gives no answer in {ANSWER_S:g} s"
     except (ValueError, KeyError):

@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 from weakref import WeakSet
 
 from ...actors.exchange import ExchangeClient, Transport
@@ -81,7 +80,7 @@ class InProcessCluster:
         return CellWorld(self, cell)
 
     async def spawn(
-        self, owner: Cell | None, role: Role, address: str, setup: Mapping[str, Any], epoch: int = 0
+        self, owner: Cell | None, role: Role, address: str, setup: Mapping[str, object], epoch: int = 0
     ) -> Value:
         """Start an actor at `address`, in place of any that is there; returns its answer. Raises SpawnFailed."""
         newest = self._epochs[address] = max(epoch, self._epochs.get(address, 0))
@@ -100,7 +99,7 @@ class InProcessCluster:
             cell.die("it did not start")
             raise SpawnFailed(address=address, reason=str(error), kind=type(error).__name__) from error
 
-    async def run_in(self, cell: Cell, work: Awaitable[Any]) -> Any:
+    async def run_in(self, cell: Cell, work: Awaitable[object]) -> object:
         """Await work of a cell. A simulation runs it in the cell's process, and raises PeerLost when the cell dies."""
         return await work
 
@@ -194,7 +193,7 @@ class CellWorld(LoopWorld):
         self._lines = [line for line in self._lines if not line.is_over] + [near]
         return near
 
-    async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
+    async def spawn(self, role: Role, address: str, setup: Mapping[str, object], needs: Needs) -> Value:
         return await self._cluster.spawn(self._cell, role, address, setup, self.epoch)
 
     async def kill(self, address: str) -> None:

@@ -153,7 +153,7 @@ class ThreadedResident:
     def ping(self) -> int:
         return os.getpid()
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+    def _wait(self, work: Coroutine[object, object, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
@@ -182,11 +182,11 @@ class RayWorld(LoopWorld):
         call = _call_to(address, self._handles.get(address) or self._find(address))
         return ExchangeClient(address, call, session, is_working=is_working)
 
-    async def spawn(self, role: Role, address: str, setup: Mapping[str, Any], needs: Needs) -> Value:
+    async def spawn(self, role: Role, address: str, setup: Mapping[str, object], needs: Needs) -> Value:
         await self.kill(address)
         if noted_folder(self.data) is not None:
             check_fits(address, needs, ray.nodes())  # type: ignore[no-untyped-call]
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "num_cpus": needs.num_cpus,
             "num_gpus": needs.num_gpus,
             "resources": dict(needs.resources) or None,
@@ -209,7 +209,7 @@ class RayWorld(LoopWorld):
             raise SpawnFailed(address=address, reason=answer[2], kind=answer[1])
         return answer[1]
 
-    async def _create(self, role: Role, address: str, setup: bytes, options: dict[str, Any]) -> Any:
+    async def _create(self, role: Role, address: str, setup: bytes, options: dict[str, object]) -> Any:
         """Create an actor; returns its handle. Retries, as Ray frees a dead actor's name after reporting the death."""
         give_up_at = time.monotonic() + KILL_WAIT_S
         while True:
@@ -310,7 +310,7 @@ def _answer(address: str, done: Future[bytes]) -> bytes | Unknown:
     return kind(address=address, reason=_first_line(error))
 
 
-def _on_loop(loop: asyncio.AbstractEventLoop, then: Callable[[Any], None], answer: Any) -> None:
+def _on_loop(loop: asyncio.AbstractEventLoop, then: Callable[[Any], None], answer: object) -> None:
     try:
         loop.call_soon_threadsafe(then, answer)
     except RuntimeError:

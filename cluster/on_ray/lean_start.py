@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ray._private import node
 
@@ -24,7 +23,7 @@ class _LeanNode(node.Node):
     def start_log_monitor(self) -> None:
         """Start no log monitor, which would send logs to drivers."""
 
-    def start_api_server(self, **_: Any) -> None:
+    def start_api_server(self, **_: object) -> None:
         """Start no API server, which would report usage statistics."""
 
 

@@ -11,7 +11,6 @@ Importing this module imports ray.
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import ray
 from ray._private import auto_init_hook, worker
@@ -23,17 +22,17 @@ _OF_RAY = ("ray_listen_error_messages", "ray_print_logs")
 """Beginnings of the names of threads that Ray starts in a driver and that use its core as long as they live."""
 
 
-def _nothing(*_: Any) -> None:
+def _nothing(*_: object) -> None:
     """Do nothing: references are not counted any more."""
 
 
 class _HiddenCore:
     """A proxy of Ray's core that works only in the thread that made it."""
 
-    def __init__(self, core: Any) -> None:
+    def __init__(self, core: object) -> None:
         self._core, self._thread = core, threading.get_ident()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if threading.get_ident() != self._thread:
             if name in _COUNTING:
                 return _nothing

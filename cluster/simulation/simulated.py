@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -253,7 +253,7 @@ class SimulatedCluster(InProcessCluster):
         self._simulation.note(cell.address, "starts", f"owned by {cell.owner.address}" if cell.owner else "")
         return _SimulatedWorld(self, cell, self._simulation)
 
-    async def run_in(self, cell: Cell, work: Awaitable[Any]) -> Any:
+    async def run_in(self, cell: Cell, work: Awaitable[Any]) -> object:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         cell.calls.add(answer)
@@ -363,7 +363,7 @@ class _SimulatedWorld(CellWorld):
     def from_thread(self, callback: Callable[[], None]) -> None:
         callback()
 
-    async def in_thread(self, work: Callable[[], Any]) -> Any:
+    async def in_thread(self, work: Callable[[], T]) -> T:
         return work()
 
 
@@ -400,7 +400,7 @@ class _SimulatedSession:
 
 def simulate(
     workflow: Workflow,
-    inputs: list[Any],
+    inputs: Sequence[object],
     seed: int = 0,
     limits: Mapping[str, int] | None = None,
     faults: Faults = NO_FAULTS,

@@ -23,7 +23,7 @@ class Process:
 
     def __init__(self, name: str) -> None:
         self.name, self.dead = name, False
-        self._held: list[Callable[[], Any]] | None = None
+        self._held: list[Callable[[], object]] | None = None
         self._left = 0
         self._at_zero: Callable[[], None] | None = None
 
@@ -47,7 +47,7 @@ class Process:
                 call, self._at_zero = self._at_zero, None
                 call()
 
-    def hold(self, call: Callable[[], Any]) -> None:
+    def hold(self, call: Callable[[], object]) -> None:
         assert self._held is not None
         self._held.append(call)
 
@@ -82,7 +82,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual = _Selector()
         super().__init__(self._virtual)
-        self._tasks: list[asyncio.Task[Any]] = []
+        self._tasks: list[asyncio.Task[object]] = []
         self.uncaught: list[BaseException] = []
         self.set_task_factory(self._new_task)  # type: ignore[arg-type]
 
@@ -95,7 +95,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.now
 
     def call_soon(  # type: ignore[override]
-        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         context = copy_context() if context is None else context
         call = _Call(context.get(PROCESS), callback, args)
@@ -103,7 +103,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return handle
 
     def call_at(  # type: ignore[override]
-        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         context = copy_context() if context is None else context
         call = _Call(context.get(PROCESS), callback, args)
@@ -111,8 +111,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return handle
 
     def _new_task(
-        self, _loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **kwargs: Any
-    ) -> asyncio.Task[Any]:
+        self, _loop: asyncio.AbstractEventLoop, work: Coroutine[object, object, object], **kwargs: Any
+    ) -> asyncio.Task[object]:
         task = asyncio.Task(work, loop=self, **kwargs)
         # A task that nobody refers to would be collected, and its `finally` blocks would run.
         self._tasks.append(task)
@@ -127,7 +127,7 @@ class _Call:
 
     __slots__ = ("_args", "_callback", "_process", "handle")
 
-    def __init__(self, process: Process | None, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def __init__(self, process: Process | None, callback: Callable[..., object], args: tuple[object, ...]) -> None:
         self._process, self._callback, self._args = process, callback, args
         self.handle: asyncio.Handle
 
@@ -149,7 +149,7 @@ class _Call:
             self._callback(*self._args)
 
 
-def in_process(process: Process | None, call: Callable[[], Any]) -> Any:
+def in_process(process: Process | None, call: Callable[[], object]) -> object:
     """Run `call` in the context of a process. Callbacks that it schedules belong to the process and die with it."""
     context = copy_context()
     context.run(PROCESS.set, process)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
@@ -47,7 +47,7 @@ class Reader(Protocol):
 
     def subtasks(self, task_id: str) -> list[StoredTask]: ...
 
-    def definitions(self) -> list[dict[str, Any]]: ...
+    def definitions(self) -> list[dict[str, object]]: ...
 
     def open_count(self, shard: str) -> int: ...
 

@@ -103,8 +103,8 @@ class DiskReader:
                 return _stored(name, shard, task_id)
         return None
 
-    def definitions(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+    def definitions(self) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = []
         coordinator = self._disk.shard("coordinator")
         for name, shard in sorted(self._disk.shards.items()):
             is_listed = name == workflow_of(name) and f"{WITHDRAWN}{name}" not in coordinator.notes
@@ -168,7 +168,7 @@ class MemoryJournal:
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
         self._loop = asyncio.get_running_loop()
         self._delay_s = delay_s
-        self._queue: list[tuple[list[Change], Callable[[], Any] | None, Callable[..., Any] | None]] = []
+        self._queue: list[tuple[list[Change], Callable[[], Any] | None, Callable[..., object] | None]] = []
         self._busy = False
         self._failed = False
         self._idle = asyncio.Event()
@@ -201,7 +201,9 @@ class MemoryJournal:
     async def close(self) -> None:
         await self._idle.wait()
 
-    def _add(self, changes: list[Change], query: Callable[[], Any] | None, then: Callable[..., Any] | None) -> None:
+    def _add(
+        self, changes: list[Change], query: Callable[[], object] | None, then: Callable[..., object] | None
+    ) -> None:
         if self._failed:
             return
         self._queue.append((changes, query, then))
@@ -219,7 +221,7 @@ class MemoryJournal:
             self._fail(Fenced(shard=self.shard, epoch=self.epoch, newer=self._disk.epoch))
             return
         batch, self._queue = self._queue, []
-        answers: list[Callable[[], Any]] = []
+        answers: list[Callable[[], object]] = []
         try:
             for changes, query, then in batch:
                 for change in changes:
@@ -231,7 +233,7 @@ class MemoryJournal:
             return
         self._loop.call_later(self._delay_s(), self._acknowledge, answers)
 
-    def _acknowledge(self, answers: list[Callable[[], Any]]) -> None:
+    def _acknowledge(self, answers: list[Callable[[], object]]) -> None:
         for answer in answers:
             shielded(f"what follows a commit of shard '{self.shard}'", answer)
         if self._queue and not self._failed:

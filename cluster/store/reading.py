@@ -90,7 +90,7 @@ class FileReader:
                     found += [_stored(shard, db, row) for row in rows]
         return found
 
-    def definitions(self) -> list[dict[str, Any]]:
+    def definitions(self) -> list[dict[str, object]]:
         """Return the newest definition of each deployed workflow, sorted by name."""
         found = []
         withdrawn = self._withdrawn()

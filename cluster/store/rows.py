@@ -40,12 +40,12 @@ the binding, and blocks the event loop meanwhile.
 """
 
 
-def seal(*facts: Any) -> int:
+def seal(*facts: object) -> int:
     """Return the CRC-32 over the facts, in their order and with their types."""
     return zlib.crc32(pack(facts))
 
 
-def _check(shard: str, place: str, sealed: int | None, *facts: Any) -> None:
+def _check(shard: str, place: str, sealed: int | None, *facts: object) -> None:
     if sealed != seal(*facts):
         raise JournalCorrupt(shard=shard, place=place, problem="the checksum does not match")
 

@@ -84,7 +84,7 @@ class SqliteJournal:
         self.doing: Doing
         self._thread: threading.Thread | None = None
         self._failed: PodiumError | None = None
-        self._reads: set[asyncio.Future[Any]] = set()
+        self._reads: set[asyncio.Future[object]] = set()
 
     async def open(self) -> SqliteJournal:
         """Lock the shard, check or create the file, and take the next epoch.
@@ -135,15 +135,15 @@ class SqliteJournal:
         if self._failed is None:
             self._stop_with(JournalFailed(shard=self.shard, reason="its actor is gone"))
 
-    async def _read(self, query: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def _read(self, query: Callable[[sqlite3.Connection], object]) -> Any:
         """Answer a query that may take long, always in the thread. An error fails only the query, not the journal."""
         if self._failed is not None:
             raise self._failed
-        answer: asyncio.Future[Any] = self._loop.create_future()
+        answer: asyncio.Future[object] = self._loop.create_future()
         self._reads.add(answer)
         answer.add_done_callback(self._reads.discard)
 
-        def guarded(db: sqlite3.Connection) -> Any:
+        def guarded(db: sqlite3.Connection) -> object:
             try:
                 return query(db), None
             except (PodiumError, *UNREADABLE) as error:
@@ -183,7 +183,7 @@ class SqliteJournal:
             return
         self._acknowledge(0, self._clock() - began, answers)
 
-    def _acknowledge(self, batches: int, seconds: float, answers: list[Callable[[], Any]]) -> None:
+    def _acknowledge(self, batches: int, seconds: float, answers: list[Callable[[], object]]) -> None:
         self._under_way -= batches
         self._last_s = seconds
         if seconds > SLOW_COMMIT_S:
@@ -251,9 +251,9 @@ class SqliteJournal:
             answers = self._commit(db, batch)
             self._call_back(self._acknowledge, batches, self._clock() - began, answers)
 
-    def _commit(self, db: sqlite3.Connection, batch: list[_Work]) -> list[Callable[[], Any]]:
+    def _commit(self, db: sqlite3.Connection, batch: list[_Work]) -> list[Callable[[], object]]:
         """Commit the whole batch in one transaction; returns the callbacks for when it is durable."""
-        answers: list[Callable[[], Any]] = []
+        answers: list[Callable[[], object]] = []
         writes = any(work.changes for work in batch)
         db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         try:
@@ -288,7 +288,7 @@ class SqliteJournal:
             if epoch != self.epoch:
                 raise Fenced(shard=self.shard, epoch=self.epoch, newer=epoch)
 
-    def _call_back(self, callback: Callable[..., None], *args: Any) -> None:
+    def _call_back(self, callback: Callable[..., None], *args: object) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
@@ -317,14 +317,14 @@ class _Work:
     def __init__(
         self,
         changes: list[Change],
-        query: Callable[[sqlite3.Connection], Any] | None,
-        then: Callable[..., Any] | None,
+        query: Callable[[sqlite3.Connection], object] | None,
+        then: Callable[..., object] | None,
         heavy: bool = False,
     ) -> None:
         self.changes, self.query, self.then, self.heavy = changes, query, then, heavy
 
 
-def _settle(future: asyncio.Future[Any], answer: tuple[Any, PodiumError | None]) -> None:
+def _settle(future: asyncio.Future[object], answer: tuple[object, PodiumError | None]) -> None:
     value, error = answer
     if future.done():
         return
@@ -334,7 +334,7 @@ def _settle(future: asyncio.Future[Any], answer: tuple[Any, PodiumError | None])
         future.set_exception(error)
 
 
-def _write_all(db: sqlite3.Connection, epoch: int, batch: list[_Work], answers: list[Callable[[], Any]]) -> None:
+def _write_all(db: sqlite3.Connection, epoch: int, batch: list[_Work], answers: list[Callable[[], object]]) -> None:
     """Write the changes and answer the queries of a batch. A query sees the changes before it."""
     changes: list[Change] = []
     for work in batch:

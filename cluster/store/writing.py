@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from itertools import chain
-from typing import Any
 
 from ...supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
 from .rows import ABSENT, NEW_COLUMNS, Row, closing_row, entry_row, note_row, task_row
@@ -100,7 +99,7 @@ def _in_groups(db: sqlite3.Connection, statement: str, rows: list[Row]) -> None:
     for begin in range(0, len(rows), _MOST_ROWS):
         part = rows[begin : begin + _MOST_ROWS]
         size = 1 << (len(part) - 1).bit_length()
-        values: list[Any] = list(chain.from_iterable(part))
+        values: list[object] = list(chain.from_iterable(part))
         values += [ABSENT] * (columns * (size - len(part)))
         db.execute(statement.replace("{rows}", ",".join([row] * size)), values)
 

@@ -122,7 +122,7 @@ def _read(path: Path) -> str:
     return text
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> object:
     try:
         return from_json(_read(path))
     except (ValueError, RecursionError) as error:
@@ -137,7 +137,7 @@ class _Speaker:
         self.said = ""
         """The text so far of the attempt that speaks now."""
         self._attempt: tuple[str, int] | None = None
-        self.seen: dict[str, Any] = {}
+        self.seen: dict[str, object] = {}
         """Outputs of the steps that route and plan."""
 
     def follow(self, task: Task, timeout_s: float | None) -> None:

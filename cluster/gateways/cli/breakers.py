@@ -49,7 +49,7 @@ def _change(name: str, action: Literal["open", "reset"], data: Path | None, outp
     _print(found, output)
 
 
-def _print(found: dict[str, Any], output: str) -> None:
+def _print(found: dict[str, object], output: str) -> None:
     if output == "json":
         print(to_json(found))
     elif found:

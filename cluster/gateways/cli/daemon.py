@@ -21,7 +21,7 @@ START_S = 120.0
 STOP_S = 60.0
 
 
-def start(settings: Settings) -> dict[str, Any]:
+def start(settings: Settings) -> dict[str, object]:
     """Start the cluster of `settings.data` unless it runs; returns how to join it.
 
     Raises:

@@ -73,11 +73,11 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return value if isinstance(value, str) else ", ".join(value) if isinstance(value, list) else f"{value:g}"
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     """Return JSON of a value, cut to the length that may be shown."""
     text = to_json(value, indent=None)
     return text if len(text) <= 1_000 else f"{text[:1_000]}…"

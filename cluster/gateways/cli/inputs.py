@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ....protocols.decoding import decoded, without_mark
 from ....protocols.errors import InvalidInput
@@ -81,7 +80,7 @@ def _parse(text: str, source: str) -> Value:
         raise InvalidInput(problem="nested too deeply", path=source) from error
 
 
-def _json_or_text(text: str) -> Any:
+def _json_or_text(text: str) -> object:
     try:
         return from_json(text)
     except (ValueError, RecursionError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Any
 
 _came = threading.Event()
 
@@ -20,7 +19,7 @@ def heed() -> None:
         signal.signal(signal.SIGINT, _note)
 
 
-def _note(_signal: int, _frame: Any) -> None:
+def _note(_signal: int, _frame: object) -> None:
     _came.set()
     raise KeyboardInterrupt
 

@@ -48,7 +48,7 @@ def change(changes: Changes, data: Data = None, output: Output = "table") -> Non
     _print(uses, output)
 
 
-def _print(uses: dict[str, Any], output: str) -> None:
+def _print(uses: dict[str, object], output: str) -> None:
     if output == "json":
         print(to_json(uses))
         return

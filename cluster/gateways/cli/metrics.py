@@ -13,7 +13,7 @@ from ....supervisors.figures.counters import BOUNDS_S
 from ....supervisors.shards import workflow_of
 
 
-def exposition(status: dict[str, Any]) -> list[str]:
+def exposition(status: dict[str, object]) -> list[str]:
     """Return the lines of the figures. `status` is the result of `engine.status()`."""
     lines: list[str] = []
     for family, kind, help_text, samples in _families(status):

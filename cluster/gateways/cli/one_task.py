@@ -79,7 +79,7 @@ class _View:
     blocked: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
-    def moment(self) -> dict[str, Any]:
+    def moment(self) -> dict[str, object]:
         """The moment, for programs, if the task is shown as it was."""
         if self.now is None:
             return {}
@@ -91,7 +91,7 @@ def _show_events(view: _View, output: str) -> None:
     rows = journalled_events(stored.record, stored.bodies)
     stalled = one_line(f"stalled: {stored.stalled}") if stored.stalled else ""
     if output == "json":
-        told: dict[str, Any] = {"task_id": stored.record.task_id, "status": stored.record.status} | view.moment
+        told: dict[str, object] = {"task_id": stored.record.task_id, "status": stored.record.status} | view.moment
         told |= {"stalled": stored.stalled} if stalled else {}
         print(to_json(told | {"events": [row.to_json() for row in rows]}))
         return
@@ -137,7 +137,7 @@ def rows_of(part: StoredTask, blocked: dict[str, dict[str, str]] | None = None) 
     return rows
 
 
-def with_state(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
+def with_state(record: TaskRecord, state: RequestState | None) -> dict[str, object]:
     """Return the record as JSON; that of a request has `request`: {"state", "updated_at"}."""
     return record.to_json() | ({} if state is None else {"request": state.to_json()})
 
@@ -150,7 +150,7 @@ def _events_of(parts: list[StoredTask]) -> list[TaskEvent]:
     return sorted(once.values(), key=lambda event: event.at)
 
 
-def _attempt(event: TaskEvent) -> dict[str, Any]:
+def _attempt(event: TaskEvent) -> dict[str, object]:
     """Return a failed attempt as JSON, for programs."""
     value: Any = event.value if isinstance(event.value, dict) else {}
     error = value.get("failure", value) or None
@@ -237,7 +237,7 @@ def _tell_recorded(stored: StoredTask, from_offset: int) -> None:
     print_degraded(console, stored.record)
 
 
-def _stored_result(record: TaskRecord) -> Any:
+def _stored_result(record: TaskRecord) -> object:
     if record.failure is not None and record.status == "failed":
         raise TaskFailed(task_id=record.task_id, workflow=record.workflow, failure=record.failure.to_wire())
     if record.status == "cancelled":
@@ -313,7 +313,7 @@ def engine_of(
     return connect(data=data, user=user, limits=parsed, source="cli", cluster="inprocess" if in_process else None)
 
 
-def print_result(result: Any, output: str) -> None:
+def print_result(result: object, output: str) -> None:
     if output == "table" and isinstance(result, str):
         say(result)
     else:

@@ -29,7 +29,7 @@ def status(data: Data = None, output: Output = "table", every: Every = False) ->
     """Show what runs, and the settings in force and where they came from."""
     settings = load_settings(data=data, source="cli")
     cluster = running_cluster(settings.data)
-    running: dict[str, Any] | None = None
+    running: dict[str, object] | None = None
     if cluster is not None and cluster["kind"] == "ray":
         with connect(data=data, source="cli") as engine:
             running = engine.status()
@@ -44,7 +44,7 @@ def status(data: Data = None, output: Output = "table", every: Every = False) ->
     _print_settings(console, values, settings.sources, every)
 
 
-def _print_settings(console: Terminal, values: dict[str, Any], sources: Mapping[str, str], every: bool) -> None:
+def _print_settings(console: Terminal, values: dict[str, object], sources: Mapping[str, str], every: bool) -> None:
     table = Table("setting", "value", "from", box=None, pad_edge=False, header_style="bold")
     for name, value in values.items():
         if every or name == "data" or (name in sources and name != "source"):
@@ -57,7 +57,7 @@ def _print_settings(console: Terminal, values: dict[str, Any], sources: Mapping[
 
 def _print_running(
     console: Terminal,
-    cluster: dict[str, Any] | None,
+    cluster: dict[str, object] | None,
     running: dict[str, Any] | None,
     blocked_below: Callable[[str], str] = lambda _shard: "",
     every: bool = False,

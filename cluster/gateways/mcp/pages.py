@@ -7,7 +7,6 @@ text of its JSON (or the result itself if it is a text), cut by characters. All 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ....protocols.errors import InvalidInput
 from ....protocols.json_forms import to_json
@@ -24,7 +23,7 @@ class Page:
     """The length of the whole text, in characters."""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         return {"page": self.number, "pages": self.pages, "chars": self.chars}
 
     def note(self, task_id: str) -> str:

@@ -76,8 +76,8 @@ class Gateway:
         self._sessions: OrderedDict[int, ServerSession] = OrderedDict()
         """Sessions of the older protocol that lately got the list of tools, by the id of their client parameters."""
 
-    def server(self) -> Server[Any]:
-        server: Server[Any] = _Server(
+    def server(self) -> Server[object]:
+        server: Server[object] = _Server(
             "podium",
             version=version("podium"),
             instructions="Workflows as tools; long ones become tasks that survive everything. `list_tasks` finds them.",
@@ -95,7 +95,7 @@ class Gateway:
         return server
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _server: Server[Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _lifespan(self, _server: Server[object]) -> AsyncIterator[dict[str, object]]:
         looking = asyncio.create_task(self._look_for_changes())
         try:
             yield {}
@@ -116,7 +116,7 @@ class Gateway:
         found = {str(each["name"]): Published(each) for each in definitions if each.get("interface")}
         return {**found, ASK: Published(self._ask)}
 
-    async def _list_tools(self, ctx: Context, _params: Any) -> types.ListToolsResult:
+    async def _list_tools(self, ctx: Context, _params: object) -> types.ListToolsResult:
         if ctx.protocol_version < NEWER:
             self._sessions[id(ctx.session.client_params)] = ctx.session
             while len(self._sessions) > MAX_SESSIONS:
@@ -140,7 +140,7 @@ class Gateway:
             _log.exception("a call of %s failed", params.name)
             raise MCPError(types.INTERNAL_ERROR, f"{error.code}: see the log of the server") from error
 
-    async def _start(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
+    async def _start(self, ctx: Context, params: types.CallToolRequestParams) -> object:
         caller, published = self._writing_caller(), (await self._published()).get(params.name)
         if published is None:
             raise NotFound(what="tool", name=params.name[:64])
@@ -232,13 +232,13 @@ class Gateway:
     async def _get(self, ctx: Context, params: ByTask) -> dict[str, Any]:
         return detailed(await self._mine(ctx, params), self._engine.settings.keep_finished_s, self._page_chars)
 
-    async def _cancel(self, ctx: Context, params: ByTask) -> dict[str, Any]:
+    async def _cancel(self, ctx: Context, params: ByTask) -> dict[str, object]:
         await self._mine(ctx, params)
         self._writing_caller()
         await (await self._engine.task(params.task_id)).cancel()
         return {"resultType": "complete"}
 
-    async def _update(self, ctx: Context, params: ByTask) -> dict[str, Any]:
+    async def _update(self, ctx: Context, params: ByTask) -> dict[str, object]:
         """Take the client's decision about a parked task. Any other answer changes nothing."""
         stored, decision = await self._mine(ctx, params), decided(params)
         self._writing_caller()
@@ -264,7 +264,7 @@ class Gateway:
 
     # resources
 
-    async def _list_resources(self, _ctx: Context, _params: Any) -> types.ListResourcesResult:
+    async def _list_resources(self, _ctx: Context, _params: object) -> types.ListResourcesResult:
         tasks = await self._engine.tasks(user=self._caller_of().user)
         found = [
             types.Resource(uri=f"task://{task.id}", name=f"{task.workflow} {task.id}", mime_type="application/json")
@@ -276,7 +276,7 @@ class Gateway:
         ]
         return types.ListResourcesResult(resources=found)
 
-    async def _list_templates(self, _ctx: Context, _params: Any) -> types.ListResourceTemplatesResult:
+    async def _list_templates(self, _ctx: Context, _params: object) -> types.ListResourceTemplatesResult:
         about = {
             "task://{id}": "a task: its status, result or error",
             "task://{id}/result{?page}": "a result that is too large for one answer, page by page",
@@ -346,14 +346,14 @@ class Gateway:
         return {name: published.tool().model_dump_json() for name, published in (await self._published()).items()}
 
 
-class _Server(Server[Any]):
+class _Server(Server[object]):
     """Declares its capabilities: clients are told when the list of tools changes, but not of changed resources."""
 
     def get_capabilities(
         self,
         notification_options: NotificationOptions | None = None,
-        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
-        extensions: dict[str, dict[str, Any]] | None = None,
+        experimental_capabilities: dict[str, dict[str, object]] | None = None,
+        extensions: dict[str, dict[str, object]] | None = None,
         *,
         protocol_version: str | None = None,
     ) -> types.ServerCapabilities:
@@ -364,7 +364,7 @@ class _Server(Server[Any]):
         return found.model_copy(update={"tools": types.ToolsCapability(list_changed=True), "resources": resources})
 
 
-def _priority(meta: Mapping[str, Any]) -> int:
+def _priority(meta: Mapping[str, object]) -> int:
     try:
         return check_priority(meta.get("podium/priority", 0), "_meta.podium/priority")
     except InvalidInput as error:

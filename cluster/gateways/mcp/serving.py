@@ -11,7 +11,6 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import uvicorn
 from mcp.server.auth.settings import AuthSettings
@@ -62,7 +61,7 @@ async def serve_http(engine: AsyncEngine, host: str, port: int, names: Sequence[
     await _while_there(engine, asyncio.create_task(server.serve()), stop)
 
 
-async def _while_there(engine: AsyncEngine, serving: asyncio.Task[None], stop: Callable[[], Any]) -> None:
+async def _while_there(engine: AsyncEngine, serving: asyncio.Task[None], stop: Callable[[], object]) -> None:
     """Serve as long as the cluster is there."""
     while not serving.done():
         await asyncio.wait({serving}, timeout=LOOK_S)
@@ -155,5 +154,5 @@ def _once(body: bytes, receive: Receive) -> Receive:
 
 
 async def _refuse(status: int, problem: str, scope: Scope, receive: Receive, send: Send) -> None:
-    error: dict[str, Any] = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": problem}}
+    error: dict[str, object] = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": problem}}
     await JSONResponse(json.loads(json.dumps(error)), status_code=status)(scope, receive, send)

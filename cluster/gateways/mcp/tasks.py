@@ -34,7 +34,7 @@ class ByTask(types.RequestParams):
     input_responses: dict[str, Any] = Field(alias="inputResponses", default_factory=dict)
 
 
-def knows_tasks(ctx: ServerRequestContext[Any, Any]) -> bool:
+def knows_tasks(ctx: ServerRequestContext[object, object]) -> bool:
     """Whether the client of this request has declared the extension, for the request or the session."""
     meta: Any = ctx.meta or {}
     own = meta.get(types.CLIENT_CAPABILITIES_META_KEY) or {}
@@ -44,25 +44,25 @@ def knows_tasks(ctx: ServerRequestContext[Any, Any]) -> bool:
     return ctx.protocol_version >= "2026-07-28" and ctx.session.check_client_capability(wanted)
 
 
-def need_tasks(ctx: ServerRequestContext[Any, Any]) -> None:
+def need_tasks(ctx: ServerRequestContext[object, object]) -> None:
     if not knows_tasks(ctx):
-        needs: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+        needs: dict[str, object] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
         raise MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, f"needs the extension {EXTENSION}", needs)
 
 
-def check_name(ctx: ServerRequestContext[Any, Any], task_id: str) -> None:
+def check_name(ctx: ServerRequestContext[object, object], task_id: str) -> None:
     """Check, over HTTP, that the header `Mcp-Name` names the task of the request (SEP-2243)."""
     headers = getattr(ctx.request, "headers", None)
     if headers is not None and headers.get("mcp-name") != task_id:
         raise MCPError(types.HEADER_MISMATCH, "the header Mcp-Name is not params.taskId")
 
 
-def created(record: TaskRecord, keep_s: float) -> dict[str, Any]:
+def created(record: TaskRecord, keep_s: float) -> dict[str, object]:
     """Return the result of the call that started the task."""
     return {"resultType": "task", **_facts(record, "working", keep_s)}
 
 
-def detailed(stored: StoredTask, keep_s: float, page_chars: int) -> dict[str, Any]:
+def detailed(stored: StoredTask, keep_s: float, page_chars: int) -> dict[str, object]:
     """Return the result of `tasks/get`."""
     record = stored.record
     if record.status == "parked":
@@ -88,7 +88,7 @@ def decided(params: ByTask) -> Literal["redrive", "drop"] | None:
     return "drop" if said.get("action") == "decline" else decision if decision in ("redrive", "drop") else None
 
 
-def _question(record: TaskRecord) -> dict[str, Any]:
+def _question(record: TaskRecord) -> dict[str, object]:
     choices = {"type": "string", "enum": ["redrive", "drop"], "description": "run what is parked again, or let it fail"}
     return {
         "mode": "form",
@@ -98,7 +98,7 @@ def _question(record: TaskRecord) -> dict[str, Any]:
     }
 
 
-def _facts(record: TaskRecord, status: str, keep_s: float) -> dict[str, Any]:
+def _facts(record: TaskRecord, status: str, keep_s: float) -> dict[str, object]:
     return {
         "taskId": record.task_id,
         "status": status,

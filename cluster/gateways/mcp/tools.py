@@ -56,7 +56,7 @@ class Published:
         return self.name != ASK and plain_object(self.schema) is not None
 
     @property
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         return dict((self.definition.get("interface") or {}).get("input") or self.definition.get("input") or {})
 
     def tool(self) -> Tool:
@@ -72,7 +72,7 @@ class Published:
             output_schema={**facts, "required": _TASK_FACTS["required"]},
         )
 
-    def input_of(self, arguments: Mapping[str, Any]) -> Value:
+    def input_of(self, arguments: Mapping[str, object]) -> Value:
         """Return the input of the task. Raises InvalidInput with the field."""
         _check_arguments(self.tool().input_schema, arguments)
         if self.name == ASK:
@@ -86,20 +86,20 @@ _ABOUT_ASK = (
 )
 
 
-def _ask_schema() -> dict[str, Any]:
+def _ask_schema() -> dict[str, object]:
     schema = Request.model_json_schema()
     for name in ("user", "source"):
         del schema["properties"][name]
     return schema
 
 
-def check_task_tool(name: str, arguments: Mapping[str, Any]) -> None:
+def check_task_tool(name: str, arguments: Mapping[str, object]) -> None:
     """Check the arguments of a tool for tasks. Raises InvalidInput with the field."""
     schema = next(tool.input_schema for tool in task_tools() if tool.name == name)
     _check_arguments(schema, arguments)
 
 
-def _check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+def _check_arguments(schema: Mapping[str, object], arguments: Mapping[str, object]) -> None:
     odd = not_finite_in(arguments)
     if odd is not None:
         problem = "NaN and Infinity are no numbers of JSON; where they are meant, they are sent as texts"
@@ -176,7 +176,7 @@ def result_of(record: TaskRecord, page_chars: int, page: int = 1) -> CallToolRes
     return said(text if isinstance(text, str) else to_json(text), {**facts, "result": result})
 
 
-def said(text: str, facts: Mapping[str, Any] | None = None, is_error: bool = False) -> CallToolResult:
+def said(text: str, facts: Mapping[str, object] | None = None, is_error: bool = False) -> CallToolResult:
     plain = None if facts is None else json_form(facts)
     return CallToolResult(content=[text_block(text)], structured_content=plain, is_error=is_error)
 

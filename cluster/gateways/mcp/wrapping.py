@@ -8,7 +8,6 @@ with it; definitions stay at the top, where clients look for them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import unquote
 
 from ....protocols.json_forms import NOT_FINITE
@@ -19,25 +18,25 @@ _DEFINITIONS = ("$defs", "definitions")
 _ABOUT = frozenset({*_DEFINITIONS, "$schema", "$comment", "title", "description"})
 
 
-def plain_object(schema: Mapping[str, Any]) -> dict[str, Any] | None:
+def plain_object(schema: Mapping[str, object]) -> dict[str, object] | None:
     """Return the schema if a tool may have it as it is; None unless it takes objects and has no choice at the top."""
     opened = _opened(schema)
     return opened if opened.get("type") == "object" and not _CHOICES & set(opened) else None
 
 
-def wrapped(schema: Mapping[str, Any], name: str, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def wrapped(schema: Mapping[str, object], name: str, others: Mapping[str, object] | None = None) -> dict[str, object]:
     """Return the schema of an object with `schema` as its property `name`, beside `others`."""
     inner, above = _moved(schema, f"#/properties/{name}")
     return {"type": "object", "properties": {**(others or {}), name: inner}, **above}
 
 
-def given_out(schema: Mapping[str, Any]) -> dict[str, Any]:
+def given_out(schema: Mapping[str, object]) -> dict[str, object]:
     """Return the schema of a result in its JSON form, in which bytes and numbers that are not finite are texts."""
-    loose: dict[str, Any] = transformed(schema, _in_json, leaving=("not", "if"))
+    loose: dict[str, object] = transformed(schema, _in_json, leaving=("not", "if"))
     return loose
 
 
-def _in_json(node: dict[str, Any]) -> dict[str, Any]:
+def _in_json(node: dict[str, object]) -> dict[str, object]:
     kinds = node.get("type")
     several = kinds if isinstance(kinds, list) else [kinds]
     if "number" in several and "string" not in several:
@@ -47,7 +46,7 @@ def _in_json(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def _opened(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _opened(schema: Mapping[str, object]) -> dict[str, object]:
     """Replace a top that is only a reference by its target: pydantic writes models that hold themselves so."""
     opened, seen = dict(schema), set()
     while set(opened) - _ABOUT == {"$ref"} and opened["$ref"] not in seen and "$id" not in opened:
@@ -60,13 +59,13 @@ def _opened(schema: Mapping[str, Any]) -> dict[str, Any]:
     return opened
 
 
-def _moved(schema: Mapping[str, Any], place: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _moved(schema: Mapping[str, object], place: str) -> tuple[dict[str, object], dict[str, object]]:
     """Return the schema for the place `place` in another schema, and the parts that belong at the top of that one."""
     if "$id" in schema:
         return dict(schema), {}
     at_top = [key for key in _DEFINITIONS if isinstance(schema.get(key), Mapping)]
 
-    def move(node: dict[str, Any]) -> dict[str, Any]:
+    def move(node: dict[str, object]) -> dict[str, object]:
         reference = node.get("$ref")
         if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
             return node
