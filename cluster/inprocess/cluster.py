@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from ...actors.exchange import ExchangeClient, Transport
@@ -22,6 +23,8 @@ from ...supervisors.ports.world import Needs, Role, Timer
 from ..engine_log import LOG
 from ..simulation.virtual_loop import Process, in_process
 from ..world import LoopWorld, new_actor
+
+T = TypeVar("T")
 
 STOP_S = 5.0
 """Seconds that an actor gets to end in order."""
@@ -42,7 +45,7 @@ class Cell:
         self.actor: Actor
         self.far: ExchangeServer | None = None
         """Takes frames from callers. None for a client."""
-        self.calls: set[asyncio.Future[bytes]] = set()
+        self.calls: set[asyncio.Future[Any]] = set()
         if owner is not None:
             owner.children.append(self)
 
@@ -99,7 +102,7 @@ class InProcessCluster:
             cell.die("it did not start")
             raise SpawnFailed(address=address, reason=str(error), kind=type(error).__name__) from error
 
-    async def run_in(self, cell: Cell, work: Awaitable[object]) -> object:
+    async def run_in(self, cell: Cell, work: Awaitable[T]) -> T:
         """Await work of a cell. A simulation runs it in the cell's process, and raises PeerLost when the cell dies."""
         return await work
 

@@ -310,7 +310,7 @@ def _answer(address: str, done: Future[bytes]) -> bytes | Unknown:
     return kind(address=address, reason=_first_line(error))
 
 
-def _on_loop(loop: asyncio.AbstractEventLoop, then: Callable[[Any], None], answer: object) -> None:
+def _on_loop(loop: asyncio.AbstractEventLoop, then: Callable[[T], None], answer: T) -> None:
     try:
         loop.call_soon_threadsafe(then, answer)
     except RuntimeError:

@@ -253,9 +253,9 @@ class SimulatedCluster(InProcessCluster):
         self._simulation.note(cell.address, "starts", f"owned by {cell.owner.address}" if cell.owner else "")
         return _SimulatedWorld(self, cell, self._simulation)
 
-    async def run_in(self, cell: Cell, work: Awaitable[Any]) -> object:
+    async def run_in(self, cell: Cell, work: Awaitable[T]) -> T:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
+        answer: asyncio.Future[T] = loop.create_future()
         cell.calls.add(answer)
 
         async def inside() -> None:

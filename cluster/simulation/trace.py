@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import assert_never
 
 from ...protocols.errors import InvalidInput, PodiumError
 from ...protocols.values import unpack
 from ...supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
 from ...supervisors.tasks.events import unpack_events
-from ..store.memory import MemoryJournal
+from ..store.memory import Disk, MemoryJournal
 from .virtual_loop import START
 
 KEPT = 200
@@ -63,8 +63,8 @@ def contents_of(frame: bytes) -> str:
 class TracedJournal(MemoryJournal):
     """A journal that notes each change in the trace once the change is on the disk."""
 
-    def __init__(self, trace: Trace, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, trace: Trace, disk: Disk, shard: str, delay_s: Callable[[], float]) -> None:
+        super().__init__(disk, shard, delay_s)
         self._trace = trace
         trace.note(self.shard, "opens its shard", f"epoch {self.epoch}")
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, assert_never
+from typing import assert_never
 
 from ...protocols.errors import Fenced, JournalFailed, PodiumError
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
@@ -129,7 +129,7 @@ class DiskReader:
         ]
 
 
-def _note(shard: Shard, name: str) -> Any:
+def _note(shard: Shard, name: str) -> Value:
     packed = shard.notes.get(name)
     return None if packed is None else unpack(packed)
 
@@ -168,7 +168,7 @@ class MemoryJournal:
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
         self._loop = asyncio.get_running_loop()
         self._delay_s = delay_s
-        self._queue: list[tuple[list[Change], Callable[[], Any] | None, Callable[..., object] | None]] = []
+        self._queue: list[tuple[list[Change], Callable[[], object] | None, Callable[..., object] | None]] = []
         self._busy = False
         self._failed = False
         self._idle = asyncio.Event()

@@ -6,10 +6,9 @@ Connections are read-only and short. They see only durable data. Each row is che
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
@@ -21,7 +20,7 @@ from .contract import StoredTask
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
-from .rows import NOTE_SELECT, TASK_SELECT, entries_of, found_row, note_of
+from .rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of
 from .schema import shard_path
 
 COORDINATOR = "coordinator"
@@ -129,7 +128,7 @@ class FileReader:
             return count
 
 
-def _list_shard(data: Path, shard: str, filters: dict[str, Any], limit: int) -> list[TaskRecord]:
+def _list_shard(data: Path, shard: str, filters: Mapping[str, str], limit: int) -> list[TaskRecord]:
     where = " AND ".join(f"{column} = ?" for column in filters) or "1"
     query = f"{TASK_SELECT} WHERE {where} ORDER BY accepted_at DESC LIMIT ?"
     with _open(data, shard) as db:
@@ -145,7 +144,7 @@ def _dead_where(shard: str, user: str | None) -> tuple[str, list[str]]:
     return f"({parked}) OR ({failed})", of_user[1] * 2
 
 
-def _stored(shard: str, db: sqlite3.Connection, row: tuple[Any, ...]) -> StoredTask:
+def _stored(shard: str, db: sqlite3.Connection, row: Row) -> StoredTask:
     record = found_row(shard, row).record
     note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{record.hash}",)).fetchone()
     definition = note_of(shard, note)[1] if note else {}

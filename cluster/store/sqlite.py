@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from ...protocols.errors import Fenced, JournalCorrupt, JournalFailed, PodiumError
 from ...protocols.values import Value
@@ -36,6 +36,8 @@ from .opening import check_file, open_file, take_epoch
 from .rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of, open_task_rows, seal
 from .schema import doing_path, lock_path, shard_path
 from .writing import finished_count, forgettable, write_changes
+
+T = TypeVar("T")
 
 LOG = logging.getLogger("podium")
 
@@ -84,7 +86,7 @@ class SqliteJournal:
         self.doing: Doing
         self._thread: threading.Thread | None = None
         self._failed: PodiumError | None = None
-        self._reads: set[asyncio.Future[object]] = set()
+        self._reads: set[asyncio.Future[Any]] = set()
 
     async def open(self) -> SqliteJournal:
         """Lock the shard, check or create the file, and take the next epoch.
@@ -111,16 +113,16 @@ class SqliteJournal:
         self._add(_Work([], lambda db: entries_of(self.shard, db, task_id), then))
 
     async def open_tasks(self) -> list[OpenTask]:
-        return await self._read(partial(open_task_rows, self.shard))  # type: ignore[no-any-return]
+        return await self._read(partial(open_task_rows, self.shard))
 
     async def notes(self) -> dict[str, Value]:
-        return await self._read(partial(_notes, self.shard))  # type: ignore[no-any-return]
+        return await self._read(partial(_notes, self.shard))
 
     async def forgettable(self, before: float, limit: int) -> list[str]:
-        return await self._read(partial(forgettable, before=before, limit=limit))  # type: ignore[no-any-return]
+        return await self._read(partial(forgettable, before=before, limit=limit))
 
     async def finished_count(self) -> int:
-        return await self._read(finished_count)  # type: ignore[no-any-return]
+        return await self._read(finished_count)
 
     async def close(self) -> None:
         if self._thread is None:
@@ -135,11 +137,11 @@ class SqliteJournal:
         if self._failed is None:
             self._stop_with(JournalFailed(shard=self.shard, reason="its actor is gone"))
 
-    async def _read(self, query: Callable[[sqlite3.Connection], object]) -> Any:
+    async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Answer a query that may take long, always in the thread. An error fails only the query, not the journal."""
         if self._failed is not None:
             raise self._failed
-        answer: asyncio.Future[object] = self._loop.create_future()
+        answer: asyncio.Future[T] = self._loop.create_future()
         self._reads.add(answer)
         answer.add_done_callback(self._reads.discard)
 
@@ -324,7 +326,7 @@ class _Work:
         self.changes, self.query, self.then, self.heavy = changes, query, then, heavy
 
 
-def _settle(future: asyncio.Future[object], answer: tuple[object, PodiumError | None]) -> None:
+def _settle(future: asyncio.Future[Any], answer: tuple[object, PodiumError | None]) -> None:
     value, error = answer
     if future.done():
         return

@@ -12,10 +12,10 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel
 
@@ -23,10 +23,13 @@ from ..context import Context
 from ..protocol import Protocol, protocol
 from ..requests.grants import requests_config
 from .file_index import FileIndex, Refreshed
+from .file_index import Passage as Hit
 from .files import Reason
 from .front import Planned, granted_folder
 from .index_database import delete, take_lock
 from .memory import Memory
+
+T = TypeVar("T")
 
 FRESH_S = 2.0
 """Seconds for which an updated index counts as up to date. Within them no refresh is made."""
@@ -190,7 +193,7 @@ class _Indexed:
         self._fresh_at = -FRESH_S
         self.left_out: str | None = None
         """Description of the files that the last complete refresh left out."""
-        self._searches: OrderedDict[str, list[Any]] = OrderedDict()
+        self._searches: OrderedDict[str, list[Hit]] = OrderedDict()
         self._turn, self._keeping = threading.Lock(), threading.Lock()
 
     def refresh(self, ctx: Context) -> str | None:
@@ -217,7 +220,7 @@ class _Indexed:
         finally:
             self._turn.release()
 
-    def search(self, question: str) -> list[Any]:
+    def search(self, question: str) -> list[Hit]:
         with self._keeping:
             known = self._searches.get(question)
         if known is None:
@@ -261,7 +264,7 @@ class Conversation(Protocol):
         if self._memory is not None:
             self._memory.close()
 
-    def run(self, ctx: Context, input: ToRecall) -> dict[str, Any]:
+    def run(self, ctx: Context, input: ToRecall) -> dict[str, object]:
         """Return {"turns"} for the tasks `session` and `earlier`; for `remember`, store the answer and return it."""
         memory, request = self._opened(ctx), input.plan.request
         if input.task == "remember":
@@ -343,7 +346,7 @@ def cut_to(context: Assembled, tokens: int) -> Assembled:
     return context.model_copy(update={"turns": turns, "earlier": earlier, "passages": passages})
 
 
-def _first(items: list[Any], budget: int, chars: Any) -> list[Any]:
+def _first(items: list[T], budget: int, chars: Callable[[T], int]) -> list[T]:
     """Return the items that fit the budget, in their order. After one that does not fit, smaller ones may follow."""
     kept = []
     for item in items:

@@ -41,11 +41,13 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ..errors import InvalidInput
-from .sandbox_box import LEVELS, Box, Exceeded, Level, Ran, SandboxTooWeak, ToolFailed, ToolNotStarted
+from .sandbox_box import LEVELS, Box, Exceeded, Level, Ran, Report, SandboxTooWeak, ToolFailed, ToolNotStarted
 from .sandbox_launch import Launch, levels, prepare
+
+T = TypeVar("T")
 
 __all__ = [
     "LEVELS",
@@ -259,7 +261,7 @@ async def _gone(process: Process) -> None:
             await asyncio.sleep(_LOOK_S)
 
 
-async def _outlast(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+async def _outlast(future: asyncio.Future[T]) -> asyncio.CancelledError | None:
     """Wait until the future is done. Returns the cancellation that came meanwhile; the caller must raise it."""
     cancelled = None
     while not future.done():
@@ -272,10 +274,11 @@ async def _outlast(future: asyncio.Future[Any]) -> asyncio.CancelledError | None
 
 def _told(launch: Launch, program: str, kept: tuple[_Kept, _Kept], seconds: float) -> Ran:
     """Convert the keeper's report. Without one, keeper and tool were killed, and `seconds` is the measured time."""
-    report = launch.report() or {"problem": "", "code": -signal.SIGKILL, "reason": "", "seconds": seconds}
+    killed: Report = {"ended": False, "problem": "", "code": -signal.SIGKILL, "reason": "", "seconds": seconds}
+    report = launch.report() or killed
     if report["problem"]:
         raise ToolNotStarted(program=program, problem=report["problem"])
-    code: int = report["code"] if report["code"] is not None else -signal.SIGKILL
+    code = report["code"] if report["code"] is not None else -signal.SIGKILL
     if launch.level == "bubblewrap" and 128 < code <= 128 + signal.NSIG - 1:
         code = 128 - code  # What bubblewrap makes of a signal, as shells do.
     return Ran(

@@ -5,7 +5,7 @@ Nothing here acts. `sandbox.py` is the public door; import from there.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, TypedDict, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -15,6 +15,8 @@ Level: TypeAlias = Literal["process", "limits", "landlock", "bubblewrap"]
 """Levels of enforcement, weakest first; `sandbox.py` lists what each level denies."""
 LEVELS: tuple[Level, ...] = get_args(Level)
 Exceeded: TypeAlias = Literal["processes", "memory"]
+Reason: TypeAlias = Literal["", "stopped", "orphaned", "time"] | Exceeded
+"""Why the keeper ended a tool; "" if the tool ended by itself."""
 
 
 def _absolute(folder: str) -> str:
@@ -75,6 +77,51 @@ class Ran(BaseModel):
     """Seconds from the start until the tool ended or was killed."""
     level: Level
     """Level in force during the run."""
+
+
+class Watch(TypedDict):
+    """The limits that the keeper checks itself."""
+
+    processes: int
+    threads: int
+    memory_bytes: int
+
+
+class Walls(TypedDict):
+    """Landlock's rules: rights as bits, and how many bytes of the attribute this kernel knows."""
+
+    files: int
+    tcp: int
+    scopes: int
+    on_files: int
+    rules: list[tuple[str, int]]
+    attribute_bytes: int
+
+
+class Order(TypedDict):
+    """The command of one box and its limits, which the keeper gets marshalled (sandbox_child.py)."""
+
+    argv: list[str]
+    env: dict[str, str]
+    folder: str
+    parent: int
+    wall_s: float
+    limits: list[tuple[int, int, int]]
+    tasks: int
+    watch: Watch | None
+    unprivileged: bool
+    landlock: Walls | None
+    seccomp: bytes | None
+
+
+class Report(TypedDict):
+    """The end of a tool, as its keeper reports it."""
+
+    ended: bool
+    problem: str
+    code: int | None
+    reason: Reason
+    seconds: float
 
 
 class SandboxTooWeak(FixTheCall):

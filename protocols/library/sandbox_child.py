@@ -23,7 +23,10 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing, contextlib and json would make each start half as long again.
-    from typing import Any, NoReturn
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from .sandbox_box import Order, Reason, Report, Walls, Watch
 
 _PDEATHSIG, _SECCOMP, _CAPBSET_DROP, _SUBREAPER, _NO_NEW_PRIVS, _AMBIENT = 1, 22, 24, 36, 38, 47
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -63,14 +66,14 @@ class _Filter(ctypes.Structure):
 def main() -> NoReturn:
     order_fd = int(sys.argv[1])
     os.set_inheritable(order_fd, False)
-    order = marshal.loads(os.pread(order_fd, os.fstat(order_fd).st_size, 0))
+    order: Order = marshal.loads(os.pread(order_fd, os.fstat(order_fd).st_size, 0))
     _prctl(_PDEATHSIG, signal.SIGTERM)
     _prctl(_SUBREAPER, 1)
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     if os.getppid() != order["parent"]:
         os._exit(1)
     outcome = _keep(order)
-    report = marshal.dumps(outcome)
+    report = marshal.dumps(dict(outcome))
     os.ftruncate(order_fd, 0)
     os.pwrite(order_fd, report, 0)
     if outcome["reason"] == "orphaned" or os.getppid() != order["parent"]:
@@ -78,13 +81,13 @@ def main() -> NoReturn:
     os._exit(0)
 
 
-def _keep(order: dict[str, Any]) -> dict[str, object]:
+def _keep(order: Order) -> Report:
     """Run the tool to its end. When this returns, no process of the tool is left."""
     started = time.monotonic()
     tool, problem = _start(order)
     if problem:
         os.waitpid(tool, 0)
-        return {"ended": True, "problem": problem, "reason": ""}
+        return {"ended": True, "problem": problem, "code": None, "reason": "", "seconds": 0.0}
     # Only root may. A fork bomb leaves others little time, and RLIMIT_NPROC does not hold root's.
     with _ignoring(OSError):
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
@@ -96,7 +99,7 @@ def _keep(order: dict[str, Any]) -> dict[str, object]:
     return {"ended": True, "problem": "", "code": code, "reason": reason, "seconds": seconds}
 
 
-def _watch(tool: int, order: dict[str, Any], deadline: float) -> tuple[int | None, str]:
+def _watch(tool: int, order: Order, deadline: float) -> tuple[int | None, Reason]:
     """Wait for the tool's main process, a signal, the deadline, or an exceeded limit.
 
     Returns:
@@ -227,7 +230,7 @@ def _descendants_by_parent(stop: bool) -> dict[int, int]:
     return found
 
 
-def _exceeded(watch: dict[str, int]) -> str:
+def _exceeded(watch: Watch) -> Reason:
     below = _descendants(most=watch["processes"])
     if len(below) > watch["processes"] or sum(below.values()) > watch["threads"]:
         return "processes"
@@ -237,7 +240,7 @@ def _exceeded(watch: dict[str, int]) -> str:
     return ""
 
 
-def _memory_bytes(pids: dict[int, int], of_one: Any) -> int:
+def _memory_bytes(pids: dict[int, int], of_one: Callable[[int], int]) -> int:
     total = 0
     for pid in pids:
         with _ignoring(OSError, IndexError):
@@ -261,7 +264,7 @@ def _text(path: str) -> str:
         return file.read()
 
 
-def _start(order: dict[str, Any]) -> tuple[int, str]:
+def _start(order: Order) -> tuple[int, str]:
     """Fork and execute the tool.
 
     Returns:
@@ -282,7 +285,7 @@ def _start(order: dict[str, Any]) -> tuple[int, str]:
         return pid, problem.read()
 
 
-def _enclose(order: dict[str, Any], keeper: int) -> None:
+def _enclose(order: Order, keeper: int) -> None:
     """Give up everything that the order does not allow. Runs in the forked child."""
     os.setsid()
     _prctl(_PDEATHSIG, signal.SIGKILL)
@@ -340,7 +343,7 @@ def _drop_capabilities() -> None:
     _check(_libc.capset(header, nothing))
 
 
-def _landlock(walls: dict[str, Any]) -> None:
+def _landlock(walls: Walls) -> None:
     attribute = _RulesetAttribute(walls["files"], walls["tcp"], walls["scopes"])
     size = ctypes.c_size_t(walls["attribute_bytes"])
     ruleset = _check(_libc.syscall(_CREATE_RULESET, ctypes.byref(attribute), size, 0))

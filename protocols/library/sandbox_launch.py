@@ -20,11 +20,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from .sandbox_box import LEVELS, Box, Level, ToolNotStarted
+from .sandbox_box import LEVELS, Box, Level, Order, Report, ToolNotStarted, Watch
 from .sandbox_filter import seccomp_program
 from .sandbox_walls import bubblewrap, landlock_abi, landlock_rules
 
@@ -51,9 +50,9 @@ class Launch:
     stdin_fd: int
     """Sealed memory file with the whole stdin. A file, not a pipe, so that nobody has to feed it."""
 
-    def report(self) -> dict[str, Any] | None:
+    def report(self) -> Report | None:
         """Return the keeper's report; None if the keeper was killed before its end."""
-        written: dict[str, object] = marshal.loads(os.pread(self.fds[0], os.fstat(self.fds[0]).st_size, 0))
+        written: Report = marshal.loads(os.pread(self.fds[0], os.fstat(self.fds[0]).st_size, 0))
         return written if written.get("ended") else None
 
     def close(self) -> None:
@@ -95,7 +94,7 @@ def prepare(argv: Sequence[str], box: Box, level: Level, stdin: bytes = b"") -> 
         if program is None:
             raise ToolNotStarted(program=argv[0], problem="there is no such program")
         order = _order([program, *argv[1:]], box, launch)
-        os.pwrite(order_fd, marshal.dumps(order), 0)
+        os.pwrite(order_fd, marshal.dumps(dict(order)), 0)
     except BaseException:
         launch.close()
         launch.remove()
@@ -103,9 +102,9 @@ def prepare(argv: Sequence[str], box: Box, level: Level, stdin: bytes = b"") -> 
     return launch
 
 
-def _order(argv: list[str], box: Box, launch: Launch) -> dict[str, object]:
+def _order(argv: list[str], box: Box, launch: Launch) -> Order:
     strength = LEVELS.index(launch.level)
-    order = {
+    order: Order = {
         "argv": argv,
         "env": launch.env,
         "folder": launch.folder,
@@ -150,7 +149,7 @@ def _limits(box: Box) -> list[tuple[int, int, int]]:
     return [(resource.RLIMIT_CPU, box.cpu_s, box.cpu_s + 1), *((kind, most, most) for kind, most in alike.items())]
 
 
-def _watched(box: Box, level: Level) -> dict[str, int]:
+def _watched(box: Box, level: Level) -> Watch:
     own = _OWN_OF_BUBBLEWRAP if level == "bubblewrap" else 0
     return {
         "processes": box.processes + own,

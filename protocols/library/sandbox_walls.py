@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .sandbox_box import Box
+from .sandbox_box import Box, Walls
 
 _ETC: tuple[str, ...] = (
     "alternatives",
@@ -54,7 +54,7 @@ def readable(box: Box) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_SYSTEM, *resolver, *python, *box.read)))
 
 
-def landlock_rules(box: Box, folder: str, abi: int) -> dict[str, object] | None:
+def landlock_rules(box: Box, folder: str, abi: int) -> Walls | None:
     """Return the rules that the child passes to the kernel; None if its Landlock is too weak to deny all writing.
 
     Args:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel
 
@@ -49,12 +49,12 @@ class Tools(Protocol):
     concurrency = 8
     quotas: ClassVar[Mapping[str, int]] = {"tool": 1}
     retry = Retry(attempts=2, initial_delay_s=2.0, max_delay_s=2.0, only=("TemporaryError", "ConnectionError"))
-    on_error: ClassVar[Mapping[str, Any]] = {"validation": "fail"}
+    on_error: ClassVar[Mapping[str, object]] = {"validation": "fail"}
 
-    def run(self, ctx: Context, input: ToCall) -> dict[str, Any]:
+    def run(self, ctx: Context, input: ToCall) -> dict[str, object]:
         return _on_own_loop(ctx, self._call(ctx, input))
 
-    async def _call(self, ctx: Context, input: ToCall) -> dict[str, Any]:
+    async def _call(self, ctx: Context, input: ToCall) -> dict[str, object]:
         config, call = requests_config(ctx.config), input.call
         grants, root = config.grants_of(ctx.user), input.plan.request.root
         try:
@@ -67,13 +67,13 @@ class Tools(Protocol):
         return {"tool": call.tool, "id": call.id, "arguments": arguments, "text": text, **facts}
 
 
-def _on_own_loop(ctx: Context, work: Coroutine[Any, Any, T]) -> T:
+def _on_own_loop(ctx: Context, work: Coroutine[object, object, T]) -> T:
     """Run a coroutine to its end in real time, in its own loop and thread. Cancelled with the attempt."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="podium-tool") as thread:
         return thread.submit(asyncio.run, _until_cancelled(ctx, work)).result()
 
 
-async def _until_cancelled(ctx: Context, work: Coroutine[Any, Any, T]) -> T:
+async def _until_cancelled(ctx: Context, work: Coroutine[object, object, T]) -> T:
     task = asyncio.create_task(work)
     while not task.done():
         await asyncio.wait({task}, timeout=LOOK_S)
@@ -113,7 +113,7 @@ def _check_place(ctx: Context, spec: ToolSpec, grants: Grants, root: str | None)
         raise InvalidInput(problem=problem, path="request.root")
 
 
-def _checked(call: Call, spec: ToolSpec, grants: Grants, root: str | None) -> dict[str, Any]:
+def _checked(call: Call, spec: ToolSpec, grants: Grants, root: str | None) -> dict[str, object]:
     """Return the arguments, with the request's own folder as `root`. Raises InvalidInput for arguments that do not fit,
     or for one that looks like a path and is not granted."""
     arguments = dict(call.arguments)
@@ -150,7 +150,7 @@ def _box(spec: ToolSpec, grants: Grants, root: str | None) -> Box:
     )
 
 
-async def _run(spec: ToolSpec, arguments: Mapping[str, Any], box: Box) -> tuple[str, dict[str, Any]]:
+async def _run(spec: ToolSpec, arguments: Mapping[str, object], box: Box) -> tuple[str, dict[str, object]]:
     """Run the tool; returns its text and the facts of its run. Raises the errors of the sandbox."""
     if spec.function is not None:
         places = (SHIPPED_FROM,) if is_shipped(spec) else ()
@@ -161,7 +161,7 @@ async def _run(spec: ToolSpec, arguments: Mapping[str, Any], box: Box) -> tuple[
     ran = await run_boxed(
         [part.format_map(given) for part in spec.command], box, (spec.stdin or "").format_map(given).encode()
     )
-    facts = {"level": ran.level, "exit_code": ran.exit_code, "truncated": ran.truncated}
+    facts: dict[str, object] = {"level": ran.level, "exit_code": ran.exit_code, "truncated": ran.truncated}
     if ran.timed_out:
         raise BoxFailed(message=f"still running after {spec.wall_s:g} s, and ended", kind="TimeoutError")
     if ran.exit_code != 0:
@@ -171,7 +171,7 @@ async def _run(spec: ToolSpec, arguments: Mapping[str, Any], box: Box) -> tuple[
     return f"{ran.stdout}\n(only the first {spec.output_bytes:,} bytes)" if is_cut else ran.stdout, facts
 
 
-class _Given(dict[str, Any]):
+class _Given(dict[str, object]):
     """Arguments for templates; an argument that was not given is empty."""
 
     def __missing__(self, name: str) -> str:

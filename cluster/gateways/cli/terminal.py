@@ -50,5 +50,5 @@ def say(text: str, end: str = "\n") -> None:
     print(printable(text), end=end, flush=not end)
 
 
-def to_json(value: Any, indent: int | None = 2) -> str:
+def to_json(value: object, indent: int | None = 2) -> str:
     return json_safe(any_as_json(value, indent))

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
@@ -60,7 +60,9 @@ MAX_SESSIONS = 1_000
 MAX_EVENTS = 1_000
 """Most events in one answer."""
 _log = logging.getLogger("podium.mcp")
-Context = ServerRequestContext[Any, Any]
+Context = ServerRequestContext[object, Any]
+Called = types.CallToolResult | dict[str, object]
+"""The answer to a call: a result, or a task of the extension, for which the SDK has no type."""
 
 
 class Gateway:
@@ -140,14 +142,14 @@ class Gateway:
             _log.exception("a call of %s failed", params.name)
             raise MCPError(types.INTERNAL_ERROR, f"{error.code}: see the log of the server") from error
 
-    async def _start(self, ctx: Context, params: types.CallToolRequestParams) -> object:
+    async def _start(self, ctx: Context, params: types.CallToolRequestParams) -> Called:
         caller, published = self._writing_caller(), (await self._published()).get(params.name)
         if published is None:
             raise NotFound(what="tool", name=params.name[:64])
         if published.definition.get("needs_tasks"):
             need_tasks(ctx)
         input = published.input_of(params.arguments or {})
-        meta: Any = ctx.meta or {}
+        meta: Mapping[str, object] = ctx.meta or {}
         priority = min(_priority(meta), caller.max_priority)
         if published.name == ASK:
             task = await self._engine.submit(self._engine.ask_workflow(), input, user=caller.user, priority=priority)
@@ -163,7 +165,7 @@ class Gateway:
 
     async def _waited_for(self, ctx: Context, task: AsyncTask, published: Published) -> types.CallToolResult:
         """Return the task's result, or how to come back, and tell the progress. If the client goes, so may the task."""
-        meta: Any = ctx.meta or {}
+        meta: Mapping[str, object] = ctx.meta or {}
         telling = asyncio.create_task(self._tell_progress(ctx, task.id)) if "progress_token" in meta else None
         try:
             record = await self._ended(task, self._call_s)
@@ -229,7 +231,7 @@ class Gateway:
 
     # the tasks extension
 
-    async def _get(self, ctx: Context, params: ByTask) -> dict[str, Any]:
+    async def _get(self, ctx: Context, params: ByTask) -> dict[str, object]:
         return detailed(await self._mine(ctx, params), self._engine.settings.keep_finished_s, self._page_chars)
 
     async def _cancel(self, ctx: Context, params: ByTask) -> dict[str, object]:
@@ -299,7 +301,7 @@ class Gateway:
         content = types.TextResourceContents(uri=params.uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[content])
 
-    async def _resource(self, uri: Any) -> Any:
+    async def _resource(self, uri: SplitResult) -> dict[str, object]:
         if uri.scheme == "workflow" and uri.netloc in (published := await self._published()):
             tool = published[uri.netloc].tool()
             return {"definition": published[uri.netloc].definition, "tool": tool.model_dump(mode="json", by_alias=True)}
@@ -371,7 +373,7 @@ def _priority(meta: Mapping[str, object]) -> int:
         raise MCPError(types.INVALID_PARAMS, str(error)) from error
 
 
-def _number(uri: Any, name: str, otherwise: int) -> int:
+def _number(uri: SplitResult, name: str, otherwise: int) -> int:
     """Return a whole number from the query of a URI. Raises InvalidInput."""
     (text, *_) = parse_qs(uri.query).get(name, [str(otherwise)])
     if not re.fullmatch("[0-9]{1,15}", text):
@@ -379,12 +381,12 @@ def _number(uri: Any, name: str, otherwise: int) -> int:
     return int(text)
 
 
-def _row(record: TaskRecord, state: RequestState | None) -> dict[str, Any]:
-    row = {"task_id": record.task_id, "workflow": record.workflow, "status": record.status}
+def _row(record: TaskRecord, state: RequestState | None) -> dict[str, object]:
+    row: dict[str, object] = {"task_id": record.task_id, "workflow": record.workflow, "status": record.status}
     return row if state is None else {**row, "request": state.to_json()}
 
 
-def _events(stored: StoredTask, since: int) -> dict[str, Any]:
+def _events(stored: StoredTask, since: int) -> dict[str, object]:
     """Return at most MAX_EVENTS recorded events from an offset on, and the offset to go on with."""
     past = past_events(stored.record, readable_events(stored.bodies))
     if stored.record.status in TERMINAL:

@@ -36,8 +36,7 @@ class ByTask(types.RequestParams):
 
 def knows_tasks(ctx: ServerRequestContext[object, object]) -> bool:
     """Whether the client of this request has declared the extension, for the request or the session."""
-    meta: Any = ctx.meta or {}
-    own = meta.get(types.CLIENT_CAPABILITIES_META_KEY) or {}
+    own: Any = (ctx.meta or {}).get(types.CLIENT_CAPABILITIES_META_KEY) or {}
     if EXTENSION in (own.get("extensions") or {}):
         return True
     wanted = types.ClientCapabilities(extensions={EXTENSION: {}})
