@@ -119,6 +119,14 @@ def test_no_module_over_600_lines_no_function_over_60(path):
             assert node.end_lineno - node.lineno < 60, f"{path}:{node.lineno} {node.name}"
 
 
+def test_any_is_rare():
+    """Where a value is only carried, `object` says so, and the type checker keeps to it; records have types."""
+    sources = [path.read_text() for path in MODULES]
+    lines = sum(source.count("\n") for source in sources)
+    found = sum(len(re.findall(r"\bAny\b", source)) for source in sources)
+    assert found * 1000 <= 14 * lines, f"{found} times Any in {lines} lines: {1000 * found / lines:.1f} per 1,000"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_match_over_classes_leaves_no_class_out_in_silence(path):
     """A new kind of node, event, effect, move or message is an error of the type checker wherever it is not handled."""
