@@ -11,7 +11,8 @@ from podium.cluster.store.memory import Disk, DiskReader, MemoryJournal
 from podium.cluster.store.reading import FileReader
 from podium.cluster.store.rows import closing_row, entry_row, task_row
 from podium.cluster.store.schema import shard_path
-from podium.cluster.store.sqlite import READY_CHANGES, SqliteJournal
+from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.threaded import READY_CHANGES
 from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.values import pack
