@@ -60,7 +60,7 @@ check: $(STAMP) ## lint, format, and types against the built wheel
 	$(BIN)/ruff format --check .
 	rm -rf build/lib build/wheel && $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	rm -rf build/typed && $(BIN)/pip install --quiet --no-deps --target build/typed build/wheel/podium-*.whl
-	cp tests/typing_cases.py build/typed
+	cp tests/house/typing_cases.py build/typed
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p podium -m typing_cases
 
 bench: $(STAMP) ## all measurements of docs/performance.md
@@ -71,19 +71,19 @@ bench-peers: $(STAMP) ## the same work in other systems; ROUNDS=3
 	$(BIN)/python benchmarks/peers/run.py --rounds $(ROUNDS)
 
 seed: $(STAMP) ## one simulated storm, told; SEED=17, TRACE=1 for everything that happens in it
-	$(BIN)/python -m tests.seed $(SEED) $(if $(TRACE),--trace)
+	$(BIN)/python -m tests.support.seed $(SEED) $(if $(TRACE),--trace)
 
 soak: $(STAMP) ## many simulated storms, with the edges taken; SEEDS=20000
-	$(BIN)/python -m tests.soak --seeds $(SEEDS)
+	$(BIN)/python -m tests.support.soak --seeds $(SEEDS)
 
 differential: $(STAMP) ## random trees against an interpreter of the documentation
-	$(BIN)/python -m tests.differential --simulated 20000 --inprocess 500 --ray 50
+	$(BIN)/python -m tests.support.differential --simulated 20000 --inprocess 500 --ray 50
 
 sweep: $(STAMP) ## an abort at every commit, frame and spawn of a run on real files
-	$(BIN)/python -m tests.sweep
+	$(BIN)/python -m tests.support.sweep
 
 mutants: $(STAMP) ## which layer of the tests notices which planted bug
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.support.mutants
 
 chaos: $(STAMP) ## real kills on Ray under load; KILLS=200
 	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)
@@ -93,7 +93,7 @@ steady: $(STAMP) ## growth under steady load; MINUTES=10
 
 conformance: $(STAMP) ## MCP's own suite; brings Node
 	mkdir -p build/conformance && cd build/conformance && npm install --silent --no-save node@22 @modelcontextprotocol/conformance@0.2.0-alpha.12
-	$(BIN)/python -m tests.conformance --suite build/conformance
+	$(BIN)/python -m tests.support.conformance --suite build/conformance
 
 clean: ## removes .venv and what was built
 	rm -rf $(VENV) build *.egg-info .podium

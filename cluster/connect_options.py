@@ -1,7 +1,7 @@
 """The keywords of `connect`, so that editors complete them and type checkers know them.
 
-Each field of `Settings` but `sources` has one, of the same type. None counts as not given. `tests/test_options.py`
-compares the two.
+Each field of `Settings` but `sources` has one, of the same type. None counts as not given.
+`tests/house/test_options.py` compares the two.
 """
 
 from __future__ import annotations

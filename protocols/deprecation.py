@@ -1,7 +1,7 @@
 """Deprecation of public names: each warns for at least one minor version, and says what to write instead.
 
-The policy is in CONTRIBUTING.md. `tests/test_deprecation.py` finds each call of `deprecated`, and fails in the version
-in which that thing was to go.
+The policy is in CONTRIBUTING.md. `tests/house/test_deprecation.py` finds each call of `deprecated`, and fails in the
+version in which that thing was to go.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The settings of nodes and workflows as keywords, so that editors complete them and type checkers know them.
 
 Each class has the fields of the node of that name in `tree.py`, with all that may be given for them in Python: a list
-where a tuple is kept, the name of a preset for a `Retry`. `tests/test_options.py` compares the two.
+where a tuple is kept, the name of a preset for a `Retry`. `tests/house/test_options.py` compares the two.
 """
 
 from __future__ import annotations

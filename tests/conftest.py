@@ -50,7 +50,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_addoption(parser):
     parser.addoption("--fast", action="store_true", help="leave out the files that are long (tests/conftest.py)")
-    parser.addoption("--seeds", type=int, default=500, help="seeds of the simulated storm (tests/test_simulation.py)")
+    parser.addoption(
+        "--seeds", type=int, default=500, help="seeds of the simulated storm (tests/promises/test_simulation.py)"
+    )
 
 
 class _Faults(logging.Handler):

@@ -1,4 +1,7 @@
-"""Protocols that the tests share; importable, so that YAML can name them (`tests.sample:add`)."""
+"""Protocols that the tests share; importable, so that YAML can name them (`tests.sample:add`).
+
+This module stays where it is: the journals in promises/corpus, which never change, name its protocols.
+"""
 
 from __future__ import annotations
 

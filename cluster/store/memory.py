@@ -1,8 +1,8 @@
 """A journal in memory, whose disk outlives its writers, for the simulated cluster.
 
-It keeps the same contract as the journal in SQLite (tests/test_journal.py tests both). A commit takes time. If the
-writer dies in its first half, none of the commit is on the disk. If it dies in the second half, all of it is, without
-an acknowledgement.
+It keeps the same contract as the journal in SQLite (tests/cluster/store/test_journal.py tests both). A commit takes
+time. If the writer dies in its first half, none of the commit is on the disk. If it dies in the second half, all of it
+is, without an acknowledgement.
 """
 
 from __future__ import annotations

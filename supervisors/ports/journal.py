@@ -1,6 +1,6 @@
 """The contract of a journal: the records of one shard, and how its owner writes and reads them.
 
-One suite of tests runs over every implementation: tests/test_journal.py.
+One suite of tests runs over every implementation: tests/cluster/store/test_journal.py.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Doing(Protocol):
 
 
 class Journal(Protocol):
-    """One shard, held by one incarnation under one epoch. Contract tests: tests/test_journal.py."""
+    """One shard, held by one incarnation under one epoch. Contract tests: tests/cluster/store/test_journal.py."""
 
     shard: str
     epoch: int

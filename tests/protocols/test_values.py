@@ -1,0 +1,160 @@
+"""What docs/values.md says of values, and the errors of those that are none."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel
+
+import podium
+from podium import Workflow
+from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
+from podium.protocols.advice import advice_on
+from podium.protocols.values import check_value
+from podium.testing import simulate
+from tests.support import ROOT
+
+PAGE = (ROOT / "docs/values.md").read_text()
+
+
+class Color(Enum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: object
+    y: object
+
+
+class Pair(typing.NamedTuple):
+    left: int
+    right: int
+
+
+class Model(BaseModel):
+    at: Point
+
+
+NAMES = {
+    each.__name__: each
+    for each in (Color, Point, Pair, Model, deque, date, datetime, time, timedelta, timezone, Decimal, Fraction)
+} | {"UTC": UTC, "Path": Path, "UUID": UUID}
+
+
+def rows(head):
+    table = PAGE.partition(f"| {head} |")[2].partition("\n\n")[0]
+    return [tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in table.splitlines()[2:]]
+
+
+def foreign(name, *bases, **methods):
+    """A type as if it were of another package."""
+    package, _, own = name.partition(".")
+    return type(own, bases or (object,), {"__module__": f"{package}.core", **methods})
+
+
+@pytest.mark.parametrize(("given", "comes"), rows("you give | the next step gets"))
+def test_what_the_page_says_comes_out(given, comes):
+    value = eval(given.strip("`"), NAMES)
+    if comes.startswith("refused: "):
+        with pytest.raises(InvalidInput, match=re.escape(comes.removeprefix("refused: "))):
+            check_value(value, "output")
+    else:
+        plain, wanted = check_value(value, "output"), eval(comes.strip("`"), NAMES)
+        assert (plain, type(plain)) == (wanted, type(wanted))
+
+
+@pytest.mark.parametrize(("kind", "give"), rows("a value of | give"))
+def test_a_value_of_another_library_says_what_to_give(kind, give):
+    value = foreign(kind.strip("`"))()
+    with pytest.raises(
+        InvalidInput, match=re.escape(f"output.rows[1]: {kind.strip('`')} is not plain data: give {give}")
+    ):
+        check_value({"rows": [1, value]}, "output")
+
+
+@pytest.mark.parametrize(
+    ("kind", "give"),
+    [
+        ("numpy.float32", "its `.item()`"),
+        ("numpy.bool_", "its `.item()`"),
+        ("pandas.Index", "its `.tolist()`"),
+        ("pandas.Timestamp", "its `.to_pydatetime()`, with a time zone"),
+        ("polars.Series", "its `.to_list()`"),
+        ("tensorflow.Tensor", "its `.numpy().tolist()`"),
+        ("ray.ActorHandle", "what its calls return"),
+    ],
+)
+def test_others_of_their_kind(kind, give):
+    assert advice_on(foreign(kind)) == give
+
+
+def test_what_is_derived_from_one_of_them_says_the_same():
+    assert advice_on(type("Mine", (foreign("numpy.ndarray"),), {"__module__": "mine"})) == advice_on(
+        foreign("numpy.ndarray")
+    )
+    assert advice_on(int) is None and advice_on(Point) is None
+
+
+def protocol_of(value, **hints):
+    def gives(n):
+        return value
+
+    gives.__annotations__ = hints
+    return podium.protocol(gives)
+
+
+def test_an_output_that_fits_no_hint_says_what_to_give():
+    kind = foreign("numpy.int64")
+    with pytest.raises(
+        TaskFailed, match=r"output: Input should be a valid integer; this is a numpy.int64, give its `\.item\(\)`"
+    ):
+        simulate(Workflow("w", protocol_of(kind(), **{"return": int})), [1])
+    with pytest.raises(TaskFailed, match=r"output\.a: numpy.ndarray is not plain data: give its `\.tolist\(\)`"):
+        simulate(Workflow("w", protocol_of({"a": foreign("numpy.ndarray")()}, **{"return": dict})), [1])
+
+
+class Odd:
+    pass
+
+
+class Typed(typing.TypedDict):
+    x: int
+
+
+@pytest.mark.parametrize(
+    ("hint", "says"),
+    [
+        (Odd, r"its type hint Odd cannot be used: .*; take a hint that pydantic reads, or Any"),
+        (dict[str, list[Odd]], r"its type hint dict\[str, list\[.*Odd\]\] cannot be used"),
+        (
+            foreign("numpy.ndarray"),
+            r"its type hint ndarray cannot be used: .*give its `\.tolist\(\)`.* and say so in the hint",
+        ),
+        (foreign("pandas.DataFrame"), r"its type hint DataFrame cannot be used: .*give its `\.to_dict\(\"records\"\)`"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["input", "return"])
+def test_a_hint_that_cannot_be_read_names_the_protocol(hint, says, place):
+    name = "n" if place == "input" else place
+    with pytest.raises(InvalidDefinition, match=rf"^protocol .*gives.*, {place}: {says}"):
+        simulate(Workflow("w", protocol_of(1, **{name: hint})), [1])
+
+
+def test_a_typed_dict_is_read_or_refused_in_a_sentence():
+    workflow = Workflow("w", protocol_of({"x": 1}, **{"return": Typed}))
+    try:
+        assert simulate(workflow, [1]) == [{"x": 1}]
+    except InvalidDefinition as error:  # Python before 3.12
+        assert "its type hint Typed cannot be used: Please use `typing_extensions.TypedDict`" in str(error)

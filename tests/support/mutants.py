@@ -1,0 +1,456 @@
+"""Planted bugs, and which layer of the tests notices each: a test bed that lets one through proves nothing.
+
+Every mutant is a patch made here, around the product; none of it is in the product. `python -m tests.support.mutants`
+(or `make mutants`) prints the whole table; test_mutants.py asks only that somebody notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from podium.actors import exchange
+from podium.actors.breaker_registry import BreakerRegistry
+from podium.actors.exchange import ExchangeClient
+from podium.actors.exchange_server import _Session
+from podium.actors.host import ProtocolHost
+from podium.cluster.client.link import Link
+from podium.cluster.simulation.simulated import _SimulatedWorld
+from podium.cluster.store.memory import MemoryJournal
+from podium.cluster.store.sqlite import SqliteJournal
+from podium.protocols import protocol as protocol_module
+from podium.protocols.outcomes import OPEN
+from podium.supervisors.admission import intake
+from podium.supervisors.children.children import Children
+from podium.supervisors.limits import ledger
+from podium.supervisors.limits.ledger import Ledger
+from podium.supervisors.limits.permit_client import PermitClient
+from podium.supervisors.limits.regimes import Borrowing
+from podium.supervisors.messages.host import StepResult
+from podium.supervisors.open_tasks import OpenTasks
+from podium.supervisors.ports.journal import OpenTask
+from podium.supervisors.running.breaker import Breaker
+from podium.supervisors.running.dispatch import Dispatcher
+from podium.supervisors.running.lanes import Lanes
+from podium.supervisors.running.pool import Pool
+from podium.supervisors.tasks.events import StepFinished
+from podium.supervisors.tasks.plan import Build, Plan
+from podium.supervisors.upkeep.clock import Clock
+from tests.actors import test_exchange
+from tests.cluster.client import test_engine
+from tests.cluster.store import test_journal
+from tests.supervisors import test_boundaries, test_versions
+from tests.supervisors.children import test_supervision
+from tests.supervisors.limits.test_ledger import LedgerMachine
+from tests.supervisors.running import test_breaker, test_lanes
+from tests.supervisors.tasks import test_timeouts
+from tests.supervisors.upkeep import test_dead_letters
+from tests.support.storm import run_storm
+
+PATIENCE_S = 10
+"""Real seconds for one test; without a bug it needs two at the most."""
+SEEDS = 150
+"""Storms that a mutant must survive to pass for unnoticed."""
+
+
+def acknowledge_before_commit() -> Any:
+    def write(journal: Any, changes: Any, then: Any = None) -> None:
+        journal._add(changes, None, None)
+        if then is not None:
+            asyncio.get_running_loop().call_soon(then)
+
+    return patch.object(MemoryJournal, "write", write)
+
+
+def skip_the_epoch_check() -> Any:
+    inner = MemoryJournal._commit
+
+    def commit(journal: Any) -> None:
+        newest, journal._disk.epoch = journal._disk.epoch, journal.epoch
+        inner(journal)
+        journal._disk.epoch = newest
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(MemoryJournal, "_commit", commit))
+    stack.enter_context(patch.object(SqliteJournal, "_count", lambda _journal, _db: None))
+    return stack
+
+
+def believe_in_probes_of_the_dead() -> Any:
+    return patch.object(BreakerRegistry, "_void", lambda _board, _shard, _held: None)
+
+
+def count_outcomes_of_older_states() -> Any:
+    inner = Breaker.record
+
+    def record(breaker: Any, call: Any, outcomes: Any, now: float) -> None:
+        lease = next(iter(breaker.leases), call.lease)
+        inner(breaker, call._replace(generation=breaker.generation, lease=lease), outcomes, now)
+
+    return patch.object(Breaker, "record", record)
+
+
+def send_what_runs_once_before_that_is_durable() -> Any:
+    return patch.object(OpenTasks, "step_begins", lambda _open_tasks, _task, _place, go: go())
+
+
+def release_a_permit_twice() -> Any:
+    inner = Ledger.remove
+
+    def remove(ledger: Any, id: str) -> None:
+        request = ledger._grants.get(id)
+        inner(ledger, id)
+        if request is not None:
+            ledger._held.subtract(request.needs)
+
+    return patch.object(Ledger, "remove", remove)
+
+
+def leave_permits_to_the_dead() -> Any:
+    return patch.object(Ledger, "remove_holders", lambda _ledger, _shard: None)
+
+
+def finish_a_task_again() -> Any:
+    async def open_tasks(journal: Any) -> list[OpenTask]:
+        records = [found.record for found in journal._disk.tasks.values()]
+        return [OpenTask(record, journal._bodies(record.task_id)[:-1]) for record in records]
+
+    def close(journal: Any, entry: Any) -> None:
+        found = journal._disk.tasks[entry.task_id]
+        if found.record.status in OPEN:
+            inner(journal, entry)
+
+    inner = MemoryJournal._close
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(MemoryJournal, "_close", close))
+    stack.enter_context(patch.object(MemoryJournal, "open_tasks", open_tasks))
+    return stack
+
+
+def read_unknown_as_did_not_run() -> Any:
+    """What ran on a host that is lost goes elsewhere at once, although the host may still be at it."""
+
+    async def end_host(pool: Any, host: Any, error: Any) -> None:
+        host.turn += 1
+        host.line = None
+        for job in list(host.jobs):
+            was_sent = job.number is not None
+            pool._leave(job, host)
+            pool._requeue(job, error, was_sent)
+
+    return patch.object(Pool, "end_host", end_host)
+
+
+def submit_again_as_new() -> Any:
+    inner = Link._lost
+
+    def lost(link: Any, error: Any) -> None:
+        inner(link, error)
+        for batch in link._batches:
+            batch.tasks = [task._replace(again=False) for task in batch.tasks]
+
+    return patch.object(Link, "_lost", lost)
+
+
+def let_a_late_result_overwrite() -> Any:
+    def step_ended(open_tasks: Any, task: Any, place: Any, result: Any) -> None:
+        if isinstance(result, StepResult) and result.status == "ok":
+            task.running.setdefault(place.path, place)
+            open_tasks.take(task, StepFinished(place.path, result.value, open_tasks._world.now()))
+        else:
+            inner(open_tasks, task, place, result)
+
+    def cancel(pool: Any, job: Any) -> None:
+        if job.number is None:
+            unpatched(pool, job)
+
+    inner, unpatched = OpenTasks.step_ended, Pool.cancel
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(OpenTasks, "step_ended", step_ended))
+    stack.enter_context(patch.object(Pool, "cancel", cancel))
+    return stack
+
+
+def ignore_the_payload_of_a_key() -> Any:
+    return patch.object(intake, "digest", lambda _value: "same")
+
+
+def take_the_wall_clock_for_leases() -> Any:
+    return patch.object(_SimulatedWorld, "monotonic", _SimulatedWorld.now)
+
+
+def forget_results_whose_answer_was_lost() -> Any:
+    def settle(session: Any, number: int, unanswered: Any, received: int) -> None:
+        session._sent.clear()
+
+    return patch.object(_Session, "settle", settle)
+
+
+def never_look_at_a_lease() -> Any:
+    return patch.object(ExchangeClient, "_check_lease", lambda _near, _lease_s, _due_at: None)
+
+
+def start_children_without_asking_the_journal() -> Any:
+    async def confirm() -> None:
+        return
+
+    inner = Children.__init__
+
+    def init(family: Any, world: Any, policy: Any, _confirm: Any, give_up: Any) -> None:
+        inner(family, world, policy, confirm, give_up)
+
+    return patch.object(Children, "__init__", init)
+
+
+def carry_effects_out_before_the_commit() -> Any:
+    def take(open_tasks: Any, task: Any, event: Any) -> None:
+        from podium.supervisors.tasks.fold import apply
+
+        effects = apply(task, event)
+        open_tasks._journal.write([open_tasks.entry(task, [event])])
+        open_tasks.carry_out(task, effects)
+
+    return patch.object(OpenTasks, "take", take)
+
+
+def keep_the_books_after_their_recall() -> Any:
+    def leave(borrowing: Any) -> None:
+        """Grant on, although the ResourceActor grants, too."""
+
+    return patch.object(Borrowing, "leave", leave)
+
+
+def borrow_the_books_without_what_is_held() -> Any:
+    def borrow(permits: Any, loan: Any) -> None:
+        account = permits._account
+        held, account.held = account.held, {}
+        inner(permits, loan)
+        account.held = {**held, **account.held}
+
+    inner = PermitClient._borrow
+    return patch.object(PermitClient, "_borrow", borrow)
+
+
+def forget_the_limits_of_users() -> Any:
+    inner = ledger.read_limits
+    return patch.object(
+        ledger, "read_limits", lambda written: {n: limit for n, limit in inner(written).items() if "user" not in n}
+    )
+
+
+def give_back_what_was_passed_on() -> Any:
+    def free_permit(host: Any, attempt: Any) -> Any:
+        permit = attempt.permit
+        inner(host, attempt)
+        return permit
+
+    inner = ProtocolHost.free_permit
+    return patch.object(ProtocolHost, "free_permit", free_permit)
+
+
+def keep_a_permit_that_came_back() -> Any:
+    return patch.object(Lanes, "_permit_unused", lambda _lanes, _host, _lane, _reply: None)
+
+
+def lose_a_step_now_and_then() -> Any:
+    inner = Dispatcher.run
+
+    def run(dispatcher: Any, plan: Any, task: Any, place: Any, recovered: bool = False) -> None:
+        if dispatcher._world.random.random() > 0.03:
+            inner(dispatcher, plan, task, place, recovered)
+
+    return patch.object(Dispatcher, "run", run)
+
+
+def never_look_at_the_clock() -> Any:
+    return patch.object(Clock, "check", lambda _clock: None)
+
+
+def run_the_last_of_a_name_for_all() -> Any:
+    return patch.object(protocol_module, "_told_apart", lambda _target: "")
+
+
+def let_one_receiver_lose_the_rest_of_its_frame() -> Any:
+    def report(_what: str, error: BaseException) -> None:
+        raise error
+
+    return patch.object(exchange, "report", report)
+
+
+def give_new_tasks_the_old_hosts() -> Any:
+    def build(plan: Any, ref: str) -> Build:
+        return Build(ref, "", "")
+
+    return patch.object(Plan, "build", build)
+
+
+MUTANTS: dict[Callable[[], Any], str] = {
+    acknowledge_before_commit: "storms",
+    skip_the_epoch_check: "examples",
+    release_a_permit_twice: "examples",
+    leave_permits_to_the_dead: "examples",
+    finish_a_task_again: "examples",
+    read_unknown_as_did_not_run: "examples",
+    submit_again_as_new: "examples",
+    let_a_late_result_overwrite: "examples",
+    ignore_the_payload_of_a_key: "examples",
+    take_the_wall_clock_for_leases: "examples",
+    forget_results_whose_answer_was_lost: "examples",
+    never_look_at_a_lease: "examples",
+    start_children_without_asking_the_journal: "examples",
+    carry_effects_out_before_the_commit: "examples",
+    keep_the_books_after_their_recall: "examples",
+    borrow_the_books_without_what_is_held: "examples",
+    forget_the_limits_of_users: "examples",
+    give_back_what_was_passed_on: "storms",
+    keep_a_permit_that_came_back: "examples",
+    believe_in_probes_of_the_dead: "resilience",
+    count_outcomes_of_older_states: "resilience",
+    send_what_runs_once_before_that_is_durable: "resilience",
+    lose_a_step_now_and_then: "storms",
+    never_look_at_the_clock: "resilience",
+    run_the_last_of_a_name_for_all: "resilience",
+    let_one_receiver_lose_the_rest_of_its_frame: "resilience",
+    give_new_tasks_the_old_hosts: "resilience",
+}
+"""Each with the layer that notices it soonest, which is asked first."""
+
+
+# layers: each runs its tests one by one
+
+
+def ledger_model() -> Iterator[tuple[str, Callable[[], Any]]]:
+    chosen = settings(max_examples=100, stateful_step_count=30, deadline=None, database=None,
+                      suppress_health_check=list(HealthCheck))  # fmt: skip
+    yield "model", partial(run_state_machine_as_test, LedgerMachine, settings=chosen)
+
+
+def journal_contract() -> Iterator[tuple[str, Callable[[], Any]]]:
+    for test in (test_journal.test_sqlite_checks_the_epoch_in_every_commit,):
+        yield test.__name__, partial(_in_a_folder, test)
+
+
+def _in_a_folder(test: Callable[[Path], Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        test(Path(folder))
+
+
+def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The tests of the engine on the simulated cluster and of the exchange, as they stand."""
+    yield from _tests_in(test_supervision, test_engine, test_exchange)
+    for seed in range(40):
+        test = test_lanes.test_never_one_too_many_whatever_is_late_cancelled_or_changed
+        yield f"lanes, seed {seed}", partial(test, seed)
+    for victim in ("supervisor/w/wide-0", "supervisor/w"):
+        test = test_supervision.test_an_actor_that_is_stopped_is_replaced_within_its_lease
+        yield f"stopped {victim}", partial(test, victim, False)
+
+
+def resilience() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Those of breakers, dead letters, boundaries and versions."""
+    yield from _tests_in(test_breaker, test_dead_letters, test_boundaries, test_versions)
+    yield "receiver", partial(test_exchange.test_a_receiver_that_raises_loses_no_other_result_of_the_frame, 1)
+    for jump_s in (3_600, -3_600):
+        clock = test_timeouts.test_a_clock_that_is_set_changes_no_time_that_is_left
+        yield f"clock by {jump_s} s", partial(clock, {"task": 60}, jump_s, "supervisor/w")
+    for victim in ("supervisor/w", "resources"):
+        yield f"prober and {victim}", partial(test_breaker.test_a_prober_that_dies_wedges_nothing, victim)
+
+
+def _tests_in(*modules: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Tests that need nothing, and are not about many generated cases."""
+    for module in modules:
+        for name, test in inspect.getmembers(module, inspect.isfunction):
+            is_plain = not inspect.signature(test).parameters and not hasattr(test, "hypothesis")
+            if name.startswith("test_") and is_plain:
+                yield name, test
+
+
+WITHIN_S = 1_000
+"""Virtual seconds that a storm may take; without a bug it is a few hundred."""
+
+
+def storms() -> Iterator[tuple[str, Callable[[], Any]]]:
+    for seed in range(SEEDS):
+        yield f"seed {seed}", partial(run_storm, seed, WITHIN_S)
+
+
+LAYERS: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Any]]]]] = {
+    "examples": examples,
+    "ledger model": ledger_model,
+    "journal": journal_contract,
+    "resilience": resilience,
+    "storms": storms,
+}
+
+
+def is_noticed(mutant: Callable[[], Any]) -> bool:
+    """Whether any layer notices it; the one that is known to is asked first, the cheap ones before the storms."""
+    soonest = MUTANTS[mutant]
+    return any(noticed_by(mutant, layer) for layer in sorted(LAYERS, key=lambda layer: layer != soonest))
+
+
+def noticed_by(mutant: Callable[[], Any], layer: str) -> str | None:
+    """The first test of the layer that fails under the mutant, None if none does."""
+    for name, test in LAYERS[layer]():
+        test_supervision.LOG.clear()
+        with patch.dict(protocol_module._KNOWN), mutant(), _within(PATIENCE_S):
+            try:
+                test()
+            except BaseException:
+                return name
+    return None
+
+
+@contextlib.contextmanager
+def _within(seconds: int) -> Iterator[None]:
+    """A test that does not end under a mutant has noticed it, too."""
+
+    def ring(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt  # nothing else gets through an event loop
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 3)  # again and again: one may be swallowed by a cleanup
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def quiet() -> None:
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+def main() -> int:
+    quiet()
+    print(f"{'':<44}" + "".join(f"{layer:<46}" for layer in LAYERS))
+    passed = [mutant.__name__ for mutant in MUTANTS if not _row(mutant)]
+    print(f"{len(MUTANTS)} mutants, {len(passed)} unnoticed {passed or ''}")
+    return int(bool(passed))
+
+
+def _row(mutant: Callable[[], Any]) -> bool:
+    found = {layer: noticed_by(mutant, layer) for layer in LAYERS}
+    cells = "  ".join(f"{(name or '-')[:44]:<44}" for name in found.values())
+    print(f"{mutant.__name__:<44}{cells}", flush=True)
+    return any(found.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
