@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from podium.cluster.simulation.simulated import _SimulatedWorld
+
+pytest.register_assert_rewrite("tests.support")
+
 settings.register_profile("podium", settings.default, deadline=None)
 settings.load_profile("podium")
 """No test fails for the time it takes: machines are shared."""
@@ -20,8 +24,8 @@ LONG = {
     for name in (
         "builtin_tools chaos cli cli_tasks crash_sweep damage differential docs doctor fairness file_index "
         "fingerprints holdups hooks inprocess lanes leaving_ray ledger logs mcp mcp_faults mcp_forms mcp_tool "
-        "model model_refusals model_replays mutants named_tools operation_time printable ray ray_faults "
-        "ray_session request_tools requests rest sandbox sandbox_filter simulation steady streams"
+        "model model_refusals model_replays mutants named_tools operation_time passivation printable ray ray_faults "
+        "ray_session request_tools requests sandbox sandbox_filter simulation steady streams"
     ).split()
 }
 """Files that `make test-fast` leaves out: planted bugs, storms, sandboxes, processes, servers that are awaited."""
@@ -79,3 +83,18 @@ def no_faults_of_ours(request):
     asyncio_log.removeHandler(faults)
     expected = request.node.get_closest_marker("faults")
     assert [text for text in faults.said if not expected] == []
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Shards whose journals cannot be opened, with why."""
+    shards = {}
+    opened = _SimulatedWorld.open_journal
+
+    async def open_journal(world, shard):
+        if shard in shards:
+            raise shards[shard]
+        return await opened(world, shard)
+
+    monkeypatch.setattr(_SimulatedWorld, "open_journal", open_journal)
+    return shards

@@ -140,3 +140,9 @@ async def strict_lead(brief: dict) -> dict:
 @podium.protocol
 async def greet_number(input: dict[str, int]) -> str:
     return f"hello {input['n']}"
+
+
+@podium.protocol(concurrency=10)
+async def asks_left(ctx: podium.Context, seconds):
+    await asyncio.sleep(seconds)
+    return ctx.left_s

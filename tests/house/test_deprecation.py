@@ -10,7 +10,8 @@ import pytest
 
 import podium
 from podium.protocols.deprecation import deprecated
-from tests.house.test_house import MODULES, ROOT, parsed
+from tests.support import ROOT
+from tests.support.sources import MODULES, parsed
 
 
 def version(text: str) -> tuple[int, int]:

@@ -13,9 +13,9 @@ import pytest
 from podium.protocols import errors
 from tests import conftest
 from tests.support import ROOT
+from tests.support.sources import MODULES, ROOMS, parsed
 
-ROOMS = ("protocols", "supervisors", "actors", "cluster")
-MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 OUTSIDE = {
     "ray",
     "sqlite3",
@@ -38,11 +38,6 @@ def is_user_land(path: Path) -> bool:
 
 def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0]
-
-
-@functools.cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
 
 
 @functools.cache
@@ -196,5 +191,21 @@ def test_every_concrete_error_is_among_the_examples():
 
 
 def test_the_files_that_run_otherwise_than_others_are_there():
-    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
-    assert names >= conftest.SPREAD | conftest.LONG
+    names = [path.name for path in TESTS]
+    assert set(names) >= conftest.SPREAD | conftest.LONG
+    assert len(names) == len(set(names)), "they are listed by their names"
+
+
+def test_no_test_file_lies_outside_the_folders():
+    assert [path.name for path in TESTS if path.parent == ROOT / "tests"] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_tests_share_lies_in_no_test_file(path):
+    """It is in tests/support/, or a fixture of a conftest.py. Planted bugs run tests, so they import them."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ImportFrom) and path != ROOT / "tests/support/mutants.py":
+            named = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            is_of_tests = node.level > 0 or named[0] == "tests"
+            found = [name for name in named if name.startswith("test_")] if is_of_tests else []
+            assert not found, f"{path}:{node.lineno} imports {found[0]}"

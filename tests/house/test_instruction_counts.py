@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.house.test_house import ROOT
+from tests.support import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import guard

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from podium.protocols.library.builtin import SHIPPED_FROM, SHIPPED_TOOLS
-from podium.protocols.library.sandbox import Box, run_function
-from tests.library.test_sandbox import LEVELS, at, level
+from podium.protocols.library.sandbox import LEVELS, Box, run_function
 from tests.support import ROOT
-
-__all__ = ["level"]
+from tests.support.boxes import at
 
 QUIET = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
 SIGNED = (

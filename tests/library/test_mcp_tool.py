@@ -13,7 +13,8 @@ import podium
 from podium import Sequence, Step, Workflow
 from podium.errors import TaskFailed
 from podium.protocols.library.mcp_tool import McpTool
-from tests.cluster.gateways.mcp.test_mcp import DOUBLE, ROOT, run, served, token_of
+from tests.support import ROOT
+from tests.support.mcp_service import DOUBLE, run, served, token_of
 
 pytestmark = pytest.mark.timeout(90)
 CALL = Step(McpTool, with_={"server": "input.server", "tool": "input.tool", "arguments": "input.arguments"})

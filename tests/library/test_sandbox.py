@@ -21,22 +21,10 @@ from podium.protocols.errors import InvalidInput
 from podium.protocols.library import sandbox
 from podium.protocols.library.sandbox import LEVELS, Box, SandboxTooWeak, ToolFailed, ToolNotStarted, run_boxed
 from podium.protocols.library.sandbox_walls import landlock_abi
+from tests.support.boxes import WALLED, at, boxed, python
 
-PYTHON = [sys.executable, "-I", "-S", "-c"]
 LIMITED = ("limits", "landlock", "bubblewrap")
-WALLED = ("landlock", "bubblewrap")
 _serial = itertools.count()
-
-
-@pytest.fixture
-def level(request):
-    if request.param not in sandbox.levels():
-        pytest.skip(f"'{request.param}' does not hold on this machine")
-    return request.param
-
-
-def at(*levels):
-    return pytest.mark.parametrize("level", levels, indirect=True)
 
 
 @pytest.fixture
@@ -55,14 +43,6 @@ def marked(word):
         if any(word in part for part in line) and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
-
-
-def boxed(argv, box=None, level=None, stdin=b""):
-    return asyncio.run(run_boxed(argv, box or Box(), stdin, level))
-
-
-def python(source, *args, box=None, level=None, stdin=b""):
-    return boxed([*PYTHON, source, *map(str, args)], box, level, stdin)
 
 
 @pytest.fixture

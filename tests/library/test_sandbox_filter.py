@@ -14,11 +14,9 @@ import subprocess
 
 import pytest
 
-from podium.protocols.library.sandbox import Box
+from podium.protocols.library.sandbox import LEVELS, Box
 from podium.protocols.library.sandbox_filter import ABSENT, DENIED, seccomp_program
-from tests.library.test_sandbox import LEVELS, WALLED, at, boxed, level, python
-
-__all__ = ["level"]
+from tests.support.boxes import WALLED, at, boxed, python
 
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i386": 0x40000003, "arm": 0x40000028}

@@ -17,39 +17,7 @@ from podium.supervisors.running.dispatch import Dispatcher
 from podium.supervisors.tasks import folding
 from podium.supervisors.upkeep import takeover
 from podium.supervisors.watching.watchers import Watchers
-from podium.testing import Simulation
-
-
-class Planted(Exception):
-    pass
-
-
-@podium.protocol(concurrency=10)
-async def echo(input):
-    await asyncio.sleep(1)
-    return input
-
-
-FLOW = Workflow("w", Sequence(Step(echo, name="a"), Step(echo, name="b")))
-
-
-def is_bad(task):
-    return isinstance(task.record.input, dict) and "bad" in task.record.input
-
-
-def run(work, *faults, **settings):
-    """Run it with so many faults that were planted, and no others."""
-    simulation = Simulation(**settings)
-
-    async def observed(engine):
-        result = await work(engine, simulation)
-        said = [str(error) for error in simulation.loop.uncaught]
-        simulation.loop.uncaught.clear()
-        return result, said
-
-    result, said = simulation.run(observed, within_s=50_000)
-    assert said == list(faults)
-    return result
+from tests.support.planted import FLOW, Died, Planted, echo, is_bad, run
 
 
 async def good_bad_good(engine, flow=FLOW):
@@ -229,10 +197,6 @@ def test_what_is_set_aside_can_be_cancelled_and_who_waits_for_it_is_told(monkeyp
         assert bad.status == "cancelled"
 
     run(work, "cannot be read")
-
-
-class Died(BaseException):
-    """The process is gone: no line of code behind this one runs."""
 
 
 def test_a_task_at_which_two_supervisors_died_is_set_aside(monkeypatch):

@@ -12,7 +12,7 @@ from podium.cluster.client.definition import definition_of
 from podium.errors import TaskFailed
 from podium.supervisors.messages.client import Deploy, Deployed
 from podium.testing import Simulation
-from tests.supervisors.test_versions import last, lead
+from tests.support.cells import last, lead
 
 
 @podium.protocol(concurrency=10)

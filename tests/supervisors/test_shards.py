@@ -164,21 +164,6 @@ def keys_of(shard_number, count, shards=2):
 
 
 @pytest.fixture
-def unreadable(monkeypatch):
-    """Shards whose journals cannot be opened, with why."""
-    shards = {}
-    opened = _SimulatedWorld.open_journal
-
-    async def open_journal(world, shard):
-        if shard in shards:
-            raise shards[shard]
-        return await opened(world, shard)
-
-    monkeypatch.setattr(_SimulatedWorld, "open_journal", open_journal)
-    return shards
-
-
-@pytest.fixture
 def carried(monkeypatch):
     """Protocols can be loaded from what came with a deployment only, as those of a driver's `__main__`."""
     load = _SimulatedWorld.load_protocol

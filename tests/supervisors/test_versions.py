@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
-import textwrap
 
 import pytest
 
 import podium
-from podium import Hierarchy, Parallel, Sequence, Step, Workflow, verdict
+from podium import Hierarchy, Parallel, Sequence, Step, Workflow
 from podium.cluster.client.definition import definition_of
 from podium.errors import FixTheCall, InvalidDefinition, TaskFailed
 from podium.protocols.fingerprint import code_fingerprint
 from podium.supervisors.messages.client import Deploy, Deployed
 from podium.supervisors.tasks.plan import Plan
 from podium.testing import Faults, Simulation, simulate
+from tests.support.cells import cell_flow, last, lead, redefined
 
 # one name, several protocols
 
@@ -203,25 +203,6 @@ def test_fingerprints_end_in_rings_and_depths():
 GATE = asyncio.Event
 
 
-def redefined(does, **settings):
-    """A protocol of always the same name, as a notebook makes it anew."""
-    space = {"__name__": __name__, "asyncio": asyncio}
-    exec(textwrap.dedent(f"async def cell(x):\n    await asyncio.sleep(3)\n    {does}"), space)
-    return podium.protocol(**settings)(space["cell"])
-
-
-def cell_flow(does, **settings):
-    return Workflow(
-        "w",
-        Sequence(Step(redefined(does, **settings), name="a"), Step("tests.supervisors.test_versions:last", name="b")),
-    )
-
-
-@podium.protocol(concurrency=10)
-async def last(x):
-    return x
-
-
 def test_new_tasks_get_new_code_and_open_ones_keep_theirs():
     async def work(engine):
         old = await engine.submit(cell_flow("return ['old', x]"), 1)
@@ -235,7 +216,7 @@ def test_new_tasks_get_new_code_and_open_ones_keep_theirs():
     found, status = Simulation().run(work)
     assert found == (["old", 1], ["new", 2])
     assert [version["in_force"] for version in status["versions"]] == [False, True]
-    assert len({version["code"]["tests.supervisors.test_versions:cell"] for version in status["versions"]}) == 2
+    assert len({version["code"]["tests.support.cells:cell"] for version in status["versions"]}) == 2
     assert [pool["protocol"].partition(":")[2] for pool in status["pools"]] == ["last", "cell"], "the old one has ended"
 
 
@@ -321,11 +302,6 @@ def test_what_was_parked_runs_the_newest_code_when_it_is_driven_again(kill):
     assert simulation.run(work) == ["mended", 1]
 
 
-@podium.protocol
-async def lead(brief):
-    return verdict.accept(brief["outcomes"]["m"]["output"]) if brief["outcomes"] else verdict.assign(["m"])
-
-
 def test_a_nested_hierarchy_has_versions_too():
     def flow(does):
         return Workflow("w", Sequence(Step(last), Hierarchy(lead, team={"m": redefined(does)}, name="h")))
@@ -367,7 +343,7 @@ SOUND = definition_of(Workflow("w", Sequence(last)))
         {"name": "../../etc"},
         {"name": 7},
         {"protocols": {}},
-        {"protocols": {"tests.supervisors.test_versions:last": {"ref": "x"}}},
+        {"protocols": {"tests.support.cells:last": {"ref": "x"}}},
         {"shards": 0},
         {"shards": 2**70},
         {"supervision": "none"},
@@ -397,8 +373,7 @@ def test_code_that_is_none_is_refused(code):
 def test_plans_of_one_tree_share_its_nodes():
     first = Plan(SOUND)
     assert (
-        Plan({**SOUND, "hash": "other"}, first.root).settings(first.root.sequence[0]).ref
-        == "tests.supervisors.test_versions:last"
+        Plan({**SOUND, "hash": "other"}, first.root).settings(first.root.sequence[0]).ref == "tests.support.cells:last"
     )
 
 

@@ -25,21 +25,6 @@ from tests.support import ROOT
 
 
 @pytest.fixture
-def unreadable(monkeypatch):
-    """Shards whose journals cannot be opened, with why."""
-    shards = {}
-    opened = _SimulatedWorld.open_journal
-
-    async def open_journal(world, shard):
-        if shard in shards:
-            raise shards[shard]
-        return await opened(world, shard)
-
-    monkeypatch.setattr(_SimulatedWorld, "open_journal", open_journal)
-    return shards
-
-
-@pytest.fixture
 def missing(monkeypatch):
     """References that hosts cannot load."""
     refs = set()

@@ -22,10 +22,9 @@ from podium.cluster.store.mark import read_mark
 from podium.cluster.store.schema import mark_path, shard_path, wal_path
 from podium.protocols.errors import DataInUse, NotFound
 from podium.supervisors.ports.journal import Entry, NewTask, Note
-from tests.cluster.gateways.cli.test_cli import cli  # noqa: F401  (a fixture)
-from tests.cluster.store.test_damage import IDS, another_process, copy_of, crashed, flip, look, opened, wipe  # noqa: F401  (a fixture among them)
-from tests.cluster.store.test_formats import write_format_1
-from tests.cluster.store.test_journal import durable, ended, record
+from tests.support.damaged import IDS, another_process, copy_of, flip, look, opened, wipe
+from tests.support.format_1 import write_format_1
+from tests.support.journals import durable, ended, record
 
 REPAIRS = 40
 """Damaged copies repaired per test."""
@@ -241,7 +240,7 @@ def test_a_missing_mark_is_made_again(data):
     assert bad(examine(data)) == []
 
 
-def test_the_log_of_a_shard_that_nobody_holds_is_folded_in(crashed):  # noqa: F811
+def test_the_log_of_a_shard_that_nobody_holds_is_folded_in(crashed):
     before = look(copy_of(crashed, crashed.with_name("other")))
     assert done(repair(crashed, [], NOW)) == ["its log folded into the file"]
     assert wal_path(shard_path(crashed, "w")).stat().st_size == 0
@@ -273,7 +272,7 @@ def test_unasked_repair_loses_nothing_and_leaves_damage_as_it_is(data):
     assert shard_path(data, "w").read_bytes() == before
 
 
-def test_a_shard_behind_its_mark_goes_on_when_the_loss_is_accepted(crashed):  # noqa: F811
+def test_a_shard_behind_its_mark_goes_on_when_the_loss_is_accepted(crashed):
     path = shard_path(crashed, "w")
     os.truncate(wal_path(path), wal_path(path).stat().st_size - 100)
     marked, log = read_mark(mark_path(path)), wal_path(path).read_bytes()
@@ -368,7 +367,7 @@ def test_of_a_file_with_an_unreadable_page_both_sides_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("harm", [flip, wipe])
-def test_whatever_breaks_an_accepted_loss_leaves_a_sound_shard_and_nothing_invented(crashed, tmp_path, harm):  # noqa: F811
+def test_whatever_breaks_an_accepted_loss_leaves_a_sound_shard_and_nothing_invented(crashed, tmp_path, harm):
     records = {each.record.task_id: each.record for each in look(copy_of(crashed, tmp_path / "whole"))[2]}
     for seed in range(REPAIRS):
         rng = random.Random(seed)
@@ -439,7 +438,7 @@ def test_many_records_alike_are_counted(data):
     assert "20 problems." in text
 
 
-def test_the_command_gives_json_and_exits_with_1_for_a_problem(cli):  # noqa: F811
+def test_the_command_gives_json_and_exits_with_1_for_a_problem(cli):
     cli("run", "flow.yaml", "-i", "n=1", "-q")
     code, out, _ = cli("doctor", "-o", "json")
     assert code == 0
@@ -454,13 +453,13 @@ def test_the_command_gives_json_and_exits_with_1_for_a_problem(cli):  # noqa: F8
     assert "forgotten" in " ".join(out.split())
 
 
-def test_accepting_a_loss_needs_repair(cli):  # noqa: F811
+def test_accepting_a_loss_needs_repair(cli):
     code, _, err = cli("doctor", "--accept-loss", "w")
     assert code == 2
     assert "needs --repair" in " ".join(err.split())
 
 
-def test_the_command_that_an_error_names_exists(cli):  # noqa: F811
+def test_the_command_that_an_error_names_exists(cli):
     cli("run", "flow.yaml", "-i", "n=1", "-q")
     sql(cli.folder / ".podium", "UPDATE tasks SET user = 'v'", shard="flow")
     code, _, err = cli("ps")

@@ -17,12 +17,12 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.on_ray.process_locks import ProcessLocks
 from podium.cluster.store.reading import FileReader
 from podium.errors import SpawnFailed, TaskFailed
 from podium.supervisors.tasks.events import unpack_events
 from tests import sample
 from tests.support import ROOT
+from tests.support.processes import pid_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -31,11 +31,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 def engine(tmp_path_factory):
     with podium.connect(data=tmp_path_factory.mktemp("ray"), limits={"llm": 2}, num_cpus=2) as engine:
         yield engine
-
-
-def pid_of(engine, address):
-    """The process of one of our actors."""
-    return ProcessLocks(engine.settings.data.resolve()).process_of(address)
 
 
 def kill(engine, address):

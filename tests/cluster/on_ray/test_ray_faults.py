@@ -14,7 +14,7 @@ import pytest
 import podium
 from podium import Sequence, Step, Workflow
 from tests import sample
-from tests.cluster.on_ray.test_ray import pid_of
+from tests.support.processes import pid_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -14,17 +14,10 @@ from podium.cluster.store.schema import shard_path
 from podium.cluster.store.sqlite import SqliteJournal
 from podium.cluster.store.threaded import READY_CHANGES
 from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
-from podium.protocols.outcomes import Failure, TaskRecord
+from podium.protocols.outcomes import Failure
 from podium.protocols.values import pack
 from podium.supervisors.ports.journal import Closing, Entry, Forget, NewTask, Note, StatusChange
-
-
-def record(id="t-1", **changes):
-    facts = {
-        "task_id": id, "workflow": "w", "version": "1", "hash": "h", "input": {"n": 1}, "user": "u", "priority": 0,
-        "key": None, "status": "pending", "accepted_at": 100.0,
-    }  # fmt: skip
-    return TaskRecord(**{**facts, **changes})
+from tests.support.journals import durable, ended, found, record
 
 
 class Files:
@@ -48,19 +41,6 @@ class Memory:
 @pytest.fixture(params=[Files, Memory])
 def store(request, tmp_path):
     return request.param(tmp_path)
-
-
-async def durable(journal, *changes):
-    done = asyncio.get_running_loop().create_future()
-    journal.write(list(changes), lambda: done.set_result(None))
-    await asyncio.wait_for(done, 5)
-
-
-async def found(journal, ids=(), keys=()):
-    done = asyncio.get_running_loop().create_future()
-    journal.on_failure = done.set_exception
-    journal.find(list(ids), list(keys), done.set_result)
-    return await asyncio.wait_for(done, 5)
 
 
 def test_what_was_written_is_there_for_the_next_incarnation(store):
@@ -201,10 +181,6 @@ def test_a_change_that_contradicts_the_shard_stops_the_journal(store, bad):
     if isinstance(store, Files) and isinstance(bad, Entry):
         pytest.skip("SQLite finds a gap when the shard is folded, not when it is written")
     asyncio.run(work())
-
-
-def ended(id, at, *, result=None):
-    return Entry(id, 1, b"e", Closing("completed", at, pack(result), None))
 
 
 def test_a_forgotten_task_is_gone_with_its_entries_its_key_and_the_runs_below_it(store):

@@ -14,7 +14,7 @@ from podium.supervisors.running.timers import Timers
 from podium.supervisors.tasks.state import Time
 from podium.testing import Simulation
 from tests import sample
-from tests.supervisors.tasks.test_modes import Play, step
+from tests.support.fold_play import Play, step
 
 SLOW = "tests.sample:slow"
 AT_ONCE = Retry(attempts=1000, initial_delay_s=0, max_delay_s=0, budget=None)
@@ -238,7 +238,7 @@ def test_the_code_is_told_which_time_runs_out_first(settings, limit_s):
 )
 def test_a_clock_that_is_set_changes_no_time_that_is_left(limits, jump_s, kill):
     simulation = Simulation()
-    step = Step("tests.supervisors.tasks.test_timeouts:asks_left", total_timeout_s=limits.get("step"))
+    step = Step("tests.sample:asks_left", total_timeout_s=limits.get("step"))
     flow = Workflow("w", Sequence(step, timeout_s=limits.get("node")), timeout_s=limits.get("task"))
 
     async def work(engine):
@@ -255,18 +255,12 @@ def test_a_clock_that_is_set_changes_no_time_that_is_left(limits, jump_s, kill):
     assert simulation.run(work) == ("timeout", 60)
 
 
-@podium.protocol(concurrency=10)
-async def asks_left(ctx: podium.Context, seconds):
-    await asyncio.sleep(seconds)
-    return ctx.left_s
-
-
 @pytest.mark.parametrize("jump_s", [3_600, -3_600])
 def test_what_a_step_is_told_of_its_time_does_not_change_either(jump_s):
     simulation = Simulation()
 
     async def work(engine):
-        flow = Workflow("w", Sequence(Step("tests.supervisors.tasks.test_timeouts:asks_left"), timeout_s=100))
+        flow = Workflow("w", Sequence(Step("tests.sample:asks_left"), timeout_s=100))
         task = await engine.submit(flow, 20)
         await asyncio.sleep(10)
         simulation.clock_offset_s = jump_s

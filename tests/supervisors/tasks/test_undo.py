@@ -12,7 +12,7 @@ from podium import Constant, Hierarchy, Parallel, Retry, Sequence, Step, Workflo
 from podium.errors import InvalidDefinition, TaskCancelled, TaskFailed
 from podium.testing import Simulation
 from tests import sample
-from tests.supervisors.tasks.test_modes import Play, step
+from tests.support.fold_play import Play, step
 
 FAIL = "tests.sample:fail"
 DONE: list[tuple[str, object]] = []

@@ -20,7 +20,7 @@ from podium.supervisors.tasks.events import Redriven, StepFinished
 from podium.supervisors.tasks.fold import apply, begin
 from podium.testing import Faults, Simulation
 from tests import sample
-from tests.supervisors.tasks.test_modes import TREES, Play, record, step
+from tests.support.fold_play import TREES, Play, record, step
 
 FAIL = "tests.sample:fail"
 

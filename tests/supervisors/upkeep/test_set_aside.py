@@ -15,8 +15,8 @@ from podium.supervisors.admission import accepting
 from podium.supervisors.messages.client import Submission
 from podium.supervisors.running.dispatch import Dispatcher
 from podium.supervisors.upkeep import takeover
-from tests.supervisors.test_boundaries import FLOW, Died, Planted, is_bad, run
-from tests.supervisors.test_versions import cell_flow, last, lead
+from tests.support.cells import cell_flow, last, lead
+from tests.support.planted import FLOW, Died, Planted, is_bad, run
 
 
 def break_folding_of(monkeypatch, is_bad):

@@ -10,7 +10,7 @@ import podium
 from podium import Retry, Sequence, Step, Workflow
 from podium.errors import TaskFailed
 from podium.testing import Simulation
-from tests.supervisors.tasks.test_timeouts import asks_left
+from tests.sample import asks_left
 
 
 @pytest.mark.parametrize("jump_s", [-3_600, 3_600, -40])

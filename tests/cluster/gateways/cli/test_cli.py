@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import resource
 import signal
@@ -18,30 +17,6 @@ from podium.cluster.gateways.cli import interrupts
 from podium.cluster.gateways.cli.live import Listener
 from podium.errors import TaskFailed
 from tests.support import ROOT
-from tests.support.commands import run_command
-
-FLOW = """
-name: flow
-root:
-  sequence:
-    - tests.sample:add
-    - {each: "[input, input]", do: "tests.sample:plain", name: both}
-"""
-
-
-@pytest.fixture
-def cli(tmp_path):
-    """Run `podium` in a folder of its own; returns (exit code, stdout, stderr)."""
-    (tmp_path / "flow.yaml").write_text(FLOW)
-    (tmp_path / "bad.yaml").write_text("name: bad\nroot: tests.sample:fail\n")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PODIUM_CLUSTER": "inprocess", "COLUMNS": "120"}
-
-    def run(*words, stdin=None):
-        code, out, err = run_command(words, tmp_path, environment, stdin)
-        return code, out.decode(), err.decode()
-
-    run.folder, run.environment = tmp_path, environment
-    return run
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from podium.cluster.tokens import Tokens
 from podium.errors import InvalidDefinition, InvalidInput
 from podium.protocols.schemas import misfit
 from tests import sample
-from tests.cluster.gateways.mcp.test_mcp import DOUBLE, GENERATIONS, client_of, post, run, served, token_of
+from tests.support.mcp_service import DOUBLE, GENERATIONS, client_of, post, run, served, token_of
 
 pytestmark = pytest.mark.timeout(90)
 CHOICES = {"anyOf", "oneOf", "allOf", "not", "enum", "const", "$ref", "if"}
