@@ -11,7 +11,7 @@ import pytest
 import podium
 from podium import Hierarchy, Parallel, Sequence, Step, Workflow, verdict
 from podium.cluster.gateways.cli.events_table import print_events
-from podium.protocols.outcomes import Failure, TaskRecord
+from podium.protocols.outcomes import Failure
 from podium.protocols.recovery import USUAL
 from podium.protocols.values import pack
 from podium.supervisors.tasks import events as all_events
@@ -38,6 +38,7 @@ from podium.supervisors.tasks.fold import apply, begin
 from podium.supervisors.tasks.journalled import journalled_events
 from tests import sample
 from tests.support.commands import Shown
+from tests.support.fold_play import record
 
 NO = Failure("error", "no luck\nand more", "ValueError")
 ONE_OF_EACH = [
@@ -62,10 +63,6 @@ KINDS = (
     "accepted time_limit began emitted retrying restarted lost failed redriven finished "
     "relayed timed_out clock_set dropped cancelled timed_out workflow_down"
 ).split()
-
-
-def record(input=None):
-    return TaskRecord("t-1", "w", "1", "h", input, "u", 0, None, "running", 100.0)
 
 
 def rows_of(*entries):
