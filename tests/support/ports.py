@@ -39,13 +39,18 @@ class Line:
     """A connection to another actor; the test is that actor."""
 
     def __init__(self, address):
-        self.address, self.sent, self.on_lost = address, [], None
+        self.address, self.on_lost = address, None
+        self.sent, self.cancelled, self._numbers = [], [], itertools.count(1)
 
     def send(self, message, on_reply, on_chunk=None):
-        say = SimpleNamespace(message=message, on_reply=on_reply, chunk=on_chunk)
+        say = SimpleNamespace(number=next(self._numbers), message=message, on_reply=on_reply, chunk=on_chunk)
         say.reply = lambda value=(): on_reply(Reply(list(value)))
+        say.refuse = lambda error: on_reply(Reply(error=error))
         self.sent.append(say)
-        return len(self.sent)
+        return say.number
+
+    def cancel(self, number):
+        self.cancelled.append(number)
 
     def watch(self, on_lost, lease_s=None, may_compute=lambda _silent_s: False):
         self.on_lost = on_lost
