@@ -467,14 +467,14 @@ def test_who_alone_wants_permits_decides_alone_and_shares_when_another_comes():
     async def work(engine):
         first = await engine.submit_many(Workflow("v", Sequence(model)), [None] * 40)
         await asyncio.sleep(3.5)
-        assert permits_of(simulation, "v")._is_delegated
+        assert permits_of(simulation, "v")._regime.may_grant
         quotas = (await engine.status())["quotas"]["llm"]
         assert (quotas["held"], quotas["waiting"]) == (3, 28)
         await engine.set_limits(llm=4)
         await asyncio.sleep(2)
         second = await engine.submit_many(Workflow("w", Sequence(model)), [None] * 10)
         await asyncio.sleep(2)
-        assert not permits_of(simulation, "v")._is_delegated
+        assert not permits_of(simulation, "v")._regime.may_grant
         for task in [*first, *second]:
             await task.result()
         return (await engine.status())["quotas"]["llm"]
