@@ -20,7 +20,7 @@ from pathlib import Path
 
 from harness import Row, machine, report
 
-from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.sqlite.journal import SqliteJournal
 from podium.protocols.outcomes import TaskRecord
 from podium.supervisors.ports.journal import Entry, NewTask
 from podium.supervisors.tasks.events import StepFinished, pack_events

@@ -28,8 +28,8 @@ from typing import Any
 import psutil
 from harness import machine
 
-from podium.cluster.store.opening import reading
-from podium.cluster.store.schema import shard_path
+from podium.cluster.store.sqlite.opening import reading
+from podium.cluster.store.sqlite.schema import shard_path
 from podium.supervisors.tasks.events import unpack_events
 
 STEPS = textwrap.dedent(
@@ -74,7 +74,7 @@ SECOND = textwrap.dedent(
     """
     import json, sys, time, podium
     from pathlib import Path
-    from podium.cluster.store.reading import FileReader
+    from podium.cluster.store.sqlite.reading import FileReader
 
     def since_up(reached):
         while not reached():

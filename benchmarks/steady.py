@@ -26,8 +26,8 @@ import psutil
 
 import podium
 from podium.cluster.on_ray.process_locks import ProcessLocks
-from podium.cluster.store.reading import shards
-from podium.cluster.store.schema import shard_path, wal_path
+from podium.cluster.store.sqlite.reading import shards
+from podium.cluster.store.sqlite.schema import shard_path, wal_path
 
 from .harness import machine
 

@@ -15,7 +15,7 @@ from .cluster_file import ClusterFile, holder
 from .config import Settings
 from .inprocess.cluster import Cell, CellWorld, InProcessCluster
 from .store.contract import Reader
-from .store.files import store_of
+from .store.stores import store_of
 from .world import LoopWorld
 
 COORDINATOR = "coordinator"

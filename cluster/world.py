@@ -36,7 +36,7 @@ from .engine_log import LEVELS, LOG, NAME, line_of
 from .importing import importing
 from .log_file import LogFile
 from .log_lines import keep_log_lines
-from .store.files import store_of
+from .store.stores import store_of
 from .threads import Threads
 
 keep_log_lines()

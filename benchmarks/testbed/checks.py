@@ -17,10 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from podium.cluster.store.opening import reading
-from podium.cluster.store.reading import StoredTask, shards
 from podium.cluster.store.rows import ENTRY_SELECT, NOTE_SELECT, TASK_SELECT, bodies_of, found_row, note_of
-from podium.cluster.store.schema import shard_path
+from podium.cluster.store.sqlite.opening import reading
+from podium.cluster.store.sqlite.reading import StoredTask, shards
+from podium.cluster.store.sqlite.schema import shard_path
 from podium.protocols.workflow import Workflow
 from podium.supervisors.tasks.events import Event, StepFailed, StepFinished, unpack_events
 from podium.supervisors.tasks.fold import apply, begin

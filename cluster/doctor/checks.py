@@ -21,11 +21,11 @@ from typing import Literal
 from ...protocols.errors import JournalFailed
 from ..client.holdups import blocked_hosts
 from ..cluster_file import closed_in_order, running_cluster
-from ..store.audit import Audit, audit
-from ..store.faults import as_ours
 from ..store.lock import holder
-from ..store.opening import CHECK_BYTES
-from ..store.schema import FORMAT, lock_path, mark_path, shard_path
+from ..store.sqlite.audit import Audit, audit
+from ..store.sqlite.faults import as_ours
+from ..store.sqlite.opening import CHECK_BYTES
+from ..store.sqlite.schema import FORMAT, lock_path, mark_path, shard_path
 
 Level = Literal["ok", "warning", "problem"]
 

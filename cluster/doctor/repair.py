@@ -16,13 +16,13 @@ from pathlib import Path
 
 from ...protocols.errors import DataInUse, NotFound
 from ..cluster_file import ClusterFile, running_cluster
-from ..store.audit import Audit, audit
-from ..store.faults import as_ours
 from ..store.lock import holder, try_take
-from ..store.mark import Count
-from ..store.rebuild import copy_aside, rebuild, write_mark
 from ..store.rows import SHARD_SELECT, count_of, seal
-from ..store.schema import FORMAT, lock_path, mark_path, shard_path
+from ..store.sqlite.audit import Audit, audit
+from ..store.sqlite.faults import as_ours
+from ..store.sqlite.mark import Count
+from ..store.sqlite.rebuild import copy_aside, rebuild, write_mark
+from ..store.sqlite.schema import FORMAT, lock_path, mark_path, shard_path
 from .checks import Finding, drafts, examine, index_damage, open_to_others, shard_names
 
 

@@ -33,8 +33,8 @@ from ..engine_log import LOG
 from ..session import COORDINATOR, coordinator_setup
 from ..signals import keeping_sigterm
 from ..store.contract import Reader
-from ..store.files import store_of
 from ..store.lock import DIES_WITHIN_S
+from ..store.stores import store_of
 from ..world import LoopWorld
 from .folder import new_folder, remove_folder
 from .joining import check_joinable

@@ -31,7 +31,9 @@ from ..engine_log import facts_of, line_of
 from ..inprocess.cluster import Cell, CellWorld, InProcessCluster
 from ..session import COORDINATOR, coordinator_setup
 from ..store.contract import Reader
-from ..store.memory import Disk, DiskReader, MemoryJournal
+from ..store.memory.disk import Disk
+from ..store.memory.journal import MemoryJournal
+from ..store.memory.reading import DiskReader
 from ..world import LoopWorld
 from .trace import Trace, TracedJournal
 from .virtual_loop import Process, VirtualLoop, in_process

@@ -15,7 +15,8 @@ from ...protocols.errors import InvalidInput, PodiumError
 from ...protocols.values import unpack
 from ...supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
 from ...supervisors.tasks.events import unpack_events
-from ..store.memory import Disk, MemoryJournal
+from ..store.memory.disk import Disk
+from ..store.memory.journal import MemoryJournal
 from .virtual_loop import START
 
 KEPT = 200

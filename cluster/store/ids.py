@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ...protocols.errors import InvalidInput, NotFound
 from ...supervisors.shards import is_tier
-from .faults import UNREADABLE, as_ours
-from .opening import format_of, reading
-from .reading import shards
-from .schema import shard_path
+from .sqlite.faults import UNREADABLE, as_ours
+from .sqlite.opening import format_of, reading
+from .sqlite.reading import shards
+from .sqlite.schema import shard_path
 
 SHORTEST_CHARS = 4
 """Shortest beginning of an id, in characters. Every id begins with `t-`."""

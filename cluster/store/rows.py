@@ -18,7 +18,7 @@ from ...protocols.errors import JournalCorrupt
 from ...protocols.outcomes import OPEN, TERMINAL, Failure, TaskRecord
 from ...protocols.values import Value, pack, unpack
 from ...supervisors.ports.journal import Closing, Entry, Found, NewTask, OpenTask
-from .mark import Count
+from .sqlite.mark import Count
 
 TASK_COLUMNS = (
     "id", "workflow", "version", "hash", "user", "priority", "key", "digest", "accepted_at", "accepted_seal",

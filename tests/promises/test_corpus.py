@@ -16,7 +16,7 @@ import podium
 from podium import Sequence, Step, Workflow
 from podium.cluster.client.recorded import recorded_events
 from podium.cluster.doctor.checks import examine
-from podium.cluster.store.files import store_of
+from podium.cluster.store.stores import store_of
 from podium.errors import TaskFailed, WaitTimedOut
 from podium.supervisors.tasks.history import step_rows
 from tests import sample

@@ -15,7 +15,7 @@ from podium.cluster.client.definition import definition_of
 from podium.cluster.gateways.cli.metrics import exposition
 from podium.cluster.simulation.simulated import _SimulatedSession, _SimulatedWorld
 from podium.cluster.simulation.virtual_loop import PROCESS
-from podium.cluster.store.reading import FileReader
+from podium.cluster.store.sqlite.reading import FileReader
 from podium.errors import (
     FixTheCall,
     InvalidDefinition,

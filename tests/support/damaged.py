@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.sqlite.journal import SqliteJournal
 from podium.supervisors.ports.journal import NewTask, Note
 from tests.support.journals import durable, ended, found, record
 
@@ -80,7 +80,7 @@ def wipe(path, rng):
 HOLD = """
 import asyncio, sys
 from pathlib import Path
-from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.sqlite.journal import SqliteJournal
 
 async def main():
     await SqliteJournal(Path(sys.argv[1]), "w").open()

@@ -17,7 +17,7 @@ from podium.actors.exchange_server import _Session
 from podium.actors.host import ProtocolHost
 from podium.actors.resources import ResourceActor
 from podium.cluster.client.link import Link
-from podium.cluster.store.memory import MemoryJournal
+from podium.cluster.store.memory.journal import MemoryJournal
 from podium.errors import PodiumError
 from podium.protocols.errors import Fenced, PeerUnreachable
 from podium.supervisors import open_tasks

@@ -6,7 +6,7 @@ import sqlite3
 import zlib
 from contextlib import closing
 
-from podium.cluster.store.schema import shard_path
+from podium.cluster.store.sqlite.schema import shard_path
 from podium.protocols.outcomes import Failure
 from podium.protocols.values import pack
 

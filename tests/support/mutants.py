@@ -30,8 +30,8 @@ from podium.actors.exchange_server import _Session
 from podium.actors.host import ProtocolHost
 from podium.cluster.client.link import Link
 from podium.cluster.simulation.simulated import _SimulatedWorld
-from podium.cluster.store.memory import MemoryJournal
-from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.memory.journal import MemoryJournal
+from podium.cluster.store.sqlite.journal import SqliteJournal
 from podium.protocols import protocol as protocol_module
 from podium.protocols.outcomes import OPEN
 from podium.supervisors.admission import intake
@@ -228,10 +228,19 @@ def carry_effects_out_before_the_commit() -> Any:
 
 
 def keep_the_books_after_their_recall() -> Any:
-    def leave(borrowing: Any) -> None:
-        """Grant on, although the ResourceActor grants, too."""
+    """Grant on from the ledger that was returned, although the ResourceActor grants, too."""
 
-    return patch.object(Borrowing, "leave", leave)
+    def joined(permits: Any, *args: Any) -> None:
+        inner(permits, *args)
+        permits._regime = kept.get(permits, permits._regime)
+
+    kept: dict[Any, Any] = {}
+    inner, leave = PermitClient._on_joined, PermitClient._leave
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Borrowing, "leave", lambda borrowing: None))
+    stack.enter_context(patch.object(PermitClient, "_leave", lambda p: (kept.update({p: p._regime}), leave(p))[1]))
+    stack.enter_context(patch.object(PermitClient, "_on_joined", joined))
+    return stack
 
 
 def borrow_the_books_without_what_is_held() -> Any:

@@ -22,9 +22,9 @@ from typing import Any
 import podium
 from podium import Hierarchy, Parallel, Retry, Sequence, Workflow, verdict
 from podium.cluster.inprocess.cluster import InProcessCluster
-from podium.cluster.store.mark import Mark
-from podium.cluster.store.reading import FileReader, shards
-from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.sqlite.journal import SqliteJournal
+from podium.cluster.store.sqlite.mark import Mark
+from podium.cluster.store.sqlite.reading import FileReader, shards
 from podium.supervisors.tasks.events import StepFinished, unpack_events
 from tests.support.commands import FORKS
 

@@ -28,7 +28,7 @@ from ....protocols.requests.router import Route
 from ...client.ask_input import plan_of, recorded_s, request_of
 from ...client.engine import Engine, Task
 from ...config import Settings, load_settings
-from ...store.files import store_of
+from ...store.stores import store_of
 from .inputs import standard_input
 from .live import Listener
 from .terminal import Terminal, error_console, say, styled, to_json

@@ -13,8 +13,8 @@ from ...client.dead_letters import DeadLetter, dead_letters
 from ...client.engine import connect
 from ...config import load_settings
 from ...store.contract import Reader
-from ...store.files import store_of
 from ...store.ids import whole_id
+from ...store.stores import store_of
 from .options import Data, Output
 from .terminal import Terminal, error_console, styled, to_json
 from .view import local_time

@@ -10,7 +10,7 @@ import typer
 from ....protocols.errors import NotFound
 from ....protocols.workflow import Workflow
 from ...loading import load_workflow
-from ...store.files import store_of
+from ...store.stores import store_of
 from ..pictures.blocks import Block, blocks_of
 from ..pictures.dot import dot
 from ..pictures.drawing import drawing_of

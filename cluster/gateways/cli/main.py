@@ -25,7 +25,7 @@ from ....protocols.printable import one_line
 from ....protocols.workflow_schema import workflow_schema
 from ...client.request_state import request_states
 from ...loading import load_workflow
-from ...store.files import store_of
+from ...store.stores import store_of
 from . import daemon
 from .ask import ask, plan
 from .breakers import breakers

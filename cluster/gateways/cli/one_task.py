@@ -21,8 +21,8 @@ from ...client.request_state import RequestState, request_state
 from ...cluster_file import running_cluster
 from ...config import Settings, load_settings, parse_limits
 from ...store.contract import Reader, StoredTask
-from ...store.files import store_of
 from ...store.ids import whole_id
+from ...store.stores import store_of
 from .dead import dead
 from .events_table import print_events
 from .live import follow

@@ -16,7 +16,7 @@ from ...client.engine import connect
 from ...client.holdups import blocked_hosts
 from ...cluster_file import running_cluster
 from ...config import load_settings
-from ...store.files import store_of
+from ...store.stores import store_of
 from .limits import use_table
 from .options import Data, Output
 from .terminal import Terminal, to_json

@@ -11,7 +11,7 @@ from ....protocols.printable import one_line, printable
 from ...client.deployed import DeployedWorkflow, deployed_workflow, deployed_workflows
 from ...client.engine import connect
 from ...config import load_settings
-from ...store.files import store_of
+from ...store.stores import store_of
 from .options import Data
 from .terminal import Terminal, error_console, to_json
 

@@ -15,7 +15,7 @@ from podium.cluster.client.link import Batch, Link
 from podium.cluster.doctor.checks import examine
 from podium.cluster.doctor.running import findings_of
 from podium.cluster.simulation.simulated import _SimulatedWorld
-from podium.cluster.store.reading import FileReader
+from podium.cluster.store.sqlite.reading import FileReader
 from podium.errors import JournalCorrupt, JournalFailed, Overloaded, SpawnFailed, WaitTimedOut
 from podium.supervisors.messages.client import Ack, Submission
 from podium.supervisors.tasks.history import note_blocked, step_rows

@@ -18,8 +18,8 @@ from podium.cluster.doctor import checks as doctor
 from podium.cluster.doctor.checks import examine
 from podium.cluster.doctor.repair import repair
 from podium.cluster.gateways.cli.doctor import findings_table
-from podium.cluster.store.mark import read_mark
-from podium.cluster.store.schema import mark_path, shard_path, wal_path
+from podium.cluster.store.sqlite.mark import read_mark
+from podium.cluster.store.sqlite.schema import mark_path, shard_path, wal_path
 from podium.protocols.errors import DataInUse, NotFound
 from podium.supervisors.ports.journal import Entry, NewTask, Note
 from tests.support.damaged import IDS, another_process, copy_of, flip, look, opened, wipe
@@ -396,7 +396,7 @@ def test_a_shard_that_is_sound_has_nothing_to_accept_and_one_that_is_not_there_i
 
 
 def test_a_rebuild_that_runs_out_of_space_leaves_the_old_file(data, monkeypatch):
-    from podium.cluster.store import rebuild as module
+    from podium.cluster.store.sqlite import rebuild as module
     from podium.protocols.errors import JournalFailed
 
     def full(*_args):

@@ -17,7 +17,7 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.store.reading import FileReader
+from podium.cluster.store.sqlite.reading import FileReader
 from podium.errors import SpawnFailed, TaskFailed
 from podium.supervisors.tasks.events import unpack_events
 from tests import sample

@@ -23,11 +23,11 @@ import pytest
 
 from podium.cluster.cluster_file import ClusterFile, running_cluster
 from podium.cluster.store import lock as locks
-from podium.cluster.store import opening
-from podium.cluster.store.mark import read_mark
-from podium.cluster.store.reading import FileReader
-from podium.cluster.store.schema import mark_path, shard_path, wal_path
-from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.sqlite import opening
+from podium.cluster.store.sqlite.journal import SqliteJournal
+from podium.cluster.store.sqlite.mark import read_mark
+from podium.cluster.store.sqlite.reading import FileReader
+from podium.cluster.store.sqlite.schema import mark_path, shard_path, wal_path
 from podium.protocols.errors import DataInUse, Fenced, InvalidSetting, JournalCorrupt, JournalFailed, PodiumError
 from podium.supervisors.ports.journal import Forget, NewTask, Note
 from tests.support.damaged import another_process, copy_of, fill, flip, look, opened, wipe

@@ -12,10 +12,10 @@ import pytest
 import podium
 from podium import Sequence, Step, Workflow
 from podium.cluster.client.definition import definition_of
-from podium.cluster.store import migrations
-from podium.cluster.store.reading import FileReader
-from podium.cluster.store.schema import FORMAT, shard_path
-from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.sqlite import migrations
+from podium.cluster.store.sqlite.journal import SqliteJournal
+from podium.cluster.store.sqlite.reading import FileReader
+from podium.cluster.store.sqlite.schema import FORMAT, shard_path
 from podium.protocols.errors import FixTheCall, JournalCorrupt, JournalFailed
 from podium.protocols.values import pack
 from tests import sample

@@ -7,11 +7,13 @@ import sqlite3
 
 import pytest
 
-from podium.cluster.store.memory import Disk, DiskReader, MemoryJournal
-from podium.cluster.store.reading import FileReader
+from podium.cluster.store.memory.disk import Disk
+from podium.cluster.store.memory.journal import MemoryJournal
+from podium.cluster.store.memory.reading import DiskReader
 from podium.cluster.store.rows import closing_row, entry_row, task_row
-from podium.cluster.store.schema import shard_path
-from podium.cluster.store.sqlite import SqliteJournal
+from podium.cluster.store.sqlite.journal import SqliteJournal
+from podium.cluster.store.sqlite.reading import FileReader
+from podium.cluster.store.sqlite.schema import shard_path
 from podium.cluster.store.threaded import READY_CHANGES
 from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure

@@ -15,7 +15,7 @@ import podium
 from podium import Request, Step
 from podium.cluster.client.ask_input import plan_of, request_of
 from podium.cluster.config import load_settings
-from podium.cluster.store.reading import FileReader
+from podium.cluster.store.sqlite.reading import FileReader
 from podium.errors import InvalidDefinition, InvalidInput, InvalidSetting, TaskFailed
 from podium.protocols.library.context import Assembled, Files, Passage, ToFind, Turn, cut_to
 from podium.protocols.library.front import cleaned

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from ...protocols.errors import JournalCorrupt
-from .rows import Row, seal
+from ....protocols.errors import JournalCorrupt
+from ..rows import Row, seal
 from .schema import FORMAT, TABLES
 
 LOG = logging.getLogger("podium")

@@ -15,12 +15,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from ...protocols.errors import JournalCorrupt
-from .faults import UNREADABLE
-from .mark import Count, Mark, read_mark
-from .migrations import create, fresh_draft, sync_folder
-from .opening import reading
-from .rows import (
+from ....protocols.errors import JournalCorrupt
+from ..rows import (
     ENTRY_SELECT,
     NOTE_SELECT,
     SHARD_SELECT,
@@ -35,6 +31,10 @@ from .rows import (
     reopened,
     seal,
 )
+from .faults import UNREADABLE
+from .mark import Count, Mark, read_mark
+from .migrations import create, fresh_draft, sync_folder
+from .opening import reading
 from .schema import mark_path, wal_path
 
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
-from ...protocols.errors import Fenced, JournalFailed, PodiumError
-from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
-from ...protocols.values import Value, pack, unpack
-from ...supervisors.faults import shielded
-from ...supervisors.ports.journal import (
-    DISMISSED,
-    STALLED,
-    WITHDRAWN,
+from ....protocols.errors import Fenced, JournalFailed, PodiumError
+from ....protocols.outcomes import OPEN, Failure
+from ....protocols.values import Value, pack, unpack
+from ....supervisors.faults import shielded
+from ....supervisors.ports.journal import (
     Change,
     Entry,
     Forget,
@@ -30,115 +27,7 @@ from ...supervisors.ports.journal import (
     OpenTask,
     StatusChange,
 )
-from ...supervisors.shards import is_tier, workflow_of
-from ...supervisors.upkeep.blocked import blocked_protocols
-from .contract import StoredTask
-
-
-@dataclass(slots=True)
-class Shard:
-    """The contents of one shard on the simulated disk."""
-
-    epoch: int = 0
-    tasks: dict[str, Found] = field(default_factory=dict)
-    entries: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
-    """Entries by task: (epoch, packed events) in order."""
-    notes: dict[str, bytes] = field(default_factory=dict)
-    keys: dict[tuple[str, str], str] = field(default_factory=dict)
-    doing: str = ""
-
-
-class Disk:
-    """All shards of one simulated cluster."""
-
-    def __init__(self) -> None:
-        self.shards: dict[str, Shard] = {}
-
-    def shard(self, name: str) -> Shard:
-        return self.shards.setdefault(name, Shard())
-
-    def open_count(self, name: str) -> int:
-        return sum(found.record.status in OPEN for found in self.shard(name).tasks.values())
-
-
-class DiskReader:
-    """Implements `Reader` over a simulated disk."""
-
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
-
-    def list_tasks(
-        self,
-        status: TaskStatus | None = None,
-        workflow: str | None = None,
-        user: str | None = None,
-        limit: int = 50,
-    ) -> list[TaskRecord]:
-        wanted = {"status": status, "workflow": workflow, "user": user}
-        records = [
-            found.record
-            for name, shard in self._disk.shards.items()
-            for found in shard.tasks.values()
-            if not is_tier(name) and all(v in (None, getattr(found.record, k)) for k, v in wanted.items())
-        ]
-        return sorted(records, key=lambda record: record.accepted_at, reverse=True)[:limit]
-
-    def dead_letters(
-        self, workflow: str | None = None, user: str | None = None, limit: int | None = 50
-    ) -> list[StoredTask]:
-        found = [
-            _stored(name, shard, id)
-            for name, shard in self._disk.shards.items()
-            for id, task in shard.tasks.items()
-            if task.record.status in ("parked", "stalled")
-            or (task.record.status == "failed" and not is_tier(name) and f"{DISMISSED}{id}" not in shard.notes)
-        ]
-        wanted = {"workflow": workflow, "user": user}
-        found = [s for s in found if all(v in (None, getattr(s.record, k)) for k, v in wanted.items())]
-        return sorted(found, key=lambda stored: stored.record.accepted_at, reverse=True)[:limit]
-
-    def find_task(self, task_id: str) -> StoredTask | None:
-        for name, shard in self._disk.shards.items():
-            if task_id in shard.tasks:
-                return _stored(name, shard, task_id)
-        return None
-
-    def definitions(self) -> list[dict[str, object]]:
-        found: list[dict[str, object]] = []
-        coordinator = self._disk.shard("coordinator")
-        for name, shard in sorted(self._disk.shards.items()):
-            is_listed = name == workflow_of(name) and f"{WITHDRAWN}{name}" not in coordinator.notes
-            current = _note(shard, "current") if is_listed else None
-            if current is not None:
-                found.append(_note(shard, f"definition:{current}"))
-        return found
-
-    def open_count(self, shard: str) -> int:
-        return self._disk.open_count(shard)
-
-    def blocked(self, workflow: str) -> dict[str, dict[str, str]]:
-        shards = [shard for name, shard in self._disk.shards.items() if workflow_of(name) == workflow]
-        return blocked_protocols({name: _note(shard, name) for shard in shards for name in shard.notes})
-
-    def subtasks(self, task_id: str) -> list[StoredTask]:
-        return [
-            _stored(name, shard, id)
-            for name, shard in self._disk.shards.items()
-            for id in shard.tasks
-            if id.startswith(f"{task_id}/")
-        ]
-
-
-def _note(shard: Shard, name: str) -> Value:
-    packed = shard.notes.get(name)
-    return None if packed is None else unpack(packed)
-
-
-def _stored(name: str, shard: Shard, task_id: str) -> StoredTask:
-    record = shard.tasks[task_id].record
-    definition = unpack(shard.notes.get(f"definition:{record.hash}", pack({})))
-    bodies = [body for _, body in shard.entries.get(task_id, [])]
-    return StoredTask(name, record, definition, bodies, str(_note(shard, f"{STALLED}{task_id}") or ""))
+from .disk import Disk, Shard
 
 
 class MemoryDoing:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ...supervisors.ports.journal import Journal
-from .contract import Reader, Store
+from ....supervisors.ports.journal import Journal
+from ..contract import Reader
+from .journal import SqliteJournal
 from .reading import FileReader
-from .sqlite import SqliteJournal
 
 
 class FileStore:
@@ -24,8 +24,3 @@ class FileStore:
             journal.let_go()
             raise
         return journal, journal.let_go
-
-
-def store_of(data: Path) -> Store:
-    """Return the store of a data directory."""
-    return FileStore(data)

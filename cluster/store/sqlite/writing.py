@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from itertools import chain
 
-from ...supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
-from .rows import ABSENT, NEW_COLUMNS, Row, closing_row, entry_row, note_row, task_row
+from ....supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
+from ..rows import ABSENT, NEW_COLUMNS, Row, closing_row, entry_row, note_row, task_row
 
 GIVEN_BACK_PAGES = 512
 """Most free pages (2 MiB) that one transaction gives back to the file system, so that it does not take long."""

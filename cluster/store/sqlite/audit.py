@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...protocols.errors import JournalCorrupt
-from ...protocols.values import Value
-from ...supervisors.ports.journal import STALLED, STUCK
-from ...supervisors.upkeep.blocked import blocked_protocols
+from ....protocols.errors import JournalCorrupt
+from ....protocols.values import Value
+from ....supervisors.ports.journal import STALLED, STUCK
+from ....supervisors.upkeep.blocked import blocked_protocols
+from ..rows import ENTRY_SELECT, NOTE_SELECT, SHARD_SELECT, TASK_SELECT, check_entry, count_of, found_row, note_of
 from .faults import UNREADABLE, as_ours
 from .mark import Count, loss, read_mark
 from .opening import check_tables, format_of, reading
-from .rows import ENTRY_SELECT, NOTE_SELECT, SHARD_SELECT, TASK_SELECT, check_entry, count_of, found_row, note_of
 from .schema import FORMAT, mark_path, wal_path
 
 MOST_FLAWS = 100

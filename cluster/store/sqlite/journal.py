@@ -19,17 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
 
-from ...protocols.errors import Fenced, JournalCorrupt, PodiumError
-from ...protocols.values import Value
-from ...supervisors.ports.journal import Change, Found
-from . import lock
-from .doing import Doing
-from .faults import as_ours
-from .mark import Mark
-from .opening import check_file, open_file, take_epoch
-from .rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of, open_task_rows, seal
-from .schema import doing_path, lock_path, shard_path
-from .threaded import (
+from ....protocols.errors import Fenced, JournalCorrupt, PodiumError
+from ....protocols.values import Value
+from ....supervisors.ports.journal import Change, Found
+from .. import lock
+from ..doing import Doing
+from ..rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of, open_task_rows, seal
+from ..threaded import (
     Answer,
     AnyQuery,
     Entries,
@@ -41,6 +37,10 @@ from .threaded import (
     ThreadedJournal,
     Work,
 )
+from .faults import as_ours
+from .mark import Mark
+from .opening import check_file, open_file, take_epoch
+from .schema import doing_path, lock_path, shard_path
 from .writing import finished_count, forgettable, write_changes
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from ...protocols.errors import JournalCorrupt, JournalFailed, PodiumError
+from ....protocols.errors import JournalCorrupt, JournalFailed, PodiumError
 
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 """Errors of the sqlite3 module over a file. The second comes if SQLite's message quotes bytes that are not UTF-8."""

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...protocols.outcomes import TaskRecord, TaskStatus
-from ...protocols.values import Value
-from ...protocols.workflow import RESERVED
-from ...supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
-from ...supervisors.shards import is_tier, workflow_of
-from ...supervisors.upkeep.blocked import blocked_protocols
-from .contract import StoredTask
+from ....protocols.outcomes import TaskRecord, TaskStatus
+from ....protocols.values import Value
+from ....protocols.workflow import RESERVED
+from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
+from ....supervisors.shards import is_tier, workflow_of
+from ....supervisors.upkeep.blocked import blocked_protocols
+from ..contract import StoredTask
+from ..rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
-from .rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of
 from .schema import shard_path
 
 COORDINATOR = "coordinator"

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from ...protocols.errors import JournalCorrupt
+from ....protocols.errors import JournalCorrupt
+from ..rows import SHARD_SELECT, count_of, seal
 from .mark import Count, Mark, loss, read_mark
 from .migrations import create, migrate
-from .rows import SHARD_SELECT, count_of, seal
 from .schema import FORMAT, TABLES, mark_path, wal_path
 
 CHECK_BYTES = 256 * 1024 * 1024

@@ -1,0 +1,1 @@
+"""The store of clusters: all shards in one PostgreSQL database."""

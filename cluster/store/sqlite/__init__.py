@@ -1,0 +1,1 @@
+"""The embedded store: one SQLite file for each shard, in a data directory."""
