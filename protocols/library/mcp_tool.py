@@ -131,7 +131,7 @@ def _connected(server: McpServer) -> Connection:
 async def _call(connection: Connection, asked: ToAsk, name: str) -> CallToolResult:
     """Call the tool; returns its answer, even if the tool failed. Raises one of the errors above."""
     from mcp.shared.exceptions import MCPError  # noqa: PLC0415  (see above)
-    from mcp_types import CallToolResult  # noqa: PLC0415
+    from mcp_types import InputRequiredResult  # noqa: PLC0415
 
     from .mcp_connection import Lost, NotConnected  # noqa: PLC0415
 
@@ -149,7 +149,7 @@ async def _call(connection: Connection, asked: ToAsk, name: str) -> CallToolResu
         row = error.errors(include_url=False)[0]
         problem = f"its answer is none of the protocol's: {place('$', row['loc'])}: {row['msg']}"
         raise McpAnswerUnfit(f"{name}: {problem}") from error
-    if not isinstance(result, CallToolResult):
+    if isinstance(result, InputRequiredResult):
         raise McpToolFailed(f"{name}: it asks for input, which a step cannot give")
     return result
 
