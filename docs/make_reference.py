@@ -19,7 +19,6 @@ from typing import Any, get_args
 import podium
 from podium import errors, testing, verdict
 from podium.cluster.client.deployed import DeployedWorkflow
-from podium.cluster.client.engine import BaseTask
 from podium.cluster.client.request_state import RequestState
 from podium.protocols import outcomes, policy, recovery, tree
 from podium.protocols.protocol import Declaration
@@ -194,12 +193,16 @@ def method(owner: type, node: Any) -> list[str]:
     return [f"#### {name}", "", *call, *prose(text)]
 
 
+def is_deprecated(node: Any) -> bool:
+    return any(isinstance(each, ast.Call) and ast.unparse(each.func) == "deprecated" for each in ast.walk(node))
+
+
 def methods_of(cls: type) -> Iterator[Any]:
-    for base in (BaseTask, cls) if cls is podium.Task else (cls,):
-        for node in definition(base).body:
-            is_method = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_method and not node.name.startswith("_") and node.name not in NOT_HERE:
-                yield node
+    """Public methods and properties, without those that are deprecated: the docs know the new way only."""
+    for node in definition(cls).body:
+        is_method = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if is_method and not node.name.startswith("_") and node.name not in NOT_HERE and not is_deprecated(node):
+            yield node
 
 
 def same_as_sync(cls: type) -> list[str]:

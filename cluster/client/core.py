@@ -206,7 +206,7 @@ class Core:
         """
         key = _version_key(workflow)
         if key not in self._deployed:
-            definition = definition_of(workflow)
+            definition = await self.aside(lambda: definition_of(workflow))  # reads sources
             code = self._session.code_of(workflow)
             carried = {carried_key(ref, definition["code"][ref]): packed for ref, packed in code.items()}
             message = Deploy(definition, carried)
@@ -377,9 +377,6 @@ class Core:
     def _ask_link(self, shard: str, message: Message, answered: Callable[[Reply], None]) -> None:
         self.link(shard).ask(message, answered)
 
-    def is_stored(self, task_id: str) -> bool:
-        return self._session.reader.find_task(task_id) is not None
-
     def record(self, task_id: str) -> TaskRecord:
         """Return the stored record of a task; from any thread. Raises NotFound."""
         return self._stored(task_id).record
@@ -411,8 +408,8 @@ class _Shard:
     async def why_not_up(self) -> str:
         return await not_up(self._core, self._name.__eq__)
 
-    def is_stored(self, task_id: str) -> bool:
-        return self._core.is_stored(task_id)
+    async def is_stored(self, task_id: str) -> bool:
+        return await self._core.aside(lambda: self._core.reader.find_task(task_id)) is not None
 
     def done(self, ended: TaskEnded) -> None:
         for future in self._core.waiting_for(self._name, ended.id):

@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
+from ...protocols.deprecation import deprecated
 from ...protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
 from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, TaskStatus
@@ -61,7 +62,7 @@ END_S = 10.0
 
 
 class BaseTask:
-    """The base of both kinds of task: an id, and everything stored under it."""
+    """The base of both kinds of task: an id, and what this client knows of the task without reading a file."""
 
     def __init__(
         self,
@@ -74,30 +75,6 @@ class BaseTask:
         self.id, self.workflow = task_id, workflow
         self._core, self._end, self._seen = core, end, seen
 
-    @property
-    def record(self) -> TaskRecord:
-        """Everything stored about the task, read now from the journal."""
-        record = self._core.record(self.id)
-        self._seen = record.status
-        return record
-
-    @property
-    def status(self) -> TaskStatus:
-        """The task's status, read now: pending, running, parked, stalled, completed, failed or cancelled."""
-        return self._ended_as() or self.record.status
-
-    def done(self) -> bool:
-        """True if the task has ended, in whatever way; read now, without waiting."""
-        return self.status in TERMINAL
-
-    @property
-    def request_state(self) -> RequestState | None:
-        """The state of a task that answers a request, and since when, read now. None for any other task."""
-        from .request_state import request_state  # noqa: PLC0415  (its reading of requests is not for everybody)
-
-        stored = self._core.reader.find_task(self.id)
-        return None if stored is None else request_state(stored)
-
     def __repr__(self) -> str:
         """Show the status that was seen last, or `open` for a new task. Reads nothing from the journal."""
         status = self._ended_as() or self._seen or (self._end and "open")
@@ -109,6 +86,19 @@ class BaseTask:
             return self._end.result().status
         return None
 
+    def _record_now(self) -> TaskRecord:
+        """Read the record from the journal. Not for the event loop of an async caller."""
+        record = self._core.record(self.id)
+        self._seen = record.status
+        return record
+
+    def _request_state_now(self) -> RequestState | None:
+        """Read the state of the request from the journal. Not for the event loop of an async caller."""
+        from .request_state import request_state  # noqa: PLC0415  (its reading of requests is not for everybody)
+
+        stored = self._core.reader.find_task(self.id)
+        return None if stored is None else request_state(stored)
+
     def _ended(self) -> Future[TaskEnded]:
         if self._core.is_forked:
             self._core.check()
@@ -119,6 +109,40 @@ class BaseTask:
 
 class Task(BaseTask):
     """A submitted task: `id` is its id, `workflow` the name of its workflow."""
+
+    def read_record(self) -> TaskRecord:
+        """Everything stored about the task, read now from the journal."""
+        return self._record_now()
+
+    def read_status(self) -> TaskStatus:
+        """The task's status, read now: pending, running, parked, stalled, completed, failed or cancelled."""
+        return self._ended_as() or self._record_now().status
+
+    def read_request_state(self) -> RequestState | None:
+        """The state of a task that answers a request, and since when, read now. None for any other task."""
+        return self._request_state_now()
+
+    @property
+    def record(self) -> TaskRecord:
+        """The same as `read_record()`, which replaces it: a property reads no file."""
+        deprecated("`task.record`", since="0.1", goes="0.2", instead="`task.read_record()`")
+        return self.read_record()
+
+    @property
+    def status(self) -> TaskStatus:
+        """The same as `read_status()`, which replaces it: a property reads no file."""
+        deprecated("`task.status`", since="0.1", goes="0.2", instead="`task.read_status()`")
+        return self.read_status()
+
+    @property
+    def request_state(self) -> RequestState | None:
+        """The same as `read_request_state()`, which replaces it: a property reads no file."""
+        deprecated("`task.request_state`", since="0.1", goes="0.2", instead="`task.read_request_state()`")
+        return self.read_request_state()
+
+    def done(self) -> bool:
+        """True if the task has ended, in whatever way; read now, without waiting."""
+        return self.read_status() in TERMINAL
 
     def result(self, timeout_s: float | None = None) -> Value:
         """Wait for the end of the task and return the output of the workflow.
@@ -147,7 +171,7 @@ class Task(BaseTask):
     def timed_out(self, waited_s: float | None) -> WaitTimedOut:
         """Make the error of a wait that took `waited_s` seconds, with the reason why the task may be held up."""
         why = why_held_now(self._core, self.workflow)
-        return WaitTimedOut(task_id=self.id, waited_s=waited_s or 0.0, status=self.status, reason=why)
+        return WaitTimedOut(task_id=self.id, waited_s=waited_s or 0.0, status=self.read_status(), reason=why)
 
     def events(self, from_offset: int = 0) -> Iterator[TaskEvent]:
         """Iterate over the task's events: first those recorded from an offset on, then new ones until the task ends.

@@ -1,6 +1,6 @@
 """The client for async code: `async with podium.connect_async(...) as engine`. It runs on the caller's event loop.
 
-Methods that read files do so in a thread. Only the properties that a task shares with `Task` read on the event loop.
+Methods that read files do so in a thread, and properties read none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from ...protocols.errors import PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
-from ...protocols.outcomes import Criticality, TaskEvent, TaskRecord, TaskStatus
+from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, TaskStatus
 from ...protocols.recovery import Category
 from ...protocols.requests.request import Request
 from ...protocols.values import Value, check_value
@@ -48,8 +48,36 @@ if TYPE_CHECKING:
 class AsyncTask(BaseTask):
     """A submitted task, for async code: `await task` gives its result. Methods are those of `Task`, to be awaited."""
 
+    _listening: asyncio.Task[Future[TaskEnded]] | None = None
+    """The beginning to listen for the end of a task that was looked up, if `done` was asked."""
+
     def __await__(self) -> Generator[Any, None, Value]:
         return self.result().__await__()
+
+    async def read_record(self) -> TaskRecord:
+        """As `Task.read_record`."""
+        return await self._core.aside(self._record_now)
+
+    async def read_status(self) -> TaskStatus:
+        """As `Task.read_status`."""
+        return self._ended_as() or (await self.read_record()).status
+
+    async def read_request_state(self) -> RequestState | None:
+        """As `Task.read_request_state`."""
+        return await self._core.aside(self._request_state_now)
+
+    def done(self) -> bool:
+        """True if this client has heard that the task has ended, in whatever way. Reads nothing, and does not wait.
+
+        For a task that was looked up, the first call begins to listen for the end. To know now: `await read_status()`.
+        """
+        if (self._ended_as() or self._seen) in TERMINAL:
+            return True
+        if self._end is None and self._listening is None:
+            self._listening = asyncio.get_running_loop().create_task(self._core.aside(self._ended))
+        elif self._end is None and self._listening is not None and self._listening.done():
+            self._listening.result()  # raises why the end cannot be heard of
+        return False
 
     async def result(self, timeout_s: float | None = None) -> Value:
         """As `Task.result`."""
@@ -92,18 +120,6 @@ class AsyncTask(BaseTask):
         if self._end is None:
             await self._core.aside(self._ended)  # which shard the task is in is read
         return asyncio.wrap_future(self._ended())
-
-    async def read_record(self) -> TaskRecord:
-        """As `record`, but read in a thread, so that the event loop goes on meanwhile."""
-        return await self._core.aside(lambda: self.record)
-
-    async def read_status(self) -> TaskStatus:
-        """As `status`, but read in a thread, so that the event loop goes on meanwhile."""
-        return self._ended_as() or (await self.read_record()).status
-
-    async def read_request_state(self) -> RequestState | None:
-        """As `request_state`, but read in a thread, so that the event loop goes on meanwhile."""
-        return await self._core.aside(lambda: self.request_state)
 
 
 class AsyncEngine:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
-from ...protocols.errors import Overloaded, PodiumError, Unknown
+from ...protocols.errors import EngineClosed, Overloaded, PodiumError, Unknown
 from ...protocols.values import Value
 from ...supervisors.messages.client import (
     SUBMIT_SAID,
@@ -73,7 +73,7 @@ class Shard(Protocol):
     async def why_not_up(self) -> str:
         """Return why no supervisor runs; "" if one runs, or the reason is unknown."""
 
-    def is_stored(self, task_id: str) -> bool:
+    async def is_stored(self, task_id: str) -> bool:
         """Return whether the task is in the journal, although no acknowledgement has come."""
 
     def done(self, ended: TaskEnded) -> None: ...
@@ -147,24 +147,35 @@ class Link:
     def _look_later(self, outage: int) -> None:
         self._world.call_later(self._refuse_after_s, lambda: self._overdue(outage))
 
+    def _is_out(self, outage: int) -> bool:
+        """Return whether this outage lasts."""
+        return self._connecting and self._outages == outage
+
     def _overdue(self, outage: int) -> None:
-        if self._connecting and self._outages == outage:
+        if self._is_out(outage):
             if self._batches:
                 self._world.background(self._refuse(), "refuse")
             self._look_later(outage)
 
     async def _refuse(self) -> None:
         """Refuse waiting tasks if a reason is known. Stored tasks, whose acknowledgement was lost, are accepted."""
+        outage = self._outages
         why = await self._shard.why_not_up()
-        if not why or not self._connecting:
+        if not why or not self._is_out(outage):
             return
         error = refusal(why).to_wire()
         for batch in list(self._batches):
-            self._acknowledged(batch, [self._known(task) or Ack(None, error) for task in batch.tasks])
+            try:
+                acks = [await self._known(task) or Ack(None, error) for task in batch.tasks]
+            except EngineClosed:
+                return  # closing the client has failed all that waited
+            if not self._is_out(outage):
+                return  # a supervisor has come meanwhile, and was sent all that still waits
+            self._acknowledged(batch, acks)
 
-    def _known(self, task: Submission) -> Ack | None:
+    async def _known(self, task: Submission) -> Ack | None:
         """Return the acknowledgement of a task that was sent before and is durable, else None."""
-        return Ack(task.id, None) if task.again and self._shard.is_stored(task.id) else None
+        return Ack(task.id, None) if task.again and await self._shard.is_stored(task.id) else None
 
     async def _connect(self) -> None:
         try:

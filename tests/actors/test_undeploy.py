@@ -58,7 +58,7 @@ def test_a_workflow_that_is_taken_back_ends_is_not_listed_and_comes_back_when_it
         assert [each["name"] for each in await engine.definitions()] == ["other"], "what MCP publishes"
         assert await names(engine) == ["other"] and list((await engine.status())["workflows"]) == ["other"]
         assert not [address for address in simulation.cluster.addresses() if address.startswith("supervisor/w")]
-        assert (await engine.task(done.id)).status == "completed"
+        assert await (await engine.task(done.id)).read_status() == "completed"
         with pytest.raises(NotFound, match=r"no workflow 'w'; it was undeployed; deploy it again"):
             await engine.undeploy("w")
         again = await engine.submit(workflow, 1)
@@ -86,7 +86,7 @@ def test_open_tasks_keep_it_unless_they_are_to_be_left_and_then_they_wait():
         assert await names(engine) == ["w"]
         await engine.undeploy("w", leave_open=True)
         await asyncio.sleep(100)
-        assert await names(engine) == [] and (await engine.task(task.id)).status == "running"
+        assert await names(engine) == [] and await (await engine.task(task.id)).read_status() == "running"
         await engine.deploy(flow("w", slow, slow))
         assert await (await engine.task(task.id)).result() == 3
 

@@ -15,9 +15,9 @@ from tests import sample
 
 ONE_SIDED = {
     (Task, "timed_out"): "for the command line, which waits by itself",
-    (AsyncTask, "read_record"): "`record` reads a file on the caller's event loop",
-    (AsyncTask, "read_status"): "as `status` does",
-    (AsyncTask, "read_request_state"): "as `request_state` does",
+    (Task, "record"): "deprecated; a property of an `AsyncTask` would read a file on the caller's event loop",
+    (Task, "status"): "as `record`",
+    (Task, "request_state"): "as `record`",
     (AsyncEngine, "submit_to"): "for gateways, which are async",
     (AsyncEngine, "definitions"): "for gateways",
     (AsyncEngine, "ask_workflow"): "for gateways",
@@ -60,7 +60,7 @@ def test_a_task_says_what_is_known_of_it_and_reads_nothing_for_that(place, monke
         task = engine.submit(HELD, {"s": 60})
         assert repr(task) == f"<task {task.id} of held: open>"
         assert not task.done() and not task.wait(0.01)
-        seen = task.status
+        seen = task.read_status()
         monkeypatch.setattr(type(engine._core), "record", None)
         assert repr(task) == f"<task {task.id} of held: {seen}>"
         assert task.cancel() == "cancelled"
@@ -68,6 +68,16 @@ def test_a_task_says_what_is_known_of_it_and_reads_nothing_for_that(place, monke
         assert repr(task) == f"<task {task.id} of held: cancelled>"
         with pytest.raises(TaskCancelled):
             task.result()
+
+
+def test_the_properties_of_a_task_that_read_files_say_what_to_write_instead(place):
+    with podium.connect(**place) as engine:
+        task = engine.submit(TWO, {"n": 11})
+        task.wait()
+        for name in ("record", "status", "request_state"):
+            with pytest.warns(DeprecationWarning, match=rf"use `task\.read_{name}\(\)` instead") as told:
+                assert getattr(task, name) == getattr(task, f"read_{name}")()
+            assert told[0].filename == __file__
 
 
 def test_a_task_that_is_found_has_the_status_under_which_it_was_found(place):

@@ -27,7 +27,7 @@ def engine_of(tmp_path):
 
 
 def ended(task):
-    return task.result(timeout_s=30), task.record.degraded
+    return task.result(timeout_s=30), task.read_record().degraded
 
 
 def test_a_tool_that_is_missing_makes_the_task_degraded(engine_of, tmp_path):

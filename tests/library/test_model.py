@@ -61,7 +61,7 @@ def test_an_answer_streams_and_names_model_sources_and_tokens(engine, llmock, pr
     assert answer["text"] == chunks_of(events) == "They are fenced by their epoch, see fence.py:1."
     assert sum(event.kind == "chunk" for event in events) > 3
     assert answer["model"] == "gpt-test" and answer["sources"][0]["path"] == "fence.py"
-    assert answer["tokens"]["out"] > 0 and task.record.degraded == {}
+    assert answer["tokens"]["out"] > 0 and task.read_record().degraded == {}
 
 
 def test_the_material_reaches_the_model_and_is_marked_as_such(engine, llmock, project, sent):
@@ -96,7 +96,7 @@ def test_a_fault_is_told_by_its_kind_and_tried_again(engine, llmock, project, fa
     answer, events, task = asked(engine, root=str(project))
     retried = [event for event in events if event.kind == "retrying"]
     assert [event.value["failure"]["kind"] for event in retried] == [kind]
-    assert answer["model"] == "gpt-test" and task.record.degraded == {}
+    assert answer["model"] == "gpt-test" and task.read_record().degraded == {}
     llmock.assert_resilient()
 
 
@@ -112,14 +112,14 @@ def test_a_model_that_is_down_gives_an_answer_of_quotations_marked_degraded(engi
     answer, _, task = asked(engine, root=str(project))
     assert "could not be reached" in answer["text"] and "fence.py:1" in answer["text"]
     assert answer["model"] is None and "model" in answer["missing"]
-    assert "model" in task.record.degraded
+    assert "model" in task.read_record().degraded
 
 
 def test_a_key_that_is_refused_is_not_tried_again(engine, llmock, project, sent):
     llmock.fail(401)
     answer, events, task = asked(engine, root=str(project))
     assert not [event for event in events if event.kind == "retrying"]
-    assert "model" in task.record.degraded and answer["model"] is None
+    assert "model" in task.read_record().degraded and answer["model"] is None
     assert len(sent) == 1
 
 
@@ -217,4 +217,4 @@ def test_without_the_client_library_the_request_says_what_to_install(tmp_path, l
     with podium.connect(data=tmp_path / "data", cluster="inprocess", config=config) as engine:
         answer, _, task = asked(engine, "what is the capital of France?", type="simple_query")
     assert answer["model"] is None
-    assert "pip install openai" in task.record.degraded["model"]["error"]["message"]
+    assert "pip install openai" in task.read_record().degraded["model"]["error"]["message"]

@@ -35,7 +35,7 @@ def ask(tmp_path):
         with podium.connect(data=tmp_path / "data", cluster="inprocess", user="ada", config=config) as engine:
             task = engine.ask(text, priority=1, **{"type": "simple_query", **request})
             events = list(task.events())
-            return task.result(timeout_s=30), events, task.record
+            return task.result(timeout_s=30), events, task.read_record()
 
     return asked
 

@@ -104,7 +104,7 @@ def test_watchers_that_break_stop_no_task(monkeypatch):
     async def work(engine, _simulation):
         task = await engine.submit(FLOW, 1)
         await asyncio.sleep(10)
-        return task.record.status
+        return (await task.read_record()).status
 
     assert run(work, "told") == "completed"
 
@@ -147,7 +147,7 @@ async def stalled_task(engine, simulation, monkeypatch):
     await asyncio.sleep(1.5)
     simulation.kill("supervisor/w")
     assert await good.result(timeout_s=60) == 1
-    assert bad.status == "stalled"
+    assert await bad.read_status() == "stalled"
     status = (await engine.status())["workflows"]["w"]
     assert list(status["stalled"]) == [bad.id]
     assert "cannot be folded: a fault of Podium's: Planted: cannot be read" in status["stalled"][bad.id]
@@ -176,7 +176,7 @@ def test_what_is_set_aside_stays_so_over_restarts_and_can_be_dropped(monkeypatch
         monkeypatch.undo()
         simulation.kill("supervisor/w")
         await asyncio.sleep(30)
-        assert bad.status == "stalled"
+        assert await bad.read_status() == "stalled"
         await engine.drop([bad.id])
         with pytest.raises(TaskFailed, match="cannot be read") as failed:
             await bad.result(timeout_s=60)
@@ -194,7 +194,7 @@ def test_what_is_set_aside_can_be_cancelled_and_who_waits_for_it_is_told(monkeyp
         assert await bad.cancel() == "cancelled"
         with pytest.raises(TaskCancelled):
             await waiting
-        assert bad.status == "cancelled"
+        assert await bad.read_status() == "cancelled"
 
     run(work, "cannot be read")
 
@@ -214,7 +214,7 @@ def test_a_task_at_which_two_supervisors_died_is_set_aside(monkeypatch):
         good = await engine.submit(FLOW, 1)
         assert await good.result(timeout_s=100) == 1
         await asyncio.sleep(20)
-        assert bad.status == "stalled"
+        assert await bad.read_status() == "stalled"
         reason = (await engine.status())["workflows"]["w"]["stalled"][bad.id]
         assert reason == "2 supervisors in a row died while they worked on it, after its entry 0"
         assert simulation.killed == ["supervisor/w"] * 2

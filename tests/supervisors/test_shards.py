@@ -90,7 +90,7 @@ def test_tasks_are_spread_and_all_of_them_are_found_again():
         assert {task.id for task in listed} == {task.id for task in (*tasks, *one_by_one)}
         for task in tasks[:6]:
             found = await engine.task(task.id)
-            assert found.workflow == "w" and found.status == "completed"
+            assert found.workflow == "w" and await found.read_status() == "completed"
             assert await found.result() == await task.result()
             assert [event.kind async for event in found.events()][-1] == "completed"
         assert [each["name"] for each in await engine.definitions()] == ["w"]

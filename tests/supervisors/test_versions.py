@@ -291,7 +291,7 @@ def test_what_was_parked_runs_the_newest_code_when_it_is_driven_again(kill):
         parks = {"on_error": {"dependency": ["park"]}}
         task = await engine.submit(cell_flow("raise ConnectionError('down')", **parks), 1)
         await asyncio.sleep(10)
-        assert task.status == "parked"
+        assert await task.read_status() == "parked"
         await engine.deploy(cell_flow("return ['mended', x]", **parks))
         await engine.redrive([task.id])
         if kill:

@@ -89,7 +89,7 @@ def answer(engine: Engine, asked: Ask, submitted: Mapping[str, Any], manner: Man
     except KeyboardInterrupt:
         error_console().print(f"\nInterrupted. The task is saved: `podium up` resumes it, `podium watch {task.id}`.")
         raise typer.Exit(130) from None
-    degraded = task.record.degraded
+    degraded = task.read_record().degraded
     recorded = recorded_s(store_of(engine.settings.data).reader, str(said["type"]))
     if manner.output == "json":
         extra = {"task_id": task.id, "degraded": degraded} | (speaker.seen if manner.explain else {})

@@ -124,7 +124,7 @@ def run(
             detached(task, engine)
             raise typer.Exit(130) from None
         if not quiet:
-            print_degraded(error_console(), task.record)
+            print_degraded(error_console(), task.read_record())
     print_result(result, output)
 
 

@@ -226,7 +226,7 @@ def watch(
         except KeyboardInterrupt:
             detached(task, engine)
             raise typer.Exit(130) from None
-        print_degraded(error_console(), task.record)
+        print_degraded(error_console(), task.read_record())
     print_result(result, output)
 
 

@@ -107,7 +107,7 @@ def test_a_failed_task_names_workflow_step_attempt_and_cause():
         assert (error.cause_kind, error.cause_message) == ("ValueError", "cannot do x")
         assert "sample.py" in error.cause_traceback
         assert "binding.py" not in error.cause_traceback
-        assert task.status == "failed"
+        assert await task.read_status() == "failed"
 
     engine_test(work)
 
@@ -225,7 +225,7 @@ def test_cancelling_reaches_the_code_and_is_final():
             await task.result()
         await asyncio.sleep(5)
         assert stopped == [True]
-        assert task.status == "cancelled"
+        assert await task.read_status() == "cancelled"
         assert await task.cancel() == "cancelled"
 
     engine_test(work)
@@ -290,7 +290,7 @@ def test_tasks_are_listed_and_found():
         assert [task.id for task in await engine.tasks(status="running")] == [slow.id]
         assert len(await engine.tasks(workflow="three", limit=2)) == 2
         assert len(await engine.tasks(user="ada")) == 3
-        assert (await engine.task(tasks[0].id)).record.result == {"n": 3}
+        assert (await (await engine.task(tasks[0].id)).read_record()).result == {"n": 3}
         assert await (await engine.task(tasks[0].id)).result() == {"n": 3}
         with pytest.raises(NotFound, match="no task 't-none'"):
             await engine.task("t-none")
@@ -375,7 +375,7 @@ def test_quotas_bound_the_whole_cluster():
         for name in ("w1", "w2"):
             tasks += await engine.submit_many(Workflow(name, Sequence(one)), [None] * 10)
         await asyncio.sleep(0.5)
-        assert {task.status for task in tasks} == {"pending", "running"}
+        assert {await task.read_status() for task in tasks} == {"pending", "running"}
         for task in tasks:
             await task.result()
         return (await engine.status())["quotas"]["llm"]
@@ -750,7 +750,7 @@ def test_two_versions_of_a_workflow_run_side_by_side():
         new = await engine.submit(Workflow("w", Sequence(sample.echo), version="2"), "new")
         assert await new.result() == "new"
         assert await old.result() == {"s": 50}
-        assert (old.record.version, new.record.version) == ("1", "2")
+        assert ((await old.read_record()).version, (await new.read_record()).version) == ("1", "2")
 
     engine_test(work)
 
@@ -762,7 +762,7 @@ def test_one_seed_gives_one_run():
 
         async def work(engine):
             tasks = await engine.submit_many(THREE, [{"n": n} for n in range(5)])
-            return [(await task.result(), task.record.finished_at) for task in tasks]
+            return [(await task.result(), (await task.read_record()).finished_at) for task in tasks]
 
         return simulation.run(work), simulation.killed
 

@@ -34,7 +34,7 @@ def engine(tmp_path):
 def test_submit_and_result(engine):
     task = engine.submit(THREE, {"n": 1})
     assert task.result(timeout_s=10) == {"n": 4}
-    assert task.status == "completed"
+    assert task.read_status() == "completed"
 
 
 def test_many_tasks_with_one_acknowledgement(engine):

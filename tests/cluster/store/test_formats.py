@@ -159,7 +159,7 @@ def test_open_tasks_of_the_oldest_format_go_on_beside_those_of_a_new_version(tmp
     write_open_tasks(tmp_path)
     with podium.connect(data=tmp_path, cluster="inprocess") as engine:
         new = engine.submit(OLD_FLOW, {"n": 10})
-        assert new.record.hash != OLD_FLOW.hash
+        assert new.read_record().hash != OLD_FLOW.hash
         found = [engine.task(id).result(timeout_s=30) for id in ("t-1", "t-2", new.id)]
         assert engine.status()["workflows"]["w"]["stalled"] == {}
     assert found == [{"n": 3}, {"n": 101}, {"n": 12}]
@@ -185,4 +185,4 @@ def test_an_event_of_a_later_podium_sets_its_task_aside_and_every_command_says_s
         assert words == ["ps"] or b"unknown event" in out
     with podium.connect(data=tmp_path, cluster="inprocess") as engine:
         engine.drop(["t-1"])
-        assert engine.task("t-1").status == "failed"
+        assert engine.task("t-1").read_status() == "failed"

@@ -71,5 +71,5 @@ def test_a_model_that_takes_too_long_is_stood_in_for_and_the_answer_says_so(tmp_
         with podium.connect(data=tmp_path / "data", cluster="inprocess", config=config) as engine:
             task = engine.ask("hello?", type="simple_query", priority=1)
             answer = task.result(timeout_s=30)
-    assert len(served.asked) > 1 and answer["model"] is None and "model" in task.record.degraded
+    assert len(served.asked) > 1 and answer["model"] is None and "model" in task.read_record().degraded
     assert answer["missing"]["model"].startswith("it gave no answer: ") and "0.5" in answer["missing"]["model"]

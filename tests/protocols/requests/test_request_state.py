@@ -45,8 +45,8 @@ def waiting(tmp_path):
 
 def test_a_request_that_runs_says_where_it_is_and_since_when(waiting):
     _, task, go_on, data = waiting
-    state = task.request_state
-    assert state.state == "processing" and state.updated_at > task.record.accepted_at
+    state = task.read_request_state()
+    assert state.state == "processing" and state.updated_at > task.read_record().accepted_at
     assert "request processing since" in shown(data, "show", task.id)
     assert json.loads(shown(data, "show", task.id, "-o", "json"))["request"] == state.to_json()
     assert json.loads(shown(data, "ps", "-o", "json"))[0]["request"] == state.to_json()
@@ -59,23 +59,23 @@ def test_a_request_that_has_ended_says_so_and_when(waiting):
     _, task, go_on, data = waiting
     go_on()
     task.result(timeout_s=30)
-    state = task.request_state
-    assert (state.state, state.updated_at) == ("completed", task.record.finished_at)
+    state = task.read_request_state()
+    assert (state.state, state.updated_at) == ("completed", task.read_record().finished_at)
     assert json.loads(shown(data, "ps", "-o", "json"))[0]["request"]["state"] == "completed"
 
 
 def test_a_request_that_was_cancelled_says_so(waiting):
     _, task, _, _ = waiting
     task.cancel()
-    assert task.request_state.state == "cancelled"
-    assert task.request_state.updated_at == task.record.finished_at
+    assert task.read_request_state().state == "cancelled"
+    assert task.read_request_state().updated_at == task.read_record().finished_at
 
 
 def test_a_task_that_is_no_request_has_no_such_state(tmp_path):
     with podium.connect(data=tmp_path / "data", cluster="inprocess") as engine:
         task = engine.submit(Workflow("plain", Sequence(Step("tests.sample:echo"))), {"n": 1})
         task.result(timeout_s=30)
-        assert task.request_state is None
+        assert task.read_request_state() is None
     assert "request" not in json.loads(shown(tmp_path / "data", "show", task.id, "-o", "json"))
 
 
@@ -84,4 +84,4 @@ def test_a_request_that_its_first_step_refuses_has_failed(tmp_path):
         task = engine.submit(ask_workflow(), {"request": {"text": "x", "root": "/nowhere", "type": "context_query"}})
         with pytest.raises(TaskFailed):
             task.result(timeout_s=30)
-        assert task.request_state.state == "failed"
+        assert task.read_request_state().state == "failed"

@@ -149,7 +149,7 @@ def test_tasks_that_were_accepted_under_a_limit_wait_for_it_in_a_cluster_without
     async def second(engine):
         await asyncio.sleep(500)
         assert (await engine.status())["quotas"]["gpu"] == {"limit": None, "held": 0, "waiting": 1}
-        assert (await engine.task(task.id)).status in ("pending", "running")
+        assert await (await engine.task(task.id)).read_status() in ("pending", "running")
         await engine.set_limits(gpu=1)
         return await (await engine.task(task.id)).result()
 

@@ -163,7 +163,7 @@ def test_who_stands_behind_a_job_that_a_breaker_refuses_starts_at_once():
         await asyncio.sleep(10)
         await engine.set_breaker("work[a]", "open")
         await refused.wait()
-        return refused.record.failure, [event async for event in behind.events()]
+        return (await refused.read_record()).failure, [event async for event in behind.events()]
 
     failure, (accepted, *events) = Simulation(1).run(drive, 5_000)
     assert failure.code == "breaker_open"

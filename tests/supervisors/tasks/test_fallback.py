@@ -129,7 +129,7 @@ def degraded(root, input=None, **options):
     async def work(engine):
         task = await engine.submit(Workflow("w", root), input)
         await task.result()
-        return {what: (why["step"], why["error"]["kind"]) for what, why in task.record.degraded.items()}
+        return {what: (why["step"], why["error"]["kind"]) for what, why in (await task.read_record()).degraded.items()}
 
     return Simulation(**options).run(work)
 

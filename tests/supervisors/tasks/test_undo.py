@@ -54,7 +54,7 @@ def run(root, kill=None, after_s=None, simulation=None, cancel_after_s=None, **s
             assert await task.cancel() == "cancelled"
         with contextlib.suppress(TaskFailed, TaskCancelled):
             await task.result()
-        return task.status
+        return await task.read_status()
 
     return simulation.run(work), list(DONE)
 
@@ -135,10 +135,10 @@ def test_an_undo_that_fails_is_parked_and_goes_on_when_it_is_driven_again_or_dro
         task = await engine.submit(Workflow("w", Sequence(booking("a"), booking("stuck"), FAIL)), "x")
         await asyncio.sleep(60)
         (letter,) = await engine.dead_letters()
-        assert task.status == "parked" and letter.failure.step == "book_2:undo"
+        assert await task.read_status() == "parked" and letter.failure.step == "book_2:undo"
         await engine.redrive([letter.id])
         await asyncio.sleep(60)
-        assert task.status == "parked"
+        assert await task.read_status() == "parked"
         await engine.drop([letter.id])
         with pytest.raises(TaskFailed, match="cannot do stuck"):
             await task.result()
@@ -240,7 +240,7 @@ def test_what_is_parked_in_a_tier_is_reached_when_its_task_has_ended(decide):
         task = await cancelled_while_it_runs(engine, root)
         await asyncio.sleep(100)
         (letter,) = await engine.dead_letters()
-        assert letter.id == f"{task.id}/team" and task.status == "cancelled"
+        assert letter.id == f"{task.id}/team" and await task.read_status() == "cancelled"
         flags["stuck"] = False
         await getattr(engine, decide)([letter.id])
         await asyncio.sleep(100)
@@ -364,7 +364,7 @@ def test_a_crash_while_cancelled_work_is_told_goes_on_where_it_was(killed):
         simulation.kill(killed)
         with pytest.raises(TaskCancelled):
             await task.result()
-        return task.status
+        return await task.read_status()
 
     DONE.clear()
     assert simulation.run(work) == "cancelled"

@@ -46,7 +46,7 @@ def test_a_run_of_a_nested_hierarchy_that_is_set_aside_waits_and_goes_on(monkeyp
         break_folding_of(monkeypatch, lambda found: "/" in found.record.task_id)
         simulation.kill("supervisor/w/h")
         await asyncio.sleep(20)
-        assert task.status == "running"
+        assert await task.read_status() == "running"
         other = await engine.submit(NESTED, 2)
         assert await other.result(timeout_s=60) == 2
         monkeypatch.undo()
@@ -87,10 +87,10 @@ def test_one_that_is_still_stalled_after_a_restart_says_so(monkeypatch):
         with pytest.raises(FixTheCall):
             await engine.redrive([task.id])
         await asyncio.sleep(1)
-        assert task.status == "stalled"
+        assert await task.read_status() == "stalled"
         monkeypatch.undo()
         await engine.redrive([task.id])
-        assert task.status == "running"
+        assert await task.read_status() == "running"
         return await task.result(timeout_s=60)
 
     assert run(work, "cannot be read", "cannot be read") == 1
@@ -103,15 +103,15 @@ def test_a_parked_task_that_was_set_aside_is_parked_again(monkeypatch):
             Workflow("w", Sequence(Step("tests.supervisors.upkeep.test_set_aside:down", **parks))), 1
         )
         await asyncio.sleep(10)
-        assert task.status == "parked"
+        assert await task.read_status() == "parked"
         break_folding_of(monkeypatch, lambda found: True)
         simulation.kill("supervisor/w")
         await asyncio.sleep(20)
-        assert task.status == "stalled"
+        assert await task.read_status() == "stalled"
         monkeypatch.undo()
         await engine.redrive([task.id])
         await asyncio.sleep(1)
-        assert task.status == "parked"
+        assert await task.read_status() == "parked"
 
     run(work, "cannot be read")
 
@@ -143,7 +143,7 @@ def test_a_task_that_went_on_with_a_version_that_is_gone_is_set_aside_and_no_oth
         monkeypatch.setattr(versions.Versions, "_planned", planted)
         simulation.kill("supervisor/w")
         assert await good.result(timeout_s=60) == 2
-        assert task.status == "stalled"
+        assert await task.read_status() == "stalled"
         monkeypatch.undo()
         simulation.kill("supervisor/w")
         await asyncio.sleep(30)
@@ -207,7 +207,7 @@ def test_a_task_at_whose_step_two_supervisors_died_when_it_was_to_run_is_set_asi
         bad = await engine.submit(FLOW, {"bad": 1})
         good = await engine.submit(FLOW, 1)
         assert await good.result(timeout_s=100) == 1
-        assert bad.status == "stalled"
+        assert await bad.read_status() == "stalled"
         assert simulation.killed == ["supervisor/w"] * 2
 
     run(work, "")

@@ -254,7 +254,7 @@ def test_what_many_branches_lack_is_counted():
 
     async def work(engine):
         task = await engine.submit(flow, list(range(7)))
-        return await task.result(), task.record.degraded
+        return await task.result(), (await task.read_record()).degraded
 
     result, degraded = podium.testing.Simulation().run(work)
     assert result == [0] * 7

@@ -302,7 +302,7 @@ def test_nobody_sees_anothers_task_by_any_tool_method_or_resource(tmp_path):
             assert listed["result"]["structuredContent"] == {"tasks": []}
             _, resources = await post(url, bob, "resources/list")
             assert not [each for each in resources["result"]["resources"] if each["uri"].startswith("task://")]
-            assert (await engine.task(task.id)).status == "running"
+            assert await (await engine.task(task.id)).read_status() == "running"
 
     run(work())
 
@@ -329,7 +329,7 @@ def test_priorities_are_capped_by_the_token(tmp_path):
             token = token_of(tmp_path, "ada", max_priority=3)
             async with client_of(url, token) as client:
                 await client.call_tool("double", {"n": 1}, meta={"podium/priority": 100})
-            return (await engine.tasks())[0].record.priority
+            return (await (await engine.tasks())[0].read_record()).priority
 
     assert run(work()) == 3
 
@@ -441,10 +441,10 @@ def test_a_call_that_its_client_gives_up_cancels_or_goes_on_as_the_workflow_says
                 with pytest.raises(MCPError):
                     await client.call_tool(name, {"s": 3}, read_timeout_seconds=1.0)
                 for _ in range(100):
-                    if (await engine.tasks())[0].status == status:
+                    if await (await engine.tasks())[0].read_status() == status:
                         break
                     await asyncio.sleep(0.1)
-                return (await engine.tasks())[0].status
+                return await (await engine.tasks())[0].read_status()
 
     assert run(work()) == status
 
