@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from ..protocols.errors import PodiumError
 from ..supervisors.figures.alerts import Alert, Alerts
-from ..supervisors.messages.client import ClusterStatus
+from ..supervisors.messages.client import ClusterFigures
 from ..supervisors.ports.world import Level, World
 from ..supervisors.settings import Governance
 
@@ -16,13 +16,13 @@ UNASKED_S = 60.0
 
 
 class Alerting:
-    def __init__(self, world: World, settings: Governance, status: Callable[[], Awaitable[ClusterStatus]]) -> None:
+    def __init__(self, world: World, settings: Governance, status: Callable[[], Awaitable[ClusterFigures]]) -> None:
         self._world, self._settings, self._status = world, settings, status
         self._alerts = Alerts(settings.alerts)
 
     def to_wire(self) -> list[dict[str, object]]:
         """Return the alerts that fire."""
-        return [alert.to_wire() for alert in self._alerts.firing]
+        return [alert.to_json() for alert in self._alerts.firing]
 
     async def keep_looking(self) -> None:
         every_s = self._settings.alert_every_s if self._settings.alerts else UNASKED_S
@@ -41,6 +41,6 @@ class Alerting:
         if self._settings.on_alert is None:
             return
         try:
-            await self._world.run_command(self._settings.on_alert, json.dumps(alert.to_wire()))
+            await self._world.run_command(self._settings.on_alert, json.dumps(alert.to_json()))
         except PodiumError as error:
             self._world.log("error", "alert not passed on", alert=alert.name, reason=str(error))

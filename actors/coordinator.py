@@ -28,7 +28,7 @@ from ..supervisors.messages.client import (
     COORDINATOR,
     AskStatus,
     BreakerStates,
-    ClusterStatus,
+    ClusterFigures,
     Deploy,
     Deployed,
     Located,
@@ -255,14 +255,14 @@ class Coordinator:
     async def _set_breaker(self, message: SetBreaker) -> BreakerStates:
         return await (await self._resources_line()).ask(message, BreakerStates)
 
-    async def _status(self) -> ClusterStatus:
+    async def _status(self) -> ClusterFigures:
         listed = [(shard, child) for shard, child in self._supervisors.items() if self._catalogue.is_listed(shard)]
         workflows = {shard: await child.describe(self._catalogue.entry(shard)) for shard, child in listed}
         limits: Value = {name: {"limit": limit, "held": 0, "waiting": 0} for name, limit in self._limits.items()}
         uses = ResourceStatus(limits, {}, {"factor": 1.0, "changes": []}, {})
         if self._resources.line is not None:
             uses = await self._resources.line.ask(DescribeResources(), ResourceStatus)
-        return ClusterStatus(
+        return ClusterFigures(
             workflows=workflows,
             quotas=uses.limits,
             breakers=uses.breakers,

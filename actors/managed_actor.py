@@ -54,7 +54,7 @@ class ManagedActor:
             status = await self.line.ask(DescribeSupervisor(), SupervisorStatus)
             return {**entry, "state": "up", **status._asdict()}
         except Unknown:
-            return {**entry, "state": "starting"}
+            return {**entry, "state": "starting", "reason": None}
 
     @property
     def name(self) -> str:

@@ -25,7 +25,7 @@ WAKEN = 10
 
 def actors(engine: podium.Engine) -> int:
     """Workflows that have actors now."""
-    return sum(each["state"] != "idle" for each in engine.status()["workflows"].values())
+    return sum(each.state != "idle" for each in engine.status().workflows.values())
 
 
 def processes() -> tuple[int, float]:

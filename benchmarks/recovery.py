@@ -82,7 +82,7 @@ SECOND = textwrap.dedent(
         return round(time.monotonic() - up, 2)
 
     def is_folded():
-        return engine.status()["workflows"]["witnessed"]["state"] == "up"
+        return engine.status().workflows["witnessed"].state == "up"
 
     reader, began = FileReader(Path("data")), time.monotonic()
     count = reader.open_count("witnessed")

@@ -164,7 +164,7 @@ async def watch_on(watch: Watch, engine: podium.AsyncEngine) -> None:
         await asyncio.to_thread(watch.look)
         watch.note("driver, asyncio tasks", len(asyncio.all_tasks()))
         status = await engine.status()
-        watch.note("open tasks", status["workflows"]["steady"]["open"])
+        watch.note("open tasks", status.workflows["steady"].open)
         await asyncio.sleep(EVERY_S)
 
 
@@ -211,7 +211,7 @@ async def run(data: Path, seconds: float, keep_finished_s: float) -> tuple[Watch
         "tasks_per_s": round(per_s),
         "tasks": count,
         "median_latency_s": round(statistics.median(latencies), 3),
-        "held_at_rest": sum(use["held"] for use in status["quotas"].values()),
+        "held_at_rest": sum(use.held for use in status.quotas.values()),
         "tasks_stored_at_rest": stored,
         "journal_mb_at_rest": round(watch.journal_mb(), 2),
     }

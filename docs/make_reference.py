@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import podium
-from podium import errors, testing, verdict
+from podium import errors, status, testing, verdict
 from podium.cluster.client.deployed import DeployedWorkflow
 from podium.cluster.client.request_state import RequestState
 from podium.protocols import outcomes, policy, recovery, tree
 from podium.protocols.protocol import Declaration
 from podium.protocols.requests import request
+from podium.supervisors.figures.status import WorkflowState
 
 PAGE = Path(__file__).parent / "reference.md"
 HEAD = """# Reference
@@ -36,6 +37,10 @@ NODES = (podium.Step, podium.Sequence, podium.Parallel, podium.Hierarchy, podium
 SECTIONS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("Connecting", "", (podium.connect, podium.connect_async, podium.Settings)),
     ("Engines", "", (podium.Engine, podium.AsyncEngine, DeployedWorkflow)),
+    ("Status", "podium.status", (status.ClusterStatus, status.WorkflowStatus, status.PoolStatus, status.NestedStatus,
+                                 status.VersionStatus, status.Counts, status.StepDurations, status.StateChanges,
+                                 status.Durations, status.LimitUse, status.BreakerStatus, status.ThrottleStatus,
+                                 status.ThrottleChange, status.Load, status.Alert)),
     ("Tasks", "", (podium.Task, podium.AsyncTask, podium.TaskRecord, podium.TaskEvent, podium.Failure,
                    podium.DeadLetter, RequestState)),
     ("Protocols", "", (podium.protocol, podium.Protocol, podium.Context, podium.Retry, podium.Breaker)),
@@ -52,6 +57,7 @@ LITERALS = {
     "Category": recovery.Category,
     "Action": recovery.Action,
     "Strategy": policy.Strategy,
+    "WorkflowState": WorkflowState,
     "RequestType": request.RequestType,
     "Source": request.Source,
 }
@@ -147,7 +153,8 @@ def fields_table(cls: type) -> list[str]:
         rows[0] = (*rows[0][:2], "its own", rows[0][3])
     if not rows:
         return [""]
-    if is_dataclass(cls) and cls not in (testing.Faults, podium.Goto):
+    is_tuple = issubclass(cls, tuple)
+    if is_tuple or (is_dataclass(cls) and cls not in (testing.Faults, podium.Goto)):
         return table(((name, type, text) for name, type, _, text in rows), ("field", "type", "meaning"))
     return table(rows, ("setting", "type", "default", "meaning"))
 

@@ -12,10 +12,10 @@
         print(engine.submit(workflow, 3).result())
 
 This is the front door: everything public is here, errors in `podium.errors`, verdicts of supervising protocols
-in `podium.verdict`, the simulated cluster in `podium.testing`.
+in `podium.verdict`, the classes of `engine.status()` in `podium.status`, the simulated cluster in `podium.testing`.
 """
 
-from . import errors, verdict
+from . import errors, status, verdict
 from .cluster.client.dead_letters import DeadLetter
 from .cluster.client.engine import Engine, Task, connect
 from .cluster.client.engine_async import AsyncEngine, AsyncTask, connect_async
@@ -68,5 +68,6 @@ __all__ = [
     "protocol",
     "quorum",
     "read_workflow",
+    "status",
     "verdict",
 ]

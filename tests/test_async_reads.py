@@ -108,7 +108,7 @@ def test_the_cluster_is_asked_and_changed_without_a_file(engine):
         async with guarded(engine):
             await engine.deploy(HELD)
             assert [each.name for each in await engine.workflows()] == ["held_back"]
-            assert "held_back" in (await engine.status())["workflows"]
+            assert "held_back" in (await engine.status()).workflows
             assert "llm" in await engine.set_limits(llm=4)
             held = await engine.submit(HELD, {"s": 60})
             with pytest.raises(WaitTimedOut):

@@ -103,7 +103,7 @@ class Driver:
         say("probe", id=id)
 
     async def _status(self) -> None:
-        say("status", value=await self._engine.status())
+        say("status", value=(await self._engine.status()).to_json())
 
     async def _drained(self, load: list[asyncio.Task[None]]) -> None:
         await asyncio.gather(*load)

@@ -8,30 +8,38 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TypeAlias, TypeVar, overload
+from typing import Literal, TypeAlias, TypeVar, overload
 from zlib import crc32
 
 from ...protocols.errors import EngineClosed, NotFound, PeerLost, PodiumError, Unknown, from_wire
+from ...protocols.limits import Amount
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.protocol import ProtocolLike
 from ...protocols.requests.request import Request
 from ...protocols.values import Value
 from ...protocols.workflow import Workflow
+from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse, breaker_states, limit_uses
 from ...supervisors.messages.client import (
     Ack,
     Acks,
+    AskStatus,
+    BreakerStates,
     Cancel,
     CancelledAs,
     ClientEvent,
+    ClusterFigures,
     Deploy,
     Deployed,
     Drop,
     Letter,
     Located,
     Redrive,
+    SetBreaker,
+    SetLimits,
     Submission,
     TaskEnded,
     Undeploy,
+    Uses,
     Where,
 )
 from ...supervisors.ports.messaging import Connection, Message, Reply
@@ -192,6 +200,15 @@ class Core:
                     reason = f"the coordinator has been away for {patience_s:g} s: {error}"
                     raise EngineClosed(reason=reason) from error
                 await asyncio.sleep(_RECONNECT_S)
+
+    async def status(self) -> ClusterStatus:
+        return ClusterStatus.from_wire((await self.ask_coordinator(AskStatus(), ClusterFigures))._asdict())
+
+    async def set_limits(self, limits: Mapping[str, Amount]) -> dict[str, LimitUse]:
+        return limit_uses((await self.ask_coordinator(SetLimits(limits), Uses)).limits)
+
+    async def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, BreakerStatus]:
+        return breaker_states((await self.ask_coordinator(SetBreaker(name, action), BreakerStates)).breakers)
 
     def _coordinator_line(self) -> Connection:
         if self._coordinator is None:

@@ -18,7 +18,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Literal, TypeVar, Unpack
 
 from ...protocols.deprecation import deprecated
 from ...protocols.errors import EngineClosed, PodiumError, WaitTimedOut
@@ -28,16 +28,8 @@ from ...protocols.recovery import Category
 from ...protocols.requests.request import Request
 from ...protocols.values import Value
 from ...protocols.workflow import Workflow
-from ...supervisors.messages.client import (
-    AskStatus,
-    BreakerStates,
-    ClientEvent,
-    ClusterStatus,
-    SetBreaker,
-    SetLimits,
-    TaskEnded,
-    Uses,
-)
+from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse
+from ...supervisors.messages.client import ClientEvent, TaskEnded
 from ...supervisors.tasks.client_events import task_event
 from ..config import Settings, load_settings
 from ..connect_options import ConnectOptions
@@ -392,21 +384,21 @@ class Engine:
         for future in _settled(self._core.drop(list(ids))):
             future.result()
 
-    def set_limits(self, **limits: Amount) -> dict[str, Any]:
+    def set_limits(self, **limits: Amount) -> dict[str, LimitUse]:
         """Change limits until the cluster ends: `engine.set_limits(llm=3, **{"llm per user": 1})`.
-        Returns all limits as {name: {limit, held, waiting}}. Raises InvalidInput."""
+        Returns all limits with their use, by name. Raises InvalidInput."""
         self._check_open()
-        return self._wait(self._core.ask_coordinator(SetLimits(limits), Uses)).limits
+        return self._wait(self._core.set_limits(limits))
 
-    def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, Any]:
-        """Open a breaker until it is reset, or close it with empty counts; returns all breakers. Raises NotFound."""
+    def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, BreakerStatus]:
+        """Open a breaker until it is reset, or close it with empty counts; returns all by name. Raises NotFound."""
         self._check_open()
-        return self._wait(self._core.ask_coordinator(SetBreaker(name, action), BreakerStates)).breakers
+        return self._wait(self._core.set_breaker(name, action))
 
-    def status(self) -> dict[str, Any]:
-        """The state of the cluster as plain data: workflows (further shards as `name~1`), hosts, quotas, breakers."""
+    def status(self) -> ClusterStatus:
+        """The state of the cluster now: workflows with their hosts and counters, limits, breakers, load and alerts."""
         self._check_open()
-        return self._wait(self._core.ask_coordinator(AskStatus(), ClusterStatus))._asdict()
+        return self._wait(self._core.status())
 
     @property
     def joined(self) -> bool:

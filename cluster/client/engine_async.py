@@ -18,16 +18,8 @@ from ...protocols.recovery import Category
 from ...protocols.requests.request import Request
 from ...protocols.values import Value, check_value
 from ...protocols.workflow import Workflow
-from ...supervisors.messages.client import (
-    AskStatus,
-    BreakerStates,
-    ClientEvent,
-    ClusterStatus,
-    SetBreaker,
-    SetLimits,
-    TaskEnded,
-    Uses,
-)
+from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse
+from ...supervisors.messages.client import ClientEvent, TaskEnded
 from ...supervisors.tasks.client_events import task_event
 from ..config import Settings, load_settings
 from ..connect_options import ConnectOptions
@@ -279,17 +271,17 @@ class AsyncEngine:
         """As `Engine.drop`."""
         await _all(await self._core.aside(lambda: self._core.drop(list(ids))))
 
-    async def set_limits(self, **limits: Amount) -> dict[str, Any]:
+    async def set_limits(self, **limits: Amount) -> dict[str, LimitUse]:
         """As `Engine.set_limits`."""
-        return (await self._core.ask_coordinator(SetLimits(limits), Uses)).limits
+        return await self._core.set_limits(limits)
 
-    async def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, Any]:
+    async def set_breaker(self, name: str, action: Literal["open", "reset"]) -> dict[str, BreakerStatus]:
         """As `Engine.set_breaker`."""
-        return (await self._core.ask_coordinator(SetBreaker(name, action), BreakerStates)).breakers
+        return await self._core.set_breaker(name, action)
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> ClusterStatus:
         """As `Engine.status`."""
-        return (await self._core.ask_coordinator(AskStatus(), ClusterStatus))._asdict()
+        return await self._core.status()
 
     @property
     def joined(self) -> bool:

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from ...protocols.errors import Overloaded, PodiumError
-from ...supervisors.messages.client import AskStatus, ClusterStatus, Deploy, Deployed
+from ...supervisors.figures.status import ClusterStatus, WorkflowStatus
+from ...supervisors.messages.client import Deploy, Deployed
 from ...supervisors.ports.messaging import Message
 from ...supervisors.shards import workflow_of
 from ..config import Settings
@@ -42,15 +43,17 @@ class Asking(Protocol):
     def check(self) -> None:
         """Raise EngineClosed if the client is closed."""
 
+    async def status(self) -> ClusterStatus: ...
+
     async def ask_coordinator(self, message: Message, form: Callable[..., T]) -> T: ...
 
 
-def holdups(workflows: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def holdups(workflows: Mapping[str, WorkflowStatus]) -> Iterator[tuple[str, str]]:
     """Yield each shard whose supervisor does not run, with the reason. `workflows` is that of the status."""
     for shard, facts in workflows.items():
-        if facts.get("reason"):
-            state = "is down" if facts["state"] == "down" else "does not start"
-            yield shard, f"workflow '{workflow_of(shard)}' {state}: {facts['reason']}"
+        if facts.reason:
+            state = "is down" if facts.state == "down" else "does not start"
+            yield shard, f"workflow '{workflow_of(shard)}' {state}: {facts.reason}"
 
 
 def blocked_hosts(blocked: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
@@ -63,7 +66,7 @@ def blocked_hosts(blocked: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
 async def not_up(core: Asking, names: Callable[[str], bool]) -> str:
     """Return why a supervisor of the named shards does not run; "" if all run, or the cluster does not answer."""
     with suppress(PodiumError, TimeoutError):
-        status = await asyncio.wait_for(core.ask_coordinator(AskStatus(), ClusterStatus), ASK_S)
+        status = await asyncio.wait_for(core.status(), ASK_S)
         return next((why for shard, why in holdups(status.workflows) if names(shard)), "")
     return ""
 

@@ -9,8 +9,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from ...supervisors.figures.status import ClusterStatus
 from ..client.holdups import holdups
 from ..cluster_file import running_cluster
 from .checks import Finding
@@ -31,27 +31,25 @@ def running_findings(data: Path) -> list[Finding]:
     return findings_of(status)
 
 
-def findings_of(status: dict[str, Any]) -> list[Finding]:
+def findings_of(status: ClusterStatus) -> list[Finding]:
     return [
-        Finding("workflow", "problem", shard, why, _remedy(status, shard))
-        for shard, why in holdups(status["workflows"])
+        Finding("workflow", "problem", shard, why, _remedy(status, shard)) for shard, why in holdups(status.workflows)
     ]
 
 
-def _remedy(status: dict[str, Any], shard: str) -> str:
-    is_down = status["workflows"][shard]["state"] == "down"
+def _remedy(status: ClusterStatus, shard: str) -> str:
+    is_down = status.workflows[shard].state == "down"
     return _DEPLOY if is_down else "it starts by itself when that is mended"
 
 
-def _status(data: Path) -> dict[str, object] | str:
+def _status(data: Path) -> ClusterStatus | str:
     """Return the status of the cluster, or a sentence that says why it cannot be asked."""
     command = [sys.executable, "-m", "podium", "status", "-o", "json", "--data", str(data)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)
-        running: dict[str, object] = json.loads(done.stdout)["running"]
+        return ClusterStatus.from_wire(json.loads(done.stdout)["running"])
     except subprocess.TimeoutExpired:
         return f"the cluster runs, and gives no answer in {ANSWER_S:g} s"
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         last = done.stderr.strip().splitlines()[-1:] or ["nothing"]
         return f"the cluster runs, and cannot be asked: {last[0]}"
-    return running

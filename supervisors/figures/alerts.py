@@ -19,13 +19,19 @@ FIGURES = ("workflows", "quotas", "load", "throttle")
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    name: str
-    rule: str
-    firing: bool
-    at: float
-    """UTC seconds at which the alert began or ended."""
+    """A rule over the figures of the cluster that has begun to hold, or holds no more."""
 
-    def to_wire(self) -> dict[str, object]:
+    name: str
+    """The name of the rule."""
+    rule: str
+    """The rule, in CEL."""
+    firing: bool
+    """True if the rule holds."""
+    at: float
+    """The time at which the alert began or ended, in UTC seconds."""
+
+    def to_json(self) -> dict[str, object]:
+        """The same as plain data."""
         return asdict(self)
 
 

@@ -6,7 +6,7 @@ import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from functools import lru_cache
-from typing import Any, assert_never
+from typing import assert_never
 
 from ...protocols.outcomes import TaskRecord
 from ...protocols.requests.machine import State
@@ -50,16 +50,6 @@ class Histogram:
 
     def to_wire(self) -> dict[str, object]:
         return {"counts": list(self.counts), "sum_s": self.sum_s}
-
-
-def quantile_s(histogram: dict[str, Any], share: float) -> float | None:
-    """Upper bound of the bucket that has the quantile; None if nothing was observed or the bucket has no bound."""
-    wanted, seen = share * sum(histogram["counts"]), 0
-    for bound, count in zip(BOUNDS_S, histogram["counts"], strict=False):
-        seen += count
-        if seen and seen >= wanted:
-            return bound
-    return None
 
 
 class Counters:

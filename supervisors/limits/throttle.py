@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ...protocols.limits import Amount, read_limits
+from ..figures.status import ThrottleChange
 from ..ports.world import Load
 
 KEEP_CHANGES = 20
@@ -34,21 +35,13 @@ class Thresholds:
     """Lag of the event loop that counts as a load of 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    at: float
-    """UTC seconds."""
-    factor: float
-    reason: str
-
-
 class Throttle:
     def __init__(self, thresholds: Thresholds) -> None:
         self._thresholds = thresholds
         self._over = self._under = 0
         self.factor = 1.0
         """Share of the limits that is allowed now."""
-        self.changes: deque[Change] = deque(maxlen=KEEP_CHANGES)
+        self.changes: deque[ThrottleChange] = deque(maxlen=KEEP_CHANGES)
         """The last changes of `factor`, the newest last."""
 
     def look(self, load: Load, now: float) -> bool:
@@ -66,11 +59,11 @@ class Throttle:
         if factor == self.factor:
             return False
         self.factor = factor
-        self.changes.append(Change(now, factor, reason))
+        self.changes.append(ThrottleChange(now, factor, reason))
         return True
 
     def to_wire(self) -> dict[str, object]:
-        return {"factor": self.factor, "changes": [asdict(change) for change in self.changes]}
+        return {"factor": self.factor, "changes": [change.to_json() for change in self.changes]}
 
     def lowered(self, limits: Mapping[str, Amount]) -> dict[str, int]:
         """Return the lowered amounts of limits, by name.

@@ -186,8 +186,8 @@ class BreakerStates(NamedTuple):
     breakers: dict[str, object]
 
 
-class ClusterStatus(NamedTuple):
-    """State of the cluster. Alerts are computed from it (docs/settings.md)."""
+class ClusterFigures(NamedTuple):
+    """State of the cluster. Alerts are computed from it (docs/settings.md); clients read it as a `ClusterStatus`."""
 
     workflows: dict[str, Any]
     quotas: dict[str, Any]
@@ -241,7 +241,7 @@ class SetBreaker(NamedTuple):
     action: Literal["open", "reset"]
 
 
-@message(reply=ClusterStatus)
+@message(reply=ClusterFigures)
 class AskStatus(NamedTuple):
     """Ask for the state of the cluster."""
 

@@ -55,11 +55,11 @@ def test_the_hook_gets_each_change():
     async def work(engine):
         tasks = await engine.submit_many(Workflow("w", Sequence(sample.model)), [{"n": 1}] * 300)
         await asyncio.sleep(2)
-        assert [each["name"] for each in (await engine.status())["alerts"]] == ["queue"]
+        assert [each.name for each in (await engine.status()).alerts] == ["queue"]
         for task in tasks:
             await task.result()
         await asyncio.sleep(2)
-        assert (await engine.status())["alerts"] == []
+        assert (await engine.status()).alerts == ()
 
     simulation.run(work)
     assert [command for command, _ in simulation.told] == ["tell ops", "tell ops"]

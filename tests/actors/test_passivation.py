@@ -30,7 +30,7 @@ def test_a_workflow_at_rest_has_no_actors_and_wakes_for_a_task():
         idle = actors(sim)
         status = await engine.status()
         assert 'podium_workflow_up{workflow="chain"} 1' in exposition(status)
-        state = status["workflows"]["chain"]["state"]
+        state = status.workflows["chain"].state
         again = await engine.submit(CHAIN, {"n": 2})
         return busy, idle, state, await again.result(), await first.result()
 
@@ -139,6 +139,6 @@ def test_permits_of_a_workflow_at_rest_are_free():
         await asyncio.sleep(1_000)
         for _ in range(5):
             await (await engine.submit(other, {})).result()
-        return (await engine.status())["quotas"]["llm"]["held"]
+        return (await engine.status()).quotas["llm"].held
 
     assert Simulation(limits={"llm": 1}).run(work) == 0

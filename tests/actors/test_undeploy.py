@@ -56,7 +56,7 @@ def test_a_workflow_that_is_taken_back_ends_is_not_listed_and_comes_back_when_it
         await engine.deploy(flow("other"))
         await engine.undeploy("w")
         assert [each["name"] for each in await engine.definitions()] == ["other"], "what MCP publishes"
-        assert await names(engine) == ["other"] and list((await engine.status())["workflows"]) == ["other"]
+        assert await names(engine) == ["other"] and list((await engine.status()).workflows) == ["other"]
         assert not [address for address in simulation.cluster.addresses() if address.startswith("supervisor/w")]
         assert await (await engine.task(done.id)).read_status() == "completed"
         with pytest.raises(NotFound, match=r"no workflow 'w'; it was undeployed; deploy it again"):
@@ -100,7 +100,7 @@ def test_it_stays_taken_back_over_deaths_of_the_coordinator_with_its_open_tasks(
         await engine.undeploy("w", leave_open=True)
         simulation.kill_all()
         await asyncio.sleep(60)
-        assert list((await engine.status())["workflows"]) == [] and await names(engine) == []
+        assert list((await engine.status()).workflows) == [] and await names(engine) == []
         assert not [address for address in simulation.cluster.addresses() if address.startswith("supervisor/w")]
         await engine.deploy(flow("w", slow))
         assert await (await engine.task(task.id)).result() == 3

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import podium
-from podium import errors, testing, verdict
+from podium import errors, status, testing, verdict
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
@@ -23,9 +23,9 @@ def test_the_reference_is_what_the_docstrings_say():
     assert make_reference.page() == PAGE, "docs/reference.md is old; write it anew: python docs/make_reference.py"
 
 
-@pytest.mark.parametrize("module", [podium, errors, verdict, testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [podium, errors, verdict, status, testing], ids=lambda module: module.__name__)
 def test_everything_public_has_its_place(module):
-    modules = {"errors", "verdict"}
+    modules = {"errors", "status", "verdict"}
     for name in set(module.__all__) - modules:
         assert re.search(rf"^### {name}\b|^\| `{name}` \|", PAGE, re.MULTILINE), f"'{name}' is not in the reference"
 

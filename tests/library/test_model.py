@@ -196,10 +196,10 @@ def test_tokens_and_money_count_against_limits(tmp_path, llmock, project):
     limits = {"tokens": "1000/day", "cents": "1000/day"}
     with podium.connect(data=tmp_path / "data", cluster="inprocess", config=config, limits=limits) as engine:
         answer, _, _ = asked(engine, "what is the capital of France?", type="simple_query")
-        quotas = engine.status()["quotas"]
+        quotas = engine.status().quotas
     used = answer["tokens"]["in"] + answer["tokens"]["out"]
-    assert quotas["tokens"]["left"] == pytest.approx(1000 - used, abs=1)
-    assert quotas["cents"]["left"] == pytest.approx(1000 - used / 10, abs=1)
+    assert quotas["tokens"].left == pytest.approx(1000 - used, abs=1)
+    assert quotas["cents"].left == pytest.approx(1000 - used / 10, abs=1)
 
 
 def test_the_key_is_read_where_the_model_is_and_is_not_on_record(tmp_path, llmock, project, monkeypatch, sent):

@@ -89,7 +89,7 @@ def test_a_hundred_questions_at_once_are_all_answered(tmp_path):
         tasks = [engine.ask(question.format(n % 5), root=str(folder), user=user) for n, user in enumerate(users)]
         held = []
         for n, task in enumerate(tasks):
-            held.append(engine.status()["quotas"]["request"]["held"])
+            held.append(engine.status().quotas["request"].held)
             assert f"part {n % 5}" in task.result(timeout_s=60)["text"]
         assert {task.read_status() for task in tasks} == {"completed"}
         assert 1 <= max(held) <= 50, "no more at once than there are permits"

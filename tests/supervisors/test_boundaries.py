@@ -60,8 +60,8 @@ def test_a_fault_of_ours_fails_the_task_that_it_hits_and_no_other(monkeypatch, o
         assert "a fault of Podium's: Planted" in str(failed)
         assert "Planted" in failed.cause_traceback
         status = await engine.status()
-        assert status["workflows"]["w"]["faults"] == 1
-        assert status["workflows"]["w"]["stalled"] == {}
+        assert status.workflows["w"].faults == 1
+        assert status.workflows["w"].stalled == {}
 
     run(work, where)
 
@@ -148,9 +148,9 @@ async def stalled_task(engine, simulation, monkeypatch):
     simulation.kill("supervisor/w")
     assert await good.result(timeout_s=60) == 1
     assert await bad.read_status() == "stalled"
-    status = (await engine.status())["workflows"]["w"]
-    assert list(status["stalled"]) == [bad.id]
-    assert "cannot be folded: a fault of Podium's: Planted: cannot be read" in status["stalled"][bad.id]
+    status = (await engine.status()).workflows["w"]
+    assert list(status.stalled) == [bad.id]
+    assert "cannot be folded: a fault of Podium's: Planted: cannot be read" in status.stalled[bad.id]
     assert [letter.record.task_id for letter in await engine.dead_letters()] == [bad.id]
     return bad
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_folded_is_set_aside_and_goes_on_when_it_can_again(monkey
         (again,) = await engine.redrive([bad.id])
         assert again.id == bad.id
         assert await bad.result(timeout_s=60) == {"bad": 1}
-        assert (await engine.status())["workflows"]["w"]["stalled"] == {}
+        assert (await engine.status()).workflows["w"].stalled == {}
         assert await engine.dead_letters() == []
 
     run(work, "cannot be read", "cannot be read")
@@ -215,7 +215,7 @@ def test_a_task_at_which_two_supervisors_died_is_set_aside(monkeypatch):
         assert await good.result(timeout_s=100) == 1
         await asyncio.sleep(20)
         assert await bad.read_status() == "stalled"
-        reason = (await engine.status())["workflows"]["w"]["stalled"][bad.id]
+        reason = (await engine.status()).workflows["w"].stalled[bad.id]
         assert reason == "2 supervisors in a row died while they worked on it, after its entry 0"
         assert simulation.killed == ["supervisor/w"] * 2
         monkeypatch.undo()
@@ -260,12 +260,12 @@ def test_a_step_that_is_nowhere_is_noticed(monkeypatch):
         assert await good.result(timeout_s=60) == 1
         await asyncio.sleep(30)
         problem = "step 'a' counts as running, and is nowhere"
-        assert (await engine.status())["workflows"]["w"]["stalled"] == {bad.id: problem}
+        assert (await engine.status()).workflows["w"].stalled == {bad.id: problem}
         said, simulation.loop.uncaught[:] = [str(error) for error in simulation.loop.uncaught], []
         assert said == [f"task {bad.id} stalls: {problem}"]
         assert await bad.cancel() == "cancelled"
         await asyncio.sleep(10)
-        assert (await engine.status())["workflows"]["w"]["stalled"] == {}
+        assert (await engine.status()).workflows["w"].stalled == {}
 
     run(work)
 
@@ -276,7 +276,7 @@ def test_what_only_waits_does_not_stall():
     async def work(engine, _simulation):
         tasks = await engine.submit_many(flow, [1, 2, 3])
         await asyncio.sleep(600)
-        assert (await engine.status())["workflows"]["w"]["stalled"] == {}
+        assert (await engine.status()).workflows["w"].stalled == {}
         return [await task.result() for task in tasks]
 
     assert run(work) == [1, 2, 3]

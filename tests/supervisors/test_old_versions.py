@@ -55,8 +55,8 @@ def test_a_version_gets_all_its_hosts_while_earlier_ones_of_it_are_ending():
         await asyncio.sleep(5.5)
         task = await engine.submit(old, 1)
         await asyncio.sleep(3)
-        pools = (await engine.status())["workflows"]["w"]["pools"]
-        return await task.result(timeout_s=60), [pool["up"] for pool in pools]
+        pools = (await engine.status()).workflows["w"].pools
+        return await task.result(timeout_s=60), [pool.up for pool in pools]
 
     assert Simulation().run(work) == (1, [1, 3])
 

@@ -100,7 +100,7 @@ def test_tasks_are_spread_and_all_of_them_are_found_again():
     together, alone, status = sim.run(work)
     assert Counter(where(sim)[id] for id in together) == dict.fromkeys(SHARDS, 10)
     assert {where(sim)[id] for id in alone} == set(SHARDS)
-    assert {name: facts["state"] for name, facts in status["workflows"].items()} == dict.fromkeys(SHARDS, "up")
+    assert {name: each.state for name, each in status.workflows.items()} == dict.fromkeys(SHARDS, "up")
     figures = exposition(status)
     assert 'podium_workflow_up{workflow="w"} 1' in figures
     assert 'podium_workflow_up{workflow="w",shard="w~1"} 1' in figures
@@ -189,7 +189,7 @@ def test_a_shard_that_is_down_does_not_hold_up_the_others(unreadable):
         unreadable["w~1"] = corrupt("w~1")
         sim.kill("supervisor/w~1")
         await asyncio.sleep(5)
-        states = {name: facts["state"] for name, facts in (await engine.status())["workflows"].items()}
+        states = {name: each.state for name, each in (await engine.status()).workflows.items()}
         for _ in range(2):  # after the first refusal the client deploys again
             with pytest.raises(WorkflowDown, match="'w~1' is down"):
                 await engine.submit(workflow, {"n": 0}, key=keys_of(1, 1)[0])
@@ -400,7 +400,7 @@ def test_a_quota_holds_over_all_shards_also_one_per_workflow():
         tasks = await engine.submit_many(limited, [{"n": n, "s": 1} for n in range(12)])
         most = 0
         while not all([await task.wait(0.2) for task in tasks]):
-            most = max(most, (await engine.status())["quotas"]["llm"]["held"])
+            most = max(most, (await engine.status()).quotas["llm"].held)
         return most
 
     for limits in ({"llm": 3}, {"llm": 100, "llm per workflow": 3}):

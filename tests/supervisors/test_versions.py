@@ -112,8 +112,8 @@ def test_functions_of_one_name_in_two_modules_run_both(tmp_path, monkeypatch):
     async def work(engine):
         flow = Workflow("w", Sequence(*(each.load for each in made)))
         result = await (await engine.submit(flow, 1)).result()
-        pools = (await engine.status())["workflows"]["w"]["pools"]
-        return result, [pool["protocol"] for pool in pools]
+        pools = (await engine.status()).workflows["w"].pools
+        return result, [pool.protocol for pool in pools]
 
     assert Simulation().run(work) == (20, ["north:load", "south:load"])
 
@@ -210,14 +210,14 @@ def test_new_tasks_get_new_code_and_open_ones_keep_theirs():
         new = await engine.submit(cell_flow("return ['new', x]"), 2)
         found = (await old.result(), await new.result())
         await asyncio.sleep(30)
-        status = (await engine.status())["workflows"]["w"]
+        status = (await engine.status()).workflows["w"]
         return found, status
 
     found, status = Simulation().run(work)
     assert found == (["old", 1], ["new", 2])
-    assert [version["in_force"] for version in status["versions"]] == [False, True]
-    assert len({version["code"]["tests.support.cells:cell"] for version in status["versions"]}) == 2
-    assert [pool["protocol"].partition(":")[2] for pool in status["pools"]] == ["last", "cell"], "the old one has ended"
+    assert [version.in_force for version in status.versions] == [False, True]
+    assert len({version.code["tests.support.cells:cell"] for version in status.versions}) == 2
+    assert [pool.protocol.partition(":")[2] for pool in status.pools] == ["last", "cell"], "the old one has ended"
 
 
 def test_a_setting_that_changed_strands_no_open_task():
@@ -384,12 +384,12 @@ def test_a_client_that_goes_on_with_an_older_version_has_its_hosts_made_anew():
         assert await (await engine.submit(old, 1)).result() == ["old", 1]
         assert await (await engine.submit(cell_flow("return ['new', x]"), 2)).result() == ["new", 2]
         await asyncio.sleep(60)
-        pools = (await engine.status())["workflows"]["w"]["pools"]
+        pools = (await engine.status()).workflows["w"].pools
         assert len(pools) == 2, "those of the old version are gone"
         task = await engine.submit_to(definition, 3, user="ada")
         assert (await task.result(timeout_s=60))[1] == 3
         await asyncio.sleep(60)
-        return len((await engine.status())["workflows"]["w"]["pools"])
+        return len((await engine.status()).workflows["w"].pools)
 
     assert Simulation().run(work) == 2
 

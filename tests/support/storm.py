@@ -344,11 +344,9 @@ def check_invariants(storm, status):
     assert all(record.status in TERMINAL for record in records.values()), "I1: a task has not ended"
     now = {id: (records[id].status, records[id].result) for id in storm.ids}
     assert now == storm.ended, "I5: an end that was told has changed"
-    assert all(use["held"] == 0 and use["waiting"] == 0 for use in status["quotas"].values()), (
-        "I4: permits held at rest"
-    )
-    for name, breaker in status["breakers"].items():
-        assert breaker["probing"] == 0, f"I9: the breaker of '{name}' waits for a probe that nobody runs"
+    assert all(use.held == 0 and use.waiting == 0 for use in status.quotas.values()), "I4: permits held at rest"
+    for name, breaker in status.breakers.items():
+        assert breaker.probing == 0, f"I9: the breaker of '{name}' waits for a probe that nobody runs"
     for name, shard in simulation.disk.shards.items():
         for task_id, entries in shard.entries.items():
             epochs = [epoch for epoch, _ in entries]

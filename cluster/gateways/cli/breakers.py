@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from ....protocols.printable import one_line
+from ....supervisors.figures.status import BreakerStatus
 from ...client.engine import connect
 from .options import Data, Output, need_running
 from .terminal import Terminal, styled, to_json
@@ -26,7 +28,7 @@ def show(context: typer.Context, data: Data = None, output: Output = "table") ->
     if context.invoked_subcommand is None:
         need_running(data)
         with connect(data=data, source="cli") as engine:
-            found = engine.status()["breakers"]
+            found = engine.status().breakers
         _print(found, output)
 
 
@@ -49,21 +51,20 @@ def _change(name: str, action: Literal["open", "reset"], data: Path | None, outp
     _print(found, output)
 
 
-def _print(found: dict[str, object], output: str) -> None:
+def _print(found: Mapping[str, BreakerStatus], output: str) -> None:
     if output == "json":
-        print(to_json(found))
+        print(to_json({name: breaker.to_json() for name, breaker in found.items()}))
     elif found:
         Terminal().print(breaker_table(found))
     else:
         print("No breakers yet: none of the protocols that were called has one.")
 
 
-def breaker_table(found: dict[str, Any]) -> Table:
+def breaker_table(found: Mapping[str, BreakerStatus]) -> Table:
     table = Table("breaker", "state", "calls", "failed", "slow", "why", box=None, pad_edge=False, header_style="bold")
-    for name, facts in found.items():
-        state = facts["state"].replace("_", "-")
-        left = "" if facts["left_s"] is None else f", tries again in {facts['left_s']:.0f} s"
-        counts = [str(facts[key]) for key in ("calls", "failed", "slow")]
-        shown = styled((state, _STYLES.get(facts["state"], "")))
-        table.add_row(one_line(name), shown, *counts, one_line(facts["why"] + left))
+    for name, breaker in found.items():
+        left = "" if breaker.left_s is None else f", tries again in {breaker.left_s:.0f} s"
+        counts = [str(count) for count in (breaker.calls, breaker.failed, breaker.slow)]
+        shown = styled((breaker.state.replace("_", "-"), _STYLES.get(breaker.state, "")))
+        table.add_row(one_line(name), shown, *counts, one_line(breaker.why + left))
     return table

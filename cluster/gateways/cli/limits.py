@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from ....protocols.limits import Amount
 from ....protocols.printable import one_line
+from ....supervisors.figures.status import LimitUse
 from ...client.engine import connect
 from ...config import load_settings, parse_limits
 from .options import Data, Output, is_running, need_running
@@ -29,11 +31,13 @@ def show(context: typer.Context, data: Data = None, output: Output = "table") ->
         return
     if is_running(data):
         with connect(data=data, source="cli") as engine:
-            uses = engine.status()["quotas"]
+            _print(engine.status().quotas, output)
+        return
+    written = load_settings(data=data, source="cli").limits
+    if output == "json":
+        print(to_json({name: {"limit": amount, "held": None, "waiting": None} for name, amount in written.items()}))
     else:
-        written = load_settings(data=data, source="cli").limits
-        uses = {name: {"limit": amount, "held": None, "waiting": None} for name, amount in written.items()}
-    _print(uses, output)
+        Terminal().print(_table((name, str(amount), "", "") for name, amount in written.items()))
 
 
 @limits.command("set")
@@ -48,18 +52,27 @@ def change(changes: Changes, data: Data = None, output: Output = "table") -> Non
     _print(uses, output)
 
 
-def _print(uses: dict[str, object], output: str) -> None:
+def _print(uses: Mapping[str, LimitUse], output: str) -> None:
     if output == "json":
-        print(to_json(uses))
-        return
-    Terminal().print(use_table(uses))
+        print(to_json({name: use.to_json() for name, use in uses.items()}))
+    else:
+        Terminal().print(use_table(uses))
 
 
-def use_table(uses: dict[str, Any]) -> Table:
+def use_table(uses: Mapping[str, LimitUse]) -> Table:
+    return _table((name, _amount(use), str(use.held), str(use.waiting)) for name, use in uses.items())
+
+
+def _amount(use: LimitUse) -> str:
+    if use.limit is None:
+        return "not set"
+    if use.now is not None:
+        return f"{use.limit} (now {use.now})"
+    return f"{use.limit}" if use.left is None else f"{use.limit} ({use.left} left)"
+
+
+def _table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
     table = Table("limit", "amount", "held", "waiting", box=None, pad_edge=False, header_style="bold")
-    for name, use in uses.items():
-        numbers = ["" if use[key] is None else str(use[key]) for key in ("held", "waiting")]
-        now = f" (now {use['now']})" if "now" in use else f" ({use['left']} left)" if "left" in use else ""
-        amount = "not set" if use["limit"] is None else f"{use['limit']}{now}"
-        table.add_row(one_line(name), amount, *numbers)
+    for name, *cells in rows:
+        table.add_row(one_line(name), *cells)
     return table

@@ -6,14 +6,14 @@ Labels are names of workflows, protocols and limits, never of tasks, so there ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from ....protocols.printable import one_line
 from ....supervisors.figures.counters import BOUNDS_S
+from ....supervisors.figures.status import ClusterStatus, Durations
 from ....supervisors.shards import workflow_of
 
 
-def exposition(status: dict[str, object]) -> list[str]:
+def exposition(status: ClusterStatus) -> list[str]:
     """Return the lines of the figures. `status` is the result of `engine.status()`."""
     lines: list[str] = []
     for family, kind, help_text, samples in _families(status):
@@ -32,72 +32,73 @@ def _of(shard: str) -> dict[str, str]:
     return {"workflow": workflow} if shard == workflow else {"workflow": workflow, "shard": shard}
 
 
-def _families(status: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Sample]]]:
-    flows = {name: facts for name, facts in status["workflows"].items() if "counts" in facts}
-    served = {name: float(facts["state"] in ("up", "idle")) for name, facts in status["workflows"].items()}
+def _families(status: ClusterStatus) -> Iterator[tuple[str, str, str, list[Sample]]]:
+    flows = {name: flow for name, flow in status.workflows.items() if flow.counts is not None}
+    counted = {name: flow.counts for name, flow in status.workflows.items() if flow.counts is not None}
+    served = {name: float(flow.state in ("up", "idle")) for name, flow in status.workflows.items()}
     up: list[Sample] = [("", _of(name), value) for name, value in served.items()]
     yield "workflow_up", "gauge", "1 if the workflow's supervisor runs, or rests until something comes.", up
-    still: list[Sample] = [("", _of(name), facts["open"]) for name, facts in flows.items()]
+    still: list[Sample] = [("", _of(name), float(flow.open or 0)) for name, flow in flows.items()]
     yield "tasks_open", "gauge", "Tasks accepted and not ended.", still
     for family, key in (("tasks_ended_total", "tasks"), ("steps_total", "steps")):
         samples: list[Sample] = [
             ("", {**_of(name), "outcome": outcome}, count)
-            for name, facts in flows.items()
-            for outcome, count in facts["counts"][key].items()
+            for name, counts in counted.items()
+            for outcome, count in getattr(counts, key).items()
         ]
         yield family, "counter", "By outcome, since the supervisor started.", samples
     for family, key in (("task_seconds", "task_s"), ("permit_wait_seconds", "permit_s")):
-        samples = [each for name, facts in flows.items() for each in _buckets(_of(name), facts["counts"][key])]
+        samples = [each for name, counts in counted.items() for each in _buckets(_of(name), getattr(counts, key))]
         yield family, "histogram", "Seconds, since the supervisor started.", samples
     samples = [
         each
-        for name, facts in flows.items()
-        for step, protocol, histogram in facts["counts"]["step_s"]
-        for each in _buckets({**_of(name), "step": step, "protocol": protocol}, histogram)
+        for name, counts in counted.items()
+        for step, protocol, durations in counts.step_s
+        for each in _buckets({**_of(name), "step": step, "protocol": protocol}, durations)
     ]
     yield "step_seconds", "histogram", "Seconds from when a step was due to its end, by place and protocol.", samples
     moves: list[Sample] = [
         ("", {**_of(name), "before": before, "after": after}, count)
-        for name, facts in flows.items()
-        for before, after, count in facts["counts"]["transitions"]
+        for name, counts in counted.items()
+        for before, after, count in counts.transitions
     ]
     yield "request_transitions_total", "counter", "Of requests, from state to state.", moves
     samples = [
         each
-        for name, facts in flows.items()
-        for state, histogram in facts["counts"]["state_s"].items()
-        for each in _buckets({**_of(name), "state": state}, histogram)
+        for name, counts in counted.items()
+        for state, durations in counts.state_s.items()
+        for each in _buckets({**_of(name), "state": state}, durations)
     ]
     yield "request_state_seconds", "histogram", "Seconds that requests were in a state.", samples
     for key in ("up", "running", "queued"):
         samples = [
-            ("", {**_of(name), "protocol": pool["protocol"]}, pool[key])
-            for name, facts in flows.items()
-            for pool in facts["pools"]
+            ("", {**_of(name), "protocol": pool.protocol}, getattr(pool, key))
+            for name, flow in flows.items()
+            for pool in flow.pools
         ]
         yield f"hosts_{key}" if key == "up" else f"jobs_{key}", "gauge", "By protocol.", samples
     for key in ("held", "waiting"):
-        samples = [("", {"limit": name}, use[key]) for name, use in status["quotas"].items()]
+        samples = [("", {"limit": name}, getattr(use, key)) for name, use in status.quotas.items()]
         yield f"permits_{key}", "gauge", "By limit.", samples
     states: list[Sample] = [
-        ("", {"breaker": name}, float(facts["state"] != "closed")) for name, facts in status["breakers"].items()
+        ("", {"breaker": name}, float(breaker.state != "closed")) for name, breaker in status.breakers.items()
     ]
     yield "breaker_open", "gauge", "1 if the breaker does not let all calls through.", states
-    lags: list[Sample] = [("", _of(name), facts["load"]["lag_s"]) for name, facts in flows.items()]
+    lags: list[Sample] = [("", _of(name), flow.load.lag_s) for name, flow in flows.items() if flow.load is not None]
     yield "loop_lag_seconds", "gauge", "How late the supervisor's event loop was.", lags
-    yield "throttle_ratio", "gauge", "What is left of the limits.", [("", {}, status["throttle"]["factor"])]
-    alerts: list[Sample] = [("", {"alert": each["name"]}, 1.0) for each in status["alerts"]]
+    yield "throttle_ratio", "gauge", "What is left of the limits.", [("", {}, status.throttle.factor)]
+    alerts: list[Sample] = [("", {"alert": each.name}, 1.0) for each in status.alerts]
     yield "alert_firing", "gauge", "Alerts whose rule holds.", alerts
     for key in ("cpu", "memory"):
-        yield f"machine_{key}_ratio", "gauge", "Share in use.", [("", {}, status["load"][key])]
+        yield f"machine_{key}_ratio", "gauge", "Share in use.", [("", {}, getattr(status.load, key))]
 
 
-def _buckets(labels: dict[str, str], histogram: dict[str, Any]) -> list[Sample]:
+def _buckets(labels: dict[str, str], durations: Durations) -> list[Sample]:
     total, samples = 0, []
-    for bound, count in zip([*map(str, BOUNDS_S), "+Inf"], histogram["counts"], strict=True):
+    for bound, count in zip([*map(str, BOUNDS_S), "+Inf"], durations.counts, strict=True):
         total += count
         samples.append(("_bucket", {**labels, "le": bound}, float(total)))
-    return [*samples, ("_sum", labels, histogram["sum_s"]), ("_count", labels, float(total))]
+    return [*samples, ("_sum", labels, durations.sum_s), ("_count", labels, float(total))]
 
 
 def _labels(labels: dict[str, str]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from ....protocols.printable import one_line
+from ....supervisors.figures.status import ClusterStatus
 from ....supervisors.shards import workflow_of
 from ...client.engine import connect
 from ...client.holdups import blocked_hosts
@@ -29,14 +30,14 @@ def status(data: Data = None, output: Output = "table", every: Every = False) ->
     """Show what runs, and the settings in force and where they came from."""
     settings = load_settings(data=data, source="cli")
     cluster = running_cluster(settings.data)
-    running: dict[str, object] | None = None
+    running: ClusterStatus | None = None
     if cluster is not None and cluster["kind"] == "ray":
         with connect(data=data, source="cli") as engine:
             running = engine.status()
     values = settings.model_dump(mode="json", exclude={"sources"})
     if output == "json":
         facts = {name: {"value": v, "source": settings.sources.get(name, "default")} for name, v in values.items()}
-        print(to_json({"settings": facts, "cluster": cluster, "running": running}))
+        print(to_json({"settings": facts, "cluster": cluster, "running": running and running.to_json()}))
         return
     console = Terminal()
     _print_running(console, cluster, running, partial(_blocked_below, settings.data), every)
@@ -58,7 +59,7 @@ def _print_settings(console: Terminal, values: dict[str, object], sources: Mappi
 def _print_running(
     console: Terminal,
     cluster: dict[str, object] | None,
-    running: dict[str, Any] | None,
+    running: ClusterStatus | None,
     blocked_below: Callable[[str], str] = lambda _shard: "",
     every: bool = False,
 ) -> None:
@@ -71,36 +72,35 @@ def _print_running(
     for warning in warnings(running):
         console.print(warning)
     workflows = Table("workflow", "state", "open", "hosts up", box=None, pad_edge=False, header_style="bold")
-    for name, facts in running["workflows"].items():
-        pools = facts.get("pools", [])
-        hosts = f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else ""
-        blocked = "; ".join(p["blocked"] for p in pools if p["blocked"]) or blocked_below(name)
-        state = facts["state"] + (f": {facts.get('reason') or blocked}" if facts.get("reason") or blocked else "")
-        workflows.add_row(one_line(name), one_line(state), str(facts.get("open", "")), hosts)
+    for name, workflow in running.workflows.items():
+        hosts = f"{workflow.hosts_up}/{workflow.hosts}" if workflow.pools else ""
+        why = workflow.reason or "; ".join(p.blocked for p in workflow.pools if p.blocked) or blocked_below(name)
+        state = workflow.state + (f": {why}" if why else "")
+        workflows.add_row(one_line(name), one_line(state), "" if workflow.open is None else str(workflow.open), hosts)
     console.print(workflows)
-    _print_versions(console, running["workflows"], every)
-    _print_stalled(console, running["workflows"])
-    console.print(use_table(running["quotas"]))
+    _print_versions(console, running, every)
+    _print_stalled(console, running)
+    console.print(use_table(running.quotas))
 
 
-def _print_versions(console: Terminal, workflows: dict[str, Any], every: bool) -> None:
+def _print_versions(console: Terminal, running: ClusterStatus, every: bool) -> None:
     """Print the fingerprints of the protocols of each version, or only of each version in use."""
     table = Table("code of", "version", "hash", "protocols", box=None, pad_edge=False, header_style="bold")
-    for name, facts in workflows.items():
-        for version in facts.get("versions", []):
-            if not (every or version["in_force"] or version["has_open_tasks"]):
+    for name, workflow in running.workflows.items():
+        for version in workflow.versions:
+            if not (every or version.in_force or version.has_open_tasks):
                 continue
-            code = ", ".join(f"{ref.rpartition(':')[2]} {print}" for ref, print in version["code"].items())
-            mark = "" if version["in_force"] else " (replaced)"
-            table.add_row(one_line(name), one_line(version["version"]) + mark, version["hash"][:12], one_line(code))
+            code = ", ".join(f"{ref.rpartition(':')[2]} {print}" for ref, print in version.code.items())
+            mark = "" if version.in_force else " (replaced)"
+            table.add_row(one_line(name), one_line(version.version) + mark, version.hash[:12], one_line(code))
     if table.row_count:
         console.print(table)
 
 
-def _print_stalled(console: Terminal, workflows: dict[str, Any]) -> None:
+def _print_stalled(console: Terminal, running: ClusterStatus) -> None:
     table = Table("stalled task", "of", "why", box=None, pad_edge=False, header_style="bold red")
-    for name, facts in workflows.items():
-        for id, why in facts.get("stalled", {}).items():
+    for name, workflow in running.workflows.items():
+        for id, why in workflow.stalled.items():
             table.add_row(id, one_line(name), one_line(why))
     if table.row_count:
         console.print(table)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Group
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from ....protocols.printable import one_line
 from ....supervisors.admission.admission import SHOW_USERS
-from ....supervisors.figures.counters import quantile_s
+from ....supervisors.figures.status import ClusterStatus, WorkflowStatus
 from ...client.engine import connect
 from .breakers import breaker_table
 from .keys import waiting_for_quit
@@ -45,12 +46,21 @@ _STATE_CHARS = 12
 Times = Annotated[int | None, typer.Option("-n", "--times", min=1, help="Looks before it ends; without, for ever.")]
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The state of the cluster when somebody looked."""
+
+    status: ClusterStatus
+    at: float
+    """Time of the look, in seconds; only differences count."""
+
+
 def top(data: Data = None, every: Every = 2.0, times: Times = None, output: Output = "table") -> None:
     """Watch workflows, queues and limits live, until `q` or Ctrl-C. With -o json a line per look."""
     try:
         if output == "json":
-            for status in _looks(data, every, times):
-                print(to_json(status, indent=None), flush=True)
+            for look in _looks(data, every, times):
+                print(to_json({**look.status.to_json(), "at": look.at}, indent=None), flush=True)
         else:
             _show(_looks(data, every, times))
     except KeyboardInterrupt:
@@ -59,54 +69,53 @@ def top(data: Data = None, every: Every = 2.0, times: Times = None, output: Outp
 
 def metrics(data: Data = None) -> None:
     """Print the figures of the running cluster once, in the text format of Prometheus."""
-    (status,) = _looks(data, 0.2, 1)
-    print("\n".join(exposition(status)))
+    (look,) = _looks(data, 0.2, 1)
+    print("\n".join(exposition(look.status)))
 
 
-def _looks(data: Path | None, every_s: float, times: int | None) -> Iterator[dict[str, Any]]:
+def _looks(data: Path | None, every_s: float, times: int | None) -> Iterator[Look]:
     need_running(data)
     with connect(data=data, source="cli") as engine, waiting_for_quit() as quits_within:
         while True:
-            yield {**engine.status(), "at": time.time()}
+            yield Look(engine.status(), time.time())
             times = None if times is None else times - 1
             if times == 0 or quits_within(every_s):
                 return
 
 
-def _show(looks: Iterator[dict[str, Any]]) -> None:
+def _show(looks: Iterator[Look]) -> None:
     console = Terminal()
-    before: dict[str, Any] | None = None
+    before: Look | None = None
     with Live(console=console, auto_refresh=False) as live:
-        for status in looks:
-            live.update(picture(status, before, console.width), refresh=True)
-            before = status
+        for look in looks:
+            live.update(picture(look, before, console.width), refresh=True)
+            before = look
 
 
-def picture(status: dict[str, Any], before: dict[str, Any] | None, width: int = 120) -> Group:
+def picture(look: Look, before: Look | None, width: int = 120) -> Group:
     """Return one look of `podium top`. `width` is the width of the screen, in characters."""
-    load = status["load"]
-    head = Text(f"CPU {load['cpu']:.0%}   memory {load['memory']:.0%}", style="bold")
-    moved = {name: facts for name, facts in status["breakers"].items() if facts["state"] != "closed"}
+    status = look.status
+    head = Text(f"CPU {status.load.cpu:.0%}   memory {status.load.memory:.0%}", style="bold")
+    moved = {name: breaker for name, breaker in status.breakers.items() if breaker.state != "closed"}
     shown = [breaker_table(moved)] if moved else []
-    tables = [_workflows(status, before, width), use_table(status["quotas"]), *shown, *_users(status)]
+    tables = [_workflows(look, before, width), use_table(status.quotas), *shown, *_users(status)]
     return Group(head, *warnings(status), *(part for table in tables for part in ("", table)))
 
 
-def warnings(status: dict[str, Any]) -> list[Text]:
+def warnings(status: ClusterStatus) -> list[Text]:
     """Return the warnings: alerts, and lowered limits."""
-    lines = [styled((f"alert '{each['name']}': {each['rule']}", "bold red")) for each in status["alerts"]]
-    throttle = status["throttle"]
-    if throttle["factor"] < 1:
-        reason = throttle["changes"][-1]["reason"]
-        lines.append(styled((f"limits are at {throttle['factor']:.0%}: {reason}", "yellow")))
+    lines = [styled((f"alert '{alert.name}': {alert.rule}", "bold red")) for alert in status.alerts]
+    throttle = status.throttle
+    if throttle.factor < 1:
+        lines.append(styled((f"limits are at {throttle.factor:.0%}: {throttle.changes[-1].reason}", "yellow")))
     return lines
 
 
-def _users(status: dict[str, Any]) -> list[Table]:
+def _users(status: ClusterStatus) -> list[Table]:
     """Return a table of the users with the most open tasks, if there are several users."""
     open_tasks: Counter[str] = Counter()
-    for facts in status["workflows"].values():
-        open_tasks.update(facts.get("users", {}))
+    for workflow in status.workflows.values():
+        open_tasks.update(workflow.users)
     if len(open_tasks) < 2:
         return []
     table = Table("user", "open", box=None, pad_edge=False, header_style="bold")
@@ -115,17 +124,26 @@ def _users(status: dict[str, Any]) -> list[Table]:
     return [table]
 
 
-def _workflows(status: dict[str, Any], before: dict[str, Any] | None, width: int) -> Table:
+def _workflows(look: Look, before: Look | None, width: int) -> Table:
     rows: list[list[str]] = []
-    for name, facts in status["workflows"].items():
-        pools = facts.get("pools", [])
-        row = [str(facts.get("open", ""))]
-        row += [str(sum(pool[key] for pool in pools)) if pools else "" for key in ("running", "queued")]
-        row.append(f"{sum(p['up'] for p in pools)}/{sum(p['hosts'] for p in pools)}" if pools else "")
-        row += [_per_s(name, status, before), *_quantiles(facts), _lag(facts), str(facts.get("restarts", ""))]
-        reason = f": {facts['reason']}" if facts.get("reason") else ""
-        rows.append([one_line(name), one_line(facts["state"] + reason), *row])
+    for name, workflow in look.status.workflows.items():
+        pools = workflow.pools
+        row = ["" if workflow.open is None else str(workflow.open)]
+        row += [str(count) if pools else "" for count in (_running(workflow), _queued(workflow))]
+        row.append(f"{workflow.hosts_up}/{workflow.hosts}" if pools else "")
+        row += [_per_s(name, look, before), *_quantiles(workflow), _lag(workflow)]
+        row.append("" if workflow.restarts is None else str(workflow.restarts))
+        reason = f": {workflow.reason}" if workflow.reason else ""
+        rows.append([one_line(name), one_line(workflow.state + reason), *row])
     return _table(rows, width)
+
+
+def _running(workflow: WorkflowStatus) -> int:
+    return sum(pool.running for pool in workflow.pools)
+
+
+def _queued(workflow: WorkflowStatus) -> int:
+    return sum(pool.queued for pool in workflow.pools)
 
 
 def _table(rows: list[list[str]], width: int) -> Table:
@@ -148,21 +166,22 @@ def _width(head: str, cells: list[str]) -> int:
     return min(longest, _STATE_CHARS) if head == "state" else longest
 
 
-def _ended(status: dict[str, Any], name: str) -> int:
-    return sum(status["workflows"].get(name, {}).get("counts", {}).get("tasks", {}).values())
+def _ended(look: Look, name: str) -> int:
+    workflow = look.status.workflows.get(name)
+    return sum(workflow.counts.tasks.values()) if workflow is not None and workflow.counts is not None else 0
 
 
-def _per_s(name: str, status: dict[str, Any], before: dict[str, Any] | None) -> str:
+def _per_s(name: str, look: Look, before: Look | None) -> str:
     if before is None:
         return ""
-    return f"{max(0, _ended(status, name) - _ended(before, name)) / (status['at'] - before['at']):.1f}"
+    return f"{max(0, _ended(look, name) - _ended(before, name)) / (look.at - before.at):.1f}"
 
 
-def _lag(facts: dict[str, Any]) -> str:
-    return f"{facts['load']['lag_s'] * 1000:.0f}" if "load" in facts else ""
+def _lag(workflow: WorkflowStatus) -> str:
+    return "" if workflow.load is None else f"{workflow.load.lag_s * 1000:.0f}"
 
 
-def _quantiles(facts: dict[str, Any]) -> list[str]:
-    histogram = facts.get("counts", {}).get("task_s")
-    bounds = [quantile_s(histogram, share) if histogram else None for share in (0.5, 0.99)]
+def _quantiles(workflow: WorkflowStatus) -> list[str]:
+    counts = workflow.counts
+    bounds = [counts and counts.task_s.quantile_s(share) for share in (0.5, 0.99)]
     return ["" if bound is None else f"≤ {bound:g}" for bound in bounds]

@@ -23,6 +23,7 @@ from podium.errors import (
     WaitTimedOut,
     WorkflowDown,
 )
+from podium.status import LimitUse
 from podium.supervisors.admission import intake
 from podium.testing import Faults, Simulation, simulate
 from tests import sample
@@ -378,16 +379,16 @@ def test_quotas_bound_the_whole_cluster():
         assert {await task.read_status() for task in tasks} == {"pending", "running"}
         for task in tasks:
             await task.result()
-        return (await engine.status())["quotas"]["llm"]
+        return (await engine.status()).quotas["llm"]
 
-    assert engine_test(work, limits={"llm": 3}) == {"limit": 3, "held": 0, "waiting": 0}
+    assert engine_test(work, limits={"llm": 3}) == LimitUse(3, held=0, waiting=0)
     assert max(most) == 3
 
 
 def test_limits_change_while_it_runs():
     async def work(engine):
         tasks = await engine.submit_many(Workflow("w", Sequence(sample.model)), [{"n": 0}] * 10)
-        assert (await engine.set_limits(llm=7))["llm"]["limit"] == 7
+        assert (await engine.set_limits(llm=7))["llm"].limit == 7
         for task in tasks:
             await task.result()
 
@@ -468,8 +469,8 @@ def test_who_alone_wants_permits_decides_alone_and_shares_when_another_comes():
         first = await engine.submit_many(Workflow("v", Sequence(model)), [None] * 40)
         await asyncio.sleep(3.5)
         assert permits_of(simulation, "v")._regime.may_grant
-        quotas = (await engine.status())["quotas"]["llm"]
-        assert (quotas["held"], quotas["waiting"]) == (3, 28)
+        quotas = (await engine.status()).quotas["llm"]
+        assert (quotas.held, quotas.waiting) == (3, 28)
         await engine.set_limits(llm=4)
         await asyncio.sleep(2)
         second = await engine.submit_many(Workflow("w", Sequence(model)), [None] * 10)
@@ -477,10 +478,10 @@ def test_who_alone_wants_permits_decides_alone_and_shares_when_another_comes():
         assert not permits_of(simulation, "v")._regime.may_grant
         for task in [*first, *second]:
             await task.result()
-        return (await engine.status())["quotas"]["llm"]
+        return (await engine.status()).quotas["llm"]
 
     simulation = Simulation(limits={"llm": 3})
-    assert simulation.run(work) == {"limit": 4, "held": 0, "waiting": 0}
+    assert simulation.run(work) == LimitUse(4, held=0, waiting=0)
     assert use.most == 4
 
 
@@ -502,10 +503,10 @@ def test_permits_survive_the_death_of_who_has_the_books_and_of_who_lent_them(vic
         for task in tasks:
             await task.result()
         assert max(starts.values()) <= (1 if victim == "resources" else 2)
-        return (await engine.status())["quotas"]["llm"]
+        return (await engine.status()).quotas["llm"]
 
     simulation = Simulation(limits={"llm": 3, "calls": "2/s burst 4"})
-    assert simulation.run(work) == {"limit": 3, "held": 0, "waiting": 0}
+    assert simulation.run(work) == LimitUse(3, held=0, waiting=0)
     assert use.most <= 3
 
 
@@ -539,8 +540,8 @@ def test_changed_limits_outlive_the_coordinator_and_end_with_the_cluster():
             simulation.kill(address)
             await asyncio.sleep(5)
         await (await engine.submit(Workflow("w", Sequence(sample.model)), {"n": 0})).result()
-        quotas = (await engine.status())["quotas"]
-        assert (quotas["llm"]["limit"], quotas["llm per user"]["limit"]) == (7, "5/min burst 9")
+        quotas = (await engine.status()).quotas
+        assert (quotas["llm"].limit, quotas["llm per user"].limit) == (7, "5/min burst 9")
         with pytest.raises(InvalidInput, match=r"limits\.llm: a whole number, 0 or more, or a rate"):
             await engine.set_limits(llm="many")
 
@@ -683,8 +684,8 @@ def test_a_supervisor_that_dies_too_often_takes_its_workflow_down_visibly():
             simulation.kill("supervisor/w")
         with pytest.raises(WorkflowDown, match="workflow 'w' is down: more than 3 restarts within 60 s"):
             await task.result()
-        status = (await engine.status())["workflows"]["w"]
-        assert status["state"] == "down"
+        status = (await engine.status()).workflows["w"]
+        assert status.state == "down"
         again = await engine.submit(Workflow("w", Sequence(sample.slow)), {"s": 1})
         assert await again.result() == {"s": 1}
         assert await (await engine.task(task.id)).result() == {"s": 1000}

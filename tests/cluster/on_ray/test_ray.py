@@ -180,7 +180,7 @@ def test_the_permits_of_a_dead_supervisor_are_soon_free_for_others(engine):
     holder, waiter = (Workflow(name, Sequence(step)) for name in ("holder", "waiter"))
     engine.deploy(waiter)
     holding = engine.submit_many(holder, [{"n": n, "s": 20} for n in range(2)])
-    while engine.status()["quotas"]["llm"]["held"] < 2:
+    while engine.status().quotas["llm"].held < 2:
         time.sleep(0.05)
     waiting = engine.submit(waiter, {"n": 1, "s": 0})
     kill(engine, "supervisor/holder")
@@ -429,4 +429,4 @@ def test_a_supervisor_killed_in_the_middle_of_what_follows_a_failure_goes_on_wit
     if middle in ("fallback", "undo"):
         assert runs.count("fails") == 1 and runs[-1] in ("ends", "taken-back")
     if middle == "probe":
-        wait_until(lambda: engine.status()["breakers"]["recovers"]["state"] == "closed")
+        wait_until(lambda: engine.status().breakers["recovers"].state == "closed")

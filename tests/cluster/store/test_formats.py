@@ -161,7 +161,7 @@ def test_open_tasks_of_the_oldest_format_go_on_beside_those_of_a_new_version(tmp
         new = engine.submit(OLD_FLOW, {"n": 10})
         assert new.read_record().hash != OLD_FLOW.hash
         found = [engine.task(id).result(timeout_s=30) for id in ("t-1", "t-2", new.id)]
-        assert engine.status()["workflows"]["w"]["stalled"] == {}
+        assert engine.status().workflows["w"].stalled == {}
     assert found == [{"n": 3}, {"n": 101}, {"n": 12}]
 
 

@@ -339,7 +339,7 @@ def test_the_states_of_a_request_are_read_off_its_journal(project):
     async def work(engine):
         task = await engine.ask("how are writers fenced?", root=str(project))
         await task.result()
-        return engine._core.reader.find_task(task.id), (await engine.status())["workflows"]["ask"]["counts"]
+        return engine._core.reader.find_task(task.id), (await engine.status()).workflows["ask"].counts
 
     stored, counts = simulation().run(work)
     moves = list(transitions(stored.record, stored.definition, stored.bodies))
@@ -355,8 +355,8 @@ def test_the_states_of_a_request_are_read_off_its_journal(project):
     ]
     assert states == expected
     assert all(may_follow(before, after) for before, after in itertools.pairwise(states))
-    assert [[b, a, 1] for b, a in itertools.pairwise(states)] == counts["transitions"]
-    assert sum(counts["state_s"]["planned"]["counts"]) == 1
+    assert [(b, a, 1) for b, a in itertools.pairwise(states)] == list(counts.transitions)
+    assert counts.state_s["planned"].count == 1
 
 
 @podium.protocol

@@ -55,7 +55,7 @@ def workflow(**settings):
 
 
 async def held(engine, name):
-    return (await engine.status())["quotas"][name]["held"]
+    return (await engine.status()).quotas[name].held
 
 
 async def results(tasks):

@@ -127,7 +127,7 @@ def test_the_throttle_of_a_cluster_goes_by_its_settings():
     async def work(engine):
         await engine.submit(Workflow("w", Sequence(sample.echo), quotas={"room": 1}), 1)
         await asyncio.sleep(4)
-        return (await engine.status())["throttle"]["factor"]
+        return (await engine.status()).throttle.factor
 
     simulation = Simulation(throttle=True, throttle_high=0.2, throttle_low=0.1, throttle_samples=3, limits={"room": 1})
     simulation.cpu_used = 0.3

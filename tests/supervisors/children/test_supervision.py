@@ -108,7 +108,7 @@ def test_more_restarts_than_the_intensity_end_the_supervisor_and_its_successor_g
     async def work(engine):
         workflow = Workflow("w", Sequence(One, Two), supervision=Supervision(intensity=2, period_s=30))
         await (await engine.submit(workflow, 1)).result()
-        epoch = (await engine.status())["workflows"]["w"]["epoch"]
+        epoch = (await engine.status()).workflows["w"].epoch
         LOG.clear()
         for _ in range(3):
             await asyncio.sleep(1)
@@ -116,7 +116,7 @@ def test_more_restarts_than_the_intensity_end_the_supervisor_and_its_successor_g
         await asyncio.sleep(1)
         assert "stop Two" in LOG
         assert await (await engine.submit(workflow, 2)).result() == 2
-        assert (await engine.status())["workflows"]["w"]["epoch"] == epoch + 1
+        assert (await engine.status()).workflows["w"].epoch == epoch + 1
 
     simulation = Simulation()
     simulation.run(work)
@@ -129,7 +129,7 @@ def test_a_quiet_period_forgets_earlier_restarts():
             assert await (await engine.submit(workflow, n)).result() == n
             simulation.kill("supervisor/w/One-0")
             await asyncio.sleep(11)
-        assert (await engine.status())["workflows"]["w"]["epoch"] == 1
+        assert (await engine.status()).workflows["w"].epoch == 1
 
     simulation = Simulation()
     simulation.run(work)
@@ -165,8 +165,8 @@ def test_a_tier_escalates_to_the_supervisor_above_and_that_to_the_coordinator(mo
         reason = str(caught.value)
         assert reason.count("more than 1 restarts within 60 s") == 2, reason
         assert "more than 3 restarts" in reason
-        status = (await engine.status())["workflows"]["w"]
-        assert (status["state"], status["reason"]) == ("down", caught.value.reason)
+        status = (await engine.status()).workflows["w"]
+        assert (status.state, status.reason) == ("down", caught.value.reason)
 
     simulation = Simulation()
     simulation.run(work)
@@ -210,7 +210,7 @@ def test_poison_is_set_aside_and_bystanders_and_the_workflow_live():
             else:
                 with pytest.raises(TaskFailed, match="host_lost: lost 6 hosts of 'eat' while it ran"):
                     await task.result()
-        assert (await engine.status())["workflows"]["w"]["epoch"] == 1
+        assert (await engine.status()).workflows["w"].epoch == 1
 
     simulation = Simulation()
     simulation.run(work)
@@ -368,7 +368,7 @@ def test_a_submission_whose_answer_was_lost_finds_its_task_although_that_has_end
         simulation.freeze("supervisor/w", for_s=100, out_of_reach=True)
         assert await (await submitting).result() == "a"
         assert LOG == ["counted"]
-        assert (await engine.status())["workflows"]["w"]["epoch"] == 2
+        assert (await engine.status()).workflows["w"].epoch == 2
 
     simulation = Simulation(faults=Faults(commit_s=1))
     simulation.run(work)
@@ -382,7 +382,7 @@ def test_a_jump_of_the_clock_makes_nobody_look_dead():
             simulation.clock_offset_s += jump_s
         assert await task.result() == "a"
         assert LOG == ["a"]
-        assert (await engine.status())["workflows"]["w"]["epoch"] == 1
+        assert (await engine.status()).workflows["w"].epoch == 1
 
     simulation = Simulation(limits={"llm": 1})
     simulation.run(work)

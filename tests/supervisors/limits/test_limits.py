@@ -13,6 +13,7 @@ import podium
 from podium import Sequence, Workflow
 from podium.actors.host import _Attempt
 from podium.errors import InvalidInput, Overloaded, TaskFailed
+from podium.status import LimitUse
 from podium.testing import Simulation
 from tests import sample
 
@@ -148,7 +149,7 @@ def test_tasks_that_were_accepted_under_a_limit_wait_for_it_in_a_cluster_without
 
     async def second(engine):
         await asyncio.sleep(500)
-        assert (await engine.status())["quotas"]["gpu"] == {"limit": None, "held": 0, "waiting": 1}
+        assert (await engine.status()).quotas["gpu"] == LimitUse(None, held=0, waiting=1)
         assert await (await engine.task(task.id)).read_status() in ("pending", "running")
         await engine.set_limits(gpu=1)
         return await (await engine.task(task.id)).result()

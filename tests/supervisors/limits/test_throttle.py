@@ -7,6 +7,7 @@ from collections import Counter
 
 import podium
 from podium import Sequence, Workflow
+from podium.status import LimitUse
 from podium.supervisors.limits.throttle import Thresholds, Throttle
 from podium.supervisors.ports.world import Load
 from podium.testing import Simulation
@@ -68,16 +69,15 @@ def test_limits_follow_the_load_also_where_the_books_are_on_loan_and_changes_are
         simulation.cpu_used = 0.95
         await asyncio.sleep(60)
         assert max(most[-5:]) == 3
-        use = (await engine.status())["quotas"]["llm"]
-        assert (use["limit"], use["now"]) == (5, 3)
-        assert (await engine.set_limits(llm=10))["llm"] | {"held": 0, "waiting": 0} == {
-            "limit": 10, "now": 6, "held": 0, "waiting": 0
-        }  # fmt: skip
+        use = (await engine.status()).quotas["llm"]
+        assert (use.limit, use.now) == (5, 3)
+        use = (await engine.set_limits(llm=10))["llm"]
+        assert (use.limit, use.now) == (10, 6)
         simulation.kill("resources")
         await asyncio.sleep(20)
         simulation.cpu_used = 0.1
         await asyncio.sleep(60)
-        assert "now" not in (await engine.status())["quotas"]["llm"]
+        assert (await engine.status()).quotas["llm"].now is None
         for task in tasks:
             await task.result()
 
@@ -89,7 +89,7 @@ def test_without_the_setting_the_load_changes_nothing():
     async def work(engine):
         await engine.deploy(Workflow("w", Sequence(podium.Step("tests.sample:model"))))
         await asyncio.sleep(100)
-        assert (await engine.status())["quotas"]["llm"] == {"limit": 5, "held": 0, "waiting": 0}
+        assert (await engine.status()).quotas["llm"] == LimitUse(5, held=0, waiting=0)
 
     simulation = Simulation(limits={"llm": 5})
     simulation.cpu_used = 1.0

@@ -304,8 +304,8 @@ def test_an_open_breaker_refuses_at_once_and_waiting_ones_too_then_probes_and_cl
         began, before = simulation_now(), len(service.calls)
         assert await service.run(engine, 10) == ["breaker_open"] * 10
         assert simulation_now() - began < 1 and len(service.calls) == before
-        status = (await engine.status())["breakers"]["model"]
-        assert status["state"] == "open" and "calls failed" in status["why"]
+        status = (await engine.status()).breakers["model"]
+        assert status.state == "open" and "calls failed" in status.why
         service.down = False
         await asyncio.sleep(31)
         service.most = 0
@@ -351,7 +351,7 @@ def test_each_key_has_a_breaker_of_its_own():
         assert await service.run(engine, key="large") == ["breaker_open"]
         assert await service.run(engine, key="small") == ["ok"]
         await asyncio.sleep(1)
-        assert sorted((await engine.status())["breakers"]) == ["model[large]", "model[small]"]
+        assert sorted((await engine.status()).breakers) == ["model[large]", "model[small]"]
 
     Simulation().run(work)
 
@@ -410,7 +410,7 @@ def test_by_hand_it_stays_open_until_it_is_reset_whoever_dies():
             simulation.kill(address)
             await asyncio.sleep(100)
             assert await service.run(engine) == ["breaker_open"]
-        assert (await engine.set_breaker("model", "reset"))["model"]["state"] == "closed"
+        assert (await engine.set_breaker("model", "reset"))["model"].state == "closed"
         assert await service.run(engine) == ["ok"]
         with pytest.raises(NotFound, match="no breaker 'modle'"):
             await engine.set_breaker("modle", "open")
@@ -429,7 +429,7 @@ def test_a_prober_that_dies_wedges_nothing(victim):
         await asyncio.sleep(31)
         probing = await engine.submit(service.workflow, service.input)
         await asyncio.sleep(10)
-        assert (await engine.status())["breakers"]["model"]["probing"] == 1
+        assert (await engine.status()).breakers["model"].probing == 1
         assert await service.run(engine) == ["breaker_open"]
         for address in victim.split("+"):
             simulation.kill(address)
@@ -454,7 +454,7 @@ def test_a_cancelled_probe_leaves_its_place_to_another():
         await probing.cancel()
         await asyncio.sleep(5)
         assert await service.run(engine) == ["ok"]
-        assert (await engine.status())["breakers"]["model"]["state"] == "closed"
+        assert (await engine.status()).breakers["model"].state == "closed"
 
     Simulation().run(work)
 
@@ -465,9 +465,9 @@ def test_breakers_that_nobody_uses_are_forgotten():
     async def work(engine):
         await engine.submit_many(service.workflow, [{"key": f"k{n}"} for n in range(50)])
         await asyncio.sleep(60)
-        assert len((await engine.status())["breakers"]) == 50
+        assert len((await engine.status()).breakers) == 50
         await asyncio.sleep(1000)
-        assert (await engine.status())["breakers"] == {}
+        assert (await engine.status()).breakers == {}
         assert [name for name in simulation.disk.shard("resources").notes if name.startswith("breaker:")] == []
 
     simulation = Simulation()

@@ -94,7 +94,7 @@ def test_two_workflows_over_a_plentiful_quota_ask_once_and_keep_what_nobody_wait
         for task in await engine.submit_many(workflows[0], [None] * 10):
             await task.result()
         await asyncio.sleep(2 * KEEP_IDLE_S)
-        return often, (await engine.status())["quotas"]["llm"]["held"]
+        return often, (await engine.status()).quotas["llm"].held
 
     often, held = Simulation(1, {"llm": 2}).run(work, 100)
     assert often <= 8 and held == 0
@@ -144,8 +144,8 @@ def test_never_one_too_many_whatever_is_late_cancelled_or_changed(seed):
                 await task.result()
         await asyncio.gather(*cancelling)
         await asyncio.sleep(2 * KEEP_IDLE_S)
-        return (await engine.status())["quotas"]["llm"]
+        return (await engine.status()).quotas["llm"]
 
     at_rest = Simulation(seed, limits, faults).run(work, 1_000)
-    assert (at_rest["held"], at_rest["waiting"]) == (0, 0)
+    assert (at_rest.held, at_rest.waiting) == (0, 0)
     assert seen.most <= limit and (per_user is None or seen.most_of_one <= per_user)

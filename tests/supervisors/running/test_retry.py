@@ -146,7 +146,7 @@ def storm(count, fails, **options):
                 ended["completed"] += 1
             except TaskFailed as failed:
                 ended["budget" if "retry budget" in str(failed) else "failed"] += 1
-        return ended, (await engine.status())["workflows"]["w"]["counts"]["steps"]
+        return ended, (await engine.status()).workflows["w"].counts.steps
 
     ended, counts = Simulation(**options).run(work)
     return ended, sum(runs.values()), counts

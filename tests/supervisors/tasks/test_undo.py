@@ -261,7 +261,7 @@ def test_a_task_is_not_forgotten_while_its_tier_takes_back():
         await done.result()
         await asyncio.sleep(2000)
         assert [left.id for left in await engine.tasks()] == [task.id]
-        assert (await engine.status())["workflows"]["w"]["restarts"] == 0
+        assert (await engine.status()).workflows["w"].restarts == 0
 
     Simulation(keep_finished_s=100).run(work)
 

@@ -590,7 +590,7 @@ def test_an_at_most_once_step_may_be_cancelled_at_any_moment():
             await asyncio.sleep(after / 1000)
             await tasks[0].cancel()
             assert [await task.result() for task in tasks[1:]] == ["paid"] * 2
-            assert (await engine.status())["quotas"]["llm"]["held"] == 0
+            assert (await engine.status()).quotas["llm"].held == 0
 
         Simulation(after, limits={"llm": 1}).run(work)
 

@@ -223,8 +223,8 @@ def test_a_supervisor_that_has_only_stalled_tasks_stays_and_says_so(monkeypatch)
         before = await engine.status()
         await asyncio.sleep(2_000)
         status = await engine.status()
-        assert status["workflows"]["w"]["epoch"] == before["workflows"]["w"]["epoch"]
-        assert list(status["workflows"]["w"]["stalled"]) == [task.id]
-        assert [alert["name"] for alert in status["alerts"]] == ["stalled"]
+        assert status.workflows["w"].epoch == before.workflows["w"].epoch
+        assert list(status.workflows["w"].stalled) == [task.id]
+        assert [alert.name for alert in status.alerts] == ["stalled"]
 
     run(work, "cannot be read")

@@ -12,8 +12,9 @@ from rich.console import Console
 import podium
 from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Workflow
 from podium.cluster.gateways.cli.metrics import exposition
-from podium.cluster.gateways.cli.top import picture
-from podium.supervisors.figures.counters import BOUNDS_S, Histogram, quantile_s
+from podium.cluster.gateways.cli.top import Look, picture
+from podium.status import ClusterStatus, Counts, Durations, Load, StepDurations, ThrottleStatus, WorkflowStatus
+from podium.supervisors.figures.counters import BOUNDS_S, Histogram
 from podium.testing import Simulation
 from tests import sample
 
@@ -26,7 +27,7 @@ def looks():
 
     async def look(engine):
         at = asyncio.get_running_loop().time()
-        return {**await engine.status(), "at": at}
+        return Look(await engine.status(), at)
 
     async def work(engine):
         workflow = Workflow("w", Sequence(sample.slow, Step(sample.model, retry=Retry(attempts=2))))
@@ -41,9 +42,9 @@ def looks():
     return simulation.run(work)
 
 
-def shown(status, before, width=140):
+def shown(look, before, width=140):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(picture(status, before, width))
+    console.print(picture(look, before, width))
     return console.export_text()
 
 
@@ -71,7 +72,7 @@ SAMPLE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})? ([-+.e\d]+
 
 
 def test_metrics_are_in_the_format_of_prometheus(looks):
-    lines = exposition(looks[1])
+    lines = exposition(looks[1].status)
     families = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
     values = defaultdict(dict)
     for line in lines:
@@ -91,8 +92,8 @@ def test_metrics_are_in_the_format_of_prometheus(looks):
 
 
 def test_names_are_escaped_as_the_format_wants():
-    status = {"workflows": {'a"b\\c': {"state": "down"}}, "quotas": {}, "load": {"cpu": 0.0, "memory": 0.0}}
-    status |= {"breakers": {}, "throttle": {"factor": 1.0}, "alerts": []}
+    down = WorkflowStatus("h", "1", "wait", 1, False, "down")
+    status = ClusterStatus({'a"b\\c': down}, {}, {}, ThrottleStatus(1.0, ()), Load(0.0, 0.0), ())
     assert 'podium_workflow_up{workflow="a\\"b\\\\c"} 0' in exposition(status)
 
 
@@ -119,23 +120,22 @@ def test_times_are_by_place_in_the_tree_and_protocol_whatever_round_or_item_it_w
 
     status = Simulation().run(work)
     counted = {
-        (step, protocol.rpartition(".")[2]): (sum(histogram["counts"]), round(histogram["sum_s"]))
-        for step, protocol, histogram in status["workflows"]["w"]["counts"]["step_s"]
+        (step, protocol.rpartition(".")[2]): (durations.count, round(durations.sum_s))
+        for step, protocol, durations in status.workflows["w"].counts.step_s
     }
     assert counted == {("all", "slow"): (3, 12), ("team", ""): (1, 2), ("adaptive/a", "at_last"): (2, 4)}
-    ((step, protocol, histogram),) = status["workflows"]["w2"]["counts"]["step_s"]
-    assert (step, protocol, sum(histogram["counts"])) == ("fail", "tests.sample:fail", 1)
+    ((step, protocol, durations),) = status.workflows["w2"].counts.step_s
+    assert (step, protocol, durations.count) == ("fail", "tests.sample:fail", 1)
 
 
 def test_no_label_holds_what_a_terminal_takes_for_an_order():
     histogram = Histogram()
     histogram.observe(1.0)
-    rows = [["a/b", 'mod:x"\x1b]0;y\x07\n\u202e', histogram.to_wire()]]
-    counts = {"tasks": {}, "steps": {}, "transitions": [], "state_s": {}, "step_s": rows}
-    counts |= {"task_s": histogram.to_wire(), "permit_s": histogram.to_wire()}
-    flow = {"state": "up", "open": 0, "pools": [], "load": {"lag_s": 0.0}, "counts": counts}
-    status = {"workflows": {"w": flow}, "quotas": {}, "load": {"cpu": 0.0, "memory": 0.0}}
-    status |= {"breakers": {}, "throttle": {"factor": 1.0}, "alerts": []}
+    once = Durations.from_wire(histogram.to_wire())
+    rows = (StepDurations("a/b", 'mod:x"\x1b]0;y\x07\n\u202e', once),)
+    counts = Counts(tasks={}, steps={}, task_s=once, transitions=(), step_s=rows, state_s={}, permit_s=once)
+    flow = WorkflowStatus("h", "1", "wait", 1, False, "up", open=0, load=Load(0.0, 0.0), counts=counts)
+    status = ClusterStatus({"w": flow}, {}, {}, ThrottleStatus(1.0, ()), Load(0.0, 0.0), ())
     lines = [line for line in exposition(status) if "step_seconds" in line]
     assert all(line.isascii() and line.isprintable() for line in lines)
     assert lines[-1].endswith('protocol="mod:x\\"\\\\x1b]0;y\\\\x07\\\\n\\\\u202e"} 1')
@@ -150,19 +150,20 @@ def test_top_names_what_somebody_should_look_at():
             await engine.submit_many(workflow, [{"n": 1}] * 4000, user=user)
         simulation.cpu_used = 0.95
         await asyncio.sleep(10)
-        return {**await engine.status(), "at": 0.0}
+        return Look(await engine.status(), 0.0)
 
-    status = simulation.run(work)
-    text = shown(status, None)
+    look = simulation.run(work)
+    text = shown(look, None)
     assert "alert 'busy': load.cpu > 0.9" in text
     assert "limits are at 90%: 95% of the CPU is used" in text or "limits are at 80%" in text
     assert re.search(r"ada +\d+", text) and re.search(r"bob +\d+", text)
-    assert 'podium_alert_firing{alert="busy"} 1' in exposition(status)
+    assert 'podium_alert_firing{alert="busy"} 1' in exposition(look.status)
 
 
 def test_a_quantile_is_the_bound_of_its_bucket():
     histogram = Histogram()
-    assert quantile_s(histogram.to_wire(), 0.5) is None
+    assert Durations.from_wire(histogram.to_wire()).quantile_s(0.5) is None
     for seconds in [0.004] * 98 + [0.3, 5000.0]:
         histogram.observe(seconds)
-    assert [quantile_s(histogram.to_wire(), share) for share in (0.5, 0.99, 1.0)] == [0.005, 0.5, None]
+    durations = Durations.from_wire(histogram.to_wire())
+    assert [durations.quantile_s(share) for share in (0.5, 0.99, 1.0)] == [0.005, 0.5, None]
