@@ -25,7 +25,7 @@ from ...protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
 from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, TaskStatus
 from ...protocols.recovery import Category
-from ...protocols.requests.request import Request
+from ...protocols.requests.request import AskFields, Request
 from ...protocols.values import Value
 from ...protocols.workflow import Workflow
 from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse
@@ -317,7 +317,7 @@ class Engine:
         timeout_s: float | None = None,
         criticality: Criticality = "critical",
         hooks: Mapping[str, object] | None = None,
-        **fields: object,
+        **fields: Unpack[AskFields],
     ) -> Task:
         """Submit a request to the workflow `ask`. The task's result is the answer as a dict (docs/requests.md).
 

@@ -15,7 +15,7 @@ from ...protocols.errors import PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
 from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, TaskStatus
 from ...protocols.recovery import Category
-from ...protocols.requests.request import Request
+from ...protocols.requests.request import AskFields, Request
 from ...protocols.values import Value, check_value
 from ...protocols.workflow import Workflow
 from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse
@@ -196,7 +196,7 @@ class AsyncEngine:
         timeout_s: float | None = None,
         criticality: Criticality = "critical",
         hooks: Mapping[str, object] | None = None,
-        **fields: object,
+        **fields: Unpack[AskFields],
     ) -> AsyncTask:
         """As `Engine.ask`."""
         workflow, input = await self._core.aside(lambda: self._core.asked(request, fields))

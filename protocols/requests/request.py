@@ -6,7 +6,8 @@ the user of the task (grants.py).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, TypeAlias, TypedDict, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -85,3 +86,21 @@ class Request(_Asked):
         if schema is not None:
             check_foreign(schema)
         return schema
+
+
+class AskFields(TypedDict, total=False):
+    """The fields of a request as keywords of `ask`, so that editors complete them and type checkers know them.
+
+    The text is the first argument of `ask`, and the user is that of the task. `tests/test_options.py` compares the rest
+    with `Request`.
+    """
+
+    attachments: Sequence[Attachment | Mapping[str, str]]
+    session: str | None
+    source: Source
+    type: RequestType | None
+    stream: bool
+    root: str | None
+    tools: Sequence[str]
+    answer_schema: Mapping[str, object] | None
+    limits: Limits | Mapping[str, int]

@@ -12,11 +12,13 @@ from typing import Annotated, Any, Required, Union, get_args, get_origin, get_ov
 import pytest
 from pydantic import BaseModel
 
+from podium.cluster.client.ask_input import request_of
 from podium.cluster.config import Settings
 from podium.cluster.connect_options import ConnectOptions
 from podium.protocols import options
 from podium.protocols.policy import Retry
 from podium.protocols.protocol import Declaration, Protocol, protocol
+from podium.protocols.requests.request import AskFields, Attachment, Limits, Request
 from podium.protocols.tree import Adaptive, Hierarchy, Parallel, Step
 from podium.protocols.tree import Sequence as SequenceNode
 from podium.protocols.workflow import Workflow
@@ -84,3 +86,26 @@ def test_the_settings_of_a_protocol_are_the_same_above_a_function_and_in_a_class
     with_settings = max(get_overloads(protocol), key=lambda each: len(inspect.signature(each).parameters))
     assert inspect.signature(with_settings).parameters.keys() == declared
     assert {name for name in Protocol.__annotations__ if not name.startswith("_")} == declared
+
+
+def test_ask_takes_every_field_of_a_request_and_only_these():
+    wanted = get_type_hints(Request) | {
+        "attachments": Sequence[Attachment | Mapping[str, str]],
+        "tools": Sequence[str],
+        "answer_schema": Mapping[str, object] | None,
+        "limits": Limits | Mapping[str, int],
+    }
+    own = {name: plain(wanted[name]) for name in Request.model_fields if name not in ("text", "user")}
+    assert {name: plain(hint) for name, hint in get_type_hints(AskFields).items()} == own
+
+
+def test_what_type_checkers_take_for_a_request_is_taken_when_it_runs():
+    fields: AskFields = {
+        "attachments": [{"name": "n.md", "text": "t"}, Attachment(name="m.md", text="u")],
+        "tools": ["grep"],
+        "answer_schema": {"type": "object"},
+        "limits": {"answer_tokens": 77},
+    }
+    request = request_of("what?", Settings(data=Path("there")), fields)
+    assert [each.name for each in request.attachments] == ["n.md", "m.md"]
+    assert (request.tools, request.limits.answer_tokens) == (("grep",), 77)

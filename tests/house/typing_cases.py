@@ -1,6 +1,6 @@
-"""What a user's type checker says of the public API. `make check` runs mypy over it against the built wheel.
+"""What users' type checkers say of the public API. `make check` runs mypy and pyright over it against the built wheel.
 
-`assert_type` is what must be known; a `type: ignore` with a code is what must be an error, and mypy complains about
+`assert_type` is what must be known; a `type: ignore` with a code is what must be an error, and both complain about
 one that is not. Nothing here runs, and names are not those of the tests.
 """
 
@@ -82,6 +82,29 @@ async def connecting(settings: podium.Settings) -> None:
     podium.connect(sources={})  # type: ignore[call-arg]
 
 
+async def requests(engine: podium.Engine, client: podium.AsyncEngine, request: podium.Request) -> None:
+    schema = {"type": "object"}
+    assert_type(engine.ask("why?", root=".", tools=["grep"], answer_schema=schema, priority=2), podium.Task)
+    assert_type(await client.ask(request, type="simple_query", limits={"answer_tokens": 90}), podium.AsyncTask)
+    await client.ask("why?", attachments=[{"name": "a.md", "text": "A"}], session=None)
+    engine.ask("why?", rot=".")  # type: ignore[call-arg]
+    engine.ask("why?", type="simple")  # type: ignore[arg-type]
+    await client.ask("why?", tools=3)  # type: ignore[arg-type]
+
+
+async def states(engine: podium.Engine, client: podium.AsyncEngine) -> None:
+    status = engine.status()
+    assert_type(status, podium.status.ClusterStatus)
+    assert_type(await client.status(), podium.status.ClusterStatus)
+    assert_type(status.quotas["llm"].held, int)
+    assert_type(status.workflows["flow"].open, int | None)
+    assert_type(status.to_json(), dict[str, Any])
+    assert_type((await client.set_limits(llm=3))["llm"], podium.status.LimitUse)
+    assert_type(engine.set_breaker("model", "open")["model"], podium.status.BreakerStatus)
+    status.quotas["llm"].held = 3  # type: ignore[misc]
+    assert status.quotas["llm"].hold  # type: ignore[attr-defined]
+
+
 async def tasks(engine: podium.Engine, client: podium.AsyncEngine, flow: podium.Workflow) -> None:
     assert_type(engine.submit(flow, 3), podium.Task)
     assert_type(engine.task("t-1").wait(3), bool)
@@ -92,6 +115,8 @@ async def tasks(engine: podium.Engine, client: podium.AsyncEngine, flow: podium.
     assert_type(await task.wait(), bool)
     assert_type(task.done(), bool)
     assert_type(await task.read_record(), podium.TaskRecord)
+    assert_type(engine.task("t-1").read_record(), podium.TaskRecord)
+    assert task.status  # type: ignore[attr-defined]
     assert_type(await client.tasks(), list[podium.AsyncTask])
     client.task("t-1").cancel()  # type: ignore[attr-defined]
     client.submit(flow, 3).result()  # type: ignore[attr-defined]
