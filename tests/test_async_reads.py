@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
 from podium import AsyncEngine, AsyncTask, Sequence, Workflow
 from podium.cluster.config import load_settings
+from podium.cluster.on_ray.session import GUARD_S
 from podium.errors import EngineClosed, TaskFailed, WaitTimedOut
 from tests import sample
 
 OPENS = {"open", "os.listdir", "os.scandir", "sqlite3.connect"}
-CLIENT = "podium.cluster.client."
+CLIENT = ("podium.cluster.client.", "podium.cluster.on_ray.session")
+SOCKETS = "podium.cluster.on_ray.sockets"
 HELD = Workflow("held_back", Sequence(sample.slow))
+ADDED = Workflow("added", Sequence(sample.add))
 BROKEN = Workflow("broken_down", Sequence(sample.fail))
 
 
@@ -26,19 +30,24 @@ class Guard:
     The actors of a cluster in this process are in the same thread. Their accesses are their own affair.
     """
 
-    thread: int | None = None
+    def __init__(self) -> None:
+        self.thread: int | None = None
+        self.noticed: list[str] = []
+        """Accesses, also those of background work whose errors nobody sees."""
 
     def __call__(self, event, _args):
         if event in OPENS and threading.get_ident() == self.thread and is_of_a_client(sys._getframe(1)):
+            self.noticed.append(event)
             raise AssertionError(f"{event} on the event loop")
 
 
 def is_of_a_client(frame):
+    """Whether a client's code is on the stack. To find the socket of an actor is to connect, and no reading."""
+    modules = []
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(CLIENT):
-            return True
+        modules.append(frame.f_globals.get("__name__", ""))
         frame = frame.f_back
-    return False
+    return any(name.startswith(CLIENT) for name in modules) and SOCKETS not in modules
 
 
 GUARD = Guard()
@@ -61,11 +70,12 @@ async def guarded(engine):
     """Open the engine, and guard its files as long as it is open. To open and close it locks and writes a file."""
     async with engine:
         engine.core._session.reader = Guarded(engine.core.reader)
-        GUARD.thread = threading.get_ident()
+        GUARD.thread, GUARD.noticed = threading.get_ident(), []
         try:
-            yield
+            yield engine
         finally:
             GUARD.thread = None
+        assert GUARD.noticed == []
 
 
 @pytest.fixture
@@ -162,3 +172,35 @@ def test_whoever_polls_when_the_engine_is_closed_is_told(engine):
 def test_properties_of_async_objects_read_nothing(engine):
     names = [name for cls in (AsyncTask, AsyncEngine) for name in dir(cls) if isinstance(getattr(cls, name), property)]
     assert set(names) == {"joined", "core"}
+
+
+OWNER = """
+import sys, podium
+with podium.connect(data=sys.argv[1], num_cpus=1):
+    print("up", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def a_cluster(data):
+    """A cluster of another process: a client that joins it watches it by the file of its owner."""
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, data], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert owner.stdout.readline() == b"up\n"
+        yield
+    finally:
+        owner.communicate(timeout=60)
+
+
+@pytest.mark.ray
+def test_a_client_that_joined_a_cluster_on_ray_watches_it_without_a_file_on_the_loop(tmp_path):
+    async def scene():
+        async with guarded(AsyncEngine(load_settings(data=tmp_path / "there"))) as engine:
+            assert engine.joined
+            assert await (await engine.submit(ADDED, {"n": 8})).result(60) == {"n": 9}
+            await asyncio.sleep(3 * GUARD_S)
+            assert (await engine.status()).workflows["added"].state == "up"
+
+    with a_cluster(tmp_path / "there"):
+        asyncio.run(scene())

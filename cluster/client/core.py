@@ -220,11 +220,11 @@ class Core:
         """Start the workflow's actors, and return the hash of the version.
 
         A version that this client deployed before is not sent again, unless one of its protocols was redefined since.
+        Sources are read in a thread.
         """
         key = _version_key(workflow)
         if key not in self._deployed:
-            definition = await self.aside(lambda: definition_of(workflow))  # reads sources
-            code = self._session.code_of(workflow)
+            definition, code = await self.aside(lambda: (definition_of(workflow), self._session.code_of(workflow)))
             carried = {carried_key(ref, definition["code"][ref]): packed for ref, packed in code.items()}
             message = Deploy(definition, carried)
             deployed = await answered(self, workflow.name, message)

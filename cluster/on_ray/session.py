@@ -185,15 +185,18 @@ class RaySession:
             raise EngineClosed(reason="the Ray cluster broke while it was starting")
 
     async def _look_after(self) -> None:
-        """Watch the cluster as long as this session is open. When it is gone, go on in another."""
+        """Watch the cluster as long as this session is open. When it is gone, go on in another.
+
+        Its file is read in a thread, as the loop may be the caller's.
+        """
         while True:
             await asyncio.sleep(GUARD_S)
-            if self.joined and closed_in_order(self._data):
+            if self.joined and await self.world.in_thread(partial(closed_in_order, self._data)):
                 self.on_closed(EngineClosed(reason="the cluster was shut down: connect again; tasks are kept"))
                 return
             if not self.joined:
                 await self._look_after_coordinator()
-            if self._initialised_here and self._is_gone():
+            if self._initialised_here and await self.world.in_thread(self._is_gone) and self._initialised_here:
                 LOG.warning("the Ray cluster of %s is gone; going on in another", self._data)
                 await self._rebuild()
 
