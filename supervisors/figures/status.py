@@ -38,7 +38,7 @@ class Shown:
             raise KeyError(key)
         return getattr(self, key)
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: object = None) -> Any:
         """The field with this name; deprecated."""
         deprecated("a status by key", since="0.1", goes="0.2", instead=f"the attribute `{key}`, or `to_json()`")
         return getattr(self, key) if key in self.to_json() else default
@@ -388,7 +388,7 @@ def _known(cls: type, wire: Mapping[str, Any]) -> dict[str, Any]:
     return {name: wire[name] for name in _names(cls) if name in wire}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     match value:
         case Shown() | Alert():
             return value.to_json()

@@ -177,13 +177,13 @@ class Located(NamedTuple):
 class Uses(NamedTuple):
     """All limits with their use, by name."""
 
-    limits: dict[str, object]
+    limits: dict[str, dict[str, Any]]
 
 
 class BreakerStates(NamedTuple):
     """All circuit breakers, by name."""
 
-    breakers: dict[str, object]
+    breakers: dict[str, dict[str, Any]]
 
 
 class ClusterFigures(NamedTuple):
