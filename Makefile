@@ -62,7 +62,7 @@ check: $(STAMP) ## lint, format, and types against the built wheel
 	rm -rf build/typed && $(BIN)/pip install --quiet --no-deps --target build/typed build/wheel/podium-*.whl
 	cp tests/house/typing_cases.py build/typed
 	cd build && MYPYPATH=typed ../$(BIN)/mypy --config-file ../pyproject.toml -p podium -m typing_cases
-	cp tests/typing_cases.json build/typed/pyrightconfig.json
+	cp tests/house/typing_cases.json build/typed/pyrightconfig.json
 	$(BIN)/basedpyright --pythonpath $(BIN)/python --project build/typed
 
 bench: $(STAMP) ## all measurements of docs/performance.md

@@ -91,8 +91,8 @@ class Request(_Asked):
 class AskFields(TypedDict, total=False):
     """The fields of a request as keywords of `ask`, so that editors complete them and type checkers know them.
 
-    The text is the first argument of `ask`, and the user is that of the task. `tests/test_options.py` compares the rest
-    with `Request`.
+    The text is the first argument of `ask`, and the user is that of the task. `tests/house/test_options.py` compares
+    the rest with `Request`.
     """
 
     attachments: Sequence[Attachment | Mapping[str, str]]
