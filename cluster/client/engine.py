@@ -327,7 +327,8 @@ class Engine:
             request: A text, or a whole request.
             hooks: A protocol, `module:name`, step, or a list of them, by the state before which they run, after those
                 of the setting. The task is then of a workflow named `ask_` and a number.
-            fields: Fields of the request: root, session, type, tools, stream, attachments, answer_schema, limits.
+            fields: Fields of the request: root, session, type, tools, stream, attachments, answer_schema, limits,
+                source.
 
         Raises:
             InvalidInput: A field does not fit; names it. A folder or tool that the user may not use fails the task.

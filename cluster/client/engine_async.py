@@ -1,6 +1,7 @@
 """The client for async code: `async with podium.connect_async(...) as engine`. It runs on the caller's event loop.
 
-Methods that read files do so in a thread, and properties read none.
+Methods that read files do so in a thread, and properties read none. Only to open and to close an engine reads and
+writes the file of its cluster on the loop.
 """
 
 from __future__ import annotations
