@@ -13,6 +13,9 @@ from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
 from ...supervisors.ports.journal import Journal
 
+COORDINATOR = "coordinator"
+"""The shard that holds the coordinator's notes."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredTask:
@@ -52,6 +55,12 @@ class Reader(Protocol):
     def open_count(self, shard: str) -> int: ...
 
     def blocked(self, workflow: str) -> dict[str, dict[str, str]]: ...
+
+    def ids(self, start: str, most: int) -> list[str]:
+        """Return ids of tasks that begin with `start`, an exact match first, then the newest. Nested runs are left out.
+
+        Of each shard at most `most` are returned.
+        """
 
 
 class Store(Protocol):

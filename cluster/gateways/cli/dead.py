@@ -108,7 +108,7 @@ def _chosen(
         raise typer.BadParameter("give either ids or --all", param_hint="ID...")
     if ids:
         place = load_settings(data=data, source="cli").data
-        return [whole_id(place, typed) for typed in ids]
+        return [whole_id(store_of(place).reader, typed) for typed in ids]
     return [letter.id for letter in _letters(data, workflow, user, category, None)]
 
 

@@ -294,7 +294,7 @@ def _all_found(reader: Reader, settings: Settings, task_ids: list[str]) -> list[
 
 
 def found_task(reader: Reader, settings: Settings, typed: str) -> StoredTask:
-    task_id = whole_id(settings.data, typed)
+    task_id = whole_id(store_of(settings.data).reader, typed)
     stored = reader.find_task(task_id)
     if stored is None:
         raise NotFound(what="task", name=task_id)

@@ -67,6 +67,14 @@ class DiskReader:
                 found.append(_note(shard, f"definition:{current}"))
         return found
 
+    def ids(self, start: str, most: int) -> list[str]:
+        found: list[str] = []
+        for name, shard in self._disk.shards.items():
+            if not is_tier(name):
+                fitting = sorted((id for id in shard.tasks if id.startswith(start)), reverse=True)
+                found += sorted(fitting, key=lambda id: id != start)[:most]
+        return sorted(found, reverse=True)
+
     def open_count(self, shard: str) -> int:
         return self._disk.open_count(shard)
 

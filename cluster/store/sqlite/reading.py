@@ -16,15 +16,12 @@ from ....protocols.workflow import RESERVED
 from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
 from ....supervisors.shards import is_tier, workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import StoredTask
+from ..contract import COORDINATOR, StoredTask
 from ..rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
 from .schema import shard_path
-
-COORDINATOR = "coordinator"
-"""The shard that holds the coordinator's notes."""
 
 
 def shards(data: Path) -> list[str]:
@@ -118,6 +115,16 @@ class FileReader:
                     rows = db.execute(f"{NOTE_SELECT} WHERE name >= ? AND name < ?", (BLOCKED, BLOCKED[:-1] + ";"))
                     notes |= dict(note_of(shard, row) for row in rows.fetchall())
         return blocked_protocols(notes)
+
+    def ids(self, start: str, most: int) -> list[str]:
+        """Return ids of tasks that begin with `start` (see the contract)."""
+        query = "SELECT id FROM tasks WHERE id >= ? AND id < ? ORDER BY id = ? DESC, id DESC LIMIT ?"
+        found: list[str] = []
+        for shard in shards(self._data):
+            if not is_tier(shard):
+                with _open(self._data, shard) as db:
+                    found += [id for (id,) in db.execute(query, (start, f"{start}\U0010ffff", start, most))]
+        return sorted(found, reverse=True)
 
     def open_count(self, shard: str) -> int:
         """Return the number of a shard's tasks that have not ended; 0 if there is no such shard."""

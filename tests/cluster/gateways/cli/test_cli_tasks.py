@@ -13,6 +13,7 @@ import podium
 import podium.testing
 from podium.cluster.gateways.cli.view import lack
 from podium.cluster.store.ids import whole_id
+from podium.cluster.store.sqlite.reading import FileReader
 from podium.errors import InvalidInput, NotFound
 from tests import sample
 from tests.support import ROOT
@@ -189,19 +190,26 @@ def test_an_attachment_may_be_in_an_older_encoding(cli):
 def test_ids_are_looked_up_where_there_is_nothing(tmp_path):
     for typed in ("t-01m8hf3p9pvhges68j2x84e8ab", "", "t-", "/x", "t-01%", "t-\U0010ffff", "' OR 1=1"):
         with pytest.raises(NotFound):
-            whole_id(tmp_path, typed)
+            whole_id(FileReader(tmp_path), typed)
 
 
-def test_a_whole_id_is_taken_even_if_others_begin_with_it(tmp_path, monkeypatch):
-    from podium.cluster.store import ids
+class Ids:
+    """A reader that finds these ids."""
 
-    monkeypatch.setattr(ids, "_beginning_with", lambda data, start: ["t-0123", "t-01234", "t-012345"])
-    assert ids.whole_id(tmp_path, "t-0123") == "t-0123"
-    assert ids.whole_id(tmp_path, "t-0123/a[1]") == "t-0123/a[1]"
+    def __init__(self, *found):
+        self.found = list(found)
+
+    def ids(self, start, most):
+        return self.found
+
+
+def test_a_whole_id_is_taken_even_if_others_begin_with_it():
+    several = Ids("t-0123", "t-01234", "t-012345")
+    assert whole_id(several, "t-0123") == "t-0123"
+    assert whole_id(several, "t-0123/a[1]") == "t-0123/a[1]"
     with pytest.raises(InvalidInput, match="is the beginning of several ids: t-0123, t-01234, t-012345"):
-        ids.whole_id(tmp_path, "t-012")
-    monkeypatch.setattr(ids, "_beginning_with", lambda data, start: ["t-0123"])
-    assert ids.whole_id(tmp_path, "t-01/a[1]") == "t-0123/a[1]"
+        whole_id(several, "t-012")
+    assert whole_id(Ids("t-0123"), "t-01/a[1]") == "t-0123/a[1]"
 
 
 TEAM = """

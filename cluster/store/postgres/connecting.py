@@ -1,0 +1,99 @@
+"""Connections to PostgreSQL, and its errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from ....protocols.errors import Fenced, JournalCorrupt, JournalFailed, PodiumError
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+_DEFAULTS = {
+    "application_name": "podium",
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+"""Parameters of libpq that apply unless the URL sets them: a machine that is gone is noticed within 10 s."""
+_REMEDIES = {
+    "53100": "the database's disk is full: free space there; nothing acknowledged is lost",
+    "53300": "the database has no connection left: raise max_connections, or put PgBouncer in front",
+    "25006": "the database is read-only, perhaps a standby: name the primary in the URL",
+    "42501": "the role lacks rights: make the tables once with a role that may, or grant CREATE on the database",
+    "28P01": "the password is wrong",
+    "28000": "the role may not log in",
+    "3D000": "there is no such database: create it first",
+    "57014": "a statement took longer than `database_timeout_s`",
+    "55P03": "a lock was held longer than `database_timeout_s`: somebody holds the shard in a transaction",
+}
+"""Remedies for errors, by SQLSTATE."""
+_PASSES = ("08", "57P", "53300")
+"""Beginnings of the SQLSTATEs of errors that pass: the connection was lost, the server restarts, it has no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One installation in a database."""
+
+    url: str
+    schema: str = "podium"
+    timeout_s: float = 30.0
+    """Longest time of one statement, and of a wait for a lock, in seconds."""
+
+    @property
+    def place(self) -> str:
+        """Name of the database for messages, without the password."""
+        parts = urlsplit(self.url)
+        at = f"{parts.hostname or 'localhost'}{'' if parts.port is None else f':{parts.port}'}"
+        return f"postgresql://{at}{parts.path}"
+
+    def connect(self) -> Connection:
+        """Connect. Raises psycopg.OperationalError."""
+        given = conninfo_to_dict(self.url)
+        info = make_conninfo(self.url, **{key: value for key, value in _DEFAULTS.items() if key not in given})
+        # No prepared statements: they belong to a connection, and PgBouncer gives each transaction another one.
+        return psycopg.connect(info, autocommit=True, prepare_threshold=None)
+
+
+@contextmanager
+def translated(shard: str, database: Database) -> Iterator[None]:
+    """Raise errors of the database as ours."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise as_ours(shard, database, error) from error
+
+
+def as_ours(shard: str, database: Database, error: Exception) -> PodiumError:
+    """Return an error as JournalFailed, with what to do about it. A PodiumError is returned as it is."""
+    if isinstance(error, PodiumError):
+        return error
+    if isinstance(error, psycopg.errors.DataCorrupted | psycopg.errors.IndexCorrupted):
+        return JournalCorrupt(shard=shard, place=database.place, problem=_first_line(error))
+    remedy = _REMEDIES.get(getattr(error, "sqlstate", None) or "")
+    reason = f"{database.place}: {_first_line(error)}"
+    return JournalFailed(shard=shard, reason=f"{reason} ({remedy})" if remedy else reason)
+
+
+def passes(error: psycopg.Error, connection: Connection | None) -> bool:
+    """Whether an error comes from the way to the database, so that the same work may succeed a little later."""
+    if connection is None or connection.closed or connection.broken:
+        return not isinstance(error, psycopg.errors.InvalidPassword | psycopg.errors.InvalidCatalogName)
+    return (error.sqlstate or "").startswith(_PASSES)
+
+
+def overtaken(shard: str, epoch: int, newer: int) -> Fenced:
+    return Fenced(shard=shard, epoch=epoch, newer=newer)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

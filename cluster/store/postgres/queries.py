@@ -1,0 +1,91 @@
+"""The questions of a shard's owner, as SQL, and the answers from the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, assert_never
+
+from ....supervisors.ports.journal import Found, OpenTask
+from ..rows import TASK_COLUMNS, Row, bodies_of, found_row, note_of
+from ..threaded import AnyQuery, Entries, Find, FinishedCount, Forgettable, Notes, OpenTasks
+from .schema import quoted
+
+Asked: TypeAlias = tuple[str, Sequence[object]]
+"""A query with its parameters."""
+_TASK = ",".join(f't."{column}"' for column in TASK_COLUMNS)
+
+
+class Queries:
+    """The queries over one shard."""
+
+    def __init__(self, schema: str, shard: str) -> None:
+        at, self._shard = quoted(schema), shard
+        self._by_id = f"SELECT {_TASK} FROM {at}.tasks t WHERE t.shard = %s AND t.id = ANY(%s)"
+        self._by_key = f"""
+            SELECT {_TASK} FROM {at}.tasks t JOIN unnest(%s::text[], %s::text[]) k (owner, key)
+            ON t."user" = k.owner AND t.key = k.key WHERE t.shard = %s"""
+        entry = "SELECT task_id, n, e.epoch, body, seal"
+        self._entries = f"{entry} FROM {at}.entries e WHERE shard = %s AND task_id = %s ORDER BY n"
+        self._open_entries = f"""
+            {entry} FROM {at}.tasks t JOIN {at}.entries e ON e.shard = t.shard AND task_id = id
+            WHERE t.shard = %s AND finished_at IS NULL ORDER BY task_id, n"""
+        self._open = f"""
+            SELECT {_TASK} FROM {at}.tasks t WHERE t.shard = %s AND finished_at IS NULL ORDER BY accepted_at, id"""
+        self._notes = f"SELECT name, value, seal FROM {at}.notes WHERE shard = %s"
+        self._forgettable = f"""
+            SELECT id FROM {at}.tasks WHERE shard = %s AND finished_at < %s
+            AND id < coalesce((SELECT min(id) FROM {at}.tasks WHERE shard = %s AND accepted_at >= %s), 'u')
+            ORDER BY id LIMIT %s"""
+        self._finished = f"SELECT count(*) FROM {at}.tasks WHERE shard = %s AND finished_at IS NOT NULL"
+
+    def asked(self, query: AnyQuery) -> list[Asked]:
+        """Return what has to be asked of the database for a query."""
+        shard = self._shard
+        match query:
+            case Find(ids, keys):
+                owners, names = [owner for owner, _ in keys], [name for _, name in keys]
+                by_id, by_key = (self._by_id, (shard, ids)), (self._by_key, (owners, names, shard))
+                return [*([by_id] if ids else []), *([by_key] if keys else [])]
+            case Entries(task_id):
+                return [(self._entries, (shard, task_id))]
+            case OpenTasks():
+                return [(self._open_entries, (shard,)), (self._open, (shard,))]
+            case Notes():
+                return [(self._notes, (shard,))]
+            case Forgettable(before, limit):
+                return [(self._forgettable, (shard, before, shard, before, limit))]
+            case FinishedCount():
+                return [(self._finished, (shard,))]
+            case _:
+                assert_never(query)
+
+    def answer(self, query: AnyQuery, rows: list[list[Row]]) -> object:
+        """Return the answer from the rows of each query in `asked`. Raises JournalCorrupt."""
+        match query:
+            case Find(ids, keys):
+                return self._found(ids, keys, [row for each in rows for row in each])
+            case Entries(task_id):
+                return bodies_of(self._shard, rows[0]).get(task_id, [])
+            case OpenTasks():
+                return self._open_tasks(*rows)
+            case Notes():
+                return dict(note_of(self._shard, row) for row in rows[0])
+            case Forgettable():
+                return [str(id) for (id,) in rows[0]]
+            case FinishedCount():
+                return rows[0][0][0]
+            case _:
+                assert_never(query)
+
+    def _found(self, ids: list[str], keys: list[tuple[str, str]], rows: list[Row]) -> list[Found]:
+        """Return the tasks in the order in which they were asked for."""
+        found: dict[Any, Found] = {}
+        for row in rows:
+            task = found_row(self._shard, row)
+            found[task.record.task_id] = found[task.record.user, task.record.key] = task
+        return [found[name] for name in [*ids, *map(tuple, keys)] if name in found]
+
+    def _open_tasks(self, entries: list[Row], tasks: list[Row]) -> list[OpenTask]:
+        bodies = bodies_of(self._shard, entries)
+        records = [found_row(self._shard, row).record for row in tasks]
+        return [OpenTask(record, bodies.get(record.task_id, [])) for record in records]

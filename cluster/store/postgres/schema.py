@@ -1,0 +1,68 @@
+"""The tables of an installation in PostgreSQL, in a schema of their own.
+
+They are those of the SQLite store, with the shard as the first column of every key. An owner of a shard is fenced by
+its row in `shards`: a statement writes only where the shard's `epoch` and `line` are still the owner's. `epoch` counts
+owners. `line` counts connections, so that a transaction that is still under way on a lost connection changes nothing
+any more. Both change under an exclusive advisory lock of the shard, and every commit holds that lock in shared mode.
+So no row is updated for each commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+FORMAT = 1
+"""Version of the tables, in the table `format`. A new one needs a step that migrates."""
+
+_DDL = """
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE TABLE {schema}.format (version integer NOT NULL);
+INSERT INTO {schema}.format VALUES ({version});
+CREATE TABLE {schema}.shards (
+    shard text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL, line bigint NOT NULL, seal bigint NOT NULL
+);
+CREATE TABLE {schema}.notes (
+    shard text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, value bytea NOT NULL, seal bigint NOT NULL,
+    PRIMARY KEY (shard, name)
+);
+CREATE TABLE {schema}.tasks (
+    shard text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, workflow text NOT NULL, version text NOT NULL,
+    hash text NOT NULL, "user" text COLLATE "C" NOT NULL, priority bigint NOT NULL, key text COLLATE "C",
+    digest text NOT NULL, accepted_at double precision NOT NULL, accepted_seal bigint NOT NULL, status text NOT NULL,
+    finished_at double precision, finished_seal bigint, input bytea NOT NULL, result bytea, failure bytea,
+    PRIMARY KEY (shard, id)
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05);
+CREATE INDEX tasks_by_id ON {schema}.tasks (id);
+CREATE INDEX open_tasks ON {schema}.tasks (shard, accepted_at, id) WHERE finished_at IS NULL;
+CREATE INDEX newest_tasks ON {schema}.tasks (accepted_at);
+CREATE UNIQUE INDEX task_keys ON {schema}.tasks (shard, "user", key) WHERE key IS NOT NULL;
+CREATE TABLE {schema}.entries (
+    shard text COLLATE "C" NOT NULL, task_id text COLLATE "C" NOT NULL, n bigint NOT NULL, epoch bigint NOT NULL,
+    body bytea NOT NULL, seal bigint NOT NULL, PRIMARY KEY (shard, task_id, n)
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
+"""
+
+
+def tables(schema: str) -> str:
+    """Return the statements that make the tables. `schema` is checked to be a plain name by the settings."""
+    return _DDL.format(schema=quoted(schema), version=FORMAT)
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def lock_key(schema: str, shard: str) -> int:
+    """Return the number of the advisory lock of a shard; "" stands for the installation as a whole."""
+    digest = hashlib.sha256(f"podium/{schema}/{shard}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The owner of a shard, and its connection: what a commit compares with the shard's row."""
+
+    shard: str
+    epoch: int
+    line: int

@@ -1,0 +1,30 @@
+"""The store of an installation in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ....supervisors.ports.journal import Journal
+from ..contract import Reader
+from .connecting import Database
+from .journal import PostgresJournal
+from .reading import PostgresReader
+
+
+class PostgresStore:
+    """Implements `Store`."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        """`folder`: the place on this machine for what need not outlive it."""
+        self._database, self._folder = database, folder
+        self.reader: Reader = PostgresReader(database)
+
+    async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
+        journal = PostgresJournal(self._database, self._folder / "shards", shard)
+        try:
+            await journal.open()
+        except BaseException:
+            journal.let_go()
+            raise
+        return journal, journal.let_go

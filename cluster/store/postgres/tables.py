@@ -1,0 +1,37 @@
+"""Makes and checks the tables of an installation."""
+
+from __future__ import annotations
+
+from psycopg import errors
+
+from ....protocols.errors import JournalFailed
+from .connecting import Connection, Database
+from .schema import FORMAT, lock_key, quoted, tables
+
+
+def prepare(db: Connection, database: Database) -> None:
+    """Make the tables unless they are there, and check their format. Raises JournalFailed, or psycopg.Error."""
+    version = format_of(db, database)
+    if version is None:
+        with db.transaction():
+            db.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(database.schema, ""),))
+            if format_of(db, database) is None:
+                db.execute(tables(database.schema).encode())
+        version = format_of(db, database)
+    if version != FORMAT:
+        remedy = "use the newer Podium that wrote it" if version is not None and version > FORMAT else "migrate it"
+        where = f"{database.place}, schema '{database.schema}'"
+        reason = f"{where}: format {version}, and this Podium has {FORMAT}: {remedy}"
+        raise JournalFailed(shard="*", reason=reason)
+
+
+def format_of(db: Connection, database: Database) -> int | None:
+    """Return the format of the tables; None if there are none."""
+    found = db.execute("SELECT to_regclass(%s)", (f"{quoted(database.schema)}.format",)).fetchone()
+    if found is None or found[0] is None:
+        return None
+    try:
+        row = db.execute(f"SELECT version FROM {quoted(database.schema)}.format".encode()).fetchone()
+    except errors.UndefinedTable:  # dropped meanwhile
+        return None
+    return int(str(row[0])) if row else None

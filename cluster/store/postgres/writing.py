@@ -1,0 +1,158 @@
+"""The statements that one commit sends to PostgreSQL: each writes many rows, and only while the shard is still ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from ....supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
+from ..rows import ABSENT, Row, closing_row, entry_row, note_row, task_row
+from .schema import Fence, quoted
+
+
+class Statement(NamedTuple):
+    """SQL with its parameters."""
+
+    sql: str
+    parameters: Sequence[object]
+    finds_open: bool = False
+    """Whether it returns the open tasks among those to be deleted, which fail the commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A row that a commit adds, by which one sees whether the commit is durable: a task, or entry `n` of a task."""
+
+    task_id: str
+    n: int | None = None
+
+    def __str__(self) -> str:
+        return f"task {self.task_id}" if self.n is None else f"entry {self.n} of task {self.task_id}"
+
+
+class Writing:
+    """Makes the statements for one shard."""
+
+    def __init__(self, schema: str) -> None:
+        at = quoted(schema)
+        ours = f"EXISTS (SELECT 1 FROM {at}.shards WHERE shard = %s AND epoch = %s AND line = %s)"
+        self.check = f"SELECT epoch, line FROM {at}.shards WHERE shard = %s"
+        self._task = f"SELECT 1 FROM {at}.tasks WHERE shard = %s AND id = %s"
+        self._entry = f"SELECT 1 FROM {at}.entries WHERE shard = %s AND task_id = %s AND n = %s"
+        self._new = f"""
+            INSERT INTO {at}.tasks (shard, id, workflow, version, hash, "user", priority, key, digest, accepted_at,
+                accepted_seal, status, input)
+            SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
+                %s::text[], %s::text[], %s::float8[], %s::bigint[], %s::text[], %s::bytea[]) WHERE {ours}"""
+        self._entries = f"""
+            INSERT INTO {at}.entries (shard, task_id, n, epoch, body, seal)
+            SELECT %s, * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[]) WHERE {ours}"""
+        self._statuses = f"""
+            UPDATE {at}.tasks t SET status = c.status FROM unnest(%s::text[], %s::text[]) c (id, status)
+            WHERE t.shard = %s AND t.id = c.id AND t.finished_at IS NULL AND {ours}"""
+        self._closings = f"""
+            UPDATE {at}.tasks t SET status = c.status, finished_at = c.finished_at, finished_seal = c.seal,
+                result = c.result, failure = c.failure
+            FROM unnest(%s::text[], %s::text[], %s::float8[], %s::bigint[], %s::bytea[], %s::bytea[])
+                c (id, status, finished_at, seal, result, failure)
+            WHERE t.shard = %s AND t.id = c.id AND t.finished_at IS NULL AND {ours}"""
+        self._notes = f"""
+            INSERT INTO {at}.notes (shard, name, value, seal)
+            SELECT %s, * FROM unnest(%s::text[], %s::bytea[], %s::bigint[]) WHERE {ours}
+            ON CONFLICT (shard, name) DO UPDATE SET value = excluded.value, seal = excluded.seal"""
+        self._unnote = f"DELETE FROM {at}.notes WHERE shard = %s AND name = ANY(%s) AND {ours}"
+        below = "f.id = {id} OR ({id} > f.id || '/' AND {id} < f.id || '0')"  # '0' is the character behind '/'
+        tasks, entries = below.format(id="t.id"), below.format(id="t.task_id")
+        self._open = f"""
+            SELECT t.id FROM {at}.tasks t, unnest(%s::text[]) f (id)
+            WHERE t.shard = %s AND t.finished_at IS NULL AND ({tasks}) AND {ours} LIMIT 1"""
+        self._forget_entries = f"""
+            DELETE FROM {at}.entries t USING unnest(%s::text[]) f (id) WHERE t.shard = %s AND ({entries}) AND {ours}"""
+        self._forget_tasks = f"""
+            DELETE FROM {at}.tasks t USING unnest(%s::text[]) f (id) WHERE t.shard = %s AND ({tasks}) AND {ours}"""
+
+    def statements(self, fence: Fence, changes: Sequence[Change]) -> list[Statement]:
+        """Return what writes the changes, in their order, as far as it matters."""
+        found: list[Statement] = []
+        for is_forget, same in groupby(changes, lambda change: isinstance(change, Forget)):
+            write = self._forgets if is_forget else self._writes
+            found += write(fence, list(same))
+        return found
+
+    def probe(self, shard: str, probe: Probe) -> tuple[str, Sequence[object]]:
+        """Return the query that finds a row if the probe is there."""
+        if probe.n is None:
+            return self._task, (shard, probe.task_id)
+        return self._entry, (shard, probe.task_id, probe.n)
+
+    def _writes(self, fence: Fence, changes: list[Change]) -> list[Statement]:
+        """Write changes, grouped by kind: tasks, entries, statuses, ends, notes."""
+        new = [task_row(change) for change in changes if isinstance(change, NewTask)]
+        entries = [change for change in changes if isinstance(change, Entry)]
+        statuses = {change.task_id: change.status for change in changes if isinstance(change, StatusChange)}
+        closings = [closing_row(entry.task_id, entry.closing) for entry in entries if entry.closing is not None]
+        found = []
+        if new:
+            found.append(Statement(self._new, [fence.shard, *_columns(new), *_facts(fence)]))
+        if entries:
+            rows = [entry_row(entry, fence.epoch) for entry in entries]
+            found.append(Statement(self._entries, [fence.shard, *_columns(rows), *_facts(fence)]))
+        if statuses:
+            columns = [list(statuses), list(statuses.values())]
+            found.append(Statement(self._statuses, [*columns, fence.shard, *_facts(fence)]))
+        if closings:
+            found.append(Statement(self._closings, [*_columns(closings), fence.shard, *_facts(fence)]))
+        return found + self._note_changes(fence, [change for change in changes if isinstance(change, Note)])
+
+    def _note_changes(self, fence: Fence, changes: list[Note]) -> list[Statement]:
+        last = {note.name: note.value for note in changes}
+        rows = [note_row(name, value) for name, value in last.items() if value is not None]
+        gone = [name for name, value in last.items() if value is None]
+        found = []
+        if rows:
+            found.append(Statement(self._notes, [fence.shard, *_columns(rows), *_facts(fence)]))
+        if gone:
+            found.append(Statement(self._unnote, [fence.shard, gone, *_facts(fence)]))
+        return found
+
+    def _forgets(self, fence: Fence, changes: list[Change]) -> list[Statement]:
+        ids = [change.task_id for change in changes if isinstance(change, Forget)]
+        parameters = [ids, fence.shard, *_facts(fence)]
+        return [
+            Statement(self._open, parameters, finds_open=True),
+            Statement(self._forget_entries, parameters),
+            Statement(self._forget_tasks, parameters),
+        ]
+
+
+def probe_of(changes: Iterable[Change]) -> Probe | None:
+    """Return a row that shows whether these changes are durable; None if they may be written twice.
+
+    Statuses, notes and deletions may. A task that is also forgotten in the same commit shows nothing.
+    """
+    found: dict[str, Probe] = {}
+    for change in changes:
+        match change:
+            case NewTask():
+                found[change.record.task_id] = Probe(change.record.task_id)
+            case Entry():
+                found[change.task_id] = Probe(change.task_id, change.n)
+            case Forget():
+                found = {id: probe for id, probe in found.items() if not _is_of(id, change.task_id)}
+            case _:
+                pass
+    return next(iter(found.values()), None)
+
+
+def _is_of(id: str, forgotten: str) -> bool:
+    return id == forgotten or id.startswith(f"{forgotten}/")
+
+
+def _columns(rows: list[Row]) -> list[list[Any]]:
+    return [[None if value is ABSENT else value for value in column] for column in zip(*rows, strict=True)]
+
+
+def _facts(fence: Fence) -> tuple[str, int, int]:
+    return fence.shard, fence.epoch, fence.line
