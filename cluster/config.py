@@ -31,6 +31,7 @@ from ..protocols.values import MAX_VALUE_BYTES, check_value
 from ..protocols.wording import problem_of
 from ..supervisors.settings import Governance
 from .connect_options import ConnectOptions
+from .store.address import StoreAddress, folder_name, is_url
 
 DEFAULT_LIMITS: dict[str, Amount] = {
     "request": 50,
@@ -52,7 +53,16 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path = Path(".podium")
-    """The directory of the journal. One cluster at a time owns it."""
+    """The directory of the journal, or the URL of a PostgreSQL database: `postgresql://user@host/name`. One cluster at
+    a time owns a directory. With a database, the directory of this machine's sockets, locks and logs is made below
+    `~/.podium`."""
+    database: str | None = Field(default=None, repr=False)
+    """The URL of the PostgreSQL database that has the journal. A URL as `data` means the same; to give both names
+    another directory for what belongs to this machine."""
+    database_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = "podium"
+    """The schema of the database in which the tables lie. Installations with different schemas share nothing."""
+    database_timeout_s: Seconds = 30.0
+    """The longest time of one statement in the database, and of a wait for a lock there, in seconds."""
     cluster: Literal["ray", "inprocess"] = "ray"
     """The place where actors live: `ray` (processes of a Ray cluster) or `inprocess` (this process)."""
     address: str | None = None
@@ -146,6 +156,9 @@ class Settings(BaseModel):
     max_emitted_bytes: CountOrNone = 4 * 1024 * 1024
     """The bytes of what the steps of one task emit (`ctx.emit`) that are recorded; each chunk counts 64 bytes more.
     What comes after that is live only."""
+    max_unsaved_mb: Annotated[Quantity, Field(gt=0)] = 64.0
+    """The size in MiB of the events of a workflow (per shard) that may wait to become durable, while a disk is slow or
+    a database is away. When more wait, no further step starts."""
     log_mb: Quantity = 10.0
     """The size in MiB at which a log in the data directory is rotated: `logs/<protocol>.log` of a protocol,
     `logs/podium.engine.log` of the engine (docs/logs.md). 0 keeps no logs."""
@@ -161,6 +174,13 @@ class Settings(BaseModel):
     """The time in seconds that a client waits for a lost coordinator, and for a supervisor that cannot start (as on
     a full disk) before new tasks are refused as Overloaded, with the reason."""
     sources: Mapping[str, str] = {}
+
+    @field_validator("database")
+    @classmethod
+    def _is_database(cls, url: str | None) -> str | None:
+        if url is not None and not is_url(url):
+            raise ValueError("expected a URL such as postgresql://user@host/name")
+        return url
 
     @field_validator("limits", mode="before")
     @classmethod
@@ -218,6 +238,11 @@ class Settings(BaseModel):
             raise ValueError(f"it is above throttle_high={high:g}")
         return low
 
+    @property
+    def store(self) -> StoreAddress:
+        """The place of the tasks."""
+        return StoreAddress(str(self.data), self.database or "", self.database_schema, self.database_timeout_s)
+
     def governance(self) -> Governance:
         """Return the settings that the cluster enforces. `config.requests.owner` defaults to our login name."""
         requests = {"owner": _login(), **self.config.get("requests", {})}
@@ -252,6 +277,7 @@ def load_settings(**keywords: Unpack[ConnectOptions]) -> Settings:
             if name not in Settings.model_fields or name == "sources":
                 raise InvalidSetting(name=name, source=source, problem=_no_such(name))
             values[name], sources[name] = value, source
+    _place_database(values, sources)
     try:
         return Settings(**values, sources=sources)
     except ValidationError as error:
@@ -262,6 +288,21 @@ def load_settings(**keywords: Unpack[ConnectOptions]) -> Settings:
             problem += f", not {shown(row['input'])}"
         problem = ": ".join([".".join(below), problem]) if below else problem
         raise InvalidSetting(name=name, source=sources.get(name, "default"), problem=problem) from error
+
+
+def _place_database(values: dict[str, Any], sources: dict[str, str]) -> None:
+    """Take a URL that is given as `data` for the database, and find the directory for what belongs to this machine."""
+    given = str(values.get("data", ""))
+    if isinstance(values.get("data"), str) and is_url(given):
+        values["database"], sources["database"] = values.pop("data"), sources.pop("data")
+    elif re.match(r"postgres(ql)?:", given):
+        problem = "give the URL as text, not as a path" if "://" not in given else "give a URL postgresql://host/name"
+        raise InvalidSetting(name="data", source=sources["data"], problem=problem)
+    url = values.get("database")
+    if url is None or "data" in values:
+        return
+    values["data"] = Path.home() / ".podium" / folder_name(str(url), str(values.get("database_schema", "podium")))
+    sources["data"] = sources["database"]
 
 
 def _no_such(name: str) -> str:

@@ -15,6 +15,9 @@ class ConnectOptions(TypedDict, total=False):
     """The keywords of `connect`. docs/settings.md describes each."""
 
     data: str | PathLike[str] | None
+    database: str | None
+    database_schema: str | None
+    database_timeout_s: float | None
     cluster: Literal["ray", "inprocess"] | None
     address: str | None
     num_cpus: int | None
@@ -53,6 +56,7 @@ class ConnectOptions(TypedDict, total=False):
     top_restart_intensity: int | None
     restart_period_s: float | None
     max_emitted_bytes: int | None
+    max_unsaved_mb: float | None
     log_mb: float | None
     log_files: int | None
     mcp_page_chars: int | None

@@ -56,7 +56,7 @@ class InProcessSession:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._file = ClusterFile(settings.data)
-        self.reader: Reader = store_of(settings.data).reader
+        self.reader: Reader = store_of(settings.store).reader
         self._cluster: InProcessCluster
         self._cell: Cell
         self._client_world: CellWorld
@@ -67,7 +67,7 @@ class InProcessSession:
             raise DataInUse(directory=str(self._settings.data), holder=holder(self._file.read()))
         try:
             self._file.write({"kind": "inprocess"})
-            self._cluster = InProcessCluster(self._settings.data)
+            self._cluster = InProcessCluster(self._settings.store)
             self._cell = Cell("client", None)
             self.world = self._client_world = CellWorld(self._cluster, self._cell)
             self._cell.world = self.world

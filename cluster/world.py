@@ -36,6 +36,7 @@ from .engine_log import LEVELS, LOG, NAME, line_of
 from .importing import importing
 from .log_file import LogFile
 from .log_lines import keep_log_lines
+from .store.address import StoreAddress
 from .store.stores import store_of
 from .threads import Threads
 
@@ -60,14 +61,14 @@ def new_actor(role: Role, world: World) -> Actor:
 class LoopWorld:
     """The part of `World` that needs no more than an event loop and a data directory."""
 
-    def __init__(self, address: str, data: Path, on_crash: Callable[[Exception], None]) -> None:
-        self.address, self.data = address, data
+    def __init__(self, address: str, place: StoreAddress, on_crash: Callable[[Exception], None]) -> None:
+        self.address, self.place, self.data = address, place, place.path
         self.random = Random()
         self.loop = asyncio.get_running_loop()
         self._on_crash = on_crash
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: Threads | None = None
-        self.store = store_of(data)
+        self.store = store_of(place)
         self._let_go: list[Callable[[], None]] = []
         """Functions that release the journals that this actor opened."""
         self._logs: list[LogFile] = []

@@ -61,6 +61,8 @@ class Governance:
     alert_every_s: float = 10.0
     max_emitted_bytes: int = 4 * 1024 * 1024
     """Most bytes of emitted chunks that are recorded for one task."""
+    max_unsaved_mb: float = 64.0
+    """Size in MiB of the events that may wait to become durable before a supervisor starts no further step."""
     log_mb: float = 10.0
     """Size in MiB at which the log of a protocol is rotated; 0 keeps no log."""
     log_files: int = 5
@@ -70,6 +72,10 @@ class Governance:
     restart_intensity: int = 10
     top_restart_intensity: int = 3
     restart_period_s: float = 60.0
+
+    @property
+    def max_unsaved_bytes(self) -> int:
+        return round(self.max_unsaved_mb * 1024 * 1024)
 
     @property
     def log_bytes(self) -> int:

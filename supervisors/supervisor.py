@@ -143,6 +143,7 @@ class Supervisor:
         means = PoolContext(world, settings, self._permits, guard, family)
         dispatcher = self._dispatcher = open_tasks.dispatcher = Dispatcher(means, live, versions, clock)
         versions.go_with(dispatcher)
+        journal.max_unsaved_bytes, journal.on_pressure = settings.max_unsaved_bytes, dispatcher.hold_back
         admission = self._admission = open_tasks.admission = TaskPermits(self._permits, open_tasks, dispatcher, later)
 
         quarantine = self._quarantine = Quarantine(world, journal, notes, open_tasks.watchers)

@@ -10,7 +10,6 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -22,6 +21,7 @@ from ...supervisors.ports.messaging import Actor, Connection
 from ...supervisors.ports.world import Needs, Role, Timer
 from ..engine_log import LOG
 from ..simulation.virtual_loop import Process, in_process
+from ..store.address import StoreAddress
 from ..world import LoopWorld, new_actor
 
 T = TypeVar("T")
@@ -72,8 +72,8 @@ class Cell:
 class InProcessCluster:
     """Runs cells on the current event loop."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, place: StoreAddress) -> None:
+        self.place = place
         self._cells: dict[str, Cell] = {}
         self._numbers = itertools.count(1)
         self._epochs: dict[str, int] = {}
@@ -180,7 +180,7 @@ class CellWorld(LoopWorld):
     """The world of an actor in an in-process cluster."""
 
     def __init__(self, cluster: InProcessCluster, cell: Cell) -> None:
-        super().__init__(cell.address, cluster.data, lambda error: cluster.crashed(cell))
+        super().__init__(cell.address, cluster.place, lambda error: cluster.crashed(cell))
         self._cluster, self._cell = cluster, cell
         self._lines: list[ExchangeClient] = []
         self._timers: WeakSet[asyncio.TimerHandle] = WeakSet()

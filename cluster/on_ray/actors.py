@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -37,6 +36,7 @@ from ..engine_log import LOG
 from ..gc_tuning import pass_over_what_is_there, tune_process
 from ..importing import importing
 from ..presence import Presence
+from ..store.address import StoreAddress
 from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
 from .folder import noted_folder
 from .process_locks import ProcessLocks
@@ -66,8 +66,11 @@ _SETUP_BYTES = 256 * 1024 * 1024
 class Resident:
     """The Ray actor around one of ours. No I/O in `__init__`: a Ray actor whose `__init__` raises is lost."""
 
-    def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
-        self._role, self._address, self._namespace, self._data = role, address, namespace, data
+    def __init__(
+        self, role: Role, address: str, namespace: str, place: tuple[Any, ...], epoch: int, setup: bytes
+    ) -> None:
+        """`place`: the fields of a StoreAddress."""
+        self._role, self._address, self._namespace, self._place = role, address, namespace, StoreAddress(*place)
         self._epoch, self._setup = epoch, setup
         self._starting: asyncio.Task[Value] | None = None
         self._actor: Actor
@@ -89,8 +92,8 @@ class Resident:
         if self._role != "host":
             tune_process()
             sys.setswitchinterval(SWITCH_S)
-        ProcessLocks(Path(self._data)).announce(self._address, self._epoch)
-        world = RayWorld(self._address, self._namespace, Path(self._data))
+        ProcessLocks(self._place.path).announce(self._address, self._epoch)
+        world = RayWorld(self._address, self._namespace, self._place)
         self._actor = new_actor(self._role, world)
         self._far = ExchangeServer(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
         setup = unpack(self._setup, max_bytes=_SETUP_BYTES)
@@ -103,7 +106,7 @@ class Resident:
 
     async def _listen(self) -> None:
         try:
-            self._server = await listen(Path(self._data), self._address, self._far.take_in)
+            self._server = await listen(self._place.path, self._address, self._far.take_in)
         except OSError as error:
             LOG.warning("%s is reached by Ray's calls only: no socket, %s", self._address, error)
 
@@ -134,10 +137,12 @@ class ThreadedResident:
     also 0.3 ms faster. A waiting call holds a thread, so this is only for actors that one other actor talks to.
     """
 
-    def __init__(self, role: Role, address: str, namespace: str, data: str, epoch: int, setup: bytes) -> None:
+    def __init__(
+        self, role: Role, address: str, namespace: str, place: tuple[Any, ...], epoch: int, setup: bytes
+    ) -> None:
         self._loop = new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="podium", daemon=True).start()
-        self._inside = Resident(role, address, namespace, data, epoch, setup)
+        self._inside = Resident(role, address, namespace, place, epoch, setup)
 
     def start(self) -> bytes:
         return self._wait(self._inside.start())
@@ -160,10 +165,10 @@ class ThreadedResident:
 class RayWorld(LoopWorld):
     """The world of an actor on Ray, and of a driver."""
 
-    def __init__(self, address: str, namespace: str, data: Path) -> None:
-        super().__init__(address, data, _exit)
+    def __init__(self, address: str, namespace: str, place: StoreAddress) -> None:
+        super().__init__(address, place, _exit)
         self._namespace = namespace
-        self.presence: Presence = ProcessLocks(data)
+        self.presence: Presence = ProcessLocks(self.data)
         self._handles: dict[str, Any] = {}
         """Handles of spawned actors by address. A Ray actor lives as long as its owner holds a handle."""
 
@@ -216,7 +221,7 @@ class RayWorld(LoopWorld):
             try:
                 resident = _THREADED if role in THREADS else _RESIDENT
                 return resident.options(name=address, namespace=self._namespace, **options).remote(
-                    role, address, self._namespace, str(self.data), self.epoch, setup
+                    role, address, self._namespace, tuple(self.place), self.epoch, setup
                 )
             except ValueError as error:
                 if time.monotonic() > give_up_at:

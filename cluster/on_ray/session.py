@@ -65,9 +65,10 @@ class RaySession:
     def __init__(self, settings: Settings, daemon: bool = False) -> None:
         self._settings, self._daemon = settings, daemon
         self._data = settings.data.resolve()
+        self._place = settings.store._replace(folder=str(self._data))
         self._file = ClusterFile(self._data)
         self._namespace = "podium-" + hashlib.sha256(str(self._data).encode()).hexdigest()[:12]
-        self.reader: Reader = store_of(self._data).reader
+        self.reader: Reader = store_of(settings.store).reader
         self.on_rebuilt: Callable[[], None] = lambda: None
         self.on_closed: Callable[[PodiumError], None] = lambda _error: None
         self._initialised_here = False
@@ -98,7 +99,7 @@ class RaySession:
         if ours:
             take_environment_in(loopback)
             keep_quiet()
-        self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._data)
+        self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._place)
         self._ray_world.is_cut_off = self._is_gone
         await self._enter()
         _OPEN.append(self)

@@ -239,7 +239,7 @@ class Simulation:
 
 class SimulatedCluster(InProcessCluster):
     def __init__(self, simulation: Simulation) -> None:
-        super().__init__(simulation.settings.data)
+        super().__init__(simulation.settings.store)
         self._simulation = simulation
 
     def addresses(self) -> list[str]:

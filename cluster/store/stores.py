@@ -1,13 +1,23 @@
-"""Chooses the store of an installation."""
+"""Makes the store of an installation."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from ...protocols.errors import InvalidSetting
+from .address import StoreAddress
 from .contract import Store
 from .sqlite.store import FileStore
 
 
-def store_of(data: Path) -> Store:
-    """Return the store of a data directory."""
-    return FileStore(data)
+def store_of(address: StoreAddress) -> Store:
+    """Return the store at an address. Raises InvalidSetting if the driver of the database is not installed."""
+    return _in_database(address) if address.url else FileStore(address.path)
+
+
+def _in_database(address: StoreAddress) -> Store:
+    try:
+        from .postgres.connecting import Database  # noqa: PLC0415  (psycopg is an extra)
+        from .postgres.store import PostgresStore  # noqa: PLC0415
+    except ImportError as error:
+        problem = f"a PostgreSQL database needs the extra: pip install 'podium[postgres]' ({error})"
+        raise InvalidSetting(name="data", source=address.place, problem=problem) from error
+    return PostgresStore(Database(address.url, address.schema, address.timeout_s), address.path)

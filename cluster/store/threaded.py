@@ -20,7 +20,7 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
 from ...protocols.errors import JournalFailed, PodiumError
 from ...protocols.values import Value
 from ...supervisors.faults import shielded
-from ...supervisors.ports.journal import Change, Doing, Found, OpenTask
+from ...supervisors.ports.journal import Change, Doing, Entry, Found, OpenTask
 
 T = TypeVar("T")
 
@@ -32,6 +32,10 @@ READY_CHANGES = 128
 """Number of queued changes and queries that go to the thread at once, while the event loop brings more."""
 INLINE_S = 0.001
 """Longest duration of the last commit after which the next may be made on the event loop, in seconds."""
+MAX_UNSAVED_BYTES = 64 * 1024 * 1024
+"""Default size of the entries that may wait before `on_pressure` is called."""
+RELIEVED_SHARE = 0.5
+"""Share of that size below which the pressure is over."""
 SLOW_COMMIT_S = 1.0
 """Duration in seconds above which a commit is logged as slow."""
 WARN_EVERY_S = 60.0
@@ -51,7 +55,7 @@ class Find(Query[list[Found]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Entries(Query[list[bytes]]):
+class Bodies(Query[list[bytes]]):
     """Asks for the packed events of one task."""
 
     task_id: str
@@ -80,7 +84,7 @@ class FinishedCount(Query[int]):
     """Asks for the number of ended tasks."""
 
 
-AnyQuery: TypeAlias = Find | Entries | OpenTasks | Notes | Forgettable | FinishedCount
+AnyQuery: TypeAlias = Find | Bodies | OpenTasks | Notes | Forgettable | FinishedCount
 Answer: TypeAlias = Callable[[], object]
 """Called on the event loop when a batch is durable."""
 
@@ -88,13 +92,15 @@ Answer: TypeAlias = Callable[[], object]
 class Work:
     """One call of the journal: changes to write, or a query to answer, and the callback."""
 
-    __slots__ = ("changes", "heavy", "query", "then")
+    __slots__ = ("bytes", "changes", "heavy", "query", "then")
 
     def __init__(
         self, changes: list[Change], query: AnyQuery | None, then: Callable[..., object] | None, heavy: bool = False
     ) -> None:
         """`heavy`: the query may take long, and its error fails only the query, not the journal."""
         self.changes, self.query, self.then, self.heavy = changes, query, then, heavy
+        self.bytes = 0
+        """Size of the entries that it writes."""
 
 
 class ThreadedJournal(ABC):
@@ -115,6 +121,12 @@ class ThreadedJournal(ABC):
         """`clock` measures commits, in seconds."""
         self.shard, self.epoch = shard, 0
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
+        self.on_pressure: Callable[[bool], None] = lambda _is_high: None
+        self.is_away = False
+        self.max_unsaved_bytes = MAX_UNSAVED_BYTES
+        self._unsaved_bytes = 0
+        self._is_high = False
+        """Whether `on_pressure` was last called with True."""
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._batch: list[Work] = []
@@ -177,13 +189,19 @@ class ThreadedJournal(ABC):
         return self
 
     def write(self, changes: list[Change], then: Callable[[], None] | None = None) -> None:
-        self._add(Work(changes, None, then))
+        work = Work(changes, None, then)
+        for change in changes:
+            if type(change) is Entry:
+                work.bytes += len(change.body)
+        if work.bytes:
+            self._press(work.bytes)
+        self._add(work)
 
     def find(self, ids: list[str], keys: list[tuple[str, str]], then: Callable[[list[Found]], None]) -> None:
         self._add(Work([], Find(ids, keys), then))
 
     def entries(self, task_id: str, then: Callable[[list[bytes]], None]) -> None:
-        self._add(Work([], Entries(task_id), then))
+        self._add(Work([], Bodies(task_id), then))
 
     async def open_tasks(self) -> list[OpenTask]:
         return await self._read(OpenTasks())
@@ -249,10 +267,20 @@ class ThreadedJournal(ABC):
         except Exception as error:
             self._fail(self._as_ours(error))
             return
-        self._acknowledge(0, self._clock() - began, answers)
+        self._acknowledge(0, sum(work.bytes for work in batch), self._clock() - began, answers)
 
-    def _acknowledge(self, batches: int, seconds: float, answers: list[Answer]) -> None:
+    def _press(self, more_bytes: int) -> None:
+        """Count entries that wait or, if negative, do not wait any more; tell the owner when they are many."""
+        self._unsaved_bytes += more_bytes
+        share = self._unsaved_bytes / self.max_unsaved_bytes
+        if (share > 1 and not self._is_high) or (share < RELIEVED_SHARE and self._is_high):
+            self._is_high = not self._is_high
+            self.on_pressure(self._is_high)
+
+    def _acknowledge(self, batches: int, saved_bytes: int, seconds: float, answers: list[Answer]) -> None:
         self._under_way -= batches
+        if saved_bytes:
+            self._press(-saved_bytes)
         self._last_s = seconds
         if seconds > SLOW_COMMIT_S:
             self._warn(seconds)
@@ -303,7 +331,8 @@ class ThreadedJournal(ABC):
                 batches += 1
             began = self._clock()
             answers = self._commit(batch)
-            self._call_back(self._acknowledge, batches, self._clock() - began, answers)
+            saved = sum(work.bytes for work in batch)
+            self._call_back(self._acknowledge, batches, saved, self._clock() - began, answers)
 
     def _answered(self, work: Work, answer: Callable[[AnyQuery], object]) -> list[Answer]:
         """Answer the query of a work; returns the callback. An error of a heavy query is its answer."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias, get_args
 
-from ...protocols.errors import InvalidInput, KeyConflict, PodiumError
+from ...protocols.errors import InvalidInput, KeyConflict, Overloaded, PodiumError
 from ...protocols.outcomes import OPEN, Criticality, TaskRecord
 from ...protocols.quantities import check_priority, check_seconds
 from ...protocols.values import Value, digest
@@ -32,6 +32,8 @@ SLICE = 128
 
 Then: TypeAlias = Callable[[list[Ack], list[TaskRecord]], None]
 """Callback with the acks of the submissions, in their order, and the records of known tasks that had ended before."""
+AWAY_RETRY_S = 1.0
+"""Seconds after which a task that was refused because the store is away may be submitted again."""
 TELL_EVERY_S = 10.0
 """Seconds between two log lines about refusals for the same reason."""
 _CRITICALITIES = get_args(Criticality)
@@ -57,12 +59,25 @@ class Intake:
     def take(self, plan: Plan, rows: Sequence[Sequence[Value]], then: Then) -> None:
         """Accept the new and valid submissions of these rows; `then` is called when they are durable."""
         candidates = [self._read_or_refused(plan, row) for row in rows]
+        if self._journal.is_away and self._turn_away(candidates):
+            _acknowledge(candidates, then)
+            return
         ids = [s.record.task_id for s in candidates if s.again]
         keys = [(s.record.user, s.record.key) for s in candidates if s.record.key is not None]
         if ids or keys:
             self._journal.find(ids, keys, partial(self._sort_out, plan, candidates, then))
         else:
             self._admit(plan, candidates, then)
+
+    def _turn_away(self, candidates: list[Candidate]) -> bool:
+        """Refuse new submissions while the store is away; returns whether all are refused.
+
+        A submission that was sent before may have been accepted. So it waits until the store can be asked.
+        """
+        for each in candidates:
+            if each.source is not None and not each.again and each.error is None:
+                each.error = Overloaded(reason="the store of tasks cannot be reached", retry_after_s=AWAY_RETRY_S)
+        return all(each.error is not None for each in candidates)
 
     def _read_or_refused(self, plan: Plan, row: Sequence[Value]) -> Candidate:
         """Read one submission; if it cannot be read, it alone is refused."""
@@ -80,6 +95,8 @@ class Intake:
         id, input, user, priority, key, again, source, criticality, timeout_s = submitted
         if not (isinstance(id, str) and isinstance(user, str) and isinstance(key, str | None)):
             raise InvalidInput(problem="id, user and key are texts", path="tasks")
+        if "\0" in id or "\0" in user or (key is not None and "\0" in key):
+            raise InvalidInput(problem="a NUL character is in the user or the key", path="tasks")
         if source is not None and not user:
             raise InvalidInput(problem="an empty text is nobody", path="user")
         check_priority(priority)

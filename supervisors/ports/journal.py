@@ -116,6 +116,15 @@ class Journal(Protocol):
     Whether the failed commit is durable is unknown until the shard is opened again. No later write is durable.
     """
 
+    is_away: bool
+    """Whether the store cannot be reached at present. What is written waits."""
+
+    on_pressure: Callable[[bool], None]
+    """Called with True when more than `max_unsaved_bytes` of entries wait to become durable, with False when most of
+    them are."""
+
+    max_unsaved_bytes: int
+
     def write(self, changes: list[Change], then: Callable[[], None] | None = None) -> None:
         """Make all `changes` durable together, in the order of the calls; `then` is called when they are durable.
 

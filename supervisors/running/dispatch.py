@@ -74,6 +74,12 @@ class Dispatcher:
         self.children_changed: Callable[[], None] = lambda: None
         """Called after a pool was made outside `prepare`."""
 
+    def hold_back(self, is_high: bool) -> None:
+        """Give no job to a host as long as `is_high`: too much waits to become durable."""
+        self._means.pressure.is_high = is_high
+        for pool in () if is_high else self._pools.values():
+            pool.feed()
+
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
         """Make the pools and nested supervisors of a plan. Their actors start with the first work, or with `start`."""
         self._code.update(code)

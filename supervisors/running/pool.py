@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -57,6 +57,13 @@ class JobEvents(Protocol):
         """The host died while the job ran; the job will run again."""
 
 
+@dataclass(slots=True)
+class Pressure:
+    """Whether too much waits to become durable. Then no job goes to a host."""
+
+    is_high: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class PoolContext:
     """The parts of a supervisor that all its pools share."""
@@ -66,6 +73,7 @@ class PoolContext:
     permits: PermitClient
     guard: BreakerClient
     family: Children
+    pressure: Pressure = field(default_factory=Pressure)
 
 
 class Pool:
@@ -76,7 +84,7 @@ class Pool:
         self.label, self._fingerprint = label, fingerprint
         self._world, self._settings = means.world, means.settings
         self._permits, self._family, self._guard = means.permits, means.family, means.guard
-        self._declared, self._listener = declared, listener
+        self._declared, self._listener, self._pressure = declared, listener, means.pressure
         self._backlog = Backlog(label, self._permits, self._settings, self)
         self._lanes = Lanes(self._world, self._permits, self._backlog, self)
         self.hosts = [self._new_host(f"{means.world.address}/{label}-{n}") for n in range(declared.replicas)]
@@ -183,6 +191,8 @@ class Pool:
 
     def _free_host(self, job: Job) -> Host | None:
         """Return the host with the most room for this job, or None if no host has room."""
+        if self._pressure.is_high:
+            return None
         best, most = None, 0
         for host in self.hosts:
             if host.line is not None:
@@ -256,7 +266,7 @@ class Pool:
 
     def has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
-        return is_sound and len(host.jobs) < host.most
+        return is_sound and not self._pressure.is_high and len(host.jobs) < host.most
 
     def _answered(self, job: Job, ticket: str | None, reply: Reply) -> None:
         """Handle the answer of a host. `ticket` is that of the permits that the job was sent with."""

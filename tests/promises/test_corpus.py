@@ -16,6 +16,7 @@ import podium
 from podium import Sequence, Step, Workflow
 from podium.cluster.client.recorded import recorded_events
 from podium.cluster.doctor.checks import examine
+from podium.cluster.store.address import StoreAddress
 from podium.cluster.store.stores import store_of
 from podium.errors import TaskFailed, WaitTimedOut
 from podium.supervisors.tasks.history import step_rows
@@ -33,7 +34,7 @@ def data(request, tmp_path):
 
 
 def test_what_was_recorded_is_read_without_a_cluster(data):
-    reader = store_of(data).reader
+    reader = store_of(StoreAddress(str(data))).reader
     records = {record.workflow: record for record in reader.list_tasks(limit=50)}
     assert {name: records[name].status for name in ENDS if name in records} == {
         name: status for name, status in ENDS.items() if name in records

@@ -90,7 +90,7 @@ def answer(engine: Engine, asked: Ask, submitted: Mapping[str, Any], manner: Man
         error_console().print(f"\nInterrupted. The task is saved: `podium up` resumes it, `podium watch {task.id}`.")
         raise typer.Exit(130) from None
     degraded = task.read_record().degraded
-    recorded = recorded_s(store_of(engine.settings.data).reader, str(said["type"]))
+    recorded = recorded_s(store_of(engine.settings.store).reader, str(said["type"]))
     if manner.output == "json":
         extra = {"task_id": task.id, "degraded": degraded} | (speaker.seen if manner.explain else {})
         print(to_json(said | extra))
@@ -102,10 +102,10 @@ def answer(engine: Engine, asked: Ask, submitted: Mapping[str, Any], manner: Man
         _print_explanation(engine.settings, speaker.seen, recorded)
 
 
-def foresee(asked: Ask, data: Path | None, output: str, user: str | None) -> None:
+def foresee(asked: Ask, data: str | None, output: str, user: str | None) -> None:
     settings = load_settings(data=data, user=user, source="cli")
     request = request_of(asked.text, settings, asked.fields())
-    route, made = plan_of(request, settings.user, settings, store_of(settings.data).reader)
+    route, made = plan_of(request, settings.user, settings, store_of(settings.store).reader)
     if output == "json":
         print(to_json({"route": route.model_dump(mode="json"), "plan": made.model_dump(mode="json")}))
     else:

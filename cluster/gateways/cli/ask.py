@@ -65,7 +65,7 @@ def ask(
         answer(engine, asked, submitted, Manner(output, timeout, explain, quiet))
 
 
-def engine_for(data: Path | None, user: str | None, limits: str | None, in_process: bool) -> Engine:
+def engine_for(data: str | None, user: str | None, limits: str | None, in_process: bool) -> Engine:
     """Return the running cluster, or one in this process, whose first answer comes in a second."""
     return engine_of(data, user, limits, in_process or not is_running(data))
 

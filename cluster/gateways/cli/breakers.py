@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -44,7 +43,7 @@ def reset(name: Name, data: Data = None, output: Output = "table") -> None:
     _change(name, "reset", data, output)
 
 
-def _change(name: str, action: Literal["open", "reset"], data: Path | None, output: str) -> None:
+def _change(name: str, action: Literal["open", "reset"], data: str | None, output: str) -> None:
     need_running(data)
     with connect(data=data, source="cli") as engine:
         found = engine.set_breaker(name, action)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,15 @@ def start(settings: Settings) -> dict[str, object]:
     given = settings.model_dump(mode="json", exclude={"sources"}) | {"data": str(settings.data.resolve())}
     with log.open("wb") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps(given)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
+    assert child.stdin is not None
+    with suppress(BrokenPipeError), child.stdin:  # it ended at once; its log says why
+        child.stdin.write(json.dumps(given).encode())
     give_up_at = time.monotonic() + START_S
     while time.monotonic() < give_up_at:
         facts = running_cluster(settings.data)
@@ -85,7 +89,7 @@ def _joinable(data: Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(given: str) -> None:
-    """Own a cluster until SIGTERM or SIGINT."""
+    """Own a cluster until SIGTERM or SIGINT. `given`: the settings as JSON, from a pipe, because they have secrets."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -97,4 +101,4 @@ def main(given: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.stdin.read())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
@@ -59,7 +58,7 @@ def redrive(
         tasks = engine.redrive(chosen)
         joined = engine.joined
     print(to_json([task.id for task in tasks]) if output == "json" else "\n".join(task.id for task in tasks))
-    _warn_of_old_trees(store_of(load_settings(data=data, source="cli").data).reader, [task.id for task in tasks])
+    _warn_of_old_trees(store_of(load_settings(data=data, source="cli").store).reader, [task.id for task in tasks])
     if tasks and not joined:
         error_console().print("Saved. No cluster is running: `podium up` starts one, and the tasks with it.")
 
@@ -93,22 +92,22 @@ def _warn_of_old_trees(reader: Reader, ids: list[str]) -> None:
 
 
 def _letters(
-    data: Path | None, workflow: str | None, user: str | None, category: str | None, limit: int | None
+    data: str | None, workflow: str | None, user: str | None, category: str | None, limit: int | None
 ) -> list[DeadLetter]:
     if category not in (None, *get_args(Category)):
         raise typer.BadParameter(f"'{category}' is none of {', '.join(get_args(Category))}", param_hint="--category")
-    reader = store_of(load_settings(data=data, source="cli").data).reader
+    reader = store_of(load_settings(data=data, source="cli").store).reader
     return dead_letters(reader, workflow, user, category, limit)  # type: ignore[arg-type]
 
 
 def _chosen(
-    ids: list[str] | None, every: bool, data: Path | None, workflow: str | None, user: str | None, category: str | None
+    ids: list[str] | None, every: bool, data: str | None, workflow: str | None, user: str | None, category: str | None
 ) -> list[str]:
     if bool(ids) == every:
         raise typer.BadParameter("give either ids or --all", param_hint="ID...")
     if ids:
-        place = load_settings(data=data, source="cli").data
-        return [whole_id(store_of(place).reader, typed) for typed in ids]
+        reader = store_of(load_settings(data=data, source="cli").store).reader
+        return [whole_id(reader, typed) for typed in ids]
     return [letter.id for letter in _letters(data, workflow, user, category, None)]
 
 

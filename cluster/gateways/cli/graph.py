@@ -55,9 +55,9 @@ def _of_workflow(source: str) -> tuple[Block, str]:
     return blocks_of(workflow.root), f"{workflow.name}, version {workflow.version}"
 
 
-def _of_task(typed: str, data: Path | None) -> tuple[Block, str]:
+def _of_task(typed: str, data: str | None) -> tuple[Block, str]:
     settings = settings_of(data)
-    reader = store_of(settings.data).reader
+    reader = store_of(settings.store).reader
     stored = found_task(reader, settings, typed)
     record, definition = stored.record, stored.definition
     if "root" not in definition:

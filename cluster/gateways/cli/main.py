@@ -168,7 +168,7 @@ def ps(
         raise typer.BadParameter(
             f"'{status}' is not one of {', '.join(sorted(OPEN | TERMINAL))}", param_hint="--status"
         )
-    reader = store_of(settings_of(data).data).reader
+    reader = store_of(settings_of(data).store).reader
     records = reader.list_tasks(status, workflow, user, limit)  # type: ignore[arg-type]
     states = request_states(reader, records)
     if output == "json":

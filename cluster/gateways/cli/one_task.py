@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -53,7 +52,7 @@ def show(
     """Show one task: input, output, its steps, and why each attempt failed that did."""
     if events and failed:
         raise typer.BadParameter("either all --events, or the steps that --failed", param_hint="--events")
-    reader = store_of(settings_of(data).data).reader
+    reader = store_of(settings_of(data).store).reader
     stored = found_task(reader, settings_of(data), task_id)
     view = _View([stored, *reader.subtasks(stored.record.task_id)], len(stored.bodies))
     if at is None:
@@ -209,7 +208,7 @@ def watch(
 ) -> None:
     """Follow a task live until it ends, and print its result; of one that has ended, tell what is recorded."""
     settings = settings_of(data)
-    stored = found_task(store_of(settings.data).reader, settings, task_id)
+    stored = found_task(store_of(settings.store).reader, settings, task_id)
     record = stored.record
     if record.status in OPEN and running_cluster(settings.data) is None:
         reason = f"task {record.task_id} is {record.status}, but no cluster is running: `podium up` resumes it"
@@ -259,7 +258,7 @@ def cancel(
     if bool(task_ids) == every:
         raise typer.BadParameter("give either ids or --all", param_hint="ID...")
     settings = settings_of(data)
-    reader = store_of(settings.data).reader
+    reader = store_of(settings.store).reader
     if every:
         records = [each for status in OPEN for each in _listed(reader, status, workflow, user)]
     else:
@@ -294,21 +293,19 @@ def _all_found(reader: Reader, settings: Settings, task_ids: list[str]) -> list[
 
 
 def found_task(reader: Reader, settings: Settings, typed: str) -> StoredTask:
-    task_id = whole_id(store_of(settings.data).reader, typed)
+    task_id = whole_id(store_of(settings.store).reader, typed)
     stored = reader.find_task(task_id)
     if stored is None:
         raise NotFound(what="task", name=task_id)
     return stored
 
 
-def settings_of(data: Path | None, user: str | None = None, limits: str | None = None) -> Settings:
+def settings_of(data: str | None, user: str | None = None, limits: str | None = None) -> Settings:
     parsed = parse_limits(limits, "option --limits") if limits else None
     return load_settings(data=data, user=user, limits=parsed, source="cli")
 
 
-def engine_of(
-    data: Path | None, user: str | None = None, limits: str | None = None, in_process: bool = False
-) -> Engine:
+def engine_of(data: str | None, user: str | None = None, limits: str | None = None, in_process: bool = False) -> Engine:
     parsed = parse_limits(limits, "option --limits") if limits else None
     return connect(data=data, user=user, limits=parsed, source="cli", cluster="inprocess" if in_process else None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,7 +11,9 @@ from ....protocols.outcomes import Criticality
 from ...cluster_file import running_cluster
 from ...config import load_settings
 
-Data = Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Data directory (default: .podium), or URL of a database: postgresql://…")
+]
 Output = Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")]
 
 Key = Annotated[str | None, typer.Option("--key", help="Submission key: the same key gives the same task.")]
@@ -28,13 +29,13 @@ InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this proce
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on standard error but errors.")]
 
 
-def is_running(data: Path | None) -> bool:
+def is_running(data: str | None) -> bool:
     """Whether the cluster of the data directory runs, and can be joined from another process."""
     cluster = running_cluster(load_settings(data=data, source="cli").data)
     return cluster is not None and cluster["kind"] == "ray"
 
 
-def need_running(data: Path | None, hint: str = "`podium up` starts one") -> None:
+def need_running(data: str | None, hint: str = "`podium up` starts one") -> None:
     """Raise EngineClosed if there is no cluster to join."""
     if not is_running(data):
         raise EngineClosed(reason=f"no cluster is running: {hint}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -95,5 +94,5 @@ def revoke(id: str, data: Data = None) -> None:
     error_console().print(f"Token {made.id} of {made.user} is revoked.")
 
 
-def _tokens(data: Path | None) -> Tokens:
+def _tokens(data: str | None) -> Tokens:
     return Tokens(load_settings(data=data, source="cli").data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +16,7 @@ from ...client.engine import connect
 from ...client.holdups import blocked_hosts
 from ...cluster_file import running_cluster
 from ...config import load_settings
+from ...store.address import StoreAddress
 from ...store.stores import store_of
 from .limits import use_table
 from .options import Data, Output
@@ -40,7 +40,7 @@ def status(data: Data = None, output: Output = "table", every: Every = False) ->
         print(to_json({"settings": facts, "cluster": cluster, "running": running and running.to_json()}))
         return
     console = Terminal()
-    _print_running(console, cluster, running, partial(_blocked_below, settings.data), every)
+    _print_running(console, cluster, running, partial(_blocked_below, settings.store), every)
     console.print()
     _print_settings(console, values, settings.sources, every)
 
@@ -106,6 +106,6 @@ def _print_stalled(console: Terminal, running: ClusterStatus) -> None:
         console.print(table)
 
 
-def _blocked_below(data: Path, shard: str) -> str:
+def _blocked_below(place: StoreAddress, shard: str) -> str:
     """Say which hosts of nested Hierarchies cannot start. The shard knows; the nested supervisors are not asked."""
-    return "; ".join(blocked_hosts(store_of(data).reader.blocked(workflow_of(shard))))
+    return "; ".join(blocked_hosts(store_of(place).reader.blocked(workflow_of(shard))))

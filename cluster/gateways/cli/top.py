@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -73,7 +72,7 @@ def metrics(data: Data = None) -> None:
     print("\n".join(exposition(look.status)))
 
 
-def _looks(data: Path | None, every_s: float, times: int | None) -> Iterator[Look]:
+def _looks(data: str | None, every_s: float, times: int | None) -> Iterator[Look]:
     need_running(data)
     with connect(data=data, source="cli") as engine, waiting_for_quit() as quits_within:
         while True:

@@ -21,7 +21,7 @@ Form = Annotated[Literal["table", "yaml", "json"], typer.Option("-o", "--output"
 
 def workflows(name: Name = None, data: Data = None, output: Form = "table") -> None:
     """List what is deployed; with a name, show its definition as YAML. No cluster is needed."""
-    reader = store_of(load_settings(data=data, source="cli").data).reader
+    reader = store_of(load_settings(data=data, source="cli").store).reader
     found = deployed_workflows(reader) if name is None else [deployed_workflow(reader, name)]
     if output == "json":
         facts = [each.to_json() for each in found]

@@ -55,6 +55,8 @@ class MemoryJournal:
         self.epoch = self._disk.epoch
         self.doing = MemoryDoing(self._disk)
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
+        self.on_pressure: Callable[[bool], None] = lambda _is_high: None
+        self.is_away, self.max_unsaved_bytes = False, 0
         self._loop = asyncio.get_running_loop()
         self._delay_s = delay_s
         self._queue: list[tuple[list[Change], Callable[[], object] | None, Callable[..., object] | None]] = []

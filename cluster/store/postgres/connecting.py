@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ....protocols.errors import Fenced, JournalCorrupt, JournalFailed, PodiumError
+from ....protocols.errors import JournalCorrupt, JournalFailed, PodiumError
+from ..address import place_of
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -28,15 +28,20 @@ _REMEDIES = {
     "53300": "the database has no connection left: raise max_connections, or put PgBouncer in front",
     "25006": "the database is read-only, perhaps a standby: name the primary in the URL",
     "42501": "the role lacks rights: make the tables once with a role that may, or grant CREATE on the database",
-    "28P01": "the password is wrong",
-    "28000": "the role may not log in",
-    "3D000": "there is no such database: create it first",
     "57014": "a statement took longer than `database_timeout_s`",
     "55P03": "a lock was held longer than `database_timeout_s`: somebody holds the shard in a transaction",
 }
 """Remedies for errors, by SQLSTATE."""
 _PASSES = ("08", "57P", "53300")
 """Beginnings of the SQLSTATEs of errors that pass: the connection was lost, the server restarts, it has no room."""
+_FOR_GOOD = {
+    "does not exist": "create the database or the role first",
+    "password authentication failed": "the password is wrong",
+    "no password supplied": "give the password in the URL, in PGPASSWORD or in ~/.pgpass",
+    "no pg_hba.conf entry": "the server does not let this machine and role in: see its pg_hba.conf",
+    "is not permitted to log in": "the role needs LOGIN",
+}
+"""By words in the messages of failed connections that do not pass: the remedy. libpq gives these no SQLSTATE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +56,7 @@ class Database:
     @property
     def place(self) -> str:
         """Name of the database for messages, without the password."""
-        parts = urlsplit(self.url)
-        at = f"{parts.hostname or 'localhost'}{'' if parts.port is None else f':{parts.port}'}"
-        return f"postgresql://{at}{parts.path}"
+        return place_of(self.url)
 
     def connect(self) -> Connection:
         """Connect. Raises psycopg.OperationalError."""
@@ -78,20 +81,26 @@ def as_ours(shard: str, database: Database, error: Exception) -> PodiumError:
         return error
     if isinstance(error, psycopg.errors.DataCorrupted | psycopg.errors.IndexCorrupted):
         return JournalCorrupt(shard=shard, place=database.place, problem=_first_line(error))
-    remedy = _REMEDIES.get(getattr(error, "sqlstate", None) or "")
+    remedy = _remedy(error)
     reason = f"{database.place}: {_first_line(error)}"
     return JournalFailed(shard=shard, reason=f"{reason} ({remedy})" if remedy else reason)
 
 
-def passes(error: psycopg.Error, connection: Connection | None) -> bool:
-    """Whether an error comes from the way to the database, so that the same work may succeed a little later."""
-    if connection is None or connection.closed or connection.broken:
-        return not isinstance(error, psycopg.errors.InvalidPassword | psycopg.errors.InvalidCatalogName)
-    return (error.sqlstate or "").startswith(_PASSES)
+def passes(error: psycopg.Error, connection: Connection | None = None) -> bool:
+    """Whether an error comes from the way to the database, so that the same work may succeed a little later.
+
+    Without `connection` the error is of an attempt to connect.
+    """
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None:
+        return not any(words in str(error) for words in _FOR_GOOD)
+    return (error.sqlstate or "").startswith(_PASSES) or (connection is not None and connection.closed)
 
 
-def overtaken(shard: str, epoch: int, newer: int) -> Fenced:
-    return Fenced(shard=shard, epoch=epoch, newer=newer)
+def _remedy(error: Exception) -> str | None:
+    state = getattr(error, "sqlstate", None)
+    if state is None:
+        return next((remedy for words, remedy in _FOR_GOOD.items() if words in str(error)), None)
+    return _REMEDIES.get(state)
 
 
 def _first_line(error: Exception) -> str:

@@ -66,8 +66,6 @@ class PostgresJournal(ThreadedJournal):
         self._fence = Fence(shard, 0, 0)
         self._last: Probe | None = None
         """A row of the last acknowledged commit, which must be there as long as nobody forgets its task."""
-        self.is_away = False
-        """Whether the database cannot be reached at present."""
 
     # taking over
 
@@ -77,7 +75,7 @@ class PostgresJournal(ThreadedJournal):
             try:
                 self._connect()
             except psycopg.Error as error:
-                if not passes(error, None) or time.monotonic() > give_up_at or self._failed is not None:
+                if not passes(error) or time.monotonic() > give_up_at or self._failed is not None:
                     raise
                 time.sleep(pause_s)
             else:
@@ -90,6 +88,7 @@ class PostgresJournal(ThreadedJournal):
     def _take_over(self) -> None:
         self._fence = self._owned(lambda epoch, line: (epoch + 1, line + 1))
         self.epoch = self._fence.epoch
+        self._folder.mkdir(parents=True, exist_ok=True)
         self.doing = Doing(self._folder / f"{self.shard}.doing")
 
     def _owned(self, follow: Callable[[int, int], tuple[int, int]]) -> Fence:
@@ -246,7 +245,7 @@ class PostgresJournal(ThreadedJournal):
                 self._reconnect()
                 break
             except psycopg.Error as again:
-                if not passes(again, None):
+                if not passes(again):
                     raise
             time.sleep(pause_s)
         self._call_back(self._set_away, False)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, assert_never
 
 from ....supervisors.ports.journal import Found, OpenTask
 from ..rows import TASK_COLUMNS, Row, bodies_of, found_row, note_of
-from ..threaded import AnyQuery, Entries, Find, FinishedCount, Forgettable, Notes, OpenTasks
+from ..threaded import AnyQuery, Bodies, Find, FinishedCount, Forgettable, Notes, OpenTasks
 from .schema import quoted
 
 Asked: TypeAlias = tuple[str, Sequence[object]]
@@ -46,7 +46,7 @@ class Queries:
                 owners, names = [owner for owner, _ in keys], [name for _, name in keys]
                 by_id, by_key = (self._by_id, (shard, ids)), (self._by_key, (owners, names, shard))
                 return [*([by_id] if ids else []), *([by_key] if keys else [])]
-            case Entries(task_id):
+            case Bodies(task_id):
                 return [(self._entries, (shard, task_id))]
             case OpenTasks():
                 return [(self._open_entries, (shard,)), (self._open, (shard,))]
@@ -64,7 +64,7 @@ class Queries:
         match query:
             case Find(ids, keys):
                 return self._found(ids, keys, [row for each in rows for row in each])
-            case Entries(task_id):
+            case Bodies(task_id):
                 return bodies_of(self._shard, rows[0]).get(task_id, [])
             case OpenTasks():
                 return self._open_tasks(*rows)

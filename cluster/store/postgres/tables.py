@@ -27,8 +27,9 @@ def prepare(db: Connection, database: Database) -> None:
 
 def format_of(db: Connection, database: Database) -> int | None:
     """Return the format of the tables; None if there are none."""
-    found = db.execute("SELECT to_regclass(%s)", (f"{quoted(database.schema)}.format",)).fetchone()
-    if found is None or found[0] is None:
+    # no to_regclass: a session may remember that there was no such table, also behind a lock that it waited for
+    query = "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE nspname = %s AND relname = %s"
+    if db.execute(query, (database.schema, "format")).fetchone() is None:
         return None
     try:
         row = db.execute(f"SELECT version FROM {quoted(database.schema)}.format".encode()).fetchone()

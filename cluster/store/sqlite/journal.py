@@ -28,7 +28,7 @@ from ..rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of
 from ..threaded import (
     Answer,
     AnyQuery,
-    Entries,
+    Bodies,
     Find,
     FinishedCount,
     Forgettable,
@@ -151,7 +151,7 @@ class SqliteJournal(ThreadedJournal):
         match query:
             case Find(ids, keys):
                 return _find(self.shard, ids, keys, db)
-            case Entries(task_id):
+            case Bodies(task_id):
                 return entries_of(self.shard, db, task_id)
             case OpenTasks():
                 return open_task_rows(self.shard, db)

@@ -216,7 +216,10 @@ def test_settings_come_from_keyword_over_variable_over_file(tmp_path, monkeypatc
     ("keywords", "message"),
     [
         ({"lease": 3}, r"setting 'lease' \(keyword lease\): no such setting; did you mean 'lease_s'\?$"),
-        ({"xyzzy": 3}, r"setting 'xyzzy' \(keyword xyzzy\): no such setting; there are data, cluster"),
+        (
+            {"xyzzy": 3},
+            r"setting 'xyzzy' \(keyword xyzzy\): no such setting; there are data, database, database_schema",
+        ),
         ({"lease_s": "x"}, r"setting 'lease_s' \(keyword lease_s\): Input should be a valid number.*not 'x'"),
         ({"cluster": "moon"}, r"setting 'cluster' .*Input should be 'ray' or 'inprocess', not 'moon'"),
         ({"rates": {"cli": 5}}, r"setting 'rates' .*string"),

@@ -1,0 +1,249 @@
+"""An engine whose tasks are kept in PostgreSQL: the same client, commands and promises."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import podium
+from podium import Parallel, Sequence, Step, Workflow
+from podium.errors import InvalidInput, InvalidSetting, NotFound, Overloaded
+from tests.support import postgres
+from tests.support.commands import run_command
+
+RUNS: Counter[object] = Counter()
+
+
+@podium.protocol(concurrency=50)
+def double(input):
+    RUNS[input] += 1
+    return input * 2
+
+
+@podium.protocol
+def fails(input):
+    raise ValueError("no")
+
+
+@pytest.fixture
+def installation(tmp_path):
+    database = postgres.new_database()
+    yield {"data": tmp_path / "here", "database": database.url, "database_schema": database.schema}
+    postgres.drop(database)
+
+
+def connect(installation, **more):
+    return podium.connect(cluster="inprocess", **installation, **more)
+
+
+DOUBLE = Workflow("w", Sequence(double, Step(double, name="again")))
+
+
+def test_tasks_are_kept_in_the_database_and_nowhere_else(installation):
+    with connect(installation) as engine:
+        task = engine.submit(DOUBLE, 3, key="k")
+        assert task.result() == 12
+    assert not list(Path(installation["data"]).glob("shards/*.db"))
+    with connect(installation) as engine:
+        assert engine.submit(DOUBLE, 3, key="k").id == task.id
+        assert [each.id for each in engine.tasks()] == [task.id]
+        assert engine.task(task.id).read_record().result == 12
+        with pytest.raises(NotFound):
+            engine.task("t-nobody")
+
+
+def test_what_was_open_goes_on_with_the_next_engine(installation):
+    started, go_on = threading.Event(), threading.Event()
+
+    @podium.protocol
+    def waits(input):
+        RUNS["waits"] += 1
+        started.set()
+        assert go_on.wait(20)
+        return input
+
+    flow = Workflow("w", Sequence(double, waits))
+    RUNS.clear()
+    engine = connect(installation)
+    task = engine.submit(flow, 5)
+    assert started.wait(20)
+    go_on.set()
+    engine.close()
+    with connect(installation) as engine:
+        assert engine.task(task.id).result(timeout_s=20) == 10
+    assert RUNS[5] == 1
+
+
+def test_commands_read_the_database_by_its_url(installation, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PODIUM_DATABASE_SCHEMA", installation["database_schema"])
+    url = installation["database"]
+    flow = Workflow("w", Parallel({"a": double, "b": Step(fails, otherwise={"value": 0})}))
+    with podium.connect(data=url, cluster="inprocess") as engine:
+        task = engine.submit(flow, 3)
+        assert task.result() == {"a": 6, "b": 0}
+        lost = engine.submit(Workflow("x", fails), 1)
+        with pytest.raises(podium.PodiumError):
+            lost.result()
+    assert (tmp_path / ".podium").is_dir() and not (tmp_path / "postgresql:").exists()
+    for command, words in {
+        ("ps",): [task.id, lost.id],
+        ("show", task.id[:12]): [task.id, "degraded"],
+        ("show", task.id, "--events"): ["ValueError: no"],
+        ("workflows",): ["w", "x"],
+        ("dead", "ls"): [lost.id],
+        ("graph", task.id): ["flowchart"],
+    }.items():
+        code, out, err = run_command((*command, "--data", url), tmp_path, dict(os.environ))
+        assert code == 0, err
+        out = out.decode()
+        for word in words:
+            assert word in out, (command, out)
+
+
+def test_a_url_as_data_and_database_mean_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    load = podium.cluster.config.load_settings
+    one, two = load(data="postgresql://ada:secret@db/work"), load(database="postgresql://eve:other@db/work")
+    assert one.data == two.data and one.data.parent == tmp_path / ".podium"
+    assert load(data="postgresql://db/work", database_schema="b").data != one.data
+    assert load(data="x", database="postgresql://db/work").data == Path("x")
+    assert "secret" not in repr(one) and "secret" not in str(one.store.place)
+
+
+@pytest.mark.parametrize(
+    "keywords, words",
+    [
+        ({"data": Path("postgresql://db/work")}, "give the URL as text"),
+        ({"data": "postgresql:db"}, "give the URL as text"),
+        ({"database": "mysql://db/work"}, "expected a URL such as postgresql://"),
+        ({"data": "postgresql://db/work", "database_schema": "Work; DROP"}, "database_schema"),
+        ({"database": "postgresql://db/work", "database_timeout_s": 0}, "database_timeout_s"),
+    ],
+)
+def test_a_wrong_database_is_an_invalid_setting(keywords, words):
+    with pytest.raises(InvalidSetting) as refused:
+        podium.connect(cluster="inprocess", **keywords)
+    assert words in str(refused.value)
+
+
+def test_without_the_driver_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "podium.cluster.store.postgres.connecting", None)
+    with pytest.raises(InvalidSetting, match=r"pip install 'podium\[postgres\]'"):
+        podium.connect(cluster="inprocess", data=tmp_path, database="postgresql://db/work")
+
+
+def test_a_database_that_cannot_be_reached_says_where(tmp_path):
+    url = "postgresql://ada:secret@127.0.0.1:1/work"
+    with pytest.raises(podium.PodiumError) as refused:
+        podium.connect(cluster="inprocess", data=tmp_path, database=url, database_timeout_s=0.3)
+    assert "postgresql://127.0.0.1:1/work" in str(refused.value) and "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("odd", [{"key": "a\0b"}, {"user": "a\0b"}])
+def test_a_text_that_no_database_can_hold_is_refused_alone(installation, odd):
+    with connect(installation) as engine:
+        with pytest.raises(InvalidInput, match="NUL"):
+            engine.submit(DOUBLE, 1, **odd)
+        assert engine.submit(DOUBLE, {"a\0": "b\0"} and 2, key="\N{SNOWMAN}").result() == 8
+
+
+def test_a_server_that_dies_under_load_loses_and_repeats_nothing(installation):
+    server = postgres.stoppable()
+    RUNS.clear()
+    with connect(installation) as engine:
+        tasks, refused = [], 0
+        ended = threading.Event()
+
+        def restarting():
+            for _ in range(3):
+                if ended.wait(0.3):
+                    return
+                server.stop()
+                server.start()
+
+        thread = threading.Thread(target=restarting)
+        thread.start()
+        for n in range(300):
+            while True:
+                try:
+                    tasks.append(engine.submit(DOUBLE, n * 1_000_003, key=str(n)))
+                    break
+                except Overloaded as error:
+                    refused += 1
+                    time.sleep(min(error.retry_after_s, 0.05))
+        ended.set()
+        thread.join()
+        assert [task.result(timeout_s=60) for task in tasks] == [n * 4_000_012 for n in range(300)]
+        assert len({task.id for task in tasks}) == 300 == len(engine.tasks(limit=1000))
+    assert max(RUNS.values()) <= 2  # n doubled may be another's input, and no step ran again
+    with psycopg.connect(installation["database"]) as db:
+        at = installation["database_schema"]
+        assert db.execute(f"SELECT count(*), count(DISTINCT id) FROM {at}.tasks").fetchone() == (300, 300)
+
+
+def wait_until(holds, within_s=20):
+    give_up_at = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
+
+
+def test_while_the_database_is_away_new_tasks_are_refused_and_running_ones_go_on(installation, caplog):
+    server = postgres.stoppable()
+    started, go_on = threading.Event(), threading.Event()
+
+    @podium.protocol
+    def waits(input):
+        started.set()
+        assert go_on.wait(20)
+        return input + 1
+
+    with connect(installation) as engine:
+        task = engine.submit(Workflow("w", waits), 1)
+        assert started.wait(20)
+        server.stop()
+        go_on.set()
+        try:
+            wait_until(lambda: "cannot be reached" in caplog.text)
+            with pytest.raises(Overloaded, match="store") as refused:
+                engine.submit(Workflow("w", waits), 1)
+            assert refused.value.retry_after_s == 1
+        finally:
+            server.start()
+        assert task.result(timeout_s=30) == 2
+        assert engine.submit(Workflow("w", waits), 5).result(timeout_s=30) == 6
+
+
+def test_results_that_wait_are_bounded(installation, caplog):
+    """More than `max_unsaved_mb` wait: no further step starts until the journal has caught up."""
+    server = postgres.stoppable()
+    big, may_run = "x" * 40_000, threading.Event()
+
+    @podium.protocol(concurrency=2)
+    async def large(input):
+        while not may_run.is_set():
+            await asyncio.sleep(0.005)
+        RUNS["large"] += 1
+        return big
+
+    RUNS.clear()
+    with connect(installation, max_unsaved_mb=0.2) as engine:
+        tasks = engine.submit_many(Workflow("w", large), list(range(100)))
+        wait_until(lambda: sum(pool.running for pool in engine.status().workflows["w"].pools) >= 2)
+        server.stop()
+        may_run.set()
+        wait_until(lambda: "cannot be reached" in caplog.text)
+        time.sleep(1.0)
+        assert RUNS["large"] < 20
+        server.start()
+        assert all(task.result(timeout_s=60) == big for task in tasks)
+    assert RUNS["large"] == 100
