@@ -33,7 +33,6 @@ a heading says otherwise. How things work together is in [workflows.md](workflow
 [settings.md](settings.md). Times are in seconds, points in time in UTC seconds since 1970.
 """
 BOUNDS = {"gt": "above {}", "ge": "{} or more", "lt": "below {}", "le": "at most {}", "min_length": "not empty"}
-NODES = (podium.Step, podium.Sequence, podium.Parallel, podium.Hierarchy, podium.Adaptive)
 SECTIONS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("Connecting", "", (podium.connect, podium.connect_async, podium.Settings)),
     ("Engines", "", (podium.Engine, podium.AsyncEngine, DeployedWorkflow)),
@@ -44,7 +43,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("Tasks", "", (podium.Task, podium.AsyncTask, podium.TaskRecord, podium.TaskEvent, podium.Failure,
                    podium.DeadLetter, RequestState)),
     ("Protocols", "", (podium.protocol, podium.Protocol, podium.Context, podium.Retry, podium.Breaker)),
-    ("Workflows", "", (podium.Workflow, *NODES, podium.Rule, podium.Constant, podium.Supervision, podium.quorum,
+    ("Workflows", "", (podium.Workflow, *tree.NODES, podium.Rule, podium.Constant, podium.Supervision, podium.quorum,
                        podium.Goto, podium.load_workflow, podium.read_workflow)),
     ("Verdicts", "podium.verdict", tuple(getattr(verdict, name) for name in verdict.__all__ if name != "Goto")),
     ("Requests", "", (podium.Request,)),
@@ -225,7 +224,7 @@ def class_entry(cls: type, module: str) -> list[str]:
     lines = [f"### {cls.__name__}{kind}", "", *prose(inspect.getdoc(cls) or "")]
     if cls is podium.Settings:
         return [*lines[:2], "The settings in force, as `engine.settings` has them: [settings.md](settings.md).", ""]
-    if cls in NODES:
+    if cls in tree.NODES:
         own = {base for base in bases_of(cls) if base.__name__ == "_Group"}
         lines += fields_table(cls)[:-1] + [row for base in own for row in fields_table(base)[2:-1]] + [""]
     else:
@@ -262,7 +261,7 @@ def types_section() -> list[str]:
         ("`Value`", "plain data: None, bool, int, float, str, bytes, datetime, lists, dicts ([values.md](values.md))"),
         ("`Amount`", '`5`, or a rate such as `"90000/min burst 20000"` ([limits.md](limits.md))'),
         ("`Expression`", "CEL as a text ([workflows.md](workflows.md#inputs))"),
-        ("`Node`", f"{', '.join(node.__name__ for node in NODES)}; a protocol stands for a Step"),
+        ("`Node`", f"{', '.join(node.__name__ for node in tree.NODES)}; a protocol stands for a Step"),
         ("`RetryPolicy`", "a `Retry`, a number of attempts, or one of `llm`, `tool`, `storage`"),
         ("`Attempts`", "a whole number from 1 to 1000"),
         ("`OnError`", "an `Action`, or several in their order, by `Category`"),

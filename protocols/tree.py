@@ -403,8 +403,10 @@ def _checked_names(nodes: Mapping[str, Node]) -> Mapping[str, Node]:
     return {name: node.model_copy(update={"name": None}) if node.name else node for name, node in nodes.items()}
 
 
-for _kind_of_node in get_args(get_args(Node)[0]):
-    get_args(_kind_of_node)[0].model_rebuild()
+NODES: tuple[type[_Node], ...] = tuple(get_args(kind)[0] for kind in get_args(get_args(Node)[0]))
+"""The classes of all kinds of nodes. The key of a kind in YAML is the name of its class in small letters."""
+for _class in NODES:
+    _class.model_rebuild()
 
 
 def takers_back(node: Node) -> dict[str, Step]:

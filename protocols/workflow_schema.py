@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .quantities import shown
 from .recovery import Action
-from .tree import END, NODE_NAME
+from .tree import END, NODE_NAME, NODES, Parallel
 from .workflow import Workflow
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _BASE = "https://json-schema.org/draft/2020-12/schema"
 _END_OF_TEXT = r"(?![\s\S])"
 """`$` of ECMA-262 and of Rust; Python's also matches before a last line break."""
-_NAMED_BY = {"step": "Step", "sequence": "Sequence", "hierarchy": "Hierarchy", "adaptive": "Adaptive"}
+_NAMED_BY = {node.__name__.lower(): node.__name__ for node in NODES if node is not Parallel}
+"""The class of each kind of node that has one form, by its key."""
 _NODE, _STEP, _STAND_IN = ({"$ref": f"#/$defs/{name}"} for name in ("Node", "StepNode", "StandIn"))
 _TAKES_BACK = {"allOf": [_STEP, {"properties": {"undo": {"type": "null"}, "on_cancel": {"type": "null"}}}]}
 _BOOLEANS = frozenset({"undo_on_cancel", "needs_tasks", "at_most_once", "jitter"})
@@ -39,8 +40,8 @@ def workflow_schema() -> dict[str, object]:
     """Return the schema of workflow files, in draft 2020-12. Do not change the returned object."""
     schema = _with_nodes(Workflow.model_json_schema(by_alias=True))
     definitions = schema["$defs"]
-    for name in ("Step", "Sequence", "Parallel", "Hierarchy", "Adaptive"):
-        _settle_node(definitions[name]["properties"])
+    for node in NODES:
+        _settle_node(definitions[node.__name__]["properties"])
     definitions["Step"]["properties"]["step"]["pattern"] = rf"^[^\s:]+:\S+{_END_OF_TEXT}"
     definitions["Step"]["properties"]["on_error"]["additionalProperties"] = _actions()
     definitions["Hierarchy"]["properties"]["hierarchy"] = _STEP

@@ -326,6 +326,8 @@ class Interpreter:
                 return self._adaptive(node, input, inside)
             case Hierarchy():
                 return self._hierarchy(node, input, is_root)
+            case _:
+                raise AssertionError(f"the interpreter of tests/support/differential.py does not know {type(node)}")
 
     def _sequence(self, node: Any, value: Any, inside: dict[str, Any]) -> Any:
         for child in node.sequence:
