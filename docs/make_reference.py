@@ -262,7 +262,7 @@ def types_section() -> list[str]:
         ("`Amount`", '`5`, or a rate such as `"90000/min burst 20000"` ([limits.md](limits.md))'),
         ("`Expression`", "CEL as a text ([workflows.md](workflows.md#inputs))"),
         ("`Node`", f"{', '.join(node.__name__ for node in tree.NODES)}; a protocol stands for a Step"),
-        ("`RetryPolicy`", "a `Retry`, a number of attempts, or one of `llm`, `tool`, `storage`"),
+        ("`RetryPolicy`", f"a `Retry`, a number of attempts, or one of {', '.join(f'`{n}`' for n in policy.PRESETS)}"),
         ("`Attempts`", "a whole number from 1 to 1000"),
         ("`OnError`", "an `Action`, or several in their order, by `Category`"),
         ("`Seconds`, `SecondsOrNone`", "a number of seconds, at most 10¹⁰: above 0, or from 0"),

@@ -102,9 +102,9 @@ def _named(policy: object) -> object:
     return PRESETS[policy]
 
 
-RetryPolicy: TypeAlias = Annotated[
-    Retry, BeforeValidator(_named, json_schema_input_type=Retry | Attempts | Literal["llm", "tool", "storage"])
-]
+Preset: TypeAlias = Literal["llm", "tool", "storage"]
+"""The names in `PRESETS`, for the schema of workflow files."""
+RetryPolicy: TypeAlias = Annotated[Retry, BeforeValidator(_named, json_schema_input_type=Retry | Attempts | Preset)]
 """A retry policy: a `Retry`, a number of attempts, or the name of a preset."""
 
 

@@ -63,7 +63,7 @@ class Declaration(BaseModel):
     idle_timeout_s: Seconds | None = None
     """The longest silence of an attempt, in seconds. `ctx.emit`, `ctx.log` and `ctx.heartbeat` end a silence."""
     retry: RetryPolicy | None = None
-    """When a failed attempt is repeated: a `Retry`, a number of attempts, or a preset (`llm`, `tool`, `storage`)."""
+    """When a failed attempt is repeated: a `Retry`, a number of attempts, or a preset's name (docs/workflows.md)."""
     on_error: OnError = {}
     """The actions that follow a failure, by category of the failure: `{"dependency": ["retry", "park"]}`. Categories
     that are not named keep their usual actions (docs/workflows.md)."""

@@ -114,7 +114,7 @@ class Step(_Node):
     total_timeout_s: Seconds | None = None
     """The longest time of the step, in seconds from when it is due, all attempts and waits included."""
     retry: RetryPolicy | None = None
-    """When a failed attempt is repeated: a `Retry`, a number of attempts, or a preset (`llm`, `tool`, `storage`)."""
+    """When a failed attempt is repeated: a `Retry`, a number of attempts, or a preset's name (docs/workflows.md)."""
     quotas: Mapping[str, Count] | None = None
     """Permits that each run holds while it runs, by the name of the quota."""
     on_error: OnError = {}  # noqa: RUF012  (pydantic gives each its own)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 import podium
 from podium import Retry, Sequence, Step, Workflow, read_workflow
 from podium.errors import InvalidDefinition, TaskFailed
-from podium.protocols.policy import PRESETS, attempts_of
+from podium.protocols.policy import PRESETS, Preset, attempts_of
 from podium.supervisors.running.retries import PERIOD_S, Budget
 from podium.testing import Simulation
+from tests.support import ROOT
 
 
 class Busy(Exception):
@@ -104,6 +106,14 @@ def test_presets_are_named_by_kind_of_operation():
     assert len(began_by(ValueError("bad"), "tool")[0]) == 1
     with pytest.raises(InvalidDefinition, match="retry: 'lmm' is no preset; there are llm, tool, storage"):
         Workflow("w", Sequence(Step("tests.sample:fail", retry="lmm")))
+
+
+def test_every_preset_is_in_the_schema_and_in_the_docs():
+    assert get_args(Preset) == tuple(PRESETS), "`Preset` in protocols/policy.py names those of `PRESETS`"
+    page = (ROOT / "docs/workflows.md").read_text()
+    assert [name for name in PRESETS if f'| `retry="{name}"` |' not in page] == [], (
+        "docs/workflows.md has no row for it"
+    )
 
 
 def test_under_pressure_there_are_fewer_attempts_and_for_priority_more():
