@@ -61,6 +61,9 @@ from .watching.stream_buffer import StreamBuffer
 from .watching.task_requests import TaskRequests
 from .watching.watchers import Watchers
 
+_NO_WORK = (DescribeSupervisor, AwaitLastWords, AwaitIdle, AwaitPermits)
+"""Messages that a supervisor gets although nobody wants work of it. They do not begin its idle time anew."""
+
 
 class Supervisor:
     def __init__(self, world: World) -> None:
@@ -170,7 +173,7 @@ class Supervisor:
 
     def receive(self, ask: Incoming) -> None:
         message = SUPERVISOR.read(ask.kind, ask.payload)
-        if not isinstance(message, DescribeSupervisor | AwaitLastWords | AwaitIdle | AwaitPermits):
+        if not isinstance(message, _NO_WORK):
             self._rest.disturb()
         match message:
             case Submit():

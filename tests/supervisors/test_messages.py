@@ -77,5 +77,5 @@ def test_a_supervisor_and_the_resource_actor_share_no_reply_of_another_meaning()
 
 def test_the_page_of_messages_is_true():
     assert messages_page.PAGE.read_text() == messages_page.page(), (
-        "python -m tests.support.messages_page writes it anew"
+        "docs/messages.md is old; write it anew: python -m tests.support.messages_page"
     )
