@@ -32,7 +32,7 @@ class StoredTask:
 
 
 class Reader(Protocol):
-    """Reads a store for clients, without owning a shard. reading.py describes the methods."""
+    """Reads a store for clients, without owning a shard. Methods without a text are described in sqlite/reading.py."""
 
     def list_tasks(
         self,
