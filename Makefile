@@ -12,6 +12,8 @@ KILLS ?= 200
 MINUTES ?= 10
 ROUNDS ?= 3
 
+# twice quiet: else each use shows a frame of warnings that setuptools has about every editable installation
+INSTALL := $(BIN)/pip install -qq --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 # a process that ends fails the run at once: replaced, it would wait for a second file for ever
 XDIST := --dist loadfile --max-worker-restart=0
@@ -55,7 +57,7 @@ compiled: $(STAMP)
 	@$(BIN)/python -m compileall -q podium protocols supervisors actors cluster tests benchmarks
 
 check: $(STAMP) ## lint, format, and types against the built wheel
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(INSTALL) -e ".[dev]"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	rm -rf build/lib build/wheel && $(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
@@ -66,7 +68,7 @@ check: $(STAMP) ## lint, format, and types against the built wheel
 	$(BIN)/basedpyright --pythonpath $(BIN)/python --project build/typed
 
 bench: $(STAMP) ## all measurements of docs/performance.md
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(INSTALL) -e ".[bench]"
 	$(BIN)/python benchmarks/all.py
 
 bench-peers: $(STAMP) ## the same work in other systems; ROUNDS=3
@@ -103,5 +105,5 @@ clean: ## removes .venv and what was built
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=24" "setuptools>=77"
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test]"
+	$(INSTALL) -e ".[test]"
 	touch $(STAMP)
