@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import json
 from random import Random
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 from hypothesis import given, settings
 
 import podium
-from podium.errors import InvalidDefinition
+from podium.errors import FixTheCall, InvalidDefinition, TaskFailed
 from podium.protocols.check import children, walk
 from podium.protocols.tree import NODES, Adaptive, Hierarchy, Parallel, Sequence, Step
 from podium.protocols.wording import place
 from podium.protocols.workflow_schema import workflow_schema
+from podium.testing import Simulation
 from tests.support import differential, storm
 from tests.support.fold_play import TREES
 
@@ -38,6 +40,17 @@ EVERY = pytest.mark.parametrize("kind", NODES, ids=lambda kind: kind.__name__)
 
 def kinds_in(root):
     return {type(node) for _, node in walk(root, ())}
+
+
+SERVICE = SimpleNamespace(is_down=False)
+
+
+@podium.protocol
+async def call(input):
+    """Stands for all steps of an example; as the lead of a Hierarchy it accepts at once."""
+    if SERVICE.is_down:
+        raise ConnectionError("down")
+    return podium.verdict.accept(input) if isinstance(input, dict) and "round" in input else input
 
 
 def lacking(kinds):
@@ -68,6 +81,25 @@ def test_a_wrong_key_in_a_child_is_reported_at_its_own_place(example):
             podium.read_workflow(json.dumps({"name": "w", "root": wrong}), "f")
         wanted = f"{place('root', loc)}.timeout: unknown key `timeout`"
         assert wanted in str(caught.value), "`_follows_node` in protocols/wording.py has to know where its children are"
+
+
+@BY_KEY
+def test_when_all_below_it_failed_a_redrive_runs_them_again(example, monkeypatch):
+    text = json.dumps({"name": "w", "root": example}).replace(S, f"{__name__}:call")
+
+    async def work(engine):
+        monkeypatch.setattr(SERVICE, "is_down", True)
+        task = await engine.submit(podium.read_workflow(text), [1, 2])
+        with pytest.raises(TaskFailed):
+            await task.result()
+        monkeypatch.setattr(SERVICE, "is_down", False)
+        try:
+            (again,) = await engine.redrive([task.id])
+        except FixTheCall as error:
+            pytest.fail(f"`_look` in supervisors/tasks/continuation.py has to know why it fails: {error}")
+        await again.result()
+
+    Simulation().run(work)
 
 
 def test_every_storm_has_all_kinds():
