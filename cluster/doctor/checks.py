@@ -22,6 +22,7 @@ from ...protocols.errors import JournalFailed
 from ..client.holdups import blocked_hosts
 from ..cluster_file import closed_in_order, running_cluster
 from ..store.lock import holder
+from ..store.records import Records
 from ..store.sqlite.audit import Audit, audit
 from ..store.sqlite.faults import as_ours
 from ..store.sqlite.opening import CHECK_BYTES
@@ -246,7 +247,8 @@ def shard_findings(data: Path, shard: str) -> list[Finding]:
     except (JournalFailed, OSError) as error:
         what = str(as_ours(shard, path, error))
         return [Finding("shard", "problem", shard, what, f"look at the modes: ls -l '{path}'*")]
-    findings = [*_trust(data, shard, found), *_records(data, shard, found)]
+    remedy = f"put a copy back, or keep what is sound: {accept_loss_command(data, shard)}"
+    findings = [*_trust(data, shard, found), *record_findings(shard, found, remedy)]
     held = _held(data, shard)
     if held is not None:
         findings.append(held)
@@ -298,8 +300,8 @@ def _has_mark(data: Path, shard: str) -> bool:
     return mark_path(shard_path(data, shard)).exists()
 
 
-def _records(data: Path, shard: str, found: Audit) -> list[Finding]:
-    remedy = f"put a copy back, or keep what is sound: {accept_loss_command(data, shard)}"
+def record_findings(shard: str, found: Records, remedy: str) -> list[Finding]:
+    """Return the findings about the records of a shard. `remedy` is for records that fail their check."""
     findings = [Finding("record", "problem", f"{shard}: {flaw.place}", flaw.problem, remedy) for flaw in found.flaws]
     for hash, tasks in found.undefined.items():
         what = f"version {hash[:12]} is not in the shard, and {tasks} open tasks need it"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -17,6 +16,9 @@ from ...config import load_settings
 from ...doctor.checks import Finding, examine
 from ...doctor.repair import repair
 from ...doctor.running import running_findings
+from ...store.address import StoreAddress
+from ...store.stores import store_of
+from .options import Data
 from .terminal import Terminal, styled, to_json
 
 _MARKS = {"problem": ("✗ problem", "red"), "warning": ("! warning", "yellow"), "ok": ("✓ ok", "green")}
@@ -26,7 +28,7 @@ _ALIKE = 5
 
 
 def doctor(
-    data: Annotated[Path | None, typer.Option("--data", help="Data directory (default: .podium).")] = None,
+    data: Data = None,
     mend: Annotated[bool, typer.Option("--repair", help="Do what is safe; needs that no cluster runs.")] = False,
     accept_loss: Annotated[
         list[str] | None,
@@ -37,18 +39,32 @@ def doctor(
     """Check the machine, the data directory and the journal. Exits with 1 if there is a problem."""
     if accept_loss and not mend:
         raise typer.BadParameter("needs --repair", param_hint="--accept-loss")
-    place = load_settings(data=data).data
-    findings = repair(place, accept_loss or [], time.time()) if mend else examine(place)
-    findings += [] if mend else running_findings(place)
+    settings = load_settings(data=data)
+    place = settings.data
+    if settings.database is not None:
+        findings = _of_database(settings.store, mend)
+    else:
+        findings = repair(place, accept_loss or [], time.time()) if mend else examine(place)
+        findings += [] if mend else running_findings(place)
     if output == "json":
         print(to_json([asdict(finding) for finding in findings]))
     else:
-        Terminal().print(findings_table(findings, place))
+        Terminal().print(findings_table(findings, settings.store.place))
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(1)
 
 
-def findings_table(findings: list[Finding], data: Path) -> RenderableType:
+def _of_database(place: StoreAddress, mend: bool) -> list[Finding]:
+    if mend:
+        what = "is for data directories: a database is restored from its backup"
+        raise typer.BadParameter(what, param_hint="--repair")
+    store_of(place)  # says so if the driver is missing
+    from ...doctor.database import examine_database  # noqa: PLC0415  (psycopg is an extra)
+
+    return [*examine_database(place), *running_findings(place.path)]
+
+
+def findings_table(findings: list[Finding], data: str) -> RenderableType:
     """Return a table of findings: the repaired first, then the worst. Below each, or several alike, is the remedy."""
     parts: list[RenderableType] = []
     shown = _folded(_sorted(findings))
@@ -86,7 +102,7 @@ def _folded(findings: list[Finding]) -> list[tuple[Finding, int]]:
     return shown
 
 
-def _short(place: str, data: Path) -> str:
+def _short(place: str, data: str) -> str:
     """Return a place without the data directory in front, which the first lines name."""
     inside = place.removeprefix(f"{data}/")
     return inside if inside != place else place

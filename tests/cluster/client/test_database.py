@@ -14,6 +14,8 @@ import pytest
 
 import podium
 from podium import Parallel, Sequence, Step, Workflow
+from podium.cluster.doctor.database import examine_database
+from podium.cluster.store.address import StoreAddress
 from podium.errors import InvalidInput, InvalidSetting, NotFound, Overloaded
 from tests.support import postgres
 from tests.support.commands import run_command
@@ -247,3 +249,45 @@ def test_results_that_wait_are_bounded(installation, caplog):
         server.start()
         assert all(task.result(timeout_s=60) == big for task in tasks)
     assert RUNS["large"] == 100
+
+
+def doctor_of(installation):
+    place = StoreAddress(str(installation["data"]), installation["database"], installation["database_schema"])
+    return {(each.check, each.level, each.what) for each in examine_database(place)}
+
+
+def test_the_doctor_looks_at_the_server_and_at_every_record(installation):
+    assert ("tables", "warning", "no tables here") in doctor_of(installation)
+    with connect(installation) as engine:
+        task = engine.submit(DOUBLE, 3)
+        task.result()
+    found = doctor_of(installation)
+    assert ("shard", "ok", "epoch 1, 0 open and 1 finished tasks") in found
+    assert not [each for each in found if each[1] == "problem"]
+    at = installation["database_schema"]
+    with psycopg.connect(installation["database"], autocommit=True) as db:
+        db.execute(f"UPDATE {at}.entries SET body = body || 'x' WHERE n = 1")
+        db.execute(f"DELETE FROM {at}.notes WHERE name LIKE 'definition:%'")
+        db.execute(f"UPDATE {at}.shards SET epoch = 7 WHERE shard = 'w'")
+    problems = {what for _, level, what in doctor_of(installation) if level == "problem"}
+    assert problems == {"the checksum does not match"}
+    monitored = run_command(("doctor", "--data", installation["database"]), Path("/"), dict(os.environ))
+    assert monitored[0] in (0, 1) and b"PostgreSQL" in monitored[1]
+
+
+def test_the_doctor_says_what_makes_a_server_forget(installation):
+    with connect(installation) as engine:
+        engine.submit(DOUBLE, 1).result()
+    with psycopg.connect(installation["database"], autocommit=True) as db:
+        db.execute("ALTER ROLE CURRENT_USER SET synchronous_commit = off")
+        try:
+            found = doctor_of(installation)
+        finally:
+            db.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
+    assert any(level == "problem" and "synchronous_commit is off" in what for _, level, what in found)
+
+
+def test_the_doctor_tells_of_a_database_that_is_away(tmp_path):
+    place = StoreAddress(str(tmp_path), "postgresql://127.0.0.1:1/work")
+    (finding,) = examine_database(place)
+    assert (finding.check, finding.level) == ("database", "problem")
