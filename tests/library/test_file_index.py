@@ -594,7 +594,10 @@ QUESTIONS = {
     "when does a circuit breaker open?": ("supervisors/running/breaker.py", "docs/workflows.md"),
     "how is a CEL condition evaluated?": ("protocols/conditions.py",),
     "how is a zombie process killed?": ("cluster/store/lock.py",),
-    "how are database schema migrations done?": ("cluster/store/sqlite/migrations.py",),
+    "how are database schema migrations done?": (
+        "cluster/store/sqlite/migrations.py",
+        "cluster/store/postgres/tables.py",
+    ),
     "how do simulated runs use a virtual clock?": (
         "cluster/simulation/virtual_loop.py",
         "cluster/simulation/simulated.py",

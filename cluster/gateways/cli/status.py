@@ -16,7 +16,7 @@ from ...client.engine import connect
 from ...client.holdups import blocked_hosts
 from ...cluster_file import running_cluster
 from ...config import load_settings
-from ...store.address import StoreAddress
+from ...store.address import StoreAddress, place_of
 from ...store.stores import store_of
 from .limits import use_table
 from .options import Data, Output
@@ -35,6 +35,8 @@ def status(data: Data = None, output: Output = "table", every: Every = False) ->
         with connect(data=data, source="cli") as engine:
             running = engine.status()
     values = settings.model_dump(mode="json", exclude={"sources"})
+    if settings.database is not None:
+        values["database"] = place_of(settings.database)  # without the password
     if output == "json":
         facts = {name: {"value": v, "source": settings.sources.get(name, "default")} for name, v in values.items()}
         print(to_json({"settings": facts, "cluster": cluster, "running": running and running.to_json()}))

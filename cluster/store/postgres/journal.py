@@ -225,6 +225,15 @@ class PostgresJournal(ThreadedJournal):
         return self._queries.answer(query, self._ask(query) if rows is None else rows)
 
     def _ask(self, query: AnyQuery) -> list[list[Row]]:
+        while True:
+            try:
+                return self._asked(query)
+            except psycopg.Error as error:
+                if not passes(error, self._db):
+                    raise
+                self._come_back(error, None)
+
+    def _asked(self, query: AnyQuery) -> list[list[Row]]:
         db = self._connection
         with db.transaction():
             db.execute(f"SELECT {_TIMEOUTS}", self._timeouts())
@@ -233,7 +242,11 @@ class PostgresJournal(ThreadedJournal):
     # the database away
 
     def _is_durable_after(self, error: psycopg.Error, batch: list[Work]) -> bool:
-        """Connect again, for as long as it takes; returns whether the batch had become durable before.
+        """Connect again; returns whether the batch had become durable before the connection was lost."""
+        return self._come_back(error, probe_of(change for work in batch for change in work.changes))
+
+    def _come_back(self, error: psycopg.Error, probe: Probe | None) -> bool:
+        """Connect again, for as long as it takes; returns whether the row of the probe is there.
 
         Raises Fenced, JournalCorrupt if acknowledged commits are gone, or JournalFailed if the actor is gone meanwhile.
         """
@@ -243,14 +256,15 @@ class PostgresJournal(ThreadedJournal):
                 raise self._as_ours(error)
             try:
                 self._reconnect()
-                break
+                found = probe is not None and self._is_there(probe)
             except psycopg.Error as again:
-                if not passes(again):
+                if not passes(again, self._db):
                     raise
-            time.sleep(pause_s)
-        self._call_back(self._set_away, False)
-        probe = probe_of(change for work in batch for change in work.changes)
-        return probe is not None and self._is_there(probe)
+                time.sleep(pause_s)
+            else:
+                self._call_back(self._set_away, False)
+                return found
+        raise AssertionError("the pauses never end")
 
     def _reconnect(self) -> None:
         self._close()

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -28,6 +28,17 @@ from podium.errors import TaskFailed
 from podium.protocols.outcomes import Failure, TaskEvent, TaskRecord
 from podium.protocols.printable import json_safe, one_line, printable
 from podium.protocols.requests.router import Route
+from podium.status import (
+    Alert,
+    BreakerStatus,
+    ClusterStatus,
+    LimitUse,
+    Load,
+    PoolStatus,
+    ThrottleChange,
+    ThrottleStatus,
+    WorkflowStatus,
+)
 from podium.supervisors.tasks.history import StepRow
 from tests.support import ROOT
 from tests.support.commands import run_command
@@ -108,20 +119,15 @@ EVENTS = [
     TaskEvent("failed", "t-1", 1.0, NAME, 2, ERROR, 6),
     TaskEvent("failed", "t-1", 1.0, "", 1, ERROR, 7),
 ]
-QUOTAS = {NAME: {"limit": NAME, "held": 1, "waiting": 0}}
-BREAKERS = {NAME: {"state": "open", "calls": 1, "failed": 1, "slow": 0, "why": NAME, "left_s": 1.0}}
-HISTOGRAM = {"counts": [1] * 19, "sum_s": 1.0}
-
-
-POOL = {"protocol": NAME, "up": 1, "hosts": 1, "running": 1, "queued": 0, "blocked": NAME}
-FLOW_FACTS = {
-    "state": "up", "reason": NAME, "open": 1, "users": {NAME: 1, "b": 2}, "pools": [POOL], "load": {"lag_s": 0.1},
-}  # fmt: skip
-STATUS = {
-    "at": 1.0, "workflows": {NAME: FLOW_FACTS}, "quotas": QUOTAS, "breakers": BREAKERS,
-    "load": {"cpu": 0.1, "memory": 0.1},
-    "alerts": [{"name": NAME, "rule": NAME}], "throttle": {"factor": 0.5, "changes": [{"reason": NAME}]},
-}  # fmt: skip
+QUOTAS = {NAME: LimitUse(NAME, 1, 0)}
+BREAKERS = {NAME: BreakerStatus("open", NAME, None, 1.0, 1, 1, 0, 0)}
+POOL = PoolStatus(NAME, NAME, 1, 1, 1, 0, NAME)
+IDLE = WorkflowStatus(NAME, NAME, "wait", 1, False, "idle", NAME)
+FLOW = replace(IDLE, state="up", open=1, users={NAME: 1, "b": 2}, pools=(POOL,), load=Load(0.1, 0.1, 0.1), stalled={})
+STATUS = ClusterStatus(
+    {NAME: FLOW}, QUOTAS, BREAKERS, ThrottleStatus(0.5, (ThrottleChange(1.0, 0.5, NAME),)), Load(0.1, 0.1),
+    (Alert(NAME, NAME, True, 1.0),),
+)  # fmt: skip
 
 
 def test_each_view_of_a_task_is_harmless():
@@ -151,7 +157,7 @@ def test_what_commands_print_is_harmless(capsys):
     breakers._print(BREAKERS, "table")
     status._print_running(Terminal(), {"kind": NAME, "pid": NAME}, STATUS)
     shown(top.picture(STATUS, None))
-    shown(doctor.findings_table([Finding(NAME, "problem", NAME, NAME, NAME)], Path("/x")))
+    shown(doctor.findings_table([Finding(NAME, "problem", NAME, NAME, NAME)], "/x"))
     route = Route.model_construct(type=NAME, decided_by=NAME, why=NAME, complexity=0.5, scores={})
     answering.print_route(Terminal(), route)
     said = {"text": NAME, "sources": [{"path": NAME, "line": 1}], "value": None, "missing": {NAME: NAME}}
@@ -164,7 +170,7 @@ def test_what_commands_print_is_harmless(capsys):
 
 
 def test_labels_of_prometheus_are_one_line_and_harmless():
-    status_now = {**STATUS, "workflows": {NAME: {"state": "up"}}}
+    status_now = replace(STATUS, workflows={NAME: IDLE})
     lines = exposition(status_now)
     assert any("podium_alert_firing{" in line for line in lines)
     for line in lines:
