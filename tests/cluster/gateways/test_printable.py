@@ -156,7 +156,7 @@ def test_what_commands_print_is_harmless(capsys):
     limits._print(QUOTAS, "json")
     breakers._print(BREAKERS, "table")
     status._print_running(Terminal(), {"kind": NAME, "pid": NAME}, STATUS)
-    shown(top.picture(STATUS, None))
+    shown(top.picture(top.Look(STATUS, 1.0), None))
     shown(doctor.findings_table([Finding(NAME, "problem", NAME, NAME, NAME)], "/x"))
     route = Route.model_construct(type=NAME, decided_by=NAME, why=NAME, complexity=0.5, scores={})
     answering.print_route(Terminal(), route)
