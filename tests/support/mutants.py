@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import re
 import signal
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import psycopg
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -31,6 +33,8 @@ from podium.actors.host import ProtocolHost
 from podium.cluster.client.link import Link
 from podium.cluster.simulation.simulated import _SimulatedWorld
 from podium.cluster.store.memory.journal import MemoryJournal
+from podium.cluster.store.postgres.journal import PostgresJournal
+from podium.cluster.store.postgres.writing import Writing
 from podium.cluster.store.sqlite.journal import SqliteJournal
 from podium.protocols import protocol as protocol_module
 from podium.protocols.outcomes import OPEN
@@ -42,7 +46,7 @@ from podium.supervisors.limits.permit_client import PermitClient
 from podium.supervisors.limits.regimes import Borrowing
 from podium.supervisors.messages.host import StepResult
 from podium.supervisors.open_tasks import OpenTasks
-from podium.supervisors.ports.journal import OpenTask
+from podium.supervisors.ports.journal import Entry, Note, OpenTask
 from podium.supervisors.running.breaker import Breaker
 from podium.supervisors.running.dispatch import Dispatcher
 from podium.supervisors.running.lanes import Lanes
@@ -52,13 +56,14 @@ from podium.supervisors.tasks.plan import Build, Plan
 from podium.supervisors.upkeep.clock import Clock
 from tests.actors import test_exchange
 from tests.cluster.client import test_engine
-from tests.cluster.store import test_journal
+from tests.cluster.store import test_journal, test_postgres
 from tests.supervisors import test_boundaries, test_versions
 from tests.supervisors.children import test_supervision
 from tests.supervisors.limits.test_ledger import LedgerMachine
 from tests.supervisors.running import test_breaker, test_lanes
 from tests.supervisors.tasks import test_timeouts
 from tests.supervisors.upkeep import test_dead_letters
+from tests.support import postgres
 from tests.support.storm import run_storm
 
 PATIENCE_S = 10
@@ -307,6 +312,41 @@ def give_new_tasks_the_old_hosts() -> Any:
     return patch.object(Plan, "build", build)
 
 
+def commit_without_the_epoch() -> Any:
+    def init(writing: Any, schema: str) -> None:
+        inner(writing, schema)
+        for name, sql in vars(writing).items():
+            always = "coalesce(%s::text, %s::bigint::text, %s::bigint::text) IS NOT NULL"
+            vars(writing)[name] = re.sub(r"EXISTS \(SELECT 1 FROM [^)]*line = %s\)", always, sql)
+
+    inner = Writing.__init__
+    stack = contextlib.ExitStack()
+    stack.enter_context(patch.object(Writing, "__init__", init))
+    stack.enter_context(patch.object(PostgresJournal, "_check_own", lambda _journal, _cursor: None))
+    return stack
+
+
+def take_a_commit_of_unknown_fate_for_lost() -> Any:
+    return _fate(False)
+
+
+def take_a_commit_of_unknown_fate_for_made() -> Any:
+    return _fate(True)
+
+
+def _fate(is_made: bool) -> Any:
+    inner = PostgresJournal._come_back
+    return patch.object(PostgresJournal, "_come_back", lambda j, error, probe: (inner(j, error, probe), is_made)[1])
+
+
+def keep_the_line_of_a_lost_connection() -> Any:
+    return patch.object(PostgresJournal, "_next_line", lambda _journal, epoch, line: (epoch, line))
+
+
+def never_miss_an_acknowledged_commit() -> Any:
+    return patch.object(PostgresJournal, "_last", property(lambda _j: None, lambda _j, _v: None), create=True)
+
+
 MUTANTS: dict[Callable[[], Any], str] = {
     acknowledge_before_commit: "storms",
     skip_the_epoch_check: "examples",
@@ -335,6 +375,11 @@ MUTANTS: dict[Callable[[], Any], str] = {
     run_the_last_of_a_name_for_all: "resilience",
     let_one_receiver_lose_the_rest_of_its_frame: "resilience",
     give_new_tasks_the_old_hosts: "resilience",
+    commit_without_the_epoch: "database",
+    take_a_commit_of_unknown_fate_for_lost: "database",
+    take_a_commit_of_unknown_fate_for_made: "database",
+    keep_the_line_of_a_lost_connection: "database",
+    never_miss_an_acknowledged_commit: "database",
 }
 """Each with the layer that notices it soonest, which is asked first."""
 
@@ -356,6 +401,30 @@ def journal_contract() -> Iterator[tuple[str, Callable[[], Any]]]:
 def _in_a_folder(test: Callable[[Path], Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         test(Path(folder))
+
+
+def database_contract() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The tests of the journal in PostgreSQL that say what follows a lost connection or another owner."""
+    changes = [Entry("t-1", 2, b"two"), Note("a", 2)]
+    for moment in ("before", "after"):
+        test = test_postgres.test_a_commit_over_a_lost_connection_is_made_once
+        yield f"lost {moment}", partial(_in_a_database, partial(test, moment=moment, changes=changes))
+    late = test_postgres.test_what_was_sent_over_a_lost_connection_and_is_late_changes_nothing
+    yield "late", partial(_in_a_database, late)
+    yield "replaced", partial(_in_a_database, test_postgres.test_an_owner_that_was_replaced_changes_nothing_any_more)
+    older = test_postgres.test_an_older_copy_of_the_database_is_noticed_after_a_reconnection
+    yield "older copy", partial(_in_a_database, partial(older, lost="the last entry"))
+
+
+def _in_a_database(test: Callable[..., Any]) -> None:
+    database = postgres.new_database(timeout_s=5)
+    wanted = inspect.signature(test).parameters
+    try:
+        with tempfile.TemporaryDirectory() as folder, psycopg.connect(database.url, autocommit=True) as admin:
+            facts = {"database": database, "tmp_path": Path(folder), "admin": admin}
+            test(**{name: fact for name, fact in facts.items() if name in wanted})
+    finally:
+        postgres.drop(database)
 
 
 def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -402,6 +471,7 @@ LAYERS: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Any]]]]] = {
     "examples": examples,
     "ledger model": ledger_model,
     "journal": journal_contract,
+    "database": database_contract,
     "resilience": resilience,
     "storms": storms,
 }
