@@ -19,7 +19,7 @@ class RequestState:
     """The state of one request."""
 
     state: State
-    """The state's name ("Its life" in docs/requests.md)."""
+    """The state's name ("The states of a request" in docs/requests.md)."""
     updated_at: float
     """The time at which the request entered the state, in UTC seconds."""
 
