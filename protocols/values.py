@@ -1,9 +1,9 @@
 """Values that travel between steps: plain data, one binary form, explicit limits.
 
-A value is None, bool, int (64 bit), float, str, bytes, an aware datetime, a list, or a dict with string keys.
-msgpack is its only form between processes and on disk; pickle is never used for it. Unpacking is limited in
-size and in depth before anything is built, because msgpack's own defaults let a few kilobytes grow to many
-megabytes (docs/architecture.md, "Values").
+A value is None, bool, int (64 bit), float, str, bytes, an aware datetime, a list, or a dict. A key of a dict is any of
+these but a list or dict; it is mostly a text. Between processes and on disk a value has the form of msgpack, and is never
+pickled. Unpacking limits size and depth before anything is built, because with msgpack's own defaults a few kilobytes
+may grow to many megabytes (docs/architecture.md, "Values").
 """
 
 from __future__ import annotations
