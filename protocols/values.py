@@ -1,7 +1,7 @@
 """Values that travel between steps: plain data, one binary form, explicit limits.
 
 A value is None, bool, int (64 bit), float, str, bytes, an aware datetime, a list, or a dict. A key of a dict is any of
-these but a list or dict; it is mostly a text. Between processes and on disk a value has the form of msgpack, and is never
+these but a list or dict; mostly it is a text. Between processes and on disk a value is packed by msgpack, and never
 pickled. Unpacking limits size and depth before anything is built, because with msgpack's own defaults a few kilobytes
 may grow to many megabytes (docs/architecture.md, "Values").
 """
