@@ -1,8 +1,8 @@
-"""Keeps the logs of steps: `logs/<protocol>.log` in the data directory, private to its owner, rotated by size.
+"""Keeps the logs of steps and of the engine: `logs/<name>.log` in the data directory, private, rotated by size.
 
-All hosts of one protocol write to the same file, in whole lines, whatever process they are in. A host that finds the
-file full rotates it under a lock on the file; the others notice the new inode. An error here never fails a step: a log
-that cannot be written is reported once to the log of Podium.
+All hosts of one protocol write whole lines to the same file, from any process. So do all actors to the engine's log. A
+writer that finds the file full rotates it under a lock on the file; the others notice the new inode. An error here
+never fails a step: a log that cannot be written is reported once to the Python logger `podium`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BROKEN: set[Path] = set()
 
 
 class LogFile:
-    """The log of one protocol. Any thread may write. The file is opened with the first line."""
+    """The log of one protocol, or of the engine. Any thread may write. The file is opened with the first line."""
 
     def __init__(self, folder: Path, protocol: str, most_bytes: int, kept: int) -> None:
         """`most_bytes` is the size at which the log is rotated; `kept` is the number of rotated files that stay."""

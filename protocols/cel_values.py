@@ -1,8 +1,8 @@
 """Converts plain values for CEL, and the values of expressions back to plain data.
 
-The CEL library hands texts and bytes on as C strings, so it loses what follows a NUL. It refuses dates, and it copies
-every value. So all values are looked at first: a value that the library would change goes in as a protobuf message,
-which it takes whole. A value that is too deep or too large is refused before it is copied.
+The CEL library passes texts and bytes on as C strings, so it loses what follows a NUL. It refuses dates, and it copies
+every value. So all values are looked at first. A value that the library would change is given to it as a protobuf
+message, which it does not change. A value that is too deep or too large is refused before it is copied.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .errors import InvalidInput
 from .values import MAX_DEPTH, Value, check_value
 
 MAX_ITEMS = 1_000_000
-"""Most items of all lists and mappings that one expression may look at. A constant, not a setting: an expression has to
-give the same value again whenever the task is folded."""
+"""Largest number of items of all lists and mappings that one expression may look at. It is no setting, because an
+expression has to give the same value each time the events of a task are folded."""
 MAX_COPIED = 3_000
-"""Most items of one list or mapping that an expression with `map` or `filter` may look at. For each item CEL copies all
-results so far, so ten thousand items take three seconds and more than a gigabyte."""
+"""Largest number of items in one list or mapping that an expression with `map` or `filter` may look at. For each item
+CEL copies all results so far, so ten thousand items take three seconds and more than a gigabyte."""
 MAX_LEVELS = 2 * MAX_DEPTH
 """Deepest nesting of the values of an expression: outputs of nested nodes are deeper than one value may be."""
 
 
 class ExpressionFailed(Exception):
-    """Raised when a sound expression fails on its data: a missing key, a number compared with a text."""
+    """Raised when a valid expression fails on its data, because of a missing key, or a number compared with a text."""
 
 
 def fed(names: Mapping[str, Value], copies: bool = False) -> dict[str, object]:
@@ -96,13 +96,14 @@ _ADD_REFERENCE, _NONE = ctypes.pythonapi.Py_IncRef, ctypes.py_object(None)
 def _counted(value: object) -> Value:
     """Return the same value, after adding a reference of None for each null. Mappings are sorted by key.
 
-    For each null it gives, cel-expr-python 0.1.3 takes a reference of None too few. Some thousand of them end a process
-    of Python 3.11 ("deallocating None"); later ones count no references of None. So one is added here for each.
+    For each null that it gives, cel-expr-python 0.1.3 takes one reference of None too few. After some thousand nulls a
+    process of Python 3.11 ends ("deallocating None"); later versions of Python count no references of None. So one
+    reference is added here for each null.
     """
     if value is None:
         _ADD_REFERENCE(_NONE)
         return None
-    if isinstance(value, dict):  # in the order of its keys: CEL's own order is another each time
+    if isinstance(value, dict):  # sorted, because CEL's own order differs from time to time
         return {key: _counted(value[key]) for key in sorted(value, key=_order)}
     if isinstance(value, list):
         return [_counted(item) for item in value]

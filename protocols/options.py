@@ -1,7 +1,8 @@
 """The settings of nodes and workflows as keywords, so that editors complete them and type checkers know them.
 
-Each class has the fields of the node of that name in `tree.py`, with all that may be given for them in Python: a list
-where a tuple is kept, the name of a preset for a `Retry`. `tests/house/test_options.py` compares the two.
+Each class has the fields of the node of that name in `tree.py`, or of the workflow. Their types allow everything that
+may be given in Python: a list where the node keeps a tuple, the name of a preset for a `Retry`.
+`tests/house/test_options.py` compares the two.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Starts a Ray cluster without the helpers that Podium does not use.
 
-`ray.init` starts three helpers, which take the time of two processors: the autoscaler's monitor (one machine does not
-scale), the log monitor (it sends logs to drivers, and ours wants none) and the API server (without its dashboard it
-reports usage statistics, which are off). Without them the cluster starts in three quarters of the time, with three
-processes less. A user who wants them starts Ray first; then all of Ray is up to the user.
+`ray.init` starts three helpers, which keep two processors busy: the autoscaler's monitor (one machine does not scale),
+the log monitor (it sends logs to drivers, and Podium's want none) and the API server (without its dashboard it reports
+usage statistics, which are off). Without them the cluster starts in three quarters of the time, with three processes
+less. A user who wants them calls `ray.init` first. Podium then uses that cluster as it is.
 
 Importing this module imports ray.
 """

@@ -36,7 +36,7 @@ class Process:
         self._held = self._held or []
 
     def after(self, callbacks: int, call: Callable[[], None]) -> None:
-        """Call `call` right before the callback of this process with that number, counted from now, starting at 1."""
+        """Call `call` right before this process runs a callback: the first from now on if `callbacks` is 1."""
         self._left, self._at_zero = callbacks, call
 
     def enter(self) -> None:
@@ -87,7 +87,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.set_task_factory(self._new_task)  # type: ignore[arg-type]
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Collect uncaught errors, without errors never retrieved, which a dead process can no longer catch."""
+        """Collect uncaught errors, except errors of tasks whose result nobody asked for: a dead process cannot ask."""
         if "never retrieved" not in str(context.get("message")):
             self.uncaught.append(context.get("exception") or RuntimeError(context.get("message")))
 

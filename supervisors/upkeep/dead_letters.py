@@ -1,11 +1,11 @@
 """Dead letters are parked steps and failed tasks. They are redriven or dropped.
 
-A redriven parked step runs again in its own task. A failed task never changes: another task continues it, with all its
-recorded events but the failure, and with the same idempotency keys. Each failed task has at most one successor. A
-decision about a nested run, with the id "<task>/<path>", is passed on to its nested supervisor.
+A redriven parked step runs again in its own task. A failed task never changes: another task continues it, with the same
+idempotency keys, and with its recorded events except those that made it fail. Each failed task has at most one
+successor. A decision about a nested run, with the id "<task>/<path>", is passed on to its nested supervisor.
 
-The answer to `Redrive` has the ids of the tasks that run now, the answer to `Drop` the given ids. Both are answered
-when the decision is durable.
+The answer to `Redrive` has the ids of the tasks that run now, the answer to `Drop` has the given ids. Both answers are
+sent when the decision is durable.
 """
 
 from __future__ import annotations

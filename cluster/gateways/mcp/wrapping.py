@@ -1,8 +1,8 @@
 """Makes schemas that clients of MCP accept: a plain object at the top, and references that still lead to their targets.
 
-APIs of models refuse a tool whose input has `anyOf`, `oneOf`, `allOf`, `not` or `enum` at the top, and with it every
-request that lists the tool. A schema of another kind therefore becomes one property of an object. Its references move
-with it; definitions stay at the top, where clients look for them.
+APIs of models refuse a tool whose input has `anyOf`, `oneOf`, `allOf`, `not` or `enum` at the top. They also refuse
+every request that lists such a tool. A schema that is not a plain object therefore becomes one property of an object.
+Its references are changed to lead to the new place; definitions stay at the top, where clients look for them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ABOUT = frozenset({*_DEFINITIONS, "$schema", "$comment", "title", "description"
 
 
 def plain_object(schema: Mapping[str, object]) -> dict[str, object] | None:
-    """Return the schema if a tool may have it as it is; None unless it takes objects and has no choice at the top."""
+    """Return the schema if it takes objects and has no choice at the top, as a tool needs it; otherwise None."""
     opened = _opened(schema)
     return opened if opened.get("type") == "object" and not _CHOICES & set(opened) else None
 
@@ -47,7 +47,7 @@ def _in_json(node: dict[str, object]) -> dict[str, object]:
 
 
 def _opened(schema: Mapping[str, object]) -> dict[str, object]:
-    """Replace a top that is only a reference by its target: pydantic writes models that hold themselves so."""
+    """Replace a top that is only a reference by its target. pydantic gives it to models that contain themselves."""
     opened, seen = dict(schema), set()
     while set(opened) - _ABOUT == {"$ref"} and opened["$ref"] not in seen and "$id" not in opened:
         seen.add(opened["$ref"])

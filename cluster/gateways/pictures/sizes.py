@@ -1,7 +1,7 @@
 """Computes the size of each block of a picture, and the places of the blocks in it. Units are pixels, y goes down.
 
-A block has an *axis*: lines enter it there at its top and leave it at its bottom. Its stand-ins are beside it, to the
-right. Its own left edge is always at x = 0, so that lines may begin and end there.
+A block has an *axis*: the x at which lines enter its top and leave its bottom. Its stand-ins (the fallbacks of its
+node) are to the right of it. Its own left edge is always at x = 0, so that lines may begin and end there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DOT = 5.0
 """Radius of a dot."""
 END_WIDTH, END_HEIGHT = 44.0, 24.0
 ROW_WIDTH = 1_300.0
-"""Most width of a row of blocks beside each other. More rows follow below."""
+"""Largest width of a row of blocks. The blocks that do not fit go into further rows below."""
 
 Spot: TypeAlias = tuple[float, float]
 
@@ -62,7 +62,7 @@ class Sized:
 
 @dataclass(slots=True)
 class Lanes:
-    """The lines of an Adaptive that do not just lead from one child to the one below."""
+    """The lines of an Adaptive. Straight ones lead from a child to the one below, others run beside the children."""
 
     order: list[int]
     """Indexes of the children from top to bottom."""
@@ -224,7 +224,7 @@ def _lanes(block: Block) -> Lanes:
 
 
 def _order(block: Block) -> list[int]:
-    """Return the order of the children: from the start on, each once a rule leads to it; then the rest."""
+    """Return the order of children: the start, then as rules lead to them, then the rest."""
     order = [block.start]
     for index in order:  # which grows meanwhile
         for way in block.ways:

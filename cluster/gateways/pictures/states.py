@@ -1,4 +1,4 @@
-"""Puts the states of a task on the blocks of its tree. A node with many runs has the worst state of them."""
+"""Puts the states of a task on the blocks of its tree. A node that ran many times gets the worst state of its runs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ def _others(runs: Counter[State]) -> Iterator[State]:
 
 
 def _around(states: set[State], block: Block, failed_at: str | None) -> State:
-    """Return the state of a node with others in it, by theirs: no event names it. A failure inside need not end it."""
+    """Return the state of a node with children. No event names the node itself, so its state follows from theirs.
+
+    A child may fail without a failure of the node.
+    """
     under_way: State | None = next((state for state in _UNDER_WAY if state in states), None)
     if under_way:
         return under_way
