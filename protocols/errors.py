@@ -171,7 +171,7 @@ class WorkflowDown(ComeBack):
 
 
 class DataInUse(ComeBack):
-    """Another process (`holder`) uses the data directory in a way that nobody can join."""
+    """Another process (`holder`) uses the data directory, and its cluster cannot be joined."""
 
     code = "data_in_use"
 

@@ -44,7 +44,7 @@ class Retry(Definition):
     """The longest wait that a service may ask for, in seconds. If it asks for more, the step fails at once."""
     budget: Annotated[float, Field(ge=0, le=1)] | None = 0.1
     """The retries of a protocol as a share of its first attempts, beside a reserve (setting `retry_reserve`). When they
-    are used up, failures stand. Retries that led to success are not counted. None is no bound."""
+    are used up, failures are final. Retries that led to success are not counted. None is no bound."""
     under_pressure: Attempts | None = None
     """The number of attempts while CPU, memory or event loop are overloaded (more than 80 %), instead of `attempts`."""
     for_priority: Attempts | None = None

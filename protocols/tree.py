@@ -287,7 +287,7 @@ class Hierarchy(_Group):
 class Rule(Definition):
     """A rule of an Adaptive: after the node `after`, if `when` holds, go to the node `to`.
 
-    A failed node is handled only by a rule whose `when` mentions `error`; otherwise the failure stands.
+    A failed node is handled only by a rule whose `when` mentions `error`; otherwise the Adaptive fails, too.
     """
 
     after: str | None = None

@@ -62,7 +62,7 @@ def goto(node: str, input: Value = None) -> VerdictValue:
 
 @dataclass(frozen=True, slots=True)
 class Goto:
-    """An output of a node in an Adaptive that goes to another node next, past the rules. It is `goto` as a class."""
+    """An output of a node in an Adaptive that chooses the next node without the rules. The class form of `goto`."""
 
     node: str
     """The name of the next node."""

@@ -233,7 +233,7 @@ class Engine:
         """Start the workflow's actors now, instead of with its first task; new tasks then run this tree and code.
 
         Raises:
-            SpawnFailed: A protocol does not import, or its `start` raises; names the protocol.
+            SpawnFailed: A protocol does not import, or its `start` raises; the error names it.
             InvalidInput: A quota has no limit, or needs more than its limit.
             FixTheCall: The workflow was deployed with another number of shards.
         """
@@ -244,7 +244,7 @@ class Engine:
         return deployed_workflows(self._core.reader)
 
     def undeploy(self, name: str, *, leave_open: bool = False) -> None:
-        """Take a workflow back: its actors end, and it is neither listed nor published, until it is deployed again.
+        """Remove a workflow: its actors end, and it is neither listed nor published, until it is deployed again.
         Raises NotFound; or FixTheCall if tasks are open. With `leave_open` these wait for the next deployment."""
         self._check_open()
         self._wait(self._core.undeploy(name, leave_open))
@@ -299,8 +299,9 @@ class Engine:
     ) -> list[Task]:
         """Submit many tasks with one wait until all are on disk. The tasks are in the order of the inputs.
 
-        All inputs are checked before any is sent. After KeyConflict the other tasks are accepted; after Overloaded some
-        may be, of more than 1,000 or with several shards. Submit again with the same keys to get them.
+        All inputs are checked before any is sent. After KeyConflict the other tasks are accepted. After Overloaded
+        some may be accepted, if there are more than 1,000 or the workflow has several shards. Submit again with the
+        same keys to get them.
         """
         known = checked_keys(keys, inputs)
         tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)
@@ -325,8 +326,8 @@ class Engine:
 
         Args:
             request: A text, or a whole request.
-            hooks: A protocol, `module:name`, step, or a list of them, by the state before which they run, after those
-                of the setting. The task is then of a workflow named `ask_` and a number.
+            hooks: The hooks by the state before which they run, each a protocol, `module:name`, a step, or a list of
+                these. They run after those of the setting. The workflow is then named `ask_` and a number.
             fields: Fields of the request: root, session, type, tools, stream, attachments, answer_schema, limits,
                 source.
 
@@ -354,7 +355,7 @@ class Engine:
         user: str | None = None,
         limit: int = 50,
     ) -> list[Task]:
-        """The tasks that fit all that is given, the newest first, at most `limit`."""
+        """The tasks that match every argument given, the newest first, at most `limit`."""
         records = self._core.reader.list_tasks(status, workflow, user, limit)
         return [Task(self._core, record.task_id, record.workflow, seen=record.status) for record in records]
 
@@ -372,15 +373,15 @@ class Engine:
         """Redrive dead letters; returns the tasks that run now, in the order of the ids.
 
         A parked step runs again in its own task. A failed task stays as it is, and a new task continues it, with all
-        recorded outputs; the second time the same one. All ids are tried before an error is raised: NotFound, or
-        FixTheCall for a task that is no dead letter.
+        recorded outputs. Redriving it again gives that new task. All ids are tried before an error is raised:
+        NotFound, or FixTheCall for a task that is no dead letter.
         """
         self._check_open()
         now = [future.result() for future in _settled(self._core.redrive(list(ids)))]
         return [self.task(id) for id in now]
 
     def drop(self, ids: Sequence[str]) -> None:
-        """Give up dead letters: failed tasks are listed no more, parked steps fail. Errors are those of `redrive`."""
+        """Give up dead letters: failed tasks are no longer listed, parked steps fail. Errors are those of `redrive`."""
         self._check_open()
         for future in _settled(self._core.drop(list(ids))):
             future.result()
@@ -445,7 +446,7 @@ def connect(**settings: Unpack[ConnectOptions]) -> Engine:
 
     Raises:
         InvalidSetting: A setting does not exist or does not fit.
-        DataInUse: Another process uses the data directory in a way that nobody can join.
+        DataInUse: Another process uses the data directory, and its cluster cannot be joined.
         EngineClosed: The Ray cluster at `address` cannot be joined.
     """
     return Engine(load_settings(**settings))

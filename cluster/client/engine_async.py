@@ -300,5 +300,5 @@ async def _all(futures: list[Future[str]]) -> list[str]:
 
 
 def connect_async(**settings: Unpack[ConnectOptions]) -> AsyncEngine:
-    """Make an engine for async code: `async with podium.connect_async() as engine`. Otherwise as `connect`."""
+    """Make an engine for async code: `async with podium.connect_async() as engine`. All else is as for `connect`."""
     return AsyncEngine(load_settings(**settings))

@@ -76,7 +76,7 @@ class Request(_Asked):
     tools: Annotated[tuple[str, ...], Field(max_length=100)] = ()
     """The names of the tools to use. Empty lets the planner choose among those that the user may use."""
     answer_schema: dict[str, object] | None = None
-    """The JSON Schema that the answer has to fit, without `pattern` and foreign references. None is Markdown."""
+    """The JSON Schema of the answer, without `pattern` and references to other documents. None means Markdown."""
     limits: Limits = Limits()
     """The bounds of the request: {"context_tokens", "answer_tokens"}."""
 

@@ -267,7 +267,7 @@ class LimitUse(Shown):
     """A limit, and its use."""
 
     limit: Amount | None
-    """The limit as it was set; None if it is not set, and waited for."""
+    """The limit as it was set; None if it is not set, but something waits for it."""
     held: int
     """The number of permits that are held."""
     waiting: int

@@ -144,7 +144,7 @@ class Redrive(NamedTuple):
 
 @message(reply=Acks)
 class Drop(NamedTuple):
-    """Give up dead letters: parked steps fail, and failed tasks are listed no more."""
+    """Give up dead letters: parked steps fail, and failed tasks are no longer listed."""
 
     letters: Sequence[Sequence[str]]
     """Rows of `Letter`."""

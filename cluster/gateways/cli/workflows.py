@@ -41,7 +41,7 @@ def undeploy(
         bool, typer.Option("--leave-open", help="Although tasks are open: they wait until it is deployed again.")
     ] = False,
 ) -> None:
-    """Take a workflow back: its actors end, it is listed and published no more, until it is deployed again."""
+    """Remove a workflow: its actors end, and it is neither listed nor published, until it is deployed again."""
     with connect(data=data, source="cli") as engine:
         engine.undeploy(name, leave_open=leave_open)
     error_console().print(one_line(f"Undeployed {name}."))
