@@ -57,8 +57,8 @@ class Settings(BaseModel):
     a time owns a directory. With a database, the directory of this machine's sockets, locks and logs is made below
     `~/.podium`."""
     database: str | None = Field(default=None, repr=False)
-    """The URL of the PostgreSQL database that has the journal. A URL as `data` means the same; to give both names
-    another directory for what belongs to this machine."""
+    """The URL of the PostgreSQL database that has the journal. A URL as `data` means the same. If both are
+    given, `data` is the directory for the sockets, locks and logs of this machine."""
     database_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = "podium"
     """The schema of the database in which the tables lie. Installations with different schemas share nothing."""
     database_timeout_s: Seconds = 30.0
