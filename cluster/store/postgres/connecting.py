@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -23,6 +24,10 @@ _DEFAULTS = {
     "tcp_user_timeout": "10000",
 }
 """Parameters of libpq that apply unless the URL sets them: a machine that is gone is noticed within 10 s."""
+_TIMEOUTS = {"statement_timeout": 1.0, "lock_timeout": 0.9, "idle_in_transaction_session_timeout": 1.0}
+"""The server's settings that bound time, with their shares of `timeout_s`. A lock is named as the cause: it ends first."""
+_PREPARE_AFTER = 3
+"""Number of runs after which a statement is prepared. Planning takes half of the time of a small commit."""
 _REMEDIES = {
     "53100": "the database's disk is full: free space there; nothing acknowledged is lost",
     "53300": "the database has no connection left: raise max_connections, or put PgBouncer in front",
@@ -58,12 +63,38 @@ class Database:
         """Name of the database for messages, without the password."""
         return place_of(self.url)
 
+    @property
+    def timeouts(self) -> dict[str, str]:
+        """The server's settings that bound time."""
+        return {name: f"{max(1, round(share * self.timeout_s * 1000))}ms" for name, share in _TIMEOUTS.items()}
+
     def connect(self) -> Connection:
-        """Connect. Raises psycopg.OperationalError."""
+        """Connect, with the time-outs as settings of the session where that is possible (see `is_ours`).
+
+        Raises psycopg.OperationalError.
+        """
         given = conninfo_to_dict(self.url)
-        info = make_conninfo(self.url, **{key: value for key, value in _DEFAULTS.items() if key not in given})
-        # No prepared statements: they belong to a connection, and PgBouncer gives each transaction another one.
-        return psycopg.connect(info, autocommit=True, prepare_threshold=None)
+        info: dict[str, Any] = {key: value for key, value in _DEFAULTS.items() if key not in given}
+        options = " ".join(
+            [str(given.get("options") or ""), *(f"-c {name}={value}" for name, value in self.timeouts.items())]
+        )
+        try:
+            db = psycopg.connect(make_conninfo(self.url, **info, options=options.strip()), autocommit=True)
+        except psycopg.OperationalError as error:
+            if "startup parameter" not in str(error):
+                raise
+            db = psycopg.connect(make_conninfo(self.url, **info), autocommit=True)  # a pooler that knows no options
+        db.prepare_threshold = _PREPARE_AFTER if self.is_ours(db) else None
+        return db
+
+    def is_ours(self, db: Connection) -> bool:
+        """Whether a connection is to a server's process of our own, so that what is set or prepared there stays.
+
+        It is not behind PgBouncer in transaction mode. That lets the options of a session go by.
+        """
+        name = "statement_timeout"
+        shown = db.execute("SELECT setting || unit FROM pg_settings WHERE name = %s", (name,)).fetchone()
+        return shown is not None and shown[0] == self.timeouts[name]
 
 
 @contextmanager

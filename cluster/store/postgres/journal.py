@@ -13,7 +13,6 @@ away, changes wait in memory, and `is_away` is true.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -39,11 +38,7 @@ LOG = logging.getLogger("podium")
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between two attempts to reach the database. The last goes on."""
 
-_TIMEOUTS = ", ".join(
-    f"set_config('{name}', %s, true)"
-    for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-)
-_SHARED = f"SELECT {_TIMEOUTS}, pg_advisory_xact_lock_shared(%s)"
+_SHARED, _EXCLUSIVE = "SELECT pg_advisory_xact_lock_shared(%s)", "SELECT pg_advisory_xact_lock(%s)"
 
 _Cursor = psycopg.Cursor[tuple[object, ...]]
 
@@ -63,6 +58,8 @@ class PostgresJournal(ThreadedJournal):
         self._shards = f"{quoted(database.schema)}.shards"
         self._key = lock_key(database.schema, shard)
         self._db: Connection | None = None
+        self._is_ours = False
+        """Whether the time-outs are settings of the session (see `Database.is_ours`)."""
         self._fence = Fence(shard, 0, 0)
         self._last: Probe | None = None
         """A row of the last acknowledged commit, which must be there as long as nobody forgets its task."""
@@ -83,6 +80,7 @@ class PostgresJournal(ThreadedJournal):
 
     def _connect(self) -> None:
         self._db = self._database.connect()
+        self._is_ours = self._database.is_ours(self._db)
         prepare(self._db, self._database)
 
     def _take_over(self) -> None:
@@ -95,7 +93,8 @@ class PostgresJournal(ThreadedJournal):
         """Change the shard's row under its exclusive lock; returns the new fence. Raises JournalCorrupt."""
         db = self._connection
         with db.transaction():
-            self._begin_exclusive()
+            self._set_timeouts()
+            db.execute(_EXCLUSIVE, (self._key,))
             row = db.execute(f"SELECT epoch, line, seal FROM {self._shards} WHERE shard = %s", (self.shard,)).fetchone()
             before = (0, 0) if row is None else self._checked(*row)
             epoch, line = follow(*before)
@@ -113,12 +112,11 @@ class PostgresJournal(ThreadedJournal):
             raise JournalCorrupt(shard=self.shard, place=place, problem=problem)
         return int(str(epoch)), int(str(line))
 
-    def _begin_exclusive(self) -> None:
-        self._connection.execute(f"SELECT {_TIMEOUTS}, pg_advisory_xact_lock(%s)", (*self._timeouts(), self._key))
-
-    def _timeouts(self) -> tuple[str, str, str]:
-        text = f"{math.ceil(self._database.timeout_s * 1000)}ms"
-        return text, text, text
+    def _set_timeouts(self) -> None:
+        """Set the time-outs of this transaction, unless those of the session hold."""
+        if not self._is_ours:
+            for name, value in self._database.timeouts.items():
+                self._connection.execute("SELECT set_config(%s, %s, true)", (name, value))
 
     def _end(self) -> None:
         """Nothing is left to do."""
@@ -172,7 +170,8 @@ class PostgresJournal(ThreadedJournal):
         cursors: list[_Cursor] = []
         with nullcontext() if one_by_one else db.pipeline():
             db.execute("BEGIN")
-            db.execute(_SHARED, (*self._timeouts(), self._key))
+            self._set_timeouts()
+            db.execute(_SHARED, (self._key,))
             own = db.execute(self._writing.check, (self.shard,))
             for statement, _ in steps:
                 cursors.append(db.execute(statement.sql, statement.parameters, binary=True))
@@ -236,7 +235,7 @@ class PostgresJournal(ThreadedJournal):
     def _asked(self, query: AnyQuery) -> list[list[Row]]:
         db = self._connection
         with db.transaction():
-            db.execute(f"SELECT {_TIMEOUTS}", self._timeouts())
+            self._set_timeouts()
             return [db.execute(sql, values, binary=True).fetchall() for sql, values in self._queries.asked(query)]
 
     # the database away

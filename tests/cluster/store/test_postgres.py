@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -389,3 +392,46 @@ def test_the_journal_survives_many_cuts_under_load(database, tmp_path, admin):
         await journal.close()
 
     asyncio.run(work())
+
+
+@pytest.fixture(params=[(), ("ignore_startup_parameters = options",)], ids=["no options", "options ignored"])
+def pooled(request, database):
+    if shutil.which("pgbouncer") is None:
+        pytest.skip("PgBouncer is not installed")
+    with tempfile.TemporaryDirectory(prefix="podium-pool-") as folder:
+        pooler = postgres.Pooler(Path(folder), *request.param)
+        yield Database(pooler.url, database.schema, 5)
+        pooler.close()
+
+
+def test_behind_a_pooler_in_transaction_mode_all_is_the_same(pooled, tmp_path):
+    async def work():
+        journals = [await PostgresJournal(pooled, tmp_path, f"w{n}").open() for n in range(6)]
+        for turn in range(30):
+            writing = [
+                durable(journal, NewTask(record(f"t-{turn}"), "d"), Entry(f"t-{turn}", 1, b"x"), Note("a", turn))
+                for journal in journals
+            ]
+            await asyncio.gather(*writing)
+        for journal in journals:
+            assert len(await journal.open_tasks()) == 30
+            assert await journal.notes() == {"a": 29}
+        newer = await PostgresJournal(pooled, tmp_path, "w0").open()
+        assert isinstance(await failure_of(journals[0], Note("a", 99)), Fenced)
+        for journal in [newer, *journals[1:]]:
+            await journal.close()
+
+    asyncio.run(work())
+    assert not pooled.is_ours(pooled.connect())
+    assert len(PostgresReader(pooled).list_tasks(limit=1000)) == 180
+
+
+def test_time_outs_hold_behind_a_pooler_and_without_one(database, pooled, tmp_path):
+    def times_out(database):
+        with psycopg.connect(database.url, autocommit=True) as holder:
+            holder.execute("BEGIN")
+            holder.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(database.schema, "w"),))
+            return refusal(Database(database.url, database.schema, 0.3), tmp_path)
+
+    assert "somebody holds the shard" in times_out(database)
+    assert "somebody holds the shard" in times_out(pooled)
