@@ -25,7 +25,7 @@ _DEFAULTS = {
 }
 """Parameters of libpq that apply unless the URL sets them: a machine that is gone is noticed within 10 s."""
 _TIMEOUTS = {"statement_timeout": 1.0, "lock_timeout": 0.9, "idle_in_transaction_session_timeout": 1.0}
-"""The server's settings that bound time, with their shares of `timeout_s`. A wait for a lock ends first: it is named."""
+"""Settings of the server that bound time, with their shares of `timeout_s`. A wait for a lock ends first, by name."""
 _PREPARE_AFTER = 3
 """Number of runs after which a statement is prepared. Planning takes half of the time of a small commit."""
 _REMEDIES = {
