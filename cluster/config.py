@@ -273,6 +273,9 @@ def load_settings(**keywords: Unpack[ConnectOptions]) -> Settings:
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
+        if "data" in layer and "database" not in layer:  # both say where the tasks are, so the nearer one holds
+            values.pop("database", None)
+            sources.pop("database", None)
         for name, (value, source) in layer.items():
             if name not in Settings.model_fields or name == "sources":
                 raise InvalidSetting(name=name, source=source, problem=_no_such(name))

@@ -35,6 +35,7 @@ from .graph import graph
 from .inputs import read_input, standard_input
 from .limits import limits
 from .live import follow
+from .move import move
 from .one_task import cancel, detached, engine_of, print_degraded, print_result, settings_of, show, watch, with_state
 from .options import Data, Important, InProcess, Key, Limits, Output, Priority, Quiet, TaskTimeout, Timeout, User
 from .outside import mcp, token
@@ -76,6 +77,7 @@ app.add_typer(router, name="router")
 app.command()(mcp)
 app.add_typer(token, name="token")
 app.command()(doctor)
+app.command()(move)
 app.command()(status)
 app.add_typer(limits, name="limits")
 app.add_typer(breakers, name="breakers")

@@ -1,0 +1,81 @@
+"""`podium move`: carries the tasks of an installation to another store."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ....protocols.errors import DataInUse, FixTheCall
+from ...cluster_file import ClusterFile, holder, make_folder
+from ...config import Settings, load_settings
+from ...store.address import StoreAddress
+from ...store.moving import Place, carry_over
+from ...store.sqlite.moving import Directory
+from ...store.stores import store_of
+from .options import Data
+from .terminal import Terminal
+
+_LASTING = ("protocols", "tokens.json", "tokens.key")
+"""Parts of a data directory that belong to the installation, and not to this machine."""
+
+To = Annotated[str, typer.Option("--to", help="The new place: a directory, or a URL postgresql://…")]
+Schema = Annotated[str | None, typer.Option("--to-schema", help="Schema of the new database (default: podium).")]
+
+
+def move(to: To, data: Data = None, to_schema: Schema = None) -> None:
+    """Move all tasks, open ones too, to another directory or database. No cluster may run on either."""
+    source = load_settings(data=data, source="cli")
+    target = load_settings(data=to, database_schema=to_schema, source="cli")
+    if source.store[:3] == target.store[:3]:
+        raise typer.BadParameter("that is where the tasks are", param_hint="--to")
+    with ExitStack() as owned:
+        owned.enter_context(_owned(source))
+        owned.enter_context(_owned(target))
+        old, new = _end(source.store), _end(target.store)
+        if old.is_empty():
+            raise FixTheCall(f"there is nothing to move in {old.place}")
+        if not new.is_empty():
+            raise FixTheCall(f"{new.place} has tasks already: name an empty place")
+        moved = carry_over(old, new)
+        _copy_lasting(source.data, target.data)
+        aside = old.put_aside(time.strftime("%Y%m%d%H%M%S"))
+    text = f"Moved {moved.tasks:,} tasks in {moved.shards} shards, with {moved.entries:,} entries, to {new.place}."
+    Terminal().print(f"{text} The old ones are in {aside}: delete that when all is well.", markup=False)
+
+
+def _end(place: StoreAddress) -> Place:
+    if not place.url:
+        return Directory(place.path)
+    store_of(place)  # says so if the driver is missing
+    from ...store.postgres.connecting import Database  # noqa: PLC0415  (psycopg is an extra)
+    from ...store.postgres.moving import Installation  # noqa: PLC0415
+
+    return Installation(Database(place.url, place.schema, place.timeout_s))
+
+
+@contextmanager
+def _owned(settings: Settings) -> Iterator[None]:
+    """Keep clusters of this machine out. Raises DataInUse while one runs."""
+    make_folder(settings.data)
+    file = ClusterFile(settings.data)
+    if not file.take():
+        raise DataInUse(directory=settings.store.place, holder=f"{holder(file.read() or {})}: podium down")
+    try:
+        yield
+    finally:
+        file.release()
+
+
+def _copy_lasting(source: Path, target: Path) -> None:
+    for name in _LASTING:
+        old, new = source / name, target / name
+        if old.is_dir() and not new.exists():
+            shutil.copytree(old, new)
+        elif old.is_file() and not new.exists():
+            shutil.copy2(old, new)
