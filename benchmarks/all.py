@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "asking": [],
     "flatness": ["--many", "10000"],
     "journal": ["--repeats", "3"],
+    "stores": ["--repeats", "3"],
     "exchange": ["--repeats", "3"],
     "breakdown": ["--repeats", "4"],
 }

@@ -24,6 +24,8 @@ from podium.protocols.requests.pipelines import ask_workflow, read_pipeline, shi
 
 ROOT = str(Path(__file__).parent.parent)
 MODEL_S = 1.0
+LIMITS = {"context": 100, "llm": 1000, "request": 1000, "request per user": 1000}
+"""So many that no request waits for a permit: one user has 10 by default."""
 KINDS = {
     "simple_query": ("what is the capital of country number {n}?", {"type": "simple_query"}),
     "context_query": ("how is the journal fenced, case {n}?", {"type": "context_query", "root": ROOT}),
@@ -69,7 +71,7 @@ async def measured(
 async def run(at_once: int, rounds: int, settings: dict) -> None:
     rows, ratios = [], {}
     plain, slow = ask_workflow(), with_slow_model()
-    async with podium.connect_async(limits={"context": 100, "llm": 1000}, **settings) as engine:
+    async with podium.connect_async(limits=LIMITS, **settings) as engine:
         for kind in KINDS:
             await measured(engine, slow, kind, 5, 2)
             samples = await measured(engine, slow, kind, at_once, rounds, MODEL_S)
