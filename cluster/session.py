@@ -5,6 +5,7 @@ This module has the session for a cluster inside the client's own process. For R
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -56,7 +57,9 @@ class InProcessSession:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._file = ClusterFile(settings.data)
-        self.reader: Reader = store_of(settings.store).reader
+        store = store_of(settings.store)
+        self.reader: Reader = store.reader
+        self._ownership = store.ownership()
         self._cluster: InProcessCluster
         self._cell: Cell
         self._client_world: CellWorld
@@ -67,12 +70,14 @@ class InProcessSession:
             raise DataInUse(directory=str(self._settings.data), holder=holder(self._file.read()))
         try:
             self._file.write({"kind": "inprocess"})
+            await asyncio.to_thread(self._ownership.take)
             self._cluster = InProcessCluster(self._settings.store)
             self._cell = Cell("client", None)
             self.world = self._client_world = CellWorld(self._cluster, self._cell)
             self._cell.world = self.world
             await self._cluster.spawn(None, "coordinator", COORDINATOR, coordinator_setup(self._settings))
         except BaseException:
+            self._ownership.release()
             self._file.release(in_order=False)
             raise
 
@@ -85,4 +90,5 @@ class InProcessSession:
     async def close(self) -> None:
         await self._cluster.stop(COORDINATOR)
         self._cell.die("closed")
+        self._ownership.release()
         self._file.release()

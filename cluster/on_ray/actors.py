@@ -24,6 +24,7 @@ from ray import cloudpickle
 from ray._private import ray_constants, worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...actors.exchange import ExchangeClient, Transport
 from ...actors.exchange_server import ExchangeServer
@@ -202,6 +203,8 @@ class RayWorld(LoopWorld):
         }
         if role == "coordinator":
             options["lifetime"] = "detached"
+        if role != "host":
+            options["scheduling_strategy"] = _here()
         handle = await self._create(role, address, pack(setup), options)
         self._handles[address] = handle
         try:
@@ -268,6 +271,11 @@ class RayWorld(LoopWorld):
             return ray.get_actor(address, namespace=self._namespace)
         except ValueError:
             return None
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    """Place an actor on the machine of the process that spawns it: there the shards lie, and presence can be told."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 _RESIDENT = ray.remote(Resident)

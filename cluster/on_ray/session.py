@@ -32,6 +32,7 @@ from ..config import Settings, prepare_ray
 from ..engine_log import LOG
 from ..session import COORDINATOR, coordinator_setup
 from ..signals import keeping_sigterm
+from ..store.address import StoreAddress
 from ..store.contract import Reader
 from ..store.lock import DIES_WITHIN_S
 from ..store.stores import store_of
@@ -67,8 +68,10 @@ class RaySession:
         self._data = settings.data.resolve()
         self._place = settings.store._replace(folder=str(self._data))
         self._file = ClusterFile(self._data)
-        self._namespace = "podium-" + hashlib.sha256(str(self._data).encode()).hexdigest()[:12]
-        self.reader: Reader = store_of(settings.store).reader
+        self._namespace = f"podium-{hashlib.sha256(_installation(self._place).encode()).hexdigest()[:12]}"
+        store = store_of(settings.store)
+        self.reader: Reader = store.reader
+        self._ownership = store.ownership()
         self.on_rebuilt: Callable[[], None] = lambda: None
         self.on_closed: Callable[[PodiumError], None] = lambda _error: None
         self._initialised_here = False
@@ -123,12 +126,14 @@ class RaySession:
                 await self._aside.run(partial(keeping_sigterm, partial(self._init, facts)))
             self._address = ray.get_runtime_context().gcs_address
             if not self.joined:
+                await self._aside.run(self._ownership.take)
                 await self._ray_world.presence.end_all()
                 await self._start_coordinator()
                 found = {"kind": "ray", "address": self._address, "namespace": self._namespace}
                 self._file.write({**found, "daemon": self._daemon})
         except BaseException:
             self._leave_ray()
+            self._ownership.release()
             self._file.release(in_order=False)
             raise
 
@@ -264,6 +269,7 @@ class RaySession:
         if _OPEN and self._initialised_here:
             self._hand_ray_on(_OPEN[0])
         await self._aside.run(self._leave_ray)
+        await self._aside.run(self._ownership.release)
         self._file.release()
 
     def _hand_ray_on(self, other: RaySession) -> None:
@@ -292,6 +298,11 @@ class RaySession:
             with suppress(psutil.TimeoutExpired):
                 process.wait(DIES_WITHIN_S)
         self._pillars, self._below_pillars = [], []
+
+
+def _installation(place: StoreAddress) -> str:
+    """Return a name that no other installation in the same Ray cluster has. A directory belongs to one machine."""
+    return f"{place.url} {place.schema}" if place.url else f"{os.uname().nodename}:{place.folder}"
 
 
 def living_pillars() -> list[psutil.Process]:

@@ -30,10 +30,11 @@ from ..config import Settings
 from ..engine_log import facts_of, line_of
 from ..inprocess.cluster import Cell, CellWorld, InProcessCluster
 from ..session import COORDINATOR, coordinator_setup
-from ..store.contract import Reader
+from ..store.contract import Ownership, Reader
 from ..store.memory.disk import Disk
 from ..store.memory.journal import MemoryJournal
 from ..store.memory.reading import DiskReader
+from ..store.sqlite.store import FolderOwnership
 from ..world import LoopWorld
 from .trace import Trace, TracedJournal
 from .virtual_loop import Process, VirtualLoop, in_process
@@ -314,6 +315,9 @@ class SimulatedStore:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self.reader: Reader = DiskReader(simulation.disk)
+
+    def ownership(self) -> Ownership:
+        return FolderOwnership()
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
         faults, trace = self._simulation.faults, self._simulation.trace

@@ -63,11 +63,24 @@ class Reader(Protocol):
         """
 
 
+class Ownership(Protocol):
+    """The right to run a cluster on a store. One cluster has it at a time."""
+
+    def take(self) -> None:
+        """Take the ownership, or go on having it. Raises DataInUse if another cluster has it. It may block."""
+
+    def release(self) -> None:
+        """Let another cluster take it. It may block; it never raises."""
+
+
 class Store(Protocol):
     """A place where tasks are kept."""
 
     @property
     def reader(self) -> Reader: ...
+
+    def ownership(self) -> Ownership:
+        """Return the ownership for one session. The caller owns the folder of this machine already."""
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
         """Take a shard over under its next epoch.

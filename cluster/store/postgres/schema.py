@@ -22,6 +22,10 @@ INSERT INTO {schema}.format VALUES ({version});
 CREATE TABLE {schema}.shards (
     shard text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL, line bigint NOT NULL, seal bigint NOT NULL
 );
+CREATE TABLE {schema}.owner (
+    one integer PRIMARY KEY CHECK (one = 1), holder text NOT NULL, host text NOT NULL, pid bigint NOT NULL,
+    until timestamptz NOT NULL
+);
 CREATE TABLE {schema}.notes (
     shard text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, value bytea NOT NULL, seal bigint NOT NULL,
     PRIMARY KEY (shard, name)

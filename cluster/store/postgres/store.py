@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ....supervisors.ports.journal import Journal
-from ..contract import Reader
+from ..contract import Ownership, Reader
 from .connecting import Database
 from .journal import PostgresJournal
+from .lease import Lease
 from .reading import PostgresReader
 
 
@@ -19,6 +20,9 @@ class PostgresStore:
         """`folder`: the place on this machine for what need not outlive it."""
         self._database, self._folder = database, folder
         self.reader: Reader = PostgresReader(database)
+
+    def ownership(self) -> Ownership:
+        return Lease(self._database)
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
         journal = PostgresJournal(self._database, self._folder / "shards", shard)

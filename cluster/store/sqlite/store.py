@@ -6,15 +6,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ....supervisors.ports.journal import Journal
-from ..contract import Reader
+from ..contract import Ownership, Reader
 from .journal import SqliteJournal
 from .reading import FileReader
+
+
+class FolderOwnership:
+    """The ownership of a directory: its lock says it all (see cluster_file.py)."""
+
+    def take(self) -> None:
+        """Nothing is left to do."""
+
+    def release(self) -> None:
+        """Nothing is left to do."""
 
 
 class FileStore:
     def __init__(self, data: Path) -> None:
         self._data = data
         self.reader: Reader = FileReader(data)
+
+    def ownership(self) -> Ownership:
+        return FolderOwnership()
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
         journal = SqliteJournal(self._data, shard)

@@ -6,17 +6,20 @@ import asyncio
 import shutil
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
+import podium
 from podium.cluster.store.postgres.connecting import Database
 from podium.cluster.store.postgres.journal import PostgresJournal
+from podium.cluster.store.postgres.lease import LEASE_S, Lease
 from podium.cluster.store.postgres.reading import PostgresReader
 from podium.cluster.store.postgres.schema import lock_key, quoted
-from podium.protocols.errors import Fenced, JournalCorrupt, JournalFailed
+from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
 from podium.supervisors.ports.journal import Entry, Forget, NewTask, Note, StatusChange
 from tests.support import postgres
 from tests.support.journals import durable, found, record
@@ -435,3 +438,71 @@ def test_time_outs_hold_behind_a_pooler_and_without_one(database, pooled, tmp_pa
 
     assert "somebody holds the shard" in times_out(database)
     assert "somebody holds the shard" in times_out(pooled)
+
+
+def lease_of(database, host, lease_s=LEASE_S):
+    return Lease(database, lease_s, host)
+
+
+def test_one_machine_at_a_time_owns_an_installation(database):
+    one, two = lease_of(database, "here boot1"), lease_of(database, "there boot1")
+    one.take()
+    one.take()
+    with pytest.raises(DataInUse, match=r"a cluster on here \(process \d+\), whose lease runs until"):
+        two.take()
+    one.release()
+    two.take()
+    two.release()
+
+
+def test_a_machine_takes_its_own_installation_back_at_once(database):
+    gone, again = lease_of(database, "here boot1"), lease_of(database, "here boot1")
+    gone.take()
+    again.take()
+    gone.release()  # it has lost the row already, and takes nothing from its successor
+    with pytest.raises(DataInUse):
+        lease_of(database, "there").take()
+    again.release()
+
+
+def test_a_lease_that_is_not_renewed_runs_out(database):
+    gone, next_one = lease_of(database, "here", 0.3), lease_of(database, "there")
+    gone.take()
+    gone._ended.set()  # its machine has lost its power
+    gone._thread.join()
+    give_up_at = time.monotonic() + 10
+    while True:
+        try:
+            next_one.take()
+            break
+        except DataInUse:
+            assert time.monotonic() < give_up_at
+    next_one.release()
+
+
+def test_a_lease_is_renewed_over_a_connection_that_is_lost(database, admin):
+    def until():
+        return admin.execute(f"SELECT until FROM {quoted(database.schema)}.owner").fetchone()[0]
+
+    lease = lease_of(database, "here", 3)
+    lease.take()
+    for _ in range(2):
+        before = until()
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
+        admin.execute(query, (f"UPDATE {quoted(database.schema)}.owner%",))
+        while until() == before:
+            with pytest.raises(DataInUse):
+                lease_of(database, "there").take()
+    lease.release()
+
+
+def test_an_engine_is_refused_while_another_machine_has_the_installation(database, tmp_path):
+    lease = lease_of(database, "elsewhere boot")
+    lease.take()
+    place = {"database": database.url, "database_schema": database.schema, "cluster": "inprocess"}
+    with pytest.raises(DataInUse, match="a cluster on elsewhere"):
+        podium.connect(data=tmp_path, **place)
+    lease.release()
+    podium.connect(data=tmp_path, **place).close()
+    lease.take()
+    lease.release()
