@@ -1,0 +1,113 @@
+"""Several machines on one, for tests (see the script `machines`), with a Ray node on each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from tests.support import ROOT
+
+SCRIPT = Path(__file__).with_name("machines")
+NET = "10.77.0"
+PORT = 6400
+PATIENCE_S = 60.0
+
+
+@cache
+def why_not() -> str | None:
+    """Return the reason why no machines can be made here, or None."""
+    if os.geteuid() != 0:
+        return "machines need root"
+    missing = [tool for tool in ("ip", "nsenter", "unshare", "setsid", "pgrep") if shutil.which(tool) is None]
+    if missing:
+        return f"machines need {', '.join(missing)}"
+    tried = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False)
+    return None if tried.returncode == 0 else "the kernel allows no namespaces"
+
+
+class Machines:
+    """So many machines, with a Ray node on each; the head is machine 1."""
+
+    def __init__(self, count: int, logs: Path) -> None:
+        self._count, self._logs = count, logs
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        _call("down")
+        _call("up", str(count))
+
+    @property
+    def address(self) -> str:
+        return f"{NET}.1:{PORT}"
+
+    def start_ray(self, cpus: int = 2) -> None:
+        ray = str(Path(sys.executable).with_name("ray"))
+        common = [f"--num-cpus={cpus}", "--disable-usage-stats", "--block"]
+        for number in range(1, self._count + 1):
+            here = f"--node-ip-address={NET}.{number}"
+            head = ["--head", f"--port={PORT}", "--include-dashboard=false"]
+            where = head if number == 1 else [f"--address={self.address}"]
+            log = (self._logs / f"node{number}.log").open("wb")
+            command = self.command(number, [ray, "start", *where, here, *common], {})
+            self._nodes.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+            if number == 1:
+                self._wait_for_port()
+        self._wait_for_nodes()
+
+    def command(self, number: int, words: list[str], environment: Mapping[str, str]) -> list[str]:
+        """Return the command that runs these words on a machine. What is on its /tmp is its own."""
+        pairs = [f"{name}={value}" for name, value in {"HOME": "/tmp", "PYTHONPATH": str(ROOT), **environment}.items()]
+        return [str(SCRIPT), "run", str(number), "env", *pairs, *words]
+
+    def kill(self, number: int) -> None:
+        """Take the power from a machine."""
+        _call("kill", str(number))
+
+    def close(self) -> None:
+        _call("down")
+        for node in self._nodes:
+            node.wait(PATIENCE_S)
+
+    def _wait_for_port(self) -> None:
+        _until(lambda: self._says(f"import socket; socket.create_connection(('{NET}.1', {PORT}), 1)"))
+
+    def _wait_for_nodes(self) -> None:
+        look = (
+            "import ray; ray.init(address='auto', log_to_driver=False, logging_level='ERROR'); "
+            f"raise SystemExit(sum(n['Alive'] for n in ray.nodes()) != {self._count})"
+        )
+        _until(lambda: self._says(look))
+
+    def _says(self, code: str) -> bool:
+        done = subprocess.run(
+            self.command(1, [sys.executable, "-c", code], {}), capture_output=True, check=False, timeout=PATIENCE_S
+        )
+        return done.returncode == 0
+
+
+@contextmanager
+def machines(count: int) -> Iterator[Machines]:
+    with tempfile.TemporaryDirectory(prefix="podium-machines-") as logs:
+        made = Machines(count, Path(logs))
+        try:
+            made.start_ray()
+            yield made
+        finally:
+            made.close()
+
+
+def _call(*words: str) -> None:
+    subprocess.run([str(SCRIPT), *words], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE_S)
+
+
+def _until(holds) -> None:
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < give_up_at, "the Ray nodes are not up"
+        time.sleep(0.2)
