@@ -117,8 +117,7 @@ class ThreadedJournal(ABC):
     slowness = "slow store"
     """Name of the cause of slow commits, for the log."""
 
-    def __init__(self, shard: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` measures commits, in seconds."""
+    def __init__(self, shard: str) -> None:
         self.shard, self.epoch = shard, 0
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
         self.on_pressure: Callable[[bool], None] = lambda _is_high: None
@@ -127,7 +126,7 @@ class ThreadedJournal(ABC):
         self._unsaved_bytes = 0
         self._is_high = False
         """Whether `on_pressure` was last called with True."""
-        self._clock = clock
+        self._clock = time.monotonic
         self._loop = asyncio.get_running_loop()
         self._batch: list[Work] = []
         self._size = 0

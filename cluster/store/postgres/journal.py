@@ -48,11 +48,9 @@ class PostgresJournal(ThreadedJournal):
 
     slowness = "slow database"
 
-    def __init__(
-        self, database: Database, folder: Path, shard: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, database: Database, folder: Path, shard: str) -> None:
         """`folder`: the place on this machine for what need not outlive it (see doing.py)."""
-        super().__init__(shard, clock)
+        super().__init__(shard)
         self._database, self._folder = database, folder
         self._writing, self._queries = Writing(database.schema), Queries(database.schema, shard)
         self._shards = f"{quoted(database.schema)}.shards"

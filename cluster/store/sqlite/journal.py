@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
 
@@ -50,11 +48,9 @@ class SqliteJournal(ThreadedJournal):
     is_quick = True
     slowness = "slow disk"
 
-    def __init__(
-        self, data: Path, shard: str, lock_wait_s: float = 3.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`lock_wait_s`: time that a predecessor has to die, in seconds; `clock` measures commits, in seconds."""
-        super().__init__(shard, clock)
+    def __init__(self, data: Path, shard: str, lock_wait_s: float = 3.0) -> None:
+        """`lock_wait_s`: time that a predecessor has to die, in seconds."""
+        super().__init__(shard)
         self._path = shard_path(data, shard)
         self._lock_wait_s = lock_wait_s
         self._commits = 0

@@ -311,7 +311,8 @@ class Slow(SqliteJournal):
     def __init__(self, data):
         self.gate, self.took_s, self.now, self.commits = threading.Event(), 0.0, 0.0, 0
         self.gate.set()
-        super().__init__(data, "w", lock_wait_s=0.1, clock=lambda: self.now)
+        super().__init__(data, "w", lock_wait_s=0.1)
+        self._clock = lambda: self.now
 
     def _make_durable(self, db):
         assert self.gate.wait(10)
