@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -61,9 +61,13 @@ class Machines:
         self._wait_for_nodes()
 
     def command(self, number: int, words: list[str], environment: Mapping[str, str]) -> list[str]:
-        """Return the command that runs these words on a machine. What is on its /tmp is its own."""
+        """Return the command that runs these words on a machine. What is on its /tmp is its own.
+
+        It has none of the variables that other tests of this process have set for Ray, such as to listen on loopback.
+        """
+        unset = [word for name in os.environ if name.startswith("RAY_") for word in ("-u", name)]
         pairs = [f"{name}={value}" for name, value in {"HOME": "/tmp", "PYTHONPATH": str(ROOT), **environment}.items()]
-        return [str(SCRIPT), "run", str(number), "env", *pairs, *words]
+        return [str(SCRIPT), "run", str(number), "env", *unset, *pairs, *words]
 
     def kill(self, number: int) -> None:
         """Take the power from a machine."""
@@ -75,14 +79,18 @@ class Machines:
             node.wait(PATIENCE_S)
 
     def _wait_for_port(self) -> None:
-        _until(lambda: self._says(f"import socket; socket.create_connection(('{NET}.1', {PORT}), 1)"))
+        look = f"import socket; socket.create_connection(('{NET}.1', {PORT}), 1)"
+        _until(lambda: self._says(look), self._log)
 
     def _wait_for_nodes(self) -> None:
         look = (
             "import ray; ray.init(address='auto', log_to_driver=False, logging_level='ERROR'); "
             f"raise SystemExit(sum(n['Alive'] for n in ray.nodes()) != {self._count})"
         )
-        _until(lambda: self._says(look))
+        _until(lambda: self._says(look), self._log)
+
+    def _log(self) -> str:
+        return "".join(log.read_text(errors="replace")[-1000:] for log in sorted(self._logs.glob("*.log")))
 
     def _says(self, code: str) -> bool:
         done = subprocess.run(
@@ -106,8 +114,8 @@ def _call(*words: str) -> None:
     subprocess.run([str(SCRIPT), *words], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE_S)
 
 
-def _until(holds) -> None:
+def _until(holds: Callable[[], bool], told: Callable[[], str]) -> None:
     give_up_at = time.monotonic() + PATIENCE_S
     while not holds():
-        assert time.monotonic() < give_up_at, "the Ray nodes are not up"
+        assert time.monotonic() < give_up_at, f"the Ray nodes are not up: {told()}"
         time.sleep(0.2)
