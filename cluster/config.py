@@ -63,6 +63,9 @@ class Settings(BaseModel):
     """The schema of the database in which the tables lie. Installations with different schemas share nothing."""
     database_timeout_s: Seconds = 30.0
     """The longest time of one statement in the database, and of a wait for a lock there, in seconds."""
+    database_lease_s: Seconds = 5.0
+    """The time in seconds after which another machine may start a cluster on the database, if the machine that had one
+    renews its lease no more."""
     cluster: Literal["ray", "inprocess"] = "ray"
     """The place where actors live: `ray` (processes of a Ray cluster) or `inprocess` (this process)."""
     address: str | None = None
@@ -241,7 +244,9 @@ class Settings(BaseModel):
     @property
     def store(self) -> StoreAddress:
         """The place of the tasks."""
-        return StoreAddress(str(self.data), self.database or "", self.database_schema, self.database_timeout_s)
+        return StoreAddress(
+            str(self.data), self.database or "", self.database_schema, self.database_timeout_s, self.database_lease_s
+        )
 
     def governance(self) -> Governance:
         """Return the settings that the cluster enforces. `config.requests.owner` defaults to our login name."""

@@ -18,6 +18,7 @@ class ConnectOptions(TypedDict, total=False):
     database: str | None
     database_schema: str | None
     database_timeout_s: float | None
+    database_lease_s: float | None
     cluster: Literal["ray", "inprocess"] | None
     address: str | None
     num_cpus: int | None

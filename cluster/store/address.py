@@ -19,6 +19,7 @@ class StoreAddress(NamedTuple):
     """The database; "" if the tasks are in the data directory."""
     schema: str = "podium"
     timeout_s: float = 30.0
+    lease_s: float = 5.0
 
     @property
     def place(self) -> str:

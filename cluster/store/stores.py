@@ -20,4 +20,5 @@ def _in_database(address: StoreAddress) -> Store:
     except ImportError as error:
         problem = f"a PostgreSQL database needs the extra: pip install 'podium[postgres]' ({error})"
         raise InvalidSetting(name="data", source=address.place, problem=problem) from error
-    return PostgresStore(Database(address.url, address.schema, address.timeout_s), address.path)
+    database = Database(address.url, address.schema, address.timeout_s)
+    return PostgresStore(database, address.path, address.lease_s)

@@ -21,17 +21,21 @@ from .tables import prepare
 
 LOG = logging.getLogger("podium")
 
-LEASE_S = 15.0
-"""Seconds without a renewal after which another machine may start a cluster."""
 RENEWALS = 3
-"""Number of renewals in that time."""
+"""Number of renewals in the time of a lease."""
 
 
 class Lease:
     """Implements `Ownership`."""
 
-    def __init__(self, database: Database, lease_s: float = LEASE_S, host: str | None = None) -> None:
-        """`host` names this machine and its present boot: whoever owned the installation from here is gone."""
+    def __init__(self, database: Database, lease_s: float, host: str | None = None) -> None:
+        """Make the lease of one session.
+
+        Args:
+            database: the installation.
+            lease_s: seconds without a renewal after which another machine may start a cluster.
+            host: a name of this machine and of its present boot. An earlier owner from here is certainly gone.
+        """
         self._database, self._lease_s = database, lease_s
         self._host = host or _this_host()
         self._holder = secrets.token_hex(8)

@@ -16,13 +16,13 @@ from .reading import PostgresReader
 class PostgresStore:
     """Implements `Store`."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
-        """`folder`: the place on this machine for what need not outlive it."""
-        self._database, self._folder = database, folder
+    def __init__(self, database: Database, folder: Path, lease_s: float) -> None:
+        """`folder`: the place on this machine for what need not outlive it; `lease_s`: see lease.py."""
+        self._database, self._folder, self._lease_s = database, folder, lease_s
         self.reader: Reader = PostgresReader(database)
 
     def ownership(self) -> Ownership:
-        return Lease(self._database)
+        return Lease(self._database, self._lease_s)
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
         journal = PostgresJournal(self._database, self._folder / "shards", shard)

@@ -16,7 +16,7 @@ import pytest
 import podium
 from podium.cluster.store.postgres.connecting import Database
 from podium.cluster.store.postgres.journal import PostgresJournal
-from podium.cluster.store.postgres.lease import LEASE_S, Lease
+from podium.cluster.store.postgres.lease import Lease
 from podium.cluster.store.postgres.reading import PostgresReader
 from podium.cluster.store.postgres.schema import lock_key, quoted
 from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
@@ -440,7 +440,7 @@ def test_time_outs_hold_behind_a_pooler_and_without_one(database, pooled, tmp_pa
     assert "somebody holds the shard" in times_out(pooled)
 
 
-def lease_of(database, host, lease_s=LEASE_S):
+def lease_of(database, host, lease_s=15.0):
     return Lease(database, lease_s, host)
 
 
