@@ -111,7 +111,8 @@ def machines(count: int) -> Iterator[Machines]:
 
 
 def _call(*words: str) -> None:
-    subprocess.run([str(SCRIPT), *words], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE_S)
+    environment = {**os.environ, "MACHINES_KEEP": str(ROOT)}
+    subprocess.run([str(SCRIPT), *words], check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE_S, env=environment)
 
 
 def _until(holds: Callable[[], bool], told: Callable[[], str]) -> None:
