@@ -22,7 +22,7 @@ from harness import Row, machine, report
 
 from podium.cluster.store.sqlite.journal import SqliteJournal
 from podium.protocols.outcomes import TaskRecord
-from podium.supervisors.ports.journal import Entry, NewTask
+from podium.supervisors.ports.journal import Entry, Journal, NewTask
 from podium.supervisors.tasks.events import StepFinished, pack_events
 
 WRITERS = (1, 64, 1_000)
@@ -34,8 +34,11 @@ def record_of(id: str) -> TaskRecord:
 
 
 async def together(folder: str, writers: int, entries: int) -> float:
-    """Entries per second through one journal."""
-    journal = await SqliteJournal(Path(folder), "bench").open()
+    return await entries_per_s(await SqliteJournal(Path(folder), "bench").open(), writers, entries)
+
+
+async def entries_per_s(journal: Journal, writers: int, entries: int) -> float:
+    """Entries per second through one journal, with so many writers that each await their last entry. Closes it."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     left = entries
 

@@ -13,18 +13,15 @@ import argparse
 import asyncio
 import sys
 import tempfile
-import time
-from functools import partial
 from pathlib import Path
 
 from harness import Row, machine, over, percentile, report
-from journal import BODY, WRITERS, record_of
+from journal import WRITERS, entries_per_s
 from throughput import latencies_ms, podium_chain, podium_one, throughput
 
 import podium
 from podium.cluster.store.address import StoreAddress
 from podium.cluster.store.stores import store_of
-from podium.supervisors.ports.journal import Entry, NewTask
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.support import postgres
@@ -32,28 +29,9 @@ from tests.support import postgres
 SQLITE, POSTGRES = "SQLite", "PostgreSQL"
 
 
-async def entries_per_s(address: StoreAddress, shard: str, writers: int, entries: int) -> float:
-    """Entries per second through one journal, with so many writers that each await their last entry."""
+async def rate_of(address: StoreAddress, shard: str, writers: int, entries: int) -> float:
     journal, _ = await store_of(address).open_journal(shard)
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    left = entries
-
-    def write(id: str, n: int) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            done.set_result(None)
-        elif left > 0:
-            journal.write([Entry(id, n, BODY)], partial(write, id, n + 1))
-
-    journal.write([NewTask(record_of(f"t-{n}"), "") for n in range(writers)])
-    began = time.perf_counter()
-    for n in range(writers):
-        journal.write([Entry(f"t-{n}", 1, BODY)], partial(write, f"t-{n}", 2))
-    await done
-    rate = entries / (time.perf_counter() - began)
-    await journal.close()
-    return rate
+    return await entries_per_s(journal, writers, entries)
 
 
 def journals(places: dict[str, StoreAddress], entries: int, repeats: int) -> dict[tuple[str, int], Row]:
@@ -62,7 +40,7 @@ def journals(places: dict[str, StoreAddress], entries: int, repeats: int) -> dic
         for writers in WRITERS:
             for name, place in places.items():
                 count = entries // 10 if writers == 1 else entries
-                rate = asyncio.run(entries_per_s(place, f"bench{repeat}x{writers}", writers, count))
+                rate = asyncio.run(rate_of(place, f"bench{repeat}x{writers}", writers, count))
                 rows[name, writers].values.append(rate)
     return rows
 

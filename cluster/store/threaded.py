@@ -20,7 +20,7 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
 from ...protocols.errors import JournalFailed, PodiumError
 from ...protocols.values import Value
 from ...supervisors.faults import shielded
-from ...supervisors.ports.journal import Change, Doing, Entry, Found, OpenTask
+from ...supervisors.ports.journal import Change, Doing, Entry, Found, Journal, OpenTask
 
 T = TypeVar("T")
 
@@ -366,6 +366,16 @@ class ThreadedJournal(ABC):
         self._handed.put(None)
         for answer in list(self._reads):
             _settle(answer, (None, error))
+
+
+async def opened(journal: ThreadedJournal) -> tuple[Journal, Callable[[], None]]:
+    """Open a journal; returns it, and the function that releases its shard (see `Store.open_journal`)."""
+    try:
+        await journal.open()
+    except BaseException:
+        journal.let_go()
+        raise
+    return journal, journal.let_go
 
 
 def _settle(future: asyncio.Future[T], answer: tuple[T, PodiumError | None]) -> None:

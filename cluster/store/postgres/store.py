@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ....supervisors.ports.journal import Journal
 from ..contract import Ownership, Reader
+from ..threaded import opened
 from .connecting import Database
 from .journal import PostgresJournal
 from .lease import Lease
@@ -25,10 +26,4 @@ class PostgresStore:
         return Lease(self._database, self._lease_s)
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
-        journal = PostgresJournal(self._database, self._folder / "shards", shard)
-        try:
-            await journal.open()
-        except BaseException:
-            journal.let_go()
-            raise
-        return journal, journal.let_go
+        return await opened(PostgresJournal(self._database, self._folder / "shards", shard))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ....supervisors.ports.journal import Journal
 from ..contract import Ownership, Reader
+from ..threaded import opened
 from .journal import SqliteJournal
 from .reading import FileReader
 
@@ -30,10 +31,4 @@ class FileStore:
         return FolderOwnership()
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
-        journal = SqliteJournal(self._data, shard)
-        try:
-            await journal.open()
-        except BaseException:
-            journal.let_go()
-            raise
-        return journal, journal.let_go
+        return await opened(SqliteJournal(self._data, shard))
