@@ -27,32 +27,22 @@ LIMITED = ("limits", "landlock", "bubblewrap")
 _serial = itertools.count()
 
 
-BEGAN = {}
-"""By mark: the time at which its test began."""
-
-
 @pytest.fixture
 def mark():
     """A word for the command line by which a tool's processes are known; those left by a failed test are killed."""
     word = f"mark-{os.getpid()}-{next(_serial)}"
-    BEGAN[word] = time.time() - 1
     yield word
     for process in marked(word):
         process.kill()
 
 
 def marked(word):
-    """Processes with the word that began with the test. To read the command line of others may take seconds."""
-    return [process for process in psutil.process_iter() if has(process, word)]
-
-
-def has(process, word):
-    try:
-        if process.create_time() < BEGAN[word] or process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return any(word in part for part in process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = process.info["cmdline"] or ()
+        if any(word in part for part in line) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
 
 
 @pytest.fixture
