@@ -241,7 +241,9 @@ async def _spawn(launch: Launch, kept: tuple[_Kept, _Kept]) -> Process:
 async def _end(process: Process, launch: Launch) -> None:
     """End the keeper and all processes below it."""
     if process.returncode is None:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(
+            signal.SIGUSR1
+        )  # no SIGINT: in the background of a shell that is ignored, and would be lost
         await _gone(process)
     if process.returncode is None:
         process.kill()

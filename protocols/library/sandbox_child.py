@@ -5,7 +5,7 @@ file. It holds the order (marshalled, see `sandbox_launch.py`), and the keeper o
 imports nothing of Podium, because its start is part of every tool's start.
 
 The keeper is the subreaper of all processes that the tool starts. So each detached process becomes its child, and "no
-child left" means exactly that the tool has ended. SIGINT from Podium means: kill all, then exit. SIGTERM, which the
+child left" means exactly that the tool has ended. SIGUSR1 from Podium means: kill all, then exit. SIGTERM, which the
 kernel sends when Podium's process dies, means the same, and to delete the box's folder. (The parent's id cannot tell
 the two apart: the kernel sends the signal when the thread that forked is gone, some milliseconds before the process is
 gone.) The limits are set between fork and exec, in a process with one thread.
@@ -34,7 +34,10 @@ _WATCH_S = 0.02
 """Seconds between two checks of the tool's processes."""
 _SWEEP_S = 6.0
 """Longest time for killing, in seconds. A process in an uninterruptible call does not die before the call returns."""
-_AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+_AWAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+"""Signals that the tool would inherit as ignored: Python ignores the first two, a shell may those of its background."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -291,7 +294,7 @@ def _enclose(order: Order, keeper: int) -> None:
     _prctl(_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:
         os._exit(126)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and that would be inherited.
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)

@@ -410,9 +410,40 @@ def test_a_cancellation_at_any_moment_of_the_start_leaves_nothing(level, mark):
             running.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await running
-            await until(lambda: not marked(mark))  # the kernel may still be ending what was killed
+            assert not marked(mark)
 
     asyncio.run(scene())
+
+
+@pytest.fixture
+def in_the_background():
+    """Signals are ignored as in a command that a shell runs with `nohup … &`."""
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@at(*LEVELS)
+def test_a_cancellation_takes_effect_at_once_where_a_shell_ignores_signals(level, mark, in_the_background):
+    async def scene():
+        for delay_s in (0, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02):
+            running = asyncio.create_task(run_boxed(["sh", "-c", f"sleep 20; : {mark}"], level=level))
+            await asyncio.sleep(delay_s)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(running, 5)
+            assert not marked(mark)
+
+    asyncio.run(scene())
+
+
+@at(*LEVELS)
+def test_a_tool_ignores_no_signal_that_podium_ignores(level, in_the_background):
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        ran = asyncio.run(run_boxed(["sh", "-c", f"kill -{number:d} $$; echo it is alive"], level=level))
+        assert (ran.signal, ran.stdout) == (number, "")
 
 
 def test_a_second_cancellation_does_not_cut_the_killing_short(mark, outside):
