@@ -338,6 +338,14 @@ def _from_environment() -> dict[str, tuple[object, str]]:
     return found
 
 
+def environment_of(place: StoreAddress) -> dict[str, str]:
+    """Return the environment of a child process that is to use the same store. Command lines would show passwords."""
+    names = {"data": place.folder, "database": place.url, "database_schema": place.schema}
+    own = {f"{_PREFIX}{name.upper()}": value for name, value in names.items() if value}
+    kept = {name: value for name, value in os.environ.items() if name != f"{_PREFIX}DATABASE"}
+    return kept | own
+
+
 def _from_text(name: str, text: str, variable: str) -> object:
     """Parse the text of a variable: JSON if it begins with `{`, `parse_limits` for `limits`, else the text itself."""
     if name == "limits":

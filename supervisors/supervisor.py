@@ -146,7 +146,7 @@ class Supervisor:
         means = PoolContext(world, settings, self._permits, guard, family)
         dispatcher = self._dispatcher = open_tasks.dispatcher = Dispatcher(means, live, versions, clock)
         versions.go_with(dispatcher)
-        journal.max_unsaved_bytes, journal.on_pressure = settings.max_unsaved_bytes, dispatcher.hold_back
+        journal.max_unsaved_bytes, journal.on_pressure = settings.max_unsaved_bytes, self._on_pressure
         admission = self._admission = open_tasks.admission = TaskPermits(self._permits, open_tasks, dispatcher, later)
 
         quarantine = self._quarantine = Quarantine(world, journal, notes, open_tasks.watchers)
@@ -161,6 +161,12 @@ class Supervisor:
         self._rest = Passivation(world, shard, open_tasks, quarantine, settings.rest_after_s)
         counts_slots = admission if settings.max_slots is not None else None
         self._intake = Intake(world, journal, open_tasks, quarantine, counts_slots)
+
+    def _on_pressure(self, is_high: bool) -> None:
+        """Start no step as long as too much waits to become durable."""
+        event = "no step starts: too much waits to become durable" if is_high else "steps start again"
+        self._world.log("warning" if is_high else "info", event)
+        self._dispatcher.hold_back(is_high)
 
     def _give_up(self, error: PodiumError) -> None:
         self._giving_up.give_up(self._dispatcher.close, error)

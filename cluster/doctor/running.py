@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 from ...supervisors.figures.status import ClusterStatus
 from ..client.holdups import holdups
 from ..cluster_file import running_cluster
+from ..config import environment_of
+from ..store.address import StoreAddress
 from .checks import Finding
 
 ANSWER_S = 30.0
@@ -20,14 +21,14 @@ ANSWER_S = 30.0
 _DEPLOY = "when that is mended, deploy it again: start its driver, or podium submit with its file"
 
 
-def running_findings(data: Path) -> list[Finding]:
-    """Return findings of workflows that are down or cannot start. Empty if no cluster on Ray runs."""
-    cluster = running_cluster(data)
+def running_findings(place: StoreAddress) -> list[Finding]:
+    """Return findings of workflows that are down or cannot start. Empty if no cluster on Ray runs on this machine."""
+    cluster = running_cluster(place.path)
     if cluster is None or cluster["kind"] != "ray":
         return []
-    status = _status(data)
+    status = _status(place)
     if isinstance(status, str):
-        return [Finding("cluster", "problem", str(data), status, "podium down, then podium up: tasks are kept")]
+        return [Finding("cluster", "problem", place.place, status, "podium down, then podium up: tasks are kept")]
     return findings_of(status)
 
 
@@ -42,11 +43,11 @@ def _remedy(status: ClusterStatus, shard: str) -> str:
     return _DEPLOY if is_down else "it starts by itself when that is mended"
 
 
-def _status(data: Path) -> ClusterStatus | str:
+def _status(place: StoreAddress) -> ClusterStatus | str:
     """Return the status of the cluster, or a sentence that says why it cannot be asked."""
-    command = [sys.executable, "-m", "podium", "status", "-o", "json", "--data", str(data)]
+    command, environment = [sys.executable, "-m", "podium", "status", "-o", "json"], environment_of(place)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=False, env=environment)
         return ClusterStatus.from_wire(json.loads(done.stdout)["running"])
     except subprocess.TimeoutExpired:
         return f"the cluster runs, and gives no answer in {ANSWER_S:g} s"

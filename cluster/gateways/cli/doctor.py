@@ -45,7 +45,7 @@ def doctor(
         findings = _of_database(settings.store, mend)
     else:
         findings = repair(place, accept_loss or [], time.time()) if mend else examine(place)
-        findings += [] if mend else running_findings(place)
+        findings += [] if mend else running_findings(settings.store)
     if output == "json":
         print(to_json([asdict(finding) for finding in findings]))
     else:
@@ -61,7 +61,7 @@ def _of_database(place: StoreAddress, mend: bool) -> list[Finding]:
     store_of(place)  # says so if the driver is missing
     from ...doctor.database import examine_database  # noqa: PLC0415  (psycopg is an extra)
 
-    return [*examine_database(place), *running_findings(place.path)]
+    return [*examine_database(place), *running_findings(place)]
 
 
 def findings_table(findings: list[Finding], data: str) -> RenderableType:

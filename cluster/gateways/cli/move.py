@@ -61,14 +61,17 @@ def _end(place: StoreAddress) -> Place:
 
 @contextmanager
 def _owned(settings: Settings) -> Iterator[None]:
-    """Keep clusters of this machine out. Raises DataInUse while one runs."""
+    """Keep clusters out, of a database also those of other machines. Raises DataInUse while one runs."""
     make_folder(settings.data)
     file = ClusterFile(settings.data)
     if not file.take():
         raise DataInUse(directory=settings.store.place, holder=f"{holder(file.read() or {})}: podium down")
+    ownership = store_of(settings.store).ownership()
     try:
+        ownership.take()
         yield
     finally:
+        ownership.release()
         file.release()
 
 

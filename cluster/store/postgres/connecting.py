@@ -87,6 +87,15 @@ class Database:
         db.prepare_threshold = _PREPARE_AFTER if self.is_ours(db) else None
         return db
 
+    def transaction_settings(self, db: Connection) -> dict[str, str]:
+        """Return the settings that each transaction over a connection has to make for itself.
+
+        These are the time-outs, unless they are settings of the session; and a commit must wait for the disk, whatever
+        the database says: else the server would acknowledge what a crash takes away.
+        """
+        lax = db.execute("SHOW synchronous_commit").fetchone() == ("off",)
+        return ({} if self.is_ours(db) else self.timeouts) | ({"synchronous_commit": "on"} if lax else {})
+
     def is_ours(self, db: Connection) -> bool:
         """Whether a connection is to a server's process of our own, so that what is set or prepared there stays.
 

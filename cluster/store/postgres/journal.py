@@ -56,8 +56,8 @@ class PostgresJournal(ThreadedJournal):
         self._shards = f"{quoted(database.schema)}.shards"
         self._key = lock_key(database.schema, shard)
         self._db: Connection | None = None
-        self._is_ours = False
-        """Whether the time-outs are settings of the session (see `Database.is_ours`)."""
+        self._settings: dict[str, str] = {}
+        """Settings that each transaction makes (see `Database.transaction_settings`)."""
         self._fence = Fence(shard, 0, 0)
         self._last: Probe | None = None
         """A row of the last acknowledged commit, which must be there as long as nobody forgets its task."""
@@ -78,7 +78,7 @@ class PostgresJournal(ThreadedJournal):
 
     def _connect(self) -> None:
         self._db = self._database.connect()
-        self._is_ours = self._database.is_ours(self._db)
+        self._settings = self._database.transaction_settings(self._db)
         prepare(self._db, self._database)
 
     def _take_over(self) -> None:
@@ -91,7 +91,7 @@ class PostgresJournal(ThreadedJournal):
         """Change the shard's row under its exclusive lock; returns the new fence. Raises JournalCorrupt."""
         db = self._connection
         with db.transaction():
-            self._set_timeouts()
+            self._settle()
             db.execute(_EXCLUSIVE, (self._key,))
             row = db.execute(f"SELECT epoch, line, seal FROM {self._shards} WHERE shard = %s", (self.shard,)).fetchone()
             before = (0, 0) if row is None else self._checked(*row)
@@ -110,11 +110,10 @@ class PostgresJournal(ThreadedJournal):
             raise JournalCorrupt(shard=self.shard, place=place, problem=problem)
         return int(str(epoch)), int(str(line))
 
-    def _set_timeouts(self) -> None:
-        """Set the time-outs of this transaction, unless those of the session hold."""
-        if not self._is_ours:
-            for name, value in self._database.timeouts.items():
-                self._connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+    def _settle(self) -> None:
+        """Make the settings of this transaction."""
+        for name, value in self._settings.items():
+            self._connection.execute("SELECT set_config(%s, %s, true)", (name, value))
 
     def _end(self) -> None:
         """Nothing is left to do."""
@@ -168,7 +167,7 @@ class PostgresJournal(ThreadedJournal):
         cursors: list[_Cursor] = []
         with nullcontext() if one_by_one else db.pipeline():
             db.execute("BEGIN")
-            self._set_timeouts()
+            self._settle()
             db.execute(_SHARED, (self._key,))
             own = db.execute(self._writing.check, (self.shard,))
             for statement, _ in steps:
@@ -233,7 +232,7 @@ class PostgresJournal(ThreadedJournal):
     def _asked(self, query: AnyQuery) -> list[list[Row]]:
         db = self._connection
         with db.transaction():
-            self._set_timeouts()
+            self._settle()
             return [db.execute(sql, values, binary=True).fetchall() for sql, values in self._queries.asked(query)]
 
     # the database away

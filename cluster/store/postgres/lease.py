@@ -58,8 +58,9 @@ class Lease:
             taken = db.execute(self._take, (self._holder, self._host, os.getpid(), self._lease_s)).fetchone()
             if taken is None:
                 raise DataInUse(directory=self._database.place, holder=self._held_by(db))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._keep, name="podium-lease", daemon=True)
+        if self._thread is None or not self._thread.is_alive():
+            self._ended = threading.Event()
+            self._thread = threading.Thread(target=self._keep, args=(self._ended,), name="podium-lease", daemon=True)
             self._thread.start()
 
     def _held_by(self, db: Connection) -> str:
@@ -78,13 +79,15 @@ class Lease:
         try:
             with self._database.connect() as db:
                 db.execute(self._release, (self._holder,))
+        except psycopg.errors.UndefinedTable:
+            return  # the installation was moved away, its lease with it
         except psycopg.Error as error:
             LOG.warning("the lease in %s runs out by itself: %s", self._database.place, error)
 
-    def _keep(self) -> None:
+    def _keep(self, ended: threading.Event) -> None:
         """Renew the lease until `release`, over a connection that is made anew when it is lost."""
         db: Connection | None = None
-        while not self._ended.wait(self._lease_s / RENEWALS):
+        while not ended.wait(self._lease_s / RENEWALS):
             try:
                 if db is None or db.closed:
                     db = self._database.connect()

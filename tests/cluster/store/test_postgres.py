@@ -496,6 +496,43 @@ def test_a_lease_is_renewed_over_a_connection_that_is_lost(database, admin):
     lease.release()
 
 
+def test_a_lease_that_was_released_can_be_taken_again_and_is_renewed(database, admin):
+    def until():
+        return admin.execute(f"SELECT until FROM {quoted(database.schema)}.owner").fetchone()[0]
+
+    lease = lease_of(database, "here", 0.9)
+    lease.take()
+    lease.release()
+    lease.take()
+    first = until()
+    while until() == first:
+        assert lease._thread.is_alive()
+    lease.release()
+
+
+def test_a_commit_waits_for_the_disk_whatever_the_database_says(database, tmp_path, admin):
+    class Shown(PostgresJournal):
+        """A journal that looks at the setting where it commits."""
+
+        def _settle(self):
+            super()._settle()
+            shown.append(self._connection.execute("SHOW synchronous_commit"))
+
+    shown = []
+
+    async def work():
+        journal = await Shown(database, tmp_path, "w").open()
+        await durable(journal, Note("a", 1))
+        await journal.close()
+        return {cursor.fetchone()[0] for cursor in shown}
+
+    admin.execute("ALTER ROLE CURRENT_USER SET synchronous_commit = off")
+    try:
+        assert asyncio.run(work()) == {"on"}
+    finally:
+        admin.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
+
+
 def test_an_engine_is_refused_while_another_machine_has_the_installation(database, tmp_path):
     lease = lease_of(database, "elsewhere boot")
     lease.take()

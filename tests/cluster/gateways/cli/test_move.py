@@ -15,6 +15,7 @@ import podium
 from podium import Hierarchy, Sequence, Step, Workflow
 from podium.cluster.config import load_settings
 from podium.cluster.store.address import StoreAddress
+from podium.cluster.store.postgres.lease import Lease
 from podium.cluster.store.stores import store_of
 from tests.support import postgres
 from tests.support.commands import run_command
@@ -127,6 +128,21 @@ def test_a_move_is_refused_while_a_cluster_runs_and_into_what_is_not_empty(place
     assert code != 0 and "has tasks already" in said
     assert podium_command("move", "--data", "nothing", "--to", "there")[1].count("nothing to move") == 1
     assert podium_command("move", "--data", "here", "--to", "here")[0] == 2
+
+
+def test_a_move_is_refused_while_another_machine_has_the_database(place):
+    fill("here")
+    elsewhere = Lease(place, 15, "elsewhere boot")
+    elsewhere.take()
+    code, said = podium_command("move", "--data", "here", "--to", place.url)
+    assert code != 0 and "a cluster on elsewhere" in said.replace("\n", " ")
+    elsewhere.release()
+    assert podium_command("move", "--data", "here", "--to", place.url)[0] == 0
+    elsewhere.take()
+    assert podium_command("move", "--data", place.url, "--to", "back")[0] != 0
+    elsewhere.release()
+    code, said = podium_command("move", "--data", place.url, "--to", "back")
+    assert (code, "runs out" in said) == (0, False), said
 
 
 def test_a_damaged_directory_is_not_moved(place):
