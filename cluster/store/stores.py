@@ -18,7 +18,8 @@ def _in_database(address: StoreAddress) -> Store:
         from .postgres.connecting import Database  # noqa: PLC0415  (psycopg is an extra)
         from .postgres.store import PostgresStore  # noqa: PLC0415
     except ImportError as error:
-        problem = f"a PostgreSQL database needs the extra: pip install 'podium[postgres]' ({error})"
+        way = "install podium with the extra `postgres`, or pip install 'psycopg[binary]'"
+        problem = f"a database needs more: {way} ({error})"
         raise InvalidSetting(name="data", source=address.place, problem=problem) from error
     database = Database(address.url, address.schema, address.timeout_s)
     return PostgresStore(database, address.path, address.lease_s)

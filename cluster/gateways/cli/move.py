@@ -45,7 +45,8 @@ def move(to: To, data: Data = None, to_schema: Schema = None) -> None:
         moved = carry_over(old, new)
         _copy_lasting(source.data, target.data)
         aside = old.put_aside(time.strftime("%Y%m%d%H%M%S"))
-    text = f"Moved {moved.tasks:,} tasks in {moved.shards} shards, with {moved.entries:,} entries, to {new.place}."
+    tasks = "1 task" if moved.tasks == 1 else f"{moved.tasks:,} tasks"
+    text = f"Moved {tasks}, with {moved.entries:,} entries of the journal, to {new.place}."
     Terminal().print(f"{text} The old ones are in {aside}: delete that when all is well.", markup=False)
 
 

@@ -144,7 +144,7 @@ def test_a_wrong_database_is_an_invalid_setting(keywords, words):
 
 def test_without_the_driver_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "podium.cluster.store.postgres.connecting", None)
-    with pytest.raises(InvalidSetting, match=r"pip install 'podium\[postgres\]'"):
+    with pytest.raises(InvalidSetting, match="install podium with the extra `postgres`"):
         podium.connect(cluster="inprocess", data=tmp_path, database="postgresql://db/work")
 
 

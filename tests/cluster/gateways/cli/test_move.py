@@ -95,7 +95,7 @@ def test_tasks_go_to_a_database_and_back(place, tmp_path):
     before = everything(StoreAddress("here"))
     code, said = podium_command("move", "--data", "here", "--to", place.url)
     assert code == 0, said
-    assert "Moved 4 tasks in" in said.replace("\n", " ")
+    assert "Moved 4 tasks, with" in said.replace("\n", " ")
     database = load_settings(data=place.url).store
     assert everything(database) == before
     assert not list(Path("here/shards").glob("*.db")) and list(Path("here").glob("shards.moved-*/w.db"))
