@@ -91,11 +91,11 @@ class Core:
         """The error for callers when the joined cluster has been shut down; else None."""
 
     def __str__(self) -> str:
-        """Return the data directory, the kind of cluster and the state: `.podium, ray, joined`."""
+        """Return the place of the tasks, the kind of cluster and the state: `.podium, ray, joined`."""
         state = "not open"
         if self._opened:
             state = "closed" if self.closed is not None else "joined" if self.joined else "started here"
-        return f"{self.settings.data}, {self.settings.cluster}, {state}"
+        return f"{self.settings.store.place}, {self.settings.cluster}, {state}"
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -15,7 +15,7 @@ import pytest
 import podium
 from podium import Parallel, Sequence, Step, Workflow
 from podium.cluster.doctor.database import examine_database
-from podium.cluster.store.address import StoreAddress
+from podium.cluster.store.address import StoreAddress, place_of
 from podium.errors import InvalidInput, InvalidSetting, NotFound, Overloaded
 from tests.support import postgres
 from tests.support.commands import run_command
@@ -55,6 +55,7 @@ DOUBLE = Workflow("w", Sequence(double, Step(double, name="again")))
 
 def test_tasks_are_kept_in_the_database_and_nowhere_else(installation):
     with connect(installation) as engine:
+        assert repr(engine) == f"<engine {place_of(installation['database'])}, inprocess, started here>"
         task = engine.submit(DOUBLE, 3, key="k")
         assert task.result() == 12
     assert not list(Path(installation["data"]).glob("shards/*.db"))
