@@ -22,6 +22,7 @@ from typing import Any, assert_never
 from ..protocols.blame import fault_of
 from ..protocols.errors import NotFound, PeerLost, PodiumError, SpawnFailed, TooManyRestarts, WorkflowDown
 from ..protocols.limits import Amount, read_limits
+from ..protocols.probes import hit
 from ..protocols.values import Value
 from ..supervisors.faults import report
 from ..supervisors.messages.client import (
@@ -125,6 +126,7 @@ class Coordinator:
 
     async def _resume(self) -> None:
         """Start every supervisor that has open tasks, and make sure that no other supervisor still lives."""
+        hit("coordinator started")
         resumed: list[str] = []
         idle: list[ManagedActor] = []
         for shard, child in list(self._supervisors.items()):
@@ -367,6 +369,8 @@ class Coordinator:
     def _lost(self, child: ManagedActor, line: Connection, error: PodiumError) -> None:
         if child.line is not line:
             return  # the actor was ended on purpose
+        if child is not self._resources:
+            hit("supervisor lost")
         child.line = None
         delay_s = self._delay(child)
         self._world.log("warning", "child lost", child=child.address, reason=str(error), restarts_in_s=delay_s)

@@ -32,6 +32,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from ..protocols.errors import InvalidInput, Overloaded, PeerLost, PeerUnreachable, PodiumError, Unknown, from_wire
+from ..protocols.probes import hit
 from ..protocols.values import Value, is_readable, pack, unpack, unpack_marked
 from ..supervisors.faults import report, shielded
 from ..supervisors.messages.door import KINDS
@@ -216,6 +217,7 @@ class ExchangeClient:
         silent_s = now - self._heard_at
         works = silent_s > every_s and self._is_working()
         if silent_s > lease_s and not (works and self._may_compute(silent_s)):
+            hit("lost by silence")
             reason = f"it has not answered for {silent_s:.1f} s, the lease is {lease_s:g} s"
             self.lose(PeerLost(address=self.address, reason=reason))
             return
@@ -293,6 +295,7 @@ class ExchangeClient:
                 self._loop.call_later(IDLE_S, self._schedule)
         elif isinstance(answer, PeerUnreachable) and resends > 1:
             self.counts.resent += 1
+            hit("frame sent again")
             tried = self._limits.resends - resends
             delay_s = min(self._limits.max_resend_delay_s, self._limits.resend_delay_s * 2**tried)
             self._loop.call_later(delay_s, self._send, number, frame, resends - 1)
@@ -317,6 +320,7 @@ class ExchangeClient:
                     self._deliver(early[1], early[2], early[3])
             elif number > self._received:
                 self._early[number] = result
+                hit("results came early")
 
     def _deliver(self, number: int, kind: int, value: Value) -> None:
         if kind == CHUNK:

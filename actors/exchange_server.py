@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ..protocols.blame import fault_of
 from ..protocols.errors import InvalidInput, PodiumError
+from ..protocols.probes import hit
 from ..protocols.values import Unreadable, Value, is_readable, pack, unpack, unpack_marked
 from ..supervisors.faults import report
 from ..supervisors.ports.messaging import Incoming, Message
@@ -208,6 +209,7 @@ class _Session:
 
     def answer_again(self, number: int, answer: Callable[[bytes], None]) -> None:
         """Answer a frame that came again; its first call is answered, too, because nobody may listen to it any more."""
+        hit("frame came again")
         self._release(number)
         answer(self._take(number))
 

@@ -27,6 +27,7 @@ from ..protocols.blame import failure_of, sayable, trace_of
 from ..protocols.context import Context
 from ..protocols.errors import InvalidInput
 from ..protocols.outcomes import Failure
+from ..protocols.probes import hit
 from ..protocols.protocol import Protocol
 from ..protocols.values import MAX_VALUE_BYTES, Value, check_value
 from ..supervisors.messages.door import with_kind
@@ -127,7 +128,11 @@ class ProtocolHost:
     def free_permit(self, attempt: _Attempt) -> str | None:
         """Pass on the permit of an attempt whose code has ended; returns the permit if no attempt waits for it."""
         permit, attempt.permit = attempt.permit, None
-        return None if permit is None or attempt.lane is None else self._pass_on(attempt.lane, permit)
+        if permit is None or attempt.lane is None:
+            return None
+        left = self._pass_on(attempt.lane, permit)
+        hit("permit passed on" if left is None else "permit goes back")
+        return left
 
     def _next(self) -> None:
         while self._waiting and len(self._active) < self._concurrency:

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, assert_never
 
 from ..protocols.errors import Fenced, NotFound, PodiumError
 from ..protocols.limits import Amount
+from ..protocols.probes import hit
 from ..supervisors.limits.ledger import Ledger, Request, Who
 from ..supervisors.limits.throttle import Thresholds, Throttle
 from ..supervisors.messages.client import SetBreaker, SetLimits, Uses
@@ -221,6 +222,8 @@ class ResourceActor:
             raise Fenced(shard=shard, epoch=epoch, newer=self._epochs[shard])
         if epoch == self._epochs.get(shard) and message.join <= self._joins[shard]:
             return  # a later join on another connection has overtaken this one
+        if message.claims:
+            hit("joined with claims")
         self._end_loan(shard, message.meters)
         self._ledger.remove_holders(shard)
         self._epochs[shard], self._joins[shard], self._starts[shard] = epoch, message.join, start
@@ -278,6 +281,7 @@ class ResourceActor:
         now = self._world.monotonic()
         for shard, renewed_at in list(self._renewed_at.items()):
             if now - renewed_at > REPLACED_WITHIN * self._lease_s:
+                hit("silent holder forgotten")
                 self._world.log("warning", "permits taken back", holder=shard, silent_s=now - renewed_at)
                 self._forget(shard)
         self._board.tidy()
@@ -301,6 +305,7 @@ class ResourceActor:
 
     def _grant(self) -> None:
         if self._expected:
+            hit("grants held back")
             return
         now = self._world.monotonic()
         if self._lent_to is not None:
@@ -355,6 +360,7 @@ class ResourceActor:
 
     def _end_loan(self, shard: str, meters: Any) -> None:
         if self._lent_to == shard:
+            hit("books lost" if meters is None else "books returned")
             self._lent_to = None
             self._ledger.set_meters(meters, self._world.monotonic())
             self._reported({})

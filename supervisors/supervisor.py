@@ -16,6 +16,7 @@ from typing import Any, assert_never
 
 from ..protocols.errors import EngineClosed, NotFound, PodiumError, WorkflowDown
 from ..protocols.outcomes import TaskRecord
+from ..protocols.probes import hit
 from ..protocols.values import Value
 from .admission.intake import Intake
 from .admission.task_permits import TaskPermits
@@ -169,6 +170,7 @@ class Supervisor:
         self._dispatcher.hold_back(is_high)
 
     def _give_up(self, error: PodiumError) -> None:
+        hit("supervisor gave up")
         self._giving_up.give_up(self._dispatcher.close, error)
 
     async def stop(self) -> None:

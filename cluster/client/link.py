@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from ...protocols.errors import EngineClosed, Overloaded, PodiumError, Unknown
+from ...protocols.probes import hit
 from ...protocols.values import Value
 from ...supervisors.messages.client import (
     SUBMIT_SAID,
@@ -197,10 +198,19 @@ class Link:
 
     def _lost(self, _error: PodiumError) -> None:
         self._line = None
+        self._probe()
         for batch in self._batches:
             batch.tasks = [task._replace(again=True) for task in batch.tasks]
         if self._batches or self._followed or self._watched or self._asked:
             self._begin(self._reconnect(), "reconnect")
+
+    def _probe(self) -> None:
+        if self._batches:
+            hit("client lost it before the acknowledgement")
+        if self._followed:
+            hit("client lost it while following")
+        if self._watched:
+            hit("client lost it while watching")
 
     async def _reconnect(self) -> None:
         await self._world.sleep(RECONNECT_S)

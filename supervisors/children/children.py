@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, assert_never
 
 from ...protocols.errors import PeerLost, PodiumError, SpawnFailed, TooManyRestarts
+from ...protocols.probes import hit
 from ..ports.world import World
 from ..restarts import RestartPolicy, Restarts
 
@@ -116,6 +117,8 @@ class Children:
         """
         if self._ended:
             return
+        if not counted:
+            hit("restart excused")
         if isinstance(error, SpawnFailed) and error.kind == "LookupError":
             child.is_wanted = False
             return
@@ -130,7 +133,9 @@ class Children:
         self.restarts += 1
         restart = self._restart_of(child)
         self._failed[restart][child.address] = error, delay_s
-        if restart not in self._under_way:
+        if restart in self._under_way:
+            hit("failed during a restart")
+        else:
             self._under_way.add(restart)
             self._world.background(self._restart(restart), f"restart {child.address}")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...protocols.errors import Overloaded, PeerLost, PeerUnreachable, PodiumError, SpawnFailed, Unknown, from_wire
+from ...protocols.probes import hit
 from ...protocols.values import Value
 from ..messages.client import Acks, Cancel, ClientEvent, Drop, Letter, Redrive, Submission, Watch
 from ..messages.supervisor import AwaitLastWords, Busy, ForgetTasks, Govern, LastWords, RunEnded, SubmitRun
@@ -94,6 +95,8 @@ class NestedSupervisor:
 
     def cancel(self, id: str) -> None:
         is_wanted = self._nested_runs.pop(id, None) is not None or id in self._expected
+        if is_wanted:
+            hit("nested run cancelled")
         self._expected.discard(id)
         if is_wanted and self._line is not None:
             self._line.send(Cancel(id), lambda _reply: None)
@@ -205,6 +208,7 @@ class NestedSupervisor:
     def _lost(self, line: Connection, error: PodiumError) -> None:
         if self._line is not line:
             return  # the actor was ended on purpose
+        hit("tier lost")
         self._line = None
         why, self._last_words = self._last_words, None
         self._family.failed(self, PeerLost(address=self.address, reason=why) if why else error)
@@ -214,6 +218,7 @@ class NestedSupervisor:
         self._turn += 1
         line, self._line = self._line, None
         if line is not None:
+            hit("tier stopped with others")
             line.lose(PeerLost(address=self.address, reason=str(error)))
             await self._world.stop(self.address)
         else:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import assert_never
 
 from ...protocols.outcomes import TaskRecord
+from ...protocols.probes import hit
 from ...protocols.requests.machine import State
 from ...protocols.tree import Step
 from ..tasks.events import (
@@ -80,19 +81,24 @@ class Counters:
         match event:
             case StepFinished():
                 self.steps["finished"] += 1
+                hit("step finished")
             case StepFailed(retry_at=None):
+                hit("step failed")
                 self.steps["failed"] += 1
                 self.steps["not_retried"] += bool(event.failure.note)
             case StepFailed():
                 self.steps["retried"] += 1
+                hit("step retried")
             case StepLost():
                 self.steps["lost"] += 1
+                hit("step lost")
             case TimedOut() | Overdue():
                 self.steps["timed_out"] += 1
+            case Cancelled():
+                hit("cancelled")
             case (
                 StepBegan()
                 | Due()
-                | Cancelled()
                 | Abandoned()
                 | Redriven()
                 | Dropped()

@@ -24,6 +24,7 @@ from typing import Any, assert_never
 
 from ...protocols.errors import PodiumError, Unknown
 from ...protocols.limits import Amount
+from ...protocols.probes import hit
 from ...protocols.values import Value
 from ..figures.counters import Histogram
 from ..messages.resources import (
@@ -210,6 +211,7 @@ class PermitClient:
 
     def _lost(self, _error: PodiumError) -> None:
         """Reconnect after the loss of the ResourceActor. The ledger stays; it is returned with the next join."""
+        hit("ResourceActor lost")
         self._account.line = None
         self._world.call_later(_RECONNECT_S, self.connect)
 
@@ -232,6 +234,7 @@ class PermitClient:
                 assert_never(said)
 
     def _borrow(self, loan: Lend) -> None:
+        hit("books lent")
         self._regime.leave()
         until = max(self._trusted_until, self._world.monotonic() + self._lease_s)
         borrowing = Borrowing(self._account, self._open_ledger(loan.limits, loan.lowered), loan, until)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from ...protocols.errors import Unknown
+from ...protocols.probes import hit
 from ..messages.resources import Acquire, Charge, Decided, Lend, LimitsChanged, Release, Served
 from ..ports.messaging import Reply
 from ..ports.world import Timer
@@ -141,6 +142,7 @@ class Asking(_Joined):
     def kept_for(self, request: Request) -> str | None:
         if not self._idle:
             return None
+        hit("idle permits are there")
         wanted = self._ledger.pools_of(request)
         ticket = next((ticket for ticket, (pools, _) in self._idle.items() if pools == wanted), None)
         if ticket is not None:
@@ -154,7 +156,10 @@ class Asking(_Joined):
 
     def withdraw(self, wish: Wish) -> None:
         super().withdraw(wish)
-        if wish.number is not None and (line := self._account.line) is not None:
+        if wish.number is None:
+            return
+        hit("wish withdrawn")
+        if (line := self._account.line) is not None:
             line.cancel(wish.number)
 
     def release(self, ticket: str) -> None:
@@ -171,6 +176,7 @@ class Asking(_Joined):
         return _key_of(self._account, self._ledger.next_waiter(ticket, None))
 
     def hand_over(self, wish: Wish) -> None:
+        hit("waits in a reuse window")
         self._ledger.hand_over(wish.request)
         if not self._handed_over:
             self._account.world.call_later(0.0, self._report_handed_over)
@@ -222,6 +228,7 @@ class Asking(_Joined):
 
     def _drop_idle(self) -> None:
         for ticket in list(self._idle):
+            hit("idle permits dropped")
             self._drop(ticket)
 
     def _give_back(self, ticket: str) -> None:
@@ -273,6 +280,7 @@ class Borrowing(_Joined):
         return None if now > self._trusted_until else _key_of(self._account, self._ledger.next_waiter(ticket, now))
 
     def hand_over(self, wish: Wish) -> None:
+        hit("waits in a lane")
         self._ledger.hand_over(wish.request)
 
     def charge(self, who: Who, amounts: Mapping[str, float]) -> None:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable
 from functools import partial
 
+from ...protocols.probes import hit
 from ..limits.permit_client import PermitClient
 from ..messages.host import Permit, PermitLeft
 from ..ports.messaging import Reply
@@ -70,6 +71,7 @@ class Lanes:
     def permit_back(self, host: Host, lane: Lane, ticket: str) -> None:
         """Take back a permit for which no job was waiting at the host; send it again if a job is on its way there."""
         if lane.jobs >= len(lane.tickets) and host.line is not None:
+            hit("permit sent again")
             host.line.send(Permit(lane.number, ticket), partial(self._permit_unused, host, lane))
             return
         del lane.tickets[ticket]
@@ -83,6 +85,7 @@ class Lanes:
             return
         left = reply.read(PermitLeft)
         if left.permit is not None:
+            hit("permit sent in vain")
             self.permit_back(host, lane, left.permit)
 
     def end(self, host: Host) -> None:

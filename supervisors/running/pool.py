@@ -19,6 +19,7 @@ from typing import Protocol
 
 from ...protocols.errors import ComeBack, FixTheCall, PodiumError, SpawnFailed, Unknown
 from ...protocols.outcomes import Failure
+from ...protocols.probes import hit
 from ...protocols.protocol import Declaration
 from ...protocols.values import Value
 from ..children.children import Children
@@ -204,6 +205,7 @@ class Pool:
     def _room(self, host: Host, job: Job) -> int:
         """Number of further jobs like this one that `host` may get now; may be negative."""
         if job.losses or host.suspects:
+            hit("suspect runs beside fewer")
             losses = max(other.losses for other in (job, *host.jobs))
             share = 1 - losses / max(losses, self._settings.max_losses)
             return max(1, math.floor(math.pow(self._declared.concurrency, share))) - len(host.jobs)
@@ -364,6 +366,7 @@ class Pool:
         self._permits.set_places(self.label, self._up * self._declared.concurrency)
 
     def _lost(self, host: Host, error: PodiumError) -> None:
+        hit("host lost at work" if host.jobs else "host lost idle")
         host.line = None
         self._count_places()
         excused = host.is_stuck or self._charge(host)
@@ -390,6 +393,7 @@ class Pool:
         line, host.line = host.line, None
         self._count_places()
         if line is not None:
+            hit("host stopped with others")
             line.close()
             await self._world.stop(host.address)
         else:
@@ -399,10 +403,13 @@ class Pool:
             was_sent, job.ticket = job.number is not None, None
             self._leave(job, host)
             self._guard.gone(job)
-            if not job.dropped:
+            if job.dropped:
+                hit("dropped job lost")
+            else:
                 self._requeue(job, error, was_sent)
 
     def _requeue(self, job: Job, error: PodiumError, was_sent: bool) -> None:
+        hit("job queued again")
         if job.settings.at_most_once and was_sent:
             message = f"its host was lost while it ran, and it is to run at most once: {error}"
             self._listener.result(job, failed(Failure("uncertain", message).to_wire()))

@@ -9,6 +9,7 @@ from functools import partial
 
 from ...protocols.errors import FixTheCall
 from ...protocols.outcomes import Failure
+from ...protocols.probes import hit
 from ..admission.task_permits import TaskPermits
 from ..messages.host import failed
 from ..open_tasks import OpenTasks
@@ -78,11 +79,14 @@ class Takeover:
 
     def resume(self, tasks: list[TaskState], keep: list[str] | None) -> None:
         """Run the unfinished steps of tasks. In a nested supervisor, runs that are not in `keep` are cancelled."""
+        if tasks:
+            hit("open tasks taken over")
         unwanted = [] if keep is None else [id for id in self._quarantine.aside if id not in keep]
         for id in unwanted:
             self._quarantine.cancel(id, lambda: None)
         for task in tasks:
             if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
+                hit("tier drops a task")
                 undo = self._open_tasks.plans[task.hash].undo_on_cancel
                 self._open_tasks.take(task, Cancelled(self._world.now(), undo))
             else:

@@ -21,6 +21,8 @@ class Shard:
     notes: dict[str, bytes] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     doing: str = ""
+    committed_by: int | None = None
+    """Epoch of a commit that is on the disk and not acknowledged yet."""
 
 
 class Disk:

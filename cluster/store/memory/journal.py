@@ -15,6 +15,7 @@ from typing import assert_never
 
 from ....protocols.errors import Fenced, JournalFailed, PodiumError
 from ....protocols.outcomes import OPEN, Failure
+from ....protocols.probes import hit
 from ....protocols.values import Value, pack, unpack
 from ....supervisors.faults import shielded
 from ....supervisors.ports.journal import (
@@ -51,6 +52,8 @@ class MemoryJournal:
         """`delay_s` returns the duration of half of the next commit, in seconds."""
         self.shard = shard
         self._disk = disk.shard(shard)
+        if self._disk.committed_by is not None:
+            hit("committed, not acknowledged")
         self._disk.epoch += 1
         self.epoch = self._disk.epoch
         self.doing = MemoryDoing(self._disk)
@@ -109,6 +112,7 @@ class MemoryJournal:
     def _commit(self) -> None:
         """Put the batch on the disk, in the middle of its commit. Checks the epoch first."""
         if self._disk.epoch != self.epoch:
+            hit("fenced")
             self._fail(Fenced(shard=self.shard, epoch=self.epoch, newer=self._disk.epoch))
             return
         batch, self._queue = self._queue, []
@@ -122,9 +126,12 @@ class MemoryJournal:
         except (KeyError, ValueError) as error:
             self._fail(JournalFailed(shard=self.shard, reason=repr(error)))
             return
+        self._disk.committed_by = self.epoch
         self._loop.call_later(self._delay_s(), self._acknowledge, answers)
 
     def _acknowledge(self, answers: list[Callable[[], object]]) -> None:
+        if self._disk.committed_by == self.epoch:
+            self._disk.committed_by = None
         for answer in answers:
             shielded(f"what follows a commit of shard '{self.shard}'", answer)
         if self._queue and not self._failed:
@@ -147,6 +154,7 @@ class MemoryJournal:
                     raise ValueError(f"task {record.task_id} or its key exists")
                 disk.tasks[record.task_id] = Found(replace(record, input=_copy(record.input)), change.payload_digest)
                 disk.entries[record.task_id] = []
+                hit("task accepted pending" if record.status == "pending" else "task accepted")
                 if record.key is not None:
                     disk.keys[record.user, record.key] = record.task_id
             case Entry():
@@ -156,6 +164,7 @@ class MemoryJournal:
                 entries.append((self.epoch, change.body))
                 self._close(change)
             case StatusChange():
+                hit("task running")
                 found = disk.tasks[change.task_id]
                 if found.record.status in OPEN:
                     record = replace(found.record, status=change.status)  # type: ignore[arg-type]
@@ -176,6 +185,10 @@ class MemoryJournal:
         if found.record.status not in OPEN:
             raise ValueError(f"task {entry.task_id} has ended already")
         completed = end.status == "completed"
+        if completed:
+            hit("task completed")
+        elif end.status == "cancelled":
+            hit("task cancelled")
         record = replace(
             found.record,
             status=end.status,  # type: ignore[arg-type]
