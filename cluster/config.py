@@ -373,11 +373,15 @@ def parse_limits(text: str, source: str) -> dict[str, Amount]:
         raise InvalidSetting(name="limits", source=source, problem=f"expected llm=5,tool=10, got {text!r}") from error
 
 
-def prepare_ray(token: Path) -> bool:
-    """Set what Ray reads when it is imported: loopback only, token authentication, quiet.
+def prepare_ray(token: Path | None, address: str | None = None) -> bool:
+    """Set what Ray reads when it is imported: quiet, and for a cluster of ours loopback only and token authentication.
 
     Variables that the user has set stay. The token path of another data directory, known by the same file name, is
     replaced. The file `token` is created if it is missing, readable by its owner alone.
+
+    Args:
+        token: the file of the token; None for a cluster that the user has started, whose security is up to the user.
+        address: the address of that cluster, if the user named it.
 
     Raises:
         IsADirectoryError: `token` is a folder.
@@ -385,7 +389,6 @@ def prepare_ray(token: Path) -> bool:
     Returns:
         Whether a cluster started now is to listen on loopback only.
     """
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")  # else leaving a broken cluster takes 5 s more
@@ -394,14 +397,27 @@ def prepare_ray(token: Path) -> bool:
         "RAY_preload_python_modules", "podium.cluster.on_ray.actors"
     )  # workers import it while they start
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if "RAY_AUTH_MODE" not in os.environ or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "")).name == token.name:
-        if token.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(token))
-        if not token.exists():
-            token.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(secrets.token_hex(32))
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token.resolve())
-    return os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"].lower() in ("0", "false")
+    if token is not None or _is_loopback(address):  # Ray would look for the machine's own address instead
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if token is not None:
+        _use_token(token)
+    return os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "").lower() in ("0", "false")
+
+
+def _use_token(token: Path) -> None:
+    if "RAY_AUTH_MODE" in os.environ and Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "")).name != token.name:
+        return  # the user's own
+    if token.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(token))
+    if not token.exists():
+        token.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token.resolve())
+
+
+def _is_loopback(address: str | None) -> bool:
+    host = (address or "").rpartition(":")[0].strip("[]")
+    return host == "localhost" or host == "::1" or host.startswith("127.")

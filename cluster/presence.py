@@ -30,6 +30,9 @@ class Presence(Protocol):
         The process first gets `patience_s` seconds to end by itself. Raises PodiumError if it survives the kill.
         """
 
+    async def end_below(self, prefix: str) -> None:
+        """Do the same for every process on this machine whose address begins with `prefix`, but for this process."""
+
     async def end_all(self) -> None:
         """Kill all processes of an earlier cluster, and forget their epochs."""
 

@@ -24,7 +24,6 @@ from ray import cloudpickle
 from ray._private import ray_constants, worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...actors.exchange import ExchangeClient, Transport
 from ...actors.exchange_server import ExchangeServer
@@ -40,6 +39,8 @@ from ..presence import Presence
 from ..store.address import StoreAddress
 from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
 from .folder import noted_folder
+from .machine import LOOK_S, Machine, Membership
+from .many_machines import ManyMachines, Place, on_node
 from .process_locks import ProcessLocks
 from .sockets import connect, listen
 
@@ -68,34 +69,50 @@ class Resident:
     """The Ray actor around one of ours. No I/O in `__init__`: a Ray actor whose `__init__` raises is lost."""
 
     def __init__(
-        self, role: Role, address: str, namespace: str, place: tuple[Any, ...], epoch: int, setup: bytes
+        self,
+        role: Role,
+        address: str,
+        namespace: str,
+        place: tuple[Any, ...],
+        epoch: int,
+        setup: bytes,
+        membership: tuple[int, bool] | None,
     ) -> None:
-        """`place`: the fields of a StoreAddress."""
+        """`place`: the fields of a StoreAddress; `membership`: those of a Membership in a cluster of many machines."""
         self._role, self._address, self._namespace, self._place = role, address, namespace, StoreAddress(*place)
         self._epoch, self._setup = epoch, setup
+        self._membership = None if membership is None else Membership(*membership)
+        self._world: RayWorld
         self._starting: asyncio.Task[Value] | None = None
         self._actor: Actor
         self._far: ExchangeServer
         self._server: asyncio.AbstractServer
         """The server of the socket. A reference keeps it from being collected."""
+        if self._membership is not None and ray.get_runtime_context().was_current_actor_reconstructed:
+            self._begin()  # whoever spawned it may be on a machine that is lost
 
     async def start(self) -> bytes:
         """Start the actor inside, once. Every caller gets the same: packed ["ok", value] or ["fail", kind, reason]."""
-        if self._starting is None:
-            self._starting = asyncio.get_running_loop().create_task(self._start())
         try:
-            return pack(["ok", await asyncio.shield(self._starting)])
+            value = await asyncio.shield(self._begin())
+            return pack(["ok", value, list(await self.place())])
         except Exception as error:
             LOG.error("%s did not start", self._address, exc_info=error)
             return pack(["fail", type(error).__name__, str(error)])
+
+    def _begin(self) -> asyncio.Task[Value]:
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+        return self._starting
 
     async def _start(self) -> Value:
         if self._role != "host":
             tune_process()
             sys.setswitchinterval(SWITCH_S)
-        ProcessLocks(self._place.path).announce(self._address, self._epoch)
-        world = RayWorld(self._address, self._namespace, self._place)
-        self._actor = new_actor(self._role, world)
+        self._world = RayWorld(self._address, self._namespace, self._place, self._membership)
+        self._world.presence.announce(self._address, self._epoch)
+        await self._world.enter(self._role)
+        self._actor = new_actor(self._role, self._world)
         self._far = ExchangeServer(self._actor.receive, f"{self._address}@{os.getpid()}.{time.time_ns()}")
         setup = unpack(self._setup, max_bytes=_SETUP_BYTES)
         if ray.get_runtime_context().was_current_actor_reconstructed:
@@ -130,6 +147,10 @@ class Resident:
     async def ping(self) -> int:
         return os.getpid()
 
+    async def place(self) -> tuple[str, str]:
+        """Return where this actor lives, as the fields of a Place; two empty texts if there is one machine."""
+        return ("", "") if self._world.many is None else self._world.many.here
+
 
 class ThreadedResident:
     """The Ray actor around a protocol host: plain methods in front of an event loop that has its own thread.
@@ -138,12 +159,11 @@ class ThreadedResident:
     also 0.3 ms faster. A waiting call holds a thread, so this is only for actors that one other actor talks to.
     """
 
-    def __init__(
-        self, role: Role, address: str, namespace: str, place: tuple[Any, ...], epoch: int, setup: bytes
-    ) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        """Take the arguments of a Resident."""
         self._loop = new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="podium", daemon=True).start()
-        self._inside = Resident(role, address, namespace, place, epoch, setup)
+        self._inside = Resident(*arguments)
 
     def start(self) -> bytes:
         return self._wait(self._inside.start())
@@ -159,6 +179,9 @@ class ThreadedResident:
     def ping(self) -> int:
         return os.getpid()
 
+    def place(self) -> tuple[str, str]:
+        return self._wait(self._inside.place())
+
     def _wait(self, work: Coroutine[object, object, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
@@ -166,15 +189,59 @@ class ThreadedResident:
 class RayWorld(LoopWorld):
     """The world of an actor on Ray, and of a driver."""
 
-    def __init__(self, address: str, namespace: str, place: StoreAddress) -> None:
+    def __init__(self, address: str, namespace: str, place: StoreAddress, membership: Membership | None = None) -> None:
         super().__init__(address, place, _exit)
         self._namespace = namespace
-        self.presence: Presence = ProcessLocks(self.data)
+        self.many: ManyMachines | None = None
+        """The other machines, if the cluster may have any."""
+        self.presence: Presence
+        self.join(membership)
         self._handles: dict[str, Any] = {}
         """Handles of spawned actors by address. A Ray actor lives as long as its owner holds a handle."""
 
         self.is_cut_off: Callable[[], bool] = lambda: False
         """Set by a driver: whether its cluster is gone. Else Ray would look for actors for a minute, on our loop."""
+
+    def join(self, membership: Membership | None) -> None:
+        """Take the cluster that this world belongs to; None if it has one machine only."""
+        self._membership, self.many = membership, None
+        self.presence = ProcessLocks(self.data, 0 if membership is None else membership.generation)
+        if membership is not None:
+            here = ray.get_runtime_context().get_node_id()
+            self.many = ManyMachines(Machine(self.place, membership, here), self.place, membership, here)
+
+    def use(self, membership: Membership | None, namespace: str, place: StoreAddress) -> None:
+        """Use a cluster as a client: be told of lost machines, and not be ended with this one's lease."""
+        if self.many is not None:
+            self.many.machine.release()
+        self._namespace, self.place, self.data = namespace, place, place.path
+        self.join(membership)
+        if self.many is not None:
+            self.many.machine.use()
+            self.look_around()
+
+    def release(self) -> None:
+        super().release()
+        if self.many is not None:
+            self.many.machine.release()
+
+    async def enter(self, role: Role) -> None:
+        """Begin with the work of an actor, once this machine has a lease and nothing of a predecessor is left."""
+        if self.many is None:
+            return
+        await self.many.machine.hold()
+        if role != "host":
+            below = "" if role == "coordinator" else f"{self.address}/"
+            await self.presence.end_below(below)
+            await self.many.end_below(below)
+        self.look_around()
+
+    def look_around(self) -> None:
+        """Look for lost machines for as long as this world lives."""
+        if self.many is None or self.crashed:
+            return
+        self.many.look(self.spawn, self.background)
+        self.call_later(LOOK_S, self.look_around)
 
     def forget(self) -> None:
         """Drop all handles. For a driver whose cluster is gone, and all actors with it."""
@@ -185,8 +252,11 @@ class RayWorld(LoopWorld):
         wire, is_working = connect(self.data, address), self.presence.working(address)
         if wire is not None:
             return ExchangeClient(address, wire, session, hang_up=wire.close, is_working=is_working)
-        call = _call_to(address, self._handles.get(address) or self._find(address))
-        return ExchangeClient(address, call, session, is_working=is_working)
+        handle = self._handles.get(address) or self._find(address)
+        line = ExchangeClient(address, _call_to(address, handle), session, is_working=is_working)
+        if self.many is not None:
+            self.many.follow(line, address, handle)
+        return line
 
     async def spawn(self, role: Role, address: str, setup: Mapping[str, object], needs: Needs) -> Value:
         await self.kill(address)
@@ -201,10 +271,12 @@ class RayWorld(LoopWorld):
             "enable_task_events": False,
             "max_concurrency": THREADS.get(role, 10_000),
         }
-        if role == "coordinator":
+        if role == "coordinator" and (self._membership is None or self._membership.is_lasting):
             options["lifetime"] = "detached"
-        if role != "host":
-            options["scheduling_strategy"] = _here()
+        if self.many is not None:
+            options |= self.many.options(role)
+        elif role != "host":
+            options["scheduling_strategy"] = on_node(ray.get_runtime_context().get_node_id())
         handle = await self._create(role, address, pack(setup), options)
         self._handles[address] = handle
         try:
@@ -215,16 +287,19 @@ class RayWorld(LoopWorld):
         if answer[0] == "fail":
             await self.kill(address)
             raise SpawnFailed(address=address, reason=answer[2], kind=answer[1])
+        if self.many is not None:
+            self.many.spawned(address, Place(*answer[2]))
         return answer[1]
 
     async def _create(self, role: Role, address: str, setup: bytes, options: dict[str, object]) -> Any:
         """Create an actor; returns its handle. Retries, as Ray frees a dead actor's name after reporting the death."""
         give_up_at = time.monotonic() + KILL_WAIT_S
+        membership = None if self._membership is None else self._membership.to_wire()
         while True:
             try:
                 resident = _THREADED if role in THREADS else _RESIDENT
                 return resident.options(name=address, namespace=self._namespace, **options).remote(
-                    role, address, self._namespace, tuple(self.place), self.epoch, setup
+                    role, address, self._namespace, tuple(self.place), self.epoch, setup, membership
                 )
             except ValueError as error:
                 if time.monotonic() > give_up_at:
@@ -236,6 +311,8 @@ class RayWorld(LoopWorld):
         known = handle is not None and ray.is_initialized()
         if known:
             ray.kill(handle, no_restart=True)
+        if self.many is not None and await self.many.end(address):
+            return
         await self.presence.end(address, patience_s=RAY_KILLS_S if known else 0.0)
         if not known:
             return
@@ -271,11 +348,6 @@ class RayWorld(LoopWorld):
             return ray.get_actor(address, namespace=self._namespace)
         except ValueError:
             return None
-
-
-def _here() -> NodeAffinitySchedulingStrategy:
-    """Place an actor on the machine of the process that spawns it: there the shards lie, and presence can be told."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 _RESIDENT = ray.remote(Resident)

@@ -27,11 +27,17 @@ _held: dict[str, int] = {}
 """File descriptors of the locks that this process holds, by address. They stay open until the process ends."""
 
 
+def folder_of(data: Path, generation: int = 0) -> Path:
+    """Return the folder of the lock files of a cluster's processes."""
+    return data / (f"run.{generation}" if generation else "run")
+
+
 class ProcessLocks:
     """The presence of actors on this machine. The contract is in `cluster/presence.py`."""
 
-    def __init__(self, data: Path) -> None:
-        self._data = data
+    def __init__(self, data: Path, generation: int = 0) -> None:
+        """`generation`: the number of a cluster on many machines (machine.py), which keeps its locks apart; else 0."""
+        self._data, self._run = data, folder_of(data, generation)
 
     def announce(self, address: str, epoch: int) -> None:
         _held[address] = lock.take(self._path(address), address, wait_s=0.0, epoch=epoch)
@@ -41,9 +47,15 @@ class ProcessLocks:
         if path.exists() and not await _is_free(path, patience_s):
             await _end(path)
 
+    async def end_below(self, prefix: str) -> None:
+        """Kill all processes whose address begins with `prefix`; this process is left out."""
+        for path in sorted(self._run.glob(f"{quote(prefix, safe='')}*")):
+            if lock.holder(path) not in (None, os.getpid()):
+                await _end(path)
+
     async def end_all(self) -> None:
         """Kill all processes of an earlier cluster, and remove its lock files and sockets."""
-        for path in sorted((self._data / "run").glob("*")):
+        for path in sorted([*self._data.glob("run/*"), *self._data.glob("run.*/*")]):
             await _end(path)
             path.unlink(missing_ok=True)
         for path in (self._data / FOLDER).glob("*"):
@@ -56,7 +68,7 @@ class ProcessLocks:
         return _Working(self, address)
 
     def _path(self, address: str) -> Path:
-        return self._data / "run" / quote(address, safe="")
+        return self._run / quote(address, safe="")
 
 
 async def _end(path: Path) -> None:

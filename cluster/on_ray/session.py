@@ -27,7 +27,6 @@ from ...protocols.workflow import Workflow
 from ...supervisors.ports.messaging import Connection
 from ...supervisors.ports.world import Needs
 from ..client.definition import code_of
-from ..cluster_file import ClusterFile, closed_in_order, holder, running_cluster
 from ..config import Settings, prepare_ray
 from ..engine_log import LOG
 from ..session import COORDINATOR, coordinator_setup
@@ -37,8 +36,10 @@ from ..store.contract import Reader
 from ..store.lock import DIES_WITHIN_S
 from ..store.stores import store_of
 from ..world import LoopWorld
+from .claims import Claim, Facts, LocalClaim, claim_of
 from .folder import new_folder, remove_folder
 from .joining import check_joinable
+from .machine import Membership
 
 GUARD_S = 0.5
 """Time between two checks that the cluster still runs, in seconds."""
@@ -54,6 +55,11 @@ def _ray_is_initialised() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
+def _ray_is_theirs() -> bool:
+    """Return whether the user has initialised Ray, and no session of ours."""
+    return _ray_is_initialised() and not any(session._initialised_here for session in _OPEN)
+
+
 def _not_about_sigterm(record: logging.LogRecord) -> bool:
     return "SIGTERM handler is not set" not in record.getMessage()
 
@@ -67,11 +73,13 @@ class RaySession:
         self._settings, self._daemon = settings, daemon
         self._data = settings.data.resolve()
         self._place = settings.store._replace(folder=str(self._data))
-        self._file = ClusterFile(self._data)
         self._namespace = f"podium-{hashlib.sha256(_installation(self._place).encode()).hexdigest()[:12]}"
         store = store_of(settings.store)
         self.reader: Reader = store.reader
         self._ownership = store.ownership()
+        self._claim: Claim | None = None
+        self._membership: Membership | None = None
+        """The membership of this process in a cluster on many machines; None if there is only this machine."""
         self.on_rebuilt: Callable[[], None] = lambda: None
         self.on_closed: Callable[[PodiumError], None] = lambda _error: None
         self._initialised_here = False
@@ -91,8 +99,11 @@ class RaySession:
         self._ray_world: Any = None
 
     async def open(self) -> None:
+        self._claim = await claim_of(self._settings, self._ownership, _ray_is_theirs())
         ours = not _ray_is_initialised()
-        loopback = prepare_ray(self._data / "ray.token") if ours else False
+        is_local = isinstance(self._claim, LocalClaim) and self._settings.address is None
+        token = self._data / "ray.token" if is_local else None
+        loopback = prepare_ray(token, self._settings.address) if ours else False
         import ray  # noqa: F401, PLC0415  (heavy: 0.5 s, and reading commands do without)
 
         from .actors import RayWorld, keep_quiet, take_environment_in  # noqa: PLC0415
@@ -103,7 +114,7 @@ class RaySession:
             take_environment_in(loopback)
             keep_quiet()
         self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._place)
-        self._ray_world.is_cut_off = self._is_gone
+        self._ray_world.is_cut_off = self._seems_gone
         await self._enter()
         _OPEN.append(self)
         if self._initialised_here or not self.joined:
@@ -117,7 +128,10 @@ class RaySession:
         """Join the cluster of the data directory, or start it."""
         import ray  # noqa: PLC0415
 
-        facts = await self._take_or_facts()
+        claim = self._claim
+        if claim is None:
+            claim = self._claim = await claim_of(self._settings, self._ownership, _ray_is_theirs())
+        facts = await claim.take_or_facts()
         self.joined = facts is not None
         try:
             if not self.joined:
@@ -125,32 +139,29 @@ class RaySession:
             if not ray.is_initialized():
                 await self._aside.run(partial(keeping_sigterm, partial(self._init, facts)))
             self._address = ray.get_runtime_context().gcs_address
-            if not self.joined:
-                await self._aside.run(self._ownership.take)
+            if facts is None:
+                await self._aside.run(partial(self._begin, claim))
                 await self._ray_world.presence.end_all()
+                self._ray_world.use(self._membership, self._namespace, self._place)
                 await self._start_coordinator()
-                found = {"kind": "ray", "address": self._address, "namespace": self._namespace}
-                self._file.write({**found, "daemon": self._daemon})
+                claim.stands(self._address, self._namespace, self._daemon)
+                self.joined = self._membership is not None and self._membership.is_lasting  # it does without us
+            else:
+                self._membership = facts.membership
+                place = self._place._replace(folder=facts.folder or self._place.folder)
+                self._ray_world.use(facts.membership, facts.namespace or self._namespace, place)
         except BaseException:
             self._leave_ray()
-            self._ownership.release()
-            self._file.release(in_order=False)
+            claim.release(in_order=False)
             raise
 
-    async def _take_or_facts(self) -> dict[str, Any] | None:
-        """Return None if we are to start the cluster, else how to join the one that runs. Raises DataInUse."""
-        for _ in range(600):
-            if self._file.is_ours or self._file.take():
-                return None
-            facts = self._file.read()
-            if facts is not None and facts["kind"] != "closed":
-                if facts["kind"] == "inprocess":
-                    raise DataInUse(directory=str(self._data), holder=holder(facts))
-                return facts
-            await asyncio.sleep(0.1)
-        raise DataInUse(directory=str(self._data), holder="a cluster that does not finish starting")
+    def _begin(self, claim: Claim) -> None:
+        import ray  # noqa: PLC0415
 
-    def _init(self, facts: dict[str, Any] | None) -> None:
+        node = ray.get_runtime_context().get_node_id()
+        self._membership = claim.begin(str(self._address), self._namespace, node, self._daemon)
+
+    def _init(self, facts: Facts | None) -> None:
         import ray  # noqa: PLC0415
 
         quiet: dict[str, Any] = {
@@ -159,7 +170,7 @@ class RaySession:
             "logging_level": "ERROR",
             "namespace": self._namespace,
         }
-        address = facts["address"] if facts else self._settings.address
+        address = facts.address if facts else self._settings.address
         if facts is None and address is not None:
             check_joinable(address)
         self._initialised_here = True
@@ -197,7 +208,7 @@ class RaySession:
         """
         while True:
             await asyncio.sleep(GUARD_S)
-            if self.joined and await self.world.in_thread(partial(closed_in_order, self._data)):
+            if self.joined and await self.world.in_thread(self._claimed.closed_in_order):
                 self.on_closed(EngineClosed(reason="the cluster was shut down: connect again; tasks are kept"))
                 return
             if not self.joined:
@@ -219,16 +230,27 @@ class RaySession:
         self._coordinator_is_lost = True
 
     def _is_gone(self) -> bool:
-        if not self.joined:
+        if not self.joined and self._membership is None:
             return not all(_lives(process) for process in self._pillars)
-        facts = running_cluster(self._data)
-        return facts is None or facts["kind"] == "closed" or facts.get("address", self._address) != self._address
+        return self._claimed.is_gone(self._address)
+
+    def _seems_gone(self) -> bool:
+        if not self.joined and self._membership is None:
+            return self._is_gone()
+        return self._claimed.seems_gone(self._address)
+
+    @property
+    def _claimed(self) -> Claim:
+        assert self._claim is not None
+        return self._claim
 
     async def _rebuild(self) -> None:
         """Leave Ray, kill the rest of the old cluster, and join or start another. Retries for as long as it takes."""
         while True:
             try:
                 await asyncio.wait_for(self._aside.run(self._leave_ray), LEAVE_S)
+                if not self._claimed.is_ours:
+                    self._claim = None
                 self._ray_world.forget()
                 await self._enter()
             except Exception as error:
@@ -262,15 +284,14 @@ class RaySession:
             await self._aside.run(lambda: None)  # what the guard began in the thread comes to its end first
         if not self.joined:
             await self._ray_world.stop(COORDINATOR)
-            self._file.announce_end()
+            await self._aside.run(self._claimed.announce_end)
         self._ray_world.release()
         if self in _OPEN:
             _OPEN.remove(self)
         if _OPEN and self._initialised_here:
             self._hand_ray_on(_OPEN[0])
         await self._aside.run(self._leave_ray)
-        await self._aside.run(self._ownership.release)
-        self._file.release()
+        await self._aside.run(self._claimed.release)
 
     def _hand_ray_on(self, other: RaySession) -> None:
         """Give Ray to another session of this process, which then watches the cluster and leaves Ray in the end."""

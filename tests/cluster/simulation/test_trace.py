@@ -141,4 +141,4 @@ def test_the_soak_runs_and_counts_what_happens():
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    assert "3 seeds, 0 failed" in done.stdout and "StepFinished" in done.stdout
+    assert "3 seeds, 0 failed" in done.stdout and "step finished" in done.stdout

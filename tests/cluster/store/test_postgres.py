@@ -448,7 +448,7 @@ def test_one_machine_at_a_time_owns_an_installation(database):
     one, two = lease_of(database, "here boot1"), lease_of(database, "there boot1")
     one.take()
     one.take()
-    with pytest.raises(DataInUse, match=r"a cluster on here \(process \d+\), whose lease runs until"):
+    with pytest.raises(DataInUse, match=r"a cluster on here \(process \d+\), whose lease ends in"):
         two.take()
     one.release()
     two.take()
@@ -482,14 +482,14 @@ def test_a_lease_that_is_not_renewed_runs_out(database):
 
 def test_a_lease_is_renewed_over_a_connection_that_is_lost(database, admin):
     def until():
-        return admin.execute(f"SELECT until FROM {quoted(database.schema)}.owner").fetchone()[0]
+        return admin.execute(f"SELECT max(until) FROM {quoted(database.schema)}.machines").fetchone()[0]
 
     lease = lease_of(database, "here", 3)
     lease.take()
     for _ in range(2):
         before = until()
         query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
-        admin.execute(query, (f"UPDATE {quoted(database.schema)}.owner%",))
+        admin.execute(query, (f"%WITH renewed%UPDATE {quoted(database.schema)}.machines%",))
         while until() == before:
             with pytest.raises(DataInUse):
                 lease_of(database, "there").take()
@@ -498,7 +498,7 @@ def test_a_lease_is_renewed_over_a_connection_that_is_lost(database, admin):
 
 def test_a_lease_that_was_released_can_be_taken_again_and_is_renewed(database, admin):
     def until():
-        return admin.execute(f"SELECT until FROM {quoted(database.schema)}.owner").fetchone()[0]
+        return admin.execute(f"SELECT max(until) FROM {quoted(database.schema)}.machines").fetchone()[0]
 
     lease = lease_of(database, "here", 0.9)
     lease.take()

@@ -1,0 +1,76 @@
+"""The state of a machine in a cluster of many: one small file that its keeper writes and all our processes there read.
+
+It says until when the machine's lease surely lasts, and which other machines are lost. Times are of a clock that never
+jumps, and goes on while the machine sleeps.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+def boottime() -> float:
+    """Return the seconds since this machine started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A machine that is lost: nothing runs there any more."""
+
+    node: str
+    """Ray's id of the machine."""
+    at: float
+    """Time at which the keeper heard of it, by `boottime`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineState:
+    id: str
+    """Id of this machine in the cluster."""
+    host: str
+    node: str
+    generation: int
+    until: float
+    """Time by `boottime` until which no other machine can declare this one lost."""
+    home: str = ""
+    """Id of the machine that the coordinator belongs to."""
+    coordinator_is_missing: bool = False
+    """Whether this machine is the home, and no coordinator runs here. Then our processes here start one."""
+    lost: dict[str, Lost] = field(default_factory=dict)
+    """The machines lost so far, by id."""
+    over: str = ""
+    """The reason why this machine is no part of the cluster any more; "" if it is."""
+
+
+class MachineFiles:
+    """The files of one cluster on one machine."""
+
+    def __init__(self, data: Path, generation: int) -> None:
+        self.folder = data / f"machine.{generation}"
+        self.keeper_lock = self.folder / "keeper.lock"
+        self.coordinator_lock = self.folder / "coordinator.lock"
+        """Held by the process that starts a coordinator."""
+        self.users = self.folder / "users"
+        """A lock file for each process that uses the cluster and is no part of it."""
+        self._state = self.folder / "state.json"
+
+    def make(self) -> None:
+        self.users.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def read(self) -> MachineState | None:
+        """Return the state; None if there is none yet."""
+        try:
+            facts = json.loads(self._state.read_text())
+        except FileNotFoundError:
+            return None
+        lost = {id: Lost(**each) for id, each in facts.pop("lost").items()}
+        return MachineState(**facts, lost=lost)
+
+    def write(self, state: MachineState) -> None:
+        draft = self._state.with_suffix(".draft")
+        draft.write_text(json.dumps(asdict(state)))
+        draft.replace(self._state)

@@ -1,0 +1,213 @@
+"""The other machines of a cluster, as an actor on Ray sees them: where actors live, and which machines are lost.
+
+Ray takes 15 to 65 s to notice that a machine is gone, and then ends what the machine had started. We do not wait for
+that. As soon as the lease of a machine is over (keeper.py), everything there counts as gone: connections to it are
+lost, its actors are started elsewhere, and if it was the coordinator's machine, one of the others starts that.
+
+Importing this module imports ray.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ...actors.exchange import ExchangeClient
+from ...protocols.errors import PeerLost, PodiumError
+from ...protocols.values import unpack
+from ...supervisors.ports.world import Needs, Role
+from ..engine_log import LOG
+from ..store import lock
+from ..store.address import StoreAddress
+from .machine import LOOK_S, Machine, Membership
+from .process_locks import ProcessLocks
+
+COORDINATOR = "coordinator"
+ANSWER_S = 3.0
+"""Longest wait for an actor to say where it lives, in seconds, before it may live on a machine that is gone."""
+SWEEP_S = 30.0
+"""Longest wait for another machine to end processes, in seconds, if its lease goes on all the time."""
+_SETUP_BYTES = 256 * 1024 * 1024
+
+
+class Place(NamedTuple):
+    """Where an actor lives."""
+
+    machine: str
+    """Id of the machine in the cluster, as in machine_state.py."""
+    node: str
+    """Ray's id of the machine."""
+
+
+class ManyMachines:
+    def __init__(self, machine: Machine, place: StoreAddress, membership: Membership, here: str) -> None:
+        """`here`: Ray's id of this machine."""
+        self.machine, self._place, self._membership, self._here = machine, place, membership, here
+        self._places: dict[str, Place] = {}
+        """Places of actors that this actor spawned, by address."""
+        self._lines: dict[str, list[ExchangeClient]] = {}
+        """Open connections by node."""
+        self._starting = False
+        machine.on_lost = self._lose
+
+    @property
+    def here(self) -> Place:
+        return Place(self.machine.id, self._here)
+
+    # where actors are started
+
+    def options(self, role: Role) -> dict[str, object]:
+        """Return the options with which Ray starts an actor on a machine that lives."""
+        if role == COORDINATOR:
+            return {"scheduling_strategy": on_node(self._here)}
+        avoided = self.machine.avoided()
+        if role == "host":
+            return {"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"}} if avoided else {}
+        return {"scheduling_strategy": on_node(self._least_used(avoided))}
+
+    def _least_used(self, avoided: set[str]) -> str:
+        used = Counter(place.node for place in self._places.values())
+        nodes = [node for node in live_nodes() if node not in avoided] or [self._here]
+        random.shuffle(nodes)
+        return min(nodes, key=used.__getitem__)
+
+    def spawned(self, address: str, place: Place) -> None:
+        self._places[address] = place
+
+    # connections
+
+    def follow(self, line: ExchangeClient, address: str, handle: Any) -> None:
+        """Lose a connection when the machine of its actor is lost."""
+        place = self._places.get(address)
+        if place is not None:
+            self._keep(line, place.node)
+        elif handle is not None:
+            asyncio.get_running_loop().create_task(self._locate(line, address, handle))
+
+    async def _locate(self, line: ExchangeClient, address: str, handle: Any) -> None:
+        """Ask an actor where it lives. If it does not answer soon after a machine was lost, it may live there."""
+        while not line.is_over:
+            try:
+                self._keep(line, (await asyncio.wait_for(_of(handle.place.remote()), ANSWER_S))[1])
+            except TimeoutError:
+                if self.machine.avoided():
+                    line.lose(PeerLost(address=address, reason="a machine is lost, and the actor does not answer"))
+            except RayError:
+                return  # the exchange itself hears of it
+            else:
+                return
+
+    def _keep(self, line: ExchangeClient, node: str) -> None:
+        kept = [each for each in self._lines.get(node, []) if not each.is_over]
+        self._lines[node] = [*kept, line]
+
+    def _lose(self, node: str) -> None:
+        for line in self._lines.pop(node, []):
+            line.lose(PeerLost(address=line.address, reason="its machine is lost"))
+
+    # the end of actors
+
+    async def end(self, address: str) -> bool:
+        """End the process of an actor on another machine; False if it is not known to be on another one."""
+        place = self._places.pop(address, None)
+        if place is None or place.node == self._here:
+            return False
+        await self._ended(place.node, lambda: self.machine.is_lost(place.machine), address)
+        return True
+
+    async def end_below(self, prefix: str) -> None:
+        """End all processes on other machines whose address begins with `prefix`: they belong to a predecessor."""
+        others = [node for node in live_nodes() if node != self._here]
+        await asyncio.gather(*[self._ended(node, partial(self._is_avoided, node), prefix, True) for node in others])
+
+    def _is_avoided(self, node: str) -> bool:
+        return node in self.machine.avoided()
+
+    async def _ended(self, node: str, is_lost: Callable[[], bool], address: str, below: bool = False) -> None:
+        """Have a process on another machine end others there; return when they are gone, or the machine is lost.
+
+        Raises PodiumError if the machine is not lost, and does not say in `SWEEP_S` that they are gone.
+        """
+        loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+        folder, generation = str(self._place.path), self._membership.generation
+        asked: asyncio.Future[Any] | None = None
+        while not is_lost():
+            if loop.time() - began > SWEEP_S:
+                raise PodiumError(f"the machine of {address or 'others'} does not end it, and keeps its lease")
+            if asked is None:
+                task = _END_THERE.options(scheduling_strategy=on_node(node))
+                asked = asyncio.ensure_future(_of(task.remote(folder, generation, address, below)))
+            await asyncio.wait([asked], timeout=LOOK_S)
+            if asked.done():
+                if asked.exception() is None:
+                    return
+                LOG.info("%s is asked again to end %s: %s", node, address, asked.exception())
+                asked = None
+                await asyncio.sleep(LOOK_S)
+        if asked is not None:
+            asked.cancel()
+
+    # the coordinator
+
+    def look(self, spawn: Callable[..., Any], background: Callable[..., None]) -> None:
+        """Look at the state of this machine. If it has to have a coordinator and has none, start one."""
+        state = self.machine.look()
+        if state is not None and state.coordinator_is_missing and not self._starting:
+            self._starting = True
+            background(self._start_coordinator(spawn), "start the coordinator")
+
+    async def _start_coordinator(self, spawn: Callable[..., Any]) -> None:
+        """Start the coordinator on this machine, unless another process here does it already."""
+        held = lock.try_take(self.machine.files.coordinator_lock)
+        try:
+            if held is not None:
+                setup = await asyncio.to_thread(self._setup)
+                await spawn(COORDINATOR, COORDINATOR, {**setup, "cold": False}, Needs())
+        except PodiumError as error:
+            LOG.warning("no coordinator yet: %s", error)
+        finally:
+            lock.let_go(held)
+            self._starting = False
+
+    def _setup(self) -> dict[str, Any]:
+        from ..store.postgres.connecting import Database, translated  # noqa: PLC0415  (psycopg is an extra)
+        from ..store.postgres.machines import Machines  # noqa: PLC0415
+
+        database = Database(self._place.url, self._place.schema, self._place.timeout_s)
+        with translated("*", database), database.connect() as db:
+            claim = Machines(database).claim(db)
+        if claim is None or claim.generation != self._membership.generation:
+            raise PodiumError("another cluster has taken over")
+        return dict(unpack(base64.b64decode(claim.facts["setup"]), max_bytes=_SETUP_BYTES))
+
+
+def live_nodes() -> list[str]:
+    """Return Ray's ids of the machines that Ray takes for alive."""
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def on_node(node: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+async def _of(ref: Any) -> Any:
+    return await asyncio.wrap_future(ref.future())
+
+
+def end_there(folder: str, generation: int, address: str, below: bool) -> None:
+    """Kill the process at an address of this machine, or all below it, and return when they are certainly gone."""
+    presence = ProcessLocks(Path(folder), generation)
+    asyncio.run(presence.end_below(address) if below else presence.end(address))
+
+
+_END_THERE = ray.remote(num_cpus=0, max_retries=0)(end_there)
