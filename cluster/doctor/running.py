@@ -11,8 +11,8 @@ import sys
 
 from ...supervisors.figures.status import ClusterStatus
 from ..client.holdups import holdups
-from ..cluster_file import running_cluster
 from ..config import environment_of
+from ..running import cluster_of
 from ..store.address import StoreAddress
 from .checks import Finding
 
@@ -22,8 +22,8 @@ _DEPLOY = "when that is mended, deploy it again: start its driver, or podium sub
 
 
 def running_findings(place: StoreAddress) -> list[Finding]:
-    """Return findings of workflows that are down or cannot start. Empty if no cluster on Ray runs on this machine."""
-    cluster = running_cluster(place.path)
+    """Return findings of workflows that are down or cannot start. Empty if no cluster on Ray runs."""
+    cluster = cluster_of(place)
     if cluster is None or cluster["kind"] != "ray":
         return []
     status = _status(place)

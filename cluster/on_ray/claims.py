@@ -185,7 +185,7 @@ class SharedClaim:
         self._know(lease.begin(self._database, home, all_facts, lambda _claim: False), folder)
         self._files.make()
         until = boottime() + self._place.lease_s / 2  # the row was renewed a moment ago
-        self._files.write(MachineState(home.id, home.host, node, self._generation, until, home.id))
+        self._files.write(MachineState(home.id, home.host, node, self._generation, until, home=home.id))
         return Membership(self._generation, is_lasting)
 
     def stands(self, address: str, namespace: str, is_lasting: bool) -> None:

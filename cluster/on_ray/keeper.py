@@ -42,8 +42,8 @@ PROOF_SHARE = 0.8
 have renewed for a whole grace before."""
 LOOK_S = 1.0
 """Time between two looks at our processes on this machine, in seconds."""
-IDLE_S = 10.0
-"""Time without any process of ours here after which the keeper ends, in seconds."""
+IDLE_LEASES = 2.0
+"""Time without any process of ours here after which the keeper ends, in leases."""
 MISSING_S = 3.0
 """Time without a coordinator at its home after which another is started, in seconds. Ray restarts one that crashed."""
 GONE_S = 15.0
@@ -74,8 +74,8 @@ class Keeper:
         """Go on with the lease of a keeper before this one, or begin a new one, which has to be entered first."""
         found, host = self._files.read(), this_host()
         if found is not None and (found.host, found.node) == (host, node) and boottime() < found.until:
-            return found
-        return MachineState(secrets.token_hex(8), host, node, self._generation, 0.0)
+            return replace(found, keeper=os.getpid())
+        return MachineState(secrets.token_hex(8), host, node, self._generation, 0.0, os.getpid())
 
     def run(self) -> None:
         """Keep the lease until it is over, or nobody is here who needs it."""
@@ -89,7 +89,7 @@ class Keeper:
                     self._over = "its lease could not be renewed"
             if self._is_used():
                 idle_since = boottime()
-            elif boottime() - idle_since > IDLE_S:
+            elif boottime() - idle_since > IDLE_LEASES * self._lease_s:
                 self._over = "nothing runs here"
             self._look_for_coordinator()
         LOG.warning("this machine leaves the cluster: %s", self._over)
@@ -210,7 +210,7 @@ def shows_that_it_is_down(error: psycopg.Error) -> bool:
     """Whether an error shows that the database serves nobody now, instead of that this machine is cut off from it."""
     if error.sqlstate in _DOWN:
         return True
-    reasons = re.findall(r"failed: (.*)", str(error))
+    reasons = re.findall(r'(?:port \d+|socket "[^"]*") failed: (.*)', str(error))
     down = ("Connection refused", "FATAL:  the database system is")
     return bool(reasons) and all(reason.startswith(down) for reason in reasons)
 

@@ -36,6 +36,8 @@ class MachineState:
     generation: int
     until: float
     """Time by `boottime` until which no other machine can declare this one lost."""
+    keeper: int = 0
+    """Process id of the keeper."""
     home: str = ""
     """Id of the machine that the coordinator belongs to."""
     coordinator_is_missing: bool = False

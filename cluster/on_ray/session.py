@@ -278,6 +278,11 @@ class RaySession:
 
         return code_of(workflow, cloudpickle.dumps)
 
+    async def end_cluster(self) -> None:
+        """End the cluster in order, and leave it, also if it lasts without this process."""
+        await self._aside.run(self._claimed.announce_end)
+        await self._ray_world.stop(COORDINATOR)
+
     async def close(self) -> None:
         if self._guard is not None:
             self._guard.cancel()

@@ -319,6 +319,9 @@ class SimulatedStore:
     def ownership(self) -> Ownership:
         return FolderOwnership()
 
+    def cluster(self) -> dict[str, Any] | None:
+        return None
+
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
         faults, trace = self._simulation.faults, self._simulation.trace
         disk, rng = self._simulation.disk, self._simulation.rng

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
@@ -81,6 +81,9 @@ class Store(Protocol):
 
     def ownership(self) -> Ownership:
         """Return the ownership for one session. The caller owns the folder of this machine already."""
+
+    def cluster(self) -> dict[str, Any] | None:
+        """Return how to join the cluster on many machines that has the store; None if there is none."""
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
         """Take a shard over under its next epoch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,8 +16,9 @@ from typing import Any
 
 from ....protocols.errors import DataInUse, InvalidSetting, PodiumError
 from ...client.engine import Engine
-from ...cluster_file import running_cluster
+from ...cluster_file import make_folder, running_cluster
 from ...config import Settings, load_settings
+from ...running import cluster_of
 
 START_S = 120.0
 STOP_S = 60.0
@@ -34,7 +36,9 @@ def start(settings: Settings) -> dict[str, object]:
         source = settings.sources.get("cluster", "default")
         problem = "a cluster 'inprocess' ends with its driver; one that lasts runs on Ray: leave the setting out"
         raise InvalidSetting(name="cluster", source=source, problem=problem)
-    facts = running_cluster(settings.data)
+    if settings.address is not None:
+        return _start_in_ray(settings)
+    facts = cluster_of(settings.store)
     if facts is not None:
         return _joinable(settings.data, facts)
     settings.data.mkdir(parents=True, exist_ok=True)
@@ -66,11 +70,27 @@ def start(settings: Settings) -> dict[str, object]:
     raise PodiumError(f"the cluster did not come up; the end of {log}:\n{tail}")
 
 
-def stop(data: Path) -> bool:
-    """End the cluster of `data` in order and wait until it has; False if none runs."""
-    facts = running_cluster(data)
+def _start_in_ray(settings: Settings) -> dict[str, object]:
+    """Start a cluster on the machines of a Ray cluster unless it runs. It needs no process of ours to last."""
+    if settings.database is None:
+        problem = "a cluster on other machines keeps its tasks in a database: --data postgresql://…"
+        raise InvalidSetting(name="data", source=settings.sources.get("data", "default"), problem=problem)
+    asyncio.run(_visit(settings, ends=False))
+    facts = cluster_of(settings.store)
+    if facts is None:
+        raise PodiumError(f"the cluster of {settings.store.place} has ended again")
+    return facts
+
+
+def stop(settings: Settings) -> bool:
+    """End the cluster of these settings in order and wait until it has; False if none runs."""
+    data = settings.data
+    facts = cluster_of(settings.store)
     if facts is None:
         return False
+    if "machines" in facts:
+        asyncio.run(_visit(settings, ends=True))
+        return True
     os.kill(_joinable(data, facts)["pid"], signal.SIGTERM)
     give_up_at = time.monotonic() + STOP_S
     while running_cluster(data) is not None:
@@ -78,6 +98,20 @@ def stop(data: Path) -> bool:
             raise PodiumError(f"process {facts['pid']} has not ended after {STOP_S:g} s")
         time.sleep(0.1)
     return True
+
+
+async def _visit(settings: Settings, ends: bool) -> None:
+    """Join the cluster, or start one that lasts, and leave it again; `ends`: end it before."""
+    from ...on_ray.session import RaySession  # noqa: PLC0415  (Ray takes a second to be imported)
+
+    make_folder(settings.data)
+    session = RaySession(settings, daemon=True)
+    await session.open()
+    try:
+        if ends:
+            await session.end_cluster()
+    finally:
+        await session.close()
 
 
 def _joinable(data: Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,20 @@ from .limits import limits
 from .live import follow
 from .move import move
 from .one_task import cancel, detached, engine_of, print_degraded, print_result, settings_of, show, watch, with_state
-from .options import Data, Important, InProcess, Key, Limits, Output, Priority, Quiet, TaskTimeout, Timeout, User
+from .options import (
+    Address,
+    Data,
+    Important,
+    InProcess,
+    Key,
+    Limits,
+    Output,
+    Priority,
+    Quiet,
+    TaskTimeout,
+    Timeout,
+    User,
+)
 from .outside import mcp, token
 from .router import router
 from .status import status
@@ -204,19 +217,20 @@ def schema() -> None:
 
 
 @app.command()
-def up(data: Data = None, limits: Limits = None, output: Output = "table") -> None:
-    """Start a lasting local cluster for the data directory; open tasks resume."""
-    settings = settings_of(data, limits=limits)
+def up(data: Data = None, limits: Limits = None, address: Address = None, output: Output = "table") -> None:
+    """Start a lasting cluster, local or in a Ray cluster that runs; open tasks resume."""
+    settings = settings_of(data, limits=limits, address=address)
     facts = daemon.start(settings)
     if output == "json":
         print(to_json(facts))
-    error_console().print(f"Cluster of {settings.data} runs (process {facts['pid']}). `podium down` ends it.")
+    where = f"in Ray at {facts['address']}" if "machines" in facts else f"process {facts['pid']}"
+    error_console().print(f"Cluster of {settings.store.place} runs ({where}). `podium down` ends it.")
 
 
 @app.command()
 def down(data: Data = None, output: Output = "table") -> None:
     """End the lasting cluster in order; open tasks stay durable."""
-    ended = daemon.stop(settings_of(data).data)
+    ended = daemon.stop(settings_of(data))
     if output == "json":
         print(to_json({"ended": ended}))
     error_console().print("Ended. Open tasks are kept." if ended else "No cluster is running.")

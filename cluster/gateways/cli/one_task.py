@@ -17,8 +17,8 @@ from ....supervisors.tasks.journalled import journalled_events
 from ...client.engine import Engine, Task, connect
 from ...client.recorded import WENT_WRONG, as_it_was, recorded_events
 from ...client.request_state import RequestState, request_state
-from ...cluster_file import running_cluster
 from ...config import Settings, load_settings, parse_limits
+from ...running import cluster_of
 from ...store.contract import Reader, StoredTask
 from ...store.ids import whole_id
 from ...store.stores import store_of
@@ -210,7 +210,7 @@ def watch(
     settings = settings_of(data)
     stored = found_task(store_of(settings.store).reader, settings, task_id)
     record = stored.record
-    if record.status in OPEN and running_cluster(settings.data) is None:
+    if record.status in OPEN and cluster_of(settings.store) is None:
         reason = f"task {record.task_id} is {record.status}, but no cluster is running: `podium up` resumes it"
         raise EngineClosed(reason=reason)
     if record.status in TERMINAL:
@@ -300,9 +300,11 @@ def found_task(reader: Reader, settings: Settings, typed: str) -> StoredTask:
     return stored
 
 
-def settings_of(data: str | None, user: str | None = None, limits: str | None = None) -> Settings:
+def settings_of(
+    data: str | None, user: str | None = None, limits: str | None = None, address: str | None = None
+) -> Settings:
     parsed = parse_limits(limits, "option --limits") if limits else None
-    return load_settings(data=data, user=user, limits=parsed, source="cli")
+    return load_settings(data=data, user=user, limits=parsed, address=address, source="cli")
 
 
 def engine_of(data: str | None, user: str | None = None, limits: str | None = None, in_process: bool = False) -> Engine:

@@ -8,8 +8,8 @@ import typer
 
 from ....protocols.errors import EngineClosed
 from ....protocols.outcomes import Criticality
-from ...cluster_file import running_cluster
 from ...config import load_settings
+from ...running import cluster_of
 
 Data = Annotated[
     str | None, typer.Option("--data", help="Data directory (default: .podium), or URL of a database: postgresql://…")
@@ -25,13 +25,14 @@ TaskTimeout = Annotated[
 ]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait; the task goes on.")]
 Limits = Annotated[str | None, typer.Option("--limits", help="Permits per quota: llm=5,tool=10.")]
+Address = Annotated[str | None, typer.Option("--address", help="A Ray cluster that runs already: auto, or HOST:PORT.")]
 InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process instead of on Ray.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on standard error but errors.")]
 
 
 def is_running(data: str | None) -> bool:
     """Whether the cluster of the data directory runs, and can be joined from another process."""
-    cluster = running_cluster(load_settings(data=data, source="cli").data)
+    cluster = cluster_of(load_settings(data=data, source="cli").store)
     return cluster is not None and cluster["kind"] == "ray"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,8 +14,8 @@ from ....supervisors.figures.status import ClusterStatus
 from ....supervisors.shards import workflow_of
 from ...client.engine import connect
 from ...client.holdups import blocked_hosts
-from ...cluster_file import running_cluster
 from ...config import load_settings
+from ...running import cluster_of
 from ...store.address import StoreAddress, place_of
 from ...store.stores import store_of
 from .limits import use_table
@@ -29,7 +29,7 @@ Every = Annotated[bool, typer.Option("--all", help="Settings at their defaults a
 def status(data: Data = None, output: Output = "table", every: Every = False) -> None:
     """Show what runs, and the settings in force and where they came from."""
     settings = load_settings(data=data, source="cli")
-    cluster = running_cluster(settings.data)
+    cluster = cluster_of(settings.store)
     running: ClusterStatus | None = None
     if cluster is not None and cluster["kind"] == "ray":
         with connect(data=data, source="cli") as engine:
@@ -58,6 +58,18 @@ def _print_settings(console: Terminal, values: dict[str, object], sources: Mappi
         console.print(f"{len(values) - table.row_count} more settings are at their defaults: --all", style="dim")
 
 
+def _print_cluster(console: Terminal, cluster: Mapping[str, Any]) -> None:
+    if "machines" not in cluster:
+        console.print(f"Cluster: {cluster['kind']}, process {cluster.get('pid', '?')}")
+        return
+    console.print(f"Cluster: {cluster['kind']} at {cluster['address']}, {len(cluster['machines'])} machines")
+    table = Table("machine", "lease", "", box=None, pad_edge=False, header_style="bold")
+    for machine in cluster["machines"]:
+        home = "has the coordinator" if machine["home"] else ""
+        table.add_row(one_line(machine["host"]), f"{machine['lease_s']:.1f} s", home)
+    console.print(table)
+
+
 def _print_running(
     console: Terminal,
     cluster: dict[str, object] | None,
@@ -68,7 +80,7 @@ def _print_running(
     if cluster is None:
         console.print("No cluster is running.")
         return
-    console.print(f"Cluster: {cluster['kind']}, process {cluster.get('pid', '?')}")
+    _print_cluster(console, cluster)
     if running is None:
         return
     for warning in warnings(running):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ....supervisors.ports.journal import Journal
 from ..contract import Ownership, Reader
@@ -29,6 +30,9 @@ class FileStore:
 
     def ownership(self) -> Ownership:
         return FolderOwnership()
+
+    def cluster(self) -> dict[str, Any] | None:
+        return None
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
         return await opened(SqliteJournal(self._data, shard))

@@ -17,6 +17,8 @@ from tests.support import ROOT
 
 SCRIPT = Path(__file__).with_name("machines")
 NET = "10.77.0"
+STATE = Path("/run/podium-machines")
+"""A folder that all machines share, and that goes with them."""
 PORT = 6400
 PATIENCE_S = 60.0
 
@@ -72,6 +74,34 @@ class Machines:
     def kill(self, number: int) -> None:
         """Take the power from a machine."""
         _call("kill", str(number))
+
+    def boot(self, number: int) -> None:
+        _call("boot", str(number))
+
+    def cut(self, number: int) -> None:
+        """Pull the cable of a machine."""
+        _call("cut", str(number))
+
+    def heal(self, number: int) -> None:
+        _call("heal", str(number))
+
+    def slow(self, number: int, delay_ms: int, loss_percent: int) -> None:
+        _call("slow", str(number), str(delay_ms), str(loss_percent))
+
+    def restart_ray(self) -> None:
+        """Boot the head, which has lost its power, and start Ray on all machines anew, as who runs them would."""
+        self.boot(1)
+        for node in self._nodes:
+            node.terminate()
+            node.wait(PATIENCE_S)
+        ray = str(Path(sys.executable).with_name("ray"))
+        for number in range(1, self._count + 1):
+            command = self.command(number, [ray, "stop", "--force"], {})
+            subprocess.run(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE_S, check=False
+            )
+        self._nodes.clear()
+        self.start_ray()
 
     def close(self) -> None:
         _call("down")
