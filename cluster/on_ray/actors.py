@@ -103,7 +103,14 @@ class Resident:
     def _begin(self) -> asyncio.Task[Value]:
         if self._starting is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
+            if self._membership is not None and self._role == "coordinator":
+                self._starting.add_done_callback(self._check_started)
         return self._starting
+
+    def _check_started(self, starting: asyncio.Task[Value]) -> None:
+        """End the process of a coordinator that did not start. Ray starts it again, since its starter may be gone."""
+        if not starting.cancelled() and starting.exception() is not None:
+            asyncio.get_running_loop().call_later(END_AFTER_STOP_S, os._exit, 70)
 
     async def _start(self) -> Value:
         if self._role != "host":
@@ -220,6 +227,9 @@ class RayWorld(LoopWorld):
             self.many.machine.use()
             self.look_around()
 
+    def _has_coordinator(self) -> bool:
+        return self.presence.process_of("coordinator") is not None
+
     def release(self) -> None:
         super().release()
         if self.many is not None:
@@ -240,7 +250,7 @@ class RayWorld(LoopWorld):
         """Look for lost machines for as long as this world lives."""
         if self.many is None or self.crashed:
             return
-        self.many.look(self.spawn, self.background)
+        self.many.look(self.spawn, self._has_coordinator, self.background)
         self.call_later(LOOK_S, self.look_around)
 
     def forget(self) -> None:

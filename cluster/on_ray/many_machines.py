@@ -159,18 +159,21 @@ class ManyMachines:
 
     # the coordinator
 
-    def look(self, spawn: Callable[..., Any], background: Callable[..., None]) -> None:
-        """Look at the state of this machine. If it has to have a coordinator and has none, start one."""
-        state = self.machine.look()
-        if state is not None and state.coordinator_is_missing and not self._starting:
-            self._starting = True
-            background(self._start_coordinator(spawn), "start the coordinator")
+    def look(self, spawn: Callable[..., Any], is_there: Callable[[], bool], background: Callable[..., None]) -> None:
+        """Look at the state of this machine. If it has to have a coordinator and has none, start one.
 
-    async def _start_coordinator(self, spawn: Callable[..., Any]) -> None:
+        `is_there`: whether a coordinator runs on this machine by now.
+        """
+        state = self.machine.look()
+        if state is not None and state.coordinator_is_missing and not self._starting and not is_there():
+            self._starting = True
+            background(self._start_coordinator(spawn, is_there), "start the coordinator")
+
+    async def _start_coordinator(self, spawn: Callable[..., Any], is_there: Callable[[], bool]) -> None:
         """Start the coordinator on this machine, unless another process here does it already."""
         held = lock.try_take(self.machine.files.coordinator_lock)
         try:
-            if held is not None:
+            if held is not None and not is_there():
                 setup = await asyncio.to_thread(self._setup)
                 await spawn(COORDINATOR, COORDINATOR, {**setup, "cold": False}, Needs())
         except PodiumError as error:

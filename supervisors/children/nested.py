@@ -63,16 +63,21 @@ class NestedSupervisor:
         self._nested_runs: dict[str, NestedRun] = {}
         self._expected: set[str] = set()
         """Ids of runs that the nested supervisor keeps waiting until they are submitted again."""
+        self._deployed_meanwhile: list[Govern] = []
+        """Versions that came after the setup of the start that is under way was made."""
 
     @property
     def is_up(self) -> bool:
         return self._line is not None
 
     async def deploy(self, definition: Mapping[str, object], code: Mapping[str, bytes], in_force: bool) -> None:
-        """Tell a running nested supervisor of a new version. If it does not run, it gets the version at its start."""
-        if self._line is not None:
-            with suppress(Unknown):
-                await self._line.ask(Govern(dict(definition), dict(code), in_force))
+        """Tell a nested supervisor of a new version, now or when it has started."""
+        message = Govern(dict(definition), dict(code), in_force)
+        if self._line is None:
+            self._deployed_meanwhile.append(message)
+            return
+        with suppress(Unknown):
+            await self._line.ask(message)
 
     def expect(self, id: str) -> None:
         """Have the nested supervisor keep this run, if it has it, until the run is submitted again."""
@@ -184,6 +189,7 @@ class NestedSupervisor:
         turn = self._turn
         try:
             expected = sorted(self._expected)
+            self._deployed_meanwhile.clear()
             setup = {**self._setup(), "keep": [*self._nested_runs, *expected], "later": expected}
             await self._world.spawn("supervisor", self.address, setup, Needs())
         except SpawnFailed:
@@ -197,6 +203,8 @@ class NestedSupervisor:
         line = self._line = self._world.line(self.address)
         line.watch(partial(self._lost, line), self._lease_s)
         line.send(AwaitLastWords(), self._heard)
+        for message in self._deployed_meanwhile:
+            line.send(message, lambda _reply: None)
         for nested in list(self._nested_runs.values()):
             nested.run = nested.run._replace(again=True)
             self._send(nested)
