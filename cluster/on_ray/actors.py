@@ -76,7 +76,7 @@ class Resident:
         place: tuple[Any, ...],
         epoch: int,
         setup: bytes,
-        membership: tuple[int, bool] | None,
+        membership: tuple[int, bool, bool] | None,
     ) -> None:
         """`place`: the fields of a StoreAddress; `membership`: those of a Membership in a cluster of many machines."""
         self._role, self._address, self._namespace, self._place = role, address, namespace, StoreAddress(*place)
@@ -240,7 +240,7 @@ class RayWorld(LoopWorld):
         if self.many is None:
             return
         await self.many.machine.hold()
-        if role != "host":
+        if role != "host" and not self.many.is_first:
             below = "" if role == "coordinator" else f"{self.address}/"
             await self.presence.end_below(below)
             await self.many.end_below(below)
@@ -284,7 +284,7 @@ class RayWorld(LoopWorld):
         if role == "coordinator" and (self._membership is None or self._membership.is_lasting):
             options["lifetime"] = "detached"
         if self.many is not None:
-            options |= self.many.options(role)
+            options |= self.many.options(role, needs)
         elif role != "host":
             options["scheduling_strategy"] = on_node(ray.get_runtime_context().get_node_id())
         handle = await self._create(role, address, pack(setup), options)
@@ -304,7 +304,7 @@ class RayWorld(LoopWorld):
     async def _create(self, role: Role, address: str, setup: bytes, options: dict[str, object]) -> Any:
         """Create an actor; returns its handle. Retries, as Ray frees a dead actor's name after reporting the death."""
         give_up_at = time.monotonic() + KILL_WAIT_S
-        membership = None if self._membership is None else self._membership.to_wire()
+        membership = None if self.many is None else self.many.membership_at(address).to_wire()
         while True:
             try:
                 resident = _THREADED if role in THREADS else _RESIDENT
@@ -324,7 +324,7 @@ class RayWorld(LoopWorld):
         if self.many is not None and await self.many.end(address):
             return
         await self.presence.end(address, patience_s=RAY_KILLS_S if known else 0.0)
-        if not known:
+        if not known or self.many is not None:  # of many machines each says itself that the process is gone
             return
         give_up_at = time.monotonic() + KILL_WAIT_S
         while time.monotonic() < give_up_at:

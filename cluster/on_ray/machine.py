@@ -40,9 +40,11 @@ class Membership:
     """The number of the cluster in its installation."""
     is_lasting: bool
     """Whether the cluster goes on without the process that started it."""
+    is_new: bool = False
+    """Whether the process is the first at its address, so that no predecessor has left anything below it."""
 
-    def to_wire(self) -> tuple[int, bool]:
-        return self.generation, self.is_lasting
+    def to_wire(self) -> tuple[int, bool, bool]:
+        return self.generation, self.is_lasting, self.is_new
 
 
 class Machine:

@@ -14,11 +14,13 @@ import base64
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -55,6 +57,8 @@ class ManyMachines:
         self.machine, self._place, self._membership, self._here = machine, place, membership, here
         self._places: dict[str, Place] = {}
         """Places of actors that this actor spawned, by address."""
+        self._known: set[str] = set()
+        """Addresses at which this actor has spawned an actor."""
         self._lines: dict[str, list[ExchangeClient]] = {}
         """Open connections by node."""
         self._starting = False
@@ -66,23 +70,39 @@ class ManyMachines:
 
     # where actors are started
 
-    def options(self, role: Role) -> dict[str, object]:
-        """Return the options with which Ray starts an actor on a machine that lives."""
+    def options(self, role: Role, needs: Needs) -> dict[str, object]:
+        """Return the options with which Ray starts an actor on a machine that lives.
+
+        Ray itself would start hosts on a machine that it does not know to be gone, and wait there for a minute.
+        """
         if role == COORDINATOR:
             return {"scheduling_strategy": on_node(self._here)}
         avoided = self.machine.avoided()
-        if role == "host":
-            return {"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"}} if avoided else {}
-        return {"scheduling_strategy": on_node(self._least_used(avoided))}
+        if role != "host":
+            nodes = live_nodes() - avoided
+        elif avoided:
+            nodes = with_room(needs) - avoided
+        else:
+            return {}
+        return {"scheduling_strategy": on_node(self._least_used(nodes))} if nodes else {}
 
-    def _least_used(self, avoided: set[str]) -> str:
+    def _least_used(self, nodes: set[str]) -> str:
         used = Counter(place.node for place in self._places.values())
-        nodes = [node for node in live_nodes() if node not in avoided] or [self._here]
-        random.shuffle(nodes)
-        return min(nodes, key=used.__getitem__)
+        return min(random.sample(sorted(nodes), len(nodes)), key=used.__getitem__)
 
     def spawned(self, address: str, place: Place) -> None:
         self._places[address] = place
+
+    def membership_at(self, address: str) -> Membership:
+        """Return the membership of an actor that is to be spawned."""
+        is_new = address != COORDINATOR and address not in self._known
+        self._known.add(address)
+        return replace(self._membership, is_new=is_new)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this actor is the first at its address, so that it has no predecessor."""
+        return self._membership.is_new
 
     # connections
 
@@ -127,7 +147,7 @@ class ManyMachines:
 
     async def end_below(self, prefix: str) -> None:
         """End all processes on other machines whose address begins with `prefix`: they belong to a predecessor."""
-        others = [node for node in live_nodes() if node != self._here]
+        others = live_nodes() - {self._here}
         await asyncio.gather(*[self._ended(node, partial(self._is_avoided, node), prefix, True) for node in others])
 
     def _is_avoided(self, node: str) -> bool:
@@ -194,9 +214,16 @@ class ManyMachines:
         return dict(unpack(base64.b64decode(claim.facts["setup"]), max_bytes=_SETUP_BYTES))
 
 
-def live_nodes() -> list[str]:
+def live_nodes() -> set[str]:
     """Return Ray's ids of the machines that Ray takes for alive."""
-    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+
+
+def with_room(needs: Needs) -> set[str]:
+    """Return Ray's ids of the machines that have now what an actor needs."""
+    wanted = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, **needs.resources}
+    free: dict[str, dict[str, float]] = available_resources_per_node()  # type: ignore[no-untyped-call]
+    return {node for node, has in free.items() if all(has.get(name, 0) >= much for name, much in wanted.items())}
 
 
 def on_node(node: str) -> NodeAffinitySchedulingStrategy:

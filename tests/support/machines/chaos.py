@@ -23,7 +23,7 @@ from tests.support.machines.checking import Seen, seen
 from tests.support.machines.witnessed import SLOTS
 
 PODIUM = [sys.executable, "-m", "podium"]
-DRIVER = [sys.executable, "-m", "tests.support.machines.witnessed"]
+DRIVER = [sys.executable, "-c", "import sys; from tests.support.machines import witnessed as w; w.main(*sys.argv[1:])"]
 WITNESS = machines.STATE / "witness"
 LEASE_S, GRACE_S = 5.0, 1.0
 STOPPED_LATE_S = 0.5

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 
 import podium
@@ -73,6 +72,3 @@ def main(data: str, address: str, count: str, witness: str) -> None:
         facts = {"missing": sum(task.id not in known for task in tasks), "gap_s": round(gap_s, 2)}
         print(json.dumps({**facts, "took_s": round(ends[-1] - began, 2)}), flush=True)
 
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
