@@ -10,6 +10,7 @@ import asyncio
 import base64
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,22 @@ _LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class InRay:
+    """This process in a Ray cluster."""
+
+    address: str
+    """Address of the control store."""
+    session: str
+    """Name of this start of the Ray cluster."""
+    node: str
+    """Ray's id of this machine."""
+
+    def replaced(self, facts: Mapping[str, Any]) -> bool:
+        """Whether this Ray cluster stands where that of another cluster of ours stood, which is gone with it."""
+        return facts.get("address") == self.address and facts.get("session") != self.session
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """How to join the cluster that runs."""
 
@@ -37,6 +54,8 @@ class Facts:
     """Address of Ray's control store."""
     namespace: str = ""
     """Ray's namespace of the cluster's actors; "" for that of this session."""
+    session: str = ""
+    """Name of the start of the Ray cluster; "" if it does not matter."""
     folder: str = ""
     """The folder that each machine of the cluster has; "" for that of this session."""
     membership: Membership | None = None
@@ -46,8 +65,8 @@ class Claim(Protocol):
     async def take_or_facts(self) -> Facts | None:
         """Return None if we are to start the cluster, else how to join the one that runs. Raises DataInUse."""
 
-    def begin(self, address: str, namespace: str, node: str, is_lasting: bool) -> Membership | None:
-        """Begin the cluster, in the Ray cluster at `address`. It may block. Raises DataInUse.
+    def begin(self, ray: InRay, namespace: str, is_lasting: bool) -> Membership | None:
+        """Begin the cluster, in a Ray cluster. It may block. Raises DataInUse.
 
         Returns the membership of this process if the cluster can have many machines.
         """
@@ -94,7 +113,7 @@ class LocalClaim:
             await asyncio.sleep(_LOOK_S)
         raise DataInUse(directory=str(self._data), holder="a cluster that does not finish starting")
 
-    def begin(self, address: str, namespace: str, node: str, is_lasting: bool) -> None:
+    def begin(self, ray: InRay, namespace: str, is_lasting: bool) -> None:
         self._ownership.take()
 
     def stands(self, address: str, namespace: str, is_lasting: bool) -> None:
@@ -153,7 +172,7 @@ class SharedClaim:
         facts = claim.facts
         self._know(claim.generation, facts["folder"])
         membership = Membership(claim.generation, facts["daemon"])
-        return Facts(facts["address"], facts["namespace"], facts["folder"], membership)
+        return Facts(facts["address"], facts["namespace"], facts["session"], facts["folder"], membership)
 
     def _know(self, generation: int, folder: str) -> None:
         self._generation, self._files = generation, MachineFiles(Path(folder), generation)
@@ -173,19 +192,20 @@ class SharedClaim:
             prepare(db, self._database)
             return self._machines.claim(db)
 
-    def begin(self, address: str, namespace: str, node: str, is_lasting: bool) -> Membership:
+    def begin(self, ray: InRay, namespace: str, is_lasting: bool) -> Membership:
         from ..store.postgres import lease  # noqa: PLC0415
         from ..store.postgres.machines import Member  # noqa: PLC0415
 
         setup = base64.b64encode(pack(coordinator_setup(self._settings))).decode()
         folder = str(self._settings.data.resolve())
-        facts = {"kind": "ray", "address": address, "namespace": namespace, "daemon": is_lasting}
-        home = Member(secrets.token_hex(8), lease.this_host(), node, self._place.lease_s)
-        all_facts = {**facts, "folder": folder, "setup": setup, "pid": os.getpid()}
-        self._know(lease.begin(self._database, home, all_facts, lambda _claim: False), folder)
+        facts = {"kind": "ray", "address": ray.address, "session": ray.session, "namespace": namespace}
+        home = Member(secrets.token_hex(8), lease.this_host(), ray.node, self._place.lease_s)
+        all_facts = {**facts, "daemon": is_lasting, "folder": folder, "setup": setup, "pid": os.getpid()}
+        generation = lease.begin(self._database, home, all_facts, lambda claim: ray.replaced(claim.facts))
+        self._know(generation, folder)
         self._files.make()
         until = boottime() + self._place.lease_s / 2  # the row was renewed a moment ago
-        self._files.write(MachineState(home.id, home.host, node, self._generation, until, home=home.id))
+        self._files.write(MachineState(home.id, home.host, ray.node, self._generation, until, home=home.id))
         return Membership(self._generation, is_lasting)
 
     def stands(self, address: str, namespace: str, is_lasting: bool) -> None:

@@ -48,6 +48,8 @@ MISSING_S = 3.0
 """Time without a coordinator at its home after which another is started, in seconds. Ray restarts one that crashed."""
 GONE_S = 15.0
 """Time without a coordinator after which a cluster that ends with its driver has ended, in seconds."""
+NONE_S = 60.0
+"""Time without a coordinator after which a lasting cluster has ended, in seconds: perhaps Ray is gone as a whole."""
 START_S = 120.0
 """Longest time that the first coordinator may take to start, in seconds."""
 COORDINATOR = "coordinator"
@@ -65,7 +67,7 @@ class Keeper:
         self._machines = Machines(self._database)
         self._state = self._begin(node)
         self._lock = threading.Condition()
-        self._coordinator_seen = False
+        self._coordinator_seen = self._ends_cluster = False
         self._missing_since: float | None = None
         self._over = ""
         """The reason why the keeper ends; "" if it does not."""
@@ -184,6 +186,9 @@ class Keeper:
             is_missing = self._state.coordinator_is_missing or boottime() - self._missing_since > most_s
         if is_missing and not self._is_lasting:
             self._end("its driver is gone")
+        elif is_missing and boottime() - (self._missing_since or 0.0) > NONE_S:
+            self._end("no coordinator could be started")
+            self._ends_cluster = True
         elif is_missing != self._state.coordinator_is_missing:
             self._change(coordinator_is_missing=is_missing)
 
@@ -201,6 +206,8 @@ class Keeper:
     def _leave(self) -> None:
         try:
             with self._database.connect(connect_timeout="2") as db:
+                if self._ends_cluster:
+                    self._machines.end(db, self._generation)
                 self._machines.leave(db, self._state.id)
         except psycopg.Error as error:
             LOG.warning("the lease runs out by itself: %s", error)

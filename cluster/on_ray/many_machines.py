@@ -196,7 +196,7 @@ class ManyMachines:
             if held is not None and not is_there():
                 setup = await asyncio.to_thread(self._setup)
                 await spawn(COORDINATOR, COORDINATOR, {**setup, "cold": False}, Needs())
-        except PodiumError as error:
+        except Exception as error:  # also Ray's own, when Ray is gone as a whole
             LOG.warning("no coordinator yet: %s", error)
         finally:
             lock.let_go(held)

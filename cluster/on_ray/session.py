@@ -36,7 +36,7 @@ from ..store.contract import Reader
 from ..store.lock import DIES_WITHIN_S
 from ..store.stores import store_of
 from ..world import LoopWorld
-from .claims import Claim, Facts, LocalClaim, claim_of
+from .claims import Claim, Facts, InRay, LocalClaim, claim_of
 from .folder import new_folder, remove_folder
 from .joining import check_joinable
 from .machine import Membership
@@ -138,9 +138,13 @@ class RaySession:
                 remove_folder(self._data)  # of an owner that died
             if not ray.is_initialized():
                 await self._aside.run(partial(keeping_sigterm, partial(self._init, facts)))
-            self._address = ray.get_runtime_context().gcs_address
+            here = ray.get_runtime_context()
+            place = InRay(here.gcs_address, here.get_session_name(), here.get_node_id())
+            self._address = place.address
+            if facts is not None and facts.session not in ("", place.session):
+                facts, self.joined = None, False  # Ray began anew, and the cluster that was in it is gone
             if facts is None:
-                await self._aside.run(partial(self._begin, claim))
+                self._membership = await self._begin(claim, place)
                 await self._ray_world.presence.end_all()
                 self._ray_world.use(self._membership, self._namespace, self._place)
                 await self._start_coordinator()
@@ -148,18 +152,18 @@ class RaySession:
                 self.joined = self._membership is not None and self._membership.is_lasting  # it does without us
             else:
                 self._membership = facts.membership
-                place = self._place._replace(folder=facts.folder or self._place.folder)
-                self._ray_world.use(facts.membership, facts.namespace or self._namespace, place)
+                store = self._place._replace(folder=facts.folder or self._place.folder)
+                self._ray_world.use(facts.membership, facts.namespace or self._namespace, store)
         except BaseException:
             self._leave_ray()
             claim.release(in_order=False)
             raise
 
-    def _begin(self, claim: Claim) -> None:
-        import ray  # noqa: PLC0415
-
-        node = ray.get_runtime_context().get_node_id()
-        self._membership = claim.begin(str(self._address), self._namespace, node, self._daemon)
+    async def _begin(self, claim: Claim, place: InRay) -> Membership | None:
+        begun: list[Membership | None] = []
+        begin = partial(claim.begin, place, self._namespace, self._daemon)
+        await self._aside.run(lambda: begun.append(begin()))
+        return begun[0]
 
     def _init(self, facts: Facts | None) -> None:
         import ray  # noqa: PLC0415

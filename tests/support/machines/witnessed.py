@@ -71,4 +71,3 @@ def main(data: str, address: str, count: str, witness: str) -> None:
         gap_s = max(later - earlier for earlier, later in zip([began, *ends], ends, strict=False))
         facts = {"missing": sum(task.id not in known for task in tasks), "gap_s": round(gap_s, 2)}
         print(json.dumps({**facts, "took_s": round(ends[-1] - began, 2)}), flush=True)
-
