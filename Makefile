@@ -9,6 +9,7 @@ SEED ?= 0
 TRACE ?=
 SEEDS ?= 20000
 KILLS ?= 200
+ROUNDS ?= 20
 MINUTES ?= 10
 ROUNDS ?= 3
 
@@ -25,7 +26,7 @@ MARKED = $$(grep -l 'mark\.$(1)' $(FILES) || echo tests/__init__.py)
 NONE_IS_FINE := || [ $$? = 5 ]
 
 .PHONY: help demo test test-fast tests-here tests-on-ray compiled check bench bench-peers seed soak differential sweep
-.PHONY: mutants chaos steady conformance clean
+.PHONY: mutants chaos chaos-machines steady conformance clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
@@ -91,6 +92,9 @@ mutants: $(STAMP) ## which layer of the tests notices which planted bug
 
 chaos: $(STAMP) ## real kills on Ray under load; KILLS=200
 	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)
+
+chaos-machines: $(STAMP) ## machines that fail under load, by class, as root; ROUNDS=20
+	$(BIN)/python -m tests.support.machines.chaos --rounds $(ROUNDS)
 
 steady: $(STAMP) ## growth under steady load; MINUTES=10
 	$(BIN)/python -m benchmarks.steady --minutes $(MINUTES)

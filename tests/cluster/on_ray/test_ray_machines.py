@@ -1,14 +1,18 @@
-"""On a Ray cluster of three machines: hosts spread, shards stay with their folder, and a machine may die."""
+"""On a Ray cluster of three machines: any may go if the tasks are in a database; with a folder, those of hosts."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests.support import machines
+from tests.support.machines import chaos
+from tests.support.machines.checking import seen
 
 pytestmark = [
     pytest.mark.ray,
@@ -16,6 +20,35 @@ pytestmark = [
     pytest.mark.skipif(machines.why_not() is not None, reason=str(machines.why_not())),
 ]
 DRIVER = [sys.executable, "-m", "tests.support.machines.load"]
+
+
+def load(bed, fault, count):
+    """Run a load with a fault in its middle, and see that no promise is broken; returns the driver's figures."""
+    driver = bed.drive(1, count)
+    at = time.monotonic()
+    fault(bed)
+    facts = chaos.told(driver)
+    assert chaos.broken(facts, seen(chaos.WITNESS, bed.database), at) == []
+    return facts
+
+
+def machines_of(bed):
+    shown = json.loads(bed.podium(3, "status", "-o", "json"))["cluster"]
+    return {machine["host"]: machine["home"] for machine in shown["machines"]}
+
+
+@pytest.mark.skipif("PODIUM_TEST_POSTGRES" in os.environ, reason="the server has to listen for the machines")
+def test_any_machine_may_go_and_no_promise_is_broken():
+    with chaos.bed() as bed:
+        assert machines_of(bed) == {"machine2": True}
+        load(bed, chaos.cut(7), 100)
+        assert machines_of(bed)["machine2"] is True
+        facts = load(bed, chaos.killed_coordinator, 150)
+        assert facts["gap_s"] < 30
+        homes = [machine for machine, is_home in machines_of(bed).items() if is_home]
+        assert homes in (["machine1"], ["machine3"])
+        assert json.loads(bed.podium(3, "down", "-o", "json")) == {"ended": True}
+        assert json.loads(bed.podium(1, "down", "-o", "json")) == {"ended": False}
 
 
 @pytest.fixture(scope="module")

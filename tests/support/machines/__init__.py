@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -132,12 +133,15 @@ class Machines:
 @contextmanager
 def machines(count: int) -> Iterator[Machines]:
     with tempfile.TemporaryDirectory(prefix="podium-machines-") as logs:
+        alone = os.open("/run/podium-machines.lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(alone, fcntl.LOCK_EX)  # there is one bridge, and one set of machines
         made = Machines(count, Path(logs))
         try:
             made.start_ray()
             yield made
         finally:
             made.close()
+            os.close(alone)
 
 
 def _call(*words: str) -> None:
