@@ -9,7 +9,7 @@ SEED ?= 0
 TRACE ?=
 SEEDS ?= 20000
 KILLS ?= 200
-ROUNDS ?= 20
+FAULTS ?= 20
 MINUTES ?= 10
 ROUNDS ?= 3
 
@@ -93,8 +93,8 @@ mutants: $(STAMP) ## which layer of the tests notices which planted bug
 chaos: $(STAMP) ## real kills on Ray under load; KILLS=200
 	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)
 
-chaos-machines: $(STAMP) ## machines that fail under load, by class, as root; ROUNDS=20
-	$(BIN)/python -m tests.support.machines.chaos --rounds $(ROUNDS)
+chaos-machines: $(STAMP) ## machines that fail under load, by class, as root; FAULTS=20
+	$(BIN)/python -m tests.support.machines.chaos --rounds $(FAULTS)
 
 steady: $(STAMP) ## growth under steady load; MINUTES=10
 	$(BIN)/python -m benchmarks.steady --minutes $(MINUTES)

@@ -64,8 +64,9 @@ class Settings(BaseModel):
     database_timeout_s: Seconds = 30.0
     """The longest time of one statement in the database, and of a wait for a lock there, in seconds."""
     database_lease_s: Seconds = 5.0
-    """The time in seconds after which another machine may start a cluster on the database, if the machine that had one
-    renews its lease no more."""
+    """The time in seconds that a machine's lease in the database lasts, unless it is renewed. When it is over, another
+    machine may start a cluster. In a cluster of many machines the others then take over, and a machine that cannot
+    renew has ended its processes (docs/cluster.md)."""
     cluster: Literal["ray", "inprocess"] = "ray"
     """The place where actors live: `ray` (processes of a Ray cluster) or `inprocess` (this process)."""
     address: str | None = None
