@@ -29,7 +29,7 @@ from ..store import lock
 from ..store.address import StoreAddress
 from ..store.postgres.connecting import Connection, Database
 from ..store.postgres.lease import RENEWALS, this_host
-from ..store.postgres.machines import GRACE_SHARE, Machines, Member, News
+from ..store.postgres.machines import Machines, Member, News
 from .machine_state import Lost, MachineFiles, MachineState, boottime
 from .process_locks import folder_of
 
@@ -38,8 +38,8 @@ LOG = logging.getLogger("podium")
 RETRY_S = 0.2
 """Time between two attempts to reach the database while it is away, in seconds."""
 PROOF_SHARE = 0.8
-"""Share of a grace for which a refused connection shows that nobody can declare this machine lost: whoever does must
-have renewed for a whole grace before."""
+"""Share of a lease for which a refused connection shows that nobody can declare this machine lost: whoever does must
+have renewed for a whole lease before, without a break."""
 LOOK_S = 1.0
 """Time between two looks at our processes on this machine, in seconds."""
 IDLE_LEASES = 2.0
@@ -62,7 +62,7 @@ class Keeper:
         """`is_lasting`: whether another machine becomes the home if the present one is lost, so that all goes on."""
         self._place, self._generation, self._is_lasting = place, generation, is_lasting
         self._files, self._run = MachineFiles(place.path, generation), folder_of(place.path, generation)
-        self._lease_s, self._grace_s = place.lease_s, place.lease_s * GRACE_SHARE
+        self._lease_s = place.lease_s
         self._database = Database(place.url, place.schema, max(0.5, place.lease_s / 2))
         self._machines = Machines(self._database)
         self._state = self._begin(node)
@@ -112,7 +112,7 @@ class Keeper:
             try:
                 if db is None:
                     db = self._connect()
-                news = self._machines.renew(db, self._state.id, began - steady_since > self._grace_s)
+                news = self._machines.renew(db, self._state.id, began - steady_since > self._lease_s)
                 wait_s = self._heard(db, began, news)
             except psycopg.Error as error:
                 wait_s, db = 0.0 if db is not None else RETRY_S, None
@@ -131,7 +131,7 @@ class Keeper:
     def _failed(self, began: float, error: psycopg.Error) -> None:
         LOG.warning("the lease is not renewed: %s", str(error).strip())
         if self._state.until and shows_that_it_is_down(error):
-            self._change(until=max(self._state.until, began + PROOF_SHARE * self._grace_s))
+            self._change(until=max(self._state.until, began + PROOF_SHARE * self._lease_s))
 
     def _heard(self, db: Connection, began: float, news: News | None) -> float:
         """Take the news of a renewal; returns the seconds until the next."""

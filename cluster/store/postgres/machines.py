@@ -169,7 +169,7 @@ class Machines:
         """Renew the lease of a machine, in one round trip. None if it is lost, or another cluster came.
 
         `may_declare`: declare every machine lost whose lease and grace are over. Only somebody who has renewed without
-        a break for a grace may: else nobody could renew just now, and the others come back in a moment.
+        a break for a lease may: else nobody could renew just now, and the others come back in a moment.
         """
         rows: list[Any] = db.execute(self._renew.encode(), (id, may_declare, id)).fetchall()
         if not rows or rows[0][0] == 0:
