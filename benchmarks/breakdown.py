@@ -23,8 +23,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import psutil
-from harness import Row, machine, report
-from throughput import WORKFLOW, throughput
+from harness import Row, machine, report, throughput
+from throughput import WORKFLOW
 
 import podium
 from podium.actors import exchange

@@ -14,8 +14,8 @@ import threading
 from contextlib import suppress
 
 import psutil
-from harness import Row, machine, report
-from throughput import SHARDED, podium_chain, throughput
+from harness import Row, machine, report, throughput
+from throughput import SHARDED, podium_chain
 
 import podium
 from podium import Sequence, Workflow

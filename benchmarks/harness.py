@@ -18,6 +18,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 """Processes that a benchmark starts keep what they compile, as those of an installed package do."""
 
 
+Chain = Callable[[list[dict]], list[dict]]
+"""Runs a task for each input, all at once, and returns the results in order."""
+
+
 @dataclass
 class Row:
     """One figure of one system: median, minimum and maximum over the repeats."""
@@ -40,6 +44,26 @@ def over(one: Row, other: Row) -> float:
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def throughput(chain: Chain, count: int) -> float:
+    """Tasks per second, where each task adds 3."""
+    inputs = [{"n": n} for n in range(count)]
+    began = time.perf_counter()
+    results = chain(inputs)
+    took_s = time.perf_counter() - began
+    assert results == [{"n": n + 3} for n in range(count)]
+    return count / took_s
+
+
+def latencies_ms(chain: Chain, count: int) -> list[float]:
+    """The duration of each of `count` tasks, one at a time."""
+    samples = []
+    for n in range(count):
+        began = time.perf_counter()
+        assert chain([{"n": n}]) == [{"n": n + 3}]
+        samples.append((time.perf_counter() - began) * 1000)
+    return samples
 
 
 def timed(work: Callable[[], Any]) -> float:

@@ -13,8 +13,8 @@ import tempfile
 import time
 
 import psutil
-from harness import Row, machine, report, timed
-from throughput import WORKFLOW, first, throughput
+from harness import Row, machine, report, throughput, timed
+from throughput import WORKFLOW, first
 
 import podium
 from podium import Sequence, Workflow

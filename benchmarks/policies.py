@@ -13,8 +13,8 @@ import argparse
 import tempfile
 from collections.abc import Callable
 
-from harness import Row, machine, over, report
-from throughput import WORKFLOW, throughput
+from harness import Row, machine, over, report, throughput
+from throughput import WORKFLOW
 
 import podium
 from podium import Breaker, Retry, Sequence, Step, Workflow

@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import Row, machine, over, percentile, report
+from harness import Row, latencies_ms, machine, over, percentile, report, throughput
 from journal import WRITERS, entries_per_s
-from throughput import latencies_ms, podium_chain, podium_one, throughput
+from throughput import podium_chain, podium_one
 
 import podium
 from podium.cluster.store.address import StoreAddress

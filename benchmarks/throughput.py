@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
 
-from harness import Row, machine, percentile, report
+from harness import Chain, Row, latencies_ms, machine, percentile, report, throughput
 
 import podium
 
@@ -41,7 +39,6 @@ async def third(input: dict) -> dict:
 WORKFLOW = podium.Workflow("chain", podium.Sequence(first, second, third))
 SHARDED = podium.Workflow("sharded", WORKFLOW.root, shards=2)
 OURS, OURS_SHARDED = "podium, durable", "podium, two shards"
-Chain = Callable[[list[dict]], list[dict]]
 
 
 def podium_chain(engine: podium.Engine, workflow: podium.Workflow = WORKFLOW) -> Chain:
@@ -88,24 +85,6 @@ def ray_chains() -> tuple[Chain, Chain]:
         lambda inputs: ray.get([chainer.run.remote(input) for input in inputs]),
         lambda inputs: ray.get([chained(input) for input in inputs]),
     )
-
-
-def throughput(chain: Chain, count: int) -> float:
-    inputs = [{"n": n} for n in range(count)]
-    began = time.perf_counter()
-    results = chain(inputs)
-    took_s = time.perf_counter() - began
-    assert results == [{"n": n + 3} for n in range(count)]
-    return count / took_s
-
-
-def latencies_ms(chain: Chain, count: int) -> list[float]:
-    samples = []
-    for n in range(count):
-        began = time.perf_counter()
-        assert chain([{"n": n}]) == [{"n": n + 3}]
-        samples.append((time.perf_counter() - began) * 1000)
-    return samples
 
 
 def main() -> None:

@@ -62,8 +62,11 @@ async def one_fan(count: int, sleep_s: float) -> int:
     return await (await DBOS.start_workflow_async(fan, count, sleep_s)).get_result()
 
 
-def launch(folder: str | Path) -> None:
-    url = f"sqlite:///{folder}/dbos.sqlite"
+def in_folder(folder: str | Path) -> str:
+    return f"sqlite:///{folder}/dbos.sqlite"
+
+
+def launch(url: str) -> None:
     DBOS(config={"name": "peer", "system_database_url": url, "log_level": "ERROR", "run_admin_server": False})
     DBOS.launch()
 
@@ -71,7 +74,7 @@ def launch(folder: str | Path) -> None:
 @contextmanager
 def peer() -> Iterator[Peer]:
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner() as runner:
-        launch(folder)
+        launch(in_folder(folder))
         try:
             yield Peer(many, lambda *of: runner.run(one_fan(*of)))
         finally:
@@ -79,7 +82,7 @@ def peer() -> Iterator[Peer]:
 
 
 def submit(folder: Path, count: int) -> None:
-    launch(folder)
+    launch(in_folder(folder))
     for number in range(count):
         with SetWorkflowID(str(number)):
             DBOS.start_workflow(slow_chain, {"n": number})
@@ -88,7 +91,7 @@ def submit(folder: Path, count: int) -> None:
 
 def finish(folder: Path, count: int) -> list[dict]:
     """What was open goes on when DBOS is launched; what had not been started yet is started."""
-    launch(folder)
+    launch(in_folder(folder))
     results = []
     for number in range(count):
         with SetWorkflowID(str(number)):  # the same workflow if it is there
