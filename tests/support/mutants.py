@@ -31,9 +31,11 @@ from podium.actors.exchange import ExchangeClient
 from podium.actors.exchange_server import _Session
 from podium.actors.host import ProtocolHost
 from podium.cluster.client.link import Link
+from podium.cluster.on_ray.keeper import Keeper
 from podium.cluster.simulation.simulated import _SimulatedWorld
 from podium.cluster.store.memory.journal import MemoryJournal
 from podium.cluster.store.postgres.journal import PostgresJournal
+from podium.cluster.store.postgres.machines import Machines
 from podium.cluster.store.postgres.writing import Writing
 from podium.cluster.store.sqlite.journal import SqliteJournal
 from podium.protocols import protocol as protocol_module
@@ -56,6 +58,7 @@ from podium.supervisors.tasks.plan import Build, Plan
 from podium.supervisors.upkeep.clock import Clock
 from tests.actors import test_exchange
 from tests.cluster.client import test_engine
+from tests.cluster.on_ray import test_keeper
 from tests.cluster.store import test_journal, test_postgres
 from tests.supervisors import test_boundaries, test_versions
 from tests.supervisors.children import test_supervision
@@ -347,6 +350,33 @@ def never_miss_an_acknowledged_commit() -> Any:
     return patch.object(PostgresJournal, "_last", property(lambda _j: None, lambda _j, _v: None), create=True)
 
 
+def go_on_when_cut_off() -> Any:
+    return patch.object(Keeper, "_end_all", lambda _keeper: None)
+
+
+def declare_a_machine_lost_before_its_lease_is_over() -> Any:
+    return _with_sql("_renew", " < now() RETURNING m.id", " < now() + interval '1 hour' RETURNING m.id")
+
+
+def renew_what_was_declared_lost() -> Any:
+    return _with_sql("_renew", "AND NOT m.lost AND m.generation", "AND m.generation")
+
+
+def do_not_wait_for_the_machines_of_the_cluster_before() -> Any:
+    return patch.object(Machines, "earlier_left_s", lambda *_: 0.0)
+
+
+def _with_sql(name: str, right: str, wrong: str) -> Any:
+    inner = Machines.__init__
+
+    def init(machines: Machines, database: Any) -> None:
+        inner(machines, database)
+        assert right in getattr(machines, name)
+        setattr(machines, name, getattr(machines, name).replace(right, wrong))
+
+    return patch.object(Machines, "__init__", init)
+
+
 MUTANTS: dict[Callable[[], Any], str] = {
     acknowledge_before_commit: "storms",
     skip_the_epoch_check: "examples",
@@ -380,6 +410,10 @@ MUTANTS: dict[Callable[[], Any], str] = {
     take_a_commit_of_unknown_fate_for_made: "database",
     keep_the_line_of_a_lost_connection: "database",
     never_miss_an_acknowledged_commit: "database",
+    go_on_when_cut_off: "machines",
+    declare_a_machine_lost_before_its_lease_is_over: "machines",
+    renew_what_was_declared_lost: "machines",
+    do_not_wait_for_the_machines_of_the_cluster_before: "machines",
 }
 """Each with the layer that notices it soonest, which is asked first."""
 
@@ -414,6 +448,16 @@ def database_contract() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "replaced", partial(_in_a_database, test_postgres.test_an_owner_that_was_replaced_changes_nothing_any_more)
     older = test_postgres.test_an_older_copy_of_the_database_is_noticed_after_a_reconnection
     yield "older copy", partial(_in_a_database, partial(older, lost="the last entry"))
+
+
+def machines_contract() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What the keeper of a machine promises, with a real server and real processes."""
+    for test in (
+        test_keeper.test_who_is_cut_off_is_dead_before_anybody_can_declare_the_machine_lost,
+        test_keeper.test_another_cluster_ends_the_processes_of_this_one,
+    ):
+        yield test.__name__, partial(_in_a_database, partial(test_keeper.play, test))
+    yield "declared lost", partial(_in_a_database, test_keeper.test_what_was_declared_lost_renews_no_more)
 
 
 def _in_a_database(test: Callable[..., Any]) -> None:
@@ -472,6 +516,7 @@ LAYERS: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Any]]]]] = {
     "ledger model": ledger_model,
     "journal": journal_contract,
     "database": database_contract,
+    "machines": machines_contract,
     "resilience": resilience,
     "storms": storms,
 }

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import psutil
 import psycopg
 import pytest
 
-from podium.cluster.on_ray.keeper import shows_that_it_is_down
+from podium.cluster.on_ray.keeper import Keeper, shows_that_it_is_down
 from podium.cluster.on_ray.machine import Machine, Membership
 from podium.cluster.on_ray.machine_state import boottime
 from podium.cluster.on_ray.process_locks import folder_of
@@ -61,8 +62,9 @@ def here(database):
 
 
 class Here:
-    def __init__(self, database, folder, host="here", is_lasting=True):
-        self.database, self.folder, self.host, self.is_lasting = database, folder, host, is_lasting
+    def __init__(self, database, folder, is_lasting=True, in_thread=False):
+        """`in_thread`: the keeper is a thread of this process, so that a bug can be planted in it."""
+        self.database, self.folder, self.is_lasting, self.in_thread = database, folder, is_lasting, in_thread
         self.cable = Cable(folder, database.url)
         self.machines = Machines(database)
         self.workers = []
@@ -74,7 +76,12 @@ class Here:
         membership = Membership(self.generation, self.is_lasting)
         self.machine = Machine(place, membership, "node-here")
         self.worker("worker")
-        self.machine.see_to_a_keeper()
+        if self.in_thread:
+            self.machine.files.make()
+            self.thread = Keeper(place, self.generation, "node-here", self.is_lasting)
+            threading.Thread(target=self.thread.run, daemon=True).start()
+        else:
+            self.machine.see_to_a_keeper()
         until(lambda: self.machine.has_lease())
 
     def worker(self, address):
@@ -93,8 +100,20 @@ class Here:
         for process in self.workers:
             process.kill()
             process.wait()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.keeper, signal.SIGKILL)
+        if self.in_thread:
+            self.thread._end("the test is over")
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.keeper, signal.SIGKILL)
+
+
+def play(test, database):
+    """Play a test of `here` with a keeper in a thread of this process."""
+    with tempfile.TemporaryDirectory(prefix="podium-cable-") as folder, contextlib.ExitStack() as stack:
+        made = Here(database, Path(folder), in_thread=True)
+        stack.callback(made.end)
+        made.start()
+        test(made, database)
 
 
 def until(holds, within_s=20.0):
@@ -183,7 +202,7 @@ def test_another_cluster_ends_the_processes_of_this_one(here, database):
     home = Member("next", "elsewhere", lease_s=LEASE_S)
     began = time.monotonic()
     begin(database, home, {"kind": "ray"}, lambda _claim: True)
-    assert here.workers[0].wait(1.0) == -signal.SIGKILL, "`begin` waits for it"
+    assert here.workers[0].poll() == -signal.SIGKILL, "`begin` waits for it"
     assert time.monotonic() - began < LEASE_S * (1 + GRACE_SHARE) + 1.0
     assert "another cluster has taken over" in here.machine.look().over
 
