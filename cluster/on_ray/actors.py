@@ -40,7 +40,7 @@ from ..store.address import StoreAddress
 from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
 from .folder import noted_folder
 from .machine import LOOK_S, Machine, Membership
-from .many_machines import ManyMachines, Place, on_node
+from .many_machines import MachineLost, ManyMachines, Place, on_node
 from .process_locks import ProcessLocks
 from .sockets import connect, listen
 
@@ -272,6 +272,32 @@ class RayWorld(LoopWorld):
         await self.kill(address)
         if noted_folder(self.data) is not None:
             check_fits(address, needs, ray.nodes())  # type: ignore[no-untyped-call]
+        answer = await self._started(role, address, pack(setup), needs)
+        if answer[0] == "fail":
+            await self.kill(address)
+            raise SpawnFailed(address=address, reason=answer[2], kind=answer[1])
+        if self.many is not None:
+            self.many.spawned(address, Place(*answer[2]))
+        return answer[1]
+
+    async def _started(self, role: Role, address: str, setup: bytes, needs: Needs) -> list[Any]:
+        """Create an actor and return what its `start` says. If its machine is lost meanwhile, create it elsewhere."""
+        while True:
+            handle = self._handles[address] = await self._create(role, address, setup, self._options(role, needs))
+            try:
+                return list(unpack(await asyncio.wait_for(self._first_answer(handle), START_S)))
+            except MachineLost:
+                await self.kill(address)
+            except (RayError, TimeoutError) as error:
+                await self.kill(address)
+                raise SpawnFailed(address=address, reason=_first_line(error), kind=type(error).__name__) from error
+
+    async def _first_answer(self, handle: Any) -> bytes:
+        starting = _result(handle.start.remote())
+        answer: bytes = await (starting if self.many is None else self.many.unless_lost(starting, handle))
+        return answer
+
+    def _options(self, role: Role, needs: Needs) -> dict[str, object]:
         options: dict[str, object] = {
             "num_cpus": needs.num_cpus,
             "num_gpus": needs.num_gpus,
@@ -287,19 +313,7 @@ class RayWorld(LoopWorld):
             options |= self.many.options(role, needs)
         elif role != "host":
             options["scheduling_strategy"] = on_node(ray.get_runtime_context().get_node_id())
-        handle = await self._create(role, address, pack(setup), options)
-        self._handles[address] = handle
-        try:
-            answer = unpack(await asyncio.wait_for(_result(handle.start.remote()), START_S))
-        except (RayError, TimeoutError) as error:
-            await self.kill(address)
-            raise SpawnFailed(address=address, reason=_first_line(error), kind=type(error).__name__) from error
-        if answer[0] == "fail":
-            await self.kill(address)
-            raise SpawnFailed(address=address, reason=answer[2], kind=answer[1])
-        if self.many is not None:
-            self.many.spawned(address, Place(*answer[2]))
-        return answer[1]
+        return options
 
     async def _create(self, role: Role, address: str, setup: bytes, options: dict[str, object]) -> Any:
         """Create an actor; returns its handle. Retries, as Ray frees a dead actor's name after reporting the death."""

@@ -13,14 +13,14 @@ import asyncio
 import base64
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray._private.state import available_resources_per_node
+from ray._private.state import actors, available_resources_per_node
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -42,6 +42,10 @@ SWEEP_S = 30.0
 _SETUP_BYTES = 256 * 1024 * 1024
 
 
+class MachineLost(Exception):
+    """The machine on which an actor was to start is lost, or may be."""
+
+
 class Place(NamedTuple):
     """Where an actor lives."""
 
@@ -61,6 +65,8 @@ class ManyMachines:
         """Addresses at which this actor has spawned an actor."""
         self._lines: dict[str, list[ExchangeClient]] = {}
         """Open connections by node."""
+        self._starts: dict[asyncio.Future[Any], Any] = {}
+        """Starts that are under way, with the handles of their actors."""
         self._starting = False
         machine.on_lost = self._lose
 
@@ -92,6 +98,20 @@ class ManyMachines:
 
     def spawned(self, address: str, place: Place) -> None:
         self._places[address] = place
+
+    async def unless_lost(self, starting: Coroutine[Any, Any, Any], handle: Any) -> Any:
+        """Await the start of an actor. Raises MachineLost if its machine is lost first: Ray would wait for long."""
+        start = asyncio.ensure_future(starting)
+        self._starts[start] = handle
+        try:
+            return await start
+        except asyncio.CancelledError as error:
+            if start not in self._starts:
+                raise MachineLost from error
+            start.cancel()
+            raise
+        finally:
+            self._starts.pop(start, None)
 
     def membership_at(self, address: str) -> Membership:
         """Return the membership of an actor that is to be spawned."""
@@ -132,6 +152,10 @@ class ManyMachines:
         self._lines[node] = [*kept, line]
 
     def _lose(self, node: str) -> None:
+        for start, handle in list(self._starts.items()):
+            if node_of(handle) in (node, None):
+                del self._starts[start]
+                start.cancel()
         for line in self._lines.pop(node, []):
             line.lose(PeerLost(address=line.address, reason="its machine is lost"))
 
@@ -217,6 +241,13 @@ class ManyMachines:
 def live_nodes() -> set[str]:
     """Return Ray's ids of the machines that Ray takes for alive."""
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+
+
+def node_of(handle: Any) -> str | None:
+    """Return Ray's id of the machine on which an actor lives; None if Ray has not found one yet."""
+    facts = actors(handle._actor_id.hex())
+    node = facts.get("Address", {}).get("NodeID", "")
+    return node if node.strip("f") else None  # all f: none
 
 
 def with_room(needs: Needs) -> set[str]:
