@@ -40,6 +40,8 @@ RETRY_S = 0.2
 PROOF_SHARE = 0.8
 """Share of a lease for which a refused connection shows that nobody can declare this machine lost: whoever does must
 have renewed for a whole lease before, without a break."""
+WARN_EVERY_S = 60.0
+"""Time between two warnings for the same reason, in seconds."""
 LOOK_S = 1.0
 """Time between two looks at our processes on this machine, in seconds."""
 IDLE_LEASES = 2.0
@@ -69,6 +71,8 @@ class Keeper:
         self._lock = threading.Condition()
         self._coordinator_seen = self._ends_cluster = False
         self._missing_since: float | None = None
+        self._warned = "", 0.0
+        """The last reason for a warning, and its time."""
         self._over = ""
         """The reason why the keeper ends; "" if it does not."""
 
@@ -129,9 +133,15 @@ class Keeper:
         return db
 
     def _failed(self, began: float, error: psycopg.Error) -> None:
-        LOG.warning("the lease is not renewed: %s", str(error).strip())
+        self._warn(str(error).strip().partition("\n")[0])
         if self._state.until and shows_that_it_is_down(error):
             self._change(until=max(self._state.until, began + PROOF_SHARE * self._lease_s))
+
+    def _warn(self, reason: str) -> None:
+        """Log that the lease is not renewed, once for each reason and every `WARN_EVERY_S`."""
+        if reason != self._warned[0] or boottime() - self._warned[1] > WARN_EVERY_S:
+            self._warned = reason, boottime()
+            LOG.warning("the lease is not renewed: %s", reason)
 
     def _heard(self, db: Connection, began: float, news: News | None) -> float:
         """Take the news of a renewal; returns the seconds until the next."""

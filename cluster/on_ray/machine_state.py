@@ -59,6 +59,8 @@ class MachineFiles:
         self.users = self.folder / "users"
         """A lock file for each process that uses the cluster and is no part of it."""
         self._state = self.folder / "state.json"
+        self._read: tuple[tuple[int, int], MachineState] | None = None
+        """What was read last, with what tells one version of the file from another."""
 
     def make(self) -> None:
         self.users.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,11 +68,16 @@ class MachineFiles:
     def read(self) -> MachineState | None:
         """Return the state; None if there is none yet."""
         try:
+            found = self._state.stat()
+            version = found.st_ino, found.st_mtime_ns
+            if self._read is not None and self._read[0] == version:
+                return self._read[1]
             facts = json.loads(self._state.read_text())
         except FileNotFoundError:
             return None
         lost = {id: Lost(**each) for id, each in facts.pop("lost").items()}
-        return MachineState(**facts, lost=lost)
+        self._read = version, MachineState(**facts, lost=lost)
+        return self._read[1]
 
     def write(self, state: MachineState) -> None:
         draft = self._state.with_suffix(".draft")

@@ -174,7 +174,9 @@ class RaySession:
             "logging_level": "ERROR",
             "namespace": self._namespace,
         }
-        address = facts.address if facts else self._settings.address
+        address = self._settings.address
+        if facts is not None and (facts.membership is None or address is None):
+            address = facts.address
         if facts is None and address is not None:
             check_joinable(address)
         self._initialised_here = True
