@@ -60,7 +60,7 @@ class MachineFiles:
         """A lock file for each process that uses the cluster and is no part of it."""
         self._state = self.folder / "state.json"
         self._read: tuple[tuple[int, int], MachineState] | None = None
-        """What was read last, with what tells one version of the file from another."""
+        """The state that was read last, after the inode and the time of change of its file."""
 
     def make(self) -> None:
         self.users.mkdir(mode=0o700, parents=True, exist_ok=True)
