@@ -36,7 +36,7 @@ def start(settings: Settings) -> dict[str, object]:
         source = settings.sources.get("cluster", "default")
         problem = "a cluster 'inprocess' ends with its driver; one that lasts runs on Ray: leave the setting out"
         raise InvalidSetting(name="cluster", source=source, problem=problem)
-    if settings.address is not None:
+    if settings.address is not None and settings.database is not None:
         return _start_in_ray(settings)
     facts = cluster_of(settings.store)
     if facts is not None:
@@ -72,9 +72,6 @@ def start(settings: Settings) -> dict[str, object]:
 
 def _start_in_ray(settings: Settings) -> dict[str, object]:
     """Start a cluster on the machines of a Ray cluster unless it runs. It needs no process of ours to last."""
-    if settings.database is None:
-        problem = "a cluster on other machines keeps its tasks in a database: --data postgresql://…"
-        raise InvalidSetting(name="data", source=settings.sources.get("data", "default"), problem=problem)
     asyncio.run(_visit(settings, ends=False))
     facts = cluster_of(settings.store)
     if facts is None:

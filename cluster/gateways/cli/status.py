@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from ....protocols.errors import JournalFailed
 from ....protocols.printable import one_line
 from ....supervisors.figures.status import ClusterStatus
 from ....supervisors.shards import workflow_of
@@ -29,7 +30,7 @@ Every = Annotated[bool, typer.Option("--all", help="Settings at their defaults a
 def status(data: Data = None, output: Output = "table", every: Every = False) -> None:
     """Show what runs, and the settings in force and where they came from."""
     settings = load_settings(data=data, source="cli")
-    cluster = cluster_of(settings.store)
+    cluster, problem = _cluster(settings.store)
     running: ClusterStatus | None = None
     if cluster is not None and cluster["kind"] == "ray":
         with connect(data=data, source="cli") as engine:
@@ -39,12 +40,24 @@ def status(data: Data = None, output: Output = "table", every: Every = False) ->
         values["database"] = place_of(settings.database)  # without the password
     if output == "json":
         facts = {name: {"value": v, "source": settings.sources.get(name, "default")} for name, v in values.items()}
-        print(to_json({"settings": facts, "cluster": cluster, "running": running and running.to_json()}))
+        shown = {"settings": facts, "cluster": cluster, "running": running and running.to_json()}
+        print(to_json({**shown, "problem": problem} if problem else shown))
         return
     console = Terminal()
-    _print_running(console, cluster, running, partial(_blocked_below, settings.store), every)
+    if problem:
+        console.print(f"It is not known what runs: {one_line(problem)}")
+    else:
+        _print_running(console, cluster, running, partial(_blocked_below, settings.store), every)
     console.print()
     _print_settings(console, values, settings.sources, every)
+
+
+def _cluster(place: StoreAddress) -> tuple[dict[str, Any] | None, str]:
+    """Return the cluster, and why that is not known; the settings are shown in any case."""
+    try:
+        return cluster_of(place), ""
+    except JournalFailed as error:
+        return None, str(error)
 
 
 def _print_settings(console: Terminal, values: dict[str, object], sources: Mapping[str, str], every: bool) -> None:

@@ -343,3 +343,13 @@ def test_a_lasting_cluster_in_process_is_refused_and_leaves_nothing(cli):
     assert (code, out) == (2, "")
     assert "setting 'cluster' (PODIUM_CLUSTER): a cluster 'inprocess' ends with its driver" in err
     assert cli("down")[2] == "No cluster is running.\n"
+
+
+def test_the_settings_are_shown_also_when_the_database_is_away(cli):
+    code, out, _ = cli("status", "--data", "postgresql://podium@127.0.0.1:1/work")
+    assert code == 0
+    assert "It is not known what runs" in out and "Connection refused" in out.replace("\n", " ")
+    assert "more settings are at their defaults" in out
+    code, out, _ = cli("status", "-o", "json", "--data", "postgresql://podium@127.0.0.1:1/work")
+    assert code == 0
+    assert "Connection refused" in json.loads(out)["problem"]
