@@ -77,11 +77,17 @@ class Keeper:
         """The reason why the keeper ends; "" if it does not."""
 
     def _begin(self, node: str) -> MachineState:
-        """Go on with the lease of a keeper before this one, or begin a new one, which has to be entered first."""
+        """Go on with the lease of a keeper before this one, or begin a new one, which has to be entered first.
+
+        A lease that is over here may not be lost yet; then it is renewed, once nothing of ours runs here any more.
+        """
         found, host = self._files.read(), this_host()
-        if found is not None and (found.host, found.node) == (host, node) and boottime() < found.until:
+        if found is None or (found.host, found.node) != (host, node) or found.over:
+            return MachineState(secrets.token_hex(8), host, node, self._generation, 0.0, os.getpid())
+        if boottime() < found.until:
             return replace(found, keeper=os.getpid())
-        return MachineState(secrets.token_hex(8), host, node, self._generation, 0.0, os.getpid())
+        self._end_all()
+        return replace(found, keeper=os.getpid(), until=0.0)
 
     def run(self) -> None:
         """Keep the lease until it is over, or nobody is here who needs it."""
