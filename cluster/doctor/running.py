@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 
+from ...protocols.errors import JournalFailed
 from ...supervisors.figures.status import ClusterStatus
 from ..client.holdups import holdups
 from ..config import environment_of
@@ -23,7 +24,10 @@ _DEPLOY = "when that is mended, deploy it again: start its driver, or podium sub
 
 def running_findings(place: StoreAddress) -> list[Finding]:
     """Return findings of workflows that are down or cannot start. Empty if no cluster on Ray runs."""
-    cluster = cluster_of(place)
+    try:
+        cluster = cluster_of(place)
+    except JournalFailed:
+        return []  # the checks of the database say why
     if cluster is None or cluster["kind"] != "ray":
         return []
     status = _status(place)

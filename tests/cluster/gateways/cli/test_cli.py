@@ -353,3 +353,9 @@ def test_the_settings_are_shown_also_when_the_database_is_away(cli):
     code, out, _ = cli("status", "-o", "json", "--data", "postgresql://podium@127.0.0.1:1/work")
     assert code == 0
     assert "Connection refused" in json.loads(out)["problem"]
+
+
+def test_the_doctor_looks_also_when_the_database_is_away(cli):
+    code, out, err = cli("doctor", "--data", "postgresql://podium@127.0.0.1:1/work")
+    assert code == 1 and "Connection refused" in out.replace("\n", " ")
+    assert "JournalFailed" not in err
