@@ -85,8 +85,10 @@ class Takeover:
         for id in unwanted:
             self._quarantine.cancel(id, lambda: None)
         for task in tasks:
-            if keep is not None and task.record.task_id not in keep and task.outcome is None and task.ending is None:
+            is_dropped = keep is not None and task.record.task_id not in keep
+            if is_dropped:
                 hit("tier drops a task")
+            if is_dropped and task.outcome is None and task.ending is None:
                 undo = self._open_tasks.plans[task.hash].undo_on_cancel
                 self._open_tasks.take(task, Cancelled(self._world.now(), undo))
             else:
