@@ -227,9 +227,6 @@ class RayWorld(LoopWorld):
             self.many.machine.use()
             self.look_around()
 
-    def _has_coordinator(self) -> bool:
-        return self.presence.process_of("coordinator") is not None
-
     def release(self) -> None:
         super().release()
         if self.many is not None:
@@ -250,8 +247,8 @@ class RayWorld(LoopWorld):
         """Look for lost machines for as long as this world lives."""
         if self.many is None or self.crashed:
             return
-        self.many.look(self.spawn, self._has_coordinator, self.background)
-        self.call_later(LOOK_S, self.look_around)
+        self.call_later(LOOK_S, self.look_around)  # first, so that an error of one look is not the end of looking
+        self.many.look(self.spawn, self.background)
 
     def forget(self) -> None:
         """Drop all handles. For a driver whose cluster is gone, and all actors with it."""

@@ -77,7 +77,6 @@ class Claim(Protocol):
     @property
     def is_ours(self) -> bool:
         """Whether this process holds it, so that nobody else can start the cluster."""
-        ...
 
     def seems_gone(self, address: str | None) -> bool:
         """Whether the cluster that was joined at `address` runs no more, as far as can be told without waiting."""
@@ -156,6 +155,8 @@ class SharedClaim:
         self._database = Database(self._place.url, self._place.schema, self._place.timeout_s)
         self._machines = Machines(self._database)
         self._generation = 0
+        self._has_begun = False
+        """Whether this process has begun the cluster."""
         self._files: MachineFiles
 
     async def take_or_facts(self) -> Facts | None:
@@ -202,6 +203,7 @@ class SharedClaim:
         home = Member(secrets.token_hex(8), lease.this_host(), ray.node, self._place.lease_s)
         all_facts = {**facts, "daemon": is_lasting, "folder": folder, "setup": setup, "pid": os.getpid()}
         generation = lease.begin(self._database, home, all_facts, lambda claim: ray.replaced(claim.facts))
+        self._has_begun = True
         self._know(generation, folder)
         self._files.make()
         until = boottime() + self._place.lease_s / 2  # the row was renewed a moment ago
@@ -235,13 +237,19 @@ class SharedClaim:
             return None
 
     def announce_end(self) -> None:
+        """Tell it to the database. If that is away, the machines leave by themselves, as nothing runs there."""
         from ..store.postgres.connecting import translated  # noqa: PLC0415
 
-        with translated("*", self._database), self._database.connect() as db:
-            self._machines.end(db, self._generation)
+        try:
+            with translated("*", self._database), self._database.connect() as db:
+                self._machines.end(db, self._generation)
+        except PodiumError as error:
+            LOG.warning("the database is not told of the end of the cluster: %s", error)
 
     def release(self, in_order: bool = True) -> None:
-        """Do nothing: the machines leave by themselves when nothing runs there any more."""
+        if self._has_begun and not in_order:
+            self.announce_end()  # it did not start, and nobody is to join it
+        self._has_begun = False
 
 
 async def claim_of(settings: Settings, ownership: Ownership, ray_is_theirs: bool) -> Claim:

@@ -20,11 +20,13 @@ import shutil
 import sys
 import threading
 from dataclasses import replace
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from ..session import COORDINATOR
 from ..store import lock
 from ..store.address import StoreAddress
 from ..store.postgres.connecting import Connection, Database
@@ -42,6 +44,8 @@ PROOF_SHARE = 0.8
 have renewed for a whole lease before, without a break."""
 WARN_EVERY_S = 60.0
 """Time between two warnings for the same reason, in seconds."""
+LOG_BYTES = 1024 * 1024
+"""Size at which the keeper's log is rotated."""
 LOOK_S = 1.0
 """Time between two looks at our processes on this machine, in seconds."""
 IDLE_LEASES = 2.0
@@ -54,7 +58,6 @@ NONE_S = 60.0
 """Time without a coordinator after which a lasting cluster has ended, in seconds: perhaps Ray is gone as a whole."""
 START_S = 120.0
 """Longest time that the first coordinator may take to start, in seconds."""
-COORDINATOR = "coordinator"
 _DOWN = ("57P01", "57P02", "57P03")
 """SQLSTATEs with which a server says itself that it stops or starts."""
 
@@ -253,13 +256,13 @@ def main() -> None:
         os._exit(0)
     os.setsid()
     place = StoreAddress(*setup["place"])
-    _log_to(place.path / "keeper.log")
+    _log_to(MachineFiles(place.path, setup["generation"]).keeper_log)
     tidy(place.path, setup["generation"])
     Keeper(place, setup["generation"], setup["node"], setup["is_lasting"]).run()
 
 
 def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path)
+    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(message)s"))
     LOG.addHandler(handler)
     path.chmod(0o600)

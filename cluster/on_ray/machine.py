@@ -16,8 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+from ...protocols.errors import PodiumError
 from ..store import lock
 from ..store.address import StoreAddress
 from .machine_state import Lost, MachineFiles, MachineState, boottime
@@ -55,14 +55,21 @@ class Machine:
         self.files = MachineFiles(place.path, membership.generation)
         self._users_lock: int | None = None
         self._is_released = False
+        self._problem = ""
+        """The reason why a keeper did not start."""
         self._known: set[str] = set()
         self.on_lost: Callable[[str], None] = lambda _node: None
         """Called with Ray's id of each machine that is lost."""
 
     async def hold(self) -> None:
-        """See to it that the machine has a lease as long as this process lives, and wait until it has."""
+        """See to it that the machine has a lease as long as this process lives, and wait until it has.
+
+        Raises PodiumError if a keeper cannot start here.
+        """
         self.see_to_a_keeper()
-        while not self.has_lease():  # noqa: ASYNC110 - another process writes the file
+        while not self.has_lease():
+            if self._problem:
+                raise PodiumError(f"the keeper of machine {os.uname().nodename} does not start: {self._problem}")
             await asyncio.sleep(WAIT_S)
         self._known = set(self._lost())
 
@@ -128,12 +135,15 @@ class Machine:
 
     def _start_keeper(self, held: int) -> None:
         """Start a keeper, which has the lock from here on. The process that is started leaves it behind, and ends."""
-        setup = {"place": self._place, "node": self._node, **vars_of(self._membership)}
+        facts = {"generation": self._membership.generation, "is_lasting": self._membership.is_lasting}
+        setup = {"place": self._place, "node": self._node, **facts}
         command = [sys.executable, "-m", "podium.cluster.on_ray.keeper"]
-        log = Path(os.devnull).open("wb")  # noqa: SIM115  (closed below; the child has its own)
-        with log, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[held]) as child:
+        self.files.keeper_log.touch(mode=0o600)
+        with (
+            self.files.keeper_log.open("ab") as log,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[held]) as child,
+        ):
             child.communicate(json.dumps(setup).encode())
-
-
-def vars_of(membership: Membership) -> dict[str, object]:
-    return {"generation": membership.generation, "is_lasting": membership.is_lasting}
+        if child.returncode != 0:
+            said = self.files.keeper_log.read_text(errors="replace").strip().splitlines()
+            self._problem = said[-1] if said else f"it ended with {child.returncode}"

@@ -58,6 +58,7 @@ class MachineFiles:
         """Held by the process that starts a coordinator."""
         self.users = self.folder / "users"
         """A lock file for each process that uses the cluster and is no part of it."""
+        self.keeper_log = data / "keeper.log"
         self._state = self.folder / "state.json"
         self._read: tuple[tuple[int, int], MachineState] | None = None
         """The state that was read last, after the inode and the time of change of its file."""

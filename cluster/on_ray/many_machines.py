@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import ray
 from ray._private.state import actors, available_resources_per_node
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...actors.exchange import ExchangeClient
@@ -29,12 +28,12 @@ from ...protocols.errors import PeerLost, PodiumError
 from ...protocols.values import unpack
 from ...supervisors.ports.world import Needs, Role
 from ..engine_log import LOG
+from ..session import COORDINATOR
 from ..store import lock
 from ..store.address import StoreAddress
 from .machine import LOOK_S, Machine, Membership
 from .process_locks import ProcessLocks
 
-COORDINATOR = "coordinator"
 ANSWER_S = 3.0
 """Longest wait for an actor to say where it lives, in seconds, before it may live on a machine that is gone."""
 SWEEP_S = 30.0
@@ -67,7 +66,10 @@ class ManyMachines:
         """Open connections by node."""
         self._starts: dict[asyncio.Future[Any], Any] = {}
         """Starts that are under way, with the handles of their actors."""
+        self._presence = ProcessLocks(place.path, membership.generation)
         self._starting = False
+        self._locating: set[asyncio.Task[None]] = set()
+        """Questions where an actor lives. A reference keeps them from being collected."""
         machine.on_lost = self._lose
 
     @property
@@ -132,7 +134,9 @@ class ManyMachines:
         if place is not None:
             self._keep(line, place.node)
         elif handle is not None:
-            asyncio.get_running_loop().create_task(self._locate(line, address, handle))
+            locating = asyncio.get_running_loop().create_task(self._locate(line, address, handle))
+            self._locating.add(locating)
+            locating.add_done_callback(self._locating.discard)
 
     async def _locate(self, line: ExchangeClient, address: str, handle: Any) -> None:
         """Ask an actor where it lives. If it does not answer soon after a machine was lost, it may live there."""
@@ -142,8 +146,8 @@ class ManyMachines:
             except TimeoutError:
                 if self.machine.avoided():
                     line.lose(PeerLost(address=address, reason="a machine is lost, and the actor does not answer"))
-            except RayError:
-                return  # the exchange itself hears of it
+            except Exception:  # of Ray, which may have been left: the exchange itself hears of it
+                return
             else:
                 return
 
@@ -203,21 +207,21 @@ class ManyMachines:
 
     # the coordinator
 
-    def look(self, spawn: Callable[..., Any], is_there: Callable[[], bool], background: Callable[..., None]) -> None:
-        """Look at the state of this machine. If it has to have a coordinator and has none, start one.
-
-        `is_there`: whether a coordinator runs on this machine by now.
-        """
+    def look(self, spawn: Callable[..., Any], background: Callable[..., None]) -> None:
+        """Look at the state of this machine. If it has to have a coordinator and has none, start one."""
         state = self.machine.look()
-        if state is not None and state.coordinator_is_missing and not self._starting and not is_there():
+        if state is not None and state.coordinator_is_missing and not self._starting and not self._has_coordinator():
             self._starting = True
-            background(self._start_coordinator(spawn, is_there), "start the coordinator")
+            background(self._start_coordinator(spawn), "start the coordinator")
 
-    async def _start_coordinator(self, spawn: Callable[..., Any], is_there: Callable[[], bool]) -> None:
+    def _has_coordinator(self) -> bool:
+        return self._presence.process_of(COORDINATOR) is not None
+
+    async def _start_coordinator(self, spawn: Callable[..., Any]) -> None:
         """Start the coordinator on this machine, unless another process here does it already."""
         held = lock.try_take(self.machine.files.coordinator_lock)
         try:
-            if held is not None and not is_there():
+            if held is not None and not self._has_coordinator():
                 setup = await asyncio.to_thread(self._setup)
                 await spawn(COORDINATOR, COORDINATOR, {**setup, "cold": False}, Needs())
         except Exception as error:  # also Ray's own, when Ray is gone as a whole

@@ -144,7 +144,9 @@ class RaySession:
             if facts is not None and facts.session not in ("", place.session):
                 facts, self.joined = None, False  # Ray began anew, and the cluster that was in it is gone
             if facts is None:
-                self._membership = await self._begin(claim, place)
+                facts = await self._begin(claim, place)
+                self.joined = facts is not None
+            if facts is None:
                 await self._ray_world.presence.end_all()
                 self._ray_world.use(self._membership, self._namespace, self._place)
                 await self._start_coordinator()
@@ -159,11 +161,19 @@ class RaySession:
             claim.release(in_order=False)
             raise
 
-    async def _begin(self, claim: Claim, place: InRay) -> Membership | None:
+    async def _begin(self, claim: Claim, place: InRay) -> Facts | None:
+        """Begin the cluster, or return how to join one that another process has just begun. Raises DataInUse."""
         begun: list[Membership | None] = []
         begin = partial(claim.begin, place, self._namespace, self._daemon)
-        await self._aside.run(lambda: begun.append(begin()))
-        return begun[0]
+        try:
+            await self._aside.run(lambda: begun.append(begin()))
+        except DataInUse:
+            facts = await claim.take_or_facts()
+            if facts is None or facts.session != place.session:
+                raise
+            return facts
+        self._membership = begun[0]
+        return None
 
     def _init(self, facts: Facts | None) -> None:
         import ray  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -24,6 +25,7 @@ from podium.cluster.store.address import StoreAddress
 from podium.cluster.store.postgres.lease import begin
 from podium.cluster.store.postgres.machines import GRACE_SHARE, Machines, Member, Taken
 from podium.cluster.store.postgres.tables import prepare
+from podium.errors import JournalFailed, PodiumError
 from tests.support import postgres
 from tests.support.cable import Cable
 
@@ -230,7 +232,7 @@ def test_the_home_is_lost_and_this_machine_takes_its_place(here):
     until(lambda: here.machine.look().coordinator_is_missing)
 
 
-def test_a_cluster_that_is_not_lasting_ends_with_its_home(database, tmp_path_factory):
+def test_a_cluster_that_is_not_lasting_ends_with_its_home(database):
     with tempfile.TemporaryDirectory(prefix="podium-cable-") as folder:
         made = Here(database, Path(folder), is_lasting=False)
         made.start()
@@ -255,6 +257,16 @@ def test_a_keeper_with_nobody_to_keep_leaves(here, admin, database):
     keeper = here.keeper
     until(lambda: not psutil.pid_exists(keeper), 30)
     assert "here" not in [host for _, host, _ in rows(admin, database)]
+
+
+def test_a_keeper_that_cannot_start_says_why(database, tmp_path, monkeypatch):
+    (tmp_path / "psycopg.py").write_text("raise ImportError('no psycopg on this machine')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    place = StoreAddress(str(tmp_path / "data"), database.url, database.schema, 5.0, LEASE_S)
+    machine = Machine(place, Membership(1, True), "node-here")
+    with pytest.raises(PodiumError, match=r"does not start: ImportError: no psycopg on this machine"):
+        asyncio.run(machine.hold())
+    machine.release()
 
 
 def test_machines_are_told_of_once(here, database):
@@ -329,7 +341,7 @@ def test_an_installation_of_the_format_before_is_migrated_unless_it_is_in_use(da
     admin.execute(f"CREATE TABLE {at}.owner (host text, until timestamptz)")
     admin.execute(f"INSERT INTO {at}.owner VALUES ('there boot', now() + interval '1 hour')")
     with database.connect() as db:
-        with pytest.raises(Exception, match="a cluster of an older Podium runs on there"):
+        with pytest.raises(JournalFailed, match="a cluster of an older Podium runs on there"):
             prepare(db, database)
         admin.execute(f"UPDATE {at}.owner SET until = now()")
         prepare(db, database)

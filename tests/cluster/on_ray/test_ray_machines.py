@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,6 +50,9 @@ def test_any_machine_may_go_and_no_promise_is_broken():
         assert homes in (["machine1"], ["machine3"])
         assert json.loads(bed.podium(3, "down", "-o", "json")) == {"ended": True}
         assert json.loads(bed.podium(1, "down", "-o", "json")) == {"ended": False}
+        with ThreadPoolExecutor() as two:  # one begins the next cluster, the other joins it
+            ups = [two.submit(bed.podium, n, "up", "--address", bed.three.address, "-o", "json") for n in (1, 3)]
+        assert len({json.loads(up.result())["pid"] for up in ups}) == 1
 
 
 @pytest.fixture(scope="module")
