@@ -6,6 +6,7 @@ import ast
 import functools
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,22 @@ def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0]
 
 
+def of_every_module(rule: Callable[[Path], None]) -> Callable[[], None]:
+    """Make one test of a rule about a module: hundreds of small ones cost more to tell of than to run."""
+
+    def test() -> None:
+        broken = []
+        for path in MODULES:
+            try:
+                rule(path)
+            except AssertionError as error:
+                broken.append(f"{path.relative_to(ROOT)}: {error}")
+        assert not broken, "\n".join(broken)
+
+    test.__name__, test.__doc__ = rule.__name__, rule.__doc__
+    return test
+
+
 @functools.cache
 def imported(path: Path) -> list[tuple[str, int]]:
     """Every module that `path` imports, ours by room: ("protocols.errors", line)."""
@@ -54,7 +71,7 @@ def imported(path: Path) -> list[tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@of_every_module
 def test_a_room_imports_only_rooms_above_it(path):
     allowed = ROOMS[: ROOMS.index(room_of(path)) + 1]
     for name, line in imported(path):
@@ -86,13 +103,13 @@ def test_no_module_needs_itself():
     assert not knotted, f"in a circle, or importing one: {knotted}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@of_every_module
 def test_the_engine_never_needs_a_ready_made_protocol(path):
     if not is_user_land(path) and room_of(path) != "cluster":
         assert not [name for name, _ in imported(path) if name.startswith("podium.protocols.library")]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@of_every_module
 def test_ray_clocks_files_and_sockets_stay_in_cluster(path):
     if room_of(path) != "cluster" and not is_user_land(path):
         names = {name.split(".")[0] for name, _ in imported(path)}
@@ -105,7 +122,7 @@ def test_the_environment_is_read_in_one_file():
     assert readers == ["config.py"]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@of_every_module
 def test_no_module_over_600_lines_no_function_over_60(path):
     source = path.read_text()
     assert source.count("\n") <= 600, f"{path} has {source.count(chr(10))} lines"
@@ -122,7 +139,7 @@ def test_any_is_rare():
     assert found * 1000 <= 14 * lines, f"{found} times Any in {lines} lines: {1000 * found / lines:.1f} per 1,000"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@of_every_module
 def test_a_match_over_classes_leaves_no_class_out_in_silence(path):
     """A new kind of node, event, effect, move or message is an error of the type checker wherever it is not handled."""
     for node in ast.walk(parsed(path)):
@@ -132,12 +149,12 @@ def test_a_match_over_classes_leaves_no_class_out_in_silence(path):
             assert is_rest, f"{path}:{node.lineno}: end it with `case _: assert_never(…)`"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@of_every_module
 def test_every_module_says_what_it_is(path):
     assert ast.get_docstring(parsed(path)), f"{path} has no docstring"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@of_every_module
 def test_docstrings_are_sentences_and_no_riddles(path):
     """The texts below attributes and constants, too: they name the thing, and do not begin with a relative clause."""
     for node in ast.walk(parsed(path)):
@@ -192,7 +209,7 @@ def test_every_concrete_error_is_among_the_examples():
 
 def test_the_files_that_run_otherwise_than_others_are_there():
     names = [path.name for path in TESTS]
-    assert set(names) >= conftest.SPREAD | conftest.LONG
+    assert set(names) >= conftest.SPREAD | conftest.LONG | conftest.FIRST
     assert len(names) == len(set(names)), "they are listed by their names"
 
 

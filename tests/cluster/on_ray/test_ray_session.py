@@ -59,7 +59,7 @@ LEAVE = textwrap.dedent(
             time.sleep(0.0001)
 
     with podium.connect(data="data", num_cpus=1):
-        references = [ray.put(n) for n in range(60_000)]
+        references = [ray.put(n) for n in range(15_000)]
         threading.Thread(target=let_go, args=[references], daemon=True).start()
     print("still here")
     """
