@@ -17,13 +17,14 @@ from typing import Any, Protocol
 
 from ...protocols.errors import DataInUse, PodiumError
 from ...protocols.values import pack
+from ...supervisors.upkeep.machine_lease import MachineState
 from ..cluster_file import ClusterFile, closed_in_order, holder, running_cluster
 from ..config import Settings
 from ..engine_log import LOG
 from ..session import coordinator_setup
 from ..store.contract import Ownership
 from .machine import Membership
-from .machine_state import MachineFiles, MachineState, boottime
+from .machine_state import MachineFiles, boottime
 
 STARTING_S = 60.0
 """Longest wait for a cluster that another process is starting, in seconds."""

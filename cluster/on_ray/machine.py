@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...protocols.errors import PodiumError
+from ...supervisors.upkeep.machine_lease import Lost, MachineState
 from ..store import lock
 from ..store.address import StoreAddress
-from .machine_state import Lost, MachineFiles, MachineState, boottime
+from .machine_state import MachineFiles, boottime
 
 LOOK_S = 0.25
 """Time between two looks at the machine's state, in seconds."""
@@ -28,8 +29,6 @@ WAIT_S = 0.02
 """Time between two looks for the first lease, in seconds."""
 PAUSE_S = 0.5
 """Time between the end of a keeper and the start of a third, in seconds."""
-AVOIDED_S = 30.0
-"""Time for which nothing is started on a machine that was lost, in seconds. Ray has mostly noticed it after 15 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,8 @@ class Machine:
 
     def avoided(self) -> set[str]:
         """Return Ray's ids of the machines on which nothing should be started now."""
-        return {lost.node for lost in self._lost().values() if boottime() - lost.at < AVOIDED_S}
+        state = self.files.read()
+        return set() if state is None else state.avoided(boottime())
 
     def look(self) -> MachineState | None:
         """Look at the state, and tell of machines that are lost since the last look."""

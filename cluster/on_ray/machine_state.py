@@ -1,51 +1,21 @@
 """The state of a machine in a cluster of many: one small file that its keeper writes and all our processes there read.
 
-It says until when the machine's lease surely lasts, and which other machines are lost. Times are of a clock that never
-jumps, and goes on while the machine sleeps.
+It says until when the machine's lease surely lasts, and which other machines are lost.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
+
+from ...supervisors.upkeep.machine_lease import Lost, MachineState
 
 
 def boottime() -> float:
     """Return the seconds since this machine started."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A machine that is lost: nothing runs there any more."""
-
-    node: str
-    """Ray's id of the machine."""
-    at: float
-    """Time at which the keeper heard of it, by `boottime`."""
-
-
-@dataclass(frozen=True, slots=True)
-class MachineState:
-    id: str
-    """Id of this machine in the cluster."""
-    host: str
-    node: str
-    generation: int
-    until: float
-    """Time by `boottime` until which no other machine can declare this one lost."""
-    keeper: int = 0
-    """Process id of the keeper."""
-    home: str = ""
-    """Id of the machine that the coordinator belongs to."""
-    coordinator_is_missing: bool = False
-    """Whether this machine is the home, and no coordinator runs here. Then our processes here start one."""
-    lost: dict[str, Lost] = field(default_factory=dict)
-    """The machines lost so far, by id."""
-    over: str = ""
-    """The reason why this machine is no part of the cluster any more; "" if it is."""
 
 
 class MachineFiles:

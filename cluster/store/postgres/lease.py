@@ -18,14 +18,13 @@ from pathlib import Path
 import psycopg
 
 from ....protocols.errors import DataInUse
+from ....supervisors.upkeep.machine_lease import RENEWALS
 from .connecting import Connection, Database, translated
 from .machines import Claim, Machines, Member, Taken, name_of
 from .tables import prepare
 
 LOG = logging.getLogger("podium")
 
-RENEWALS = 3
-"""Number of renewals in the time of a lease."""
 LOOK_S = 0.2
 """Time between two looks whether the machines of an earlier cluster are gone, in seconds."""
 

@@ -16,11 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ....supervisors.upkeep.machine_lease import GRACE_SHARE, Neighbour, News
 from .connecting import Connection, Database
 from .schema import lock_key, quoted
 
-GRACE_SHARE = 0.2
-"""Share of a lease that passes after its end until its machine may be declared lost. In it the last process ends."""
 CLOSED = {"kind": "closed"}
 """The facts of a cluster that has ended in order."""
 _KEPT = "interval '1 day'"
@@ -57,24 +56,6 @@ class Claim(NamedTuple):
     @property
     def is_alive(self) -> bool:
         return self.left_s > 0
-
-
-class Neighbour(NamedTuple):
-    """A machine of the present cluster."""
-
-    id: str
-    host: str
-    node: str
-    is_lost: bool
-    left_s: float
-    """Seconds until it may be declared lost."""
-
-
-class News(NamedTuple):
-    """The state of the cluster at a renewal."""
-
-    home: str
-    machines: list[Neighbour]
 
 
 class Taken(Exception):

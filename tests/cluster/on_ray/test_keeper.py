@@ -23,7 +23,8 @@ from podium.cluster.on_ray.machine_state import boottime
 from podium.cluster.on_ray.process_locks import folder_of
 from podium.cluster.store.address import StoreAddress
 from podium.cluster.store.postgres.lease import begin
-from podium.cluster.store.postgres.machines import GRACE_SHARE, Machines, Member, Taken
+from podium.cluster.store.postgres.machines import Machines, Member, Taken
+from podium.supervisors.upkeep.machine_lease import GRACE_SHARE
 from podium.cluster.store.postgres.tables import prepare
 from podium.errors import JournalFailed, PodiumError
 from tests.support import postgres
