@@ -8,6 +8,7 @@ PROCESSES ?= logical
 SEED ?= 0
 TRACE ?=
 SEEDS ?= 20000
+MACHINES ?=
 KILLS ?= 200
 FAULTS ?= 20
 MINUTES ?= 10
@@ -78,8 +79,8 @@ bench-peers: $(STAMP) ## the same work in other systems; ROUNDS=3
 seed: $(STAMP) ## one simulated storm, told; SEED=17, TRACE=1 for everything that happens in it
 	$(BIN)/python -m tests.support.seed $(SEED) $(if $(TRACE),--trace)
 
-soak: $(STAMP) ## many simulated storms, with the edges taken; SEEDS=20000
-	$(BIN)/python -m tests.support.soak --seeds $(SEEDS)
+soak: $(STAMP) ## many simulated storms, with the edges taken; SEEDS=20000, MACHINES=1 for those with several machines
+	$(BIN)/python -m tests.support.soak --seeds $(SEEDS) $(if $(MACHINES),--machines)
 
 differential: $(STAMP) ## random trees against an interpreter of the documentation
 	$(BIN)/python -m tests.support.differential --simulated 20000 --inprocess 500 --ray 50

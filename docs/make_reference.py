@@ -20,6 +20,7 @@ import podium
 from podium import errors, status, testing, verdict
 from podium.cluster.client.deployed import DeployedWorkflow
 from podium.cluster.client.request_state import RequestState
+from podium.cluster.simulation.scene import Scene
 from podium.protocols import outcomes, policy, recovery, tree
 from podium.protocols.protocol import Declaration
 from podium.protocols.requests import request
@@ -85,6 +86,11 @@ def bases_of(cls: type) -> list[type]:
     return [base for base in reversed(ours) if base.__name__ not in ("Definition", "_Asked")]
 
 
+def parts_of(cls: type) -> list[type]:
+    """The class, and a base of it that is no class of the public API but a part of this one."""
+    return [cls, *(base for base in bases_of(cls)[:-1] if base is Scene)]
+
+
 def text_of(node: ast.stmt | None) -> str | None:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
         return " ".join(node.value.value.split())
@@ -131,10 +137,11 @@ def fields_of(cls: type) -> list[tuple[str, str, str, str]]:
 
 def attributes_of(cls: type) -> list[tuple[str, str]]:
     """What `__init__` puts on an object with a text below it."""
-    made = [node for node in definition(cls).body if getattr(node, "name", "") == "__init__"]
+    made = [node for part in parts_of(cls) for node in definition(part).body if getattr(node, "name", "") == "__init__"]
     return [
         (target.attr, text)
-        for node, text in (documented(made[0].body) if made else ())
+        for init in made
+        for node, text in documented(init.body)
         if isinstance(node, ast.Assign | ast.AnnAssign) and text
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Attribute)
@@ -205,7 +212,7 @@ def is_deprecated(node: Any) -> bool:
 
 def methods_of(cls: type) -> Iterator[Any]:
     """Public methods and properties, without those that are deprecated: the docs know the new way only."""
-    for node in definition(cls).body:
+    for node in (node for part in parts_of(cls) for node in definition(part).body):
         is_method = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if is_method and not node.name.startswith("_") and node.name not in NOT_HERE and not is_deprecated(node):
             yield node

@@ -308,3 +308,8 @@ class SpawnFailed(GiveUp):
     def __init__(self, *, address: str, reason: str, kind: str = "") -> None:
         super().__init__(f"{address} did not start: {reason}")
         self.address, self.reason, self.kind = address, reason, kind
+
+    @property
+    def has_died(self) -> bool:
+        """Whether the actor died while it was starting, perhaps for no fault of its own."""
+        return self.kind == PeerLost.__name__

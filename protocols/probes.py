@@ -61,6 +61,12 @@ Edge = Literal[
     "client lost it before the acknowledgement",
     "client lost it while following",
     "client lost it while watching",
+    "committed while out of reach",
+    "machine lost",
+    "machine ends itself",
+    "another home",
+    "started elsewhere",
+    "died in its start",
 ]
 """An edge of the engine's states. `books` are the delegated ledger; a `tier` is a nested supervisor."""
 

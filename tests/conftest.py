@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from podium.cluster.simulation.simulated import _SimulatedWorld
+from podium.cluster.simulation.cluster import SimulatedWorld
 
 pytest.register_assert_rewrite("tests.support")
 
@@ -97,12 +97,12 @@ def no_faults_of_ours(request):
 def unreadable(monkeypatch):
     """Shards whose journals cannot be opened, with why."""
     shards = {}
-    opened = _SimulatedWorld.open_journal
+    opened = SimulatedWorld.open_journal
 
     async def open_journal(world, shard):
         if shard in shards:
             raise shards[shard]
         return await opened(world, shard)
 
-    monkeypatch.setattr(_SimulatedWorld, "open_journal", open_journal)
+    monkeypatch.setattr(SimulatedWorld, "open_journal", open_journal)
     return shards

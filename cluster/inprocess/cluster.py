@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from ...actors.exchange import ExchangeClient, Transport
@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 STOP_S = 5.0
 """Seconds that an actor gets to end in order."""
+
+
+Carry: TypeAlias = Callable[["Cell", bytes], Awaitable[bytes]]
+"""Passes one frame to a cell and returns its answer. Raises PeerLost when the cell dies."""
 
 
 class Cell:
@@ -57,7 +61,7 @@ class Cell:
         if self.process is not None:
             self.process.dead = True
         for child in list(self.children):
-            child.die(f"its owner {self.address} is gone")
+            self.orphan(child)
         if self.owner is not None:
             self.owner.children.remove(self)
         self.world.release()
@@ -68,6 +72,10 @@ class Cell:
                 call.set_exception(self.dead)
         self.calls.clear()
 
+    def orphan(self, child: Cell) -> None:
+        """End a cell that this one has spawned, because this one is dead."""
+        child.die(f"its owner {self.address} is gone")
+
 
 class InProcessCluster:
     """Runs cells on the current event loop."""
@@ -76,8 +84,8 @@ class InProcessCluster:
         self.place = place
         self._cells: dict[str, Cell] = {}
         self._numbers = itertools.count(1)
-        self._epochs: dict[str, int] = {}
-        """By address: the newest epoch of an actor that spawned there."""
+        self._epochs: dict[tuple[str, str], int] = {}
+        """By machine and address: the newest epoch of an actor that spawned there."""
 
     def new_world(self, cell: Cell) -> LoopWorld:
         return CellWorld(self, cell)
@@ -86,13 +94,22 @@ class InProcessCluster:
         self, owner: Cell | None, role: Role, address: str, setup: Mapping[str, object], epoch: int = 0
     ) -> Value:
         """Start an actor at `address`, in place of any that is there; returns its answer. Raises SpawnFailed."""
-        newest = self._epochs[address] = max(epoch, self._epochs.get(address, 0))
-        if newest > epoch:
-            fenced = Fenced(shard=address, epoch=epoch, newer=newest)
-            raise SpawnFailed(address=address, reason=str(fenced), kind="Fenced")
+        self.fence(address, epoch)
         self.kill(address)
         cell = Cell(address, owner)
         cell.world = self.new_world(cell)
+        return await self.start(cell, role, setup)
+
+    def fence(self, address: str, epoch: int, of: str = "") -> None:
+        """Raise SpawnFailed if an actor of a newer epoch was spawned at an address before; `of` names the machine."""
+        newest = self._epochs[of, address] = max(epoch, self._epochs.get((of, address), 0))
+        if newest > epoch:
+            fenced = Fenced(shard=address, epoch=epoch, newer=newest)
+            raise SpawnFailed(address=address, reason=str(fenced), kind="Fenced")
+
+    async def start(self, cell: Cell, role: Role, setup: Mapping[str, object]) -> Value:
+        """Start the actor of a cell, at the cell's address; returns its answer. Raises SpawnFailed."""
+        address = cell.address
         cell.actor = new_actor(role, cell.world)  # type: ignore[arg-type]
         cell.far = ExchangeServer(cell.actor.receive, f"{address}@{next(self._numbers)}")
         self._cells[address] = cell
@@ -102,7 +119,7 @@ class InProcessCluster:
             cell.die("it did not start")
             raise SpawnFailed(address=address, reason=str(error), kind=type(error).__name__) from error
 
-    async def run_in(self, cell: Cell, work: Awaitable[T]) -> T:
+    async def run_in(self, cell: Cell, work: Coroutine[Any, Any, T]) -> T:
         """Await work of a cell. A simulation runs it in the cell's process, and raises PeerLost when the cell dies."""
         return await work
 
@@ -121,12 +138,12 @@ class InProcessCluster:
         cell = self._cells.get(address)
         if cell is not None and cell.dead is None:
             try:
-                await asyncio.wait_for(self.run_in(cell, self._end(cell)), STOP_S)
+                await asyncio.wait_for(self.run_in(cell, self.end_in_order(cell)), STOP_S)
             except Exception as error:
                 LOG.warning("%s did not stop in order: %r", address, error)
         self.kill(address)
 
-    async def _end(self, cell: Cell) -> None:
+    async def end_in_order(self, cell: Cell) -> None:
         """Stop the actor in order, then end its cell, because the caller may be gone before it can kill the cell."""
         try:
             await cell.actor.stop()
@@ -137,20 +154,24 @@ class InProcessCluster:
         cell = self._cells.get(address)
         return None if cell is None or cell.dead else cell
 
-    def call_to(self, address: str) -> Transport:
-        """Return the transport of one exchange, bound to the incarnation of the actor that lives now."""
+    def call_to(self, address: str, carry: Carry | None = None) -> Transport:
+        """Return the transport of one exchange, bound to the incarnation of the actor that lives now.
+
+        `carry` passes a frame to a cell; the method of that name if it is None.
+        """
         cell = self.alive(address)
 
         def call(frame: bytes, then: Callable[[bytes | Unknown], None]) -> None:
-            asyncio.get_running_loop().create_task(self._called(cell, address, frame, then))
+            called = self._called(cell, address, frame, then, carry or self.carry)
+            asyncio.get_running_loop().create_task(called)
 
         return call
 
     async def _called(
-        self, cell: Cell | None, address: str, frame: bytes, then: Callable[[bytes | Unknown], None]
+        self, cell: Cell | None, address: str, frame: bytes, then: Callable[[bytes | Unknown], None], carry: Carry
     ) -> None:
         try:
-            answer: bytes | Unknown = await self.carry(cell, frame) if cell else PeerLost(address=address)
+            answer: bytes | Unknown = await carry(cell, frame) if cell else PeerLost(address=address)
         except Unknown as error:
             answer = error
         then(answer)
@@ -192,7 +213,10 @@ class CellWorld(LoopWorld):
         return timer
 
     def line(self, address: str) -> Connection:
-        near = ExchangeClient(address, self._cluster.call_to(address), self.address)
+        return self.keep(ExchangeClient(address, self._cluster.call_to(address), self.address))
+
+    def keep(self, near: ExchangeClient) -> ExchangeClient:
+        """Keep a connection, to close it with this world."""
         self._lines = [line for line in self._lines if not line.is_over] + [near]
         return near
 

@@ -287,7 +287,8 @@ class RayWorld(LoopWorld):
                 await self.kill(address)
             except (RayError, TimeoutError) as error:
                 await self.kill(address)
-                raise SpawnFailed(address=address, reason=_first_line(error), kind=type(error).__name__) from error
+                kind = (PeerLost if isinstance(error, ActorDiedError) else type(error)).__name__
+                raise SpawnFailed(address=address, reason=_first_line(error), kind=kind) from error
 
     async def _first_answer(self, handle: Any) -> bytes:
         starting = _result(handle.start.remote())

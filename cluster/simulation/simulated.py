@@ -9,87 +9,28 @@ run on the event loop, so they must not block: use `await asyncio.sleep(...)` to
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from random import Random
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from ...actors.host import ProtocolHost
-from ...protocols.errors import PeerUnreachable, PodiumError
 from ...protocols.workflow import Workflow
-from ...supervisors.ports.journal import Journal
-from ...supervisors.ports.messaging import Connection
-from ...supervisors.ports.world import Level, Load
 from ..client.engine_async import AsyncEngine
-from ..config import Settings
-from ..engine_log import facts_of, line_of
-from ..inprocess.cluster import Cell, CellWorld, InProcessCluster
-from ..session import COORDINATOR, coordinator_setup
-from ..store.contract import Ownership, Reader
-from ..store.memory.disk import Disk
-from ..store.memory.journal import MemoryJournal
-from ..store.memory.reading import DiskReader
-from ..store.sqlite.store import FolderOwnership
-from ..world import LoopWorld
-from .trace import Trace, TracedJournal
-from .virtual_loop import Process, VirtualLoop, in_process
+from ..inprocess.cluster import Cell
+from ..session import COORDINATOR
+from .cluster import SimulatedCluster, SimulatedSession
+from .many_machines import ManyMachinesCluster
+from .scene import NO_FAULTS, Faults, Scene
+from .virtual_loop import in_process
 
 T = TypeVar("T")
 
-COORDINATOR_RESTART_S = 0.5
-"""Simulated seconds until a dead coordinator is started again, as Ray would do."""
-LOGGED = 1_000
-"""Number of log lines that a simulation keeps."""
-EPOCH_UTC = 1_700_000_000.0
-"""Wall-clock time at which every simulation begins, in UTC seconds."""
 
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """The faults of a simulation. The seed decides when they happen."""
-
-    lose_request: float = 0.0
-    """The probability that a message between actors is lost before it is handled."""
-    lose_reply: float = 0.0
-    """The probability that a message is handled, but its answer is lost."""
-    repeat: float = 0.0
-    """The probability that a message arrives twice."""
-    delay_s: float = 0.0
-    """The upper bound of the delay of each message, in seconds."""
-    commit_s: float = 0.0
-    """The upper bound of the time of each commit to the journal, in seconds."""
-    kills: int = 0
-    """The number of actors that are killed at random moments. Everything that they own dies with them."""
-    kill_within_s: float = 10.0
-    """The time in seconds, from the start, in which kills, freezes and clock jumps happen."""
-    kill_all: bool = False
-    """If true, one of the kills takes the whole cluster."""
-    freezes: int = 0
-    """The number of actors that are stopped at random moments, as SIGSTOP does."""
-    freeze_s: float = 0.0
-    """The upper bound of the time for which they are stopped, in seconds."""
-    zombies: float = 0.0
-    """The probability that a stopped actor cannot be killed meanwhile, and comes back beside its successor. Hosts can
-    always be killed."""
-    clock_jumps: int = 0
-    """The number of times that the wall clock is set forward or back."""
-    clock_jump_s: float = 3_600.0
-    """The upper bound of each such jump, in seconds."""
-
-
-NO_FAULTS = Faults()
-
-
-class Simulation:
+class Simulation(Scene):
     """One simulated run: `run` gives an `AsyncEngine` to your async function and returns its result.
 
     The same seed gives the same run. `limits` and other settings are those of `connect`. Plain protocols run on the
-    event loop here, so they must not block.
+    event loop here, so they must not block. With `machines`, the actors live on as many machines, over a store that
+    all of them reach, and the client is on the first. Each machine has a lease of `database_lease_s`.
     """
 
     def __init__(
@@ -97,28 +38,12 @@ class Simulation:
         seed: int = 0,
         limits: Mapping[str, int] | None = None,
         faults: Faults = NO_FAULTS,
+        machines: int = 1,
         **settings: Any,
     ) -> None:
-        self.seed, self.faults = seed, faults
-        self.rng = Random(seed)
-        self.settings = Settings(data=Path("/simulated"), user="sim", limits=limits or {}, **settings)
-        self.disk = Disk()
-        self.killed: list[str] = []
-        """The addresses of the actors that died by a fault, in order."""
-        self.clock_offset_s = 0.0
-        self.cpu_used = self.memory_used = 0.0
-        """The shares of CPU and memory in use, from 0 to 1; set them to simulate load."""
-        self.told: list[tuple[str, str]] = []
-        """The commands that were run (`on_alert`), each with its standard input."""
-        self.frozen: list[str] = []
-        """The addresses of the actors that were stopped, in order."""
-        self.logged: deque[tuple[Level, str]] = deque(maxlen=LOGGED)
-        """The last lines that the actors logged, each with its level."""
-        self.trace: Trace | None = None
-        """The trace that notes each thing that happens, if it is set before `run`."""
+        super().__init__(seed, limits, faults, **settings)
+        self.machines = machines
         self.cluster: SimulatedCluster
-        self.loop = VirtualLoop()
-        self._folders: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self, work: Callable[[AsyncEngine], Awaitable[T]], within_s: float = 100_000.0) -> T:
         """Run `work(engine)` to its end, in simulated time, and return its result.
@@ -134,40 +59,15 @@ class Simulation:
                 raise self.loop.uncaught[0]
 
     async def _run(self, work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
-        self.cluster = SimulatedCluster(self)
+        self.cluster = SimulatedCluster(self) if self.machines == 1 else ManyMachinesCluster(self, self.machines)
         if self.trace is not None:
             self.trace.clock = self.loop.time
         chaos = self.loop.create_task(self._chaos())
-        async with AsyncEngine(self.settings, _SimulatedSession(self)) as engine:
+        async with AsyncEngine(self.settings, SimulatedSession(self, self.cluster)) as engine:
             result = await work(engine)
-            chaos.cancel()
+            if not chaos.cancel():
+                chaos.result()
             return result
-
-    def now(self) -> float:
-        """The simulated time, in UTC seconds since 1970."""
-        return EPOCH_UTC + self.loop.time() + self.clock_offset_s
-
-    def folder(self, name: str) -> str:
-        """Return the path that `ctx.folder` gives: a real folder, which is removed with the simulation."""
-        if self._folders is None:
-            self._folders = tempfile.TemporaryDirectory(prefix="podium-")
-        path = Path(self._folders.name) / quote(name, safe="")
-        path.mkdir(exist_ok=True)
-        return str(path)
-
-    def note(self, actor: str, event: str, detail: object = "") -> None:
-        if self.trace is not None:
-            self.trace.note(actor, event, detail)
-
-    def log(self, address: str, epoch: int, level: Level, event: str, fields: Mapping[str, object]) -> None:
-        """Keep a log line of an actor in `logged`, which has the last lines, and in the trace."""
-        self.logged.append((level, line_of(address, epoch, event, fields)))
-        if self.trace is not None:
-            self.trace.note(address, f"says: {event}", facts_of(fields))
-
-    def note_frame(self, address: str, event: str, frame: bytes) -> None:
-        if self.trace is not None:
-            self.trace.frame(address, event, frame)
 
     def kill(self, address: str) -> None:
         """Kill the actor at `address` now, with everything that it owns."""
@@ -202,6 +102,7 @@ class Simulation:
     async def _chaos(self) -> None:
         faults, rng = self.faults, self.rng
         strokes = [self._strike] * faults.kills + [self._stop_one] * faults.freezes + [self._jump] * faults.clock_jumps
+        strokes += self._of_machines()
         if faults.kill_all and faults.kills:
             strokes[rng.randrange(faults.kills)] = self.kill_all
         rng.shuffle(strokes)
@@ -210,6 +111,26 @@ class Simulation:
         for moment, stroke in zip(moments, strokes, strict=True):
             await asyncio.sleep(began + moment - self.loop.time())
             stroke()
+
+    def _of_machines(self) -> list[Callable[[], None]]:
+        """Return the strokes that fall on whole machines, or on the store between them."""
+        faults, rng = self.faults, self.rng
+        if not isinstance(self.cluster, ManyMachinesCluster):
+            return []
+        machines = self.cluster.machines
+
+        def kill() -> None:
+            machine, for_s = rng.choice(machines.all[1:]), rng.uniform(0, faults.boot_s)
+            if machine.is_up:
+                machines.take_power(machine, for_s)
+
+        def cut() -> None:
+            machines.cut(rng.choice(machines.all), rng.uniform(0, faults.cut_s), from_store=rng.random() < 0.3)
+
+        def stop_store() -> None:
+            machines.stop_store(rng.uniform(0, faults.store_stop_s))
+
+        return [kill] * faults.machine_kills + [cut] * faults.cuts + [stop_store] * faults.store_stops
 
     def _strike(self) -> None:
         """Kill a random actor, before one of its next 40 callbacks."""
@@ -236,175 +157,6 @@ class Simulation:
     def _victim(self) -> Cell | None:
         victims = self.cluster.addresses()
         return self.cluster.alive(self.rng.choice(victims)) if victims else None
-
-
-class SimulatedCluster(InProcessCluster):
-    def __init__(self, simulation: Simulation) -> None:
-        super().__init__(simulation.settings.store)
-        self._simulation = simulation
-
-    def addresses(self) -> list[str]:
-        """Return the addresses of all living actors but the coordinator, with which all others would die."""
-        return [address for address in self._cells if address != COORDINATOR and self.alive(address)]
-
-    def every_address(self) -> list[str]:
-        """Return all addresses that were spawned and not killed since, the coordinator's too."""
-        return list(self._cells)
-
-    def new_world(self, cell: Cell) -> LoopWorld:
-        cell.process = Process(cell.address)
-        self._simulation.note(cell.address, "starts", f"owned by {cell.owner.address}" if cell.owner else "")
-        return _SimulatedWorld(self, cell, self._simulation)
-
-    async def run_in(self, cell: Cell, work: Awaitable[T]) -> T:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        cell.calls.add(answer)
-
-        async def inside() -> None:
-            try:
-                value = await work
-            except Exception as error:
-                if not answer.done():
-                    answer.set_exception(error)
-            else:
-                if not answer.done():
-                    answer.set_result(value)
-
-        in_process(cell.process, lambda: loop.create_task(inside()))
-        try:
-            return await answer
-        finally:
-            cell.calls.discard(answer)
-
-    async def carry(self, cell: Cell, frame: bytes) -> bytes:
-        simulation = self._simulation
-        faults, rng = simulation.faults, simulation.rng
-        await asyncio.sleep(rng.uniform(0, faults.delay_s))
-        if rng.random() < faults.lose_request:
-            simulation.note_frame(cell.address, "REQUEST LOST", frame)
-            raise PeerUnreachable(address=cell.address, reason="the request was lost")
-        simulation.note_frame(cell.address, "gets a frame", frame)
-        if rng.random() < faults.repeat:
-            simulation.note_frame(cell.address, "FRAME REPEATED", frame)
-            repeated = asyncio.get_running_loop().create_task(super().carry(cell, frame))
-            repeated.add_done_callback(lambda done: done.cancelled() or done.exception())
-        answer = await super().carry(cell, frame)
-        if rng.random() < faults.lose_reply:
-            simulation.note_frame(cell.address, "REPLY LOST", frame)
-            raise PeerUnreachable(address=cell.address, reason="the reply was lost")
-        return answer
-
-    def kill(self, address: str) -> None:
-        cell = self.alive(address)
-        super().kill(address)
-        if cell is not None and address == COORDINATOR and not self.closing:
-            in_process(None, lambda: asyncio.get_running_loop().create_task(self._restart_coordinator()))
-
-    closing = False
-
-    async def _restart_coordinator(self) -> None:
-        await asyncio.sleep(COORDINATOR_RESTART_S)
-        setup = {**coordinator_setup(self._simulation.settings), "cold": False}
-        await self.spawn(None, "coordinator", COORDINATOR, setup)
-
-
-class SimulatedStore:
-    """The store of a simulation. Its commits take simulated time."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
-        self.reader: Reader = DiskReader(simulation.disk)
-
-    def ownership(self) -> Ownership:
-        return FolderOwnership()
-
-    def cluster(self) -> dict[str, Any] | None:
-        return None
-
-    async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
-        faults, trace = self._simulation.faults, self._simulation.trace
-        disk, rng = self._simulation.disk, self._simulation.rng
-        opened = MemoryJournal if trace is None else partial(TracedJournal, trace)
-        journal = opened(disk, shard, lambda: rng.uniform(0, faults.commit_s / 2))
-        return journal, lambda: None
-
-
-class _SimulatedWorld(CellWorld):
-    def __init__(self, cluster: SimulatedCluster, cell: Cell, simulation: Simulation) -> None:
-        super().__init__(cluster, cell)
-        self._simulation = simulation
-        self.store = SimulatedStore(simulation)
-        self.random = Random(f"{simulation.seed}/{cell.address}/{simulation.rng.random()}")
-
-    def load(self) -> Load:
-        return Load(self._simulation.cpu_used, self._simulation.memory_used)
-
-    def folder(self, name: str) -> str:
-        return self._simulation.folder(name)
-
-    def open_log(self, protocol: str, most_bytes: int, kept: int) -> Callable[[str], None]:
-        return lambda _line: None
-
-    def _tell(self, level: Level, event: str, fields: Mapping[str, object], below: str = "") -> None:
-        super()._tell(level, event, fields, below)
-        self._simulation.log(self.address, self.epoch, level, event, fields)
-
-    def keep_log(self, most_bytes: int, kept: int) -> None:
-        """Do nothing: the simulation keeps the log lines itself."""
-
-    async def run_command(self, command: str, text: str) -> None:
-        self._simulation.told.append((command, text))
-
-    def now(self) -> float:
-        return self._simulation.now()
-
-    def clock(self) -> tuple[str, float]:
-        return "simulated", EPOCH_UTC + self._simulation.clock_offset_s
-
-    def secret_bytes(self, count: int) -> bytes:
-        return self.random.randbytes(count)
-
-    def release(self) -> None:
-        """Cancel nothing, as a dead process runs no code; only note the death in the trace."""
-        self._simulation.note(self.address, "is dead", self._cell.dead.reason if self._cell.dead else "")
-
-    def from_thread(self, callback: Callable[[], None]) -> None:
-        callback()
-
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        return work()
-
-
-class _SimulatedSession:
-    joined = False
-    on_rebuilt: Callable[[], None]
-    on_closed: Callable[[PodiumError], None]
-
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
-        self.reader = SimulatedStore(simulation).reader
-        self._cell = Cell("client", None)
-        self.world: LoopWorld
-        self._client_world: CellWorld
-
-    async def open(self) -> None:
-        cluster = self._simulation.cluster
-        self._client_world = _SimulatedWorld(cluster, self._cell, self._simulation)
-        self.world = self._cell.world = self._client_world
-        setup = coordinator_setup(self._simulation.settings)
-        await cluster.spawn(None, "coordinator", COORDINATOR, setup)
-
-    def line(self, address: str) -> Connection:
-        return self._client_world.line(address)
-
-    def code_of(self, workflow: Workflow) -> dict[str, bytes]:
-        return {}
-
-    async def close(self) -> None:
-        self._simulation.cluster.closing = True
-        await self._simulation.cluster.stop(COORDINATOR)
-        self._cell.die("closed")
 
 
 def simulate(

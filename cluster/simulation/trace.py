@@ -64,8 +64,10 @@ def contents_of(frame: bytes) -> str:
 class TracedJournal(MemoryJournal):
     """A journal that notes each change in the trace once the change is on the disk."""
 
-    def __init__(self, trace: Trace, disk: Disk, shard: str, delay_s: Callable[[], float]) -> None:
-        super().__init__(disk, shard, delay_s)
+    def __init__(
+        self, trace: Trace, disk: Disk, shard: str, delay_s: Callable[[], float], is_reached: Callable[[], bool]
+    ) -> None:
+        super().__init__(disk, shard, delay_s, is_reached)
         self._trace = trace
         trace.note(self.shard, "opens its shard", f"epoch {self.epoch}")
 

@@ -76,18 +76,32 @@ class Children:
     async def start(self, children: Iterable[Child]) -> None:
         """Start the children that do not run, in order. Children that are retired meanwhile are skipped.
 
-        Raises SpawnFailed for the first child that does not start.
+        Raises SpawnFailed for the first child whose start fails, or that dies in it more often than the policy allows.
         """
         for child in self._in_order(children):
             if not child.is_wanted and child in self._children:
                 child.is_wanted = True
                 try:
-                    await self._confirm()
-                    await child.start()
+                    await self._start_at_last(child)
                 except SpawnFailed as error:
                     child.is_wanted = False
                     self._world.log("warning", "child does not start", child=child.address, reason=error.reason)
                     raise
+
+    async def _start_at_last(self, child: Child) -> None:
+        """Start a child, again and again while it dies in its start, as its machine may be the cause."""
+        while True:
+            await self._confirm()
+            try:
+                return await child.start()
+            except SpawnFailed as error:
+                delay_s = self._delay_s(child) if error.has_died else None
+                if delay_s is None:
+                    raise
+                self._world.log("warning", "child died in its start", child=child.address, reason=error.reason)
+                hit("died in its start")
+            self.restarts += 1
+            await self._world.sleep(delay_s)
 
     def start_soon(self, children: Iterable[Child]) -> None:
         """Start children in the background. A child that does not start counts as failed."""
@@ -122,9 +136,7 @@ class Children:
         if isinstance(error, SpawnFailed) and error.kind == "LookupError":
             child.is_wanted = False
             return
-        delay_s = self._restarts.delay_after_failure(
-            child.address, self._world.monotonic(), self._world.random, counted
-        )
+        delay_s = self._delay_s(child, counted)
         self._world.log("warning", "child lost", child=child.address, reason=str(error), restarts_in_s=delay_s)
         if delay_s is None:
             policy = self._restarts.policy
@@ -138,6 +150,10 @@ class Children:
         else:
             self._under_way.add(restart)
             self._world.background(self._restart(restart), f"restart {child.address}")
+
+    def _delay_s(self, child: Child, counted: bool = True) -> float | None:
+        """Note a failure; returns the seconds until the next start, None after too many failures."""
+        return self._restarts.delay_after_failure(child.address, self._world.monotonic(), self._world.random, counted)
 
     def _restart_of(self, child: Child) -> str:
         """Name the restart that a failure of this child belongs to: one for each child, or "all" for all together."""

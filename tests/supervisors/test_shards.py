@@ -13,7 +13,7 @@ import podium
 from podium import Hierarchy, Sequence, Step, Workflow
 from podium.cluster.client.definition import definition_of
 from podium.cluster.gateways.cli.metrics import exposition
-from podium.cluster.simulation.simulated import _SimulatedSession, _SimulatedWorld
+from podium.cluster.simulation.cluster import SimulatedSession, SimulatedWorld
 from podium.cluster.simulation.virtual_loop import PROCESS
 from podium.cluster.store.sqlite.reading import FileReader
 from podium.errors import (
@@ -166,15 +166,15 @@ def keys_of(shard_number, count, shards=2):
 @pytest.fixture
 def carried(monkeypatch):
     """Protocols can be loaded from what came with a deployment only, as those of a driver's `__main__`."""
-    load = _SimulatedWorld.load_protocol
+    load = SimulatedWorld.load_protocol
 
     def load_protocol(world, ref, code, path):
         if code is None:
             raise LookupError(f"{ref} is of another process")
         return load(world, ref, None, path)
 
-    monkeypatch.setattr(_SimulatedSession, "code_of", lambda _self, _workflow: {"tests.sample:wide": b"code"})
-    monkeypatch.setattr(_SimulatedWorld, "load_protocol", load_protocol)
+    monkeypatch.setattr(SimulatedSession, "code_of", lambda _self, _workflow: {"tests.sample:wide": b"code"})
+    monkeypatch.setattr(SimulatedWorld, "load_protocol", load_protocol)
 
 
 def corrupt(shard):

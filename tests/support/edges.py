@@ -20,7 +20,13 @@ FAULTS = [
     *(f"stopped: {role}" for role in ROLES if role != "coordinator"),
     *(f"stopped out of reach: {role}" for role in ("supervisor", "tier", "resources")),
 ]
-EDGES: list[str] = [*FAULTS, *get_args(probes.Edge)]
+OF_MACHINES = {
+    "LOSES ITS POWER": "machine without power",
+    "IS CUT OFF": "machine cut off",
+    "IS CUT OFF FROM THE STORE": "machine cut off from the store",
+    "DATABASE IS STOPPED": "database stopped",
+}
+EDGES: list[str] = [*FAULTS, *OF_MACHINES.values(), *get_args(probes.Edge)]
 COUNTS: Counter[str] = Counter()
 
 
@@ -55,6 +61,8 @@ def _counted(note: Any) -> Any:
                 COUNTS[f"stopped{out_of_reach}: {role_of(actor)}"] += 1
             case "CLOCK IS SET":
                 COUNTS["clock jumped"] += 1
+            case _ if event in OF_MACHINES:
+                COUNTS[OF_MACHINES[event]] += 1
         note(simulation, actor, event, detail)
 
     return counted

@@ -32,7 +32,8 @@ from podium.actors.exchange_server import _Session
 from podium.actors.host import ProtocolHost
 from podium.cluster.client.link import Link
 from podium.cluster.on_ray.keeper import Keeper
-from podium.cluster.simulation.simulated import _SimulatedWorld
+from podium.cluster.simulation.cluster import SimulatedWorld
+from podium.cluster.simulation.machines import Machines as SimulatedMachines
 from podium.cluster.store.memory.journal import MemoryJournal
 from podium.cluster.store.postgres.journal import PostgresJournal
 from podium.cluster.store.postgres.machines import Machines
@@ -56,16 +57,18 @@ from podium.supervisors.running.pool import Pool
 from podium.supervisors.tasks.events import StepFinished
 from podium.supervisors.tasks.plan import Build, Plan
 from podium.supervisors.upkeep.clock import Clock
+from podium.supervisors.upkeep.machine_lease import MachineLease
 from tests.actors import test_exchange
 from tests.cluster.client import test_engine
 from tests.cluster.on_ray import test_keeper
+from tests.cluster.simulation import test_machines
 from tests.cluster.store import test_journal, test_postgres
 from tests.supervisors import test_boundaries, test_versions
 from tests.supervisors.children import test_supervision
 from tests.supervisors.limits.test_ledger import LedgerMachine
 from tests.supervisors.running import test_breaker, test_lanes
 from tests.supervisors.tasks import test_timeouts
-from tests.supervisors.upkeep import test_dead_letters
+from tests.supervisors.upkeep import test_dead_letters, test_machine_lease
 from tests.support import postgres
 from tests.support.storm import run_storm
 
@@ -198,7 +201,7 @@ def ignore_the_payload_of_a_key() -> Any:
 
 
 def take_the_wall_clock_for_leases() -> Any:
-    return patch.object(_SimulatedWorld, "monotonic", _SimulatedWorld.now)
+    return patch.object(SimulatedWorld, "monotonic", SimulatedWorld.now)
 
 
 def forget_results_whose_answer_was_lost() -> Any:
@@ -377,6 +380,32 @@ def _with_sql(name: str, right: str, wrong: str) -> Any:
     return patch.object(Machines, "__init__", init)
 
 
+def work_on_although_the_lease_is_over() -> Any:
+    inner = MachineLease.look
+
+    def look(lease: MachineLease, now: float, is_used: bool, has_coordinator: bool) -> None:
+        inner(lease, min(now, lease.state.until or now), is_used, has_coordinator)
+
+    return patch.object(MachineLease, "look", look)
+
+
+def count_the_lease_from_the_answer() -> Any:
+    inner = MachineLease.heard
+    return patch.object(MachineLease, "heard", lambda lease, began, news: inner(lease, began + 1.5, news))
+
+
+def declare_others_lost_as_soon_as_the_database_is_back() -> Any:
+    return patch.object(MachineLease, "may_declare", lambda _lease, _now: True)
+
+
+def start_a_successor_before_the_machine_is_lost() -> Any:
+    async def ended(machines: SimulatedMachines, here: Any, cell: Any) -> None:
+        if machines.reaches(here, cell.machine):
+            cell.die("killed")
+
+    return patch.object(SimulatedMachines, "ended", ended)
+
+
 MUTANTS: dict[Callable[[], Any], str] = {
     acknowledge_before_commit: "storms",
     skip_the_epoch_check: "examples",
@@ -413,6 +442,10 @@ MUTANTS: dict[Callable[[], Any], str] = {
     go_on_when_cut_off: "machines",
     declare_a_machine_lost_before_its_lease_is_over: "machines",
     renew_what_was_declared_lost: "machines",
+    work_on_although_the_lease_is_over: "leases",
+    count_the_lease_from_the_answer: "leases",
+    declare_others_lost_as_soon_as_the_database_is_back: "leases",
+    start_a_successor_before_the_machine_is_lost: "leases",
     do_not_wait_for_the_machines_of_the_cluster_before: "machines",
 }
 """Each with the layer that notices it soonest, which is asked first."""
@@ -458,6 +491,14 @@ def machines_contract() -> Iterator[tuple[str, Callable[[], Any]]]:
     ):
         yield test.__name__, partial(_in_a_database, partial(test_keeper.play, test))
     yield "declared lost", partial(_in_a_database, test_keeper.test_what_was_declared_lost_renews_no_more)
+
+
+def leases() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The decisions of keepers, and the simulated cluster on several machines."""
+    yield "never lost and at work", test_machine_lease.test_no_machine_is_declared_lost_while_it_may_work
+    for name, test in vars(test_machines).items():
+        if name.startswith("test_"):
+            yield name, test
 
 
 def _in_a_database(test: Callable[..., Any]) -> None:
@@ -517,6 +558,7 @@ LAYERS: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Any]]]]] = {
     "journal": journal_contract,
     "database": database_contract,
     "machines": machines_contract,
+    "leases": leases,
     "resilience": resilience,
     "storms": storms,
 }

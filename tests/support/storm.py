@@ -12,6 +12,7 @@ import contextlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 
 import podium
@@ -206,12 +207,31 @@ def faults_of(rng: Random) -> Faults:
     )
 
 
+MACHINES = 3
+
+
+def of_machines(faults: Faults, rng: Random) -> Faults:
+    """The same on several machines, which fail as a whole; none of their processes is out of reach by itself."""
+    return replace(
+        faults,
+        zombies=0,
+        machine_kills=rng.choice([0, 1, 2]),
+        boot_s=rng.choice([5, 60]),
+        cuts=rng.choice([0, 1, 2]),
+        cut_s=rng.choice([2, 10, 30]),
+        store_stops=rng.choice([0, 0, 1]),
+    )
+
+
 class Storm:
     """One seed: its simulation, its work, and what its checks need to know."""
 
     def __init__(self, seed: int) -> None:
         rng = Random(seed)
-        self.faults = faults_of(rng)
+        self.faults, by_machine = faults_of(rng), Random(f"{seed}, machines")
+        machines = by_machine.choice([1, 1, MACHINES])
+        if machines > 1:
+            self.faults = of_machines(self.faults, by_machine)
         self.count = rng.choice([1, 3, 10])
         self.cancels = {n: rng.uniform(0, 15) for n in range(1, self.count) if rng.random() < 0.1}
         """When tasks are cancelled, in virtual seconds, by their number."""
@@ -226,7 +246,8 @@ class Storm:
             limits["llm per user"] = 1
         throttle = rng.random() < 0.3
         lookahead_s = rng.choice([0.05, 1.0])
-        self.simulation = Simulation(seed, limits, self.faults, throttle=throttle, lookahead_s=lookahead_s, **restarts)
+        settings = {"throttle": throttle, "lookahead_s": lookahead_s, **restarts}
+        self.simulation = Simulation(seed, limits, self.faults, machines, **settings)
         self.simulation.cpu_used = rng.choice([0.2, 1.0])
         self.times = {n: rng.uniform(1, 30) for n in range(1, self.count) if rng.random() < 0.1}
         """Seconds that tasks have, by their number."""
@@ -264,7 +285,9 @@ class Storm:
             with contextlib.suppress(TaskFailed):
                 await task.result()
         # the faults have stopped, and what was stopped has thawed
-        await asyncio.sleep(self.faults.kill_within_s + self.faults.freeze_s + 3 * self.simulation.settings.lease_s)
+        faults = self.faults
+        lasting_s = faults.freeze_s + faults.boot_s + faults.cut_s + faults.store_stop_s
+        await asyncio.sleep(faults.kill_within_s + lasting_s + 3 * self.simulation.settings.lease_s)
         return await engine.status()
 
     async def _odd(self, engine):

@@ -30,6 +30,9 @@ from ....supervisors.ports.journal import (
 )
 from .disk import Disk, Shard
 
+AWAY_S = 0.25
+"""Time between two attempts to reach a disk that is out of reach, in seconds."""
+
 
 class MemoryDoing:
     """Implements `Doing` on the simulated disk."""
@@ -48,8 +51,19 @@ class MemoryDoing:
 class MemoryJournal:
     """Implements `Journal` on the simulated disk. Opening it takes the shard's next epoch."""
 
-    def __init__(self, disk: Disk, shard: str, delay_s: Callable[[], float] = lambda: 0.0) -> None:
-        """`delay_s` returns the duration of half of the next commit, in seconds."""
+    def __init__(
+        self,
+        disk: Disk,
+        shard: str,
+        delay_s: Callable[[], float] = lambda: 0.0,
+        is_reached: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Take the shard over.
+
+        Args:
+            delay_s: returns the duration of half of the next commit, in seconds.
+            is_reached: whether the disk is within reach. A commit waits for that, and so does its acknowledgement.
+        """
         self.shard = shard
         self._disk = disk.shard(shard)
         if self._disk.committed_by is not None:
@@ -61,7 +75,7 @@ class MemoryJournal:
         self.on_pressure: Callable[[bool], None] = lambda _is_high: None
         self.is_away, self.max_unsaved_bytes = False, 0
         self._loop = asyncio.get_running_loop()
-        self._delay_s = delay_s
+        self._delay_s, self._is_reached = delay_s, is_reached
         self._queue: list[tuple[list[Change], Callable[[], object] | None, Callable[..., object] | None]] = []
         self._busy = False
         self._failed = False
@@ -111,6 +125,8 @@ class MemoryJournal:
 
     def _commit(self) -> None:
         """Put the batch on the disk, in the middle of its commit. Checks the epoch first."""
+        if self._waits_for_the_disk(self._commit):
+            return
         if self._disk.epoch != self.epoch:
             hit("fenced")
             self._fail(Fenced(shard=self.shard, epoch=self.epoch, newer=self._disk.epoch))
@@ -129,7 +145,17 @@ class MemoryJournal:
         self._disk.committed_by = self.epoch
         self._loop.call_later(self._delay_s(), self._acknowledge, answers)
 
+    def _waits_for_the_disk(self, work: Callable[[], None]) -> bool:
+        """Whether the disk is out of reach. Then the work is done later."""
+        self.is_away = not self._is_reached()
+        if self.is_away:
+            self._loop.call_later(AWAY_S, work)
+        return self.is_away
+
     def _acknowledge(self, answers: list[Callable[[], object]]) -> None:
+        if self._waits_for_the_disk(partial(self._acknowledge, answers)):
+            hit("committed while out of reach")
+            return
         if self._disk.committed_by == self.epoch:
             self._disk.committed_by = None
         for answer in answers:

@@ -14,7 +14,7 @@ from podium import Hierarchy, Sequence, Step, Workflow
 from podium.cluster.client.link import Batch, Link
 from podium.cluster.doctor.checks import examine
 from podium.cluster.doctor.running import findings_of
-from podium.cluster.simulation.simulated import _SimulatedWorld
+from podium.cluster.simulation.cluster import SimulatedWorld
 from podium.cluster.store.sqlite.reading import FileReader
 from podium.errors import JournalCorrupt, JournalFailed, Overloaded, SpawnFailed, WaitTimedOut
 from podium.supervisors.messages.client import Ack, Submission
@@ -28,14 +28,14 @@ from tests.support import ROOT
 def missing(monkeypatch):
     """References that hosts cannot load."""
     refs = set()
-    loaded = _SimulatedWorld.load_protocol
+    loaded = SimulatedWorld.load_protocol
 
     def load_protocol(world, ref, code, search_path):
         if ref in refs:
             raise LookupError(f"module 'flow' has no '{ref.partition(':')[2]}'")
         return loaded(world, ref, code, search_path)
 
-    monkeypatch.setattr(_SimulatedWorld, "load_protocol", load_protocol)
+    monkeypatch.setattr(SimulatedWorld, "load_protocol", load_protocol)
     return refs
 
 

@@ -24,9 +24,9 @@ from podium.cluster.on_ray.process_locks import folder_of
 from podium.cluster.store.address import StoreAddress
 from podium.cluster.store.postgres.lease import begin
 from podium.cluster.store.postgres.machines import Machines, Member, Taken
-from podium.supervisors.upkeep.machine_lease import GRACE_SHARE
 from podium.cluster.store.postgres.tables import prepare
 from podium.errors import JournalFailed, PodiumError
+from podium.supervisors.upkeep.machine_lease import GRACE_SHARE
 from tests.support import postgres
 from tests.support.cable import Cable
 
@@ -104,7 +104,7 @@ class Here:
             process.kill()
             process.wait()
         if self.in_thread:
-            self.thread._end("the test is over")
+            self.thread._lease.end("the test is over")
         else:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.keeper, signal.SIGKILL)

@@ -442,8 +442,8 @@ class FakeWorld:
 
 
 class FakeChild:
-    def __init__(self, name, log, failures=0):
-        self.address, self.is_wanted, self.log, self.failures = name, False, log, failures
+    def __init__(self, name, log, failures=0, kind="RuntimeError"):
+        self.address, self.is_wanted, self.log, self.failures, self.kind = name, False, log, failures, kind
         self.runs = False
 
     async def start(self):
@@ -451,7 +451,7 @@ class FakeChild:
         if self.failures:
             self.failures -= 1
             self.log.append(f"fail {self.address}")
-            raise SpawnFailed(address=self.address, reason="not yet")
+            raise SpawnFailed(address=self.address, reason="not yet", kind=self.kind)
         self.runs = True
         self.log.append(f"start {self.address}")
 
@@ -471,6 +471,31 @@ def family_of(log, strategy, children, intensity=10):
     family = Children(world, RestartPolicy(intensity, strategy=strategy), _confirmed, given_up.append)
     family.adopt(children)
     return world, family, given_up
+
+
+@pytest.mark.parametrize(
+    ("kind", "failures", "starts"),
+    [("PeerLost", 2, True), ("PeerLost", 3, False), ("RuntimeError", 1, False), ("LookupError", 1, False)],
+)
+def test_an_actor_that_dies_in_its_start_is_started_again_and_one_that_refuses_is_not(kind, failures, starts):
+    async def work():
+        log = []
+        children = [FakeChild("a", log), FakeChild("b", log, failures, kind), FakeChild("c", log)]
+        _, family, _ = family_of(log, "one_for_one", children, intensity=2)
+        if starts:
+            await family.start(children)
+        else:
+            with pytest.raises(SpawnFailed, match="not yet"):
+                await family.start(children)
+        return log, [child.is_wanted for child in children]
+
+    log, wanted = asyncio.run(work())
+    if starts:
+        assert log == ["start a", *["fail b"] * failures, "start b", "start c"]
+        assert wanted == [True, True, True]
+    else:
+        assert log == ["start a", *["fail b"] * failures]
+        assert wanted == [True, False, False]
 
 
 async def settled(world):
