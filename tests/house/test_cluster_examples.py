@@ -32,7 +32,7 @@ def test_the_file_for_ray_up_is_as_ray_wants_it():
     assert config["max_workers"] == len(RAY_UP["provider"]["worker_ips"])
 
 
-@pytest.mark.parametrize("script", scripts())
+@pytest.mark.parametrize("script", list(scripts()))
 def test_the_shell_can_read_every_command(script):
     subprocess.run(["bash", "-n", "-c", script], check=True)
 
