@@ -29,6 +29,7 @@ from ..supervisors.messages.resources import (
     GRANTED,
     RESOURCES,
     Acquire,
+    AskPlaces,
     AskUse,
     Charge,
     CheckQuotas,
@@ -38,6 +39,7 @@ from ..supervisors.messages.resources import (
     Joined,
     Lend,
     LimitsChanged,
+    PlacesLacking,
     Probe,
     Recall,
     Release,
@@ -153,6 +155,8 @@ class ResourceActor:
                 self._join(message)
                 ask.reply(Joined(self._ledger.limits, self._ledger.lowered))
                 self._grant()
+            case AskPlaces():
+                ask.reply(PlacesLacking(self._places_lacking(message.place)))
             case SetLimits():
                 self._change_limits(message.limits)
                 ask.reply(Uses(self._status().limits))
@@ -245,6 +249,10 @@ class ResourceActor:
         (epoch, _), newest = self._places[shard]
         if self._epochs.get(shard) == epoch:
             self._ledger.set_places(newest)
+
+    def _places_lacking(self, place: str) -> int:
+        """Count the requests that wait for nothing but a place. While not all holders are known, none do for certain."""
+        return 0 if self._expected else self._ledger.lacking_places(place, self._world.monotonic())
 
     def _renew(self, shard: str) -> None:
         if shard not in self._epochs:

@@ -142,6 +142,9 @@ class Settings(BaseModel):
     rest_after_s: SecondsOrNone = 900.0
     """The time without open tasks and messages after which a workflow's actors end, in seconds. The next task or
     message starts them again. 0 means never."""
+    host_idle_s: Seconds = 60.0
+    """The time in seconds for which a host has to be idle before it ends, if the `replicas` of its protocol are a
+    range."""
     keep_finished_s: Seconds = 7 * 86_400.0
     """The age in seconds at which a finished task is forgotten, with its submission key. Open tasks are never
     forgotten."""

@@ -50,6 +50,7 @@ class ConnectOptions(TypedDict, total=False):
     lookahead_s: float | None
     lease_s: float | None
     rest_after_s: float | None
+    host_idle_s: float | None
     keep_finished_s: float | None
     keep_finished_tasks: int | None
     age_s: float | None

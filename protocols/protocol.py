@@ -23,7 +23,7 @@ from .context import Context
 from .errors import InvalidDefinition, PodiumError
 from .fingerprint import code_fingerprint
 from .policy import Breaker, Retry, RetryPolicy
-from .quantities import Count, Quantity, Seconds
+from .quantities import Count, Quantity, Replicas, Seconds
 from .recovery import OnError
 from .values import Value
 from .wording import first_problem, named
@@ -50,8 +50,9 @@ class Declaration(BaseModel):
     """A label for people. Podium itself tells versions apart by the code (docs/versions.md)."""
     concurrency: Annotated[int, Field(ge=1, le=100_000)] = 1
     """The number of runs that one host (one process of the protocol) has at the same time."""
-    replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
-    """The number of hosts of the protocol for each deployed workflow. A host is a process of about 90 MB."""
+    replicas: Replicas = 1
+    """The number of hosts of the protocol for each deployed workflow, 1 to 1000. A host is a process of about 90 MB. A
+    pair `(min, max)` makes the number follow the steps that wait (docs/cluster.md)."""
     quotas: Mapping[str, Count] = {}
     """Permits that each run holds while it runs, by the name of the quota: `{"llm": 1}`. For a rate, the amount that
     a run is expected to use. Limits for them are in the setting `limits`."""
@@ -78,6 +79,17 @@ class Declaration(BaseModel):
     """GPUs that Ray reserves for each host."""
     resources: Mapping[str, Annotated[Quantity, Field(gt=0)]] = {}
     """Custom Ray resources that each host reserves, by name."""
+    spread: bool = False
+    """If true, Ray spreads the hosts over the machines of the cluster, instead of filling one after the other."""
+
+    @property
+    def least_hosts(self) -> int:
+        """The number of hosts that there always are once they are needed."""
+        return self.replicas if isinstance(self.replicas, int) else self.replicas[0]
+
+    @property
+    def most_hosts(self) -> int:
+        return self.replicas if isinstance(self.replicas, int) else self.replicas[1]
 
     @field_validator("limit_key")
     @classmethod
@@ -106,7 +118,7 @@ class Protocol:
     name: ClassVar[str | None] = None
     version: ClassVar[str] = "1"
     concurrency: ClassVar[int] = 1
-    replicas: ClassVar[int] = 1
+    replicas: ClassVar[int | tuple[int, int]] = 1
     quotas: ClassVar[Mapping[str, int]] = {}
     limit_key: ClassVar[str | None] = None
     timeout_s: ClassVar[float | None] = None
@@ -118,6 +130,7 @@ class Protocol:
     num_cpus: ClassVar[float] = 0
     num_gpus: ClassVar[float] = 0
     resources: ClassVar[Mapping[str, float]] = {}
+    spread: ClassVar[bool] = False
     _mark: ClassVar[str] = ""
     """The end of the reference of a protocol that shares its name with others; else ""."""
 
@@ -191,7 +204,7 @@ def protocol(
     name: str | None = None,
     version: str = "1",
     concurrency: int = 1,
-    replicas: int = 1,
+    replicas: int | tuple[int, int] = 1,
     quotas: Mapping[str, int] | None = None,
     limit_key: str | None = None,
     timeout_s: float | None = None,
@@ -203,6 +216,7 @@ def protocol(
     num_cpus: float = 0,
     num_gpus: float = 0,
     resources: Mapping[str, float] | None = None,
+    spread: bool = False,
 ) -> Callable[[Callable[P, R]], FunctionProtocol[P, R]]: ...
 def protocol(function: Callable[..., object] | None = None, /, **settings: object) -> object:
     """Make a protocol of a function `f(input)` or `f(ctx, input)`, async or plain.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from .errors import InvalidInput
 
@@ -20,6 +20,33 @@ Count: TypeAlias = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 CountOrNone: TypeAlias = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Quantity: TypeAlias = Annotated[float, Field(ge=0, le=MAX_COUNT, allow_inf_nan=False)]
 """An amount, 0 or more, that may be a fraction."""
+
+MAX_REPLICAS = 1_000
+"""Most hosts of one protocol for each deployed workflow."""
+
+
+def check_replicas(given: object) -> int | tuple[int, int]:
+    """Return the number of hosts of a protocol, or the range of it, checked. A list is taken for a pair, as in JSON.
+
+    Raises ValueError unless it is a whole number from 1, or a pair (min, max) with 0 <= min <= max and max from 1.
+    """
+    pair = [given, given] if isinstance(given, int) else given
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_is_whole(each) for each in pair):
+        raise ValueError(f"it is a number of hosts, as 4, or a pair (min, max), as (1, 8), not {shown(given)}")
+    least, most = pair
+    if not 1 <= most <= MAX_REPLICAS:
+        raise ValueError(f"there are at least 1 and at most {MAX_REPLICAS:,} hosts, not {shown(most)}")
+    if not 0 <= least <= most:
+        raise ValueError(f"in a pair (min, max), min is at least 0 and at most max: (1, 8), not {shown(given)}")
+    return least if isinstance(given, int) else (least, most)
+
+
+def _is_whole(given: object) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool)
+
+
+Replicas: TypeAlias = Annotated[int | tuple[int, int], BeforeValidator(check_replicas)]
+"""A number of hosts, or the least and the most: a pair (min, max)."""
 
 
 def check_priority(priority: object, path: str = "priority") -> int:

@@ -46,6 +46,8 @@ class Governance:
     """Seconds of silence after which an actor counts as lost."""
     rest_after_s: float = 900.0
     """Seconds without open tasks and messages after which a workflow is passivated (its actors end); 0 for never."""
+    host_idle_s: float = 60.0
+    """Seconds for which a host was not needed before it ends, where `replicas` is a range."""
     keep_finished_s: float = 7 * 86_400.0
     """Seconds after its end at which a finished task is deleted."""
     keep_finished_tasks: int = 1_000_000

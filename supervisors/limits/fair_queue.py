@@ -13,7 +13,7 @@ Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 
@@ -81,6 +81,11 @@ class FairQueue(Generic[Flow, Item]):
                 if best is None or rank < best[0]:
                     best = rank, level
         return None if best is None else (best[0], best[1].first())
+
+    def flows(self) -> Iterator[tuple[Flow, int]]:
+        """Yield each flow of each priority, parked ones too, with the number of its entries."""
+        for level in self._levels.values():
+            yield from level.flows()
 
 
 class _Level(Generic[Flow, Item]):
@@ -182,6 +187,10 @@ class _Level(Generic[Flow, Item]):
         if flow in self._parked:
             self._parked.discard(flow)
             self._offer(flow)
+
+    def flows(self) -> Iterator[tuple[Flow, int]]:
+        for flow, heap in self._flows.items():
+            yield flow, sum(number not in self._withdrawn for _, _, number, _ in heap) if self._withdrawn else len(heap)
 
     def oldest(self) -> float | None:
         """Return the acceptance time of the oldest entry that is not parked, or None."""

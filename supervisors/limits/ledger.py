@@ -131,6 +131,40 @@ class Ledger:
                     where = "" if limit.scope == "cluster" else f" ('{limit.name}')"
                     raise InvalidInput(problem=problem + where, path="quotas")
 
+    def lacking_places(self, place: str, now: float) -> int:
+        """Count the waiting requests that could all be granted now if only there were more places at these hosts.
+
+        Requests behind one that has reserved a pool are not counted. `now`: monotonic seconds.
+        """
+        reserved, taken, found = self._reserved(now), Counter[Pool](), 0
+        for needs, who, count in self._waiting.flows(place):
+            like = Request("", Holder("", 0), dict(needs), who=who._replace(place=""))
+            pools = list(self._pools(like))
+            for pool, limit, each in pools:
+                count = 0 if pool in reserved else min(count, self._fitting(pool, limit, each, taken[pool], now))
+            for pool, _, each in pools:
+                taken[pool] += each * count
+            found += count
+        return found
+
+    def _reserved(self, now: float) -> set[Pool]:
+        """Return the pools of the cluster that the next of some group waits for, so that none behind it gets them."""
+        reserved: set[Pool] = set()
+        for _, _, request in filter(None, map(self._waiting.head, self._waiting.signatures())):
+            lack = self._lack(request, now, set())
+            if lack is not None and not lack.pool[1] and not lack.for_ever:
+                reserved.update(pool for pool, _, _ in self._pools(request) if not pool[1])
+        return reserved
+
+    def _fitting(self, pool: Pool, limit: Limit, each: int, taken: int, now: float) -> int:
+        """Count the further requests for `each` of a pool that it can serve now, when `taken` are granted first."""
+        if limit.interval_s is not None:
+            return max(0, self._meters.left(pool, limit, now) - taken) // each
+        used = self._held[pool] + taken
+        left = min(limit.amount, self._lowered.get(pool[0], math.inf)) - used
+        is_first = used == 0 and each <= limit.amount  # it is granted even if the limit is lowered below it
+        return max(int(is_first), math.floor(left / each))
+
     def add(self, request: Request) -> None:
         """Put a request in the queue; `decide` grants it. A request that is known already is left as it is.
 

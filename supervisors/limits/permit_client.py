@@ -105,6 +105,13 @@ class PermitClient:
         """Permits of a quota in the whole cluster; None if that is not known here."""
         return self._regime.limit(quota)
 
+    def count_lacking(self, protocol: str, then: Callable[[int], None]) -> None:
+        """Tell `then` how many wishes wait for nothing but a place at the hosts of a protocol; 0 if it is not known.
+
+        It may be told later, or at once. If the ResourceActor is lost meanwhile, it is told 0.
+        """
+        self._regime.count_lacking(self._place(protocol), then)
+
     def charge(self, who: Who, amounts: Mapping[str, float]) -> None:
         """Count that more (or, if negative, less) of some rates was used than was asked for."""
         self._regime.charge(who._replace(workflow=self._workflow), amounts)

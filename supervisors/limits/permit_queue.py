@@ -140,6 +140,13 @@ class PermitQueue:
     def signatures(self) -> list[Needs]:
         return list(self._groups)
 
+    def flows(self, place: str) -> Iterator[tuple[Needs, Who, int]]:
+        """Yield what requests for a place at some hosts need, for whom, and how many of them there are."""
+        for signature, group in self._groups.items():
+            for who, count in group.flows():
+                if who.place == place:
+                    yield signature, who, count
+
     def head(self, signature: Needs) -> tuple[float, int, Request] | None:
         """Return (rank, number, request) of the next request in a group; the lowest tuple goes first.
 

@@ -7,13 +7,23 @@ change from one to the next are in `permit_client.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from ...protocols.errors import Unknown
 from ...protocols.probes import hit
-from ..messages.resources import Acquire, Charge, Decided, Lend, LimitsChanged, Release, Served
+from ..messages.resources import (
+    Acquire,
+    AskPlaces,
+    Charge,
+    Decided,
+    Lend,
+    LimitsChanged,
+    PlacesLacking,
+    Release,
+    Served,
+)
 from ..ports.messaging import Reply
 from ..ports.world import Timer
 from .account import Account, Wish
@@ -65,6 +75,10 @@ class Unjoined:
     def limit(self, _quota: str) -> float | None:
         """Permits of a quota in the whole cluster; None if that is not known here."""
         return None
+
+    def count_lacking(self, _place: str, then: Callable[[int], None]) -> None:
+        """Tell how many wishes wait for nothing but a place at some hosts; 0 if it is not known."""
+        then(0)
 
     def charge(self, who: Who, amounts: Mapping[str, float]) -> None:
         """Count that more (or, if negative, less) of some rates was used than was asked for."""
@@ -182,6 +196,13 @@ class Asking(_Joined):
             self._account.world.call_later(0.0, self._report_handed_over)
         self._handed_over.append(wish.ticket)
 
+    def count_lacking(self, place: str, then: Callable[[int], None]) -> None:
+        """Ask the ResourceActor, as only that knows who else has permits."""
+        if (line := self._account.line) is None:
+            then(0)
+        else:
+            line.send(AskPlaces(place), lambda reply: then(_lacking(reply)))
+
     def set_places(self, places: Mapping[str, int]) -> None:
         self._drop_idle()
         super().set_places(places)
@@ -283,6 +304,10 @@ class Borrowing(_Joined):
         hit("waits in a lane")
         self._ledger.hand_over(wish.request)
 
+    def count_lacking(self, place: str, then: Callable[[int], None]) -> None:
+        now = self._now()
+        then(0 if now > self._trusted_until else self._ledger.lacking_places(place, now))
+
     def charge(self, who: Who, amounts: Mapping[str, float]) -> None:
         self._ledger.charge(who, amounts, self._now())
         self._decide_soon()
@@ -332,6 +357,10 @@ class Borrowing(_Joined):
         wake_at = self._ledger.wake_at
         is_over = wake_at == math.inf
         self._timer = None if is_over else self._account.world.call_later(wake_at - now, self._decide_soon)
+
+
+def _lacking(reply: Reply) -> int:
+    return 0 if reply.error is not None else reply.read(PlacesLacking).count
 
 
 def _key_of(account: Account, request: Request | None) -> str | None:

@@ -31,6 +31,13 @@ class Decided(NamedTuple):
 GRANTED, ELSEWHERE = Decided(True), Decided(False)
 
 
+class PlacesLacking(NamedTuple):
+    """Answer to `AskPlaces`."""
+
+    count: int
+    """Number of requests that could be granted now if there were more places."""
+
+
 class ResourceStatus(NamedTuple):
     """State of all limits and circuit breakers."""
 
@@ -148,6 +155,14 @@ class SetPlaces(NamedTuple):
     change: int
     """Number of the change within this epoch, because messages may overtake each other."""
     places: Mapping[str, int]
+
+
+@message(reply=PlacesLacking)
+class AskPlaces(NamedTuple):
+    """Ask how many requests wait for nothing but a place at the hosts of one protocol of a supervisor."""
+
+    place: str
+    """Name of these hosts, as in `SetPlaces`."""
 
 
 @message()
@@ -293,6 +308,7 @@ ForResources: TypeAlias = (
     | Served
     | Charge
     | SetPlaces
+    | AskPlaces
     | Join
     | Renew
     | WatchLedger

@@ -43,6 +43,10 @@ class Needs:
     num_cpus: float = 0
     num_gpus: float = 0
     resources: Mapping[str, float] = field(default_factory=dict)
+    spread: bool = False
+    """Whether actors with these needs are to be spread over the machines."""
+    may_wait: bool = False
+    """Whether the start waits for as long as no machine has room. Else it fails after some time."""
 
 
 class Clocks(Protocol):

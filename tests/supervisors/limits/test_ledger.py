@@ -462,3 +462,61 @@ class LedgerMachine(RuleBasedStateMachine):
 
 LedgerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
 TestLedger = LedgerMachine.TestCase
+
+
+def at_hosts(id, user="", **needs):
+    return Request(id, H, needs, who=Who("w", "p", user, "w/p"))
+
+
+def test_requests_that_lack_nothing_but_a_place_are_counted_and_no_others():
+    ledger = Ledger({"llm": 5, "llm per user": 2, "gpu": 1}, age_s=30)
+    for n in range(4):
+        ledger.add(at_hosts(f"ada-{n}", "ada", llm=1))
+    ledger.add(at_hosts("eve", "eve", llm=1, gpu=1))
+    assert ledger.lacking_places("w/p", 0.0) == 3, "two of ada, one of eve"
+    assert ledger.lacking_places("w/q", 0.0) == 0
+    ledger.claim(Request("elsewhere", Holder("v", 1), {"gpu": 1}))
+    assert ledger.lacking_places("w/p", 0.0) == 2, "eve waits for the gpu"
+    ledger.remove("ada-0")
+    ledger.remove("ada-1")
+    ledger.remove("ada-2")
+    assert ledger.lacking_places("w/p", 0.0) == 1
+
+
+def test_what_a_rate_does_not_allow_yet_lacks_more_than_a_place():
+    ledger = Ledger({"calls": "60/min burst 7"}, age_s=30)
+    for n in range(10):
+        ledger.add(at_hosts(str(n), calls=3))
+    assert ledger.lacking_places("w/p", 0.0) == 2, "2 · 3 of 7"
+
+
+def test_a_request_behind_one_that_reserves_its_pool_lacks_more_than_a_place():
+    ledger = Ledger({"llm": 3, "gpu": 1}, age_s=30)
+    ledger.claim(request("holder", gpu=1))
+    ledger.add(request("first", priority=2, llm=3, gpu=1))
+    ledger.add(at_hosts("behind", llm=1))
+    granted(ledger)
+    assert ledger.lacking_places("w/p", 0.0) == 0
+    ledger.remove("first")
+    assert ledger.lacking_places("w/p", 0.0) == 1
+
+
+@given(
+    limit=st.integers(0, 12),
+    per_user=st.integers(0, 6),
+    lowered=st.none() | st.integers(1, 6),
+    each=st.integers(1, 3),
+    held=st.integers(0, 12),
+    users=st.lists(st.sampled_from("abc"), max_size=15),
+)
+def test_as_many_lack_a_place_as_are_granted_when_there_are_places(limit, per_user, lowered, each, held, users):
+    ledger = Ledger({"llm": limit, "llm per user": per_user}, age_s=30)
+    if held:
+        ledger.claim(Request("elsewhere", Holder("v", 1), {"llm": held}, who=Who(user="z")))
+    ledger.lower({} if lowered is None else {"llm": lowered})
+    for n, user in enumerate(users):
+        ledger.add(at_hosts(str(n), user, llm=each))
+    assert granted(ledger) == [], "there is no place"
+    lacking = ledger.lacking_places("w/p", 0.0)
+    ledger.set_places({"w/p": 100})
+    assert len(granted(ledger)) == lacking
