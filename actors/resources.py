@@ -251,7 +251,7 @@ class ResourceActor:
             self._ledger.set_places(newest)
 
     def _places_lacking(self, place: str) -> int:
-        """Count the requests that wait for nothing but a place. While not all holders are known, none do for certain."""
+        """Count the requests that wait for nothing but a place. While not all holders are known, none surely does."""
         return 0 if self._expected else self._ledger.lacking_places(place, self._world.monotonic())
 
     def _renew(self, shard: str) -> None:

@@ -171,10 +171,17 @@ class Children:
             for child in group:
                 if restart in self._failed or self._ended:
                     break  # begin again, with the children that failed meanwhile
-                await self._start(child)
+                if child.is_wanted:
+                    await self._start(child)
             else:
                 failed = {}
         self._under_way.discard(restart)
+
+    async def rest(self, child: Child, why: PodiumError) -> None:
+        """End a child that is not needed now. It can be started again when this has returned."""
+        await self._confirm()
+        child.is_wanted = False
+        await child.end(why)
 
     async def retire(self, children: Iterable[Child], why: PodiumError) -> None:
         """End and remove children that are not needed any more, in reverse order."""

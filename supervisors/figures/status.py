@@ -155,6 +155,10 @@ class PoolStatus(Shown):
     """The number of steps that wait for a host."""
     blocked: str | None
     """The reason why no host can start, or None."""
+    hosts_min: int
+    """The least number of hosts, of `replicas`."""
+    hosts_max: int
+    """The largest number of hosts, of `replicas`. Between the two, `hosts` follows the steps that wait."""
 
 
 @dataclass(frozen=True, slots=True)

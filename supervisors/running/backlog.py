@@ -48,6 +48,11 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._numbers or self._wishing or self._ready)
 
+    @property
+    def wishing(self) -> int:
+        """Number of jobs that wait for permits, a place at a host, or both."""
+        return len(self._wishing)
+
     def __iter__(self) -> Iterator[Job]:
         return iter([*self._ready, *self._wishing.values(), *self._numbers])
 

@@ -25,6 +25,7 @@ from ..ports.world import Timer
 from ..shards import tier_shard
 from ..tasks.plan import Build, Plan, TierPlan
 from ..tasks.state import NodeRun, TaskState
+from .elastic import ElasticPool
 from .placement import Job
 from .pool import Pool, PoolContext
 
@@ -109,7 +110,8 @@ class Dispatcher:
         labels |= {*self._tiers, *(tier.name for tier in plan.tiers)}
         names = (f"{declared.name}~{n}" if n > 1 else declared.name for n in itertools.count(1))
         label = next(name for name in names if name not in labels)
-        pool = self._pools[build] = Pool(self._means, declared, self, label, build.code)
+        made = Pool if declared.least_hosts == declared.most_hosts else ElasticPool
+        pool = self._pools[build] = made(self._means, declared, self, label, build.code)
         return pool
 
     def _carried(self, build: Build, newest: Build) -> bytes | None:
@@ -147,8 +149,8 @@ class Dispatcher:
         """
         for pool in self._pools.values():
             if not pool.is_idle and not pool.blocked:
-                self._family.start_soon(pool.hosts)
-        await self._family.start(self._children(plan))
+                pool.start_hosts()
+        await self._family.start(self._lasting_children(plan))
         for tier in plan.tiers:
             await self._tiers[tier.name].deploy(tier.definition, self._code, in_force)
 
@@ -157,7 +159,7 @@ class Dispatcher:
 
         Actors that work waits for start by themselves. An actor that does not start counts as a failed child.
         """
-        for child in self._children(plan):
+        for child in self._lasting_children(plan):
             await self._family.start_alone(child)
 
     async def wake_busy_tiers(self, shard: str) -> None:
@@ -170,6 +172,13 @@ class Dispatcher:
         children: list[Child] = []
         for name in plan.children:
             children += [self._tiers[name]] if name in self._tiers else self._pools[plan.build(name)].hosts
+        return children
+
+    def _lasting_children(self, plan: Plan) -> list[Child]:
+        """Return the children that start with their workflow. Further hosts start when there is work for them."""
+        children: list[Child] = []
+        for name in plan.children:
+            children += [self._tiers[name]] if name in self._tiers else self._pools[plan.build(name)].lasting
         return children
 
     def _new_tier(self, tier: TierPlan) -> NestedSupervisor:

@@ -109,6 +109,8 @@ class Host:
         """Most jobs this host may hold, running plus prefetched: at least one is prefetched if `lookahead_s` > 0."""
         self.is_stuck = False
         """Whether the host is being replaced because its code does not end."""
+        self.idle_since = 0.0
+        """Monotonic seconds since when no job was there; not kept by pools with a fixed number of hosts."""
         self.turn = 0
         """Counts starts and ends of the host, so that a start that was overtaken by an end changes nothing."""
 

@@ -88,7 +88,8 @@ class Pool:
         self._declared, self._listener, self._pressure = declared, listener, means.pressure
         self._backlog = Backlog(label, self._permits, self._settings, self)
         self._lanes = Lanes(self._world, self._permits, self._backlog, self)
-        self.hosts = [self._new_host(f"{means.world.address}/{label}-{n}") for n in range(declared.replicas)]
+        self._most = declared.most_hosts
+        self.hosts = [self._new_host(f"{means.world.address}/{label}-{n}") for n in range(self._most)]
         self._up = 0
         """Number of hosts that run."""
         self._code: bytes | None = None
@@ -108,12 +109,24 @@ class Pool:
         return {
             "protocol": self._declared.ref,
             "code": self._fingerprint[:CODE_CHARS],
-            "hosts": len(self.hosts),
+            "hosts": self.wanted,
             "up": self._up,
             "running": sum(len(host.jobs) for host in self.hosts),
             "queued": len(self._backlog),
             "blocked": self.blocked,
+            "hosts_min": self._declared.least_hosts,
+            "hosts_max": self._most,
         }
+
+    @property
+    def wanted(self) -> int:
+        """The number of hosts that there should be."""
+        return self._most
+
+    @property
+    def lasting(self) -> list[Host]:
+        """The hosts that run all the time, from the deployment of their workflow or the first step on."""
+        return self.hosts
 
     @property
     def is_idle(self) -> bool:
@@ -146,13 +159,17 @@ class Pool:
         self.feed()
 
     def _enqueue(self, job: Job) -> None:
-        if self.blocked is None and self._up < len(self.hosts):
-            self._family.start_soon(self.hosts)
+        if self.blocked is None and self._up < self._most:
+            self.start_hosts()
         host = None if job.settings.quotas or self._backlog else self._free_host(job)
         if host is not None:
             self._give(host, job)  # nobody waits, so there is no order to keep
         else:
             self._wait(job)
+
+    def start_hosts(self) -> None:
+        """Start the hosts that there is work for, in the background."""
+        self._family.start_soon(self.hosts)
 
     def _wait(self, job: Job) -> None:
         self._backlog.add(job)
@@ -320,6 +337,14 @@ class Pool:
 
     async def start_host(self, host: Host) -> None:
         host.turn += 1
+        await self._spawn(host, self._needs())
+
+    def _needs(self) -> Needs:
+        declared = self._declared
+        return Needs(declared.num_cpus, declared.num_gpus, declared.resources, declared.spread)
+
+    async def _spawn(self, host: Host, needs: Needs) -> None:
+        """Start the actor of a host, and connect to it, unless the host is ended meanwhile. Raises SpawnFailed."""
         turn, declared = host.turn, self._declared
         setup = {
             "ref": declared.ref,
@@ -334,7 +359,6 @@ class Pool:
             "code_from": self._code_from,
             "search_path": self._search_path,
         }
-        needs = Needs(declared.num_cpus, declared.num_gpus, declared.resources)
         try:
             await self._world.spawn("host", host.address, setup, needs)
         except SpawnFailed as error:
