@@ -40,7 +40,7 @@ from ..store.address import StoreAddress
 from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
 from .folder import noted_folder
 from .machine import LOOK_S, Machine, Membership
-from .many_machines import MachineLost, ManyMachines, Place, on_node
+from .many_machines import MachineLost, ManyMachines, Place, has_a_process, on_node
 from .process_locks import ProcessLocks
 from .sockets import connect, listen
 
@@ -282,13 +282,28 @@ class RayWorld(LoopWorld):
         while True:
             handle = self._handles[address] = await self._create(role, address, setup, self._options(role, needs))
             try:
-                return list(unpack(await asyncio.wait_for(self._first_answer(handle), START_S)))
+                return list(unpack(await self._answer_in_time(handle, needs.may_wait)))
             except MachineLost:
                 await self.kill(address)
             except (RayError, TimeoutError) as error:
                 await self.kill(address)
                 kind = (PeerLost if isinstance(error, ActorDiedError) else type(error)).__name__
                 raise SpawnFailed(address=address, reason=_first_line(error), kind=kind) from error
+
+    async def _answer_in_time(self, handle: Any, may_wait: bool) -> bytes:
+        """Await what an actor's `start` says. Raises TimeoutError after `START_S`.
+
+        Args:
+            may_wait: whether the time begins anew as long as Ray has no room for the actor, and perhaps adds a machine.
+        """
+        starting = asyncio.ensure_future(self._first_answer(handle))
+        try:
+            while not (await asyncio.wait([starting], timeout=START_S))[0]:
+                if not may_wait or has_a_process(handle):
+                    raise TimeoutError
+            return starting.result()
+        finally:
+            starting.cancel()
 
     async def _first_answer(self, handle: Any) -> bytes:
         starting = _result(handle.start.remote())
@@ -305,6 +320,8 @@ class RayWorld(LoopWorld):
             "enable_task_events": False,
             "max_concurrency": THREADS.get(role, 10_000),
         }
+        if needs.spread:
+            options["scheduling_strategy"] = "SPREAD"
         if role == "coordinator" and (self._membership is None or self._membership.is_lasting):
             options["lifetime"] = "detached"
         if self.many is not None:

@@ -254,6 +254,11 @@ def node_of(handle: Any) -> str | None:
     return node if node.strip("f") else None  # all f: none
 
 
+def has_a_process(handle: Any) -> bool:
+    """Whether Ray has found room for an actor, and a process."""
+    return bool(actors(handle._actor_id.hex()).get("Address", {}).get("Port"))
+
+
 def with_room(needs: Needs) -> set[str]:
     """Return Ray's ids of the machines that have now what an actor needs."""
     wanted = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, **needs.resources}

@@ -252,6 +252,11 @@ class WorkflowStatus(Shown):
         """The number of hosts there should be, of all protocols."""
         return sum(pool.hosts for pool in self.pools)
 
+    @property
+    def hosts_range(self) -> tuple[int, int]:
+        """The least and the largest number of hosts of all protocols; equal if no `replicas` are a range."""
+        return sum(pool.hosts_min for pool in self.pools), sum(pool.hosts_max for pool in self.pools)
+
     def to_json(self) -> dict[str, Any]:
         """The same as plain data: with the reason, or with all that is known of a supervisor that runs."""
         names = _names(type(self))

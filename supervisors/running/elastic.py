@@ -2,8 +2,8 @@
 
 The least hosts of the range last. The others start in the background, and nobody waits for them: where a cluster has no
 room for a host, its request waits at Ray, which may add a machine, and the hosts that stand do the work. Steps go to
-the first host with a free place, so that the last hosts become idle when there is less work. No step is sent to a host to
-wait there for its turn if steps take longer than `lookahead_s`: another host may soon have a place for it.
+the first host with a free place, so that the last hosts become idle when there is less work. If steps take longer than
+`lookahead_s`, none is sent to a host to wait there for its turn: another host may soon have a place for it.
 """
 
 from __future__ import annotations

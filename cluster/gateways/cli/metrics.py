@@ -24,6 +24,14 @@ def exposition(status: ClusterStatus) -> list[str]:
 
 
 Sample = tuple[str, dict[str, str], float]
+_OF_POOLS = {
+    "hosts_up": "up",
+    "hosts_min": "hosts_min",
+    "hosts_max": "hosts_max",
+    "jobs_running": "running",
+    "jobs_queued": "queued",
+}
+"""Metrics of the hosts of a protocol, with the attributes of its `PoolStatus`."""
 
 
 def _of(shard: str) -> dict[str, str]:
@@ -70,13 +78,13 @@ def _families(status: ClusterStatus) -> Iterator[tuple[str, str, str, list[Sampl
         for each in _buckets({**_of(name), "state": state}, durations)
     ]
     yield "request_state_seconds", "histogram", "Seconds that requests were in a state.", samples
-    for key in ("up", "running", "queued"):
+    for family, key in _OF_POOLS.items():
         samples = [
             ("", {**_of(name), "protocol": pool.protocol}, getattr(pool, key))
             for name, flow in flows.items()
             for pool in flow.pools
         ]
-        yield f"hosts_{key}" if key == "up" else f"jobs_{key}", "gauge", "By protocol.", samples
+        yield family, "gauge", "By protocol.", samples
     for key in ("held", "waiting"):
         samples = [("", {"limit": name}, getattr(use, key)) for name, use in status.quotas.items()]
         yield f"permits_{key}", "gauge", "By limit.", samples

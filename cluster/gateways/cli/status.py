@@ -22,7 +22,7 @@ from ...store.stores import store_of
 from .limits import use_table
 from .options import Data, Output
 from .terminal import Terminal, to_json
-from .top import warnings
+from .top import hosts_of, warnings
 
 Every = Annotated[bool, typer.Option("--all", help="Settings at their defaults and versions out of use, too.")]
 
@@ -100,7 +100,7 @@ def _print_running(
         console.print(warning)
     workflows = Table("workflow", "state", "open", "hosts up", box=None, pad_edge=False, header_style="bold")
     for name, workflow in running.workflows.items():
-        hosts = f"{workflow.hosts_up}/{workflow.hosts}" if workflow.pools else ""
+        hosts = hosts_of(workflow)
         why = workflow.reason or "; ".join(p.blocked for p in workflow.pools if p.blocked) or blocked_below(name)
         state = workflow.state + (f": {why}" if why else "")
         workflows.add_row(one_line(name), one_line(state), "" if workflow.open is None else str(workflow.open), hosts)

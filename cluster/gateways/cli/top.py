@@ -129,12 +129,19 @@ def _workflows(look: Look, before: Look | None, width: int) -> Table:
         pools = workflow.pools
         row = ["" if workflow.open is None else str(workflow.open)]
         row += [str(count) if pools else "" for count in (_running(workflow), _queued(workflow))]
-        row.append(f"{workflow.hosts_up}/{workflow.hosts}" if pools else "")
+        row.append(hosts_of(workflow))
         row += [_per_s(name, look, before), *_quantiles(workflow), _lag(workflow)]
         row.append("" if workflow.restarts is None else str(workflow.restarts))
         reason = f": {workflow.reason}" if workflow.reason else ""
         rows.append([one_line(name), one_line(workflow.state + reason), *row])
     return _table(rows, width)
+
+
+def hosts_of(workflow: WorkflowStatus) -> str:
+    """Return how many hosts run of those that there should be, with the bounds if they follow the work: `2/3 (1-8)`."""
+    least, most = workflow.hosts_range
+    bounds = "" if least == most else f" ({least}-{most})"
+    return f"{workflow.hosts_up}/{workflow.hosts}{bounds}" if workflow.pools else ""
 
 
 def _running(workflow: WorkflowStatus) -> int:

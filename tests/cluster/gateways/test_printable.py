@@ -121,7 +121,7 @@ EVENTS = [
 ]
 QUOTAS = {NAME: LimitUse(NAME, 1, 0)}
 BREAKERS = {NAME: BreakerStatus("open", NAME, None, 1.0, 1, 1, 0, 0)}
-POOL = PoolStatus(NAME, NAME, 1, 1, 1, 0, NAME)
+POOL = PoolStatus(NAME, NAME, 1, 1, 1, 0, NAME, 1, 2)
 IDLE = WorkflowStatus(NAME, NAME, "wait", 1, False, "idle", NAME)
 FLOW = replace(IDLE, state="up", open=1, users={NAME: 1, "b": 2}, pools=(POOL,), load=Load(0.1, 0.1, 0.1), stalled={})
 STATUS = ClusterStatus(

@@ -9,6 +9,8 @@ import pytest
 
 import podium
 from podium import Sequence, Supervision, Workflow
+from podium.cluster.gateways.cli.metrics import exposition
+from podium.cluster.gateways.cli.top import hosts_of
 from podium.cluster.simulation.simulated import SimulatedCluster
 from podium.errors import InvalidDefinition
 from podium.protocols.errors import SpawnFailed
@@ -66,6 +68,10 @@ def test_hosts_come_with_the_backlog_and_go_when_they_are_idle():
         await asyncio.sleep(1)
         busy = await pool(engine)
         assert (busy.up, busy.hosts, busy.hosts_min, busy.hosts_max) == (4, 4, 1, 4)
+        status = await engine.status()
+        assert hosts_of(status.workflows["w"]) == "4/4 (1-4)"
+        figures = [line for line in exposition(status) if line.startswith("podium_hosts_")]
+        assert [line.rpartition(" ")[2] for line in figures] == ["4", "1", "4"], "up, min, max"
         assert sorted(await results(tasks)) == list(range(32))
         assert seen.most == 8
         await asyncio.sleep(IDLE_S - 2)

@@ -1,4 +1,4 @@
-"""The decision how many hosts a protocol has whose `replicas` are a range (scaling.py): pure, by example and property."""
+"""The decision how many hosts a protocol has whose `replicas` are a range (scaling.py): by example and property."""
 
 from __future__ import annotations
 
