@@ -44,6 +44,7 @@ DEFAULT_LIMITS: dict[str, Amount] = {
 """Permits per quota, cluster-wide; from the project's first design document."""
 _PREFIX = "PODIUM_"
 _FILE = "podium.toml"
+_PLACEMENT = re.compile(r"[A-Za-z0-9][\w./-]*(=[\w.-]+)?")
 _SOURCE = re.compile(r"(driver|cli|mcp)(\.[A-Za-z0-9][A-Za-z0-9_-]{0,63})?")
 
 
@@ -72,6 +73,10 @@ class Settings(BaseModel):
     address: str | None = None
     """The address of a running Ray cluster to use (host:port). None joins the cluster of `data`, or starts one on
     loopback."""
+    placement: str | None = None
+    """The machines on which the coordinator, the ResourceActor and the supervisors may live, in a Ray cluster with a
+    database: a label of Ray, `tier=control`, or the name of a custom resource that these machines have, `control`.
+    None means all."""
     num_cpus: Count | None = None
     """The CPUs that a cluster started here offers to Ray. None means all of the machine."""
     object_store_mb: Annotated[int, Field(ge=80)] = 256
@@ -188,6 +193,15 @@ class Settings(BaseModel):
         if url is not None and not is_url(url):
             raise ValueError("expected a URL such as postgresql://user@host/name")
         return url
+
+    @field_validator("placement")
+    @classmethod
+    def _is_placement(cls, placement: str | None, info: ValidationInfo) -> str | None:
+        if placement is not None and not _PLACEMENT.fullmatch(placement):
+            raise ValueError("expected a label of Ray, as tier=control, or the name of a custom resource, as control")
+        if placement is not None and info.data.get("database") is None:
+            raise ValueError("it needs a database: a folder belongs to one machine, where all that owns tasks lives")
+        return placement
 
     @field_validator("limits", mode="before")
     @classmethod

@@ -21,6 +21,7 @@ class ConnectOptions(TypedDict, total=False):
     database_lease_s: float | None
     cluster: Literal["ray", "inprocess"] | None
     address: str | None
+    placement: str | None
     num_cpus: int | None
     object_store_mb: int | None
     user: str | None

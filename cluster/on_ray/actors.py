@@ -40,7 +40,7 @@ from ..store.address import StoreAddress
 from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
 from .folder import noted_folder
 from .machine import LOOK_S, Machine, Membership
-from .many_machines import MachineLost, ManyMachines, Place, has_a_process, on_node
+from .many_machines import MachineLost, ManyMachines, Place, has_a_process, live_nodes, on_node
 from .process_locks import ProcessLocks
 from .sockets import connect, listen
 
@@ -76,7 +76,7 @@ class Resident:
         place: tuple[Any, ...],
         epoch: int,
         setup: bytes,
-        membership: tuple[int, bool, bool] | None,
+        membership: tuple[int, bool, bool, str] | None,
     ) -> None:
         """`place`: the fields of a StoreAddress; `membership`: those of a Membership in a cluster of many machines."""
         self._role, self._address, self._namespace, self._place = role, address, namespace, StoreAddress(*place)
@@ -215,7 +215,9 @@ class RayWorld(LoopWorld):
         self.presence = ProcessLocks(self.data, 0 if membership is None else membership.generation)
         if membership is not None:
             here = ray.get_runtime_context().get_node_id()
-            self.many = ManyMachines(Machine(self.place, membership, here), self.place, membership, here)
+            may_be_home = not membership.placement or here in live_nodes(membership.placement)
+            machine = Machine(self.place, membership, here, may_be_home)
+            self.many = ManyMachines(machine, self.place, membership, here)
 
     def use(self, membership: Membership | None, namespace: str, place: StoreAddress) -> None:
         """Use a cluster as a client: be told of lost machines, and not be ended with this one's lease."""

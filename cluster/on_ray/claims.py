@@ -25,6 +25,7 @@ from ..session import coordinator_setup
 from ..store.contract import Ownership
 from .machine import Membership
 from .machine_state import MachineFiles, boottime
+from .placement import check_home
 
 STARTING_S = 60.0
 """Longest wait for a cluster that another process is starting, in seconds."""
@@ -173,7 +174,7 @@ class SharedClaim:
             raise DataInUse(directory=self._database.place, holder=described(claim))
         facts = claim.facts
         self._know(claim.generation, facts["folder"])
-        membership = Membership(claim.generation, facts["daemon"])
+        membership = Membership(claim.generation, facts["daemon"], placement=facts.get("placement", ""))
         return Facts(facts["address"], facts["namespace"], facts["session"], facts["folder"], membership)
 
     def _know(self, generation: int, folder: str) -> None:
@@ -198,9 +199,11 @@ class SharedClaim:
         from ..store.postgres import lease  # noqa: PLC0415
         from ..store.postgres.machines import Member  # noqa: PLC0415
 
+        placement = self._check_placement(ray)
         setup = base64.b64encode(pack(coordinator_setup(self._settings))).decode()
         folder = str(self._settings.data.resolve())
         facts = {"kind": "ray", "address": ray.address, "session": ray.session, "namespace": namespace}
+        facts["placement"] = placement
         home = Member(secrets.token_hex(8), lease.this_host(), ray.node, self._place.lease_s)
         all_facts = {**facts, "daemon": is_lasting, "folder": folder, "setup": setup, "pid": os.getpid()}
         generation = lease.begin(self._database, home, all_facts, lambda claim: ray.replaced(claim.facts))
@@ -209,7 +212,16 @@ class SharedClaim:
         self._files.make()
         until = boottime() + self._place.lease_s / 2  # the row was renewed a moment ago
         self._files.write(MachineState(home.id, home.host, ray.node, self._generation, until, home=home.id))
-        return Membership(self._generation, is_lasting)
+        return Membership(self._generation, is_lasting, placement=placement)
+
+    def _check_placement(self, ray: InRay) -> str:
+        """Return where owners of tasks may live. Raises InvalidSetting if that is not on this machine."""
+        placement = self._settings.placement or ""
+        if placement:
+            from .many_machines import all_nodes  # noqa: PLC0415  (imports ray)
+
+            check_home(all_nodes(), ray.node, placement, self._settings.sources.get("placement", "default"))
+        return placement
 
     def stands(self, address: str, namespace: str, is_lasting: bool) -> None:
         """Do nothing: the row of the cluster says it all."""

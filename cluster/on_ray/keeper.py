@@ -49,14 +49,16 @@ _DOWN = ("57P01", "57P02", "57P03")
 
 
 class Keeper:
-    def __init__(self, place: StoreAddress, generation: int, node: str, is_lasting: bool) -> None:
-        """`is_lasting`: whether another machine becomes the home if the present one is lost, so that all goes on."""
+    def __init__(
+        self, place: StoreAddress, generation: int, node: str, is_lasting: bool, may_be_home: bool = True
+    ) -> None:
+        """`is_lasting` and `may_be_home` are those of `MachineLease`."""
         self._place, self._generation = place, generation
         self._files, self._run = MachineFiles(place.path, generation), folder_of(place.path, generation)
         self._lease_s = place.lease_s
         self._database = Database(place.url, place.schema, max(0.5, place.lease_s / 2))
         self._machines = Machines(self._database)
-        self._lease = MachineLease(self._begin(node), place.lease_s, is_lasting, boottime())
+        self._lease = MachineLease(self._begin(node), place.lease_s, is_lasting, boottime(), may_be_home)
         self._lock = threading.Condition()
         self._warned = "", 0.0
         """The last reason for a warning, and its time."""
@@ -195,7 +197,7 @@ def main() -> None:
     place = StoreAddress(*setup["place"])
     _log_to(MachineFiles(place.path, setup["generation"]).keeper_log)
     tidy(place.path, setup["generation"])
-    Keeper(place, setup["generation"], setup["node"], setup["is_lasting"]).run()
+    Keeper(place, setup["generation"], setup["node"], setup["is_lasting"], setup["may_be_home"]).run()
 
 
 def _log_to(path: Path) -> None:

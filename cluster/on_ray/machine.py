@@ -41,15 +41,19 @@ class Membership:
     """Whether the cluster goes on without the process that started it."""
     is_new: bool = False
     """Whether the process is the first at its address, so that no predecessor has left anything below it."""
+    placement: str = ""
+    """The machines on which owners of tasks may live, as in placement.py; "" for all."""
 
-    def to_wire(self) -> tuple[int, bool, bool]:
-        return self.generation, self.is_lasting, self.is_new
+    def to_wire(self) -> tuple[int, bool, bool, str]:
+        return self.generation, self.is_lasting, self.is_new, self.placement
 
 
 class Machine:
     """This machine, for a process that runs a part of the cluster, or that uses it."""
 
-    def __init__(self, place: StoreAddress, membership: Membership, node: str) -> None:
+    def __init__(self, place: StoreAddress, membership: Membership, node: str, may_be_home: bool = True) -> None:
+        """`may_be_home`: whether the coordinator may live on this machine."""
+        self._may_be_home = may_be_home
         self._place, self._membership, self._node = place, membership, node
         self.files = MachineFiles(place.path, membership.generation)
         self._users_lock: int | None = None
@@ -136,7 +140,7 @@ class Machine:
     def _start_keeper(self, held: int) -> None:
         """Start a keeper, which has the lock from here on. The process that is started leaves it behind, and ends."""
         facts = {"generation": self._membership.generation, "is_lasting": self._membership.is_lasting}
-        setup = {"place": self._place, "node": self._node, **facts}
+        setup = {"place": self._place, "node": self._node, "may_be_home": self._may_be_home, **facts}
         command = [sys.executable, "-m", "podium.cluster.on_ray.keeper"]
         self.files.keeper_log.touch(mode=0o600)
         with (

@@ -32,6 +32,7 @@ from ..session import COORDINATOR
 from ..store import lock
 from ..store.address import StoreAddress
 from .machine import LOOK_S, Machine, Membership
+from .placement import suits
 from .process_locks import ProcessLocks
 
 ANSWER_S = 3.0
@@ -79,7 +80,7 @@ class ManyMachines:
     # where actors are started
 
     def options(self, role: Role, needs: Needs) -> dict[str, object]:
-        """Return the options with which Ray starts an actor on a machine that lives.
+        """Return the options with which Ray starts an actor on a machine that lives, and where it may be.
 
         Ray itself would start hosts on a machine that it does not know to be gone, and wait there for a minute.
         """
@@ -87,7 +88,8 @@ class ManyMachines:
             return {"scheduling_strategy": on_node(self._here)}
         avoided = self.machine.avoided()
         if role != "host":
-            nodes = live_nodes() - avoided
+            nodes = live_nodes(self._membership.placement) - avoided
+            nodes = nodes or ({self._here} if self._membership.placement else set())
         elif avoided:
             nodes = with_room(needs) - avoided
         else:
@@ -242,9 +244,14 @@ class ManyMachines:
         return dict(unpack(base64.b64decode(claim.facts["setup"]), max_bytes=_SETUP_BYTES))
 
 
-def live_nodes() -> set[str]:
-    """Return Ray's ids of the machines that Ray takes for alive."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+def all_nodes() -> list[dict[str, Any]]:
+    """Return what Ray says of each machine."""
+    return list(ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def live_nodes(placement: str = "") -> set[str]:
+    """Return Ray's ids of the machines that Ray takes for alive, and that suit a placement."""
+    return {node["NodeID"] for node in all_nodes() if node["Alive"] and suits(node, placement)}
 
 
 def node_of(handle: Any) -> str | None:

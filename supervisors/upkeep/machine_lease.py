@@ -93,14 +93,21 @@ class MachineState:
 class MachineLease:
     """The lease of one machine, from its keeper's point of view."""
 
-    def __init__(self, state: MachineState, lease_s: float, is_lasting: bool, now: float) -> None:
-        """`is_lasting`: whether another machine becomes the home if the present one is lost, so that all goes on."""
+    def __init__(
+        self, state: MachineState, lease_s: float, is_lasting: bool, now: float, may_be_home: bool = True
+    ) -> None:
+        """Begin to decide, now.
+
+        Args:
+            is_lasting: whether another machine becomes the home if the present one is lost, so that all goes on.
+            may_be_home: whether this machine may become it.
+        """
         self.state = state
         self.over = ""
         """The reason why the keeper ends; "" if it does not."""
         self.ends_cluster = False
         """Whether the cluster ends with this keeper, because it has no coordinator any more."""
-        self._lease_s, self._is_lasting = lease_s, is_lasting
+        self._lease_s, self._is_lasting, self._may_be_home = lease_s, is_lasting, may_be_home
         self._steady_since = self._used_at = now
         self._coordinator_seen = False
         self._missing_since: float | None = None
@@ -124,7 +131,7 @@ class MachineLease:
             self.end("the cluster has ended")
         elif not has_home and not self._is_lasting:
             self.end("the machine of the driver, whose cluster it is, is lost")
-        return not has_home and not self.over
+        return self._may_be_home and not has_home and not self.over
 
     def became_home(self) -> None:
         self._coordinator_seen = True  # none is starting here

@@ -45,6 +45,7 @@ from .options import (
     Key,
     Limits,
     Output,
+    Placement,
     Priority,
     Quiet,
     TaskTimeout,
@@ -217,9 +218,15 @@ def schema() -> None:
 
 
 @app.command()
-def up(data: Data = None, limits: Limits = None, address: Address = None, output: Output = "table") -> None:
+def up(
+    data: Data = None,
+    limits: Limits = None,
+    address: Address = None,
+    placement: Placement = None,
+    output: Output = "table",
+) -> None:
     """Start a lasting cluster, local or in a Ray cluster that runs; open tasks resume."""
-    settings = settings_of(data, limits=limits, address=address)
+    settings = settings_of(data, limits=limits, address=address, placement=placement)
     facts = daemon.start(settings)
     if output == "json":
         print(to_json(facts))

@@ -301,10 +301,14 @@ def found_task(reader: Reader, settings: Settings, typed: str) -> StoredTask:
 
 
 def settings_of(
-    data: str | None, user: str | None = None, limits: str | None = None, address: str | None = None
+    data: str | None,
+    user: str | None = None,
+    limits: str | None = None,
+    address: str | None = None,
+    placement: str | None = None,
 ) -> Settings:
     parsed = parse_limits(limits, "option --limits") if limits else None
-    return load_settings(data=data, user=user, limits=parsed, address=address, source="cli")
+    return load_settings(data=data, user=user, limits=parsed, address=address, placement=placement, source="cli")
 
 
 def engine_of(data: str | None, user: str | None = None, limits: str | None = None, in_process: bool = False) -> Engine:

@@ -26,6 +26,10 @@ TaskTimeout = Annotated[
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait; the task goes on.")]
 Limits = Annotated[str | None, typer.Option("--limits", help="Permits per quota: llm=5,tool=10.")]
 Address = Annotated[str | None, typer.Option("--address", help="A Ray cluster that runs already: auto, or HOST:PORT.")]
+Placement = Annotated[
+    str | None,
+    typer.Option("--placement", help="Where supervisors may live: a label of Ray, tier=control, or a resource."),
+]
 InProcess = Annotated[bool, typer.Option("--in-process", help="Run in this process instead of on Ray.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on standard error but errors.")]
 

@@ -65,9 +65,10 @@ def here(database):
 
 
 class Here:
-    def __init__(self, database, folder, is_lasting=True, in_thread=False):
+    def __init__(self, database, folder, is_lasting=True, in_thread=False, may_be_home=True):
         """`in_thread`: the keeper is a thread of this process, so that a bug can be planted in it."""
         self.database, self.folder, self.is_lasting, self.in_thread = database, folder, is_lasting, in_thread
+        self.may_be_home = may_be_home
         self.cable = Cable(folder, database.url)
         self.machines = Machines(database)
         self.workers = []
@@ -77,7 +78,7 @@ class Here:
         self.generation = begin(self.database, home, {"kind": "ray", "daemon": self.is_lasting}, lambda _claim: True)
         place = StoreAddress(str(self.folder), self.cable.url, self.database.schema, 5.0, LEASE_S)
         self.place, self.membership = place, Membership(self.generation, self.is_lasting)
-        self.machine = Machine(self.place, self.membership, "node-here")
+        self.machine = Machine(self.place, self.membership, "node-here", self.may_be_home)
         self.worker("worker")
         if self.in_thread:
             self.machine.files.make()
@@ -231,6 +232,22 @@ def test_the_home_is_lost_and_this_machine_takes_its_place(here):
     os.kill(here.workers[-1].pid, signal.SIGKILL)
     here.workers[-1].wait()
     until(lambda: here.machine.look().coordinator_is_missing)
+
+
+def test_a_machine_that_may_not_have_the_coordinator_never_takes_its_place(database):
+    with tempfile.TemporaryDirectory(prefix="podium-cable-") as folder:
+        made = Here(database, Path(folder), may_be_home=False)
+        made.start()
+        try:
+            until(lambda: made.machine.is_lost("first"))
+            time.sleep(LEASE_S)
+            state = made.machine.look()
+            assert (state.home, state.coordinator_is_missing, state.over) == ("first", False, "")
+            assert made.workers[0].poll() is None
+            with database.connect() as db:
+                assert made.machines.take_home(db, made.machine.id, "first", made.generation), "it is left to others"
+        finally:
+            made.end()
 
 
 def test_a_cluster_that_is_not_lasting_ends_with_its_home(database):
