@@ -31,7 +31,6 @@ Edge = Literal[
     "host stopped with others",
     "more hosts",
     "host not needed",
-    "start not needed",
     "job queued again",
     "dropped job lost",
     "suspect runs beside fewer",

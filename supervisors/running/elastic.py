@@ -115,7 +115,7 @@ class ElasticPool(Pool):
         return starting + [host for host in free if host.line is not None and host.idle_since <= idle_since]
 
     async def _end(self, host: Host) -> None:
-        hit("host not needed" if host.line is not None else "start not needed")
+        hit("host not needed")
         await self._family.rest(host, PeerLost(address=host.address, reason="it was not needed any more"))
         self._ending.discard(host)
         self.start_hosts()

@@ -54,6 +54,7 @@ from podium.supervisors.running.breaker import Breaker
 from podium.supervisors.running.dispatch import Dispatcher
 from podium.supervisors.running.lanes import Lanes
 from podium.supervisors.running.pool import Pool
+from podium.supervisors.running.scaling import Scaling
 from podium.supervisors.tasks.events import StepFinished
 from podium.supervisors.tasks.plan import Build, Plan
 from podium.supervisors.upkeep.clock import Clock
@@ -66,7 +67,7 @@ from tests.cluster.store import test_journal, test_postgres
 from tests.supervisors import test_boundaries, test_versions
 from tests.supervisors.children import test_supervision
 from tests.supervisors.limits.test_ledger import LedgerMachine
-from tests.supervisors.running import test_breaker, test_lanes
+from tests.supervisors.running import test_breaker, test_elastic, test_lanes, test_scaling
 from tests.supervisors.tasks import test_timeouts
 from tests.supervisors.upkeep import test_dead_letters, test_machine_lease
 from tests.support import postgres
@@ -406,6 +407,17 @@ def start_a_successor_before_the_machine_is_lost() -> Any:
     return patch.object(SimulatedMachines, "ended", ended)
 
 
+def take_every_wish_for_permits_for_work_of_a_host() -> Any:
+    def lacking_places(ledger: Any, place: str, _now: float) -> int:
+        return sum(request.who.place == place for request in ledger._waiting)
+
+    return patch.object(Ledger, "lacking_places", lacking_places)
+
+
+def end_hosts_before_they_were_idle_for_long_enough() -> Any:
+    return patch.object(Scaling, "_note", lambda scaling, now, wanted: scaling._peaks.appendleft((now, wanted)))
+
+
 MUTANTS: dict[Callable[[], Any], str] = {
     acknowledge_before_commit: "storms",
     skip_the_epoch_check: "examples",
@@ -439,6 +451,8 @@ MUTANTS: dict[Callable[[], Any], str] = {
     take_a_commit_of_unknown_fate_for_made: "database",
     keep_the_line_of_a_lost_connection: "database",
     never_miss_an_acknowledged_commit: "database",
+    take_every_wish_for_permits_for_work_of_a_host: "resilience",
+    end_hosts_before_they_were_idle_for_long_enough: "resilience",
     go_on_when_cut_off: "machines",
     declare_a_machine_lost_before_its_lease_is_over: "machines",
     renew_what_was_declared_lost: "machines",
@@ -524,8 +538,9 @@ def examples() -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def resilience() -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Those of breakers, dead letters, boundaries and versions."""
-    yield from _tests_in(test_breaker, test_dead_letters, test_boundaries, test_versions)
+    """Those of breakers, dead letters, boundaries, versions, and hosts that follow the backlog."""
+    yield from _tests_in(test_breaker, test_dead_letters, test_boundaries, test_versions, test_elastic, test_scaling)
+    yield "quotas bound hosts", partial(test_elastic.test_no_more_hosts_start_than_the_quotas_keep_busy, 3, 1, 1, 3)
     yield "receiver", partial(test_exchange.test_a_receiver_that_raises_loses_no_other_result_of_the_frame, 1)
     for jump_s in (3_600, -3_600):
         clock = test_timeouts.test_a_clock_that_is_set_changes_no_time_that_is_left

@@ -86,14 +86,14 @@ def recorded_steps(simulation) -> set[tuple[str, str]]:
     }
 
 
-@podium.protocol(concurrency=3)
+@podium.protocol(concurrency=3, replicas=(0, 3))
 async def work(ctx, input):
     WITNESS.began(ctx)
     await asyncio.sleep(0.1)
     return {"n": input["n"] + 1}
 
 
-@podium.protocol(quotas={"llm": 1}, concurrency=10, replicas=2)
+@podium.protocol(quotas={"llm": 1}, concurrency=2, replicas=(1, 4))
 async def limited(ctx, input):
     WITNESS.began(ctx, "llm")
     try:
@@ -238,7 +238,8 @@ class Storm:
         quotas = Random(f"{seed}, quotas").choice([{}, {"room": 1}])
         self.workflow = workflow(rng, shards=Random(f"{seed}, shards").choice([1, 1, 2]), quotas=quotas)
         limits = {"llm": rng.choice([1, 2, 5]), "room": 2}
-        restarts = {"restart_intensity": 1000, "top_restart_intensity": 1000, "retry_reserve": 1000}
+        more = {"host_idle_s": Random(f"{seed}, hosts").choice([0.3, 3.0, 60.0])}
+        more |= {"restart_intensity": 1000, "top_restart_intensity": 1000, "retry_reserve": 1000}
         self.keyed = rng.random() < 0.5
         """Whether all tasks have a key, or only the first."""
         self.users = rng.choice([["ada"], ["ada", "bob"]])
@@ -246,7 +247,7 @@ class Storm:
             limits["llm per user"] = 1
         throttle = rng.random() < 0.3
         lookahead_s = rng.choice([0.05, 1.0])
-        settings = {"throttle": throttle, "lookahead_s": lookahead_s, **restarts}
+        settings = {"throttle": throttle, "lookahead_s": lookahead_s, **more}
         self.simulation = Simulation(seed, limits, self.faults, machines, **settings)
         self.simulation.cpu_used = rng.choice([0.2, 1.0])
         self.times = {n: rng.uniform(1, 30) for n in range(1, self.count) if rng.random() < 0.1}
