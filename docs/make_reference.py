@@ -274,6 +274,7 @@ def types_section() -> list[str]:
         ("`OnError`", "an `Action`, or several in their order, by `Category`"),
         ("`Seconds`, `SecondsOrNone`", "a number of seconds, at most 10¹⁰: above 0, or from 0"),
         ("`Count`, `CountOrNone`", "a whole number, at most 2⁵³: from 1, or from 0"),
+        ("`Replicas`", "a whole number from 1 to 1000, or a pair of them (min, max), where min may be 0"),
         ("`Quantity`", "a number from 0, at most 2⁵³"),
         ("`BACKGROUND`", f"the priority {outcomes.BACKGROUND}: for work that nobody waits for"),
     ]
