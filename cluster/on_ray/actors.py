@@ -296,13 +296,14 @@ class RayWorld(LoopWorld):
         """Await what an actor's `start` says. Raises TimeoutError after `START_S`.
 
         Args:
-            may_wait: whether the time begins anew as long as Ray has no room for the actor, and perhaps adds a machine.
+            may_wait: whether the time begins when Ray has found room for the actor, for which it may add a machine.
         """
-        starting = asyncio.ensure_future(self._first_answer(handle))
+        starting, has_room = asyncio.ensure_future(self._first_answer(handle)), not may_wait
         try:
             while not (await asyncio.wait([starting], timeout=START_S))[0]:
-                if not may_wait or has_a_process(handle):
+                if has_room:
                     raise TimeoutError
+                has_room = has_a_process(handle)
             return starting.result()
         finally:
             starting.cancel()

@@ -360,7 +360,7 @@ class Borrowing(_Joined):
 
 
 def _lacking(reply: Reply) -> int:
-    return 0 if reply.error is not None else reply.read(PlacesLacking).count
+    return 0 if reply.error is not None else reply.read(PlacesLacking).requests
 
 
 def _key_of(account: Account, request: Request | None) -> str | None:

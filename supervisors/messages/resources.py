@@ -34,7 +34,7 @@ GRANTED, ELSEWHERE = Decided(True), Decided(False)
 class PlacesLacking(NamedTuple):
     """Answer to `AskPlaces`."""
 
-    count: int
+    requests: int
     """Number of requests that could be granted now if there were more places."""
 
 

@@ -16,7 +16,7 @@ def half(amount: int) -> float:
     return amount / 2
 
 
-@podium.protocol(concurrency=3, retry="tool", timeout_s=5)
+@podium.protocol(concurrency=3, replicas=(1, 4), spread=True, retry="tool", timeout_s=5)
 async def fetch(ctx: podium.Context, url: str) -> bytes:
     ctx.heartbeat()
     return url.encode()

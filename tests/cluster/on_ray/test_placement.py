@@ -14,6 +14,7 @@ from podium.cluster.on_ray.placement import check_home, suits
 from podium.cluster.store.address import StoreAddress
 from podium.errors import InvalidSetting
 from podium.supervisors.ports.world import Needs
+from podium.supervisors.upkeep.machine_lease import MachineLease, MachineState, Neighbour, News
 
 URL = "postgresql://podium@db.example/work"
 
@@ -90,6 +91,15 @@ def test_owners_of_tasks_are_spread_over_the_machines_of_the_placement(machines,
 def test_hosts_live_where_they_have_room_whatever_the_placement(machines):
     assert places(machines("tier=control"), "host") == {None}
     assert places(machines("tier=control", avoided="a"), "host", Needs(num_cpus=1)) == {"b", "c"}
+
+
+@pytest.mark.parametrize("may_be_home", [True, False])
+def test_only_a_machine_of_the_placement_tries_to_become_the_home(may_be_home):
+    lease = MachineLease(MachineState("me", "host", "node", 3, 9.0), 5.0, True, 0.0, may_be_home)
+    neighbours = [Neighbour("first", "host-a", "a", True, 0.0), Neighbour("me", "host", "node", False, 5.0)]
+    assert lease.heard(1.0, News("first", neighbours)) is may_be_home
+    assert lease.over == "", "it works on until another machine is the home"
+    assert lease.heard(2.0, News("me", neighbours)) is False
 
 
 @pytest.mark.parametrize("written", ["tier=", "=control", "a b", "", "tier=control=x"])

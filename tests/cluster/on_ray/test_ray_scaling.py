@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import textwrap
 
 import pytest
 
+from podium.cluster.simulation.virtual_loop import VirtualLoop
 from tests.support import ROOT
 
 SCRIPT = textwrap.dedent(
@@ -22,7 +24,7 @@ SCRIPT = textwrap.dedent(
 
     @podium.protocol(replicas=(0, 4), num_gpus=1, spread=True)
     def train(n):
-        time.sleep(0.7)
+        time.sleep(0.5)
         return [n, os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]]
 
     def hosts(state):
@@ -42,7 +44,7 @@ SCRIPT = textwrap.dedent(
         flow = podium.Workflow("gpus", podium.Sequence(train))
         engine.deploy(flow)
         before = shown()
-        tasks = engine.submit_many(flow, list(range(9)))
+        tasks = engine.submit_many(flow, list(range(7)))
         during = settled([2, 2, 2, 4])
         results = [task.result() for task in tasks]
         after = settled([0, 0, 0, 0])
@@ -64,8 +66,42 @@ def test_one_host_for_each_gpu_and_what_waits_for_a_third_is_withdrawn(tmp_path)
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["before"] == [0, 0, 0, 0], "none before there is work"
     assert seen["during"] == [2, 2, 2, 4], "two run, and two wait for a GPU that another machine may have"
-    assert sorted(n for n, _, _ in seen["results"]) == list(range(9))
+    assert sorted(n for n, _, _ in seen["results"]) == list(range(7))
     assert {gpu for _, _, gpu in seen["results"]} == {"0", "1"}
     assert len({(pid, gpu) for _, pid, gpu in seen["results"]}) == 2, "each host has one GPU"
     assert seen["after"] == [0, 0, 0, 0], "the two that waited and the two that were idle"
     assert seen["again"][0] == 99
+
+
+@pytest.mark.parametrize(
+    ("may_wait", "room_at", "starts_at", "answers"),
+    [
+        (True, 1_000, 1_100, True),
+        (True, 100_000, 100_001, True),
+        (True, 0, 250, False),
+        (True, 400, 900, False),
+        (False, 100, 130, False),
+        (False, 100, 110, True),
+    ],
+)
+def test_the_time_of_a_start_that_may_wait_begins_when_there_is_room(
+    monkeypatch, may_wait, room_at, starts_at, answers
+):
+    """Times are in virtual seconds."""
+    from podium.cluster.on_ray import actors
+
+    loop = VirtualLoop()
+    began = loop.time()
+    monkeypatch.setattr(actors, "has_a_process", lambda _handle: loop.time() - began >= room_at)
+    world = object.__new__(actors.RayWorld)
+    world._first_answer = lambda _handle: asyncio.sleep(starts_at, b"started")
+    started = world._answer_in_time("handle", may_wait)
+    try:
+        if answers:
+            assert loop.run_until_complete(started) == b"started"
+        else:
+            with pytest.raises(TimeoutError):
+                loop.run_until_complete(started)
+            assert loop.time() - began <= (room_at if may_wait else 0) + 2 * actors.START_S
+    finally:
+        loop.close()
