@@ -67,6 +67,7 @@ _LIMITS = "limits"
 class Coordinator:
     def __init__(self, world: World) -> None:
         self._world = world
+        world.on_leaving = self._on_leaving
         self._settings = Governance()
         self._limits: dict[str, Amount] = {}
         self._journal: Journal
@@ -346,7 +347,7 @@ class Coordinator:
             await self._world.sleep(delay_s)
             return
         child.wait_for(None)
-        child.last_words = None
+        child.last_words, child.leaves = None, False
         self._world.log("info", "child started", child=child.address)
         line = child.line = self._world.line(child.address)
         line.watch(lambda error: self._lost(child, line, error), self._settings.lease_s)
@@ -372,7 +373,7 @@ class Coordinator:
         if child is not self._resources:
             hit("supervisor lost")
         child.line = None
-        delay_s = self._delay(child)
+        delay_s = self._delay(child, counted=not child.leaves)
         self._world.log("warning", "child lost", child=child.address, reason=str(error), restarts_in_s=delay_s)
         if delay_s is None:
             policy = child.restarts.policy
@@ -382,6 +383,11 @@ class Coordinator:
             self._world.background(self._mark_down(child), f"mark down {child.address}")
         else:
             self._world.background(self._again(child, delay_s), f"restart {child.address}")
+
+    def _on_leaving(self, left_s: Mapping[str, float]) -> None:
+        """Expect the end of children whose machines will be taken away. They end by themselves."""
+        for child in [*self._supervisors.values(), self._resources]:
+            child.leaves = child.leaves or child.address in left_s
 
     async def _again(self, child: ManagedActor, delay_s: float) -> None:
         await self._world.kill(child.address)

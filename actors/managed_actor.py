@@ -20,6 +20,8 @@ class ManagedActor:
         """[epoch of the coordinator, number] of the last start; a later start has a higher pair."""
         self.restarts = Restarts(settings.top_restarts)
         self.line: Connection | None = None
+        self.leaves = False
+        """Whether its machine will be taken away, so that it ends by itself and starts elsewhere."""
         self.starting: asyncio.Task[None] | None = None
         """The task that starts or passivates the actor; None if there is none."""
         self.last_words: str | None = None

@@ -93,6 +93,7 @@ class ResourceActor:
         """Shards of holders from before a crash that have not joined again. While there are any, nothing is granted."""
         self._throttle = Throttle(Thresholds())
         self._board = BreakerRegistry(world)
+        world.on_leaving = self._on_leaving
         self._asks: dict[str, Incoming] = {}
         self._timer: Timer | None = None
         self._ledger_watches: dict[str, Incoming] = {}
@@ -132,6 +133,16 @@ class ResourceActor:
         self._tick()
         if setup["throttle"]:
             self._look_at_load()
+
+    def _on_leaving(self, left_s: Mapping[str, float]) -> None:
+        """Stop at once if the machine will be taken away; the holders of permits join the next one."""
+        if self._world.address in left_s:
+            self._world.background(self._leave(), "leave")
+
+    async def _leave(self) -> None:
+        self._world.log("info", "leaves its machine")
+        await self.stop()
+        self._world.leave()
 
     async def stop(self) -> None:
         if self._journal is not None:

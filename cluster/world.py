@@ -26,7 +26,7 @@ from ..actors.coordinator import Coordinator
 from ..actors.host import ProtocolHost
 from ..actors.resources import ResourceActor
 from ..protocols.blame import trace_of
-from ..protocols.errors import HookFailed, PodiumError
+from ..protocols.errors import EngineClosed, HookFailed, PodiumError
 from ..protocols.protocol import ProtocolLike, resolve
 from ..supervisors.ports.journal import Journal
 from ..supervisors.ports.messaging import Actor
@@ -74,6 +74,7 @@ class LoopWorld:
         self._logs: list[LogFile] = []
         self._engine_log: LogFile | None = None
         self.crashed = False
+        self.on_leaving: Callable[[Mapping[str, float]], None] = lambda _left_s: None
         self._load: Load | None = None
         self._sample_due_at = 0.0
         self.epoch = 0
@@ -155,6 +156,10 @@ class LoopWorld:
             below = "" if isinstance(error, PodiumError) else trace_of(error)
             self._tell("error", "crashed", {"reason": str(error), "error": type(error).__name__}, below)
             self._on_crash(error)
+
+    def leave(self) -> None:
+        self.crashed = True
+        self._on_crash(EngineClosed(reason="its machine is taken away"))
 
     async def open_journal(self, shard: str) -> Journal:
         journal, let_go = await self.store.open_journal(shard)

@@ -69,6 +69,9 @@ Edge = Literal[
     "another home",
     "started elsewhere",
     "died in its start",
+    "host leaves",
+    "supervisor leaves",
+    "step preempted",
 ]
 """An edge of the engine's states. `books` are the delegated ledger; a `tier` is a nested supervisor."""
 

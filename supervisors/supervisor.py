@@ -51,6 +51,7 @@ from .tasks.plan import Plan
 from .upkeep.blocked import Blocked
 from .upkeep.clock import Clock
 from .upkeep.dead_letters import DeadLetters
+from .upkeep.leaving import Leaving
 from .upkeep.passivation import Passivation
 from .upkeep.quarantine import Quarantine
 from .upkeep.retention import Retention
@@ -155,6 +156,7 @@ class Supervisor:
         live.dispatcher, live.desk, live.emissions = dispatcher, self._desk, emissions
         self._takeover = Takeover(world, journal, open_tasks, admission, alarms, quarantine)
         self._letters = DeadLetters(world, journal, open_tasks, versions, notes, quarantine, self._takeover)
+        world.on_leaving = Leaving(world, dispatcher, self.stop).on_leaving
         self._retention = Retention(world, settings, journal, open_tasks, dispatcher, self._letters)
         self._stalls = Stalls(world, journal, open_tasks, admission)
         self._stalls.forget(notes)

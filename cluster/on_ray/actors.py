@@ -52,6 +52,8 @@ END_AFTER_STOP_S = 0.5
 """Seconds for the answer to leave a process before the process ends itself."""
 RAY_KILLS_S = 0.5
 """Seconds for a process to end by Ray's own kill. A stopped process does not notice that and then gets SIGKILL."""
+DRAINING_S = 1.0
+"""Time between two looks for machines that Ray drains, in seconds."""
 KILL_WAIT_S = 30.0
 """Longest wait for a killed actor to be certainly gone, in seconds."""
 START_S = 120.0
@@ -244,6 +246,8 @@ class RayWorld(LoopWorld):
             await self.presence.end_below(below)
             await self.many.end_below(below)
         self.look_around()
+        if role != "host":
+            self.background(self._look_for_draining(), "look for machines that leave")
 
     def look_around(self) -> None:
         """Look for lost machines for as long as this world lives."""
@@ -251,6 +255,18 @@ class RayWorld(LoopWorld):
             return
         self.call_later(LOOK_S, self.look_around)  # first, so that an error of one look is not the end of looking
         self.many.look(self.spawn, self.background)
+
+    async def _look_for_draining(self) -> None:
+        """Tell this actor of actors whose machine will be taken away."""
+        while self.many is not None and not self.crashed:
+            await asyncio.sleep(DRAINING_S)
+            try:
+                leaving = await self.many.look_for_draining(self.address)
+            except Exception as error:  # of Ray, whose control store may be away
+                LOG.info("%s does not know whether machines leave: %s", self.address, _first_line(error))
+            else:
+                if leaving:
+                    self.on_leaving(leaving)
 
     def forget(self) -> None:
         """Drop all handles. For a driver whose cluster is gone, and all actors with it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray._private.state import actors, available_resources_per_node
+from ray._private.state import actors, available_resources_per_node, state
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ...actors.exchange import ExchangeClient
@@ -37,6 +38,8 @@ from .process_locks import ProcessLocks
 
 ANSWER_S = 3.0
 """Longest wait for an actor to say where it lives, in seconds, before it may live on a machine that is gone."""
+NO_DEADLINE_S = 60.0
+"""Seconds that actors get on a machine that Ray drains without saying until when."""
 SWEEP_S = 30.0
 """Longest wait for another machine to end processes, in seconds, if its lease goes on all the time."""
 _SETUP_BYTES = 256 * 1024 * 1024
@@ -69,6 +72,10 @@ class ManyMachines:
         """Starts that are under way, with the handles of their actors."""
         self._presence = ProcessLocks(place.path, membership.generation)
         self._starting = False
+        self.draining: dict[str, float] = {}
+        """Ray's ids of the machines that will be taken away, with the time of that by the wall clock."""
+        self._told: set[tuple[str, str]] = set()
+        """Actors that are known to leave, by address and node."""
         self._locating: set[asyncio.Task[None]] = set()
         """Questions where an actor lives. A reference keeps them from being collected."""
         machine.on_lost = self._lose
@@ -86,7 +93,7 @@ class ManyMachines:
         """
         if role == COORDINATOR:
             return {"scheduling_strategy": on_node(self._here)}
-        avoided = self.machine.avoided()
+        avoided = self.machine.avoided() | set(self.draining)
         if role != "host":
             nodes = live_nodes(self._membership.placement) - avoided
             nodes = nodes or ({self._here} if self._membership.placement else set())
@@ -164,6 +171,19 @@ class ManyMachines:
                 start.cancel()
         for line in self._lines.pop(node, []):
             line.lose(PeerLost(address=line.address, reason="its machine is lost"))
+
+    # machines that will be taken away
+
+    async def look_for_draining(self, address: str) -> dict[str, float]:
+        """Ask Ray which machines it drains; returns actors there that were not returned before, with the seconds left.
+
+        `address` is that of this actor.
+        """
+        self.draining = await asyncio.to_thread(draining_nodes)
+        places = {**self._places, address: self.here}
+        leaving = {(each, place.node) for each, place in places.items() if place.node in self.draining} - self._told
+        self._told |= leaving
+        return {each: max(0.0, self.draining[node] - time.time()) for each, node in leaving}
 
     # the end of actors
 
@@ -252,6 +272,12 @@ def all_nodes() -> list[dict[str, Any]]:
 def live_nodes(placement: str = "") -> set[str]:
     """Return Ray's ids of the machines that Ray takes for alive, and that suit a placement."""
     return {node["NodeID"] for node in all_nodes() if node["Alive"] and suits(node, placement)}
+
+
+def draining_nodes() -> dict[str, float]:
+    """Return Ray's ids of the machines that will be taken away, with the time of that by the wall clock."""
+    found = state.get_draining_nodes()
+    return {node: at_ms / 1000 if at_ms else time.time() + NO_DEADLINE_S for node, at_ms in found.items()}
 
 
 def node_of(handle: Any) -> str | None:

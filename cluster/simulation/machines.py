@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -18,7 +19,7 @@ from ...supervisors.upkeep.machine_lease import RETRY_S, MachineLease, MachineSt
 from ..inprocess.cluster import Cell
 from ..session import COORDINATOR
 from ..store.memory.machines import MemoryMachines
-from .virtual_loop import PROCESS, VirtualLoop
+from .virtual_loop import PROCESS, VirtualLoop, in_process
 
 RENEWAL_S = 0.05
 """The upper bound of the time of a renewal, in simulated seconds."""
@@ -34,7 +35,7 @@ class Machine:
         self.name, self.has_client = name, has_client
         self.boots = 1
         """Number of times that it was started; each start has a clock of its own."""
-        self.is_up, self.is_cut, self.is_cut_from_store = True, False, False
+        self.is_up, self.is_cut, self.is_cut_from_store, self.is_draining = True, False, False, False
         self.cells: list[MachineCell] = []
         self.lease: MachineLease | None = None
         self.keeper: list[asyncio.Task[None]] = []
@@ -153,7 +154,7 @@ class Machines:
     def choose(self, here: Machine) -> Machine | None:
         """Choose a machine for an actor, perhaps one that is gone and not lost yet; None if there is none now."""
         avoided = set() if here.state is None else here.state.avoided(self._loop.time())
-        usable = [each for each in self.all if each.name not in avoided]
+        usable = [each for each in self.all if each.name not in avoided and not each.is_draining]
         usable = [each for each in usable if self.reaches(here, each) or (each.state and not each.state.over)]
         return self._rng.choice(usable) if usable else None
 
@@ -169,6 +170,22 @@ class Machines:
         self._note(machine.name, "is not cut off any more", "")
         machine.is_cut = machine.is_cut_from_store = False
         self.changed()
+
+    def drain(self, machine: Machine, within_s: float, for_s: float) -> None:
+        """Take the power of a machine after a while; those who have actors there are told of it in advance."""
+        self._note(machine.name, "IS DRAINED", f"within {within_s:.1f} s")
+        machine.is_draining = True
+        for cell in {*machine.living(), *(cell.owner for cell in machine.living())} - {None}:
+            assert isinstance(cell, MachineCell)
+            here = {each.address: within_s for each in cell.children if each in machine.cells}
+            own = {cell.address: within_s} if cell.machine is machine else {}
+            in_process(cell.process, partial(self._loop.call_soon, cell.world.on_leaving, {**here, **own}))
+        self._loop.call_later(within_s, self._end_of_drain, machine, for_s)
+
+    def _end_of_drain(self, machine: Machine, for_s: float) -> None:
+        machine.is_draining = False
+        if machine.is_up:
+            self.take_power(machine, for_s)
 
     def take_power(self, machine: Machine, for_s: float) -> None:
         self._note(machine.name, "LOSES ITS POWER", f"for {for_s:.1f} s")

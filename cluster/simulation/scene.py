@@ -59,6 +59,10 @@ class Faults:
     """The number of machines that lose their power at random moments. The client's machine is spared."""
     boot_s: float = 60.0
     """The upper bound of the time until such a machine starts again, in seconds."""
+    drains: int = 0
+    """The number of machines that will be taken away, which is known in advance. The client's machine is spared."""
+    drain_s: float = 60.0
+    """The upper bound of the time from that until they lose their power, in seconds."""
     cuts: int = 0
     """The number of machines that are cut off at random moments, from everything or only from the store."""
     cut_s: float = 60.0

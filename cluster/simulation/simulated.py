@@ -124,13 +124,20 @@ class Simulation(Scene):
             if machine.is_up:
                 machines.take_power(machine, for_s)
 
+        def drain() -> None:
+            machine, for_s = rng.choice(machines.all[1:]), rng.uniform(0, faults.boot_s)
+            within_s = rng.uniform(0, faults.drain_s)
+            if machine.is_up and not machine.is_draining:
+                machines.drain(machine, within_s, for_s)
+
         def cut() -> None:
             machines.cut(rng.choice(machines.all), rng.uniform(0, faults.cut_s), from_store=rng.random() < 0.3)
 
         def stop_store() -> None:
             machines.stop_store(rng.uniform(0, faults.store_stop_s))
 
-        return [kill] * faults.machine_kills + [cut] * faults.cuts + [stop_store] * faults.store_stops
+        strokes = [kill] * faults.machine_kills + [drain] * faults.drains
+        return strokes + [cut] * faults.cuts + [stop_store] * faults.store_stops
 
     def _strike(self) -> None:
         """Kill a random actor, before one of its next 40 callbacks."""

@@ -64,6 +64,10 @@ class Children:
         self.restarts = 0
         """Number of restarts since this supervisor started, for its status."""
 
+    def replace(self, old: Child, new: Child) -> None:
+        """Add a child in the place of another, which is retired later."""
+        self._children.insert(self._children.index(old), new)
+
     def govern(self, policy: RestartPolicy) -> None:
         """Set the restart policy; earlier failures still count."""
         self._restarts.policy = policy

@@ -57,6 +57,8 @@ class NestedSupervisor:
         self.address = address
         self.is_wanted = False
         self._world, self._setup, self._lease_s, self._family = world, setup, lease_s, family
+        self.leaves = False
+        """Whether its machine will be taken away, so that it ends by itself and starts elsewhere."""
         self._line: Connection | None = None
         self._turn = 0
         self._last_words: str | None = None
@@ -200,6 +202,7 @@ class NestedSupervisor:
             self._connect()
 
     def _connect(self) -> None:
+        self.leaves = False
         line = self._line = self._world.line(self.address)
         line.watch(partial(self._lost, line), self._lease_s)
         line.send(AwaitLastWords(), self._heard)
@@ -219,7 +222,8 @@ class NestedSupervisor:
         hit("tier lost")
         self._line = None
         why, self._last_words = self._last_words, None
-        self._family.failed(self, PeerLost(address=self.address, reason=why) if why else error)
+        error = PeerLost(address=self.address, reason=why) if why else error
+        self._family.failed(self, error, counted=not self.leaves)
 
     async def end(self, error: PodiumError) -> None:
         """End the actor. Its open runs stay known here; the journal of the nested supervisor has their progress."""

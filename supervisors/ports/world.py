@@ -108,6 +108,13 @@ class Spawning(Protocol):
     async def stop(self, address: str) -> None:
         """Let an actor end in order within `stop_s` seconds, then kill it."""
 
+    def leave(self) -> None:
+        """End this actor at once; it has stopped in order."""
+
+    on_leaving: Callable[[Mapping[str, float]], None]
+    """Called with the addresses of actors whose machine will be taken away, and the seconds until then: of this actor,
+    and of those that it spawned. Called once for each of them."""
+
 
 class Storage(Protocol):
     """Opens shards, folders and logs that outlive the actor."""

@@ -81,6 +81,19 @@ class Dispatcher:
         for pool in () if is_high else self._pools.values():
             pool.feed()
 
+    def leave(self, left_s: Mapping[str, float]) -> None:
+        """Take work away from the actors at these addresses; their machines are taken away in so many seconds."""
+        for tier in self._tiers.values():
+            tier.leaves = tier.leaves or tier.address in left_s
+        has_left = [pool.leave(left_s) for pool in self._pools.values()]
+        if any(has_left):
+            self.children_changed()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a step is at a host."""
+        return any(host.jobs for pool in self._pools.values() for host in pool.every_host)
+
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
         """Make the pools and nested supervisors of a plan. Their actors start with the first work, or with `start`."""
         self._code.update(code)
@@ -189,7 +202,7 @@ class Dispatcher:
 
     @property
     def child_addresses(self) -> list[str]:
-        hosts = [host.address for pool in self._pools.values() for host in pool.hosts]
+        hosts = [host.address for pool in self._pools.values() for host in pool.every_host]
         return hosts + [tier.address for tier in self._tiers.values()]
 
     @property

@@ -11,13 +11,14 @@ that a job probably caused do not count towards the restart intensity.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from ...protocols.errors import ComeBack, FixTheCall, PodiumError, SpawnFailed, Unknown
+from ...protocols.errors import ComeBack, FixTheCall, PeerLost, PodiumError, SpawnFailed, Unknown
 from ...protocols.outcomes import Failure
 from ...protocols.probes import hit
 from ...protocols.protocol import Declaration
@@ -34,6 +35,11 @@ from .backlog import Backlog
 from .breaker_client import BreakerClient
 from .lanes import Lanes
 from .placement import Host, Job, running
+
+MARGIN_S = 5.0
+"""Seconds before the end of a machine at which the last steps there are given up, so that all can stop in order."""
+LOOK_S = 0.25
+"""Seconds between two looks whether steps run."""
 
 
 class JobEvents(Protocol):
@@ -90,6 +96,9 @@ class Pool:
         self._lanes = Lanes(self._world, self._permits, self._backlog, self)
         self._most = declared.most_hosts
         self.hosts = [self._new_host(f"{means.world.address}/{label}-{n}") for n in range(self._most)]
+        self._numbers = itertools.count(self._most)
+        self._leaving: list[Host] = []
+        """Hosts whose machine will be taken away. They get no more jobs, and others have taken their places."""
         self._up = 0
         """Number of hosts that run."""
         self._code: bytes | None = None
@@ -111,7 +120,7 @@ class Pool:
             "code": self._fingerprint[:CODE_CHARS],
             "hosts": self.wanted,
             "up": self._up,
-            "running": sum(len(host.jobs) for host in self.hosts),
+            "running": sum(len(host.jobs) for host in self.every_host),
             "queued": len(self._backlog),
             "blocked": self.blocked,
             "hosts_min": self._declared.least_hosts,
@@ -130,7 +139,11 @@ class Pool:
 
     @property
     def is_idle(self) -> bool:
-        return not self._backlog and not any(host.jobs for host in self.hosts)
+        return not self._backlog and not any(host.jobs for host in self.every_host)
+
+    @property
+    def every_host(self) -> list[Host]:
+        return [*self.hosts, *self._leaving]
 
     def use_code(self, code: bytes | None, search_path: list[str]) -> None:
         """Set the code and the folders from which hosts load the protocol when they start next."""
@@ -394,7 +407,8 @@ class Pool:
         host.line = None
         self._count_places()
         excused = host.is_stuck or self._charge(host)
-        self._family.failed(host, error, counted=not excused)
+        if host not in self._leaving:
+            self._family.failed(host, error, counted=not excused)
 
     def _charge(self, host: Host) -> bool:
         """Count the death of a host as a loss of every job that ran; returns whether a job is the likely cause.
@@ -410,6 +424,34 @@ class Pool:
             if not job.dropped:
                 self._listener.lost(job)
         return likely
+
+    def leave(self, left_s: Mapping[str, float]) -> bool:
+        """Give the places of these hosts to others, as their machines are taken away in so many seconds.
+
+        Returns whether there is such a host here.
+        """
+        leaving = [host for host in self.hosts if host.address in left_s and host.line is not None]
+        for host in leaving:
+            hit("host leaves")
+            other = self._new_host(f"{self._world.address}/{self.label}-{next(self._numbers)}")
+            self.hosts[self.hosts.index(host)] = other
+            self._leaving.append(host)
+            self._family.replace(host, other)
+            self._family.start_soon([other])
+            self._world.background(self._see_off(host, left_s[host.address]), f"see {host.address} off")
+        self._count_places()
+        return bool(leaving)
+
+    async def _see_off(self, host: Host, left_s: float) -> None:
+        """End a host when its jobs have ended, or shortly before its machine is gone. Then its jobs run elsewhere."""
+        give_up_at = self._world.monotonic() + max(0.0, left_s - MARGIN_S)
+        while host.jobs and host.line is not None and self._world.monotonic() < give_up_at:
+            await self._world.sleep(LOOK_S)
+        if host.jobs:
+            hit("step preempted")
+            self._world.log("info", "steps preempted", host=host.address, steps=len(host.jobs))
+        await self._family.retire([host], PeerLost(address=host.address, reason="preempted: its machine is taken away"))
+        self._leaving.remove(host)
 
     async def end_host(self, host: Host, error: PodiumError) -> None:
         """End a host. Its permits and its jobs are freed only when the host is certainly dead."""

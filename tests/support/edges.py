@@ -22,6 +22,7 @@ FAULTS = [
 ]
 OF_MACHINES = {
     "LOSES ITS POWER": "machine without power",
+    "IS DRAINED": "machine drained",
     "IS CUT OFF": "machine cut off",
     "IS CUT OFF FROM THE STORE": "machine cut off from the store",
     "DATABASE IS STOPPED": "database stopped",

@@ -220,6 +220,8 @@ def of_machines(faults: Faults, rng: Random) -> Faults:
         cuts=rng.choice([0, 1, 2]),
         cut_s=rng.choice([2, 10, 30]),
         store_stops=rng.choice([0, 0, 1]),
+        drains=rng.choice([0, 1, 2]),
+        drain_s=rng.choice([5, 30, 60]),
     )
 
 
@@ -287,7 +289,7 @@ class Storm:
                 await task.result()
         # the faults have stopped, and what was stopped has thawed
         faults = self.faults
-        lasting_s = faults.freeze_s + faults.boot_s + faults.cut_s + faults.store_stop_s
+        lasting_s = faults.freeze_s + faults.boot_s + faults.cut_s + faults.store_stop_s + faults.drain_s
         await asyncio.sleep(faults.kill_within_s + lasting_s + 3 * self.simulation.settings.lease_s)
         return await engine.status()
 

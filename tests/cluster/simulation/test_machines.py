@@ -165,6 +165,76 @@ def test_the_home_is_lost_and_another_machine_has_the_coordinator():
     assert moved > 1
 
 
+@podium.protocol(replicas=3)
+async def timed(ctx, seconds):
+    RUNS.append((ctx.task_id, ctx.attempt))
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+TIMED = Workflow("timed", timed)
+
+
+def drained(sim, work_s, within_s):
+    """Run steps of that length, and drain a machine in their middle; returns what each task ran as attempts."""
+
+    async def work(engine):
+        tasks = await engine.submit_many(TIMED, [work_s] * 12)
+        await asyncio.sleep(3)
+        machines = sim.cluster.machines
+        victim = next(m for m in machines.all[1:] if m.living() and m is not at(sim, "coordinator").machine)
+        machines.drain(victim, within_s, 1_000)
+        await asyncio.sleep(within_s - 0.5)
+        left = [cell.address for cell in victim.living()]
+        assert [await task.result() for task in tasks] == [work_s] * 12
+        return left
+
+    assert sim.run(work) == [], "nothing runs there when the machine goes"
+    return sorted(RUNS)
+
+
+def test_steps_end_on_a_machine_that_is_drained_and_none_runs_twice():
+    for sim in map(simulation, range(4)):
+        runs = drained(sim, work_s=4, within_s=30)
+        assert len(runs) == len({task for task, _ in runs}) == 12
+
+
+def test_steps_that_take_too_long_are_preempted_and_that_is_no_attempt():
+    preempted = 0
+    for sim in map(simulation, range(4)):
+        runs = drained(sim, work_s=100, within_s=20)
+        assert {attempt for _, attempt in runs} == {1}
+        preempted += len(runs) - 12
+    assert preempted > 0
+
+
+def test_a_protocol_with_one_host_goes_on_elsewhere_while_its_old_host_works_on():
+    @podium.protocol(concurrency=1)
+    async def alone(ctx, input):
+        RUNS.append((input, asyncio.get_running_loop().time()))
+        await asyncio.sleep(40 if input == 0 else 1)
+        return input
+
+    def played(sim):
+        async def work(engine):
+            first = await engine.submit(Workflow("w", alone), 0)
+            await asyncio.sleep(2)
+            host, supervisor = at(sim, "supervisor/w/alone-0"), at(sim, "supervisor/w")
+            if host.machine.has_client or host.machine is supervisor.machine:
+                return False
+            began = sim.loop.time()
+            sim.cluster.machines.drain(host.machine, 60, 1_000)
+            second = await engine.submit(Workflow("w", alone), 1)
+            assert await second.result() == 1
+            assert sim.loop.time() - began < 5
+            assert await first.result() == 0
+            return True
+
+        return sim.run(work) and [input for input, _ in RUNS] == [0, 1]
+
+    assert any([played(simulation(seed)) for seed in range(6)])
+
+
 def test_faults_of_machines_are_drawn_from_the_seed():
     faults = {"machine_kills": 2, "cuts": 2, "cut_s": 20.0, "store_stops": 1, "kill_within_s": 10.0, "boot_s": 20.0}
     ends = []
