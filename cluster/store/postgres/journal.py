@@ -28,7 +28,7 @@ from ..doing import Doing
 from ..rows import Row, seal
 from ..threaded import Answer, AnyQuery, ThreadedJournal, Work
 from .connecting import Connection, Database, as_ours, passes
-from .queries import Queries
+from .queries import AGAIN, Queries
 from .schema import Fence, lock_key, quoted
 from .tables import prepare
 from .writing import Probe, Statement, Writing, probe_of
@@ -37,6 +37,10 @@ LOG = logging.getLogger("podium")
 
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between two attempts to reach the database. The last goes on."""
+
+_BY_INDEX = "SET enable_seqscan = off"
+"""Setting of a session whose statements are prepared. One that was prepared over small tables would else read them as a
+whole when they have grown, until the server looks at them."""
 
 _SHARED, _EXCLUSIVE = "SELECT pg_advisory_xact_lock_shared(%s)", "SELECT pg_advisory_xact_lock(%s)"
 
@@ -80,6 +84,8 @@ class PostgresJournal(ThreadedJournal):
         self._db = self._database.connect()
         self._settings = self._database.transaction_settings(self._db)
         prepare(self._db, self._database)
+        if self._database.is_ours(self._db):
+            self._db.execute(_BY_INDEX)
 
     def _take_over(self) -> None:
         self._fence = self._owned(lambda epoch, line: (epoch + 1, line + 1))
@@ -136,6 +142,7 @@ class PostgresJournal(ThreadedJournal):
         rows = self._durable(batch)
         changes = [change for work in batch for change in work.changes]
         self._last = probe_of(changes) or (None if any(isinstance(each, Forget) for each in changes) else self._last)
+        self._queries.finished.note(changes)
         answers: list[Answer] = []
         for work in batch:
             if work.query is not None:
@@ -218,7 +225,10 @@ class PostgresJournal(ThreadedJournal):
 
     def _answer(self, rows: list[list[Row]] | None, query: AnyQuery) -> object:
         """Answer a query from its rows, or, if there are none yet, ask for them in a transaction of their own."""
-        return self._queries.answer(query, self._ask(query) if rows is None else rows)
+        answer = self._queries.answer(query, self._ask(query) if rows is None else rows)
+        while answer is AGAIN:
+            answer = self._queries.answer(query, self._ask(query))
+        return answer
 
     def _ask(self, query: AnyQuery) -> list[list[Row]]:
         while True:

@@ -8,10 +8,15 @@ from typing import Any, TypeAlias, assert_never
 from ....supervisors.ports.journal import Found, OpenTask
 from ..rows import TASK_COLUMNS, Row, bodies_of, found_row, note_of
 from ..threaded import AnyQuery, Bodies, Find, FinishedCount, Forgettable, Notes, OpenTasks
+from .finished import Finished
 from .schema import quoted
 
 Asked: TypeAlias = tuple[str, Sequence[object]]
 """A query with its parameters."""
+AGAIN = object()
+"""Stands for an answer that takes more rows."""
+LOOK_AT = 1_000
+"""Number of tasks that a search for finished ones looks at in one query."""
 _TASK = ",".join(f't."{column}"' for column in TASK_COLUMNS)
 
 
@@ -19,11 +24,12 @@ class Queries:
     """The queries over one shard."""
 
     def __init__(self, schema: str, shard: str) -> None:
-        at, self._shard = quoted(schema), shard
+        at, self._shard, self.finished = quoted(schema), shard, Finished()
         self._by_id = f"SELECT {_TASK} FROM {at}.tasks t WHERE t.shard = %s AND t.id = ANY(%s)"
         self._by_key = f"""
-            SELECT {_TASK} FROM {at}.tasks t JOIN unnest(%s::text[], %s::text[]) k (owner, key)
-            ON t."user" = k.owner AND t.key = k.key WHERE t.shard = %s"""
+            SELECT {_TASK} FROM unnest(%s::text[], %s::text[]) k (owner, key), LATERAL (
+                SELECT * FROM {at}.tasks WHERE shard = %s AND "user" = k.owner AND key = k.key OFFSET 0
+            ) t"""
         entry = "SELECT task_id, n, e.epoch, body, seal"
         self._entries = f"{entry} FROM {at}.entries e WHERE shard = %s AND task_id = %s ORDER BY n"
         self._open_entries = f"""
@@ -32,11 +38,9 @@ class Queries:
         self._open = f"""
             SELECT {_TASK} FROM {at}.tasks t WHERE t.shard = %s AND finished_at IS NULL ORDER BY accepted_at, id"""
         self._notes = f"SELECT name, value, seal FROM {at}.notes WHERE shard = %s"
-        self._forgettable = f"""
-            SELECT id FROM {at}.tasks WHERE shard = %s AND finished_at < %s
-            AND id < coalesce((SELECT min(id) FROM {at}.tasks WHERE shard = %s AND accepted_at >= %s), 'u')
-            ORDER BY id LIMIT %s"""
-        self._finished = f"SELECT count(*) FROM {at}.tasks WHERE shard = %s AND finished_at IS NOT NULL"
+        self._next = f"""
+            SELECT id, accepted_at, finished_at FROM {at}.tasks WHERE shard = %s AND id > %s ORDER BY id LIMIT %s"""
+        self._count = f"SELECT count(*) FROM {at}.tasks WHERE shard = %s AND finished_at IS NOT NULL"
 
     def asked(self, query: AnyQuery) -> list[Asked]:
         """Return what has to be asked of the database for a query."""
@@ -52,15 +56,15 @@ class Queries:
                 return [(self._open_entries, (shard,)), (self._open, (shard,))]
             case Notes():
                 return [(self._notes, (shard,))]
-            case Forgettable(before, limit):
-                return [(self._forgettable, (shard, before, shard, before, limit))]
+            case Forgettable():
+                return [(self._next, (shard, self.finished.passed, LOOK_AT))]
             case FinishedCount():
-                return [(self._finished, (shard,))]
+                return [(self._count, (shard,))]
             case _:
                 assert_never(query)
 
     def answer(self, query: AnyQuery, rows: list[list[Row]]) -> object:
-        """Return the answer from the rows of each query in `asked`. Raises JournalCorrupt."""
+        """Return the answer from the rows of each query in `asked`; AGAIN if it takes more. Raises JournalCorrupt."""
         match query:
             case Find(ids, keys):
                 return self._found(ids, keys, [row for each in rows for row in each])
@@ -70,8 +74,8 @@ class Queries:
                 return self._open_tasks(*rows)
             case Notes():
                 return dict(note_of(self._shard, row) for row in rows[0])
-            case Forgettable():
-                return [str(id) for (id,) in rows[0]]
+            case Forgettable(before, limit):
+                return self._due(rows[0], before, limit)
             case FinishedCount():
                 return rows[0][0][0]
             case _:
@@ -84,6 +88,15 @@ class Queries:
             task = found_row(self._shard, row)
             found[task.record.task_id] = found[task.record.user, task.record.key] = task
         return [found[name] for name in [*ids, *map(tuple, keys)] if name in found]
+
+    def _due(self, rows: list[Row], before: float, limit: int) -> object:
+        """Return tasks to forget; AGAIN if there may be more behind the rows that were looked at."""
+        due = self.finished.due(before, limit)
+        if len(due) == limit:
+            return due
+        may_be_more = self.finished.look(rows, before) and len(rows) == LOOK_AT
+        due = self.finished.due(before, limit)
+        return AGAIN if may_be_more and len(due) < limit else due
 
     def _open_tasks(self, entries: list[Row], tasks: list[Row]) -> list[OpenTask]:
         bodies = bodies_of(self._shard, entries)

@@ -49,29 +49,33 @@ class Writing:
         self._entries = f"""
             INSERT INTO {at}.entries (shard, task_id, n, epoch, body, seal)
             SELECT %s, * FROM unnest(%s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::bigint[]) WHERE {ours}"""
+        # OFFSET 0 has each row looked up by the key of the table. Otherwise a plan from before the first ANALYZE may
+        # compare all rows with all, or look for an open task among the index entries of all that were ever open.
+        still_open = f"""LATERAL (
+                SELECT ctid AS row, finished_at AS ended FROM {at}.tasks WHERE shard = %s AND id = c.id OFFSET 0
+            ) k WHERE k.ended IS NULL AND t.ctid = k.row AND {ours}"""
         self._statuses = f"""
-            UPDATE {at}.tasks t SET status = c.status FROM unnest(%s::text[], %s::text[]) c (id, status)
-            WHERE t.shard = %s AND t.id = c.id AND t.finished_at IS NULL AND {ours}"""
+            UPDATE {at}.tasks t SET status = c.status
+            FROM unnest(%s::text[], %s::text[]) c (id, status), {still_open}"""
         self._closings = f"""
             UPDATE {at}.tasks t SET status = c.status, finished_at = c.finished_at, finished_seal = c.seal,
                 result = c.result, failure = c.failure
             FROM unnest(%s::text[], %s::text[], %s::float8[], %s::bigint[], %s::bytea[], %s::bytea[])
-                c (id, status, finished_at, seal, result, failure)
-            WHERE t.shard = %s AND t.id = c.id AND t.finished_at IS NULL AND {ours}"""
+                c (id, status, finished_at, seal, result, failure), {still_open}"""
         self._notes = f"""
             INSERT INTO {at}.notes (shard, name, value, seal)
             SELECT %s, * FROM unnest(%s::text[], %s::bytea[], %s::bigint[]) WHERE {ours}
             ON CONFLICT (shard, name) DO UPDATE SET value = excluded.value, seal = excluded.seal"""
         self._unnote = f"DELETE FROM {at}.notes WHERE shard = %s AND name = ANY(%s) AND {ours}"
-        below = "f.id = {id} OR ({id} > f.id || '/' AND {id} < f.id || '0')"  # '0' is the character behind '/'
-        tasks, entries = below.format(id="t.id"), below.format(id="t.task_id")
-        self._open = f"""
-            SELECT t.id FROM {at}.tasks t, unnest(%s::text[]) f (id)
-            WHERE t.shard = %s AND t.finished_at IS NULL AND ({tasks}) AND {ours} LIMIT 1"""
-        self._forget_entries = f"""
-            DELETE FROM {at}.entries t USING unnest(%s::text[]) f (id) WHERE t.shard = %s AND ({entries}) AND {ours}"""
-        self._forget_tasks = f"""
-            DELETE FROM {at}.tasks t USING unnest(%s::text[]) f (id) WHERE t.shard = %s AND ({tasks}) AND {ours}"""
+        below = "{id} >= f.id AND {id} < f.id || '0' AND ({id} = f.id OR {id} > f.id || '/')"  # '0' comes after '/'
+        found = f"""
+            FROM unnest(%s::text[]) f (id), LATERAL (
+                SELECT t.ctid, t.* FROM {at}.{{table}} t WHERE t.shard = %s AND {below} OFFSET 0
+            ) t WHERE {ours}"""
+        tasks, entries = found.format(table="tasks", id="t.id"), found.format(table="entries", id="t.task_id")
+        self._open = f"SELECT t.id {tasks} AND t.finished_at IS NULL LIMIT 1"
+        self._forget_entries = f"DELETE FROM {at}.entries WHERE ctid = ANY(ARRAY(SELECT t.ctid {entries}))"
+        self._forget_tasks = f"DELETE FROM {at}.tasks WHERE ctid = ANY(ARRAY(SELECT t.ctid {tasks}))"
 
     def statements(self, fence: Fence, changes: Sequence[Change]) -> list[Statement]:
         """Return what writes the changes, in their order, as far as it matters."""
