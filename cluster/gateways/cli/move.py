@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ....protocols.errors import DataInUse, FixTheCall
-from ...cluster_file import ClusterFile, holder, make_folder
-from ...config import Settings, load_settings
+from ....protocols.errors import FixTheCall
+from ...config import load_settings
 from ...store.address import StoreAddress
 from ...store.moving import Place, carry_over
 from ...store.sqlite.moving import Directory
 from ...store.stores import store_of
+from .alone import alone
 from .options import Data
 from .terminal import Terminal
 
@@ -35,8 +34,8 @@ def move(to: To, data: Data = None, to_schema: Schema = None) -> None:
     if source.store[:3] == target.store[:3]:
         raise typer.BadParameter("that is where the tasks are", param_hint="--to")
     with ExitStack() as owned:
-        owned.enter_context(_owned(source))
-        owned.enter_context(_owned(target))
+        owned.enter_context(alone(source))
+        owned.enter_context(alone(target))
         old, new = _end(source.store), _end(target.store)
         if old.is_empty():
             raise FixTheCall(f"there is nothing to move in {old.place}")
@@ -56,24 +55,9 @@ def _end(place: StoreAddress) -> Place:
     store_of(place)  # says so if the driver is missing
     from ...store.postgres.connecting import Database  # noqa: PLC0415  (psycopg is an extra)
     from ...store.postgres.moving import Installation  # noqa: PLC0415
+    from ...store.postgres.store import shards_folder  # noqa: PLC0415
 
-    return Installation(Database(place.url, place.schema, place.timeout_s))
-
-
-@contextmanager
-def _owned(settings: Settings) -> Iterator[None]:
-    """Keep clusters out, of a database also those of other machines. Raises DataInUse while one runs."""
-    make_folder(settings.data)
-    file = ClusterFile(settings.data)
-    if not file.take():
-        raise DataInUse(directory=settings.store.place, holder=f"{holder(file.read() or {})}: podium down")
-    ownership = store_of(settings.store).ownership()
-    try:
-        ownership.take()
-        yield
-    finally:
-        ownership.release()
-        file.release()
+    return Installation(Database(place.url, place.schema, place.timeout_s), shards_folder(place.path))
 
 
 def _copy_lasting(source: Path, target: Path) -> None:

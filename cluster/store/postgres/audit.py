@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psycopg
 
@@ -14,8 +15,10 @@ from ....protocols.errors import JournalCorrupt
 from ..records import Flaw, Records
 from ..rows import TASK_COLUMNS, Row, seal
 from .connecting import Connection, Database, translated
+from .mark import Known, marks, read_mark
 from .schema import quoted
 from .tables import format_of
+from .writing import Writing
 
 ROWS_AT_ONCE = 1_000
 """Number of rows that are fetched together. A shard may be larger than the memory."""
@@ -28,6 +31,8 @@ class ShardRecords(Records):
     """The records of a shard, and its epoch."""
 
     epoch: int | None = None
+    lost: str | None = None
+    """Acknowledged data that the shard lacks, as far as this machine knows, in words (see mark.py)."""
 
 
 @dataclass(slots=True)
@@ -45,8 +50,8 @@ class DatabaseAudit:
     shards: dict[str, ShardRecords] = field(default_factory=dict)
 
 
-def audit(database: Database) -> DatabaseAudit:
-    """Check the installation. Raises JournalFailed if it cannot be read."""
+def audit(database: Database, folder: Path) -> DatabaseAudit:
+    """Check the installation. `folder` is that of its shards on this machine. Raises JournalFailed, OSError."""
     with translated("*", database), database.connect() as db:
         found = DatabaseAudit(
             settings={name: _one(db, f"SHOW {name}") for name in _SETTINGS},
@@ -59,7 +64,31 @@ def audit(database: Database) -> DatabaseAudit:
             with _moment(db):
                 for row in _own_rows(db, database):
                     found.shards[row[0]] = _look_through(db, database, *row)
+        for shard, path in marks(folder, database.url, database.schema).items():
+            lost = _lost(db, database, shard, path, found.format is not None)
+            if lost is not None:
+                found.shards.setdefault(shard, ShardRecords()).lost = lost
         return found
+
+
+def _lost(db: Connection, database: Database, shard: str, path: Path, has_tables: bool) -> str | None:
+    """Compare a shard, which may be written meanwhile, with its mark."""
+    while True:
+        known = read_mark(path)
+        if known is None:
+            return None
+        lost = known.loss(*_state(db, database, shard, known)) if has_tables else known.loss(0, is_there=False)
+        if lost is None or read_mark(path) == known:
+            return lost
+
+
+def _state(db: Connection, database: Database, shard: str, known: Known) -> tuple[int, bool]:
+    """Return the epoch of a shard, 0 if there is none, and whether the row of its mark is there."""
+    with _moment(db):
+        query = f"SELECT epoch FROM {quoted(database.schema)}.shards WHERE shard = %s"
+        row = db.execute(query.encode(), (shard,)).fetchone()
+        probe = known.row and db.execute(*Writing(database.schema).probe(shard, known.row)).fetchone()
+        return (0 if row is None else int(str(row[0]))), probe is not None
 
 
 @contextmanager

@@ -26,6 +26,9 @@ _DEFAULTS = {
 """Parameters of libpq that apply unless the URL sets them: a machine that is gone is noticed within 10 s."""
 _TIMEOUTS = {"statement_timeout": 1.0, "lock_timeout": 0.9, "idle_in_transaction_session_timeout": 1.0}
 """Settings of the server that bound time, with their shares of `timeout_s`. A wait for a lock ends first, by name."""
+_BY_INDEX = {"enable_seqscan": "off"}
+"""Setting of a session whose statements are prepared. One that was prepared over small tables would else read them as a
+whole when they have grown, until the server looks at them. Behind a pooler each statement is planned anew."""
 _PREPARE_AFTER = 3
 """Number of runs after which a statement is prepared. Planning takes half of the time of a small commit."""
 _REMEDIES = {
@@ -69,14 +72,15 @@ class Database:
         return {name: f"{max(1, round(share * self.timeout_s * 1000))}ms" for name, share in _TIMEOUTS.items()}
 
     def connect(self, **parameters: str) -> Connection:
-        """Connect, with the time-outs as settings of the session where that is possible (see `is_ours`).
+        """Connect, with time-outs and `_BY_INDEX` as settings of the session where that is possible (see `is_ours`).
 
         `parameters` of libpq apply whatever the URL says. Raises psycopg.OperationalError.
         """
         given = conninfo_to_dict(self.url)
         info: dict[str, Any] = {key: value for key, value in _DEFAULTS.items() if key not in given} | parameters
+        settings = self.timeouts | _BY_INDEX
         options = " ".join(
-            [str(given.get("options") or ""), *(f"-c {name}={value}" for name, value in self.timeouts.items())]
+            [str(given.get("options") or ""), *(f"-c {name}={value}" for name, value in settings.items())]
         )
         try:
             db = psycopg.connect(make_conninfo(self.url, **info, options=options.strip()), autocommit=True)

@@ -22,25 +22,22 @@ from pathlib import Path
 
 import psycopg
 
-from ....protocols.errors import Fenced, JournalCorrupt, PodiumError
-from ....supervisors.ports.journal import Change, Forget
+from ....protocols.errors import Fenced, JournalCorrupt, JournalFailed, PodiumError
+from ....supervisors.ports.journal import Change
 from ..doing import Doing
 from ..rows import Row, seal
 from ..threaded import Answer, AnyQuery, ThreadedJournal, Work
 from .connecting import Connection, Database, as_ours, passes
+from .mark import Known, Mark, mark_path, read_mark
 from .queries import AGAIN, Queries
 from .schema import Fence, lock_key, quoted
 from .tables import prepare
-from .writing import Probe, Statement, Writing, probe_of
+from .writing import Probe, Statement, Writing, kept, probe_of
 
 LOG = logging.getLogger("podium")
 
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between two attempts to reach the database. The last goes on."""
-
-_BY_INDEX = "SET enable_seqscan = off"
-"""Setting of a session whose statements are prepared. One that was prepared over small tables would else read them as a
-whole when they have grown, until the server looks at them."""
 
 _SHARED, _EXCLUSIVE = "SELECT pg_advisory_xact_lock_shared(%s)", "SELECT pg_advisory_xact_lock(%s)"
 
@@ -53,7 +50,7 @@ class PostgresJournal(ThreadedJournal):
     slowness = "slow database"
 
     def __init__(self, database: Database, folder: Path, shard: str) -> None:
-        """`folder`: the place on this machine for what need not outlive it (see doing.py)."""
+        """`folder`: the place on this machine for what need not outlive it (see doing.py and mark.py)."""
         super().__init__(shard)
         self._database, self._folder = database, folder
         self._writing, self._queries = Writing(database.schema), Queries(database.schema, shard)
@@ -64,7 +61,8 @@ class PostgresJournal(ThreadedJournal):
         """Settings that each transaction makes (see `Database.transaction_settings`)."""
         self._fence = Fence(shard, 0, 0)
         self._last: Probe | None = None
-        """A row of the last acknowledged commit, which must be there as long as nobody forgets its task."""
+        """A row of an acknowledged commit, the last if possible, which must be there until its task is forgotten."""
+        self._mark: Mark | None = None
 
     # taking over
 
@@ -84,14 +82,28 @@ class PostgresJournal(ThreadedJournal):
         self._db = self._database.connect()
         self._settings = self._database.transaction_settings(self._db)
         prepare(self._db, self._database)
-        if self._database.is_ours(self._db):
-            self._db.execute(_BY_INDEX)
 
     def _take_over(self) -> None:
-        self._fence = self._owned(lambda epoch, line: (epoch + 1, line + 1))
-        self.epoch = self._fence.epoch
         self._folder.mkdir(parents=True, exist_ok=True)
+        path = mark_path(self._folder, self._database.url, self._database.schema, self.shard)
+        self._fence = self._owned(partial(self._next_epoch, read_mark(path)))
+        self.epoch = self._fence.epoch
+        self._mark = Mark(path)
+        self._mark.write(Known(self.epoch, self._last))
+        self._mark.sync()
         self.doing = Doing(self._folder / f"{self.shard}.doing")
+
+    def _next_epoch(self, known: Known | None, epoch: int, line: int) -> tuple[int, int]:
+        """Compare the shard with what this machine knows of it. Raises JournalCorrupt if it has lost something."""
+        if known is not None:
+            is_there = known.row is not None and self._is_there(known.row)
+            self._refuse_loss(known.loss(epoch, is_there))
+            self._last = known.row if is_there else None
+        return epoch + 1, line + 1
+
+    def _refuse_loss(self, lost: str | None) -> None:
+        if lost is not None:
+            raise JournalCorrupt(shard=self.shard, place=self._database.place, problem=lost)
 
     def _owned(self, follow: Callable[[int, int], tuple[int, int]]) -> Fence:
         """Change the shard's row under its exclusive lock; returns the new fence. Raises JournalCorrupt."""
@@ -122,13 +134,21 @@ class PostgresJournal(ThreadedJournal):
             self._connection.execute("SELECT set_config(%s, %s, true)", (name, value))
 
     def _end(self) -> None:
-        """Nothing is left to do."""
+        if self._mark is not None:
+            self._mark.sync()
 
     def _close(self) -> None:
+        self._disconnect()
+        if self._mark is not None:
+            self._mark.close()
+
+    def _disconnect(self) -> None:
         if self._db is not None:
             self._db.close()
 
     def _as_ours(self, error: Exception) -> PodiumError:
+        if isinstance(error, OSError):  # the mark
+            return JournalFailed(shard=self.shard, reason=f"{self._folder}: {error}")
         return as_ours(self.shard, self._database, error)
 
     @property
@@ -139,9 +159,10 @@ class PostgresJournal(ThreadedJournal):
     # a commit
 
     def _commit(self, batch: list[Work]) -> list[Answer]:
-        rows = self._durable(batch)
         changes = [change for work in batch for change in work.changes]
-        self._last = probe_of(changes) or (None if any(isinstance(each, Forget) for each in changes) else self._last)
+        self._expect(kept(self._last, changes))
+        rows = self._durable(batch)
+        self._expect(probe_of(changes) or self._last)
         self._queries.finished.note(changes)
         answers: list[Answer] = []
         for work in batch:
@@ -150,6 +171,12 @@ class PostgresJournal(ThreadedJournal):
             elif work.then is not None:
                 answers.append(work.then)
         return answers
+
+    def _expect(self, row: Probe | None) -> None:
+        """Note a row that must be there: a new one once it is durable, none before the present one is deleted."""
+        if row is not self._last and self._mark is not None:
+            self._last = row
+            self._mark.write(Known(self.epoch, row))
 
     def _durable(self, batch: list[Work]) -> dict[int, list[list[Row]]]:
         """Make the changes of a batch durable, however often the connection is lost meanwhile.
@@ -273,14 +300,14 @@ class PostgresJournal(ThreadedJournal):
         raise AssertionError("the pauses never end")
 
     def _reconnect(self) -> None:
-        self._close()
+        self._disconnect()
         self._connect()
         self._fence = self._owned(self._next_line)
-        if self._last is not None and not self._is_there(self._last):
-            problem = f"{self._last} was acknowledged and is gone: this is an older copy, or a standby that was behind"
-            raise JournalCorrupt(shard=self.shard, place=self._database.place, problem=problem)
+        known = Known(self.epoch, self._last)
+        self._refuse_loss(known.loss(self.epoch, self._last is not None and self._is_there(self._last)))
 
     def _next_line(self, epoch: int, line: int) -> tuple[int, int]:
+        self._refuse_loss(Known(self.epoch, None).loss(epoch, is_there=False))
         if epoch != self.epoch:
             raise Fenced(shard=self.shard, epoch=self.epoch, newer=epoch)
         return epoch, line + 1

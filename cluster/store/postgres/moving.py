@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import psycopg
 
 from ..moving import Moved, ShardRows
 from ..rows import TASK_COLUMNS, Row, seal
 from .connecting import Connection, Database, translated
+from .mark import marks
 from .schema import lock_key, quoted
 from .tables import prepare
 
@@ -20,8 +22,9 @@ _NOTES = ("shard", "name", "value", "seal")
 class Installation:
     """Implements `Source` and `Target`. As a source it takes every shard over, so that owners elsewhere are fenced."""
 
-    def __init__(self, database: Database) -> None:
-        self._database, self._at = database, quoted(database.schema)
+    def __init__(self, database: Database, folder: Path) -> None:
+        """`folder`: that of its shards on this machine."""
+        self._database, self._folder, self._at = database, folder, quoted(database.schema)
         self.place = f"{database.place}, schema '{database.schema}'"
 
     def is_empty(self) -> bool:
@@ -63,6 +66,8 @@ class Installation:
         aside = f"{self._database.schema}_moved_{stamp}"[:63]
         with translated("*", self._database), self._database.connect() as db:
             db.execute(f"ALTER SCHEMA {self._at} RENAME TO {quoted(aside)}".encode())
+        for path in marks(self._folder, self._database.url, self._database.schema).values():
+            path.unlink()  # what is written here next is another installation
         return f"{self._database.place}, schema '{aside}'"
 
     def load(self, shards: Iterator[ShardRows]) -> Moved:

@@ -45,4 +45,9 @@ class PostgresStore:
         return {**facts, "host": name_of(claim.host), "machines": listed}
 
     async def open_journal(self, shard: str) -> tuple[Journal, Callable[[], None]]:
-        return await opened(PostgresJournal(self._database, self._folder / "shards", shard))
+        return await opened(PostgresJournal(self._database, shards_folder(self._folder), shard))
+
+
+def shards_folder(folder: Path) -> Path:
+    """Return the place, in the folder of an installation on this machine, for what need not outlive it."""
+    return folder / "shards"

@@ -150,6 +150,13 @@ def probe_of(changes: Iterable[Change]) -> Probe | None:
     return next(iter(found.values()), None)
 
 
+def kept(probe: Probe | None, changes: Iterable[Change]) -> Probe | None:
+    """Return the row of an earlier commit, unless these changes delete it."""
+    if probe is None or any(isinstance(each, Forget) and _is_of(probe.task_id, each.task_id) for each in changes):
+        return None
+    return probe
+
+
 def _is_of(id: str, forgotten: str) -> bool:
     return id == forgotten or id.startswith(f"{forgotten}/")
 

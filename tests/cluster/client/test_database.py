@@ -16,7 +16,8 @@ import podium
 from podium import Parallel, Sequence, Step, Workflow
 from podium.cluster.doctor.database import examine_database
 from podium.cluster.store.address import StoreAddress, place_of
-from podium.errors import InvalidInput, InvalidSetting, NotFound, Overloaded
+from podium.cluster.store.postgres.connecting import Database
+from podium.errors import InvalidInput, InvalidSetting, NotFound, Overloaded, PodiumError
 from tests.support import postgres
 from tests.support.commands import run_command
 
@@ -259,9 +260,12 @@ def test_results_that_wait_are_bounded(installation, caplog):
     assert RUNS["large"] == 100
 
 
+def place_in(installation):
+    return StoreAddress(str(installation["data"]), installation["database"], installation["database_schema"])
+
+
 def doctor_of(installation):
-    place = StoreAddress(str(installation["data"]), installation["database"], installation["database_schema"])
-    return {(each.check, each.level, each.what) for each in examine_database(place)}
+    return {(each.check, each.level, each.what) for each in examine_database(place_in(installation))}
 
 
 def test_the_doctor_looks_at_the_server_and_at_every_record(installation):
@@ -293,6 +297,45 @@ def test_the_doctor_says_what_makes_a_server_forget(installation):
         finally:
             db.execute("ALTER ROLE CURRENT_USER RESET synchronous_commit")
     assert any(level == "problem" and "synchronous_commit is off" in what for _, level, what in found)
+
+
+def test_a_backup_that_was_put_back_stops_its_shards_until_the_loss_is_accepted(installation, tmp_path):
+    database = Database(installation["database"], installation["database_schema"])
+    with connect(installation) as engine:
+        engine.submit(DOUBLE, 3, key="old").result()
+    postgres.dump(database, tmp_path / "dump")
+    with connect(installation) as engine:
+        lost = engine.submit(DOUBLE, 4, key="new")
+        lost.result()
+    assert not [each for each in doctor_of(installation) if each[1] == "problem"]
+    postgres.restore(database, tmp_path / "dump")
+    problems = {each.place: each for each in examine_database(place_in(installation)) if each.level == "problem"}
+    assert set(problems) == {"coordinator", "w"}
+    assert "older copy" in problems["w"].what and "--repair --accept-loss w" in problems["w"].remedy
+    with pytest.raises(PodiumError, match="older copy") as refused, connect(installation) as engine:
+        engine.submit(DOUBLE, 5)
+    assert "podium doctor" in str(refused.value)
+
+    assert "is for data directories" in doctor_command(installation, "--repair")
+    assert "no lost data of shard 'other'; there is some of coordinator, w" in doctor_command(
+        installation, "--repair", "--accept-loss", "other"
+    )
+    assert "loss accepted" in doctor_command(installation, "--repair", "--accept-loss", "*")
+    assert not [each for each in doctor_of(installation) if each[1] == "problem"]
+    with connect(installation) as engine:
+        assert [each.read_record().key for each in engine.tasks()] == ["old"]
+        assert engine.submit(DOUBLE, 6).result() == 24
+        assert "in use" in doctor_command(installation, "--repair", "--accept-loss", "*")
+        with pytest.raises(NotFound):
+            engine.task(lost.id)
+
+
+def doctor_command(installation, *options):
+    """Run `podium doctor` on the installation; returns what it prints, in one line."""
+    settings = {"PODIUM_DATABASE": "database", "PODIUM_DATA": "data", "PODIUM_DATABASE_SCHEMA": "database_schema"}
+    environment = {**os.environ, **{name: str(installation[key]) for name, key in settings.items()}, "COLUMNS": "999"}
+    _, out, *more = run_command(("doctor", *options), Path("/"), environment)
+    return " ".join(b" ".join([out, *more]).decode().split())
 
 
 def test_the_doctor_tells_of_a_database_that_is_away(tmp_path):
