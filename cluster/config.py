@@ -63,7 +63,8 @@ class Settings(BaseModel):
     database_schema: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = "podium"
     """The schema of the database in which the tables lie. Installations with different schemas share nothing."""
     database_timeout_s: Seconds = 30.0
-    """The longest time of one statement in the database, and of a wait for a lock there, in seconds."""
+    """The longest time of one statement in the database, and of a wait for a lock there, in seconds. Submissions
+    that meet a database which is away get an answer after that time."""
     database_lease_s: Seconds = 5.0
     """The time in seconds that a machine's lease in the database lasts, unless it is renewed. When it is over, another
     machine may start a cluster. In a cluster of many machines the others then take over, and a machine that cannot

@@ -1,6 +1,7 @@
 """Every error that Podium raises. docs/reference.md has the tree, and what each is about."""
 
 from .protocols.errors import (
+    AcceptanceUnknown,
     ComeBack,
     DataInUse,
     EngineClosed,
@@ -27,6 +28,7 @@ from .protocols.errors import (
 )
 
 __all__ = [
+    "AcceptanceUnknown",
     "ComeBack",
     "DataInUse",
     "EngineClosed",

@@ -146,6 +146,23 @@ class Overloaded(ComeBack):
         self.reason, self.retry_after_s = reason, retry_after_s
 
 
+class AcceptanceUnknown(ComeBack):
+    """The store of tasks went away while `task_id` was on its way there. When it is back, the task may run, or not.
+
+    Repeat the submission with the same key after `retry_after_s` seconds: the same key gives the same task. Without a
+    key, look for `task_id` before you submit anew.
+    """
+
+    code = "acceptance_unknown"
+
+    def __init__(self, *, task_id: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"nobody knows whether task {task_id} was accepted: the store of tasks went away while it was on its way; "
+            f"repeat it with the same key in {retry_after_s:g} s, or look for that task when the store is back"
+        )
+        self.task_id, self.retry_after_s = task_id, retry_after_s
+
+
 class WaitTimedOut(ComeBack, TimeoutError):
     """The wait of `result(timeout_s=…)` ended; the task goes on. `reason` says what may hold it up, if that is known.
 

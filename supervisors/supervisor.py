@@ -163,7 +163,8 @@ class Supervisor:
         self._blocked = Blocked(world, journal, notes)
         self._rest = Passivation(world, shard, open_tasks, quarantine, settings.rest_after_s)
         counts_slots = admission if settings.max_slots is not None else None
-        self._intake = Intake(world, journal, open_tasks, quarantine, counts_slots)
+        intake = self._intake = Intake(world, journal, open_tasks, quarantine, counts_slots)
+        journal.on_long_away = intake.answer_those_who_wait
 
     def _on_pressure(self, is_high: bool) -> None:
         """Start no step as long as too much waits to become durable."""

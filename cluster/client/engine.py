@@ -279,6 +279,7 @@ class Engine:
             InvalidInput: The input does not fit the workflow; nothing was accepted.
             KeyConflict: The key belongs to a task with another input.
             Overloaded: Nothing was accepted; repeat it later. Further errors are WorkflowDown and those of `deploy`.
+            AcceptanceUnknown: The database went away meanwhile; repeat it with the same key.
         """
         keys = None if key is None else [key]
         tasks = self.submit_many(
@@ -301,7 +302,7 @@ class Engine:
 
         All inputs are checked before any is sent. After KeyConflict the other tasks are accepted. After Overloaded
         some may be accepted, if there are more than 1,000 or the workflow has several shards. Submit again with the
-        same keys to get them.
+        same keys to get them, also after AcceptanceUnknown.
         """
         known = checked_keys(keys, inputs)
         tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)

@@ -121,6 +121,7 @@ class ThreadedJournal(ABC):
         self.shard, self.epoch = shard, 0
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
         self.on_pressure: Callable[[bool], None] = lambda _is_high: None
+        self.on_long_away: Callable[[], None] = lambda: None
         self.is_away = False
         self.max_unsaved_bytes = MAX_UNSAVED_BYTES
         self._unsaved_bytes = 0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias, get_args
 
-from ...protocols.errors import InvalidInput, KeyConflict, Overloaded, PodiumError
+from ...protocols.errors import AcceptanceUnknown, InvalidInput, KeyConflict, Overloaded, PodiumError
 from ...protocols.outcomes import OPEN, Criticality, TaskRecord
 from ...protocols.quantities import check_priority, check_seconds
 from ...protocols.values import Value, digest
@@ -33,7 +33,7 @@ SLICE = 128
 Then: TypeAlias = Callable[[list[Ack], list[TaskRecord]], None]
 """Callback with the acks of the submissions, in their order, and the records of known tasks that had ended before."""
 AWAY_RETRY_S = 1.0
-"""Seconds after which a task that was refused because the store is away may be submitted again."""
+"""Seconds after which a task that met a store which is away may be submitted again."""
 TELL_EVERY_S = 10.0
 """Seconds between two log lines about refusals for the same reason."""
 _CRITICALITIES = get_args(Criticality)
@@ -55,6 +55,8 @@ class Intake:
         self._seldom = Seldom(TELL_EVERY_S)
         self._keys: dict[tuple[str, str], Found] = {}
         """Tasks with a key whose acceptance is not durable yet, by (user, key): the journal may not find them."""
+        self._waiting: dict[int, tuple[list[Candidate], Then]] = {}
+        """Submissions without an answer, by the identity of their candidates."""
 
     def take(self, plan: Plan, rows: Sequence[Sequence[Value]], then: Then) -> None:
         """Accept the new and valid submissions of these rows; `then` is called when they are durable."""
@@ -62,12 +64,31 @@ class Intake:
         if self._journal.is_away and self._turn_away(candidates):
             _acknowledge(candidates, then)
             return
+        self._waiting[id(candidates)] = candidates, then
         ids = [s.record.task_id for s in candidates if s.again]
         keys = [(s.record.user, s.record.key) for s in candidates if s.record.key is not None]
         if ids or keys:
-            self._journal.find(ids, keys, partial(self._sort_out, plan, candidates, then))
+            self._journal.find(ids, keys, partial(self._sort_out, plan, candidates))
         else:
-            self._admit(plan, candidates, then)
+            self._admit(plan, candidates)
+
+    def answer_those_who_wait(self) -> None:
+        """Tell senders outside that nobody knows whether their tasks are accepted: the store is away for long.
+
+        The tasks stay on their way. They are accepted when the store is back, unless this supervisor dies before. So
+        they cannot be refused, and the same key gives the same task later. Nested runs go on waiting: the task above
+        has no other way on.
+        """
+        for candidates, then in list(self._waiting.values()):
+            if any(each.source is None and each.error is None for each in candidates):
+                continue
+            del self._waiting[id(candidates)]
+            then([_unknown(each) for each in candidates], [])
+
+    def _answer(self, candidates: list[Candidate]) -> None:
+        waiting = self._waiting.pop(id(candidates), None)
+        if waiting is not None:
+            _acknowledge(*waiting)
 
     def _turn_away(self, candidates: list[Candidate]) -> bool:
         """Refuse new submissions while the store is away; returns whether all are refused.
@@ -126,7 +147,6 @@ class Intake:
         self,
         plan: Plan,
         candidates: list[Candidate],
-        then: Then,
         found: list[Found],
     ) -> None:
         by_id = {each.record.task_id: each for each in found}
@@ -143,15 +163,15 @@ class Intake:
                 candidate.known = by_id.get(record.task_id)
                 if candidate.known is None and record.key is not None:
                     self._keys[key] = Found(record, candidate.payload_digest)
-        self._admit(plan, candidates, then)
+        self._admit(plan, candidates)
 
-    def _admit(self, plan: Plan, candidates: list[Candidate], then: Then) -> None:
+    def _admit(self, plan: Plan, candidates: list[Candidate]) -> None:
         new = [s for s in candidates if not s.error and not s.known and s.record.task_id not in self._tasks]
         new = self._let_in(plan, [s for s in new if not self._is_deadly(s)])
         for start in range(0, len(new), SLICE):
             together = new[start : start + SLICE]
             self._journal.write(self._accepting.accept(plan, together), partial(self._durable, together))
-        self._journal.write([], partial(_acknowledge, candidates, then))
+        self._journal.write([], partial(self._answer, candidates))
 
     def _is_deadly(self, candidate: Candidate) -> bool:
         """Refuse a submission at which supervisors died before it was accepted; returns whether it is refused."""
@@ -197,6 +217,11 @@ def _kinds(record: TaskRecord) -> tuple[str, ...]:
         case {"request": {"type": str(type)}}:
             return type, record.workflow
     return (record.workflow,)
+
+
+def _unknown(candidate: Candidate) -> Ack:
+    error = candidate.error or AcceptanceUnknown(task_id=candidate.record.task_id, retry_after_s=AWAY_RETRY_S)
+    return Ack(None, error.to_wire())
 
 
 def _acknowledge(candidates: list[Candidate], then: Then) -> None:

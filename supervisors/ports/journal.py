@@ -119,6 +119,10 @@ class Journal(Protocol):
     is_away: bool
     """Whether the store cannot be reached at present. What is written waits."""
 
+    on_long_away: Callable[[], None]
+    """Called when the store has been away for as long as one of its statements may take, and again after each further
+    such time. Whoever waits for a commit may wait much longer."""
+
     on_pressure: Callable[[bool], None]
     """Called with True when more than `max_unsaved_bytes` of entries wait to become durable, with False when most of
     them are."""

@@ -172,6 +172,7 @@ EXAMPLES = [
     errors.KeyConflict(key="k", task_id="t"),
     errors.NotFound(what="task", name="t", hint="h"),
     errors.Overloaded(reason="r", retry_after_s=2.0),
+    errors.AcceptanceUnknown(task_id="t", retry_after_s=1.0),
     errors.WaitTimedOut(task_id="t", waited_s=1.0, status="running"),
     errors.WorkflowDown(workflow="w", reason="r"),
     errors.DataInUse(directory="d", holder="h"),

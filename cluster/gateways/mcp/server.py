@@ -24,7 +24,7 @@ from mcp.server.session import ServerSession
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from mcp.shared.exceptions import MCPError
 
-from ....protocols.errors import FixTheCall, InvalidInput, NotFound, Overloaded, PodiumError
+from ....protocols.errors import AcceptanceUnknown, FixTheCall, InvalidInput, NotFound, Overloaded, PodiumError
 from ....protocols.json_forms import to_json
 from ....protocols.outcomes import TERMINAL, TaskRecord
 from ....protocols.quantities import check_priority
@@ -134,6 +134,8 @@ class Gateway:
         except Overloaded as error:
             data = {"retryAfterMs": round(1000 * (error.retry_after_s or 1.0)), "reason": str(error)}
             raise MCPError(OVERLOADED, str(error), data) from error
+        except AcceptanceUnknown as error:
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
         except NotFound as error:
             return said(str(error), is_error=True)
         except FixTheCall as error:

@@ -73,6 +73,7 @@ class MemoryJournal:
         self.doing = MemoryDoing(self._disk)
         self.on_failure: Callable[[PodiumError], None] = lambda _error: None
         self.on_pressure: Callable[[bool], None] = lambda _is_high: None
+        self.on_long_away: Callable[[], None] = lambda: None
         self.is_away, self.max_unsaved_bytes = False, 0
         self._loop = asyncio.get_running_loop()
         self._delay_s, self._is_reached = delay_s, is_reached

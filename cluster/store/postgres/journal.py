@@ -284,7 +284,11 @@ class PostgresJournal(ThreadedJournal):
         Raises Fenced, JournalCorrupt if acknowledged commits are gone, or JournalFailed if the actor is gone meanwhile.
         """
         self._call_back(self._set_away, True)
+        tell_at = time.monotonic() + self._database.timeout_s
         for pause_s in _pauses():
+            if time.monotonic() >= tell_at:
+                tell_at += self._database.timeout_s
+                self._call_back(self._tell_long_away)
             if self._failed is not None:
                 raise self._as_ours(error)
             try:
@@ -314,6 +318,10 @@ class PostgresJournal(ThreadedJournal):
 
     def _is_there(self, probe: Probe) -> bool:
         return self._connection.execute(*self._writing.probe(self.shard, probe)).fetchone() is not None
+
+    def _tell_long_away(self) -> None:
+        if self._failed is None:
+            self.on_long_away()
 
     def _set_away(self, is_away: bool) -> None:
         self.is_away = is_away

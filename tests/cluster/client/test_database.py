@@ -17,7 +17,7 @@ from podium import Parallel, Sequence, Step, Workflow
 from podium.cluster.doctor.database import examine_database
 from podium.cluster.store.address import StoreAddress, place_of
 from podium.cluster.store.postgres.connecting import Database
-from podium.errors import InvalidInput, InvalidSetting, NotFound, Overloaded, PodiumError
+from podium.errors import AcceptanceUnknown, InvalidInput, InvalidSetting, NotFound, Overloaded, PodiumError
 from tests.support import postgres
 from tests.support.commands import run_command
 
@@ -230,6 +230,81 @@ def test_while_the_database_is_away_new_tasks_are_refused_and_running_ones_go_on
             server.start()
         assert task.result(timeout_s=30) == 2
         assert engine.submit(Workflow("w", waits), 5).result(timeout_s=30) == 6
+
+
+def once_back(submit, within_s=30):
+    """Repeat a submission as its errors say, until there is a task."""
+    give_up_at = time.monotonic() + within_s
+    while True:
+        try:
+            return submit()
+        except (Overloaded, AcceptanceUnknown) as error:
+            assert time.monotonic() < give_up_at
+            time.sleep(min(error.retry_after_s, 0.2))
+
+
+@pytest.mark.parametrize("key", ["k-17", None])
+def test_a_submission_that_meets_a_dead_database_first_is_answered(installation, key):
+    server = postgres.stoppable()
+    RUNS.clear()
+    with connect(installation, database_timeout_s=1) as engine:
+        engine.submit(DOUBLE, 1).result()
+        server.stop()
+        began = time.monotonic()
+        try:
+            with pytest.raises(AcceptanceUnknown, match="same key") as unknown:
+                engine.submit(DOUBLE, 31, key=key)
+            assert 0.9 < time.monotonic() - began < 15
+            with pytest.raises(Overloaded):
+                engine.submit(DOUBLE, 31, key=key)
+        finally:
+            server.start()
+        if key is not None:
+            task = once_back(lambda: engine.submit(DOUBLE, 31, key=key))
+            assert task.id == unknown.value.task_id
+        else:
+            wait_until(lambda: any(each.id == unknown.value.task_id for each in engine.tasks()))
+            task = engine.task(unknown.value.task_id)
+        assert task.result(timeout_s=30) == 124
+    assert RUNS[31] == RUNS[62] == 1
+
+
+def test_submissions_on_their_way_when_the_database_goes_are_answered_and_repeated(installation):
+    """Each is accepted, refused, or unknown; with its key it is one task in the end, and runs once."""
+    server = postgres.stoppable()
+    answers, ready = {}, threading.Event()
+    RUNS.clear()
+
+    def sends(engine, sender):
+        for n in range(sender, 10_000, 6):
+            try:
+                answers[n] = engine.submit(DOUBLE, n, key=f"k-{n}").id
+            except (Overloaded, AcceptanceUnknown) as error:
+                answers[n] = error
+                return
+            if len(answers) > 30:
+                ready.set()
+
+    with connect(installation, database_timeout_s=0.8) as engine:
+        engine.submit(DOUBLE, -1).result()
+        threads = [threading.Thread(target=sends, args=(engine, sender)) for sender in range(6)]
+        for thread in threads:
+            thread.start()
+        assert ready.wait(20)
+        server.stop()
+        try:
+            for thread in threads:
+                thread.join(20)
+            assert not any(thread.is_alive() for thread in threads)
+        finally:
+            server.start()
+        assert any(isinstance(answer, AcceptanceUnknown) for answer in answers.values())
+        tasks = {n: once_back(lambda n=n: engine.submit(DOUBLE, n, key=f"k-{n}")) for n in answers}
+        for n, answer in answers.items():
+            assert tasks[n].id == answer if isinstance(answer, str) else True
+            assert tasks[n].result(timeout_s=30) == 4 * n
+        assert len(engine.tasks(limit=1_000_000)) == len(answers) + 1
+    assert Counter([-1, -2, *answers, *(2 * n for n in answers)]) == RUNS
 
 
 def test_results_that_wait_are_bounded(installation, caplog):
