@@ -12,6 +12,9 @@ Each of the two ways runs again beside a session that holds an old snapshot (REP
 row can be removed. First `--dead` tasks are made and forgotten behind that snapshot, and a vacuum, with the cost limits
 of autovacuum, looks at deleted rows in vain meanwhile. W1 for 30 minutes makes some 10 million.
 
+The processor time of a task (this process, and the server's process of the journal) tells what the speed tells, and
+depends less on what else the machine does.
+
     python benchmarks/forgetting.py [--seconds 3] [--dead 1000000] [--repeats 10]
 """
 
@@ -24,13 +27,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TypeAlias
 
+import psutil
 import psycopg
 from harness import Row, machine, over, report
 from journal import BODY, record_of
@@ -47,12 +51,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.support import postgres
 
 SHARD, AT_ONCE, ENTRIES = "bench", 64, 4
+WARM_UP_S = 4.0
 KEEP_S = 2.0
 """Seconds for which finished tasks are kept."""
 PARTITION = 20_000
 """Number of tasks in a partition."""
 Sizes: TypeAlias = "dict[Variant, tuple[float, int]]"
 """By variant: MB at the end, and finished tasks that are left."""
+Rows: TypeAlias = "dict[Variant, Row]"
 KEPT, ROWS, PARTITIONS = "nothing forgotten", "rows deleted", "partitions dropped"
 
 
@@ -199,18 +205,13 @@ def vacuuming(database: Database) -> Iterator[None]:
         with psycopg.connect(database.url, autocommit=True) as db:
             db.execute("SET vacuum_cost_delay = '2ms'")
             backend.append(db.info.backend_pid)
-            try:
-                while not ended.is_set():
-                    db.execute(f"VACUUM {at}.tasks, {at}.entries")
-            except psycopg.errors.QueryCanceled:
-                return
+            with suppress(psycopg.errors.QueryCanceled):
+                db.execute(f"VACUUM {at}.tasks, {at}.entries")
 
     backend: list[int] = []
-    ended = threading.Event()
     thread = threading.Thread(target=work)
     thread.start()
     yield
-    ended.set()
     with psycopg.connect(database.url, autocommit=True) as db:
         while thread.is_alive():
             db.execute("SELECT pg_cancel_backend(%s)", (backend[0],))
@@ -239,9 +240,9 @@ class Runner:
     partition: int
     """Number of the oldest partition."""
 
-    async def rate(self, seconds: float) -> float:
-        """Return the tasks per second of a slice of the run."""
-        load = Load(self.journal, self.next)
+    async def rate(self, seconds: float) -> tuple[float, float]:
+        """Run for a slice; returns the tasks per second, and the processor time of each in microseconds."""
+        load, before_s = Load(self.journal, self.next), self._used_s()
         forgetting = asyncio.create_task(self._forget(load))
         with vacuuming(self.database) if self.variant == Variant(ROWS, is_held=True) else nullcontext():
             rate = await load.run(seconds)
@@ -249,7 +250,12 @@ class Runner:
             forgetting.result()
         forgetting.cancel()
         self.next += len(load.ended)
-        return rate
+        return rate, 1e6 * (self._used_s() - before_s) / len(load.ended)
+
+    def _used_s(self) -> float:
+        """Return the processor time of this process, and of the server's process for its journal."""
+        server = psutil.Process(self.journal._connection.info.backend_pid).cpu_times()
+        return time.process_time() + server.user + server.system
 
     async def _forget(self, load: Load) -> None:
         if self.variant.way == ROWS:
@@ -257,8 +263,8 @@ class Runner:
         while self.variant.way == PARTITIONS:
             await asyncio.sleep(KEEP_S / 2)
             while self.next + len(load.ended) - (self.partition + 1) * PARTITION > 2 * AT_ONCE:
-                await asyncio.to_thread(Partitions(self.database).drop, self.partition)
-                self.partition += 1
+                oldest, self.partition = self.partition, self.partition + 1
+                await asyncio.to_thread(Partitions(self.database).drop, oldest)
 
 
 async def prepared(variant: Variant, url: str, folder: str, given: argparse.Namespace) -> Runner:
@@ -274,15 +280,17 @@ async def prepared(variant: Variant, url: str, folder: str, given: argparse.Name
     return Runner(variant, database, journal, first * PARTITION, first)
 
 
-async def measure(rates: dict[Variant, Row], urls: dict[bool, str], folder: str, given: argparse.Namespace) -> Sizes:
+async def measure(rates: Rows, times: Rows, urls: dict[bool, str], folder: str, given: argparse.Namespace) -> Sizes:
     """Run all variants in turns."""
     with old_snapshot(urls[True]):
         runners = [await prepared(variant, urls[variant.is_held], folder, given) for variant in VARIANTS]
         for runner in runners:
-            await runner.rate(1.0)
+            await runner.rate(WARM_UP_S)
         for _ in range(given.repeats):
             for runner in runners:
-                rates[runner.variant].values.append(await runner.rate(given.seconds))
+                rate, used_us = await runner.rate(given.seconds)
+                rates[runner.variant].values.append(rate)
+                times[runner.variant].values.append(used_us)
             print({each.name: round(row.values[-1]) for each, row in rates.items()}, file=sys.stderr)
         sizes = {}
         for runner in runners:
@@ -307,19 +315,24 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=10)
     given = options.parse_args()
     rates = {each: Row(each.name, "W1 of the journal", "tasks/s") for each in VARIANTS}
+    times = {each: Row(each.name, "processor time", "µs/task") for each in VARIANTS}
     with tempfile.TemporaryDirectory() as folder:
-        sizes = asyncio.run(measure(rates, databases(), folder, given))
+        sizes = asyncio.run(measure(rates, times, databases(), folder, given))
     figures = [Row(each.name, "size at the end", "MB", [sizes[each][0]]) for each in VARIANTS]
     figures += [Row(each.name, "finished tasks left", "", [sizes[each][1]]) for each in VARIANTS]
     kept, (rows, rows_held, dropped, dropped_held) = VARIANTS[0], (VARIANTS[n] for n in (1, 3, 2, 4))
     ratios = {
         f"{ROWS}: behind an old snapshot against without (target >= 0.9)": over(rates[rows_held], rates[rows]),
         f"{PARTITIONS}: behind an old snapshot against without": over(rates[dropped_held], rates[dropped]),
+        f"{ROWS}: processor time behind an old snapshot against without": over(times[rows_held], times[rows]),
+        f"{PARTITIONS}: processor time behind an old snapshot": over(times[dropped_held], times[dropped]),
         f"{ROWS} against {KEPT}": over(rates[rows], rates[kept]),
         f"{PARTITIONS} against {KEPT}": over(rates[dropped], rates[kept]),
+        f"{ROWS}: processor time against {KEPT}": over(times[rows], times[kept]),
+        f"{PARTITIONS}: processor time against {KEPT}": over(times[dropped], times[kept]),
     }
     facts = machine() | {"dead_tasks": given.dead, "dead_rows": given.dead * (1 + ENTRIES)}
-    report("forgetting", [*rates.values(), *figures], ratios, facts)
+    report("forgetting", [*rates.values(), *times.values(), *figures], ratios, facts)
 
 
 if __name__ == "__main__":
