@@ -18,19 +18,19 @@ class Finished:
     """The finished tasks of one shard, as far as its owner has looked."""
 
     def __init__(self) -> None:
-        self.passed = ""
-        """The last id that was looked at."""
+        self.start = ""
+        """The id at which the next look begins. No task before it has to be looked at again."""
         self._known: dict[str, float] = {}
-        """Times of the ends of the finished tasks up to there, by id."""
+        """Times of the ends of the finished tasks that were looked at, by id."""
 
     def note(self, changes: Iterable[Change]) -> None:
         """Follow the changes of a commit."""
         forgotten = set()
         for change in changes:
             match change:
-                case Entry() if change.closing is not None and change.task_id <= self.passed:
+                case Entry() if change.closing is not None and change.task_id < self.start:
                     self._known[change.task_id] = change.closing.finished_at
-                case NewTask() if change.record.finished_at is not None and change.record.task_id <= self.passed:
+                case NewTask() if change.record.finished_at is not None and change.record.task_id < self.start:
                     self._known[change.record.task_id] = change.record.finished_at
                 case Forget():
                     forgotten.add(change.task_id)
@@ -50,11 +50,11 @@ class Finished:
         that was accepted later cannot have ended before. Ids are in the order of the acceptance, about.
         """
         for id, accepted_at, finished_at in rows:
+            self.start = str(id)
             if accepted_at >= before:
                 return False
-            self.passed = str(id)
             if finished_at is not None:
-                self._known[self.passed] = float(finished_at)
+                self._known[self.start] = float(finished_at)
         return True
 
 

@@ -39,7 +39,7 @@ class Queries:
             SELECT {_TASK} FROM {at}.tasks t WHERE t.shard = %s AND finished_at IS NULL ORDER BY accepted_at, id"""
         self._notes = f"SELECT name, value, seal FROM {at}.notes WHERE shard = %s"
         self._next = f"""
-            SELECT id, accepted_at, finished_at FROM {at}.tasks WHERE shard = %s AND id > %s ORDER BY id LIMIT %s"""
+            SELECT id, accepted_at, finished_at FROM {at}.tasks WHERE shard = %s AND id >= %s ORDER BY id LIMIT %s"""
         self._count = f"SELECT count(*) FROM {at}.tasks WHERE shard = %s AND finished_at IS NOT NULL"
 
     def asked(self, query: AnyQuery) -> list[Asked]:
@@ -57,7 +57,7 @@ class Queries:
             case Notes():
                 return [(self._notes, (shard,))]
             case Forgettable():
-                return [(self._next, (shard, self.finished.passed, LOOK_AT))]
+                return [(self._next, (shard, self.finished.start, LOOK_AT))]
             case FinishedCount():
                 return [(self._count, (shard,))]
             case _:

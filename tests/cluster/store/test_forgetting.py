@@ -134,8 +134,8 @@ def test_the_owner_finds_what_a_look_at_every_row_finds(seed):
         finished.note(changes)
         before = float(now - draw.randrange(10))
         page = None
-        while page is None or (finished.look(page, before) and page):
-            page = [(id, *table[id]) for id in sorted(table) if id > finished.passed][:5]
+        while page is None or (finished.look(page, before) and len(page) == 5):
+            page = [(id, *table[id]) for id in sorted(table) if id >= finished.start][:5]
         due = finished.due(before, 1_000)
         assert due == sorted(id for id, (_, at) in table.items() if at is not None and at < before)
         gone = [id for id in due if draw.random() < 0.6]
@@ -177,6 +177,15 @@ def test_a_commit_reads_no_rows_that_were_deleted_behind_an_old_snapshot(databas
         return int(row[0])
 
     run(database, tmp_path, work)
+
+
+def test_a_look_that_finds_nothing_to_forget_begins_behind_what_was_deleted_next_time():
+    finished = Finished()
+    assert not finished.look([("t-5", 40.0, 41.0), ("t-6", 42.0, None)], before=30.0)
+    assert (finished.start, finished.due(99.0, 9)) == ("t-5", [])
+    finished.note([NewTask(record("t-3", accepted_at=43.0), "d"), ended("t-3", 44.0)])
+    assert finished.look([("t-5", 40.0, 41.0), ("t-6", 42.0, None)], before=50.0)
+    assert finished.due(99.0, 9) == ["t-3", "t-5"]
 
 
 def test_deletions_are_looked_up_by_the_key_before_the_first_analyze(database, tmp_path):
