@@ -219,7 +219,7 @@ class RayWorld(LoopWorld):
             here = ray.get_runtime_context().get_node_id()
             may_be_home = not membership.placement or here in live_nodes(membership.placement)
             machine = Machine(self.place, membership, here, may_be_home)
-            self.many = ManyMachines(machine, self.place, membership, here)
+            self.many = ManyMachines(machine, self.place, membership, here, self._namespace)
 
     def use(self, membership: Membership | None, namespace: str, place: StoreAddress) -> None:
         """Use a cluster as a client: be told of lost machines, and not be ended with this one's lease."""

@@ -32,6 +32,7 @@ from ..engine_log import LOG
 from ..session import COORDINATOR
 from ..store import lock
 from ..store.address import StoreAddress
+from .exits import end_all
 from .machine import LOOK_S, Machine, Membership
 from .placement import suits
 from .process_locks import ProcessLocks
@@ -59,8 +60,11 @@ class Place(NamedTuple):
 
 
 class ManyMachines:
-    def __init__(self, machine: Machine, place: StoreAddress, membership: Membership, here: str) -> None:
-        """`here`: Ray's id of this machine."""
+    def __init__(
+        self, machine: Machine, place: StoreAddress, membership: Membership, here: str, namespace: str
+    ) -> None:
+        """`here`: Ray's id of this machine; `namespace`: Ray's namespace of the cluster's actors."""
+        self._namespace = namespace
         self.machine, self._place, self._membership, self._here = machine, place, membership, here
         self._places: dict[str, Place] = {}
         """Places of actors that this actor spawned, by address."""
@@ -214,6 +218,11 @@ class ManyMachines:
         while not is_lost():
             if loop.time() - began > SWEEP_S:
                 raise PodiumError(f"the machine of {address or 'others'} does not end it, and keeps its lease")
+            if node in self.draining:  # nothing can be started there
+                if await asyncio.to_thread(end_all, node, self._namespace, address, below):
+                    break
+                await asyncio.sleep(LOOK_S)
+                continue
             if asked is None:
                 task = _END_THERE.options(scheduling_strategy=on_node(node))
                 asked = asyncio.ensure_future(_of(task.remote(folder, generation, address, below)))

@@ -232,7 +232,7 @@ def test_a_protocol_with_one_host_goes_on_elsewhere_while_its_old_host_works_on(
 
         return sim.run(work) and [input for input, _ in RUNS] == [0, 1]
 
-    assert any([played(simulation(seed)) for seed in range(6)])
+    assert any(played(simulation(seed)) for seed in range(6))
 
 
 def test_faults_of_machines_are_drawn_from_the_seed():

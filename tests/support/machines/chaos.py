@@ -25,11 +25,13 @@ from tests.support.machines.checking import Seen, seen
 from tests.support.machines.witnessed import SLOTS
 
 PODIUM = [sys.executable, "-m", "podium"]
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 DRIVER = [sys.executable, "-c", "import sys; from tests.support.machines import witnessed as w; w.main(*sys.argv[1:])"]
 WITNESS = machines.STATE / "witness"
 LEASE_S, GRACE_S = 5.0, 1.0
 STOPPED_LATE_S = 0.5
 """Time that a killed process, and the next sign of life of its successor, may take beyond the lease and its grace."""
+DRAIN_S = 15
 RUN_S = 400.0
 
 
@@ -101,6 +103,15 @@ def killed(bed: Bed) -> None:
     bed.three.kill(3)
 
 
+def drained(bed: Bed) -> None:
+    """Machine 3 is to be taken away in 15 s, and its Ray ends then; a second later it loses its power."""
+    words = ["drain-node", "--address", bed.three.address, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    words += ["--reason-message", "a test", "--deadline-remaining-seconds", str(DRAIN_S)]
+    subprocess.run(bed.three.command(3, [*RAY, *words], {}), check=True, stdout=subprocess.DEVNULL)
+    time.sleep(DRAIN_S + 1)
+    bed.three.kill(3)
+
+
 def killed_coordinator(bed: Bed) -> None:
     bed.three.kill(2)
 
@@ -141,6 +152,7 @@ def head(bed: Bed) -> None:
 
 FAULTS: dict[str, Callable[[Bed], None]] = {
     "killed": killed,
+    "drained": drained,
     "killed coordinator": killed_coordinator,
     "head": head,
     "cut 10": cut(10),

@@ -37,6 +37,11 @@ class Seen:
     """Steps that ran again after their outcome was recorded."""
     unfinished: int = 0
 
+    @property
+    def repeated(self) -> list[str]:
+        """Return the steps that ran more than once."""
+        return [place for place, times in Counter(run.place for run in self.runs).items() if times > 1]
+
     def above(self, name: str, most: int) -> list[tuple[float, float]]:
         """Return the times in which more than `most` runs of a protocol were alive, as (from, until)."""
         moments = sorted(
