@@ -102,6 +102,10 @@ class Catalogue:
         found = self._definitions.get(workflow_of(shard))
         return [] if found is None else [found]
 
+    def in_force(self) -> list[Value]:
+        """Return the definitions in force of all workflows."""
+        return list(self._definitions.values())
+
     def check_order(self, definition: Mapping[str, object], limits: Mapping[str, Amount]) -> None:
         """Raise InvalidDefinition if tasks of this version could wait in a ring with those of other workflows."""
         name = str(definition["name"])

@@ -47,7 +47,7 @@ from ..supervisors.ports.world import Needs, World
 from ..supervisors.restarts import Restarts
 from ..supervisors.settings import Governance
 from ..supervisors.shards import workflow_of
-from ..supervisors.tasks.plan import all_quotas, has_breakers
+from ..supervisors.tasks.plan import all_quotas, code_for, has_breakers
 from .alerting import Alerting
 from .catalogue import Catalogue
 from .deployment import Deployment
@@ -77,6 +77,7 @@ class Coordinator:
         self._departed = RetiredHolders()
         self._catalogue = Catalogue()
         self._code: dict[str, bytes] = {}
+        """Code that clients brought: pickles, and the packages of the versions in force. Shards keep older packages."""
         self._resources: ManagedActor
         self._alerting: Alerting
         self._resting: Passivator
@@ -212,7 +213,7 @@ class Coordinator:
         children = self._supervisors_of(str(definition["name"]))
         for child in children:
             await self._revive(child)
-        self._code.update(code)
+        self._code = code_for(self._catalogue.in_force(), {**self._code, **code})
         await Deployment(self._world, Govern(definition, code, in_force), self._started).reach(children)
         name, version, hash = definition["name"], definition["version"], definition["hash"]
         self._world.log("info", "deployed", workflow=name, version=version, hash=hash[:12], in_force=in_force)
@@ -310,7 +311,7 @@ class Coordinator:
             "settings": self._settings.to_wire(),
             "resources": [RESOURCES, child.start],
             "definitions": self._catalogue.definitions(child.name),
-            "code": self._code,
+            "code": code_for(self._catalogue.definitions(child.name), self._code),
             "permits": self._catalogue.entry(child.name)["quotas"],
         }
 

@@ -82,6 +82,13 @@ class Settings(BaseModel):
     """The CPUs that a cluster started here offers to Ray. None means all of the machine."""
     object_store_mb: Annotated[int, Field(ge=80)] = 256
     """The shared memory of a cluster started here, in MiB."""
+    working_dir: str | None = None
+    """The folder with your code, for every protocol that this client deploys without a `working_dir` of its own. It is
+    packed and sent along; hosts run in it and import from it (docs/cluster.md). A folder, a `.zip` archive, or a
+    URI."""
+    runtime_env_timeout_s: Seconds = 600.0
+    """The longest time in seconds to prepare the environment of a host (`runtime_env`, `working_dir`), such as pip's.
+    After it the deployment fails. Time limits of steps do not count it."""
     user: str = Field(default_factory=lambda: _login())
     """The user whom tasks belong to, unless a call says otherwise."""
     limits: Mapping[str, Amount] = DEFAULT_LIMITS
@@ -203,6 +210,11 @@ class Settings(BaseModel):
         if placement is not None and info.data.get("database") is None:
             raise ValueError("it needs a database: a folder belongs to one machine, where all that owns tasks lives")
         return placement
+
+    @field_validator("working_dir", mode="before")
+    @classmethod
+    def _is_path(cls, given: object) -> object:
+        return os.fspath(given) if isinstance(given, os.PathLike) else given
 
     @field_validator("limits", mode="before")
     @classmethod
@@ -412,6 +424,7 @@ def prepare_ray(token: Path | None, address: str | None = None) -> bool:
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")  # else leaving a broken cluster takes 5 s more
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RUNTIME_ENV_RETRY_TIMES", "1")  # else a broken environment fails after three time-outs
     os.environ.setdefault(
         "RAY_preload_python_modules", "podium.cluster.on_ray.actors"
     )  # workers import it while they start

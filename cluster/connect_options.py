@@ -24,6 +24,8 @@ class ConnectOptions(TypedDict, total=False):
     placement: str | None
     num_cpus: int | None
     object_store_mb: int | None
+    working_dir: str | PathLike[str] | None
+    runtime_env_timeout_s: float | None
     user: str | None
     limits: Mapping[str, int | str] | None
     weights: Mapping[str, float] | None

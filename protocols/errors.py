@@ -317,6 +317,10 @@ class TooManyRestarts(GiveUp):
         self.intensity, self.period_s, self.last = intensity, period_s, last
 
 
+ENVIRONMENT_FAILED = "EnvironmentFailed"
+"""Kind of a SpawnFailed: the actor's environment could not be prepared, which may be due to the network."""
+
+
 class SpawnFailed(GiveUp):
     """The actor at `address` could not be started, for `reason`. `kind` is the class name of the cause."""
 
@@ -330,3 +334,8 @@ class SpawnFailed(GiveUp):
     def has_died(self) -> bool:
         """Whether the actor died while it was starting, perhaps for no fault of its own."""
         return self.kind == PeerLost.__name__
+
+    @property
+    def is_of_code(self) -> bool:
+        """Whether the actor's code or environment is at fault, so that another start at once does not help."""
+        return self.kind in ("LookupError", ENVIRONMENT_FAILED)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .conditions import check_expression
 from .context import Context
+from .environment import RuntimeEnv
 from .errors import InvalidDefinition, PodiumError
 from .fingerprint import code_fingerprint
 from .policy import Breaker, Retry, RetryPolicy
@@ -81,6 +82,9 @@ class Declaration(BaseModel):
     """Custom Ray resources that each host reserves, by name."""
     spread: bool = False
     """If true, Ray spreads the hosts over the machines of the cluster, instead of filling one after the other."""
+    runtime_env: RuntimeEnv | None = None
+    """The environment of each host, as Ray takes it: a mapping with `pip`, `uv`, `env_vars`, `working_dir` or
+    `py_modules` (docs/cluster.md). It is prepared before a host starts, and is part of the version."""
 
     @property
     def least_hosts(self) -> int:
@@ -97,6 +101,11 @@ class Declaration(BaseModel):
         if source is not None:
             check_expression(source, "key")
         return source
+
+    @field_validator("runtime_env")
+    @classmethod
+    def _is_given(cls, environment: RuntimeEnv | None) -> RuntimeEnv | None:
+        return environment if environment != RuntimeEnv() else None
 
 
 class Protocol:
@@ -131,6 +140,7 @@ class Protocol:
     num_gpus: ClassVar[float] = 0
     resources: ClassVar[Mapping[str, float]] = {}
     spread: ClassVar[bool] = False
+    runtime_env: ClassVar[Mapping[str, object] | None] = None
     _mark: ClassVar[str] = ""
     """The end of the reference of a protocol that shares its name with others; else ""."""
 
@@ -217,6 +227,7 @@ def protocol(
     num_gpus: float = 0,
     resources: Mapping[str, float] | None = None,
     spread: bool = False,
+    runtime_env: Mapping[str, object] | None = None,
 ) -> Callable[[Callable[P, R]], FunctionProtocol[P, R]]: ...
 def protocol(function: Callable[..., object] | None = None, /, **settings: object) -> object:
     """Make a protocol of a function `f(input)` or `f(ctx, input)`, async or plain.

@@ -145,7 +145,7 @@ class Supervisor:
         guard = BreakerClient(world, resources[0], shard, journal.epoch, settings.lease_s)
         family = Children(world, settings.restarts, partial(durable, journal), self._give_up)
         live = Live(world, journal, open_tasks)
-        means = PoolContext(world, settings, self._permits, guard, family)
+        means = PoolContext(world, settings, self._permits, guard, family, code=versions.code)
         dispatcher = self._dispatcher = open_tasks.dispatcher = Dispatcher(means, live, versions, clock)
         versions.go_with(dispatcher)
         journal.max_unsaved_bytes, journal.on_pressure = settings.max_unsaved_bytes, self._on_pressure

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..protocols.environment import PACKAGE, packages_of
 from ..protocols.errors import EngineClosed
 from ..protocols.tree import Node
 from ..protocols.values import Value
@@ -16,10 +17,13 @@ from .faults import report
 from .ports.journal import Journal, Note
 from .running.dispatch import Dispatcher
 from .settings import Governance
-from .shards import tier_shard
-from .tasks.plan import Plan, TierPlan
+from .shards import is_tier, tier_shard
+from .tasks.plan import Plan, TierPlan, code_for
 
 _DEFINITION, _CURRENT, CHILDREN = "definition:", "current", "children"
+KEPT_VERSIONS = 8
+"""The packages of so many versions, those deployed last, stay also when nothing of them is open: a client that deployed
+one of them may submit more to it."""
 
 
 class Versions:
@@ -30,6 +34,9 @@ class Versions:
         self.plans: dict[str, Plan] = {}
         """Plans of all known versions, by version hash."""
         self.code: dict[str, bytes] = {}
+        """The code that clients brought: pickles by `carried_key`, and packages. Pools share it."""
+        self._noted: set[str] = set()
+        """Keys of the packages that are in the notes of the shard."""
         self.current = ""
         """Hash of the version in force."""
         self._roots: dict[str, Node] = {}
@@ -42,6 +49,9 @@ class Versions:
 
     def recall(self, notes: Mapping[str, Any], newer: list[object], code: Mapping[str, bytes]) -> None:
         """Define the versions that the shard has on record, the one in force last, and then the `newer` ones."""
+        packages = {name: bytes(value) for name, value in notes.items() if name.startswith(PACKAGE)}
+        self._noted = set(packages)
+        code = {**packages, **code}
         stored = [value for name, value in notes.items() if name.startswith(_DEFINITION)]
         stored.sort(key=lambda definition: bool(definition["hash"] == notes.get(_CURRENT)))
         for definition in [*stored, *newer]:
@@ -57,15 +67,41 @@ class Versions:
         """
         plan = self.plans.get(definition["hash"])
         if plan is None or plan.definition != definition:
-            plan = self.plans[definition["hash"]] = self._planned(definition)
+            plan = self._planned(definition)
+        self.plans.pop(plan.hash, None)
+        self.plans[plan.hash] = plan  # the one deployed last is the last
         self.code.update(code)
         self.dispatcher.prepare(plan, code)
         if in_force:
             self.current = plan.hash
         current = [Note(_CURRENT, plan.hash)] if in_force else []
-        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), *current])
+        self._journal.write([Note(_DEFINITION + plan.hash, plan.definition), *current, *self._packages_of(plan)])
         self.note_children()
         return plan
+
+    def _packages_of(self, plan: Plan) -> list[Note]:
+        """Return notes of the packages that a version needs and that are not noted yet.
+
+        A nested supervisor gets its packages from the supervisor above, and keeps none.
+        """
+        wanted = set() if is_tier(self._shard) else packages_of(plan.definition["protocols"])
+        new = sorted((wanted & self.code.keys()) - self._noted)
+        self._noted |= set(new)
+        return [Note(key, self.code[key]) for key in new]
+
+    def _drop_packages(self, needed: list[Plan]) -> None:
+        """Forget the packages that no version needs, neither `needed` nor one of those deployed last."""
+        if not any(key.startswith(PACKAGE) for key in self.code):
+            return
+        last = list(self.plans.values())[-KEPT_VERSIONS:]
+        kept = code_for([plan.definition for plan in (*needed, *last)], self.code)
+        gone = sorted(self.code.keys() - kept.keys())
+        for key in gone:
+            del self.code[key]
+        noted = [key for key in gone if key in self._noted]
+        self._noted.difference_update(noted)
+        if noted:
+            self._journal.write([Note(key, None) for key in noted])
 
     def note_children(self) -> None:
         """Record the addresses of all children: the next owner of the shard has to end these actors first."""
@@ -92,6 +128,7 @@ class Versions:
             in_use: hashes of the versions that have open tasks.
         """
         needed = [plan for hash, plan in self.plans.items() if hash in in_use or hash == self.current]
+        self._drop_packages(needed)
         await self.dispatcher.retire(needed, EngineClosed(reason="a newer version took its place"))
 
     def tier_setup(self, tier: TierPlan) -> dict[str, object]:

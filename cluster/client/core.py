@@ -48,6 +48,7 @@ from ...supervisors.tasks.plan import carried_key
 from ..cluster_file import using
 from ..config import Settings
 from ..gc_tuning import look_as_usual, look_rarely
+from ..packages import Packages
 from ..session import COORDINATOR, Session
 from ..store.contract import Reader, StoredTask
 from .acknowledgements import Accepted, Waiting, acknowledged, fail, settle
@@ -78,7 +79,7 @@ class Core:
         """Hashes of deployed versions."""
         self._ask_workflow: Workflow | None = None
         self._carried: dict[str, dict[str, Deploy]] = defaultdict(dict)
-        """Deployments with pickled code, by workflow and hash. Only this client has that code."""
+        """Deployments with code, by workflow and hash: pickles, which only this client has, and packages."""
         self._told: dict[str, int] = {}
         """By workflow: the epoch of the coordinator that has all of its pickled deployments."""
         self._telling: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -224,8 +225,12 @@ class Core:
         """
         key = _version_key(workflow)
         if key not in self._deployed:
-            definition, code = await self.aside(lambda: (definition_of(workflow), self._session.code_of(workflow)))
+            packages = Packages(self.settings.working_dir, self.settings.data)
+            definition, code = await self.aside(
+                lambda: (definition_of(workflow, packages), self._session.code_of(workflow))
+            )
             carried = {carried_key(ref, definition["code"][ref]): packed for ref, packed in code.items()}
+            carried |= packages.packed
             message = Deploy(definition, carried)
             deployed = await answered(self, workflow.name, message)
             self._deployed[key] = definition["hash"]

@@ -9,25 +9,29 @@ from typing import Any
 
 from ...protocols.binding import schemas_of, settle_hints
 from ...protocols.errors import InvalidDefinition
-from ...protocols.protocol import ProtocolLike, declaration_of, resolve
+from ...protocols.protocol import Declaration, ProtocolLike, declaration_of, resolve
 from ...protocols.tree import Node, Sequence, Step
 from ...protocols.workflow import Workflow
 from ...supervisors.tasks.plan import version_hash
+from ..packages import Packages
 from ..sources import fingerprint_of
 
 
-def definition_of(workflow: Workflow) -> dict[str, Any]:
+def definition_of(workflow: Workflow, packages: Packages | None = None) -> dict[str, Any]:
     """Return the definition as plain data (see supervisors/tasks/plan.py).
+
+    The local folders of its protocols are packed into `packages`.
 
     Its `hash` covers the tree, the declarations of the protocols, and their code. If any of these changes, the workflow
     is another version, which runs beside the versions of open tasks. `tree` is the hash of the tree alone.
 
     Raises:
-        InvalidDefinition: a protocol is missing.
+        InvalidDefinition: a protocol is missing, or a file or folder of its `runtime_env`.
     """
+    packages = packages or Packages()
     targets = protocols_of(workflow)
     tree = workflow.to_dict()
-    declared = {ref: declaration_of(target) for ref, target in targets.items()}
+    declared = {ref: _deployed(declaration_of(target), packages) for ref, target in targets.items()}
     code = {ref: fingerprint_of(target, _root_of(ref, target)) for ref, target in targets.items()}
     protocols = {ref: each.model_dump(mode="json") for ref, each in declared.items()}
     return {
@@ -52,6 +56,11 @@ def definition_of(workflow: Workflow) -> dict[str, Any]:
         "protocols": protocols,
         "search_path": sorted({root for ref in targets if (root := import_root(ref))}),
     }
+
+
+def _deployed(declared: Declaration, packages: Packages) -> Declaration:
+    """Return the declaration with an environment that the machines of the cluster can prepare."""
+    return declared.model_copy(update={"runtime_env": packages.environment(declared.runtime_env, declared.ref)})
 
 
 def _root_of(ref: str, target: ProtocolLike) -> str | None:

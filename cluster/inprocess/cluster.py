@@ -84,6 +84,8 @@ class InProcessCluster:
         self.place = place
         self._cells: dict[str, Cell] = {}
         self._numbers = itertools.count(1)
+        self.ignores_environments = False
+        """Whether protocols that need an environment of their own run all the same, in that of this process."""
         self._epochs: dict[tuple[str, str], int] = {}
         """By machine and address: the newest epoch of an actor that spawned there."""
 
@@ -221,6 +223,13 @@ class CellWorld(LoopWorld):
         return near
 
     async def spawn(self, role: Role, address: str, setup: Mapping[str, object], needs: Needs) -> Value:
+        if needs.environment is not None and not self._cluster.ignores_environments:
+            given = ", ".join(sorted(needs.environment.spec))
+            reason = (
+                f"it needs an environment of its own ({given}), which one process cannot give: use "
+                "cluster='ray', or leave out runtime_env and working_dir; tests: simulate(…, ignore_runtime_env=True)"
+            )
+            raise SpawnFailed(address=address, reason=reason, kind="LookupError")
         return await self._cluster.spawn(self._cell, role, address, setup, self.epoch)
 
     async def kill(self, address: str) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -23,21 +24,22 @@ import ray
 from ray import cloudpickle
 from ray._private import ray_constants, worker
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RuntimeEnvSetupError
 
 from ...actors.exchange import ExchangeClient, Transport
 from ...actors.exchange_server import ExchangeServer
-from ...protocols.errors import PeerLost, PeerUnreachable, SpawnFailed, Unknown
+from ...protocols.errors import ENVIRONMENT_FAILED, PeerLost, PeerUnreachable, SpawnFailed, Unknown
 from ...protocols.protocol import ProtocolLike
 from ...protocols.values import Value, pack, unpack
 from ...supervisors.ports.messaging import Actor, Connection
-from ...supervisors.ports.world import Needs, Role
+from ...supervisors.ports.world import Environment, Needs, Role
 from ..engine_log import LOG
 from ..gc_tuning import pass_over_what_is_there, tune_process
 from ..importing import importing
 from ..presence import Presence
 from ..store.address import StoreAddress
 from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
+from .environments import runtime_env_of, why_not_ready
 from .folder import noted_folder
 from .machine import LOOK_S, Machine, Membership
 from .many_machines import MachineLost, ManyMachines, Place, has_a_process, live_nodes, on_node
@@ -287,7 +289,8 @@ class RayWorld(LoopWorld):
         await self.kill(address)
         if noted_folder(self.data) is not None:
             check_fits(address, needs, ray.nodes())  # type: ignore[no-untyped-call]
-        answer = await self._started(role, address, pack(setup), needs)
+        environment = {} if needs.environment is None else await self._prepared(address, needs.environment)
+        answer = await self._started(role, address, pack(setup), needs, environment)
         if answer[0] == "fail":
             await self.kill(address)
             raise SpawnFailed(address=address, reason=answer[2], kind=answer[1])
@@ -295,28 +298,42 @@ class RayWorld(LoopWorld):
             self.many.spawned(address, Place(*answer[2]))
         return answer[1]
 
-    async def _started(self, role: Role, address: str, setup: bytes, needs: Needs) -> list[Any]:
-        """Create an actor and return what its `start` says. If its machine is lost meanwhile, create it elsewhere."""
+    async def _prepared(self, address: str, environment: Environment) -> dict[str, object]:
+        """Return the options with which Ray prepares an environment. Raises SpawnFailed."""
+        try:
+            return {"runtime_env": await self.in_thread(partial(runtime_env_of, environment))}
+        except (LookupError, TypeError, ValueError) as error:
+            raise SpawnFailed(address=address, reason=str(error), kind="LookupError") from error
+        except Exception as error:  # Ray's, of its control store
+            reason = f"its environment cannot be sent to Ray: {_first_line(error)}"
+            raise SpawnFailed(address=address, reason=reason, kind=ENVIRONMENT_FAILED) from error
+
+    async def _started(
+        self, role: Role, address: str, setup: bytes, needs: Needs, more: dict[str, object]
+    ) -> list[Any]:
+        """Create an actor and return what its `start` says. If its machine is lost meanwhile, create it elsewhere.
+
+        `more` are the options of its environment, which has its own time to become ready.
+        """
         while True:
-            handle = self._handles[address] = await self._create(role, address, setup, self._options(role, needs))
+            options = self._options(role, needs) | more
+            handle = self._handles[address] = await self._create(role, address, setup, options)
             try:
-                return list(unpack(await self._answer_in_time(handle, needs.may_wait)))
+                return list(unpack(await self._answer_in_time(handle, needs)))
             except MachineLost:
                 await self.kill(address)
             except (RayError, TimeoutError) as error:
                 await self.kill(address)
-                kind = (PeerLost if isinstance(error, ActorDiedError) else type(error)).__name__
-                raise SpawnFailed(address=address, reason=_first_line(error), kind=kind) from error
+                raise spawn_failed(address, needs, error) from error
 
-    async def _answer_in_time(self, handle: Any, may_wait: bool) -> bytes:
-        """Await what an actor's `start` says. Raises TimeoutError after `START_S`.
+    async def _answer_in_time(self, handle: Any, needs: Needs) -> bytes:
+        """Await what an actor's `start` says. Raises TimeoutError after `start_s`.
 
-        Args:
-            may_wait: whether the time begins when Ray has found room for the actor, for which it may add a machine.
+        If it may wait, the time begins when Ray has found room for the actor, for which it may add a machine.
         """
-        starting, has_room = asyncio.ensure_future(self._first_answer(handle)), not may_wait
+        starting, has_room = asyncio.ensure_future(self._first_answer(handle)), not needs.may_wait
         try:
-            while not (await asyncio.wait([starting], timeout=START_S))[0]:
+            while not (await asyncio.wait([starting], timeout=start_s(needs)))[0]:
                 if has_room:
                     raise TimeoutError
                 has_room = has_a_process(handle)
@@ -378,9 +395,10 @@ class RayWorld(LoopWorld):
         while time.monotonic() < give_up_at:
             try:
                 await asyncio.wait_for(_result(handle.ping.remote()), 1.0)
-            except (ActorDiedError, TimeoutError) as error:
-                if isinstance(error, ActorDiedError):
-                    return
+            except (ActorDiedError, RuntimeEnvSetupError):  # the latter never was
+                return
+            except TimeoutError:
+                continue
             except RayError:
                 await asyncio.sleep(0.05)
 
@@ -410,6 +428,21 @@ class RayWorld(LoopWorld):
 
 _RESIDENT = ray.remote(Resident)
 _THREADED = ray.remote(ThreadedResident)
+
+
+def start_s(needs: Needs) -> float:
+    """Return the longest wait for an actor to be placed and started, in seconds."""
+    return START_S + (needs.environment.timeout_s if needs.environment is not None else 0.0)
+
+
+def spawn_failed(address: str, needs: Needs, error: RayError | TimeoutError) -> SpawnFailed:
+    """Return the error of an actor that Ray did not start, or not in time."""
+    environment = needs.environment
+    if environment is not None and isinstance(error, RuntimeEnvSetupError | TimeoutError):
+        why = why_not_ready(environment, error, start_s(needs))
+        return SpawnFailed(address=address, reason=why, kind=ENVIRONMENT_FAILED)
+    kind = (PeerLost if isinstance(error, ActorDiedError) else type(error)).__name__
+    return SpawnFailed(address=address, reason=_first_line(error), kind=kind)
 
 
 def check_fits(address: str, needs: Needs, nodes: list[dict[str, Any]]) -> None:

@@ -31,6 +31,7 @@ class Simulation(Scene):
     The same seed gives the same run. `limits` and other settings are those of `connect`. Plain protocols run on the
     event loop here, so they must not block. With `machines`, the actors live on as many machines, over a store that
     all of them reach, and the client is on the first. Each machine has a lease of `database_lease_s`.
+    Protocols with a `runtime_env` are refused, unless `ignore_runtime_env`.
     """
 
     def __init__(
@@ -39,10 +40,11 @@ class Simulation(Scene):
         limits: Mapping[str, int] | None = None,
         faults: Faults = NO_FAULTS,
         machines: int = 1,
+        ignore_runtime_env: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(seed, limits, faults, **settings)
-        self.machines = machines
+        self.machines, self.ignore_runtime_env = machines, ignore_runtime_env
         self.cluster: SimulatedCluster
 
     def run(self, work: Callable[[AsyncEngine], Awaitable[T]], within_s: float = 100_000.0) -> T:
@@ -60,6 +62,7 @@ class Simulation(Scene):
 
     async def _run(self, work: Callable[[AsyncEngine], Awaitable[T]]) -> T:
         self.cluster = SimulatedCluster(self) if self.machines == 1 else ManyMachinesCluster(self, self.machines)
+        self.cluster.ignores_environments = self.ignore_runtime_env
         if self.trace is not None:
             self.trace.clock = self.loop.time
         chaos = self.loop.create_task(self._chaos())
@@ -172,8 +175,11 @@ def simulate(
     seed: int = 0,
     limits: Mapping[str, int] | None = None,
     faults: Faults = NO_FAULTS,
+    ignore_runtime_env: bool = False,
 ) -> list[Any]:
     """Run a workflow on each input, in simulated time and without Ray, and return the results in order.
+
+    Protocols with a `runtime_env` are refused, unless `ignore_runtime_env` says that this process has what they need.
 
     Raises:
         TaskFailed: A task failed; the first one in the order of the inputs.
@@ -183,7 +189,7 @@ def simulate(
         tasks = await engine.submit_many(workflow, inputs)
         return [await task.result() for task in tasks]
 
-    return Simulation(seed, limits, faults).run(work)
+    return Simulation(seed, limits, faults, ignore_runtime_env=ignore_runtime_env).run(work)
 
 
 __all__ = ["Faults", "Simulation", "simulate"]

@@ -29,7 +29,7 @@ class Child(Protocol):
     """Whether the child has been started, or is to be started as soon as possible."""
 
     async def start(self) -> None:
-        """Start the actor. Raises SpawnFailed; with the kind LookupError the child waits for the next deployment."""
+        """Start the actor. Raises SpawnFailed; with `is_of_code` the child is not started again by itself."""
 
     async def end(self, error: PodiumError) -> None:
         """End the actor: in order if it lives, by force if it does not answer.
@@ -137,7 +137,7 @@ class Children:
             return
         if not counted:
             hit("restart excused")
-        if isinstance(error, SpawnFailed) and error.kind == "LookupError":
+        if isinstance(error, SpawnFailed) and error.is_of_code:
             child.is_wanted = False
             return
         delay_s = self._delay_s(child, counted)

@@ -37,8 +37,20 @@ class Timer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Environment:
+    """The environment that an actor's process needs. It is prepared before the process starts."""
+
+    spec: Mapping[str, Any]
+    """A `RuntimeEnv` (protocols/environment.py) as plain data."""
+    packages: Mapping[str, bytes]
+    """The packed folders that it names, by key. A key may be missing, if nobody has the package any more."""
+    timeout_s: float
+    """Seconds in which it has to be ready."""
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
-    """The resources that an actor needs on its machine, in Ray's terms."""
+    """The resources and the environment that an actor needs on its machine, in Ray's terms."""
 
     num_cpus: float = 0
     num_gpus: float = 0
@@ -47,6 +59,7 @@ class Needs:
     """Whether actors with these needs are to be spread over the machines."""
     may_wait: bool = False
     """Whether the start waits for as long as no machine has room. Else it fails after some time."""
+    environment: Environment | None = None
 
 
 class Clocks(Protocol):

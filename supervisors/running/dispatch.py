@@ -23,7 +23,7 @@ from ..messages.supervisor import RunEnded
 from ..open_tasks import ChecksClock
 from ..ports.world import Timer
 from ..shards import tier_shard
-from ..tasks.plan import Build, Plan, TierPlan
+from ..tasks.plan import Build, Plan, TierPlan, code_for
 from ..tasks.state import NodeRun, TaskState
 from .elastic import ElasticPool
 from .placement import Job
@@ -69,7 +69,7 @@ class Dispatcher:
         self._jobs: dict[NodeRun, Job] = {}
         self._nested_runs: dict[tuple[str, str], NestedSupervisor] = {}
         self._waits: dict[NodeRun, Timer] = {}
-        self._code: dict[str, bytes] = {}
+        self._code = means.code
         self._leaving: set[str] = set()
         """Labels of retired pools whose hosts are being ended."""
         self.children_changed: Callable[[], None] = lambda: None
@@ -165,7 +165,7 @@ class Dispatcher:
                 pool.start_hosts()
         await self._family.start(self._lasting_children(plan))
         for tier in plan.tiers:
-            await self._tiers[tier.name].deploy(tier.definition, self._code, in_force)
+            await self._tiers[tier.name].deploy(tier.definition, code_for([tier.definition], self._code), in_force)
 
     async def start_in_turn(self, plan: Plan) -> None:
         """Start the actors of the plan one after the other.

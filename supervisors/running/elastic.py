@@ -76,7 +76,7 @@ class ElasticPool(Pool):
         """Start and end hosts. `permitted`: jobs that lack nothing but a place, among those that wait for permits."""
         self._is_due, self._decided_at = False, self._world.monotonic()
         change = self._scaling.decide(self._decided_at, self._demand(permitted))
-        if change.start and self.blocked is None and not self._pressure.is_high:
+        if change.start and self._can_start() and not self._pressure.is_high:
             hit("more hosts")
             self._family.start_soon([host for host in self.hosts if self._may_start(host)][: change.start])
         for host in self._unneeded()[: change.end]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from ...protocols.errors import ComeBack, FixTheCall, PeerLost, PodiumError, SpawnFailed, Unknown
+from ...protocols.errors import ENVIRONMENT_FAILED, ComeBack, FixTheCall, PeerLost, PodiumError, SpawnFailed, Unknown
 from ...protocols.outcomes import Failure
 from ...protocols.probes import hit
 from ...protocols.protocol import Declaration
@@ -28,7 +28,7 @@ from ..limits.permit_client import PermitClient
 from ..limits.permit_queue import Who
 from ..messages.host import STEP_SAID, Run, StepResult, StepSaid, failed
 from ..ports.messaging import Reply
-from ..ports.world import Needs, World
+from ..ports.world import Environment, Needs, Timer, World
 from ..settings import Governance
 from ..upkeep.blocked import CODE_CHARS
 from .backlog import Backlog
@@ -40,6 +40,8 @@ MARGIN_S = 5.0
 """Seconds before the end of a machine at which the last steps there are given up, so that all can stop in order."""
 LOOK_S = 0.25
 """Seconds between two looks whether steps run."""
+RETRY_ENVIRONMENT_S = 300.0
+"""Seconds after which hosts are started again whose environment could not be prepared."""
 
 
 class JobEvents(Protocol):
@@ -81,6 +83,8 @@ class PoolContext:
     guard: BreakerClient
     family: Children
     pressure: Pressure = field(default_factory=Pressure)
+    code: dict[str, bytes] = field(default_factory=dict)
+    """The code that clients brought: pickles by `carried_key`, and packages (`PACKAGE`)."""
 
 
 class Pool:
@@ -92,6 +96,7 @@ class Pool:
         self._world, self._settings = means.world, means.settings
         self._permits, self._family, self._guard = means.permits, means.family, means.guard
         self._declared, self._listener, self._pressure = declared, listener, means.pressure
+        self._brought = means.code
         self._backlog = Backlog(label, self._permits, self._settings, self)
         self._lanes = Lanes(self._world, self._permits, self._backlog, self)
         self._most = declared.most_hosts
@@ -110,6 +115,10 @@ class Pool:
             self._guard.declare(declared.name, declared.breaker, self._breaker_opened)
         self.blocked: str | None = None
         """The reason why no host can start until the workflow is deployed again, or None."""
+        self._may_retry = False
+        """Whether the reason may pass by itself."""
+        self._retry: Timer | None = None
+        """The timer for the next try, while one is pending."""
 
     def _new_host(self, address: str) -> Host:
         return Host(self, address, self._declared.concurrency, self._settings.lookahead_s)
@@ -172,7 +181,7 @@ class Pool:
         self.feed()
 
     def _enqueue(self, job: Job) -> None:
-        if self.blocked is None and self._up < self._most:
+        if self._up < self._most and self._can_start():
             self.start_hosts()
         host = None if job.settings.quotas or self._backlog else self._free_host(job)
         if host is not None:
@@ -352,10 +361,6 @@ class Pool:
         host.turn += 1
         await self._spawn(host, self._needs())
 
-    def _needs(self) -> Needs:
-        declared = self._declared
-        return Needs(declared.num_cpus, declared.num_gpus, declared.resources, declared.spread)
-
     async def _spawn(self, host: Host, needs: Needs) -> None:
         """Start the actor of a host, and connect to it, unless the host is ended meanwhile. Raises SpawnFailed."""
         turn, declared = host.turn, self._declared
@@ -377,15 +382,40 @@ class Pool:
         except SpawnFailed as error:
             if host.turn != turn:
                 return
-            if error.kind != "LookupError":
+            if not error.is_of_code:
                 raise
             if self._code_from != setup["code_from"]:
                 await self.start_host(host)  # deployed again meanwhile
                 return
-            self.blocked = error.reason
+            self._block(error)
             raise
         if host.turn == turn:
+            self.blocked = None
             self._connect(host)
+
+    def _block(self, error: SpawnFailed) -> None:
+        """Note why no host can start. An environment is tried again after a while, if jobs wait then or come later."""
+        self.blocked = error.reason
+        self._may_retry = error.kind == ENVIRONMENT_FAILED
+        if self._may_retry and self._retry is None:
+            self._retry = self._world.call_later(RETRY_ENVIRONMENT_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        if self.blocked is not None and self._backlog:
+            self.start_hosts()
+
+    def _can_start(self) -> bool:
+        return self.blocked is None or (self._may_retry and self._retry is None)
+
+    def _needs(self) -> Needs:
+        declared = self._declared
+        environment = None
+        if declared.runtime_env is not None:
+            packages = {key: self._brought[key] for key in declared.runtime_env.packages if key in self._brought}
+            environment = Environment(declared.runtime_env.to_ray(), packages, self._settings.runtime_env_timeout_s)
+        resources = declared.num_cpus, declared.num_gpus, declared.resources
+        return Needs(*resources, spread=declared.spread, environment=environment)
 
     def _connect(self, host: Host) -> None:
         host.line, host.is_stuck = self._world.line(host.address), False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ...protocols.check import children, walk
+from ...protocols.environment import PACKAGE, packages_of
 from ...protocols.outcomes import TaskRecord
 from ...protocols.policy import NO_RETRY, Retry, Supervision
 from ...protocols.protocol import Declaration
@@ -41,6 +42,12 @@ class StepSettings:
 def carried_key(ref: str, fingerprint: str) -> str:
     """Key of a protocol's code in the code that clients bring: unique for each reference and fingerprint."""
     return f"{ref}@{fingerprint}"
+
+
+def code_for(definitions: Iterable[Mapping[str, Any]], code: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the code without the packages (see `PACKAGE`) that none of these definitions needs."""
+    needed = {key for definition in definitions for key in packages_of(definition["protocols"])}
+    return {key: packed for key, packed in code.items() if key in needed or not key.startswith(PACKAGE)}
 
 
 class Build(NamedTuple):

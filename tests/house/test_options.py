@@ -57,7 +57,7 @@ def or_none(hint: Any) -> frozenset[Any]:
 
 def test_connect_takes_every_setting_and_only_these():
     wanted = {name: or_none(hint) for name, hint in get_type_hints(Settings).items() if name != "sources"}
-    wanted["data"] = or_none(str | PathLike[str])
+    wanted["data"] = wanted["working_dir"] = or_none(str | PathLike[str])
     assert {name: plain(hint) for name, hint in get_type_hints(ConnectOptions).items()} == wanted
     assert get_type_hints(Settings)["data"] is Path
 
