@@ -39,7 +39,7 @@ from ..importing import importing
 from ..presence import Presence
 from ..store.address import StoreAddress
 from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
-from .environments import runtime_env_of, why_not_ready
+from .environments import put_packages_first, runtime_env_of, why_not_ready
 from .folder import noted_folder
 from .machine import LOOK_S, Machine, Membership
 from .many_machines import MachineLost, ManyMachines, Place, has_a_process, live_nodes, on_node
@@ -120,6 +120,8 @@ class Resident:
         if self._role != "host":
             tune_process()
             sys.setswitchinterval(SWITCH_S)
+        else:
+            put_packages_first()
         self._world = RayWorld(self._address, self._namespace, self._place, self._membership)
         self._world.presence.announce(self._address, self._epoch)
         await self._world.enter(self._role)

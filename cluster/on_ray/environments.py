@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import Any
 
 from ray._private.runtime_env.packaging import package_exists, pin_runtime_env_uri, upload_package_to_gcs
@@ -25,6 +26,7 @@ LINES = 12
 """Most lines of the output of pip, or of another installer, in an error."""
 _LINE_CHARS = 300
 _OUTPUT = re.compile(r"Last \d+ lines of stdout:\n")
+_PACKED = re.compile(r"/runtime_resources/(working_dir|py_modules)_files/")
 _LOGS = "Ray's logs of that machine have more (runtime_env_setup-*.log)"
 _attempts: dict[str, int] = {}
 """Number of failures of each environment in this process, by its `spec`."""
@@ -65,6 +67,15 @@ def _sent(path: str, environment: Environment) -> str:
     if not package_exists(uri):
         upload_package_to_gcs(uri, packed)
     return uri
+
+
+def put_packages_first() -> None:
+    """Have this process import from packed folders before all others.
+
+    Ray puts the working directory and the script's folder of the driver first. On the driver's own machine these would
+    hide the packages, and a task of an old version would run the files of today.
+    """
+    sys.path.sort(key=lambda folder: _PACKED.search(folder) is None)  # keeps the order otherwise
 
 
 def why_not_ready(environment: Environment, error: Exception, waited_s: float) -> str:

@@ -207,6 +207,19 @@ def test_a_folder_for_all_protocols_of_an_engine(engine, tmp_path):
             run(other, plain, "all")
 
 
+def test_the_packed_folder_goes_before_the_folder_of_the_program(engine, tmp_path):
+    assert (Path.cwd() / "actors" / "__init__.py").exists()
+    (tmp_path / "actors.py").write_text("X = 6\n")
+
+    @podium.protocol(runtime_env={"working_dir": tmp_path})
+    def plain(n):
+        import actors
+
+        return getattr(actors, "X", actors.__file__)
+
+    assert run(engine, plain, "first") == 6
+
+
 def spawn(engine, environment):
     """Start a host as a supervisor would."""
     core = engine._core
