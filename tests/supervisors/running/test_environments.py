@@ -8,7 +8,7 @@ import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
-from podium.cluster.simulation.simulated import _SimulatedWorld
+from podium.cluster.simulation.cluster import SimulatedWorld
 from podium.errors import InvalidDefinition, SpawnFailed
 from podium.protocols.environment import PACKAGE
 from podium.protocols.errors import ENVIRONMENT_FAILED
@@ -29,7 +29,7 @@ class Spawns:
 @pytest.fixture
 def spawns(monkeypatch):
     spawns = Spawns()
-    spawn = _SimulatedWorld.spawn
+    spawn = SimulatedWorld.spawn
 
     async def watched(world, role, address, setup, needs):
         if role == "host" and needs.environment is not None:
@@ -39,7 +39,7 @@ def spawns(monkeypatch):
                 raise SpawnFailed(address=address, reason="pip: no such thing", kind=ENVIRONMENT_FAILED)
         return await spawn(world, role, address, setup, needs)
 
-    monkeypatch.setattr(_SimulatedWorld, "spawn", watched)
+    monkeypatch.setattr(SimulatedWorld, "spawn", watched)
     return spawns
 
 
