@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 import ray
 from ray._private.state import state
-from ray._raylet import WorkerID  # type: ignore[attr-defined]
+from ray._raylet import WorkerID
 from ray.core.generated import gcs_pb2 as _gcs
-
 
 gcs: Any = _gcs  # has no stubs
 
