@@ -25,8 +25,8 @@ LONG = {
         "builtin_tools chaos cli cli_tasks crash_sweep damage database differential docs doctor fairness file_index "
         "fingerprints forgetting holdups hooks inprocess keeper lanes leaving_ray ledger logs marks mcp mcp_faults "
         "mcp_forms mcp_tool model model_refusals model_replays mutants named_tools operation_time passivation postgres "
-        "printable ray ray_faults ray_machines ray_scaling ray_session request_tools requests runtime_env sandbox sandbox_filter "
-        "simulation steady streams"
+        "printable ray ray_faults ray_machines ray_scaling ray_session request_tools requests runtime_env sandbox "
+        "sandbox_filter simulation steady streams"
     ).split()
 }
 """Files that `make test-fast` leaves out: planted bugs, storms, sandboxes, processes, servers that are awaited."""

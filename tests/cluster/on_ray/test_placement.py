@@ -68,7 +68,9 @@ def machines(monkeypatch, tmp_path):
 
     def make(placement, avoided=()):
         machine = SimpleNamespace(avoided=lambda: set(avoided), id="m-a", on_lost=None)
-        return ManyMachines(machine, StoreAddress(str(tmp_path), URL), Membership(1, True, placement=placement), "a")
+        return ManyMachines(
+            machine, StoreAddress(str(tmp_path), URL), Membership(1, True, placement=placement), "a", "space"
+        )
 
     return make
 
