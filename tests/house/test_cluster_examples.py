@@ -20,9 +20,12 @@ KUBERAY = yaml.safe_load((FOLDER / "kuberay.yaml").read_text())
 RAY_UP = yaml.safe_load((FOLDER / "ray_up.yaml").read_text())
 HEAD = KUBERAY["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
 
+WORKER = KUBERAY["spec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
+
 
 def scripts():
     yield HEAD["lifecycle"]["postStart"]["exec"]["command"][-1]
+    yield WORKER["lifecycle"]["preStop"]["exec"]["command"][-1]
     yield from (line for name, lines in RAY_UP.items() if name.endswith("_commands") for line in lines)
 
 

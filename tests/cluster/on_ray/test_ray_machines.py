@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -53,6 +54,7 @@ def test_any_machine_may_go_and_no_promise_is_broken():
         with ThreadPoolExecutor() as two:  # one begins the next cluster, the other joins it
             ups = [two.submit(bed.podium, n, "up", "--address", bed.three.address, "-o", "json") for n in (1, 3)]
         assert len({json.loads(up.result())["pid"] for up in ups}) == 1
+        load(bed, partial(chaos.drained, within_s=8), 60)
 
 
 @pytest.fixture(scope="module")

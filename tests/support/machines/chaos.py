@@ -31,7 +31,6 @@ WITNESS = machines.STATE / "witness"
 LEASE_S, GRACE_S = 5.0, 1.0
 STOPPED_LATE_S = 0.5
 """Time that a killed process, and the next sign of life of its successor, may take beyond the lease and its grace."""
-DRAIN_S = 15
 RUN_S = 400.0
 
 
@@ -103,12 +102,12 @@ def killed(bed: Bed) -> None:
     bed.three.kill(3)
 
 
-def drained(bed: Bed) -> None:
-    """Machine 3 is to be taken away in 15 s, and its Ray ends then; a second later it loses its power."""
+def drained(bed: Bed, within_s: int = 15) -> None:
+    """Machine 3 is to be taken away, and its Ray ends then; a second later it loses its power."""
     words = ["drain-node", "--address", bed.three.address, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    words += ["--reason-message", "a test", "--deadline-remaining-seconds", str(DRAIN_S)]
+    words += ["--reason-message", "a test", "--deadline-remaining-seconds", str(within_s)]
     subprocess.run(bed.three.command(3, [*RAY, *words], {}), check=True, stdout=subprocess.DEVNULL)
-    time.sleep(DRAIN_S + 1)
+    time.sleep(within_s + 1)
     bed.three.kill(3)
 
 
