@@ -42,7 +42,7 @@ from ..world import LoopWorld, load_from_path, new_actor, new_event_loop
 from .environments import put_packages_first, runtime_env_of, why_not_ready
 from .folder import noted_folder
 from .machine import LOOK_S, Machine, Membership
-from .many_machines import MachineLost, ManyMachines, Place, has_a_process, live_nodes, on_node
+from .many_machines import DRAINING_S, MachineLost, ManyMachines, Place, has_a_process, live_nodes, on_node
 from .process_locks import ProcessLocks
 from .sockets import connect, listen
 
@@ -54,8 +54,6 @@ END_AFTER_STOP_S = 0.5
 """Seconds for the answer to leave a process before the process ends itself."""
 RAY_KILLS_S = 0.5
 """Seconds for a process to end by Ray's own kill. A stopped process does not notice that and then gets SIGKILL."""
-DRAINING_S = 1.0
-"""Time between two looks for machines that Ray drains, in seconds."""
 KILL_WAIT_S = 30.0
 """Longest wait for a killed actor to be certainly gone, in seconds."""
 START_S = 120.0
@@ -131,6 +129,8 @@ class Resident:
         if ray.get_runtime_context().was_current_actor_reconstructed:
             setup["cold"] = False
         value = await self._actor.start(setup)
+        if self._role != "host":
+            self._world.look_for_draining()
         pass_over_what_is_there()
         await self._listen()
         return value
@@ -250,8 +250,6 @@ class RayWorld(LoopWorld):
             await self.presence.end_below(below)
             await self.many.end_below(below)
         self.look_around()
-        if role != "host":
-            self.background(self._look_for_draining(), "look for machines that leave")
 
     def look_around(self) -> None:
         """Look for lost machines for as long as this world lives."""
@@ -260,8 +258,12 @@ class RayWorld(LoopWorld):
         self.call_later(LOOK_S, self.look_around)  # first, so that an error of one look is not the end of looking
         self.many.look(self.spawn, self.background)
 
+    def look_for_draining(self) -> None:
+        """Tell this actor, from now on, of actors whose machine will be taken away."""
+        if self.many is not None:
+            self.background(self._look_for_draining(), "look for machines that leave")
+
     async def _look_for_draining(self) -> None:
-        """Tell this actor of actors whose machine will be taken away."""
         while self.many is not None and not self.crashed:
             await asyncio.sleep(DRAINING_S)
             try:

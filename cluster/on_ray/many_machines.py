@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import random
 import time
 from collections import Counter
@@ -41,6 +42,8 @@ ANSWER_S = 3.0
 """Longest wait for an actor to say where it lives, in seconds, before it may live on a machine that is gone."""
 NO_DEADLINE_S = 60.0
 """Seconds that actors get on a machine that Ray drains without saying until when."""
+DRAINING_S = 1.0
+"""Time between two looks for machines that Ray drains, in seconds."""
 SWEEP_S = 30.0
 """Longest wait for another machine to end processes, in seconds, if its lease goes on all the time."""
 _SETUP_BYTES = 256 * 1024 * 1024
@@ -78,6 +81,7 @@ class ManyMachines:
         self._starting = False
         self.draining: dict[str, float] = {}
         """Ray's ids of the machines that will be taken away, with the time of that by the wall clock."""
+        self._looked_at = -math.inf
         self._told: set[tuple[str, str]] = set()
         """Actors that are known to leave, by address and node."""
         self._locating: set[asyncio.Task[None]] = set()
@@ -183,11 +187,18 @@ class ManyMachines:
 
         `address` is that of this actor.
         """
-        self.draining = await asyncio.to_thread(draining_nodes)
+        await self._look_again()
         places = {**self._places, address: self.here}
         leaving = {(each, place.node) for each, place in places.items() if place.node in self.draining} - self._told
         self._told |= leaving
         return {each: max(0.0, self.draining[node] - time.time()) for each, node in leaving}
+
+    async def _look_again(self) -> None:
+        """See which machines Ray drains, unless that was seen a moment ago."""
+        now = time.monotonic()
+        if now - self._looked_at > DRAINING_S / 2:
+            self._looked_at = now
+            self.draining = await asyncio.to_thread(draining_nodes)
 
     # the end of actors
 
@@ -218,6 +229,7 @@ class ManyMachines:
         while not is_lost():
             if loop.time() - began > SWEEP_S:
                 raise PodiumError(f"the machine of {address or 'others'} does not end it, and keeps its lease")
+            await self._look_again()
             if node in self.draining:  # nothing can be started there
                 if await asyncio.to_thread(end_all, node, self._namespace, address, below):
                     break
