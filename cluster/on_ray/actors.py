@@ -266,13 +266,9 @@ class RayWorld(LoopWorld):
     async def _look_for_draining(self) -> None:
         while self.many is not None and not self.crashed:
             await asyncio.sleep(DRAINING_S)
-            try:
-                leaving = await self.many.look_for_draining(self.address)
-            except Exception as error:  # of Ray, whose control store may be away
-                LOG.info("%s does not know whether machines leave: %s", self.address, _first_line(error))
-            else:
-                if leaving:
-                    self.on_leaving(leaving)
+            leaving = await self.many.look_for_draining(self.address)
+            if leaving:
+                self.on_leaving(leaving)
 
     def forget(self) -> None:
         """Drop all handles. For a driver whose cluster is gone, and all actors with it."""
