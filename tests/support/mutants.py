@@ -58,6 +58,7 @@ from podium.supervisors.running.scaling import Scaling
 from podium.supervisors.tasks.events import StepFinished
 from podium.supervisors.tasks.plan import Build, Plan
 from podium.supervisors.upkeep.clock import Clock
+from podium.supervisors.upkeep.leaving import Leaving
 from podium.supervisors.upkeep.machine_lease import MachineLease
 from tests.actors import test_exchange
 from tests.cluster.client import test_engine
@@ -418,6 +419,17 @@ def end_hosts_before_they_were_idle_for_long_enough() -> Any:
     return patch.object(Scaling, "_note", lambda scaling, now, wanted: scaling._peaks.appendleft((now, wanted)))
 
 
+def keep_hosts_on_a_machine_that_is_taken_away() -> Any:
+    return patch.object(Pool, "leave", lambda _pool, _left_s: False)
+
+
+def stay_on_a_machine_that_is_taken_away() -> Any:
+    async def leave(_leaving: Leaving, _left_s: float) -> None:
+        return
+
+    return patch.object(Leaving, "_leave", leave)
+
+
 MUTANTS: dict[Callable[[], Any], str] = {
     acknowledge_before_commit: "storms",
     skip_the_epoch_check: "examples",
@@ -460,6 +472,8 @@ MUTANTS: dict[Callable[[], Any], str] = {
     count_the_lease_from_the_answer: "leases",
     declare_others_lost_as_soon_as_the_database_is_back: "leases",
     start_a_successor_before_the_machine_is_lost: "leases",
+    keep_hosts_on_a_machine_that_is_taken_away: "leases",
+    stay_on_a_machine_that_is_taken_away: "leases",
     do_not_wait_for_the_machines_of_the_cluster_before: "machines",
 }
 """Each with the layer that notices it soonest, which is asked first."""
