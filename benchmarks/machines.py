@@ -124,8 +124,8 @@ def main() -> None:
     from tests.support import machines, postgres  # a system that is run by this file has not all that they need
 
     server = postgres.own_server()
-    with machines.machines(3) as three:
-        bed = Bed(three, server.listen(f"{machines.NET}.254", f"{machines.NET}.0/24"), given.tasks)
+    with machines.machines(3) as three, server.listening(f"{machines.NET}.254", f"{machines.NET}.0/24") as url:
+        bed = Bed(three, url, given.tasks)
         w1 = {name: Row(name, f"W1, {given.tasks} tasks", "tasks/s") for name in bed.systems}
         w2 = {name: Row(name, "W2, p50", "ms") for name in bed.systems}
         for _ in range(given.repeats):

@@ -50,16 +50,23 @@ class Server:
         """The user as whom the server runs, if the tests run as root."""
         atexit.register(_end, self._folder)
 
-    def listen(self, address: str, network: str) -> str:
-        """Listen at an address, too, for machines of a network; returns the URL. The server starts anew."""
+    @contextmanager
+    def listening(self, address: str, network: str) -> Iterator[str]:
+        """Listen at an address, too, for machines of a network; yields the URL. The server starts anew.
+
+        The address may be gone at the end. So the server is not to bind it when it starts next.
+        """
         data = Path(self._server.pgdata)
         with (data / "pg_hba.conf").open("a") as rules:
             rules.write(f"host all all {network} trust\n")
         facts = psycopg.conninfo.conninfo_to_dict(self.url)
-        self._also = f'-h "{address}"'
+        self._also, before = f'-h "{address}"', self._also
         self.stop("fast")
         self.start()
-        return f"postgresql://{facts['user']}@{address}:{facts.get('port') or 5432}/{facts['dbname']}"
+        try:
+            yield f"postgresql://{facts['user']}@{address}:{facts.get('port') or 5432}/{facts['dbname']}"
+        finally:
+            self._also = before
 
     def stop(self, mode: str = "immediate") -> None:
         self._control("stop", "-m", mode)

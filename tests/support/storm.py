@@ -18,7 +18,7 @@ from random import Random
 import podium
 from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Supervision, Workflow
 from podium.cluster.simulation.virtual_loop import PROCESS
-from podium.errors import FixTheCall, KeyConflict, TaskCancelled, TaskFailed
+from podium.errors import FixTheCall, KeyConflict, SpawnFailed, TaskCancelled, TaskFailed
 from podium.protocols.outcomes import TERMINAL
 from podium.protocols.values import unpack
 from podium.supervisors.shards import shards_of
@@ -301,6 +301,7 @@ class Storm:
 
     async def _submit(self, engine):
         """All tasks by number; they belong to the users in turn."""
+        await self._deploy(engine)
         tasks = {0: await engine.submit(self.workflow, {"n": 0}, key="k0", user=self.users[0])}
         for place, user in enumerate(self.users):
             mine = [n for n in range(1, self.count) if n % len(self.users) == place]
@@ -311,6 +312,14 @@ class Storm:
                 new = await engine.submit_many(self.workflow, inputs, keys=keys, user=user, timeout_s=timeout_s)
                 tasks |= dict(zip(numbers, new, strict=True))
         return [tasks[n] for n in range(self.count)]
+
+    async def _deploy(self, engine):
+        """Deploy the workflow, again if its actors die in their starts more often than supervision allows."""
+        while True:
+            try:
+                return await engine.deploy(self.workflow)
+            except SpawnFailed as error:
+                assert error.has_died
 
     async def _end_of(self, n, task):
         try:

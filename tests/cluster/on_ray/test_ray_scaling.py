@@ -12,6 +12,7 @@ import textwrap
 import pytest
 
 from podium.cluster.simulation.virtual_loop import VirtualLoop
+from podium.supervisors.ports.world import Needs
 from tests.support import ROOT
 
 SCRIPT = textwrap.dedent(
@@ -95,7 +96,7 @@ def test_the_time_of_a_start_that_may_wait_begins_when_there_is_room(
     monkeypatch.setattr(actors, "has_a_process", lambda _handle: loop.time() - began >= room_at)
     world = object.__new__(actors.RayWorld)
     world._first_answer = lambda _handle: asyncio.sleep(starts_at, b"started")
-    started = world._answer_in_time("handle", may_wait)
+    started = world._answer_in_time("handle", Needs(may_wait=may_wait))
     try:
         if answers:
             assert loop.run_until_complete(started) == b"started"

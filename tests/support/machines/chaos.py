@@ -91,8 +91,7 @@ def finished(bed: Bed, count: int, since: float) -> dict[str, float]:
 @contextmanager
 def bed() -> Iterator[Bed]:
     server = postgres.stoppable()
-    with machines.machines(3) as three:
-        url = server.listen(f"{NET}.254", f"{NET}.0/24")
+    with machines.machines(3) as three, server.listening(f"{NET}.254", f"{NET}.0/24") as url:
         made = Bed(three, server, Database(url, postgres.new_database().schema))
         made.podium(2, "up", "--address", three.address)
         yield made
