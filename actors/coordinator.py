@@ -67,7 +67,6 @@ _LIMITS = "limits"
 class Coordinator:
     def __init__(self, world: World) -> None:
         self._world = world
-        world.on_leaving = self._on_leaving
         self._settings = Governance()
         self._limits: dict[str, Amount] = {}
         self._journal: Journal
@@ -100,6 +99,7 @@ class Coordinator:
         self._catalogue.recall(notes)
         for workflow in self._catalogue:
             self._supervisors_of(workflow)
+        self._world.on_leaving = self._on_leaving
         self._world.load()  # starts the sampling of the load
         self._world.log("info", "started", workflows=len(list(self._catalogue)), cold=self._cold)
         self._alerting = Alerting(self._world, self._settings, self._status)
