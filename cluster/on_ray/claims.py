@@ -22,6 +22,7 @@ from ..cluster_file import ClusterFile, closed_in_order, holder, running_cluster
 from ..config import Settings
 from ..engine_log import LOG
 from ..session import coordinator_setup
+from ..store.address import portable
 from ..store.contract import Ownership
 from .machine import Membership
 from .machine_state import MachineFiles, boottime
@@ -178,7 +179,7 @@ class SharedClaim:
         return Facts(facts["address"], facts["namespace"], facts["session"], facts["folder"], membership)
 
     def _know(self, generation: int, folder: str) -> None:
-        self._generation, self._files = generation, MachineFiles(Path(folder), generation)
+        self._generation, self._files = generation, MachineFiles(Path(folder).expanduser(), generation)
 
     async def runs(self) -> bool:
         """Whether a cluster on many machines has the database."""
@@ -201,7 +202,7 @@ class SharedClaim:
 
         placement = self._check_placement(ray)
         setup = base64.b64encode(pack(coordinator_setup(self._settings))).decode()
-        folder = str(self._settings.data.resolve())
+        folder = portable(self._settings.data.resolve())
         facts = {"kind": "ray", "address": ray.address, "session": ray.session, "namespace": namespace}
         facts["placement"] = placement
         home = Member(secrets.token_hex(8), lease.this_host(), ray.node, self._place.lease_s)

@@ -227,7 +227,7 @@ class ManyMachines:
         Raises PodiumError if the machine is not lost, and does not say in `SWEEP_S` that they are gone.
         """
         loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
-        folder, generation = str(self._place.path), self._membership.generation
+        folder, generation = self._place.folder, self._membership.generation
         asked: asyncio.Future[Any] | None = None
         while not is_lost():
             if loop.time() - began > SWEEP_S:
@@ -333,7 +333,7 @@ async def _of(ref: Any) -> Any:
 
 def end_there(folder: str, generation: int, address: str, below: bool) -> None:
     """Kill the process at an address of this machine, or all below it, and return when they are certainly gone."""
-    presence = ProcessLocks(Path(folder), generation)
+    presence = ProcessLocks(Path(folder).expanduser(), generation)
     asyncio.run(presence.end_below(address) if below else presence.end(address))
 
 

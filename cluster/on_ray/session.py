@@ -31,7 +31,7 @@ from ..config import Settings, prepare_ray
 from ..engine_log import LOG
 from ..session import COORDINATOR, coordinator_setup
 from ..signals import keeping_sigterm
-from ..store.address import StoreAddress
+from ..store.address import StoreAddress, portable
 from ..store.contract import Reader
 from ..store.lock import DIES_WITHIN_S
 from ..store.stores import store_of
@@ -72,7 +72,7 @@ class RaySession:
     def __init__(self, settings: Settings, daemon: bool = False) -> None:
         self._settings, self._daemon = settings, daemon
         self._data = settings.data.resolve()
-        self._place = settings.store._replace(folder=str(self._data))
+        self._place = settings.store._replace(folder=portable(self._data) if settings.database else str(self._data))
         self._namespace = f"podium-{hashlib.sha256(_installation(self._place).encode()).hexdigest()[:12]}"
         store = store_of(settings.store)
         self.reader: Reader = store.reader

@@ -14,7 +14,8 @@ class StoreAddress(NamedTuple):
     """The place of the tasks, in a form that one process can tell another."""
 
     folder: str
-    """The data directory. With a database it holds only what belongs to this machine: sockets, locks and logs."""
+    """The data directory. With a database it holds only what belongs to this machine: sockets, locks and logs. Then it
+    may begin with `~`, so that it is in the home of whoever runs Podium on a machine."""
     url: str = ""
     """The database; "" if the tasks are in the data directory."""
     schema: str = "podium"
@@ -28,11 +29,17 @@ class StoreAddress(NamedTuple):
 
     @property
     def path(self) -> Path:
-        return Path(self.folder)
+        return Path(self.folder).expanduser()
 
 
 def is_url(text: str) -> bool:
     return text.startswith(SCHEMES)
+
+
+def portable(folder: Path) -> str:
+    """Return the name of a folder that other machines have, too: below the home of their own user if it is so here."""
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
 
 def folder_name(url: str, schema: str) -> str:

@@ -64,12 +64,13 @@ class Machines:
         self._wait_for_nodes()
 
     def command(self, number: int, words: list[str], environment: Mapping[str, str]) -> list[str]:
-        """Return the command that runs these words on a machine. What is on its /tmp is its own.
+        """Return the command that runs these words on a machine. What is on its /tmp is its own, and so is its home.
 
         It has none of the variables that other tests of this process have set for Ray, such as to listen on loopback.
         """
         unset = [word for name in os.environ if name.startswith("RAY_") for word in ("-u", name)]
-        pairs = [f"{name}={value}" for name, value in {"HOME": "/tmp", "PYTHONPATH": str(ROOT), **environment}.items()]
+        variables = {"HOME": f"/tmp/home{number}", "PYTHONPATH": str(ROOT), **environment}
+        pairs = [f"{name}={value}" for name, value in variables.items()]
         return [str(SCRIPT), "run", str(number), "env", *unset, *pairs, *words]
 
     def kill(self, number: int) -> None:
