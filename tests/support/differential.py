@@ -12,6 +12,7 @@ import asyncio
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -23,6 +24,7 @@ from podium.protocols.conditions import ExpressionFailed, evaluate, mentions
 from podium.protocols.recovery import RECOVERY
 from podium.testing import Simulation
 from tests.support.hostile import BYTES, DATES, EXPRESSIONS, NUMBERS, TEXTS, nested
+from tests.support.patient import at_last
 
 VALUES: list[Any] = [
     None, True, 3, -7, 0.5, "a", [], [1, 2, 3], {"k": "a", "n": 2}, {"k": None, "items": [1, "x", None]},
@@ -451,7 +453,8 @@ def expected(workflow: Workflow, input: Any) -> Any:
 
 async def found(engine: Any, workflow: Workflow, input: Any) -> Any:
     try:
-        return ["ok", _plain(await (await engine.submit(workflow, input)).result())]
+        task = await at_last(partial(engine.submit, workflow, input, key=workflow.name))
+        return ["ok", _plain(await task.result())]
     except TaskFailed as failed:
         return ["failed", failed.cause_code]
 

@@ -13,12 +13,13 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import podium
 from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Supervision, Workflow
 from podium.cluster.simulation.virtual_loop import PROCESS
-from podium.errors import FixTheCall, KeyConflict, SpawnFailed, TaskCancelled, TaskFailed
+from podium.errors import FixTheCall, KeyConflict, TaskCancelled, TaskFailed
 from podium.protocols.outcomes import TERMINAL
 from podium.protocols.values import unpack
 from podium.supervisors.shards import shards_of
@@ -26,6 +27,7 @@ from podium.supervisors.tasks.events import StepFinished, unpack_events
 from podium.supervisors.tasks.fold import apply, begin
 from podium.testing import Faults, Simulation
 from tests.support import differential
+from tests.support.patient import at_last
 
 WITHIN_S = 20_000
 """Virtual seconds in which everything must have finished."""
@@ -242,7 +244,7 @@ class Storm:
         limits = {"llm": rng.choice([1, 2, 5]), "room": 2}
         more = {"host_idle_s": Random(f"{seed}, hosts").choice([0.3, 3.0, 60.0])}
         more |= {"restart_intensity": 1000, "top_restart_intensity": 1000, "retry_reserve": 1000}
-        self.keyed = rng.random() < 0.5
+        self.keyed = rng.random() < 0.5 or machines > 1
         """Whether all tasks have a key, or only the first."""
         self.users = rng.choice([["ada"], ["ada", "bob"]])
         if rng.random() < 0.5:
@@ -301,25 +303,19 @@ class Storm:
 
     async def _submit(self, engine):
         """All tasks by number; they belong to the users in turn."""
-        await self._deploy(engine)
-        tasks = {0: await engine.submit(self.workflow, {"n": 0}, key="k0", user=self.users[0])}
+        await at_last(partial(engine.deploy, self.workflow))
+        first = partial(engine.submit, self.workflow, {"n": 0}, key="k0", user=self.users[0])
+        tasks = {0: await at_last(first)}
         for place, user in enumerate(self.users):
             mine = [n for n in range(1, self.count) if n % len(self.users) == place]
             for timeout_s in [None, *(self.times[n] for n in mine if n in self.times)]:
                 numbers = [n for n in mine if self.times.get(n) == timeout_s]
                 keys = [f"k{n}" for n in numbers] if self.keyed else None
                 inputs = [{"n": n} for n in numbers]
-                new = await engine.submit_many(self.workflow, inputs, keys=keys, user=user, timeout_s=timeout_s)
+                submit = partial(engine.submit_many, self.workflow, inputs, keys=keys, user=user, timeout_s=timeout_s)
+                new = await at_last(submit)
                 tasks |= dict(zip(numbers, new, strict=True))
         return [tasks[n] for n in range(self.count)]
-
-    async def _deploy(self, engine):
-        """Deploy the workflow, again if its actors die in their starts more often than supervision allows."""
-        while True:
-            try:
-                return await engine.deploy(self.workflow)
-            except SpawnFailed as error:
-                assert error.has_died
 
     async def _end_of(self, n, task):
         try:
@@ -351,10 +347,10 @@ class Storm:
         assert await task.cancel() in ("cancelled", "completed", "failed", "running")
 
     async def _submit_again(self, engine, first):
-        again = await engine.submit(self.workflow, {"n": 0}, key="k0", user=self.users[0])
+        again = await at_last(partial(engine.submit, self.workflow, {"n": 0}, key="k0", user=self.users[0]))
         assert again.id == first.id, "I7: the same key gave another task"
         try:
-            await engine.submit(self.workflow, {"n": 1}, key="k0", user=self.users[0])
+            await at_last(partial(engine.submit, self.workflow, {"n": 1}, key="k0", user=self.users[0]))
         except KeyConflict:
             return
         raise AssertionError("I7: another payload under the same key was taken")
