@@ -37,6 +37,7 @@ from podium.cluster.simulation.machines import Machines as SimulatedMachines
 from podium.cluster.store.memory.journal import MemoryJournal
 from podium.cluster.store.postgres.journal import PostgresJournal
 from podium.cluster.store.postgres.machines import Machines
+from podium.cluster.store.postgres.mark import Known
 from podium.cluster.store.postgres.writing import Writing
 from podium.cluster.store.sqlite.journal import SqliteJournal
 from podium.protocols import protocol as protocol_module
@@ -64,7 +65,7 @@ from tests.actors import test_exchange
 from tests.cluster.client import test_engine
 from tests.cluster.on_ray import test_keeper
 from tests.cluster.simulation import test_machines
-from tests.cluster.store import test_journal, test_postgres
+from tests.cluster.store import test_journal, test_marks, test_postgres
 from tests.supervisors import test_boundaries, test_versions
 from tests.supervisors.children import test_supervision
 from tests.supervisors.limits.test_ledger import LedgerMachine
@@ -355,6 +356,10 @@ def never_miss_an_acknowledged_commit() -> Any:
     return patch.object(PostgresJournal, "_last", property(lambda _j: None, lambda _j, _v: None), create=True)
 
 
+def never_look_at_the_mark_of_a_shard() -> Any:
+    return patch.object(Known, "loss", lambda _known, _epoch, _is_there: None)
+
+
 def go_on_when_cut_off() -> Any:
     return patch.object(Keeper, "_end_all", lambda _keeper: None)
 
@@ -463,6 +468,7 @@ MUTANTS: dict[Callable[[], Any], str] = {
     take_a_commit_of_unknown_fate_for_made: "database",
     keep_the_line_of_a_lost_connection: "database",
     never_miss_an_acknowledged_commit: "database",
+    never_look_at_the_mark_of_a_shard: "database",
     take_every_wish_for_permits_for_work_of_a_host: "resilience",
     end_hosts_before_they_were_idle_for_long_enough: "resilience",
     go_on_when_cut_off: "machines",
@@ -509,6 +515,8 @@ def database_contract() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "replaced", partial(_in_a_database, test_postgres.test_an_owner_that_was_replaced_changes_nothing_any_more)
     older = test_postgres.test_an_older_copy_of_the_database_is_noticed_after_a_reconnection
     yield "older copy", partial(_in_a_database, partial(older, lost="the last entry"))
+    backup = test_marks.test_the_next_owner_notices_a_backup_from_before_the_last_owner
+    yield "older backup", partial(_in_a_database, backup)
 
 
 def machines_contract() -> Iterator[tuple[str, Callable[[], Any]]]:
