@@ -430,3 +430,32 @@ def test_a_supervisor_killed_in_the_middle_of_what_follows_a_failure_goes_on_wit
         assert runs.count("fails") == 1 and runs[-1] in ("ends", "taken-back")
     if middle == "probe":
         wait_until(lambda: engine.status().breakers["recovers"].state == "closed")
+
+
+def test_ray_tells_which_processes_are_gone_also_where_nothing_can_be_started(engine):
+    """Ray takes an actor for dead as soon as it is to be killed; a stopped process is there all the same."""
+    import ray
+
+    from podium.cluster.on_ray.exits import end_all
+
+    class Sleeper:
+        def pid(self):
+            return os.getpid()
+
+    namespace, node = "exits", ray.get_runtime_context().get_node_id()
+    named = ray.remote(num_cpus=0)(Sleeper).options
+    actors = [named(name=f"a/{n}", namespace=namespace).remote() for n in range(2)]
+    gone, stopped = ray.get([actor.pid.remote() for actor in actors])
+    os.kill(stopped, signal.SIGSTOP)
+    while not end_all(node, namespace, "a/0", below=False):
+        time.sleep(0.01)
+    assert not psutil.pid_exists(gone)
+    for _ in range(20):
+        assert not end_all(node, namespace, "a/", below=True)
+        time.sleep(0.05)
+    os.kill(stopped, signal.SIGCONT)
+    while not end_all(node, namespace, "a/", below=True):
+        time.sleep(0.01)
+    assert not psutil.pid_exists(stopped)
+    assert end_all(node, namespace, "b/", below=True)
+    assert end_all("another node", namespace, "a/", below=True)
