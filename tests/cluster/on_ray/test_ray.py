@@ -22,7 +22,7 @@ from podium.errors import SpawnFailed, TaskFailed
 from podium.supervisors.tasks.events import unpack_events
 from tests import sample
 from tests.support import ROOT
-from tests.support.processes import pid_of
+from tests.support.processes import has_ended, pid_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -449,13 +449,13 @@ def test_ray_tells_which_processes_are_gone_also_where_nothing_can_be_started(en
     os.kill(stopped, signal.SIGSTOP)
     while not end_all(node, namespace, "a/0", below=False):
         time.sleep(0.01)
-    assert not psutil.pid_exists(gone)
+    assert has_ended(gone)
     for _ in range(20):
         assert not end_all(node, namespace, "a/", below=True)
         time.sleep(0.05)
     os.kill(stopped, signal.SIGCONT)
     while not end_all(node, namespace, "a/", below=True):
         time.sleep(0.01)
-    assert not psutil.pid_exists(stopped)
+    assert has_ended(stopped)
     assert end_all(node, namespace, "b/", below=True)
     assert end_all("another node", namespace, "a/", below=True)
