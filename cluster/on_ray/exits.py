@@ -1,14 +1,15 @@
 """Ends actors on a machine that Ray drains, and tells when their processes are gone.
 
 Nothing can be started on such a machine any more, so no helper of ours can end anything there. But Ray can, and its
-raylet there reports each process that has exited. It notices that by the socket that the kernel closes when the last
-thread of a process is gone.
+raylet there reports each process that exits. It notices that by the socket that the kernel closes when the last thread
+of a process is gone, or a moment earlier by the process's own word.
 
 Importing this module imports ray.
 """
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -18,6 +19,10 @@ from ray._raylet import WorkerID
 from ray.core.generated import gcs_pb2 as _gcs
 
 gcs: Any = _gcs  # has no stubs
+
+
+GONE_S = 1.0
+"""Seconds after the report of an exit after which the process is taken for gone."""
 
 
 class There(NamedTuple):
@@ -30,21 +35,32 @@ class There(NamedTuple):
     """Whether Ray takes the actor for dead. Its process may still be there."""
 
 
-def end_all(node: str, namespace: str, address: str, below: bool) -> bool:
-    """Kill the actor of a name on a machine, or all whose names begin with it; returns whether all are gone.
+class Exits:
+    """The end of the actor of a name on a machine, or of all whose names begin with it."""
 
-    It blocks. Call it again until it returns True.
-    """
-    found = [each for each in _actors_on(node, namespace) if _is_meant(each.name, address, below)]
-    for each in found:
-        if not each.is_dead:
-            with suppress(ValueError):  # it has died meanwhile
-                ray.kill(ray.get_actor(each.name, namespace=namespace), no_restart=True)
-    return all(_has_exited(each.worker) for each in found)
+    def __init__(self, node: str, namespace: str, address: str, below: bool) -> None:
+        self._node, self._namespace, self._address, self._below = node, namespace, address, below
+        self._exited_at: dict[bytes, float] = {}
+        """By process: when its exit was first seen as reported."""
 
+    def end_all(self) -> bool:
+        """Kill the actors; returns whether all are gone. It blocks. Call it again until it returns True."""
+        found = [each for each in _actors_on(self._node, self._namespace) if self._is_meant(each.name)]
+        for each in found:
+            if not each.is_dead:
+                with suppress(ValueError):  # it has died meanwhile
+                    ray.kill(ray.get_actor(each.name, namespace=self._namespace), no_restart=True)
+        is_gone = [self._is_gone(each.worker) for each in found]
+        return all(is_gone)
 
-def _is_meant(name: str, address: str, below: bool) -> bool:
-    return name.startswith(address) if below else name == address
+    def _is_meant(self, name: str) -> bool:
+        return name.startswith(self._address) if self._below else name == self._address
+
+    def _is_gone(self, worker: bytes) -> bool:
+        if not _has_exited(worker):
+            return False
+        now = time.monotonic()
+        return now - self._exited_at.setdefault(worker, now) >= GONE_S
 
 
 def _actors_on(node: str, namespace: str) -> list[There]:

@@ -33,7 +33,7 @@ from ..engine_log import LOG
 from ..session import COORDINATOR
 from ..store import lock
 from ..store.address import StoreAddress
-from .exits import end_all
+from .exits import Exits
 from .machine import LOOK_S, Machine, Membership
 from .placement import suits
 from .process_locks import ProcessLocks
@@ -229,12 +229,14 @@ class ManyMachines:
         loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
         folder, generation = self._place.folder, self._membership.generation
         asked: asyncio.Future[Any] | None = None
+        exits: Exits | None = None
         while not is_lost():
             if loop.time() - began > SWEEP_S:
                 raise PodiumError(f"the machine of {address or 'others'} does not end it, and keeps its lease")
             await self._look_again()
             if node in self.draining:  # nothing can be started there
-                if await asyncio.to_thread(end_all, node, self._namespace, address, below):
+                exits = exits or Exits(node, self._namespace, address, below)
+                if await asyncio.to_thread(exits.end_all):
                     break
                 await asyncio.sleep(LOOK_S)
                 continue

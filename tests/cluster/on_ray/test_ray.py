@@ -436,7 +436,7 @@ def test_ray_tells_which_processes_are_gone_also_where_nothing_can_be_started(en
     """Ray takes an actor for dead as soon as it is to be killed; a stopped process is there all the same."""
     import ray
 
-    from podium.cluster.on_ray.exits import end_all
+    from podium.cluster.on_ray.exits import Exits
 
     class Sleeper:
         def pid(self):
@@ -447,15 +447,16 @@ def test_ray_tells_which_processes_are_gone_also_where_nothing_can_be_started(en
     actors = [named(name=f"a/{n}", namespace=namespace).remote() for n in range(2)]
     gone, stopped = ray.get([actor.pid.remote() for actor in actors])
     os.kill(stopped, signal.SIGSTOP)
-    while not end_all(node, namespace, "a/0", below=False):
+    one, all_there = Exits(node, namespace, "a/0", below=False), Exits(node, namespace, "a/", below=True)
+    while not one.end_all():
         time.sleep(0.01)
     assert has_ended(gone)
-    for _ in range(20):
-        assert not end_all(node, namespace, "a/", below=True)
+    for _ in range(30):
+        assert not all_there.end_all()
         time.sleep(0.05)
     os.kill(stopped, signal.SIGCONT)
-    while not end_all(node, namespace, "a/", below=True):
+    while not all_there.end_all():
         time.sleep(0.01)
     assert has_ended(stopped)
-    assert end_all(node, namespace, "b/", below=True)
-    assert end_all("another node", namespace, "a/", below=True)
+    assert Exits(node, namespace, "b/", below=True).end_all()
+    assert Exits("another node", namespace, "a/", below=True).end_all()
