@@ -99,11 +99,10 @@ class ManyMachinesCluster(SimulatedCluster):
         earlier = self._known.setdefault(address, [])
         is_first = not earlier
         earlier.append(cell)
-        if role != "host" and not is_first:
-            await self._sweep(cell, "" if role == "coordinator" else f"{address}/")
-        if cell.dead is not None:
-            raise cell.dead
+        self._cells[address] = cell
         try:
+            if role != "host" and not is_first:
+                await self._swept(cell, "" if role == "coordinator" else f"{address}/")
             value = await self.start(cell, role, setup)
         except SpawnFailed:
             await self.machines.heard_of(here, cell)
@@ -112,6 +111,13 @@ class ManyMachinesCluster(SimulatedCluster):
         self.machines.changed()
         await self.machines.heard_of(here, cell)
         return value
+
+    async def _swept(self, cell: MachineCell, prefix: str) -> None:
+        """End in a cell what its predecessors have left. Raises SpawnFailed if the cell dies meanwhile."""
+        try:
+            await self.run_in(cell, self._sweep(cell, prefix))
+        except PeerLost as error:
+            raise SpawnFailed(address=cell.address, reason=str(error), kind="PeerLost") from error
 
     async def _sweep(self, cell: MachineCell, prefix: str) -> None:
         """End what predecessors at an address have left on any machine, before the actor of a cell starts."""
