@@ -99,7 +99,6 @@ class ManyMachinesCluster(SimulatedCluster):
         earlier = self._known.setdefault(address, [])
         is_first = not earlier
         earlier.append(cell)
-        self._cells[address] = cell
         try:
             if role != "host" and not is_first:
                 await self._swept(cell, "" if role == "coordinator" else f"{address}/")
