@@ -47,7 +47,7 @@ tests-here:
 
 tests-on-ray:
 	@mkdir -p build
-	@$(PYTEST) -n 2 $(XDIST) --no-loadscope-reorder -m "ray and not alone" $(call MARKED,ray) \
+	@$(PYTEST) -n 3 $(XDIST) --no-loadscope-reorder -m "ray and not alone" $(call MARKED,ray) \
 		> build/tests-on-ray.txt 2>&1; ended=$$?; \
 		echo; echo "== on Ray"; cat build/tests-on-ray.txt; [ $$ended = 0 ] || [ $$ended = 5 ]
 
