@@ -52,8 +52,9 @@ class Process:
         self._held.append(call)
 
     def thaw(self) -> None:
+        """Run what was kept, unless the process was killed meanwhile."""
         held, self._held = self._held or [], None
-        for call in held:
+        for call in () if self.dead else held:
             asyncio.get_running_loop().call_soon(call)
 
 
