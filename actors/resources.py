@@ -33,6 +33,7 @@ from ..supervisors.messages.resources import (
     AskUse,
     Charge,
     CheckQuotas,
+    Decided,
     DescribeResources,
     ForgetHolder,
     Join,
@@ -94,7 +95,9 @@ class ResourceActor:
         self._throttle = Throttle(Thresholds())
         self._board = BreakerRegistry(world)
         world.on_leaving = self._on_leaving
-        self._asks: dict[str, Incoming] = {}
+        self._asks: dict[str, list[Incoming]] = {}
+        """The messages that wait for permits, by ticket. A wish is sent again after each join, and messages may
+        overtake each other. So nobody can tell which of them the supervisor still listens to: all are answered."""
         self._timer: Timer | None = None
         self._ledger_watches: dict[str, Incoming] = {}
         """By shard: the message `WatchLedger`, on which a loan of the ledger and its recall are told."""
@@ -211,23 +214,27 @@ class ResourceActor:
             ask.reply(ELSEWHERE)
             return
         self._ledger.add(request)
-        if before := self._asks.pop(id, None):
-            before.reply(ELSEWHERE)  # the same wish, sent before a loan that has ended since
-        self._asks[id] = ask
+        self._asks.setdefault(id, []).append(ask)
         ask.on_cancel = lambda: self._withdraw(id, ask)
         self._grant()
 
     def _handed_over(self, tickets: Sequence[str]) -> None:
         for id in tickets:
             self._ledger.handed_over(id)
-            if ask := self._asks.pop(id, None):
-                ask.reply(ELSEWHERE)
+            self._answer(id, ELSEWHERE)
+
+    def _answer(self, id: str, decided: Decided) -> None:
+        """Answer every message that asks for the permits of a ticket."""
+        for ask in self._asks.pop(id, []):
+            ask.reply(decided)
 
     def _withdraw(self, id: str, ask: Incoming) -> None:
-        if self._asks.get(id) is ask:
-            del self._asks[id]
-            self._ledger.remove(id)
+        asks = self._asks.get(id, [])
+        if ask in asks:
+            asks.remove(ask)
             ask.refuse(PodiumError("withdrawn"))
+            self._answer(id, ELSEWHERE)
+            self._ledger.remove(id)
             self._grant()
 
     def _join(self, message: Join) -> None:
@@ -331,9 +338,7 @@ class ResourceActor:
             self._recall(now)
             return
         for request in self._ledger.decide(now):
-            ask = self._asks.pop(request.id, None)
-            if ask is not None:
-                ask.reply(GRANTED)
+            self._answer(request.id, GRANTED)
         self._wake_at(self._ledger.wake_at, now)
         if self._wanted != bool(self._asks):
             self._wanted = not self._wanted
@@ -366,7 +371,7 @@ class ResourceActor:
         self._lent_to, self._recalled = shard, False
         self._world.log("debug", "ledger lent", holder=shard)
         for id in [id for id in self._asks if id not in granted]:
-            self._asks.pop(id).reply(ELSEWHERE)
+            self._answer(id, ELSEWHERE)
         self._ledger.remove_holders(shard)
         self._ledger_watches[shard].chunk(with_kind(loan))
 

@@ -119,7 +119,8 @@ class DeadLetters:
         record = replace(failed, finished_at=None, result=None, failure=None, **begins)  # type: ignore[arg-type]
         task, effects = plan.begin(record)
         for event in again:
-            effects = apply(task, event)
+            followed = apply(task, event)  # the time limit of the task is beside all else, and ends nothing of it
+            effects = [*effects, *followed] if isinstance(event, Due) else followed
         self._open_tasks.keep(task)
         changes: list[Change] = [NewTask(record, ""), self._open_tasks.entry(task, again)]
         changes.append(Note(DISMISSED + failed.task_id, id))

@@ -680,3 +680,60 @@ def test_notes_of_dropped_letters_go_with_their_tasks():
 
     simulation = Simulation(keep_finished_s=60)
     assert simulation.run(work) == []
+
+
+@pytest.mark.parametrize("has_undo", [True, False])
+@pytest.mark.parametrize("timeout_s", [None, 50])
+def test_a_failed_task_with_a_time_of_its_own_goes_on_and_has_that_time_again(has_undo, timeout_s):
+    """After an undo it begins anew. Its first step was lost then, if the task had a time of its own."""
+    runs = []
+
+    @podium.protocol
+    async def first(input):
+        runs.append("first")
+        return input
+
+    @podium.protocol
+    async def undo_first(_done):
+        runs.append("undo")
+
+    @podium.protocol
+    async def second(input):
+        runs.append("second")
+        if runs.count("second") == 1:
+            raise ValueError("the first time")
+        await asyncio.sleep(20 if runs.count("second") == 2 else 1_000)
+        return input
+
+    workflow = Workflow("w", Sequence(Step(first, undo=undo_first if has_undo else None), second))
+
+    async def work(engine):
+        task = await engine.submit(workflow, 1, timeout_s=timeout_s)
+        with pytest.raises(TaskFailed, match="the first time"):
+            await task.result()
+        (again,) = await engine.redrive([task.id])
+        return await again.result()
+
+    assert Simulation().run(work) == 1
+    assert runs == (["first", "second", "undo", "first", "second"] if has_undo else ["first", "second", "second"])
+
+
+def test_a_failed_task_that_is_continued_has_no_more_than_its_time():
+    @podium.protocol
+    async def slow(input):
+        tried.append(1)
+        if len(tried) == 1:
+            raise ValueError("the first time")
+        await asyncio.sleep(1_000)
+
+    tried: list[int] = []
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", slow), 1, timeout_s=50)
+        with pytest.raises(TaskFailed, match="the first time"):
+            await task.result()
+        (again,) = await engine.redrive([task.id])
+        with pytest.raises(TaskFailed, match="time"):
+            await again.result()
+
+    Simulation().run(work, within_s=500)
