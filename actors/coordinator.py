@@ -58,7 +58,7 @@ from .retired_holders import RetiredHolders
 from .undeploying import Undeploying
 
 RESOURCES = "resources"
-_MAY_PASS = ("JournalFailed", "DataInUse")
+_MAY_PASS = ("JournalFailed", "DataInUse", "ActorUnschedulableError")
 """Kinds of errors for which a supervisor is not at fault if it does not start: it is tried again without end."""
 _NEVER_PASS = ("JournalCorrupt",)
 _LIMITS = "limits"

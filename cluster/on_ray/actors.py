@@ -306,7 +306,7 @@ class RayWorld(LoopWorld):
             raise SpawnFailed(address=address, reason=str(error), kind="LookupError") from error
         except Exception as error:  # Ray's, of its control store
             reason = f"its environment cannot be sent to Ray: {_first_line(error)}"
-            raise SpawnFailed(address=address, reason=reason, kind=ENVIRONMENT_FAILED) from error
+            raise SpawnFailed(address=address, reason=reason, kind=type(error).__name__) from error
 
     async def _started(
         self, role: Role, address: str, setup: bytes, needs: Needs, more: dict[str, object]

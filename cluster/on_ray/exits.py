@@ -38,29 +38,37 @@ class There(NamedTuple):
 class Exits:
     """The end of the actor of a name on a machine, or of all whose names begin with it."""
 
-    def __init__(self, node: str, namespace: str, address: str, below: bool) -> None:
+    def __init__(self, node: str, namespace: str, address: str, below: bool, gone: set[bytes] | None = None) -> None:
+        """`gone` are processes that are known to be gone; further ones are added."""
         self._node, self._namespace, self._address, self._below = node, namespace, address, below
+        self._gone = set() if gone is None else gone
+        self.is_asked = False
+        """Whether `end_all` was called."""
         self._exited_at: dict[bytes, float] = {}
         """By process: when its exit was first seen as reported."""
 
     def end_all(self) -> bool:
         """Kill the actors; returns whether all are gone. It blocks. Call it again until it returns True."""
+        self.is_asked = True
         found = [each for each in _actors_on(self._node, self._namespace) if self._is_meant(each.name)]
         for each in found:
             if not each.is_dead:
                 with suppress(ValueError):  # it has died meanwhile
                     ray.kill(ray.get_actor(each.name, namespace=self._namespace), no_restart=True)
-        is_gone = [self._is_gone(each.worker) for each in found]
+        is_gone = [self._is_gone(each) for each in found if each.worker not in self._gone]
         return all(is_gone)
 
     def _is_meant(self, name: str) -> bool:
         return name.startswith(self._address) if self._below else name == self._address
 
-    def _is_gone(self, worker: bytes) -> bool:
-        if not _has_exited(worker):
+    def _is_gone(self, actor: There) -> bool:
+        if not _has_exited(actor):
             return False
         now = time.monotonic()
-        return now - self._exited_at.setdefault(worker, now) >= GONE_S
+        is_gone = now - self._exited_at.setdefault(actor.worker, now) >= GONE_S
+        if is_gone:
+            self._gone.add(actor.worker)
+        return is_gone
 
 
 def _actors_on(node: str, namespace: str) -> list[There]:
@@ -72,9 +80,10 @@ def _actors_on(node: str, namespace: str) -> list[There]:
     ]
 
 
-def _has_exited(worker: bytes) -> bool:
-    found = _accessor().get_worker_info(WorkerID(worker))
-    return found is not None and not gcs.WorkerTableData.FromString(found).is_alive
+def _has_exited(actor: There) -> bool:
+    """Whether the exit of an actor's process is reported. Ray forgets processes that exited long ago."""
+    found = _accessor().get_worker_info(WorkerID(actor.worker))
+    return actor.is_dead if found is None else not gcs.WorkerTableData.FromString(found).is_alive
 
 
 def _accessor() -> Any:

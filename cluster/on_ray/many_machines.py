@@ -82,6 +82,9 @@ class ManyMachines:
         self.draining: dict[str, float] = {}
         """Ray's ids of the machines that will be taken away, with the time of that by the wall clock."""
         self._looked_at = -math.inf
+        self._looking: asyncio.Future[None] | None = None
+        self._gone: set[bytes] = set()
+        """Processes on drained machines that are gone, by Ray's ids."""
         self._told: set[tuple[str, str]] = set()
         """Actors that are known to leave, by address and node."""
         self._locating: set[asyncio.Task[None]] = set()
@@ -101,9 +104,9 @@ class ManyMachines:
         """
         if role == COORDINATOR:
             return {"scheduling_strategy": on_node(self._here)}
-        avoided = self.machine.avoided() | set(self.draining)
+        avoided = self.machine.avoided()
         if role != "host":
-            nodes = live_nodes(self._membership.placement) - avoided
+            nodes = live_nodes(self._membership.placement) - avoided - set(self.draining)
             nodes = nodes or ({self._here} if self._membership.placement else set())
         elif avoided:
             nodes = with_room(needs) - avoided
@@ -183,34 +186,45 @@ class ManyMachines:
     # machines that will be taken away
 
     async def look_for_draining(self, address: str) -> dict[str, float]:
-        """Ask Ray which machines it drains; returns actors there that were not returned before, with the seconds left.
+        """See which machines Ray drains; returns actors there that were not returned before, with the seconds left.
 
-        `address` is that of this actor.
+        `address` is that of this actor. As long as no other machine suits, nobody has to leave.
         """
         await self._look_again()
+        if not self.draining or not await asyncio.to_thread(self._has_others):
+            return {}
         places = {**self._places, address: self.here}
         leaving = {(each, place.node) for each, place in places.items() if place.node in self.draining} - self._told
         self._told |= leaving
         return {each: max(0.0, self.draining[node] - time.time()) for each, node in leaving}
 
-    async def _look_again(self) -> None:
-        """See which machines Ray drains, unless that was seen a moment ago."""
-        now = time.monotonic()
-        if now - self._looked_at > DRAINING_S / 2:
-            self._looked_at = now
-            try:
-                self.draining = await asyncio.to_thread(draining_nodes)
-            except Exception as error:  # of Ray, whose control store may be away
-                LOG.info("it is not known which machines Ray drains: %s", error)
+    def _has_others(self) -> bool:
+        return bool(live_nodes(self._membership.placement) - self.machine.avoided() - set(self.draining))
+
+    def _look_again(self) -> asyncio.Future[None]:
+        """See which machines Ray drains, unless that was seen a moment ago, or is being asked."""
+        if self._looking is None or (self._looking.done() and time.monotonic() - self._looked_at > DRAINING_S / 2):
+            self._looked_at = time.monotonic()
+            self._looking = asyncio.ensure_future(self._look())
+        return self._looking
+
+    async def _look(self) -> None:
+        try:
+            self.draining = await asyncio.to_thread(draining_nodes)
+        except Exception as error:  # of Ray, whose control store may be away
+            LOG.info("it is not known which machines Ray drains: %s", error)
 
     # the end of actors
 
     async def end(self, address: str) -> bool:
         """End the process of an actor on another machine; False if it is not known to be on another one."""
-        place = self._places.pop(address, None)
+        place = self._places.get(address)
         if place is None or place.node == self._here:
+            self._places.pop(address, None)
             return False
         await self._ended(place.node, lambda: self.machine.is_lost(place.machine), address)
+        if self._places.get(address) is place:  # known until it is certainly gone, for whoever asks meanwhile
+            del self._places[address]
         return True
 
     async def end_below(self, prefix: str) -> None:
@@ -228,28 +242,27 @@ class ManyMachines:
         """
         loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
         folder, generation = self._place.folder, self._membership.generation
+        exits = Exits(node, self._namespace, address, below, self._gone)
         asked: asyncio.Future[Any] | None = None
-        exits: Exits | None = None
         while not is_lost():
             if loop.time() - began > SWEEP_S:
                 raise PodiumError(f"the machine of {address or 'others'} does not end it, and keeps its lease")
-            await self._look_again()
-            if node in self.draining:  # nothing can be started there
-                exits = exits or Exits(node, self._namespace, address, below)
-                if await asyncio.to_thread(exits.end_all):
-                    break
-                await asyncio.sleep(LOOK_S)
-                continue
-            if asked is None:
+            self._look_again()
+            if asked is None and node in self.draining:  # nothing can be started there
+                asked = asyncio.ensure_future(asyncio.to_thread(exits.end_all))
+            elif asked is None:
                 task = _END_THERE.options(scheduling_strategy=on_node(node))
                 asked = asyncio.ensure_future(_of(task.remote(folder, generation, address, below)))
             await asyncio.wait([asked], timeout=LOOK_S)
+            if asked.done() and asked.exception() is None and asked.result() is not False:
+                return
             if asked.done():
-                if asked.exception() is None:
-                    return
-                LOG.info("%s is asked again to end %s: %s", node, address, asked.exception())
+                LOG.debug("%s is asked again to end %s: %s", node, address, asked.exception())
                 asked = None
                 await asyncio.sleep(LOOK_S)
+            elif node in self.draining and not exits.is_asked:
+                asked.cancel()
+                asked = None
         if asked is not None:
             asked.cancel()
 

@@ -152,6 +152,8 @@ class Intake:
         by_id = {each.record.task_id: each for each in found}
         by_key = {(each.record.user, each.record.key): each for each in found if each.record.key is not None}
         for candidate in candidates:
+            if candidate.error is not None:
+                continue  # it is refused, and its key is free
             record = candidate.record
             key = (record.user, record.key or "")
             if record.key is not None:

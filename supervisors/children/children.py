@@ -11,7 +11,7 @@ strategies one restart at a time is under way, and a failure meanwhile makes it 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, assert_never
 
@@ -60,6 +60,8 @@ class Children:
         """By restart (see `_restart_of`): the failed children that are not started again yet, with error and delay in
         seconds."""
         self._under_way: set[str] = set()
+        self._starts: Counter[str] = Counter()
+        """Number of starts that began, by child."""
         self._ended = False
         self.restarts = 0
         """Number of restarts since this supervisor started, for its status."""
@@ -94,16 +96,17 @@ class Children:
 
     async def _start_at_last(self, child: Child) -> None:
         """Start a child, again and again while it dies in its start, as its machine may be the cause."""
-        while True:
-            await self._confirm()
+        while await self._may_start(child):
             try:
-                return await child.start()
+                await child.start()
             except SpawnFailed as error:
                 delay_s = self._delay_s(child) if error.has_died else None
                 if delay_s is None:
                     raise
                 self._world.log("warning", "child died in its start", child=child.address, reason=error.reason)
                 hit("died in its start")
+            else:
+                return
             self.restarts += 1
             await self._world.sleep(delay_s)
 
@@ -122,10 +125,16 @@ class Children:
 
     async def _start(self, child: Child) -> None:
         try:
-            await self._confirm()
-            await child.start()
+            if await self._may_start(child):
+                await child.start()
         except SpawnFailed as error:
             self.failed(child, error)
+
+    async def _may_start(self, child: Child) -> bool:
+        """Confirm that this supervisor owns its shard; returns whether the child is still wanted then."""
+        self._starts[child.address] += 1
+        await self._confirm()
+        return child.is_wanted and child in self._children and not self._ended
 
     def failed(self, child: Child, error: PodiumError, counted: bool = True) -> None:
         """Handle a child that died or did not start: restart it, or give up.
@@ -171,20 +180,21 @@ class Children:
             group = self._group(failed)
             for child in reversed(group):
                 await child.end(_why(child, failed))
+            before = {child.address: self._starts[child.address] for child in group}
             await self._world.sleep(max(delay_s for _, delay_s in failed.values()))
             for child in group:
                 if restart in self._failed or self._ended:
                     break  # begin again, with the children that failed meanwhile
-                if child.is_wanted:
-                    await self._start(child)
+                if child.is_wanted and self._starts[child.address] == before[child.address]:
+                    await self._start(child)  # else it was ended meanwhile, and somebody started it again
             else:
                 failed = {}
         self._under_way.discard(restart)
 
     async def rest(self, child: Child, why: PodiumError) -> None:
         """End a child that is not needed now. It can be started again when this has returned."""
-        await self._confirm()
         child.is_wanted = False
+        await self._confirm()
         await child.end(why)
 
     async def retire(self, children: Iterable[Child], why: PodiumError) -> None:

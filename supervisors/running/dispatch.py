@@ -78,8 +78,12 @@ class Dispatcher:
     def hold_back(self, is_high: bool) -> None:
         """Give no job to a host as long as `is_high`: too much waits to become durable."""
         self._means.pressure.is_high = is_high
-        for pool in () if is_high else self._pools.values():
+        for pool in () if self._means.pressure else self._pools.values():
             pool.feed()
+
+    def begin_no_more(self) -> None:
+        """Give no job to a host any more, because this supervisor leaves its machine soon."""
+        self._means.pressure.leaves = True
 
     def leave(self, left_s: Mapping[str, float]) -> None:
         """Take work away from the actors at these addresses; their machines are taken away in so many seconds."""
@@ -91,8 +95,8 @@ class Dispatcher:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a step is at a host."""
-        return any(host.jobs for pool in self._pools.values() for host in pool.every_host)
+        """Whether a step is at a host, or a nested run under way."""
+        return bool(self._nested_runs) or any(host.jobs for pool in self._pools.values() for host in pool.every_host)
 
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
         """Make the pools and nested supervisors of a plan. Their actors start with the first work, or with `start`."""

@@ -76,7 +76,7 @@ class ElasticPool(Pool):
         """Start and end hosts. `permitted`: jobs that lack nothing but a place, among those that wait for permits."""
         self._is_due, self._decided_at = False, self._world.monotonic()
         change = self._scaling.decide(self._decided_at, self._demand(permitted))
-        if change.start and self._can_start() and not self._pressure.is_high:
+        if change.start and self._can_start() and not self._pressure:
             hit("more hosts")
             self._family.start_soon([host for host in self.hosts if self._may_start(host)][: change.start])
         for host in self._unneeded()[: change.end]:
@@ -125,7 +125,7 @@ class ElasticPool(Pool):
     def _free_host(self, job: Job) -> Host | None:
         """Return the first host with a free place for this job, else one that may get it ahead of its turn."""
         found = None
-        for host in () if self._pressure.is_high else self._there():
+        for host in () if self._pressure else self._there():
             if host.line is not None and self._room(host, job) > 0:
                 if len(host.jobs) < self._concurrency:
                     return host

@@ -68,9 +68,15 @@ class JobEvents(Protocol):
 
 @dataclass(slots=True)
 class Pressure:
-    """Whether too much waits to become durable. Then no job goes to a host."""
+    """The reasons for which no job goes to a host."""
 
     is_high: bool = False
+    """Whether too much waits to become durable."""
+    leaves: bool = False
+    """Whether the supervisor leaves its machine soon."""
+
+    def __bool__(self) -> bool:
+        return self.is_high or self.leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +154,7 @@ class Pool:
 
     @property
     def is_idle(self) -> bool:
-        return not self._backlog and not any(host.jobs for host in self.every_host)
+        return not self._backlog and not self._leaving and not any(host.jobs for host in self.hosts)
 
     @property
     def every_host(self) -> list[Host]:
@@ -231,7 +237,7 @@ class Pool:
 
     def _free_host(self, job: Job) -> Host | None:
         """Return the host with the most room for this job, or None if no host has room."""
-        if self._pressure.is_high:
+        if self._pressure:
             return None
         best, most = None, 0
         for host in self.hosts:
@@ -307,7 +313,7 @@ class Pool:
 
     def has_room_ahead(self, host: Host) -> bool:
         is_sound = host.line is not None and not host.suspects and not host.is_stuck
-        return is_sound and not self._pressure.is_high and len(host.jobs) < host.most
+        return is_sound and not self._pressure and len(host.jobs) < host.most
 
     def _answered(self, job: Job, ticket: str | None, reply: Reply) -> None:
         """Handle the answer of a host. `ticket` is that of the permits that the job was sent with."""

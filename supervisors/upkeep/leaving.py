@@ -39,7 +39,7 @@ class Leaving:
         end = self._world.monotonic() + max(0.0, left_s - MARGIN_S)
         while self._dispatcher.is_at_work and (now := self._world.monotonic()) < end:
             if now > end - HOLD_BACK_S:
-                self._dispatcher.hold_back(True)
+                self._dispatcher.begin_no_more()
             await self._world.sleep(LOOK_S)
         await self._stop()
         self._world.leave()

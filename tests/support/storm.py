@@ -261,6 +261,7 @@ class Storm:
         self.redriven: Counter[str] = Counter()
         """How often parked steps of a task were to run again."""
         self.successors: list = []
+        self.is_closing_time = False
         self.events: list[tuple] = []
 
     def run(self, within_s: float = WITHIN_S) -> None:
@@ -285,7 +286,8 @@ class Storm:
         for n, task in enumerate(tasks):
             self.ended[task.id] = await self._end_of(n, task)
         await asyncio.gather(watching, odd, *cancelling)
-        clerk.cancel()
+        self.is_closing_time = True
+        await clerk  # what it has asked for may be carried out even if nobody waits for the answer
         for task in self.successors:
             with contextlib.suppress(TaskFailed):
                 await task.result()
@@ -332,7 +334,7 @@ class Storm:
 
     async def _redrive_what_is_parked(self, engine):
         """Somebody who looks from time to time, and decides that it is to run again."""
-        while True:
+        while not self.is_closing_time:
             await asyncio.sleep(3)
             for letter in await engine.dead_letters():
                 if letter.record.status == "parked":
