@@ -104,9 +104,15 @@ class Machine:
         state = self.files.read()
         return "" if state is None else state.id
 
-    def is_lost(self, id: str) -> bool:
-        """Whether a machine is lost, so that nothing runs there any more."""
-        return id in self._lost()
+    def has_gone(self, id: str, since: float) -> bool:
+        """Whether nothing of ours runs any more on a machine that was there at `since`."""
+        state = self.files.read()
+        return state is not None and state.has_gone(id, since)
+
+    def has_nothing_on(self, node: str, since: float) -> bool:
+        """Whether no machine with this id of Ray's has a lease, as of a moment after `since`."""
+        state = self.files.read()
+        return state is not None and state.heard_at > since and node not in state.machines.values()
 
     def avoided(self) -> set[str]:
         """Return Ray's ids of the machines on which nothing should be started now."""

@@ -35,6 +35,7 @@ from ..store import lock
 from ..store.address import StoreAddress
 from .exits import Exits
 from .machine import LOOK_S, Machine, Membership
+from .machine_state import boottime
 from .placement import suits
 from .process_locks import ProcessLocks
 
@@ -71,6 +72,8 @@ class ManyMachines:
         self.machine, self._place, self._membership, self._here = machine, place, membership, here
         self._places: dict[str, Place] = {}
         """Places of actors that this actor spawned, by address."""
+        self._placed_at: dict[str, float] = {}
+        """When these places were learned, by `boottime`."""
         self._known: set[str] = set()
         """Addresses at which this actor has spawned an actor."""
         self._lines: dict[str, list[ExchangeClient]] = {}
@@ -119,7 +122,7 @@ class ManyMachines:
         return min(random.sample(sorted(nodes), len(nodes)), key=used.__getitem__)
 
     def spawned(self, address: str, place: Place) -> None:
-        self._places[address] = place
+        self._places[address], self._placed_at[address] = place, boottime()
 
     async def unless_lost(self, starting: Coroutine[Any, Any, Any], handle: Any) -> Any:
         """Await the start of an actor. Raises MachineLost if its machine is lost first: Ray would wait for long."""
@@ -222,21 +225,23 @@ class ManyMachines:
         if place is None or place.node == self._here:
             self._places.pop(address, None)
             return False
-        await self._ended(place.node, lambda: self.machine.is_lost(place.machine), address)
+        since = self._placed_at[address]
+        await self._ended(place.node, lambda: self.machine.has_gone(place.machine, since), address)
         if self._places.get(address) is place:  # known until it is certainly gone, for whoever asks meanwhile
             del self._places[address]
         return True
 
     async def end_below(self, prefix: str) -> None:
         """End all processes on other machines whose address begins with `prefix`: they belong to a predecessor."""
-        others = live_nodes() - {self._here}
-        await asyncio.gather(*[self._ended(node, partial(self._is_avoided, node), prefix, True) for node in others])
+        others, since = live_nodes() - {self._here}, boottime()
+        empty = {node: partial(self._is_empty, node, since) for node in others}
+        await asyncio.gather(*[self._ended(node, is_empty, prefix, True) for node, is_empty in empty.items()])
 
-    def _is_avoided(self, node: str) -> bool:
-        return node in self.machine.avoided()
+    def _is_empty(self, node: str, since: float) -> bool:
+        return node in self.machine.avoided() or self.machine.has_nothing_on(node, since)
 
-    async def _ended(self, node: str, is_lost: Callable[[], bool], address: str, below: bool = False) -> None:
-        """Have a process on another machine end others there; return when they are gone, or the machine is lost.
+    async def _ended(self, node: str, is_gone: Callable[[], bool], address: str, below: bool = False) -> None:
+        """Have a process on another machine end others there; return when they are gone, or the machine is.
 
         Raises PodiumError if the machine is not lost, and does not say in `SWEEP_S` that they are gone.
         """
@@ -244,11 +249,11 @@ class ManyMachines:
         folder, generation = self._place.folder, self._membership.generation
         exits = Exits(node, self._namespace, address, below, self._gone)
         asked: asyncio.Future[Any] | None = None
-        while not is_lost():
+        while not is_gone():
             if loop.time() - began > SWEEP_S:
                 raise PodiumError(f"the machine of {address or 'others'} does not end it, and keeps its lease")
             self._look_again()
-            if asked is None and node in self.draining:  # nothing can be started there
+            if asked is None and (node in self.draining or exits.is_asked):  # nothing can be started there any more
                 asked = asyncio.ensure_future(asyncio.to_thread(exits.end_all))
             elif asked is None:
                 task = _END_THERE.options(scheduling_strategy=on_node(node))

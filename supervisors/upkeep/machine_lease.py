@@ -82,8 +82,16 @@ class MachineState:
     """Whether this machine is the home, and no coordinator runs here. Then our processes here start one."""
     lost: dict[str, Lost] = field(default_factory=dict)
     """The machines lost so far, by id."""
+    machines: dict[str, str] = field(default_factory=dict)
+    """The machines that have a lease, with Ray's ids of them, as of `heard_at`."""
+    heard_at: float = 0.0
+    """Time at which the last renewal was sent that succeeded."""
     over: str = ""
     """The reason why this machine is no part of the cluster any more; "" if it is."""
+
+    def has_gone(self, id: str, since: float) -> bool:
+        """Whether a machine that was there at `since` is lost, or has left after all our processes there had ended."""
+        return id in self.lost or (id != "" and self.heard_at > since and id not in self.machines)
 
     def avoided(self, now: float) -> set[str]:
         """Return Ray's ids of the machines on which nothing should be started now."""
@@ -125,7 +133,15 @@ class MachineLease:
             self.end("another cluster has taken over, or this machine was declared lost")
             return False
         lost = {each.id: Lost(each.node, began) for each in news.machines if each.is_lost}
-        self.state = replace(self.state, until=began + self._lease_s, home=news.home, lost={**lost, **self.state.lost})
+        present = {each.id: each.node for each in news.machines if not each.is_lost}
+        self.state = replace(
+            self.state,
+            until=began + self._lease_s,
+            home=news.home,
+            lost={**lost, **self.state.lost},
+            machines=present,
+            heard_at=began,
+        )
         has_home = any(each.id == news.home and not each.is_lost for each in news.machines)
         if not news.home:
             self.end("the cluster has ended")

@@ -239,7 +239,7 @@ def test_a_machine_that_may_not_have_the_coordinator_never_takes_its_place(datab
         made = Here(database, Path(folder), may_be_home=False)
         made.start()
         try:
-            until(lambda: made.machine.is_lost("first"))
+            until(lambda: "first" in made.machine.look().lost)
             time.sleep(LEASE_S)
             state = made.machine.look()
             assert (state.home, state.coordinator_is_missing, state.over) == ("first", False, "")
@@ -296,7 +296,7 @@ def test_machines_are_told_of_once(here, database):
     here.machine.look()
     assert told.count("node-third") == 1
     assert here.machine.avoided() >= {"node-third"}
-    assert here.machine.is_lost("third")
+    assert "third" in here.machine.look().lost
 
 
 def test_only_one_of_two_clusters_begins(database):

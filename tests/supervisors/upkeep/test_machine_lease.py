@@ -92,6 +92,21 @@ def test_lost_machines_are_remembered_and_avoided_for_a_while():
     assert mine.state.avoided(10.0 + AVOIDED_S) == set()
 
 
+def test_a_machine_that_left_or_was_lost_has_gone_and_one_that_was_not_heard_of_yet_has_not():
+    mine = lease()
+    mine.heard(10.0, news(neighbour("b"), neighbour("c", is_lost=True)))
+    assert not mine.state.has_gone("b", 5.0)
+    assert mine.state.has_gone("c", 20.0)
+    assert mine.state.has_gone("d", 9.9)
+    assert not mine.state.has_gone("d", 10.0), "it may have come after that"
+    assert not mine.state.has_gone("", 0.0)
+    mine.failed(12.0, 12.1, is_down=True)
+    assert not mine.state.has_gone("d", 10.0), "nothing was heard since"
+    mine.heard(13.0, news())
+    assert mine.state.has_gone("b", 12.0)
+    assert mine.state.machines == {"a": "node-a"}
+
+
 @pytest.mark.parametrize(
     ("others", "home", "homeless"),
     [
