@@ -60,7 +60,7 @@ def main() -> int:
             bad += len(failed)
             for seed, why in failed:
                 print(f"seed {seed}: {why}", flush=True)
-    missed = edges.missed() if ran >= ENOUGH else []
+    missed = edges.missed(given.machines) if ran >= ENOUGH else []
     print(edges.table())
     print(f"{ran} seeds, {bad} failed, {len(missed)} edges missed {missed or ''}")
     print(f"no failure in {ran} seeds bounds the rate at {3 / ran:.1e}" if not bad else "")
