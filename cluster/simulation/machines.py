@@ -175,7 +175,8 @@ class Machines:
         """Take the power of a machine after a while; those who have actors there are told of it in advance."""
         self._note(machine.name, "IS DRAINED", f"within {within_s:.1f} s")
         machine.is_draining = True
-        for cell in {*machine.living(), *(cell.owner for cell in machine.living())} - {None}:
+        there = machine.living()
+        for cell in dict.fromkeys([*there, *(cell.owner for cell in there if cell.owner is not None)]):
             assert isinstance(cell, MachineCell)
             here = {each.address: within_s for each in cell.children if each in machine.cells}
             own = {cell.address: within_s} if cell.machine is machine else {}

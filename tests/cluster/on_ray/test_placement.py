@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -88,6 +89,51 @@ def test_owners_of_tasks_are_spread_over_the_machines_of_the_placement(machines,
     used = machines("tier=control")
     used.spawned("supervisor/w", Place("m-a", "a"))
     assert places(used, role) == {"c"}
+
+
+def draining(machines, placement, nodes, monkeypatch):
+    """Return who is told to leave when Ray drains these machines."""
+    monkeypatch.setattr(many_machines, "draining_nodes", lambda: dict.fromkeys(nodes, many_machines.time.time() + 60))
+    made = machines(placement)
+    made.spawned("supervisor/w", Place("m-a", "a"))
+    made.spawned("supervisor/v", Place("m-c", "c"))
+    return set(asyncio.run(made.look_for_draining("coordinator")))
+
+
+def test_who_is_on_a_drained_machine_leaves_if_another_suits(machines, monkeypatch):
+    assert draining(machines, "", "a", monkeypatch) == {"supervisor/w", "coordinator"}
+    assert draining(machines, "tier=control", "c", monkeypatch) == {"supervisor/v"}
+    assert draining(machines, "tier=control", "ac", monkeypatch) == set()
+    assert draining(machines, "", "ac", monkeypatch) == {"supervisor/w", "supervisor/v", "coordinator"}
+
+
+def test_owners_avoid_drained_machines_and_ray_itself_keeps_hosts_from_them(machines):
+    made = machines("")
+    made.draining = {"b": 0.0}
+    assert places(made, "supervisor") == {"a", "c"}
+    assert places(made, "host", Needs(num_cpus=1)) == {None}
+
+
+def test_the_place_of_an_actor_is_known_until_it_is_certainly_gone(machines, monkeypatch):
+    """A second end of it returned at once, although the process might have lived."""
+    made = machines("")
+    made.spawned("supervisor/w/wide-0", Place("m-c", "c"))
+
+    async def work():
+        gone = asyncio.Event()
+
+        async def ended(*_where):
+            await gone.wait()
+
+        monkeypatch.setattr(made, "_ended", ended)
+        ends = [asyncio.ensure_future(made.end("supervisor/w/wide-0")) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert not any(end.done() for end in ends)
+        gone.set()
+        assert await asyncio.gather(*ends) == [True, True]
+        return await made.end("supervisor/w/wide-0")
+
+    assert asyncio.run(work()) is False
 
 
 def test_hosts_live_where_they_have_room_whatever_the_placement(machines):

@@ -235,8 +235,37 @@ def test_a_protocol_with_one_host_goes_on_elsewhere_while_its_old_host_works_on(
     assert any(played(simulation(seed)) for seed in range(6))
 
 
+@podium.protocol
+async def leads(brief):
+    return podium.verdict.accept(1) if brief["outcomes"] else podium.verdict.assign({"x": 8})
+
+
+def test_a_supervisor_waits_for_its_nested_runs_before_it_leaves():
+    """It had no step of its own, stopped at once, and the step of its nested supervisor ran again."""
+    workflow = Workflow("nested", podium.Sequence(podium.Hierarchy(leads, team={"x": timed}, name="team")))
+    left = 0
+
+    async def work(engine):
+        nonlocal left
+        task = await engine.submit(workflow, 0)
+        await asyncio.sleep(3)
+        machine = at(sim, "supervisor/nested").machine
+        is_alone = not any(cell.address.startswith("supervisor/nested/") for cell in machine.living())
+        if machine.has_client or machine is at(sim, "coordinator").machine or not is_alone:
+            return
+        left += 1
+        sim.cluster.machines.drain(machine, 40, 1_000)
+        assert await task.result() == 1
+        assert len(RUNS) == 1
+
+    for sim in map(simulation, range(40)):
+        sim.run(work)
+    assert left > 0
+
+
 def test_faults_of_machines_are_drawn_from_the_seed():
     faults = {"machine_kills": 2, "cuts": 2, "cut_s": 20.0, "store_stops": 1, "kill_within_s": 10.0, "boot_s": 20.0}
+    faults |= {"drains": 2, "drain_s": 20.0}
     ends = []
     for _ in range(2):
         sim = simulation(7, **faults)

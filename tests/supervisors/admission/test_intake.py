@@ -60,6 +60,18 @@ def test_who_waits_is_told_that_nobody_knows_and_not_told_again():
     assert len(heard) == 1
 
 
+def test_a_refused_submission_leaves_its_key_free():
+    """Its next try was acknowledged under the id of a task that nobody had accepted."""
+    journal, intake = made()
+    heard = []
+    new = sent("t-9", key="k", again=False)
+    intake.take(PLAN, [sent("t-1"), new], lambda acks, _ended: heard.append(acks))
+    journal.come_back()
+    ((_, refused),) = heard
+    assert refused.error["code"] == "overloaded"
+    assert intake._keys == {}
+
+
 def test_a_nested_run_goes_on_waiting():
     journal, intake = made()
     heard = []

@@ -498,6 +498,89 @@ def test_an_actor_that_dies_in_its_start_is_started_again_and_one_that_refuses_i
         assert wanted == [True, False, False]
 
 
+class Paused(FakeWorld):
+    """A world in which a sleep lasts until the test lets it end."""
+
+    def __init__(self):
+        super().__init__()
+        self.sleeps = []
+
+    async def sleep(self, delay_s):
+        self.sleeps.append(asyncio.get_running_loop().create_future())
+        await self.sleeps[-1]
+
+    async def wake(self):
+        while not self.sleeps:
+            await asyncio.sleep(0)
+        self.sleeps.pop().set_result(None)
+
+
+def paused_family(children):
+    world = Paused()
+    family = Children(world, RestartPolicy(10, strategy="one_for_one"), _confirmed, lambda _error: None)
+    family.adopt(children)
+    return world, family
+
+
+def test_a_restart_does_not_start_again_what_was_ended_and_started_meanwhile():
+    """It killed a host with its jobs: an elastic pool had ended the host and started it again during the back-off."""
+
+    async def work():
+        log = []
+        child = FakeChild("a", log)
+        world, family = paused_family([child])
+        await family.start([child])
+        log.clear()
+        family.failed(child, PeerLost(address="a"))
+        while not world.sleeps:
+            await asyncio.sleep(0)
+        await family.rest(child, PeerLost(address="a"))
+        family.start_soon([child])
+        await asyncio.gather(*world.tasks[1:])
+        await world.wake()
+        await settled(world)
+        assert log == ["end a", "end a", "start a"]
+        assert child.runs
+
+    asyncio.run(work())
+
+
+def test_a_child_that_is_retired_while_its_start_waits_is_not_started():
+    async def work():
+        log = []
+        child = FakeChild("a", log, failures=1, kind="PeerLost")
+        world, family = paused_family([child])
+        starting = asyncio.ensure_future(family.start([child]))
+        while not world.sleeps:
+            await asyncio.sleep(0)
+        await family.retire([child], PeerLost(address="a"))
+        await world.wake()
+        await starting
+        assert log == ["fail a", "end a"]
+
+    asyncio.run(work())
+
+
+def test_a_child_that_rests_is_not_started_by_a_restart_that_waits_for_the_journal():
+    async def work():
+        log, confirmed = [], asyncio.Event()
+        child = FakeChild("a", log)
+        world = FakeWorld()
+        family = Children(world, RestartPolicy(10), confirmed.wait, lambda _error: None)
+        family.adopt([child])
+        family.start_soon([child])
+        await asyncio.sleep(0)
+        resting = asyncio.ensure_future(family.rest(child, PeerLost(address="a")))
+        await asyncio.sleep(0)
+        confirmed.set()
+        await resting
+        await settled(world)
+        assert "start a" not in log
+        assert not child.runs
+
+    asyncio.run(work())
+
+
 async def settled(world):
     while world.tasks:
         await world.tasks.pop(0)

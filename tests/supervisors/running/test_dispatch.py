@@ -13,7 +13,7 @@ from podium.errors import EngineClosed
 from podium.protocols.outcomes import TaskRecord
 from podium.supervisors.running.dispatch import Dispatcher
 from podium.supervisors.running.placement import Job
-from podium.supervisors.running.pool import PoolContext
+from podium.supervisors.running.pool import PoolContext, Pressure
 from podium.supervisors.settings import Governance
 from podium.supervisors.tasks.plan import Plan
 from podium.supervisors.tasks.state import Run
@@ -236,3 +236,19 @@ def test_runs_that_will_come_later_are_announced_and_count_as_there():
     task, (place,) = bench.begin(bench.plans[0], 5)
     bench.dispatcher.expect(bench.plans[0], task, place)
     assert bench.dispatcher.has(task, place) and bench.news.told == [] and bench.family.wanted == []
+
+
+def test_steps_that_are_held_back_for_two_reasons_wait_for_the_end_of_both():
+    """A journal that caught up fed the hosts of a supervisor that was about to leave its machine."""
+    fed = []
+    dispatcher = object.__new__(Dispatcher)
+    dispatcher._means, dispatcher._pools = SimpleNamespace(pressure=Pressure()), {"p": SimpleNamespace()}
+    dispatcher._pools["p"].feed = lambda: fed.append(bool(dispatcher._means.pressure))
+    dispatcher.hold_back(True)
+    assert dispatcher._means.pressure
+    dispatcher.hold_back(False)
+    assert fed == [False]
+    dispatcher.begin_no_more()
+    dispatcher.hold_back(True)
+    dispatcher.hold_back(False)
+    assert fed == [False] and dispatcher._means.pressure
