@@ -53,6 +53,7 @@ from .catalogue import Catalogue
 from .deployment import Deployment
 from .door import check_code, check_definition
 from .managed_actor import ManagedActor
+from .moving import Moving
 from .passivator import Passivator
 from .retired_holders import RetiredHolders
 from .undeploying import Undeploying
@@ -80,6 +81,7 @@ class Coordinator:
         self._resources: ManagedActor
         self._alerting: Alerting
         self._resting: Passivator
+        self._moving = Moving(world, self._supervisors)
         self._cold = True
 
     async def start(self, setup: Mapping[str, Any]) -> None:
@@ -355,6 +357,7 @@ class Coordinator:
         if role == "supervisor":
             line.send(AwaitLastWords(), child.hear)
             self._resting.attend(child, line)
+            self._moving.attend(line)
             if not self._catalogue.entry(child.name)["quotas"]:
                 line.send(AwaitPermits(), partial(self._wants_permits, child))
 
@@ -386,7 +389,11 @@ class Coordinator:
             self._world.background(self._again(child, delay_s), f"restart {child.address}")
 
     def _on_leaving(self, left_s: Mapping[str, float]) -> None:
-        """Expect the end of children whose machines will be taken away. They end by themselves."""
+        """Expect the end of children whose machines will be taken away. They end by themselves.
+
+        If the own machine is one of these, move the cluster's home.
+        """
+        self._moving.on_leaving(left_s)
         for child in [*self._supervisors.values(), self._resources]:
             child.leaves = child.leaves or child.address in left_s
 

@@ -25,6 +25,7 @@ import psutil
 from ..actors.coordinator import Coordinator
 from ..actors.host import ProtocolHost
 from ..actors.resources import ResourceActor
+from ..actors.standby import Standby
 from ..protocols.blame import trace_of
 from ..protocols.errors import EngineClosed, HookFailed, PodiumError
 from ..protocols.protocol import ProtocolLike, resolve
@@ -51,6 +52,7 @@ _ROLES: dict[Role, Callable[[World], Actor]] = {
     "resources": ResourceActor,
     "supervisor": Supervisor,
     "host": ProtocolHost,
+    "standby": Standby,
 }
 
 
@@ -160,6 +162,9 @@ class LoopWorld:
     def leave(self) -> None:
         self.crashed = True
         self._on_crash(EngineClosed(reason="its machine is taken away"))
+
+    async def hand_over(self) -> bool:
+        return False
 
     async def open_journal(self, shard: str) -> Journal:
         journal, let_go = await self.store.open_journal(shard)

@@ -71,6 +71,8 @@ Edge = Literal[
     "died in its start",
     "host leaves",
     "supervisor leaves",
+    "coordinator leaves",
+    "home handed over",
     "step preempted",
 ]
 """An edge of the engine's states. `books` are the delegated ledger; a `tier` is a nested supervisor."""

@@ -32,6 +32,7 @@ from .messages.supervisor import (
     DescribeSupervisor,
     ForgetTasks,
     Govern,
+    HoldBack,
     SubmitRun,
     SupervisorStatus,
 )
@@ -63,7 +64,7 @@ from .watching.stream_buffer import StreamBuffer
 from .watching.task_requests import TaskRequests
 from .watching.watchers import Watchers
 
-_NO_WORK = (DescribeSupervisor, AwaitLastWords, AwaitIdle, AwaitPermits)
+_NO_WORK = (DescribeSupervisor, AwaitLastWords, AwaitIdle, AwaitPermits, HoldBack)
 """Messages that a supervisor gets although nobody wants work of it. They do not begin its idle time anew."""
 
 
@@ -83,6 +84,7 @@ class Supervisor:
         self._intake: Intake
         self._desk: TaskRequests
         self._letters: DeadLetters
+        self._leaving: Leaving
         self._retention: Retention
         self._rest: Passivation
         self._quarantine: Quarantine
@@ -156,7 +158,8 @@ class Supervisor:
         live.dispatcher, live.desk, live.emissions = dispatcher, self._desk, emissions
         self._takeover = Takeover(world, journal, open_tasks, admission, alarms, quarantine)
         self._letters = DeadLetters(world, journal, open_tasks, versions, notes, quarantine, self._takeover)
-        world.on_leaving = Leaving(world, dispatcher, self.stop).on_leaving
+        self._leaving = Leaving(world, dispatcher, self.stop)
+        world.on_leaving = self._leaving.on_leaving
         self._retention = Retention(world, settings, journal, open_tasks, dispatcher, self._letters)
         self._stalls = Stalls(world, journal, open_tasks, admission)
         self._stalls.forget(notes)
@@ -213,6 +216,8 @@ class Supervisor:
                 self._rest.promise(ask)
             case AwaitPermits():
                 self._admission.promise(ask)
+            case HoldBack():
+                self._leaving.hold_back(ask)
             case _:
                 assert_never(message)
 

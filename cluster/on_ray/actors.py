@@ -58,6 +58,10 @@ KILL_WAIT_S = 30.0
 """Longest wait for a killed actor to be certainly gone, in seconds."""
 START_S = 120.0
 """Longest wait for an actor to be placed and started, in seconds."""
+STANDBY = "standby"
+"""Address of the actor that starts the coordinator on the machine that becomes the home."""
+OUTLIVE_OWNER: tuple[Role, ...] = ("coordinator", "standby")
+"""Roles of actors that live on without the actor that spawned them."""
 THREADS: dict[Role, int] = {"host": 8}
 """By role: calls that a threaded actor takes at once, each on a thread of Ray's of about 10 kB. Other roles are async
 actors: at a supervisor, a call of every client, and of every actor above, waits all the time."""
@@ -245,6 +249,8 @@ class RayWorld(LoopWorld):
         if self.many is None:
             return
         await self.many.machine.hold()
+        if role != "host":
+            await self.many.see_draining()
         if role != "host" and not self.many.is_first:
             below = "" if role == "coordinator" else f"{self.address}/"
             await self.presence.end_below(below)
@@ -358,7 +364,7 @@ class RayWorld(LoopWorld):
         }
         if needs.spread:
             options["scheduling_strategy"] = "SPREAD"
-        if role == "coordinator" and (self._membership is None or self._membership.is_lasting):
+        if role in OUTLIVE_OWNER and (self._membership is None or self._membership.is_lasting):
             options["lifetime"] = "detached"
         if self.many is not None:
             options |= self.many.options(role, needs)
@@ -401,6 +407,18 @@ class RayWorld(LoopWorld):
                 continue
             except RayError:
                 await asyncio.sleep(0.05)
+
+    async def hand_over(self) -> bool:
+        if self.many is None or self._membership is None or not self._membership.is_lasting:
+            return False
+        has_moved = False
+        try:
+            await self.spawn("standby", STANDBY, {}, Needs())
+            has_moved = await self.many.hand_over(STANDBY)
+        finally:
+            if not has_moved:
+                await self.kill(STANDBY)
+        return has_moved
 
     async def stop(self, address: str) -> None:
         handle = self._handles.get(address) or self._find(address)

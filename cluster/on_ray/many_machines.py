@@ -193,13 +193,17 @@ class ManyMachines:
 
         `address` is that of this actor. As long as no other machine suits, nobody has to leave.
         """
-        await self._look_again()
+        await self.see_draining()
         if not self.draining or not await asyncio.to_thread(self._has_others):
             return {}
         places = {**self._places, address: self.here}
         leaving = {(each, place.node) for each, place in places.items() if place.node in self.draining} - self._told
         self._told |= leaving
         return {each: max(0.0, self.draining[node] - time.time()) for each, node in leaving}
+
+    async def see_draining(self) -> None:
+        """See which machines Ray drains, so that nothing is started there."""
+        await self._look_again()
 
     def _has_others(self) -> bool:
         return bool(live_nodes(self._membership.placement) - self.machine.avoided() - set(self.draining))
@@ -283,6 +287,17 @@ class ManyMachines:
     def _has_coordinator(self) -> bool:
         return self._presence.process_of(COORDINATOR) is not None
 
+    async def hand_over(self, address: str) -> bool:
+        """Make the machine of an actor the home instead of this one; returns False if it is this one."""
+        place, state = self._places[address], self.machine.look()
+        if place.node == self._here or state is None:
+            return False
+        return await asyncio.to_thread(self._make_home, place.machine, state.id)
+
+    def _make_home(self, id: str, before: str) -> bool:
+        generation = self._membership.generation
+        return bool(self._with_rows(lambda rows, db: rows.take_home(db, id, before, generation)))
+
     async def _start_coordinator(self, spawn: Callable[..., Any]) -> None:
         """Start the coordinator on this machine, unless another process here does it already."""
         held = lock.try_take(self.machine.files.coordinator_lock)
@@ -297,15 +312,19 @@ class ManyMachines:
             self._starting = False
 
     def _setup(self) -> dict[str, Any]:
+        claim = self._with_rows(lambda rows, db: rows.claim(db))
+        if claim is None or claim.generation != self._membership.generation:
+            raise PodiumError("another cluster has taken over")
+        return dict(unpack(base64.b64decode(claim.facts["setup"]), max_bytes=_SETUP_BYTES))
+
+    def _with_rows(self, work: Callable[[Any, Any], Any]) -> Any:
+        """Call `work` with the rows of the machines, and a connection to the database. It blocks."""
         from ..store.postgres.connecting import Database, translated  # noqa: PLC0415  (psycopg is an extra)
         from ..store.postgres.machines import Machines  # noqa: PLC0415
 
         database = Database(self._place.url, self._place.schema, self._place.timeout_s)
         with translated("*", database), database.connect() as db:
-            claim = Machines(database).claim(db)
-        if claim is None or claim.generation != self._membership.generation:
-            raise PodiumError("another cluster has taken over")
-        return dict(unpack(base64.b64decode(claim.facts["setup"]), max_bytes=_SETUP_BYTES))
+            return work(Machines(database), db)
 
 
 def all_nodes() -> list[dict[str, Any]]:

@@ -183,6 +183,18 @@ class Machines:
             in_process(cell.process, partial(self._loop.call_soon, cell.world.on_leaving, {**here, **own}))
         self._loop.call_later(within_s, self._end_of_drain, machine, for_s)
 
+    async def hand_over(self, here: Machine) -> bool:
+        """Make another machine the home instead of this one; returns False if there is none now."""
+        there = self.choose(here)
+        if there is None or there is here or not await self.hold(there):
+            return False
+        await self.until(lambda: self.reaches_store(here))
+        assert here.state is not None and there.state is not None
+        has_moved = self.rows.take_home(there.state.id, here.state.id)
+        hit("home handed over")
+        self._note(there.name, "is to be the home", has_moved)
+        return has_moved
+
     def _end_of_drain(self, machine: Machine, for_s: float) -> None:
         machine.is_draining = False
         if machine.is_up:

@@ -70,12 +70,12 @@ class ManyMachinesCluster(SimulatedCluster):
 
     async def _begin(self, setup: Mapping[str, object]) -> None:
         """Start the first coordinator, on any machine; on another if that one fails meanwhile."""
-        await self.machines.hold(self.machines.all[0])
         while not self._has_coordinator():
             machine = self._scene.rng.choice([each for each in self.machines.all if each.is_up])
             if await self.machines.hold(machine) and machine.state is not None:
                 self.machines.rows.home = machine.state.id
                 await asyncio.wait([self._start_coordinator(machine, setup)])
+        await self.machines.hold(self.machines.all[0])
 
     def _has_coordinator(self) -> bool:
         cell = self.alive(COORDINATOR)
@@ -155,7 +155,8 @@ class ManyMachinesCluster(SimulatedCluster):
         """Start the coordinator again on its machine, if that is there."""
         await asyncio.sleep(COORDINATOR_RESTART_S)
         machine = _machine_of(dead)
-        if machine.is_up and machine.lease is not None and not machine.lease.over:
+        may_start = machine.is_up and not machine.is_draining
+        if may_start and machine.lease is not None and not machine.lease.over:
             self._start_again(machine)
 
     # ends
@@ -220,6 +221,9 @@ class ManyMachinesWorld(SimulatedWorld):
 
     async def kill(self, address: str) -> None:
         await self._many.end(self._machine, address)
+
+    async def hand_over(self) -> bool:
+        return await self._many.machines.hand_over(self._machine)
 
     async def stop(self, address: str) -> None:
         await self._many.stop_from(self._machine, address)

@@ -15,7 +15,7 @@ from ...protocols.errors import Overloaded, PeerLost, PeerUnreachable, PodiumErr
 from ...protocols.probes import hit
 from ...protocols.values import Value
 from ..messages.client import Acks, Cancel, ClientEvent, Drop, Letter, Redrive, Submission, Watch
-from ..messages.supervisor import AwaitLastWords, Busy, ForgetTasks, Govern, LastWords, RunEnded, SubmitRun
+from ..messages.supervisor import AwaitLastWords, Busy, ForgetTasks, Govern, HoldBack, LastWords, RunEnded, SubmitRun
 from ..ports.messaging import Connection, Reply
 from ..ports.world import Needs, World
 from .children import Children
@@ -59,6 +59,7 @@ class NestedSupervisor:
         self._world, self._setup, self._lease_s, self._family = world, setup, lease_s, family
         self.leaves = False
         """Whether its machine will be taken away, so that it ends by itself and starts elsewhere."""
+        self._holds_back = self._rests = False
         self._line: Connection | None = None
         self._turn = 0
         self._last_words: str | None = None
@@ -71,6 +72,20 @@ class NestedSupervisor:
     @property
     def is_up(self) -> bool:
         return self._line is not None
+
+    @property
+    def may_run_steps(self) -> bool:
+        """Whether it has not said yet that none runs, after `begin_no_more`."""
+        return self._line is not None and not self._rests
+
+    def begin_no_more(self) -> None:
+        """Have it start no step any more."""
+        self._holds_back, self._rests = True, False
+        if self._line is not None:
+            self._line.send(HoldBack(), self._rested)
+
+    def _rested(self, reply: Reply) -> None:
+        self._rests = reply.error is None
 
     async def deploy(self, definition: Mapping[str, object], code: Mapping[str, bytes], in_force: bool) -> None:
         """Tell a nested supervisor of a new version, now or when it has started."""
@@ -208,6 +223,8 @@ class NestedSupervisor:
         line.send(AwaitLastWords(), self._heard)
         for message in self._deployed_meanwhile:
             line.send(message, lambda _reply: None)
+        if self._holds_back:
+            self.begin_no_more()
         for nested in list(self._nested_runs.values()):
             nested.run = nested.run._replace(again=True)
             self._send(nested)

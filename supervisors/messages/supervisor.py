@@ -81,6 +81,11 @@ class AwaitIdle(NamedTuple):
 
 
 @message()
+class HoldBack(NamedTuple):
+    """Start no step any more, and tell when none runs here or below. For the last moments of a supervisor."""
+
+
+@message()
 class AwaitPermits(NamedTuple):
     """Ask to be told when a task holds a permit for the first time."""
 
@@ -120,5 +125,6 @@ ForSupervisor: TypeAlias = (
     | AwaitLastWords
     | AwaitIdle
     | AwaitPermits
+    | HoldBack
 )
 SUPERVISOR: Door[ForSupervisor] = Door(*get_args(ForSupervisor))

@@ -16,7 +16,7 @@ from ...protocols.values import Value
 from .journal import Journal
 from .messaging import Connection
 
-Role = Literal["coordinator", "resources", "supervisor", "host"]
+Role = Literal["coordinator", "resources", "supervisor", "host", "standby"]
 Level = Literal["debug", "info", "warning", "error"]
 """Level of a log line. An operator has to look at warnings and errors."""
 
@@ -123,6 +123,12 @@ class Spawning(Protocol):
 
     def leave(self) -> None:
         """End this actor at once; it has stopped in order."""
+
+    async def hand_over(self) -> bool:
+        """Make another machine the home of the cluster: the coordinator that starts there ends this one.
+
+        Returns False if there is no such machine, or the cluster is to end with this one. Raises PodiumError.
+        """
 
     on_leaving: Callable[[Mapping[str, float]], None]
     """Called with the addresses of actors whose machine will be taken away, and the seconds until then: of this actor,

@@ -82,8 +82,10 @@ class Dispatcher:
             pool.feed()
 
     def begin_no_more(self) -> None:
-        """Give no job to a host any more, because this supervisor leaves its machine soon."""
-        self._means.pressure.leaves = True
+        """Give no job to a host any more, here or below, because this supervisor ends soon."""
+        self._means.pressure.ends_soon = True
+        for tier in self._tiers.values():
+            tier.begin_no_more()
 
     def leave(self, left_s: Mapping[str, float]) -> None:
         """Take work away from the actors at these addresses; their machines are taken away in so many seconds."""
@@ -96,7 +98,16 @@ class Dispatcher:
     @property
     def is_at_work(self) -> bool:
         """Whether a step is at a host, or a nested run under way."""
-        return bool(self._nested_runs) or any(host.jobs for pool in self._pools.values() for host in pool.every_host)
+        return bool(self._nested_runs) or self._has_jobs
+
+    @property
+    def runs_steps(self) -> bool:
+        """Whether a step is at a host, here or, as far as is known, below. For the time after `begin_no_more`."""
+        return self._has_jobs or any(tier.may_run_steps for tier in self._tiers.values())
+
+    @property
+    def _has_jobs(self) -> bool:
+        return any(host.jobs for pool in self._pools.values() for host in pool.every_host)
 
     def prepare(self, plan: Plan, code: Mapping[str, bytes]) -> None:
         """Make the pools and nested supervisors of a plan. Their actors start with the first work, or with `start`."""

@@ -72,11 +72,11 @@ class Pressure:
 
     is_high: bool = False
     """Whether too much waits to become durable."""
-    leaves: bool = False
-    """Whether the supervisor leaves its machine soon."""
+    ends_soon: bool = False
+    """Whether the supervisor ends soon."""
 
     def __bool__(self) -> bool:
-        return self.is_high or self.leaves
+        return self.is_high or self.ends_soon
 
 
 @dataclass(frozen=True, slots=True)

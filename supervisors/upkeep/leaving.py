@@ -2,8 +2,9 @@
 
 Ray says so in advance where it can: spot machines that are reclaimed, clusters that shrink. Hosts there get no new
 steps, and others take their places at once; steps that run may end until shortly before the time is up. A supervisor
-there goes on until none of its steps runs. Shortly before the time is up it starts no more, waits for those that run,
-and stops in order. Its owner starts it on another machine.
+there goes on until none of its steps runs. Shortly before the time is up it starts no more, nor do those below it,
+waits for those that run, and stops in order. Its owner starts it on another machine. If it is the owner's machine that
+will be taken away, the owner asks it to do the same (actors/moving.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from ...protocols.probes import hit
+from ..ports.messaging import Incoming
 from ..ports.world import World
 from ..running.dispatch import Dispatcher
 from ..running.pool import LOOK_S, MARGIN_S
@@ -37,9 +39,20 @@ class Leaving:
         hit("supervisor leaves")
         self._world.log("info", "leaves its machine", left_s=left_s)
         end = self._world.monotonic() + max(0.0, left_s - MARGIN_S)
-        while self._dispatcher.is_at_work and (now := self._world.monotonic()) < end:
-            if now > end - HOLD_BACK_S:
-                self._dispatcher.begin_no_more()
+        while self._dispatcher.is_at_work and self._world.monotonic() < end - HOLD_BACK_S:
+            await self._world.sleep(LOOK_S)
+        self._dispatcher.begin_no_more()
+        while self._dispatcher.runs_steps and self._world.monotonic() < end:
             await self._world.sleep(LOOK_S)
         await self._stop()
         self._world.leave()
+
+    def hold_back(self, ask: Incoming) -> None:
+        """Start no step any more, and answer when none runs."""
+        self._dispatcher.begin_no_more()
+        self._world.background(self._tell_of_rest(ask), "hold back")
+
+    async def _tell_of_rest(self, ask: Incoming) -> None:
+        while self._dispatcher.runs_steps:
+            await self._world.sleep(LOOK_S)
+        ask.reply()

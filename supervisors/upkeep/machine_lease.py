@@ -134,6 +134,7 @@ class MachineLease:
             return False
         lost = {each.id: Lost(each.node, began) for each in news.machines if each.is_lost}
         present = {each.id: each.node for each in news.machines if not each.is_lost}
+        was_home = self.state.home
         self.state = replace(
             self.state,
             until=began + self._lease_s,
@@ -142,6 +143,8 @@ class MachineLease:
             machines=present,
             heard_at=began,
         )
+        if was_home not in ("", news.home) and news.home == self.state.id:
+            self.became_home()  # the one before has handed it over
         has_home = any(each.id == news.home and not each.is_lost for each in news.machines)
         if not news.home:
             self.end("the cluster has ended")

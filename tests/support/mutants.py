@@ -30,6 +30,7 @@ from podium.actors.breaker_registry import BreakerRegistry
 from podium.actors.exchange import ExchangeClient
 from podium.actors.exchange_server import _Session
 from podium.actors.host import ProtocolHost
+from podium.actors.moving import Moving
 from podium.cluster.client.link import Link
 from podium.cluster.on_ray.keeper import Keeper
 from podium.cluster.simulation.cluster import SimulatedWorld
@@ -435,6 +436,21 @@ def stay_on_a_machine_that_is_taken_away() -> Any:
     return patch.object(Leaving, "_leave", leave)
 
 
+def keep_the_coordinator_on_a_machine_that_is_taken_away() -> Any:
+    async def move(_moving: Moving, _left_s: float) -> None:
+        return
+
+    return patch.object(Moving, "_move", move)
+
+
+def move_the_coordinator_while_steps_run() -> Any:
+    return patch.object(Moving, "attend", lambda _moving, _line: None)
+
+
+def wait_long_for_the_coordinator_of_a_new_home() -> Any:
+    return patch.object(MachineLease, "became_home", lambda _lease: None)
+
+
 MUTANTS: dict[Callable[[], Any], str] = {
     acknowledge_before_commit: "storms",
     skip_the_epoch_check: "examples",
@@ -480,6 +496,9 @@ MUTANTS: dict[Callable[[], Any], str] = {
     start_a_successor_before_the_machine_is_lost: "leases",
     keep_hosts_on_a_machine_that_is_taken_away: "leases",
     stay_on_a_machine_that_is_taken_away: "leases",
+    keep_the_coordinator_on_a_machine_that_is_taken_away: "leases",
+    move_the_coordinator_while_steps_run: "leases",
+    wait_long_for_the_coordinator_of_a_new_home: "leases",
     do_not_wait_for_the_machines_of_the_cluster_before: "machines",
 }
 """Each with the layer that notices it soonest, which is asked first."""

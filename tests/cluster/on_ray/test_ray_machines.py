@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 
+from podium.cluster.store.postgres.machines import Machines
 from tests.support import machines
 from tests.support.machines import chaos
 from tests.support.machines.checking import seen
@@ -34,9 +35,23 @@ def load(bed, fault, count):
     return facts
 
 
-def machines_of(bed):
-    shown = json.loads(bed.podium(3, "status", "-o", "json"))["cluster"]
+def machines_of(bed, asked=3):
+    shown = json.loads(bed.podium(asked, "status", "-o", "json"))["cluster"]
     return {machine["host"]: machine["home"] for machine in shown["machines"]}
+
+
+def until_another_home(moved_s, bed):
+    """Kill the machine of the coordinator, and note the seconds until another is the home.
+
+    That needs neither Ray nor a start of anything, so it takes as long on a busy machine.
+    """
+    rows = Machines(bed.database)
+    with bed.database.connect() as db:
+        began, before = time.monotonic(), rows.claim(db).home
+        chaos.killed_coordinator(bed)
+        while rows.claim(db).home == before:
+            time.sleep(0.1)
+    moved_s.append(time.monotonic() - began)
 
 
 @pytest.mark.skipif("PODIUM_TEST_POSTGRES" in os.environ, reason="the server has to listen for the machines")
@@ -45,8 +60,9 @@ def test_any_machine_may_go_and_no_promise_is_broken():
         assert machines_of(bed) == {"machine2": True}
         load(bed, chaos.cut(7), 100)
         assert machines_of(bed)["machine2"] is True
-        facts = load(bed, chaos.killed_coordinator, 150)
-        assert facts["gap_s"] < 30
+        moved_s: list[float] = []
+        load(bed, partial(until_another_home, moved_s), 150)
+        assert moved_s[0] < chaos.LEASE_S + chaos.GRACE_S + 6
         homes = [machine for machine, is_home in machines_of(bed).items() if is_home]
         assert homes in (["machine1"], ["machine3"])
         assert json.loads(bed.podium(3, "down", "-o", "json")) == {"ended": True}
@@ -55,6 +71,7 @@ def test_any_machine_may_go_and_no_promise_is_broken():
             ups = [two.submit(bed.podium, n, "up", "--address", bed.three.address, "-o", "json") for n in (1, 3)]
         assert len({json.loads(up.result())["pid"] for up in ups}) == 1
         load(bed, partial(chaos.drained, within_s=8), 60)
+        assert machines_of(bed, 1) == {"machine1": True}
 
 
 @pytest.fixture(scope="module")

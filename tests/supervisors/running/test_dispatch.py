@@ -242,7 +242,8 @@ def test_steps_that_are_held_back_for_two_reasons_wait_for_the_end_of_both():
     """A journal that caught up fed the hosts of a supervisor that was about to leave its machine."""
     fed = []
     dispatcher = object.__new__(Dispatcher)
-    dispatcher._means, dispatcher._pools = SimpleNamespace(pressure=Pressure()), {"p": SimpleNamespace()}
+    dispatcher._means, dispatcher._tiers = SimpleNamespace(pressure=Pressure()), {}
+    dispatcher._pools = {"p": SimpleNamespace()}
     dispatcher._pools["p"].feed = lambda: fed.append(bool(dispatcher._means.pressure))
     dispatcher.hold_back(True)
     assert dispatcher._means.pressure

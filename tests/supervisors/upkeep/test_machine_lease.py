@@ -201,6 +201,19 @@ def test_who_becomes_the_home_has_to_have_a_coordinator_at_once():
     assert mine.state.coordinator_is_missing
 
 
+def test_who_is_handed_the_home_has_to_have_a_coordinator_at_once():
+    mine = lease()
+    assert not mine.heard(1.0, news(neighbour("b"), home="b"))
+    assert not mine.heard(2.0, news(neighbour("b"), home="a"))
+    assert mine.state.coordinator_is_missing
+
+
+def test_the_first_home_has_time_to_start_its_coordinator():
+    mine = lease()
+    assert not mine.heard(1.0, news(home="a"))
+    assert not mine.state.coordinator_is_missing
+
+
 # together
 
 

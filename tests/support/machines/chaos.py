@@ -101,13 +101,17 @@ def killed(bed: Bed) -> None:
     bed.three.kill(3)
 
 
-def drained(bed: Bed, within_s: int = 15) -> None:
-    """Machine 3 is to be taken away, and its Ray ends then; a second later it loses its power."""
+def drained(bed: Bed, within_s: int = 15, machine: int = 3) -> None:
+    """A machine is to be taken away, and its Ray ends then; a second later it loses its power."""
     words = ["drain-node", "--address", bed.three.address, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
     words += ["--reason-message", "a test", "--deadline-remaining-seconds", str(within_s)]
-    subprocess.run(bed.three.command(3, [*RAY, *words], {}), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(bed.three.command(machine, [*RAY, *words], {}), check=True, stdout=subprocess.DEVNULL)
     time.sleep(within_s + 1)
-    bed.three.kill(3)
+    bed.three.kill(machine)
+
+
+def drained_coordinator(bed: Bed) -> None:
+    drained(bed, machine=2)
 
 
 def killed_coordinator(bed: Bed) -> None:
@@ -151,6 +155,7 @@ def head(bed: Bed) -> None:
 FAULTS: dict[str, Callable[[Bed], None]] = {
     "killed": killed,
     "drained": drained,
+    "drained coordinator": drained_coordinator,
     "killed coordinator": killed_coordinator,
     "head": head,
     "cut 10": cut(10),
