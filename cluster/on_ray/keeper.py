@@ -85,7 +85,7 @@ class Keeper:
                 self._lock.wait(self._lease.next_look_s(boottime()))
             is_used, has_coordinator = self._is_used(), lock.holder(self._run / COORDINATOR) is not None
             with self._decided():
-                self._lease.look(boottime(), is_used, has_coordinator)
+                self._lease.look(boottime(), is_used, has_coordinator, self._files.drained.exists())
         LOG.warning("this machine leaves the cluster: %s", self._lease.over)
         self._end_all()
         with self._decided():

@@ -104,6 +104,10 @@ class Machine:
         state = self.files.read()
         return "" if state is None else state.id
 
+    def mark_drained(self) -> None:
+        """Note that the machine will be taken away. Its keeper then ends with the last of our processes."""
+        self.files.drained.touch(mode=0o600)
+
     def has_gone(self, id: str, since: float) -> bool:
         """Whether nothing of ours runs any more on a machine that was there at `since`."""
         state = self.files.read()

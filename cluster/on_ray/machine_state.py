@@ -28,6 +28,8 @@ class MachineFiles:
         """Held by the process that starts a coordinator."""
         self.users = self.folder / "users"
         """A lock file for each process that uses the cluster and is no part of it."""
+        self.drained = self.folder / "drained"
+        """A mark that is there if the machine will be taken away."""
         self.keeper_log = data / "keeper.log"
         self._state = self.folder / "state.json"
         self._read: tuple[tuple[int, int], MachineState] | None = None

@@ -220,6 +220,8 @@ class ManyMachines:
             self.draining = await asyncio.to_thread(draining_nodes)
         except Exception as error:  # of Ray, whose control store may be away
             LOG.info("it is not known which machines Ray drains: %s", error)
+        if self._here in self.draining:
+            self.machine.mark_drained()
 
     # the end of actors
 

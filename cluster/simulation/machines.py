@@ -287,7 +287,8 @@ class Machines:
             here = machine.living()
             has_coordinator = any(cell.address == COORDINATOR for cell in here)
             if not self._is_closed:
-                lease.look(self._loop.time(), bool(here) or machine.has_client, has_coordinator)
+                is_used = bool(here) or machine.has_client
+                lease.look(self._loop.time(), is_used, has_coordinator, machine.is_draining)
             if lease.state.coordinator_is_missing and not lease.over:
                 self._start_coordinator(machine)
         if not self._is_closed:

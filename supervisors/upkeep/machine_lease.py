@@ -175,13 +175,17 @@ class MachineLease:
     def next_look_s(self, now: float) -> float:
         return max(0.0, min(LOOK_S, self.state.until - now)) if self.state.until else LOOK_S
 
-    def look(self, now: float, is_used: bool, has_coordinator: bool) -> None:
-        """Take what runs on this machine at present, and see whether the keeper has to end."""
+    def look(self, now: float, is_used: bool, has_coordinator: bool, is_drained: bool = False) -> None:
+        """Take what runs on this machine at present, and see whether the keeper has to end.
+
+        `is_drained`: the machine will be taken away, so nothing is started here any more. Others may wait for the end
+        of what ran here, so the keeper ends at once with that.
+        """
         if self.state.until and now > self.state.until:
             self.end("its lease could not be renewed")
         if is_used:
             self._used_at = now
-        elif now - self._used_at > IDLE_LEASES * self._lease_s:
+        elif is_drained or now - self._used_at > IDLE_LEASES * self._lease_s:
             self.end("nothing runs here")
         self._look_for_coordinator(now, has_coordinator)
 

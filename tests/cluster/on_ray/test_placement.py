@@ -68,7 +68,7 @@ def machines(monkeypatch, tmp_path):
     monkeypatch.setattr(many_machines, "available_resources_per_node", lambda: free)
 
     def make(placement, avoided=()):
-        machine = SimpleNamespace(avoided=lambda: set(avoided), id="m-a", on_lost=None)
+        machine = SimpleNamespace(avoided=lambda: set(avoided), id="m-a", on_lost=None, mark_drained=lambda: None)
         return ManyMachines(
             machine, StoreAddress(str(tmp_path), URL), Membership(1, True, placement=placement), "a", "space"
         )

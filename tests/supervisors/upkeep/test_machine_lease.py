@@ -201,6 +201,15 @@ def test_who_becomes_the_home_has_to_have_a_coordinator_at_once():
     assert mine.state.coordinator_is_missing
 
 
+def test_a_keeper_ends_with_the_last_that_ran_on_a_machine_that_will_be_taken_away():
+    mine = lease()
+    assert not mine.heard(1.0, news(neighbour("b"), home="b"))
+    mine.look(1.5, is_used=True, has_coordinator=False, is_drained=True)
+    assert not mine.over
+    mine.look(2.5, is_used=False, has_coordinator=False, is_drained=True)
+    assert mine.over == "nothing runs here"
+
+
 def test_who_is_handed_the_home_has_to_have_a_coordinator_at_once():
     mine = lease()
     assert not mine.heard(1.0, news(neighbour("b"), home="b"))
