@@ -22,10 +22,9 @@ from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any, assert_never
 
-from ..protocols.binding import Binding, InvalidOutput
+from ..protocols.binding import Binding
 from ..protocols.blame import failure_of, sayable, trace_of
 from ..protocols.context import Context
-from ..protocols.errors import InvalidInput
 from ..protocols.outcomes import Failure
 from ..protocols.probes import hit
 from ..protocols.protocol import Protocol
@@ -151,10 +150,7 @@ class ProtocolHost:
 
     def plain_output(self, output: object) -> Value:
         """Convert the value that `run` returned to plain data. Raises InvalidOutput."""
-        try:
-            return check_value(self.binding.plain_output(output), "output", self._max_bytes)
-        except InvalidInput as error:
-            raise InvalidOutput(str(error)) from error
+        return self.binding.plain_output(output, self._max_bytes)
 
     def check_chunk(self, chunk: Value) -> Value:
         """Return a copy of a chunk as plain data. Raises InvalidInput, in the user's call of `ctx.emit`."""

@@ -9,20 +9,15 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from functools import lru_cache
 from io import IOBase
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, PydanticInvalidForJsonSchema, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, PydanticSerializationError
-
-from .advice import advice_on, name_of
 from .context import Context
 from .errors import InvalidDefinition, InvalidInput
 from .protocol import FunctionProtocol, Protocol, ProtocolLike, inputs_of, reference
-from .values import Value
+from .type_hints import TypeHint, complete
+from .values import MAX_VALUE_BYTES, Value, check_value
 from .verdicts import Goto, as_goto
-from .wording import place, problem_of
 
-_ANYTHING = (Any, inspect.Parameter.empty, object, Value)
 _ITERATORS = (abc.Iterator, abc.Iterable, abc.Generator, abc.AsyncIterator, abc.AsyncIterable, abc.AsyncGenerator)
 
 
@@ -41,30 +36,28 @@ class Binding:
         edges = _Edges(self.run, self.ref)
         self.takes_ctx = edges.takes_ctx
         self.call = edges.caller(self.run)
-        self.read_input, self.plain_output = edges.read_input, edges.plain_output
+        self.read_input, self.plain_output = edges.input.read, edges.plain_output
 
 
 def check_input(target: ProtocolLike, value: Value) -> None:
     """Raise InvalidInput if `value` does not fit the input type of `target.run`. Makes no object of the protocol."""
-    _edges_of(target).read_input(value)  # type: ignore[arg-type]  # mypy takes neither for hashable; both are
+    _edges_of(target).input.read(value)  # type: ignore[arg-type]  # mypy takes neither for hashable; both are
 
 
-def input_hint_of(target: ProtocolLike) -> object:
-    """Return the type hint of the input of `run`; Any if it has none, or if `run` takes no input."""
-    return _edges_of(target).input_hint  # type: ignore[arg-type]  # as above
+def input_of(target: ProtocolLike) -> TypeHint:
+    """Return the type hint of the input of `run`: that of Any if it has none, or if `run` takes no input."""
+    return _edges_of(target).input  # type: ignore[arg-type]  # as above
+
+
+def output_of(target: ProtocolLike) -> TypeHint:
+    """Return the type hint of the output of `run`; that of Any if it has none."""
+    return _edges_of(target).output  # type: ignore[arg-type]  # as above
 
 
 def schemas_of(target: ProtocolLike) -> tuple[dict[str, object], dict[str, object]]:
     """Return the JSON Schemas of input and output by the type hints of `run`; {} where no schema can express a hint."""
     edges = _edges_of(target)  # type: ignore[arg-type]  # as above
-    return _schema(edges.input, "validation"), _schema(edges.output, "serialization")
-
-
-def _schema(adapter: TypeAdapter[object] | None, mode: Literal["validation", "serialization"]) -> dict[str, object]:
-    try:
-        return {} if adapter is None else adapter.json_schema(mode=mode)
-    except PydanticInvalidForJsonSchema:
-        return {}
+    return edges.input.schema("validation"), edges.output.schema("serialization")
 
 
 @lru_cache(maxsize=1024)
@@ -79,12 +72,10 @@ class _Edges:
     def __init__(self, run: Callable[..., object], ref: str, bound: bool = True) -> None:
         self.takes_ctx, name = inputs_of(run, ref, skip=0 if bound else 1)
         self.takes_input = name is not None
-        self.input_name = name or "input"
-        hints = _hints(run, ref, {self.input_name, "return"})
-        self.input_hint = hints.get(self.input_name, Any) if self.takes_input else Any
-        self.input = _adapter(hints.get(self.input_name, Any), f"{ref}, input")
-        self.output_hint = _of_items(hints.get("return", Any))
-        self.output = _adapter(self.output_hint, f"{ref}, return")
+        input_name = name or "input"
+        hints = _hints(run, ref, {input_name, "return"})
+        self.input = TypeHint(hints.get(input_name, Any), input_name, f"{ref}, input")
+        self.output = TypeHint(_of_items(hints.get("return", Any)), "output", f"{ref}, return")
 
     def caller(self, run: Callable[..., object]) -> Callable[[Context, object], Any]:
         """Return `run` as a function of (ctx, input), whatever it takes. A generator gives the list of its items."""
@@ -102,31 +93,18 @@ class _Edges:
             case _:
                 return lambda _ctx, _input: run()
 
-    def read_input(self, value: Value) -> Any:
-        """Return `value` as the input type of `run`. Raises InvalidInput with the path of the field."""
-        if self.input is None:
-            return value
-        try:
-            return self.input.validator.validate_python(value)
-        except ValidationError as error:
-            raise InvalidInput(problem=_problems(error, self.input_name, self.input_hint)) from error
-
-    def plain_output(self, output: object) -> Value:
+    def plain_output(self, output: object, max_bytes: int = MAX_VALUE_BYTES) -> Value:
         """Return the checked output of `run` as plain data; an iterator as a list of items. Raises InvalidOutput."""
         if isinstance(output, Iterator) and not isinstance(output, IOBase):
             output = list(output)
         if isinstance(output, Goto):
-            return output.plain()
-        if self.output is None:
-            return output.model_dump(mode="python") if isinstance(output, BaseModel) else output
-        if as_goto(output):
-            return output
+            output = output.plain()
         try:
-            return self.output.serializer.to_python(self.output.validator.validate_python(output))
-        except ValidationError as error:
-            raise InvalidOutput(_problems(error, "output", self.output_hint)) from error
-        except PydanticSerializationError as error:
-            raise InvalidOutput(f"output: {error}") from error
+            if as_goto(output):
+                return check_value(output, "output", max_bytes)
+            return self.output.plain(output, max_bytes)
+        except InvalidInput as error:
+            raise InvalidOutput(str(error)) from error
 
 
 def _collected(run: Callable[..., Iterable[object]]) -> Callable[..., list[object]]:
@@ -154,7 +132,7 @@ def _hints(run: Callable[..., object], ref: str, names: set[str | None]) -> dict
     try:
         hints = typing.get_type_hints(SimpleNamespace(__annotations__=asked), scope, include_extras=True)
         for hint in hints.values():
-            _complete(hint)
+            complete(hint)
         return hints
     except NameError as error:
         raise InvalidDefinition(
@@ -163,53 +141,9 @@ def _hints(run: Callable[..., object], ref: str, names: set[str | None]) -> dict
         ) from error
 
 
-def _complete(hint: object) -> None:
-    """Rebuild the models in a hint, as they may name types that were defined after them."""
-    if inspect.isclass(hint) and issubclass(hint, BaseModel):
-        hint.model_rebuild()
-    for part in typing.get_args(hint):
-        _complete(part)
-
-
-def _adapter(hint: Any, place: str) -> TypeAdapter[object] | None:
-    """Return the validator of a hint, None for Any. Raises InvalidDefinition for a hint that pydantic cannot read."""
-    if any(hint is anything for anything in _ANYTHING):
-        return None
-    try:
-        return TypeAdapter(type(None) if hint is None else hint)
-    except (PydanticUserError, TypeError) as error:
-        reason = str(error).partition("\n")[0].partition(". Set ")[0].rstrip(".")
-        problem = f"its type hint {_name(hint)} cannot be used: {reason}; {_way_out(hint)}"
-        raise InvalidDefinition(problem=problem, path=f"protocol {place}") from error
-
-
-def _way_out(hint: object) -> str:
-    advice = advice_on(hint) if inspect.isclass(hint) else None
-    if advice is None:
-        return "take a hint that pydantic reads, or Any"
-    return f"such a value does not travel: give {advice}, and say so in the hint"
-
-
-def _name(hint: object) -> str:
-    return hint.__qualname__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-
-
 def _of_items(hint: object) -> object:
     """Return the hint of a list for that of an iterator: the items are collected before they are validated."""
     if typing.get_origin(hint) not in _ITERATORS and hint not in _ITERATORS:
         return hint
     items = typing.get_args(hint)
     return list[items[0]] if items else list  # type: ignore[valid-type]
-
-
-def _problem(row: ErrorDetails, hint: object) -> str:
-    advice = advice_on(type(row["input"]))
-    more = f"; this is a {name_of(type(row['input']))}, give {advice}" if advice else ""
-    return problem_of(row, hint) + more
-
-
-def _problems(error: ValidationError, root: str, hint: object) -> str:
-    """Return at most three problems in one line, and how many more: `input.files[3].name: Field required; …`."""
-    rows = [f"{place(root, row['loc'])}: {_problem(row, hint)}" for row in error.errors(include_url=False)]
-    more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
-    return "; ".join(rows[:3]) + more

@@ -16,7 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
 from .errors import InvalidInput
-from .values import MAX_DEPTH, Value, check_value
+from .values import MAX_DEPTH, Value, check_loosely
 
 MAX_ITEMS = 1_000_000
 """Largest number of items of all lists and mappings that one expression may look at. It is no setting, because an
@@ -85,7 +85,7 @@ def _key(key: Value) -> Value:
 def given(value: object) -> Value:
     """Return the value of an expression as plain data. Raises ExpressionFailed if it is not plain data."""
     try:
-        return check_value(_counted(value), "result", sys.maxsize)
+        return check_loosely(_counted(value), "result", sys.maxsize)
     except InvalidInput as error:
         raise ExpressionFailed(f"gave what is no plain data: {error}") from error
 

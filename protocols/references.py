@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeGuard, assert_never
 
 from pydantic import BaseModel
 
-from .binding import input_hint_of
+from .binding import input_of
 from .protocol import resolve
 from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step, takers_back
 from .wording import Loc
@@ -100,7 +100,7 @@ def _undo_flaws(undo: Step, loc: Loc) -> Iterator[Found]:
     if isinstance(undo.with_, str):
         return
     given = _UNDO_INPUT if undo.with_ is None else frozenset(undo.with_)
-    wanted = input_hint_of(resolve(undo.step))
+    wanted = input_of(resolve(undo.step)).hint
     if wanted in (str, int, float, bool):
         gets = f"and gets a mapping with {', '.join(sorted(given))}"
         yield loc, f"{undo.step} takes {wanted.__name__}, {gets}; pick from it with `with`"

@@ -1,16 +1,19 @@
 """Values that travel between steps: plain data, one binary form, explicit limits.
 
 A value is None, bool, int (64 bit), float, str, bytes, an aware datetime, a list, or a dict. A key of a dict is any of
-these but a list or dict; mostly it is a text. Between processes and on disk a value is packed by msgpack, and never
-pickled. Unpacking limits size and depth before anything is built, because with msgpack's own defaults a few kilobytes
-may grow to many megabytes (docs/architecture.md, "Values").
+these but a list or dict; mostly it is a text. Objects of other types become such values by a type hint, and objects
+again by another (type_hints.py). Between processes and on disk a value is packed by msgpack, and never pickled.
+Unpacking limits size and depth before anything is built, because with msgpack's own defaults a few kilobytes may grow
+to many megabytes (docs/architecture.md, "Values").
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
+from enum import Enum
+from functools import partial
 from io import IOBase
 from typing import Any, TypeAlias
 
@@ -18,7 +21,7 @@ import msgpack
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from .advice import not_plain
+from .advice import not_plain, wants_hint
 from .errors import InvalidInput
 
 Value: TypeAlias = Any
@@ -31,6 +34,8 @@ MAX_DEPTH = 100
 _SPARE: list[Any] = []
 """Packers that are not in use, kept because making one takes as long as packing a small value. At a time, each thread
 uses one, and each call of `default` one more."""
+_SPARE_STRICT: list[Any] = []
+"""The same of those that take plain data only."""
 _SPARE_BYTES = 64 * 1024
 """Largest value, in bytes, after which a packer is kept: buffers of packers only grow."""
 
@@ -38,21 +43,26 @@ _SPARE_BYTES = 64 * 1024
 def pack(value: Value) -> bytes:
     """Return the binary form of `value`.
 
-    pydantic models, dataclasses, enums, UUIDs, paths and decimals inside it become their JSON form first.
+    pydantic models, dataclasses, enums, UUIDs, paths and decimals inside it become their JSON form first. So this is
+    for messages, and for values that a type hint describes; other values go through `check_value`.
 
     Raises:
         InvalidInput: something in it is not plain data; the path names the place.
     """
+    return _packed(value, _SPARE, _packer)
+
+
+def _packed(value: Value, spare: list[Any], new: Callable[[], Any], by_hint: bool = False) -> bytes:
     try:
-        packer = _SPARE.pop()
+        packer = spare.pop()
     except IndexError:
-        packer = _packer()
+        packer = new()
     try:
         packed: bytes = packer.pack(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise _explain(value, error) from error
+        raise _explain(value, error, new, by_hint) from error
     if len(packed) < _SPARE_BYTES:
-        _SPARE.append(packer)
+        spare.append(packer)
     return packed
 
 
@@ -115,18 +125,40 @@ def is_readable(value: Value) -> bool:
     return not isinstance(value, Unreadable)
 
 
-def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Value:
+class NotPlain(TypeError):
+    """Raised for an object that is not plain data, and could become plain data only as another type."""
+
+    def __init__(self, item: object) -> None:
+        super().__init__(f"{type(item).__name__} is not plain data")
+        self.item = item
+
+
+def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES, by_hint: bool = False) -> Value:
     """Return `value` as plain data, after a full round trip. Errors call it `name`.
 
-    An iterator gives its items only once: go on with the returned value.
+    It is equal to `value`, but a tuple becomes a list, and an object of a class that is derived from a plain type
+    becomes one of that type. An iterator gives its items only once: go on with the returned value.
+
+    Args:
+        by_hint: whether a type hint could make plain data of more; then the error says which.
 
     Raises:
-        InvalidInput: not plain data, nested over MAX_DEPTH, or larger than `max_bytes` when packed.
+        InvalidInput: not plain data, nested over MAX_DEPTH, or larger than `max_bytes` when packed. If an object could
+            be plain data as another type, the error was raised from NotPlain.
     """
+    return _unpacked(value, name, max_bytes, partial(_packed, spare=_SPARE_STRICT, new=_strict_packer, by_hint=by_hint))
+
+
+def check_loosely(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Value:
+    """Do the same as `check_value`, with objects of many types as the plain data that pydantic makes of them."""
+    return _unpacked(value, name, max_bytes, pack)
+
+
+def _unpacked(value: Value, name: str, max_bytes: int, packed_of: Callable[[Value], bytes]) -> Value:
     try:
-        packed = pack(value)
+        packed = packed_of(value)
     except InvalidInput as error:
-        raise InvalidInput(problem=error.problem, path=f"{name}{error.path}") from error
+        raise InvalidInput(problem=error.problem, path=f"{name}{error.path}") from error.__cause__
     if len(packed) > max_bytes:
         raise InvalidInput(problem=f"{len(packed)} bytes packed, the limit is {max_bytes}", path=name)
     try:
@@ -178,6 +210,37 @@ def _packer() -> Any:
     return msgpack.Packer(datetime=True, default=_plain, buf_size=512)
 
 
+def _strict_packer() -> Any:
+    return msgpack.Packer(datetime=True, default=_exact, strict_types=True, buf_size=512)
+
+
+def _exact(item: object) -> Value:
+    """Return an equal value of a plain type. Raises NotPlain if there is none."""
+    if isinstance(item, IOBase):
+        raise TypeError("cannot pack an open file")
+    if isinstance(item, Enum) or hasattr(item, "_fields"):
+        raise NotPlain(item)
+    for base, to_base in _BASES.items():
+        if isinstance(item, base):
+            return to_base(item)
+    if isinstance(item, Iterator):
+        return list(item)
+    _plain(item)  # raises TypeError if it can be no plain data at all
+    raise NotPlain(item)
+
+
+_BASES: dict[type, Callable[[Any], Value]] = {
+    tuple: list,
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    dict: dict,
+    list: list,
+    bytes: bytes,
+}
+"""The plain types from which a class may be derived, and tuples, with the function that makes the plain value."""
+
+
 def _plain(item: object) -> Value:
     if isinstance(item, IOBase):
         raise TypeError("cannot pack an open file")
@@ -204,10 +267,12 @@ def _too_deep(value: Value, levels: int) -> bool:
     return False
 
 
-def _explain(value: Value, error: Exception) -> InvalidInput:
+def _explain(value: Value, error: Exception, new: Callable[[], Any], by_hint: bool) -> InvalidInput:
     """Find the innermost part that cannot be packed, so that the message can name it."""
-    path, part = _first_bad(value, "", MAX_DEPTH)
-    problem = not_plain(part)
+    path, part = _first_bad(value, "", MAX_DEPTH, new)
+    if isinstance(error, NotPlain) and isinstance(part, dict):
+        part = error.item  # it is a key
+    problem = (wants_hint(value, part) if by_hint else None) or not_plain(part)
     if isinstance(part, IOBase):
         problem = "an open file is not plain data: give its name, or what is in it"
     elif isinstance(part, int) and not isinstance(part, bool):
@@ -219,17 +284,29 @@ def _explain(value: Value, error: Exception) -> InvalidInput:
     return InvalidInput(problem=problem, path=path)
 
 
-def _first_bad(value: Value, path: str, levels: int) -> tuple[str, Value]:
+def _first_bad(value: Value, path: str, levels: int, new: Callable[[], Any]) -> tuple[str, Value]:
     items: Any = ()
+    if new is _strict_packer and _is_record(value) and not isinstance(_error_of(value, _packer), TypeError):
+        return path, value
     if isinstance(value, dict):
         items = ((f"{path}.{key}", item) for key, item in value.items())
     elif isinstance(value, list | tuple):
         items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
-    elif is_dataclass(value) or isinstance(value, BaseModel):
+    elif _is_record(value):
         items = ((f"{path}.{name}", item) for name, item in vars(value).items())
     for inner_path, item in items:
-        try:
-            _packer().pack(item)
-        except (TypeError, ValueError, OverflowError, RecursionError):
-            return _first_bad(item, inner_path, levels - 1) if levels else (path, value)
+        if _error_of(item, new) is not None:
+            return _first_bad(item, inner_path, levels - 1, new) if levels else (path, value)
     return path, value
+
+
+def _error_of(value: Value, new: Callable[[], Any]) -> Exception | None:
+    try:
+        new().pack(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        return error
+    return None
+
+
+def _is_record(value: object) -> bool:
+    return is_dataclass(value) or isinstance(value, BaseModel)

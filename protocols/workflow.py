@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Unpack
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
-from .binding import check_input
+from .binding import check_input, input_of
 from .check import check_tree, walk
 from .errors import InvalidInput
 from .options import NodeLike, WorkflowOptions
@@ -17,8 +17,8 @@ from .policy import Supervision
 from .protocol import resolve
 from .quantities import Count, Seconds
 from .schemas import check_own, misfit
-from .tree import Node, Sequence, Step
-from .values import Value, digest
+from .tree import Node, Parallel, Sequence, Step
+from .values import MAX_VALUE_BYTES, NotPlain, Value, check_value, digest
 from .wording import Definition, place
 from .yaml_core import dumped
 
@@ -131,6 +131,30 @@ class Workflow(Definition):
         if self._takes_input is not None:
             check_input(resolve(self._takes_input), value)
 
+    def plain_input(self, value: object, name: str = "input", max_bytes: int = MAX_VALUE_BYTES) -> Value:
+        """Return an input as plain data, by the type hint of a step that gets the input as it is.
+
+        Raises:
+            InvalidInput: No such hint makes an equal value of it again, or it is too large.
+        """
+        try:
+            return check_value(value, name, max_bytes, by_hint=True)
+        except InvalidInput as error:
+            if not isinstance(error.__cause__, TypeError):
+                raise
+            return self._plain_by_hint(value, max_bytes, error)
+
+    def _plain_by_hint(self, value: object, max_bytes: int, without_hint: InvalidInput) -> Value:
+        """Return plain data by the first hint that fits. Raises the error of the first, if a hint could help at all."""
+        hints = [hint for ref in _takers(self.root) if (hint := input_of(resolve(ref))).adapter is not None]
+        refused: list[InvalidInput] = []
+        for hint in hints:
+            try:
+                return hint.plain(value, max_bytes)
+            except InvalidInput as error:
+                refused.append(error)
+        raise refused[0] if refused and isinstance(without_hint.__cause__, NotPlain) else without_hint
+
     @cached_property
     def _takes_input(self) -> str | None:
         """The protocol of the step that gets the workflow's input as it is, if there is one."""
@@ -138,6 +162,18 @@ class Workflow(Definition):
         while isinstance(first, Sequence) and first.with_ is None:
             first = first.sequence[0]
         return first.step if isinstance(first, Step) and first.with_ is None else None
+
+
+def _takers(node: Node) -> list[str]:
+    """Return the protocols of the steps that get the input of a node as it is."""
+    if node.with_ is not None:
+        return []
+    if isinstance(node, Step):
+        return [node.step]
+    if isinstance(node, Sequence):
+        return _takers(node.sequence[0])
+    branches = (node.parallel or {}).values() if isinstance(node, Parallel) else ()
+    return [ref for branch in branches for ref in _takers(branch)]
 
 
 def _validate(schema: Mapping[str, object], value: Value) -> None:

@@ -8,7 +8,7 @@ from typing import get_args
 from ...protocols.errors import FixTheCall, InvalidInput
 from ...protocols.outcomes import Criticality
 from ...protocols.quantities import check_priority, check_seconds
-from ...protocols.values import Value, check_text, check_value
+from ...protocols.values import Value, check_text
 from ...protocols.workflow import Workflow
 from ...supervisors.messages.client import Submission
 from ..config import Settings
@@ -48,7 +48,7 @@ class Submissions:
     def _checked(self, workflow: Workflow, input: Value, name: str) -> Value:
         """Return the input as plain data that fits the workflow. Errors name this and which of several inputs."""
         try:
-            plain = check_value(input, name, self._settings.max_value_bytes)
+            plain = workflow.plain_input(input, name, self._settings.max_value_bytes)
         except InvalidInput as error:
             raise InvalidInput(problem=error.problem, path=error.path, workflow=workflow.name) from error
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -14,12 +14,13 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 import podium
 from podium import Workflow
 from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
 from podium.protocols.advice import advice_on
+from podium.protocols.type_hints import TypeHint
 from podium.protocols.values import check_value
 from podium.testing import simulate
 from tests.support import ROOT
@@ -52,9 +53,34 @@ NAMES = {
 } | {"UTC": UTC, "Path": Path, "UUID": UUID}
 
 
+class Base(BaseModel):
+    n: int = 1
+
+
+class Derived(Base):
+    m: int = 2
+
+
+NAMES |= {
+    "Base": Base,
+    "Derived": Derived,
+    "OrderedDict": OrderedDict,
+    "SecretStr": SecretStr,
+    "Literal": typing.Literal,
+}
+NAMES |= {"Any": typing.Any}
+
+
 def rows(head):
     table = PAGE.partition(f"| {head} |")[2].partition("\n\n")[0]
-    return [tuple(cell.strip() for cell in line.strip("| ").split(" | ")) for line in table.splitlines()[2:]]
+    return [
+        tuple(cell.strip().replace(r"\|", "|") for cell in re.split(r" (?<!\\)\| ", line.strip("| ")))
+        for line in table.splitlines()[2:]
+    ]
+
+
+def source(cell):
+    return eval(cell.strip("`"), NAMES)
 
 
 def foreign(name, *bases, **methods):
@@ -65,13 +91,27 @@ def foreign(name, *bases, **methods):
 
 @pytest.mark.parametrize(("given", "comes"), rows("you give | the next step gets"))
 def test_what_the_page_says_comes_out(given, comes):
-    value = eval(given.strip("`"), NAMES)
+    edge, value = TypeHint(typing.Any, "output", "a test"), source(given)
     if comes.startswith("refused: "):
         with pytest.raises(InvalidInput, match=re.escape(comes.removeprefix("refused: "))):
-            check_value(value, "output")
+            edge.plain(value)
     else:
-        plain, wanted = check_value(value, "output"), eval(comes.strip("`"), NAMES)
+        plain, wanted = edge.plain(value), source(comes)
         assert (plain, type(plain)) == (wanted, type(wanted))
+
+
+@pytest.mark.parametrize(("hint", "given", "plain"), rows("type hint | you give | plain form"))
+def test_by_its_hint_a_value_comes_out_equal_and_of_the_same_type(hint, given, plain):
+    edge, value = TypeHint(source(hint), "output", "a test"), source(given)
+    assert edge.plain(value) == source(plain)
+    back = edge.read(edge.plain(value))
+    assert (back, type(back)) == (value, type(value))
+
+
+@pytest.mark.parametrize(("hint", "given", "refused"), rows("type hint | you give | refused"))
+def test_what_a_hint_does_not_cover_is_refused(hint, given, refused):
+    with pytest.raises(InvalidInput, match=re.escape(refused)):
+        TypeHint(source(hint), "output", "a test").plain(source(given))
 
 
 @pytest.mark.parametrize(("kind", "give"), rows("a value of | give"))
