@@ -64,7 +64,7 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_addoption(parser):
     parser.addoption("--fast", action="store_true", help="leave out the files that are long (tests/conftest.py)")
     parser.addoption(
-        "--seeds", type=int, default=250, help="seeds of the simulated storm (tests/promises/test_simulation.py)"
+        "--seeds", type=int, default=150, help="seeds of the simulated storm (tests/promises/test_simulation.py)"
     )
 
 
