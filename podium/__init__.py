@@ -21,6 +21,7 @@ from .cluster.client.engine import Engine, Task, connect
 from .cluster.client.engine_async import AsyncEngine, AsyncTask, connect_async
 from .cluster.config import Settings
 from .cluster.loading import load_workflow
+from .protocols.codecs.registry import codec, decoded
 from .protocols.context import Context
 from .protocols.errors import PodiumError
 from .protocols.outcomes import BACKGROUND, Failure, TaskEvent, TaskRecord
@@ -61,8 +62,10 @@ __all__ = [
     "TaskEvent",
     "TaskRecord",
     "Workflow",
+    "codec",
     "connect",
     "connect_async",
+    "decoded",
     "errors",
     "load_workflow",
     "protocol",

@@ -6,21 +6,24 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 
-_TENSOR = "its `.tolist()`, or `.tobytes()` with its shape and type"
 _WAYS: dict[str, dict[str, str]] = {
-    "numpy": {"ndarray": _TENSOR, "matrix": _TENSOR, "MaskedArray": _TENSOR, "": "its `.item()`"},
+    "numpy": {
+        "MaskedArray": "its `.filled()`, and its mask",
+        "ndarray": "a plain array: `numpy.asarray(…)`",
+        "": "its `.item()`",
+    },
     "pandas": {
-        "DataFrame": 'its `.to_dict("records")`',
-        "Series": "its `.tolist()`",
+        "DataFrame": "a plain frame: `pandas.DataFrame(…)`",
+        "Series": "a plain series: `pandas.Series(…)`",
         "Timestamp": "its `.to_pydatetime()`, with a time zone",
         "Timedelta": "its `.total_seconds()`",
         "NaTType": "None",
         "NAType": "None",
         "": "its `.tolist()`",
     },
-    "polars": {"DataFrame": "its `.to_dicts()`", "LazyFrame": "its `.collect().to_dicts()`", "": "its `.to_list()`"},
-    "pyarrow": {"Table": "its `.to_pylist()`", "": "its `.to_pylist()`, or `.as_py()` of a single value"},
-    "torch": {"": "its `.tolist()`"},
+    "polars": {"LazyFrame": "its `.collect()`"},
+    "pyarrow": {"": "a table of it, its `.to_pylist()`, or `.as_py()` of a single value"},
+    "torch": {"Tensor": "a plain tensor", "Module": "its `.state_dict()`"},
     "jax": {"": "its `.tolist()`"},
     "jaxlib": {"": "its `.tolist()`"},
     "tensorflow": {"": "its `.numpy().tolist()`"},
@@ -53,9 +56,10 @@ _PLAIN = "a dict, list, text, number, bytes, or a dataclass or pydantic model of
 def advice_on(kind: type[object]) -> str | None:
     """Return what to give instead of a value of this type; None if there is no advice on it."""
     for base in kind.__mro__:
-        ways = _WAYS.get(base.__module__.partition(".")[0])
-        if ways is not None:
-            return ways.get(base.__name__, ways.get(""))
+        ways = _WAYS.get(base.__module__.partition(".")[0], {})
+        way = ways.get(base.__name__, ways.get("") if base is kind else None)
+        if way is not None:
+            return way
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .context import Context
 from .errors import InvalidDefinition, InvalidInput
+from .fingerprint import keep_hints
 from .protocol import FunctionProtocol, Protocol, ProtocolLike, inputs_of, reference
 from .type_hints import TypeHint, complete
 from .values import MAX_VALUE_BYTES, Value, check_value
@@ -122,6 +123,7 @@ def settle_hints(target: ProtocolLike) -> None:
     """Replace hints that are source text by their types: a pickle does not bring the names that only hints use."""
     run = target.function if isinstance(target, FunctionProtocol) else target.run
     _, name = inputs_of(run, reference(target), skip=0 if isinstance(target, FunctionProtocol) else 1)
+    keep_hints(inspect.unwrap(run))
     run.__annotations__ = {**run.__annotations__, **_hints(run, reference(target), {name, "return"})}
 
 

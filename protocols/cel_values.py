@@ -15,6 +15,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
+from .encoded import Encoded
 from .errors import InvalidInput
 from .values import MAX_DEPTH, Value, check_loosely
 
@@ -28,23 +29,28 @@ MAX_LEVELS = 2 * MAX_DEPTH
 """Deepest nesting of the values of an expression: outputs of nested nodes are deeper than one value may be."""
 
 
+_PART = "$part"
+"""Key under which the description of an encoded value has its number."""
+
+
 class ExpressionFailed(Exception):
     """Raised when a valid expression fails on its data, because of a missing key, or a number compared with a text."""
 
 
-def fed(names: Mapping[str, Value], copies: bool = False) -> dict[str, object]:
+def fed(names: Mapping[str, Value], parts: list[Encoded], copies: bool = False) -> dict[str, object]:
     """Convert `names` for CEL. Raises ExpressionFailed for a value that is too deep or too large, or a key with a NUL.
 
     Args:
+        parts: gets the encoded values; CEL gets their descriptions, with their numbers in this list.
         copies: whether the expression has a `map` or `filter` in it.
     """
-    feeding = _Feeding(MAX_COPIED if copies else MAX_ITEMS)
+    feeding = _Feeding(MAX_COPIED if copies else MAX_ITEMS, parts)
     return {name: feeding.fed(value, MAX_LEVELS) for name, value in names.items()}
 
 
 class _Feeding:
-    def __init__(self, most: int) -> None:
-        self._left, self._most = MAX_ITEMS, most
+    def __init__(self, most: int, parts: list[Encoded]) -> None:
+        self._left, self._most, self._parts = MAX_ITEMS, most, parts
 
     def fed(self, value: Value, levels: int) -> object:
         kind = type(value)
@@ -61,6 +67,9 @@ class _Feeding:
             moment = Timestamp()
             moment.FromDatetime(value)
             return moment
+        if kind is Encoded:
+            self._parts.append(value)
+            return {**value.described(), _PART: len(self._parts) - 1}
         return value
 
     def _take_in(self, count: int, levels: int) -> None:
@@ -82,12 +91,24 @@ def _key(key: Value) -> Value:
     return key
 
 
-def given(value: object) -> Value:
-    """Return the value of an expression as plain data. Raises ExpressionFailed if it is not plain data."""
+def given(value: object, parts: list[Encoded]) -> Value:
+    """Return the value of an expression as plain data. Raises ExpressionFailed if it is not plain data.
+
+    `parts`: the encoded values that CEL got as descriptions; they stand again where CEL gave these.
+    """
+    counted = _counted(value)
     try:
-        return check_loosely(_counted(value), "result", sys.maxsize)
+        return check_loosely(_with_parts(counted, parts) if parts else counted, "result", sys.maxsize)
     except InvalidInput as error:
         raise ExpressionFailed(f"gave what is no plain data: {error}") from error
+
+
+def _with_parts(value: Value, parts: list[Encoded]) -> Value:
+    if isinstance(value, dict):
+        if _PART in value:
+            return parts[value[_PART]]
+        return {key: _with_parts(item, parts) for key, item in value.items()}
+    return [_with_parts(item, parts) for item in value] if isinstance(value, list) else value
 
 
 _ADD_REFERENCE, _NONE = ctypes.pythonapi.Py_IncRef, ctypes.py_object(None)

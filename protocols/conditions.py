@@ -15,6 +15,7 @@ from typing import Any
 from cel_expr_python import cel
 
 from .cel_values import ExpressionFailed, fed, given
+from .encoded import Encoded
 from .values import Value
 
 MAX_SOURCE_BYTES = 2048
@@ -97,14 +98,15 @@ def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
 
 def _evaluated(source: str, place: str, names: Mapping[str, Value]) -> Value:
     used = {name: _pruned(names[name], paths) for name, paths in _used(source).items() if name in names}
-    result = _compile(source, place).eval(data=fed(used, copies=_COPIES.search(source) is not None))
+    parts: list[Encoded] = []
+    result = _compile(source, place).eval(data=fed(used, parts, copies=_COPIES.search(source) is not None))
     try:
         value = result.plain_value()
     except TypeError as error:  # of all that CEL can give, only this has no form in Python
         raise ExpressionFailed("gave an optional value; say what stands for a missing one: .orValue(…)") from error
     if result.type() == cel.Type.ERROR:
         raise ExpressionFailed(str(value)[:MAX_REASON_CHARS])
-    return given(value)
+    return given(value, parts)
 
 
 _COPIES = re.compile(r"\.\s*(?:map|filter)\s*\(")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import pickle
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -21,8 +23,37 @@ _HIDDEN = frozenset(
     {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__", "_exact", "_mark"}
 )
 
+_KNOWN_BY_NAME = sys.stdlib_module_names | {
+    "podium",
+    "pydantic",
+    "pydantic_core",
+    "numpy",
+    "pandas",
+    "polars",
+    "pyarrow",
+}
+"""Packages whose classes count by their names."""
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _WRAPPED = ("fget", "fset", "fdel", "__func__", "func", "args", "keywords")
 """Attributes that hold the parts of properties, class methods, static methods and partials."""
+
+
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_WRITTEN = "_podium_hints"
+"""Attribute of a function that has its type hints as they were written."""
+
+
+def hints_as_written(function: FunctionType) -> dict[str, str]:
+    """Return the texts of a function's type hints. They stay the same when `keep_hints` was called before a change."""
+    kept: dict[str, str] | None = getattr(function, _WRITTEN, None)
+    if kept is not None:
+        return kept
+    return {name: hint if isinstance(hint, str) else repr(hint) for name, hint in function.__annotations__.items()}
+
+
+def keep_hints(function: FunctionType) -> None:
+    """Keep the texts of the type hints, which are about to be replaced by the types that they name."""
+    setattr(function, _WRITTEN, hints_as_written(function))
 
 
 def code_fingerprint(target: object, exactly: bool = False) -> str:
@@ -104,7 +135,10 @@ class _Parts:
                 yield from self.of(cell.cell_contents, depth)
             except ValueError:
                 yield "empty"
-        for name in _names(function.__code__):
+        hints = hints_as_written(function)
+        if hints:
+            yield repr(sorted(hints.items()))
+        for name in sorted({*_names(function.__code__), *_WORD.findall(" ".join(hints.values()))}):
             if name in function.__globals__:
                 yield name
                 yield from self._of_global(function.__globals__[name], function.__module__, depth)
@@ -117,11 +151,13 @@ class _Parts:
             yield from self.of(value, depth)
 
     def _of_class(self, cls: type, depth: int) -> Iterator[str]:
-        if cls.__module__ in ("builtins", "typing") or cls.__module__.startswith("podium."):
+        if cls.__module__.partition(".")[0] in _KNOWN_BY_NAME:
             yield f"{cls.__module__}:{cls.__qualname__}"
             return
+        if "__pydantic_fields__" in vars(cls):
+            yield _ADDRESS.sub("", repr(vars(cls)["__pydantic_fields__"]))
         for name, member in sorted(vars(cls).items()):
-            if name not in _HIDDEN:
+            if name not in _HIDDEN and not name.startswith("__pydantic_"):
                 yield name
                 yield from self.of(inspect.unwrap(member) if callable(member) else member, depth)
         for base in cls.__bases__:

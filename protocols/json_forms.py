@@ -2,7 +2,8 @@
 
 JSON has neither bytes, nor dates, nor numbers that are not finite. They become texts, which pydantic reads back as what
 they were where the type hint says so: bytes as base64 (RFC 4648; `pydantic.Base64Bytes`), dates as RFC 3339, the rest
-as "NaN", "Infinity" and "-Infinity". `null` was rejected: it cannot be told from a value that is missing.
+as "NaN", "Infinity" and "-Infinity". `null` was rejected: it cannot be told from a value that is missing. An encoded
+value, such as an array, is only described: {"$type": "numpy.ndarray", "bytes": 217, "dtype": "float64", "shape": [3]}.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TypeAlias, overload
 
+from .encoded import Encoded
 from .errors import InvalidInput
 from .values import Value, check_value
 
@@ -45,7 +47,14 @@ def json_form(value: object) -> Json:
         return base64.b64encode(value).decode()
     if isinstance(value, datetime):
         return _rfc3339(value)
+    if isinstance(value, Encoded):
+        return _described(value)
     return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _described(value: Encoded) -> dict[str, Json]:
+    described: Mapping[str, object] = value.described()
+    return json_form(described)
 
 
 def writable(value: Value) -> Value:
@@ -64,6 +73,8 @@ def _written(value: Value) -> Value:
         return [_written(item) for item in value]
     if isinstance(value, bytes):
         raise ValueError("bytes have no form in a file; write what makes them")
+    if isinstance(value, Encoded):
+        raise ValueError(f"a {value.codec} has no form in a file; write what makes it")
     return _rfc3339(value) if isinstance(value, datetime) else value
 
 

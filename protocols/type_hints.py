@@ -10,14 +10,23 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, Literal
 
-from pydantic import BaseModel, PydanticInvalidForJsonSchema, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PydanticInvalidForJsonSchema,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from .advice import advice_on, name_of, plain_way
+from .codecs.registry import codec_of, decoded
 from .errors import InvalidDefinition, InvalidInput
 from .values import MAX_VALUE_BYTES, Value, check_loosely, check_value
 from .wording import named, place, problem_of
@@ -46,6 +55,7 @@ class TypeHint:
 
     def read(self, value: Value) -> Any:
         """Return plain data, or any other value, as the hinted type. Raises InvalidInput with the path of the field."""
+        value = decoded(value)
         if self.adapter is None:
             return value
         try:
@@ -149,7 +159,10 @@ def _parts(value: object, path: str) -> list[tuple[object, str, object]] | None:
 
 
 def _are_equal(before: object, after: object) -> bool:
+    codec = codec_of(type(before))
     try:
+        if codec is not None:
+            return bool(codec.dump(before) == codec.dump(after))
         return bool(before == after) or (before != before and after != after)
     except Exception:
         return False  # of a comparison of the user's
@@ -180,17 +193,48 @@ def _adapter(hint: Any, place: str) -> TypeAdapter[object] | None:
     if any(hint is anything for anything in _ANYTHING):
         return None
     try:
-        return TypeAdapter(type(None) if hint is None else hint)
+        return _adapter_of(type(None) if hint is None else hint)
     except (PydanticUserError, TypeError) as error:
         reason = str(error).partition("\n")[0].partition(". Set ")[0].rstrip(".")
         problem = f"its type hint {_name(hint)} cannot be used: {reason}; {_way_out(hint)}"
         raise InvalidDefinition(problem=problem, path=f"protocol {place}") from error
 
 
+def _adapter_of(hint: Any) -> TypeAdapter[object]:
+    """Return the validator of a hint, which may name types that pydantic does not know, if they have codecs."""
+    try:
+        return TypeAdapter(hint)
+    except PydanticSchemaGenerationError:
+        adapter: TypeAdapter[object] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        if not all(codec_of(kind) for kind in _classes_in(adapter.core_schema) if not _is_known(kind)):
+            raise
+        return adapter
+
+
+def _classes_in(schema: object) -> Iterator[type]:
+    """Yield the classes in a core schema of which only an object is taken."""
+    if isinstance(schema, Mapping):
+        if schema.get("type") == "is-instance":
+            yield schema["cls"]
+        for part in schema.values():
+            yield from _classes_in(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            yield from _classes_in(part)
+
+
+def _is_known(kind: type) -> bool:
+    try:
+        TypeAdapter(kind)
+    except PydanticSchemaGenerationError:
+        return False
+    return True
+
+
 def _way_out(hint: object) -> str:
     advice = advice_on(hint) if inspect.isclass(hint) else None
     if advice is None:
-        return "take a hint that pydantic reads, or Any"
+        return "take a hint that pydantic reads, give the type a codec (podium.codec), or take Any"
     return f"such a value does not travel: give {advice}, and say so in the hint"
 
 

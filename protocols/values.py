@@ -1,8 +1,9 @@
 """Values that travel between steps: plain data, one binary form, explicit limits.
 
 A value is None, bool, int (64 bit), float, str, bytes, an aware datetime, a list, or a dict. A key of a dict is any of
-these but a list or dict; mostly it is a text. Objects of other types become such values by a type hint, and objects
-again by another (type_hints.py). Between processes and on disk a value is packed by msgpack, and never pickled.
+these but a list or dict; mostly it is a text. Objects of types with a codec, such as arrays, travel encoded
+(encoded.py). Objects of other types become such values by a type hint, and objects again by another (type_hints.py).
+Between processes and on disk a value is packed by msgpack, and never pickled.
 Unpacking limits size and depth before anything is built, because with msgpack's own defaults a few kilobytes may grow
 to many megabytes (docs/architecture.md, "Values").
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import partial
 from io import IOBase
@@ -22,6 +23,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from .advice import not_plain, wants_hint
+from .codecs.registry import Codec, NoCodec, codec_of
+from .encoded import EXTENSION, UNPACK, Encoded
 from .errors import InvalidInput
 
 Value: TypeAlias = Any
@@ -79,17 +82,13 @@ def unpack(packed: bytes, max_bytes: int = MAX_VALUE_BYTES, pairs_hook: Any = No
     if size_bytes > max_bytes:
         raise InvalidInput(problem=f"{size_bytes} bytes, the limit is {max_bytes}")
     try:
-        return msgpack.unpackb(
+        return UNPACK(
             packed,
-            timestamp=3,
-            raw=False,
-            strict_map_key=False,
             max_str_len=size_bytes,
             max_bin_len=size_bytes,
             max_array_len=size_bytes,
             max_map_len=size_bytes,
-            max_ext_len=64,
-            ext_hook=_refuse_extension,
+            max_ext_len=size_bytes,
             object_pairs_hook=pairs_hook,
         )
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
@@ -146,15 +145,17 @@ def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES, by_hi
         InvalidInput: not plain data, nested over MAX_DEPTH, or larger than `max_bytes` when packed. If an object could
             be plain data as another type, the error was raised from NotPlain.
     """
-    return _unpacked(value, name, max_bytes, partial(_packed, spare=_SPARE_STRICT, new=_strict_packer, by_hint=by_hint))
+    return _plain_from(
+        value, name, max_bytes, partial(_packed, spare=_SPARE_STRICT, new=_strict_packer, by_hint=by_hint)
+    )
 
 
 def check_loosely(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Value:
     """Do the same as `check_value`, with objects of many types as the plain data that pydantic makes of them."""
-    return _unpacked(value, name, max_bytes, pack)
+    return _plain_from(value, name, max_bytes, pack)
 
 
-def _unpacked(value: Value, name: str, max_bytes: int, packed_of: Callable[[Value], bytes]) -> Value:
+def _plain_from(value: Value, name: str, max_bytes: int, packed_of: Callable[[Value], bytes]) -> Value:
     try:
         packed = packed_of(value)
     except InvalidInput as error:
@@ -218,6 +219,8 @@ def _exact(item: object) -> Value:
     """Return an equal value of a plain type. Raises NotPlain if there is none."""
     if isinstance(item, IOBase):
         raise TypeError("cannot pack an open file")
+    if (encoded := _by_codec(item)) is not None:
+        return encoded
     if isinstance(item, Enum) or hasattr(item, "_fields"):
         raise NotPlain(item)
     for base, to_base in _BASES.items():
@@ -225,7 +228,8 @@ def _exact(item: object) -> Value:
             return to_base(item)
     if isinstance(item, Iterator):
         return list(item)
-    _plain(item)  # raises TypeError if it can be no plain data at all
+    if isinstance(error := _error_of(item, _packer), TypeError):  # it can be no plain data at all
+        raise error
     raise NotPlain(item)
 
 
@@ -244,16 +248,34 @@ _BASES: dict[type, Callable[[Any], Value]] = {
 def _plain(item: object) -> Value:
     if isinstance(item, IOBase):
         raise TypeError("cannot pack an open file")
+    if (encoded := _by_codec(item)) is not None:
+        return encoded
     if isinstance(item, Iterator):
         return list(item)
     try:
         return to_jsonable_python(item)
-    except PydanticSerializationError as error:
+    except (PydanticSerializationError, UnicodeDecodeError) as error:
+        if _is_record(item):  # an array in it, or bytes that are no text
+            return _fields_of(item)
         raise TypeError(f"cannot pack {type(item).__name__}") from error
 
 
-def _refuse_extension(code: int, _data: bytes) -> Value:
-    raise ValueError(f"extension type {code} is not allowed")
+def _by_codec(item: object) -> msgpack.ExtType | None:
+    """Return an object that is encoded already, or has a codec, as it travels; None for any other."""
+    if isinstance(item, Encoded):
+        return item.extension()
+    codec = codec_of(type(item))
+    return None if codec is None else msgpack.ExtType(EXTENSION, _dumped(item, codec))
+
+
+def _dumped(item: object, codec: Codec) -> bytes:
+    try:
+        about, data = codec.dump(item)
+        return _packed([codec.name, dict(about), data], _SPARE_STRICT, _strict_packer)
+    except NoCodec:
+        raise
+    except Exception as error:  # of a library, or of the user's `dump`
+        raise NoCodec(f"codec '{codec.name}' cannot dump it: {type(error).__name__}: {error}") from error
 
 
 def _too_deep(value: Value, levels: int) -> bool:
@@ -272,10 +294,12 @@ def _explain(value: Value, error: Exception, new: Callable[[], Any], by_hint: bo
     path, part = _first_bad(value, "", MAX_DEPTH, new)
     if isinstance(error, NotPlain) and isinstance(part, dict):
         part = error.item  # it is a key
+    if isinstance(error, NoCodec):
+        return InvalidInput(problem=str(error), path=path)
     problem = (wants_hint(value, part) if by_hint else None) or not_plain(part)
     if isinstance(part, IOBase):
         problem = "an open file is not plain data: give its name, or what is in it"
-    elif isinstance(part, int) and not isinstance(part, bool):
+    elif isinstance(part, int) and not isinstance(part, bool) and not isinstance(error, NotPlain):
         problem = "an integer must fit in 64 bits"
     elif isinstance(error, UnicodeEncodeError):
         problem = f"a text that cannot be encoded ({error.reason})"
@@ -293,11 +317,17 @@ def _first_bad(value: Value, path: str, levels: int, new: Callable[[], Any]) -> 
     elif isinstance(value, list | tuple):
         items = ((f"{path}[{index}]", item) for index, item in enumerate(value))
     elif _is_record(value):
-        items = ((f"{path}.{name}", item) for name, item in vars(value).items())
+        items = ((f"{path}.{name}", item) for name, item in _fields_of(value).items())
     for inner_path, item in items:
         if _error_of(item, new) is not None:
             return _first_bad(item, inner_path, levels - 1, new) if levels else (path, value)
     return path, value
+
+
+def _fields_of(record: Any) -> dict[str, object]:
+    if isinstance(record, BaseModel):
+        return {**vars(record), **(record.__pydantic_extra__ or {})}
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _error_of(value: Value, new: Callable[[], Any]) -> Exception | None:
@@ -309,4 +339,4 @@ def _error_of(value: Value, new: Callable[[], Any]) -> Exception | None:
 
 
 def _is_record(value: object) -> bool:
-    return is_dataclass(value) or isinstance(value, BaseModel)
+    return (is_dataclass(value) and not isinstance(value, type)) or isinstance(value, BaseModel)

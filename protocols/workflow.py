@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, Unpack
+from typing import Annotated, Any, Literal, Unpack, assert_never
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from .binding import check_input, input_of
 from .check import check_tree, walk
+from .codecs.registry import decoded
 from .errors import InvalidInput
 from .options import NodeLike, WorkflowOptions
 from .policy import Supervision
 from .protocol import resolve
 from .quantities import Count, Seconds
+from .results import Reader, reader_of
 from .schemas import check_own, misfit
-from .tree import Node, Parallel, Sequence, Step
+from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step
 from .values import MAX_VALUE_BYTES, NotPlain, Value, check_value, digest
 from .wording import Definition, place
 from .yaml_core import dumped
@@ -107,6 +109,11 @@ class Workflow(Definition):
         """The references (`module:name`) of all protocols in the tree, sorted."""
         return tuple(sorted({node.step for _, node in walk(self.root, ("root",)) if isinstance(node, Step)}))
 
+    @cached_property
+    def reader(self) -> Reader:
+        """The function that makes a result of plain data what the type hints of the steps say."""
+        return reader_of(self.root) or decoded
+
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain data, as a YAML or JSON file holds it: names filled in, defaults left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -165,15 +172,28 @@ class Workflow(Definition):
 
 
 def _takers(node: Node) -> list[str]:
-    """Return the protocols of the steps that get the input of a node as it is."""
+    """Return the protocols of the steps that get the input of a node as it is, or may get it from a lead."""
     if node.with_ is not None:
         return []
     if isinstance(node, Step):
         return [node.step]
-    if isinstance(node, Sequence):
-        return _takers(node.sequence[0])
-    branches = (node.parallel or {}).values() if isinstance(node, Parallel) else ()
-    return [ref for branch in branches for ref in _takers(branch)]
+    return [ref for child in _first_children(node) for ref in _takers(child)]
+
+
+def _first_children(node: Node) -> list[Node]:
+    match node:
+        case Sequence():
+            return [node.sequence[0]]
+        case Parallel():
+            return list((node.parallel or {}).values())
+        case Hierarchy():
+            return list(node.team.values())
+        case Adaptive():
+            return [node.adaptive[node.start]]
+        case Step():
+            return []
+        case _:
+            assert_never(node)
 
 
 def _validate(schema: Mapping[str, object], value: Value) -> None:

@@ -20,12 +20,14 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, Unpack
 
+from ...protocols.codecs.registry import decoded
 from ...protocols.deprecation import deprecated
 from ...protocols.errors import EngineClosed, PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
 from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, TaskStatus
 from ...protocols.recovery import Category
 from ...protocols.requests.request import AskFields, Request
+from ...protocols.results import Reader
 from ...protocols.values import Value
 from ...protocols.workflow import Workflow
 from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse
@@ -63,8 +65,10 @@ class BaseTask:
         workflow: str,
         end: Future[TaskEnded] | None = None,
         seen: TaskStatus | None = None,
+        read: Reader = decoded,
     ) -> None:
         self.id, self.workflow = task_id, workflow
+        self._read = read
         self._core, self._end, self._seen = core, end, seen
 
     def __repr__(self) -> str:
@@ -137,20 +141,29 @@ class Task(BaseTask):
         return self.read_status() in TERMINAL
 
     def result(self, timeout_s: float | None = None) -> Value:
-        """Wait for the end of the task and return the output of the workflow.
+        """Wait for the end of the task and return the output of the workflow, as the type hints of its steps say.
+
+        A task that was looked up by its id has no hints here, and gives plain data, with arrays and the like decoded.
 
         Raises:
+            InvalidInput: The output does not fit the hints any more, because the code has changed.
             TaskFailed: The task failed; names workflow, step, attempt and the cause, with its traceback as text.
             TaskCancelled: The task was cancelled.
             WaitTimedOut: The task has not ended within `timeout_s` seconds; it goes on.
         """
+        return result_of(self._its_end(timeout_s), self.id, self.workflow, self._read)
+
+    def plain_result(self, timeout_s: float | None = None) -> Value:
+        """Do the same as `result`, but return the plain data that the journal has, for a program that only shows it."""
+        return result_of(self._its_end(timeout_s), self.id, self.workflow, lambda plain: plain)
+
+    def _its_end(self, timeout_s: float | None) -> TaskEnded:
         try:
-            ended = self._ended().result(timeout_s)
+            return self._ended().result(timeout_s)
         except TimeoutError as error:
             if isinstance(error, PodiumError):
                 raise
             raise self.timed_out(timeout_s) from None
-        return result_of(ended, self.id, self.workflow)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of the task; True if it ended, in whatever way, within `timeout_s` seconds."""
@@ -307,7 +320,8 @@ class Engine:
         known = checked_keys(keys, inputs)
         tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)
         accepted, ends = self._core.submit(workflow.name, workflow.shards, self._version(workflow), tasks)
-        return [Task(self._core, id, workflow.name, end) for id, end in zip(accepted.result(), ends, strict=True)]
+        ids, name, read = accepted.result(), workflow.name, workflow.reader
+        return [Task(self._core, id, name, end, read=read) for id, end in zip(ids, ends, strict=True)]
 
     def ask(
         self,

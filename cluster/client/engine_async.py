@@ -72,14 +72,21 @@ class AsyncTask(BaseTask):
             self._listening.result()  # raises why the end cannot be heard of
         return False
 
-    async def result(self, timeout_s: float | None = None) -> Value:
+    async def result(self, timeout_s: float | None = None) -> Any:
         """As `Task.result`."""
+        return result_of(await self._end_within(timeout_s), self.id, self.workflow, self._read)
+
+    async def plain_result(self, timeout_s: float | None = None) -> Value:
+        """As `Task.plain_result`."""
+        return result_of(await self._end_within(timeout_s), self.id, self.workflow, lambda plain: plain)
+
+    async def _end_within(self, timeout_s: float | None) -> TaskEnded:
         end = await self._its_end()
         done, _ = await asyncio.wait([end], timeout=timeout_s)
         if not done:
             why, status = await why_held(self._core, self.workflow), await self.read_status()
             raise WaitTimedOut(task_id=self.id, waited_s=timeout_s or 0.0, status=status, reason=why)
-        return result_of(end.result(), self.id, self.workflow)
+        return end.result()
 
     async def events(self, from_offset: int = 0) -> AsyncIterator[TaskEvent]:
         """As `Task.events`."""
@@ -185,7 +192,8 @@ class AsyncEngine:
         version = await self._core.deploy(workflow)
         accepted, ends = self._core.submit(workflow.name, workflow.shards, version, tasks)
         ids = await asyncio.wrap_future(accepted)
-        return [AsyncTask(self._core, id, workflow.name, end) for id, end in zip(ids, ends, strict=True)]
+        name, read = workflow.name, workflow.reader
+        return [AsyncTask(self._core, id, name, end, read=read) for id, end in zip(ids, ends, strict=True)]
 
     async def ask(
         self,

@@ -208,7 +208,7 @@ def test_what_is_looked_up_without_cel_is_what_cel_gives(value, source):
         with pytest.raises(conditions.ExpressionFailed):
             evaluate(source, "with", names)
     else:
-        assert evaluate(source, "with", names) == given_as_data(result.plain_value())
+        assert evaluate(source, "with", names) == given_as_data(result.plain_value(), [])
 
 
 @pytest.mark.parametrize(

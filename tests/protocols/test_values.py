@@ -13,6 +13,8 @@ from fractions import Fraction
 from pathlib import Path
 from uuid import UUID
 
+import numpy as np
+import pandas as pd
 import pytest
 from pydantic import BaseModel, SecretStr
 
@@ -126,12 +128,9 @@ def test_a_value_of_another_library_says_what_to_give(kind, give):
 @pytest.mark.parametrize(
     ("kind", "give"),
     [
-        ("numpy.float32", "its `.item()`"),
-        ("numpy.bool_", "its `.item()`"),
-        ("pandas.Index", "its `.tolist()`"),
-        ("pandas.Timestamp", "its `.to_pydatetime()`, with a time zone"),
-        ("polars.Series", "its `.to_list()`"),
-        ("tensorflow.Tensor", "its `.numpy().tolist()`"),
+        ("pandas.Interval", "its `.tolist()`"),
+        ("pandas.NAType", "None"),
+        ("jaxlib.ArrayImpl", "its `.tolist()`"),
         ("ray.ActorHandle", "what its calls return"),
     ],
 )
@@ -140,9 +139,7 @@ def test_others_of_their_kind(kind, give):
 
 
 def test_what_is_derived_from_one_of_them_says_the_same():
-    assert advice_on(type("Mine", (foreign("numpy.ndarray"),), {"__module__": "mine"})) == advice_on(
-        foreign("numpy.ndarray")
-    )
+    assert advice_on(type("Mine", (np.ndarray,), {"__module__": "mine"})) == advice_on(np.ndarray)
     assert advice_on(int) is None and advice_on(Point) is None
 
 
@@ -155,13 +152,12 @@ def protocol_of(value, **hints):
 
 
 def test_an_output_that_fits_no_hint_says_what_to_give():
-    kind = foreign("numpy.int64")
     with pytest.raises(
-        TaskFailed, match=r"output: Input should be a valid integer; this is a numpy.int64, give its `\.item\(\)`"
+        TaskFailed, match=r"output: Input should be a valid string; this is a numpy.int64, give its `\.item\(\)`"
     ):
-        simulate(Workflow("w", protocol_of(kind(), **{"return": int})), [1])
-    with pytest.raises(TaskFailed, match=r"output\.a: numpy.ndarray is not plain data: give its `\.tolist\(\)`"):
-        simulate(Workflow("w", protocol_of({"a": foreign("numpy.ndarray")()}, **{"return": dict})), [1])
+        simulate(Workflow("w", protocol_of(np.int64(1), **{"return": str})), [1])
+    with pytest.raises(TaskFailed, match=r"output\.a: jax.Array is not plain data: give its `\.tolist\(\)`"):
+        simulate(Workflow("w", protocol_of({"a": foreign("jax.Array")()}, **{"return": dict})), [1])
 
 
 class Odd:
@@ -175,13 +171,13 @@ class Typed(typing.TypedDict):
 @pytest.mark.parametrize(
     ("hint", "says"),
     [
-        (Odd, r"its type hint Odd cannot be used: .*; take a hint that pydantic reads, or Any"),
+        (Odd, r"its type hint Odd cannot be used: .*; take a hint that pydantic reads, give the type a codec"),
         (dict[str, list[Odd]], r"its type hint dict\[str, list\[.*Odd\]\] cannot be used"),
         (
-            foreign("numpy.ndarray"),
-            r"its type hint ndarray cannot be used: .*give its `\.tolist\(\)`.* and say so in the hint",
+            foreign("jax.Array"),
+            r"its type hint Array cannot be used: .*give its `\.tolist\(\)`.* and say so in the hint",
         ),
-        (foreign("pandas.DataFrame"), r"its type hint DataFrame cannot be used: .*give its `\.to_dict\(\"records\"\)`"),
+        (pd.Index, r"its type hint Index cannot be used: .*give its `\.tolist\(\)`"),
     ],
     ids=str,
 )

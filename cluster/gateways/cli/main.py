@@ -135,7 +135,7 @@ def run(
         )
         try:
             follow(task, workflow.name, timeout, quiet)
-            result = task.result(timeout_s=timeout)
+            result = task.plain_result(timeout_s=timeout)
         except KeyboardInterrupt:
             detached(task, engine)
             raise typer.Exit(130) from None

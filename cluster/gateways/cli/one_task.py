@@ -221,7 +221,7 @@ def watch(
         task = engine.task(record.task_id)
         try:
             follow(task, record.workflow, timeout, False, from_offset)
-            result = task.result(timeout_s=timeout)
+            result = task.plain_result(timeout_s=timeout)
         except KeyboardInterrupt:
             detached(task, engine)
             raise typer.Exit(130) from None

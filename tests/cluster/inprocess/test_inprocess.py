@@ -21,6 +21,7 @@ from podium import Parallel, Sequence, Step, Workflow
 from podium.cluster.gc_tuning import RARE, USUAL
 from podium.errors import DataInUse, EngineClosed, InvalidSetting, TaskFailed, WaitTimedOut
 from tests import sample
+from tests.support import typed
 
 THREE = Workflow("three", Sequence(sample.add, sample.plain, sample.add))
 
@@ -29,6 +30,10 @@ THREE = Workflow("three", Sequence(sample.add, sample.plain, sample.add))
 def engine(tmp_path):
     with podium.connect(cluster="inprocess", data=tmp_path / "data", limits={"llm": 2}) as engine:
         yield engine
+
+
+def test_values_of_every_type_go_through(engine):
+    typed.goes_through(engine)
 
 
 def test_submit_and_result(engine):

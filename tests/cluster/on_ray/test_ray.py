@@ -21,7 +21,7 @@ from podium.cluster.store.sqlite.reading import FileReader
 from podium.errors import SpawnFailed, TaskFailed
 from podium.supervisors.tasks.events import unpack_events
 from tests import sample
-from tests.support import ROOT
+from tests.support import ROOT, typed
 from tests.support.processes import has_ended, pid_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -64,6 +64,10 @@ def test_a_hierarchy_has_a_supervisor_of_its_own(engine):
     workflow = Workflow("tiered", Sequence(Hierarchy(sample.lead, team={"x": sample.add}, name="h")))
     assert engine.submit(workflow, {"n": 1}).result(timeout_s=60) == {"x": {"n": 2}}
     assert pid_of(engine, "supervisor/tiered") != pid_of(engine, "supervisor/tiered/h")
+
+
+def test_values_of_every_type_go_through(engine):
+    typed.goes_through(engine)
 
 
 def test_everything_listens_on_loopback_only(engine):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import httpx2
 import jsonschema
+import numpy as np
 import pytest
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel
@@ -22,6 +23,7 @@ from podium.cluster.gateways.mcp.wrapping import given_out, plain_object
 from podium.cluster.tokens import Tokens
 from podium.errors import InvalidDefinition, InvalidInput
 from podium.protocols.schemas import misfit
+from podium.protocols.values import check_value
 from tests import sample
 from tests.support.mcp_service import DOUBLE, GENERATIONS, client_of, post, run, served, token_of
 
@@ -381,3 +383,12 @@ def test_the_schemas_of_the_shipped_tools_have_no_choice_at_the_top(tmp_path):
                 assert tool.input_schema["type"] == "object" and not CHOICES & set(tool.input_schema)
 
     run(work())
+
+
+def test_an_array_in_a_result_is_described():
+    from podium.cluster.gateways.mcp.tools import said
+
+    value = check_value({"image": np.zeros((2, 3))}, "output")
+    answer = said("", {"task_id": "t", "status": "completed", "result": value})
+    described = answer.structured_content["result"]["image"]
+    assert described["$type"] == "numpy.ndarray" and described["shape"] == [2, 3]

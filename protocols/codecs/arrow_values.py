@@ -1,0 +1,52 @@
+"""pyarrow's tables and record batches, in Arrow's IPC stream format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from ..values import Value
+from .registry import Codec
+
+
+def stream_of(value: Any) -> bytes:
+    """Return a table or a batch as an IPC stream."""
+    written = pa.BufferOutputStream()
+    with pa.ipc.new_stream(written, value.schema) as writer:
+        writer.write(value)
+    stream: bytes = written.getvalue().to_pybytes()
+    return stream
+
+
+def table_of(stream: bytes) -> Any:
+    with pa.ipc.open_stream(pa.py_buffer(stream)) as reader:
+        return reader.read_all()
+
+
+def _dump(value: Any) -> tuple[Mapping[str, Any], Value]:
+    return {"rows": value.num_rows, "columns": value.schema.names[:20]}, stream_of(value)
+
+
+def _load_table(_about: Mapping[str, Any], data: bytes) -> Any:
+    return table_of(data)
+
+
+def _load_batch(_about: Mapping[str, Any], data: bytes) -> Any:
+    with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+        return reader.read_next_batch()
+
+
+_CODECS = {
+    "pyarrow.Table": Codec("pyarrow.Table", pa.Table, _dump, _load_table),
+    "pyarrow.RecordBatch": Codec("pyarrow.RecordBatch", pa.RecordBatch, _dump, _load_batch),
+}
+
+
+def codec_for(kind: type) -> Codec | None:
+    return next((each for each in _CODECS.values() if each.kind is kind), None)
+
+
+def codec_named(name: str) -> Codec:
+    return _CODECS[name]

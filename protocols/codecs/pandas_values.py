@@ -1,0 +1,91 @@
+"""pandas' frames and series, in Arrow's IPC stream format, which needs pyarrow.
+
+Arrow has no columns of arbitrary objects, so what comes back is compared with what was given, and refused if it
+differs: a column of sets would come back as lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ..values import Value
+from .registry import Codec, NoCodec
+
+_SERIES = "$series"
+"""Name of the only column of a frame that stands for a series."""
+
+
+def _dump_frame(value: Any) -> tuple[Mapping[str, Any], Value]:
+    data = _stream_of(value)
+    _check_same(value, _load_frame({}, data))
+    return {"rows": len(value), "columns": [str(name) for name in value.columns[:20]]}, data
+
+
+def _dump_series(value: Any) -> tuple[Mapping[str, Any], Value]:
+    about = {"rows": len(value), "dtype": str(value.dtype), "name": value.name}
+    if value.name is not None and not isinstance(value.name, str | int):
+        raise NoCodec("a series whose name is no text or number cannot be encoded: rename it")
+    data = _stream_of(value.to_frame(_SERIES))
+    _check_same(value, _load_series(about, data))
+    return about, data
+
+
+def _stream_of(frame: Any) -> bytes:
+    try:
+        import pyarrow as pa  # noqa: PLC0415  (pandas works without it)
+    except ImportError as error:
+        raise NoCodec("pandas' frames are encoded by pyarrow: install pyarrow") from error
+    from .arrow_values import stream_of  # noqa: PLC0415
+
+    try:
+        return stream_of(pa.Table.from_pandas(frame, preserve_index=True))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise NoCodec(f"pyarrow cannot encode it: {error}; give columns of one type each") from error
+
+
+def _load_frame(_about: Mapping[str, Any], data: bytes) -> Any:
+    from .arrow_values import table_of  # noqa: PLC0415
+
+    return table_of(data).to_pandas()
+
+
+def _load_series(about: Mapping[str, Any], data: bytes) -> Any:
+    return _load_frame(about, data)[_SERIES].rename(about["name"])
+
+
+def _check_same(before: Any, after: Any) -> None:
+    testing: Any = pd.testing
+    same = testing.assert_frame_equal if isinstance(before, pd.DataFrame) else testing.assert_series_equal
+    try:
+        same(before, after, check_exact=True, check_freq=False)
+    except AssertionError as error:
+        problem = " ".join(str(error).split())[:200]
+        raise NoCodec(f"it would not come out equal: {problem}; give columns of one type each") from error
+    for name, column in before.items() if isinstance(before, pd.DataFrame) else [(_SERIES, before)]:
+        if column.dtype == object:
+            other = after[name] if isinstance(before, pd.DataFrame) else after
+            _check_types(name, column, other)
+
+
+def _check_types(name: object, before: Any, after: Any) -> None:
+    changed = next(((b, a) for b, a in zip(before, after, strict=True) if type(b) is not type(a)), None)
+    if changed is not None:
+        kinds = " into a ".join(type(each).__name__ for each in changed)
+        raise NoCodec(f"its column {name!r} would change a {kinds}; give columns of one type each")
+
+
+_CODECS = {
+    "pandas.DataFrame": Codec("pandas.DataFrame", pd.DataFrame, _dump_frame, _load_frame),
+    "pandas.Series": Codec("pandas.Series", pd.Series, _dump_series, _load_series),
+}
+
+
+def codec_for(kind: type) -> Codec | None:
+    return next((each for each in _CODECS.values() if each.kind is kind), None)
+
+
+def codec_named(name: str) -> Codec:
+    return _CODECS[name]

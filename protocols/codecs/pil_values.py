@@ -1,0 +1,42 @@
+"""Pillow's images, as their pixels. An image that was opened from a file comes out as a plain `Image`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+from ..values import Value
+from .registry import Codec
+
+
+def _dump(value: Any) -> tuple[Mapping[str, Any], Value]:
+    palette = value.getpalette(value.palette.mode) if value.palette is not None else None
+    data = {
+        "pixels": value.tobytes(),
+        "palette": None if palette is None else [value.palette.mode, bytes(palette)],
+        "transparency": value.info.get("transparency"),
+    }
+    return {"mode": value.mode, "size": list(value.size)}, data
+
+
+def _load(about: Mapping[str, Any], data: Any) -> Any:
+    image = Image.frombytes(about["mode"], tuple(about["size"]), data["pixels"])
+    if data["palette"] is not None:
+        mode, colours = data["palette"]
+        image.putpalette(colours, mode)
+    if data["transparency"] is not None:
+        image.info["transparency"] = data["transparency"]
+    return image
+
+
+_CODEC = Codec("PIL.Image", Image.Image, _dump, _load)
+
+
+def codec_for(kind: type) -> Codec | None:
+    return _CODEC if issubclass(kind, Image.Image) else None
+
+
+def codec_named(_name: str) -> Codec:
+    return _CODEC

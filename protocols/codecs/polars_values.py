@@ -1,0 +1,51 @@
+"""polars' frames and series, in Arrow's IPC format, as polars writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import polars as pl
+
+from ..values import Value
+from .registry import Codec, NoCodec
+
+
+def _dump_frame(value: Any) -> tuple[Mapping[str, Any], Value]:
+    return {"rows": value.height, "columns": value.columns[:20]}, _written(value)
+
+
+def _dump_series(value: Any) -> tuple[Mapping[str, Any], Value]:
+    return {"rows": len(value), "dtype": str(value.dtype), "name": value.name}, _written(value.to_frame())
+
+
+def _written(frame: Any) -> bytes:
+    objects = [name for name, dtype in frame.schema.items() if dtype == pl.Object]
+    if objects:
+        raise NoCodec(f"its column {objects[0]!r} holds Python objects, which cannot be encoded; give it another type")
+    written = BytesIO()
+    frame.write_ipc(written)
+    return written.getvalue()
+
+
+def _load_frame(_about: Mapping[str, Any], data: bytes) -> Any:
+    return pl.read_ipc(BytesIO(data))
+
+
+def _load_series(about: Mapping[str, Any], data: bytes) -> Any:
+    return _load_frame(about, data).to_series()
+
+
+_CODECS = {
+    "polars.DataFrame": Codec("polars.DataFrame", pl.DataFrame, _dump_frame, _load_frame),
+    "polars.Series": Codec("polars.Series", pl.Series, _dump_series, _load_series),
+}
+
+
+def codec_for(kind: type) -> Codec | None:
+    return next((each for each in _CODECS.values() if each.kind is kind), None)
+
+
+def codec_named(name: str) -> Codec:
+    return _CODECS[name]

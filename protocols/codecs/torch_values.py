@@ -1,0 +1,55 @@
+"""torch's tensors on the CPU, as their bytes. Tensors of other devices, sparse and quantised ones are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..values import Value
+from .registry import Codec, NoCodec
+
+
+def _dump(value: Any) -> tuple[Mapping[str, Any], Value]:
+    if value.device.type != "cpu":
+        raise NoCodec(f"a tensor on {value.device} cannot be encoded: give its `.cpu()`")
+    if value.layout != torch.strided or value.is_quantized:
+        raise NoCodec(
+            "a tensor that is sparse or quantised cannot be encoded: give its `.to_dense()` or `.dequantize()`"
+        )
+    if value.grad_fn is not None:
+        raise NoCodec("a tensor that is part of a graph cannot be encoded: give its `.detach()`")
+    dense = value.detach().resolve_conj().resolve_neg().contiguous()
+    about: dict[str, Any] = {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape)}
+    if value.requires_grad:
+        about["requires_grad"] = True
+    return about, dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
+
+
+def _tensor(about: Mapping[str, Any], data: bytes) -> Any:
+    dtype = getattr(torch, about["dtype"])
+    shape = tuple(about["shape"])
+    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
+
+
+def _load(about: Mapping[str, Any], data: bytes) -> Any:
+    return _tensor(about, data).requires_grad_(about.get("requires_grad", False))
+
+
+def _load_parameter(about: Mapping[str, Any], data: bytes) -> Any:
+    return torch.nn.Parameter(_tensor(about, data), requires_grad=about.get("requires_grad", False))
+
+
+_CODECS = {
+    "torch.Tensor": Codec("torch.Tensor", torch.Tensor, _dump, _load),
+    "torch.Parameter": Codec("torch.Parameter", torch.nn.Parameter, _dump, _load_parameter),
+}
+
+
+def codec_for(kind: type) -> Codec | None:
+    return next((each for each in _CODECS.values() if each.kind is kind), None)
+
+
+def codec_named(name: str) -> Codec:
+    return _CODECS[name]
