@@ -19,15 +19,18 @@ import math
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, MutableMapping
+from contextvars import copy_context
 from functools import partial
 from typing import Any, assert_never
 
-from ..protocols.binding import Binding
+from ..protocols.binding import Binding, InvalidOutput
 from ..protocols.blame import failure_of, sayable, trace_of
 from ..protocols.context import Context
+from ..protocols.errors import InvalidInput
 from ..protocols.outcomes import Failure
 from ..protocols.probes import hit
 from ..protocols.protocol import Protocol
+from ..protocols.secret import RESOLVER
 from ..protocols.values import MAX_VALUE_BYTES, Value, check_value
 from ..supervisors.messages.door import with_kind
 from ..supervisors.messages.host import (
@@ -44,6 +47,7 @@ from ..supervisors.messages.host import (
 )
 from ..supervisors.ports.messaging import Incoming
 from ..supervisors.ports.world import Timer, World
+from .secrecy import Secrecy
 
 UNSEEN = Context()
 """The context for code that takes no context: making a real one is a tenth of the host's work."""
@@ -59,6 +63,7 @@ class ProtocolHost:
         self.grace_s = 1.0
         self._max_bytes = MAX_VALUE_BYTES
         self.config: Mapping[str, object] = {}
+        self.secrecy: Secrecy
         self.log = logging.getLogger("podium.protocol")
         self.keep_line: Callable[[str], None] = lambda _line: None
         """Writes a line that a step logs to the log file of the protocol."""
@@ -71,13 +76,15 @@ class ProtocolHost:
         """Load the protocol, and start its object.
 
         Args:
-            setup: ref, name, concurrency, grace_s, max_value_bytes, config, log_bytes, log_files, search_path, code
-                (pickle or None).
+            setup: ref, name, concurrency, grace_s, max_value_bytes, config, secrets, log_bytes, log_files, search_path,
+                code (pickle or None).
         """
         target = self.world.load_protocol(setup["ref"], setup.get("code"), setup.get("search_path") or [])
         self._concurrency = setup["concurrency"]
         self.grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
         self.config = setup["config"]
+        self.secrecy = Secrecy(setup["secrets"], self.world.read_secret)
+        RESOLVER.set(self.secrecy.reveal)
         if setup["log_bytes"]:
             self.keep_line = self.world.open_log(setup["name"], setup["log_bytes"], setup["log_files"])
         self.log = logging.getLogger(f"podium.protocol.{setup['name']}")
@@ -150,11 +157,19 @@ class ProtocolHost:
 
     def plain_output(self, output: object) -> Value:
         """Convert the value that `run` returned to plain data. Raises InvalidOutput."""
-        return self.binding.plain_output(output, self._max_bytes)
+        plain = self.binding.plain_output(output, self._max_bytes)
+        try:
+            return self.secrecy.check(plain, "output")
+        except InvalidInput as error:
+            raise InvalidOutput(str(error)) from error
 
     def check_chunk(self, chunk: Value) -> Value:
         """Return a copy of a chunk as plain data. Raises InvalidInput, in the user's call of `ctx.emit`."""
-        return check_value(chunk, "chunk", self._max_bytes)
+        return self.secrecy.check(check_value(chunk, "chunk", self._max_bytes), "chunk")
+
+    def failed(self, error: BaseException) -> StepResult:
+        """Return the result of a run that raised, without any secret in it."""
+        return failed(self.secrecy.black_out_all(failure_of(error, self.world.now()).to_wire()))
 
 
 class _Attempt:
@@ -236,11 +251,13 @@ class _Attempt:
 
     async def _outcome(self) -> StepResult:
         binding = self._host.binding
+        RESOLVER.set(self._host.secrecy.reveal)
         input = binding.read_input(self._run.input)
         context = self._context() if binding.takes_ctx else UNSEEN
         if binding.is_async:
             return StepResult("ok", self._host.plain_output(await binding.call(context, input)))
-        outcome: StepResult = await self._host.world.in_thread(partial(self._outcome_of_plain_code, context, input))
+        work = partial(copy_context().run, self._outcome_of_plain_code, context, input)
+        outcome: StepResult = await self._host.world.in_thread(work)
         return outcome
 
     def _outcome_of_plain_code(self, context: Context, input: object) -> StepResult:
@@ -254,7 +271,7 @@ class _Attempt:
             return self._failed(error)
 
     def _failed(self, error: BaseException) -> StepResult:
-        return failed(failure_of(error, self._host.world.now()).to_wire())
+        return self._host.failed(error)
 
     def _finished(self, work: asyncio.Task[StepResult]) -> None:
         if self._timer is not None:
@@ -294,6 +311,7 @@ class _Attempt:
         due_at = min(self._due_at, math.inf if self._run.timeout_s is None else world.monotonic() + self._run.timeout_s)
         left = (lambda: None) if due_at == math.inf else (lambda: due_at - world.monotonic())
         log = _StepLog(self._host.log, {"task": run.task_id, "step": run.path})
+        log.black_out = self._host.secrecy.black_out
         log.tell = lambda level, text: self._chunk(StepLog(level, text))
         log.keep = self._host.keep_line
         return Context(
@@ -332,18 +350,20 @@ class _StepLog(logging.LoggerAdapter[logging.Logger]):
 
     tell: Callable[[str, str], None]
     keep: Callable[[str], None]
+    black_out: Callable[[str], str]
 
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, object]]:
         kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        name, line = logging.getLevelName(level).lower(), _line(msg, args)
+        name, line = logging.getLevelName(level).lower(), self.black_out(_line(msg, args))
         self.tell(name, line)
         place = self.extra or {}
-        self.keep(f"{name} {place.get('task')} {place.get('step')}: {line}{_traced(kwargs.get('exc_info'))}")
+        trace = self.black_out(_traced(kwargs.get("exc_info")))
+        self.keep(f"{name} {place.get('task')} {place.get('step')}: {line}{trace}")
         if self.isEnabledFor(level):
-            super().log(level, msg, *args, **kwargs)
+            super().log(level, "%s", line, **kwargs)
 
 
 def _traced(exc_info: Any) -> str:

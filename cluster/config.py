@@ -27,6 +27,7 @@ from ..protocols.json_forms import from_json
 from ..protocols.limits import Amount, Limit, read_limits
 from ..protocols.quantities import Count, CountOrNone, Quantity, Seconds, SecondsOrNone, shown
 from ..protocols.requests.grants import requests_config
+from ..protocols.secret import NAME, SOURCE
 from ..protocols.values import MAX_VALUE_BYTES, check_value
 from ..protocols.wording import problem_of
 from ..supervisors.settings import Governance
@@ -190,6 +191,9 @@ class Settings(BaseModel):
     config: Mapping[str, Any] = {}
     """Plain data that protocols get as `ctx.config`. Its key `requests` is for `podium ask` (docs/requests.md),
     `mcp` for other MCP servers (docs/mcp.md)."""
+    secrets: Mapping[str, str] = {}
+    """Secrets by name, with their places on the machines of the hosts: `env:VARIABLE` or `file:/path`. Protocols reveal
+    them (docs/values.md)."""
     reconnect_s: Seconds = 60.0
     """The time in seconds that a client waits for a lost coordinator, and for a supervisor that cannot start (as on
     a full disk) before new tasks are refused as Overloaded, with the reason."""
@@ -235,6 +239,16 @@ class Settings(BaseModel):
         except InvalidInput as error:
             raise ValueError(str(error)) from error
         return plain
+
+    @field_validator("secrets")
+    @classmethod
+    def _are_places(cls, secrets: Mapping[str, str]) -> Mapping[str, str]:
+        for name, source in secrets.items():
+            if not NAME.fullmatch(name):
+                raise ValueError(f"'{name}' is no name: letters, digits, `_`, `.` and `-`, at most 64")
+            if not SOURCE.fullmatch(source):
+                raise ValueError(f"'{name}': expected env:VARIABLE or file:/path, not the secret itself")
+        return secrets
 
     @field_validator("alerts")
     @classmethod

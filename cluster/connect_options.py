@@ -66,4 +66,5 @@ class ConnectOptions(TypedDict, total=False):
     log_files: int | None
     mcp_page_chars: int | None
     config: Mapping[str, Any] | None
+    secrets: Mapping[str, str] | None
     reconnect_s: float | None

@@ -37,6 +37,7 @@ from .engine_log import LEVELS, LOG, NAME, line_of
 from .importing import importing
 from .log_file import LogFile
 from .log_lines import keep_log_lines
+from .secret_places import read_secret
 from .store.address import StoreAddress
 from .store.stores import store_of
 from .threads import Threads
@@ -190,6 +191,9 @@ class LoopWorld:
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         """Import a protocol. `code` is not used: only clusters with several processes send pickles."""
         return load_from_path(ref, search_path)
+
+    def read_secret(self, source: str) -> str:
+        return read_secret(source)
 
     async def run_command(self, command: str, text: str) -> None:
         await run_command(command, text)

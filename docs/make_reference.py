@@ -44,7 +44,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("Tasks", "", (podium.Task, podium.AsyncTask, podium.TaskRecord, podium.TaskEvent, podium.Failure,
                    podium.DeadLetter, RequestState)),
     ("Protocols", "", (podium.protocol, podium.Protocol, podium.Context, podium.Retry, podium.Breaker)),
-    ("Values", "", (podium.codec, podium.decoded)),
+    ("Values", "", (podium.codec, podium.decoded, podium.Secret)),
     ("Workflows", "", (podium.Workflow, *tree.NODES, podium.Rule, podium.Constant, podium.Supervision, podium.quorum,
                        podium.Goto, podium.load_workflow, podium.read_workflow)),
     ("Verdicts", "podium.verdict", tuple(getattr(verdict, name) for name in verdict.__all__ if name != "Goto")),

@@ -29,6 +29,7 @@ from .protocols.policy import Breaker, Retry, Supervision
 from .protocols.protocol import Protocol, protocol
 from .protocols.reading import read_workflow
 from .protocols.requests.request import Request
+from .protocols.secret import Secret
 from .protocols.tree import Adaptive, Constant, Hierarchy, Parallel, Rule, Sequence, Step, quorum
 from .protocols.verdicts import Goto
 from .protocols.workflow import Workflow
@@ -54,6 +55,7 @@ __all__ = [
     "Request",
     "Retry",
     "Rule",
+    "Secret",
     "Sequence",
     "Settings",
     "Step",

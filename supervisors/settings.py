@@ -71,6 +71,8 @@ class Governance:
     """Number of rotated logs that are kept."""
     config: Mapping[str, object] = field(default_factory=dict)
     """The value of `ctx.config` in protocols."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Places of the secrets that protocols may reveal, by name."""
     runtime_env_timeout_s: float = 600.0
     """Seconds in which the environment of a host has to be ready."""
     restart_intensity: int = 10

@@ -165,6 +165,9 @@ class Machine(Protocol):
     def load_protocol(self, ref: str, code: bytes | None, search_path: list[str]) -> ProtocolLike:
         """Import a protocol from `search_path`, or unpickle it from `code`. Raises LookupError."""
 
+    def read_secret(self, source: str) -> str:
+        """Return the text at `env:VARIABLE` or `file:/path` of this machine. Raises OSError or LookupError."""
+
     async def run_command(self, command: str, text: str) -> None:
         """Run a command, split as a shell would, with `text` on its standard input. Raises HookFailed."""
 

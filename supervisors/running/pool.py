@@ -377,6 +377,7 @@ class Pool:
             "grace_s": self._settings.grace_s,
             "max_value_bytes": self._settings.max_value_bytes,
             "config": self._settings.config,
+            "secrets": dict(self._settings.secrets),
             "log_bytes": self._settings.log_bytes,
             "log_files": self._settings.log_files,
             "code": self._code,

@@ -116,10 +116,10 @@ def test_ray_clocks_files_and_sockets_stay_in_cluster(path):
         assert not names & OUTSIDE, f"{path} imports {names & OUTSIDE}"
 
 
-def test_the_environment_is_read_in_one_file():
+def test_the_environment_is_read_in_one_file_and_for_secrets_in_another():
     ours = [path for path in MODULES if not is_user_land(path)]
     readers = [path.name for path in ours if "os.environ" in path.read_text() or "getenv" in path.read_text()]
-    assert readers == ["config.py"]
+    assert readers == ["config.py", "secret_places.py"]
 
 
 @of_every_module
