@@ -17,18 +17,25 @@ from .policy import Retry, Supervision
 NodeLike: TypeAlias = Any
 """A node, a protocol, or a text or mapping as in YAML. An exact type would refuse correct calls, because type checkers
 infer a list or dict of objects from several protocols."""
+WithInput: TypeAlias = str | Mapping[str, str] | None
+"""The input of a node in CEL."""
 
 
-class NodeOptions(TypedDict, total=False):
+class NodeSettings(TypedDict, total=False):
+    """All settings but `with_`, which makes the type of a node's input another."""
+
     name: str | None
-    with_: str | Mapping[str, str] | None
     fallback: NodeLike | Sequence[NodeLike]
     otherwise: NodeLike
     missing: str | None
     undo: NodeLike
 
 
-class StepOptions(NodeOptions, total=False):
+class NodeOptions(NodeSettings, total=False):
+    with_: WithInput
+
+
+class StepSettings(NodeSettings, total=False):
     timeout_s: float | None
     idle_timeout_s: float | None
     total_timeout_s: float | None
@@ -39,12 +46,24 @@ class StepOptions(NodeOptions, total=False):
     on_cancel: NodeLike
 
 
-class GroupOptions(NodeOptions, total=False):
+class StepOptions(StepSettings, NodeOptions, total=False):
+    pass
+
+
+class GroupSettings(NodeSettings, total=False):
     timeout_s: float | None
 
 
-class SequenceOptions(GroupOptions, total=False):
+class GroupOptions(GroupSettings, NodeOptions, total=False):
+    pass
+
+
+class SequenceSettings(GroupSettings, total=False):
     sequence: Sequence[NodeLike]
+
+
+class SequenceOptions(SequenceSettings, GroupOptions, total=False):
+    pass
 
 
 class ParallelOptions(GroupOptions, total=False):

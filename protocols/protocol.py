@@ -13,8 +13,8 @@ import importlib
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -26,6 +26,7 @@ from .fingerprint import code_fingerprint
 from .policy import Breaker, Retry, RetryPolicy
 from .quantities import Count, Quantity, Replicas, Seconds
 from .recovery import OnError
+from .typed_nodes import A, B, In, Out, TypedClass
 from .values import Value
 from .wording import first_problem, named
 
@@ -108,7 +109,7 @@ class Declaration(BaseModel):
         return environment if environment != RuntimeEnv() else None
 
 
-class Protocol:
+class Protocol(TypedClass[In, Out]):
     """The base class of protocols written as classes. Override `run`, and `start` and `stop` if you need them.
 
         class Search(podium.Protocol):
@@ -122,6 +123,9 @@ class Protocol:
 
     One object of the class lives in each host, so attributes of `self` last as long as the host. Podium makes the
     object without arguments. Settings are class attributes; their meanings are in the table of `protocol`.
+
+    Type checkers know the input and output of `podium.Protocol[str, list[str]]`. Of a plain `podium.Protocol` they
+    take anything.
     """
 
     name: ClassVar[str | None] = None
@@ -200,6 +204,34 @@ class FunctionProtocol(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<protocol {reference(self)}>"
+
+    if TYPE_CHECKING:  # see typed_nodes.py: the input and output of the function, whatever it takes
+
+        @overload
+        def _runs(self: Callable[[Context], Coroutine[Any, Any, B]], value: Any, /) -> B: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[Context], AsyncIterator[B] | Iterator[B]], value: Any, /) -> list[B]: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[Context], B], value: Any, /) -> B: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[Context, A], Coroutine[Any, Any, B]], value: A, /) -> B: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[Context, A], AsyncIterator[B] | Iterator[B]], value: A, /) -> list[B]: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[Context, A], B], value: A, /) -> B: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[A], Coroutine[Any, Any, B]], value: A, /) -> B: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[A], AsyncIterator[B] | Iterator[B]], value: A, /) -> list[B]: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[A], B], value: A, /) -> B: ...
+        @overload
+        def _runs(self: Callable[[], Coroutine[Any, Any, B]], value: Any, /) -> B: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[], AsyncIterator[B] | Iterator[B]], value: Any, /) -> list[B]: ...  # type: ignore[misc]
+        @overload
+        def _runs(self: Callable[[], B], value: Any, /) -> B: ...
+        def _runs(self, value: Any, /) -> Any: ...
 
 
 ProtocolClass: TypeAlias = type[Protocol]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, Unpack, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, Unpack, get_args, overload
 
 from pydantic import (
     Discriminator,
@@ -30,12 +30,15 @@ from .options import (
     NodeLike,
     ParallelOptions,
     SequenceOptions,
+    SequenceSettings,
     StepOptions,
+    StepSettings,
 )
 from .policy import RetryPolicy, Supervision
 from .protocol import current_reference, is_protocol, plain_name
 from .quantities import Count, Seconds
 from .recovery import OnError
+from .typed_nodes import A, B, C, D, E, F, G, In, Out, Runs, Text, Typed
 from .wording import NODE_KINDS, ONE_KIND, Definition, Loc, not_a_node
 
 END = "end"
@@ -60,7 +63,7 @@ class Constant(Definition):
         return writable(value)
 
 
-class _Node(Definition):
+class _Node(Typed[In, Out], Definition):
     name: Annotated[str, Field(pattern=f"^{NODE_NAME.pattern}$")] | None = None
     """The node's name among its siblings. In a Sequence it is by default the protocol's name."""
     with_: Annotated[Expression | Mapping[str, Expression] | None, Field(alias="with")] = None
@@ -102,7 +105,7 @@ class _Node(Definition):
         return fallback if isinstance(fallback, list | tuple) else (fallback,)
 
 
-class Step(_Node):
+class Step(_Node[In, Out]):
     """A node that runs a protocol: `Step(fetch, timeout_s=5)`. Its settings override those of the protocol."""
 
     step: str
@@ -127,7 +130,19 @@ class Step(_Node):
     """A step that runs in place of `undo` when the task is cancelled after this step has succeeded. It does so whatever
     the workflow's `undo_on_cancel` says."""
 
-    def __init__(self, step: NodeLike = None, **settings: Unpack[StepOptions]) -> None:
+    @overload
+    def __init__(
+        self: Step[Any, B],
+        step: Runs[Any, B],
+        *,
+        with_: str | Mapping[str, str] | None,
+        **settings: Unpack[StepSettings],
+    ) -> None: ...
+    @overload
+    def __init__(self: Step[A, B], step: Runs[A, B], **settings: Unpack[StepSettings]) -> None: ...
+    @overload
+    def __init__(self: Step[Any, Any], step: Text | None = None, **settings: Unpack[StepOptions]) -> None: ...
+    def __init__(self, step: Any = None, **settings: Any) -> None:
         super().__init__(**{"step": step, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -154,13 +169,13 @@ class Step(_Node):
         return ref
 
 
-class _Group(_Node):
+class _Group(_Node[In, Out]):
     on_cancel: ClassVar[None] = None
     timeout_s: Seconds | None = None
     """The longest time of the node, in seconds from its start. None is no bound."""
 
 
-class Sequence(_Group):
+class Sequence(_Group[In, Out]):
     """A node that runs its children one after another: `Sequence(first, second)`.
 
     The output of each is the input of the next; the output of the last is the Sequence's own.
@@ -169,7 +184,87 @@ class Sequence(_Group):
     sequence: Annotated[tuple[Node, ...], Field(min_length=1)]
     """The children, in their order; in Python the positional arguments."""
 
-    def __init__(self, *children: NodeLike, **settings: Unpack[SequenceOptions]) -> None:
+    @overload
+    def __init__(
+        self: Sequence[A, B],
+        n1: Runs[A, B],
+        /,
+        **settings: Unpack[SequenceSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Sequence[A, C],
+        n1: Runs[A, B],
+        n2: Runs[B, C],
+        /,
+        **settings: Unpack[SequenceSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Sequence[A, D],
+        n1: Runs[A, B],
+        n2: Runs[B, C],
+        n3: Runs[C, D],
+        /,
+        **settings: Unpack[SequenceSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Sequence[A, E],
+        n1: Runs[A, B],
+        n2: Runs[B, C],
+        n3: Runs[C, D],
+        n4: Runs[D, E],
+        /,
+        **settings: Unpack[SequenceSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Sequence[A, F],
+        n1: Runs[A, B],
+        n2: Runs[B, C],
+        n3: Runs[C, D],
+        n4: Runs[D, E],
+        n5: Runs[E, F],
+        /,
+        **settings: Unpack[SequenceSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Sequence[A, G],
+        n1: Runs[A, B],
+        n2: Runs[B, C],
+        n3: Runs[C, D],
+        n4: Runs[D, E],
+        n5: Runs[E, F],
+        n6: Runs[F, G],
+        /,
+        **settings: Unpack[SequenceSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Sequence[Any, Any],
+        *nodes: Any,
+        with_: str | Mapping[str, str] | None,
+        **settings: Unpack[SequenceSettings],
+    ) -> None: ...
+    @overload
+    def __init__(self: Sequence[Any, Any], n1: Text, /, *more: Any, **settings: Unpack[SequenceOptions]) -> None: ...
+    @overload
+    def __init__(
+        self: Sequence[Any, Any],
+        n1: Any,
+        n2: Any,
+        n3: Any,
+        n4: Any,
+        n5: Any,
+        n6: Any,
+        n7: Any,
+        /,
+        *more: Any,
+        **settings: Unpack[SequenceOptions],
+    ) -> None: ...
+    def __init__(self, *children: Any, **settings: Any) -> None:
         Definition.__init__(self, **{"sequence": children, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
@@ -193,7 +288,7 @@ class Sequence(_Group):
         return self
 
 
-class Parallel(_Group):
+class Parallel(_Group[Any, Any]):
     """A node that runs branches at the same time.
 
     Either named branches on the same input, `Parallel({"a": first, "b": second})`, or one node for each item of a
@@ -251,7 +346,7 @@ class Parallel(_Group):
         return int(self.join[7:-1]) if self.join.startswith("quorum") else None
 
 
-class Hierarchy(_Group):
+class Hierarchy(_Group[Any, Any]):
     """A node with a supervising protocol and a team: `Hierarchy(editor, team={"intro": writer})`.
 
     In each round the supervising protocol gets {"input", "round", "team", "outcomes"} and returns a verdict
@@ -298,7 +393,7 @@ class Rule(Definition):
     """The name of the next node, or `end`."""
 
 
-class Adaptive(_Group):
+class Adaptive(_Group[Any, Any]):
     """A node with named children and rules: `Adaptive({"a": first, "b": second}, start="a", rules=[Rule(to="end")])`.
 
     After each child the first rule that fits says which one follows, until a rule leads to `end`. The output of the

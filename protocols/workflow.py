@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, Unpack, assert_never
+from typing import Annotated, Any, Literal, Unpack, assert_never, overload
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
@@ -13,13 +13,14 @@ from .binding import check_input, input_of
 from .check import check_tree, walk
 from .codecs.registry import decoded
 from .errors import InvalidInput
-from .options import NodeLike, WorkflowOptions
+from .options import WorkflowOptions
 from .policy import Supervision
 from .protocol import resolve
 from .quantities import Count, Seconds
 from .results import Reader, reader_of
 from .schemas import check_own, misfit
 from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step
+from .typed_nodes import A, B, In, Out, Runs, Text, Typed
 from .values import MAX_VALUE_BYTES, NotPlain, Value, check_value, digest
 from .wording import Definition, place
 from .yaml_core import dumped
@@ -29,7 +30,7 @@ RESERVED = frozenset({"coordinator", "resources"})
 WORKFLOW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class Workflow(Definition):
+class Workflow(Typed[In, Out], Definition):
     """A tree of nodes with a name: `Workflow("digest", Sequence(fetch, summarise))`.
 
     The whole tree is checked when the object is made. Equal trees have equal hashes, written in Python or in YAML.
@@ -73,7 +74,13 @@ class Workflow(Definition):
     """The number of supervisors that share the tasks, each with its own journal and hosts. `concurrency`, `replicas`
     and what a protocol keeps in memory are then per shard. The first deployment under a name decides the number."""
 
-    def __init__(self, name: str | None = None, root: NodeLike = None, **settings: Unpack[WorkflowOptions]) -> None:
+    @overload
+    def __init__(self: Workflow[A, B], name: str, root: Runs[A, B], **settings: Unpack[WorkflowOptions]) -> None: ...
+    @overload
+    def __init__(
+        self: Workflow[Any, Any], name: str | None = None, root: Text | None = None, **settings: Unpack[WorkflowOptions]
+    ) -> None: ...
+    def __init__(self, name: str | None = None, root: Any = None, **settings: Unpack[WorkflowOptions]) -> None:
         super().__init__(**{"name": name, "root": root, **settings})
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

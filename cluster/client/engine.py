@@ -18,7 +18,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, Unpack
 
 from ...protocols.codecs.registry import decoded
 from ...protocols.deprecation import deprecated
@@ -28,6 +28,7 @@ from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, 
 from ...protocols.recovery import Category
 from ...protocols.requests.request import AskFields, Request
 from ...protocols.results import Reader
+from ...protocols.typed_nodes import A, B, Out
 from ...protocols.values import Value
 from ...protocols.workflow import Workflow
 from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse
@@ -55,7 +56,7 @@ END_S = 10.0
 """Seconds that `close` waits for the engine's own event loop."""
 
 
-class BaseTask:
+class BaseTask(Generic[Out]):
     """The base of both kinds of task: an id, and what this client knows of the task without reading a file."""
 
     def __init__(
@@ -103,7 +104,7 @@ class BaseTask:
         return self._end
 
 
-class Task(BaseTask):
+class Task(BaseTask[Out]):
     """A submitted task: `id` is its id, `workflow` the name of its workflow."""
 
     def read_record(self) -> TaskRecord:
@@ -140,7 +141,7 @@ class Task(BaseTask):
         """True if the task has ended, in whatever way; read now, without waiting."""
         return self.read_status() in TERMINAL
 
-    def result(self, timeout_s: float | None = None) -> Value:
+    def result(self, timeout_s: float | None = None) -> Out:
         """Wait for the end of the task and return the output of the workflow, as the type hints of its steps say.
 
         A task that was looked up by its id has no hints here, and gives plain data, with arrays and the like decoded.
@@ -151,7 +152,8 @@ class Task(BaseTask):
             TaskCancelled: The task was cancelled.
             WaitTimedOut: The task has not ended within `timeout_s` seconds; it goes on.
         """
-        return result_of(self._its_end(timeout_s), self.id, self.workflow, self._read)
+        result: Out = result_of(self._its_end(timeout_s), self.id, self.workflow, self._read)
+        return result
 
     def plain_result(self, timeout_s: float | None = None) -> Value:
         """Do the same as `result`, but return the plain data that the journal has, for a program that only shows it."""
@@ -270,15 +272,15 @@ class Engine:
 
     def submit(
         self,
-        workflow: Workflow,
-        input: Value = None,
+        workflow: Workflow[A, B],
+        input: A = None,  # type: ignore[assignment]
         *,
         key: str | None = None,
         priority: int = 0,
         user: str | None = None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
-    ) -> Task:
+    ) -> Task[B]:
         """Submit one task. When this returns, the task is on disk.
 
         Args:
@@ -302,15 +304,15 @@ class Engine:
 
     def submit_many(
         self,
-        workflow: Workflow,
-        inputs: Sequence[Value],
+        workflow: Workflow[A, B],
+        inputs: Sequence[A],
         *,
         keys: Sequence[str] | None = None,
         priority: int = 0,
         user: str | None = None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
-    ) -> list[Task]:
+    ) -> list[Task[B]]:
         """Submit many tasks with one wait until all are on disk. The tasks are in the order of the inputs.
 
         All inputs are checked before any is sent. After KeyConflict the other tasks are accepted. After Overloaded

@@ -17,6 +17,7 @@ from ...protocols.limits import Amount
 from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, TaskStatus
 from ...protocols.recovery import Category
 from ...protocols.requests.request import AskFields, Request
+from ...protocols.typed_nodes import A, B, Out
 from ...protocols.values import Value, check_value
 from ...protocols.workflow import Workflow
 from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse
@@ -38,13 +39,13 @@ if TYPE_CHECKING:
     from .request_state import RequestState
 
 
-class AsyncTask(BaseTask):
+class AsyncTask(BaseTask[Out]):
     """A submitted task, for async code: `await task` gives its result. Methods are those of `Task`, to be awaited."""
 
     _listening: asyncio.Task[Future[TaskEnded]] | None = None
     """The beginning to listen for the end of a task that was looked up, if `done` was asked."""
 
-    def __await__(self) -> Generator[Any, None, Value]:
+    def __await__(self) -> Generator[Any, None, Out]:
         return self.result().__await__()
 
     async def read_record(self) -> TaskRecord:
@@ -72,9 +73,10 @@ class AsyncTask(BaseTask):
             self._listening.result()  # raises why the end cannot be heard of
         return False
 
-    async def result(self, timeout_s: float | None = None) -> Any:
+    async def result(self, timeout_s: float | None = None) -> Out:
         """As `Task.result`."""
-        return result_of(await self._end_within(timeout_s), self.id, self.workflow, self._read)
+        result: Out = result_of(await self._end_within(timeout_s), self.id, self.workflow, self._read)
+        return result
 
     async def plain_result(self, timeout_s: float | None = None) -> Value:
         """As `Task.plain_result`."""
@@ -159,15 +161,15 @@ class AsyncEngine:
 
     async def submit(
         self,
-        workflow: Workflow,
-        input: Value = None,
+        workflow: Workflow[A, B],
+        input: A = None,  # type: ignore[assignment]
         *,
         key: str | None = None,
         priority: int = 0,
         user: str | None = None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
-    ) -> AsyncTask:
+    ) -> AsyncTask[B]:
         """As `Engine.submit`."""
         keys = None if key is None else [key]
         tasks = await self.submit_many(
@@ -177,15 +179,15 @@ class AsyncEngine:
 
     async def submit_many(
         self,
-        workflow: Workflow,
-        inputs: Sequence[Value],
+        workflow: Workflow[A, B],
+        inputs: Sequence[A],
         *,
         keys: Sequence[str] | None = None,
         priority: int = 0,
         user: str | None = None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
-    ) -> list[AsyncTask]:
+    ) -> list[AsyncTask[B]]:
         """As `Engine.submit_many`."""
         known = checked_keys(keys, inputs)
         tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)

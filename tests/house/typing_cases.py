@@ -6,6 +6,7 @@ one that is not. Nothing here runs, and names are not those of the tests.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, assert_type
 
 import podium
@@ -56,11 +57,11 @@ async def protocols(ctx: podium.Context) -> None:
 
 def nodes(several: list[podium.Step], by_name: dict[str, object]) -> podium.Workflow:
     step = podium.Step(fetch, timeout_s=3, retry="llm", undo=half, fallback=[half, Search])
-    podium.Step(fetch, timout_s=3)  # type: ignore[call-arg]
-    podium.Step(fetch, timeout_s="3")  # type: ignore[arg-type]
+    podium.Step(fetch, timout_s=3)  # type: ignore[call-overload]
+    podium.Step(fetch, timeout_s="3")  # type: ignore[call-overload]
     podium.Sequence(half, fetch, step, Search, timeout_s=10, with_={"amount": "input"})
-    podium.Sequence(*several, *[half, fetch, Search])
-    podium.Sequence(half, with_input="x")  # type: ignore[call-arg]
+    podium.Sequence(*several)
+    podium.Sequence(half, with_input="x")  # type: ignore[call-overload]
     podium.Parallel({"a": half, "b": Search}, join=podium.quorum(1), rest="wait")
     podium.Parallel(each="input", do=fetch, limit=4)
     podium.Parallel(by_name, rest="leave")  # type: ignore[arg-type]
@@ -68,8 +69,73 @@ def nodes(several: list[podium.Step], by_name: dict[str, object]) -> podium.Work
     podium.Hierarchy(Search)  # type: ignore[call-arg]
     podium.Adaptive({"a": half}, start="a", rules=[podium.Rule(to="end")], max_visits=2)
     podium.Adaptive({"a": half}, start="a")  # type: ignore[call-arg]
-    podium.Workflow("flow", step, shard=2)  # type: ignore[call-arg]
+    podium.Workflow("flow", step, shard=2)  # type: ignore[call-overload]
     return podium.Workflow("flow", step, shards=2, starts="as_needed")
+
+
+@podium.protocol
+def count(data: bytes) -> int:
+    return len(data)
+
+
+@podium.protocol
+def lines(data: bytes) -> Iterator[str]:
+    yield str(data)
+
+
+@podium.protocol
+async def clock(ctx: podium.Context) -> float:
+    return ctx.left_s or 0.0
+
+
+@podium.protocol
+def sized(items: list[str]) -> int:
+    return len(items)
+
+
+class Typed(podium.Protocol[str, list[str]]):
+    async def run(self, ctx: podium.Context, query: str) -> list[str]:
+        return [query]
+
+
+async def values(engine: podium.Engine, client: podium.AsyncEngine) -> None:
+    """The input and output of a tree are known, and what does not fit is an error."""
+    assert_type(podium.Step(fetch, retry=2), podium.Step[str, bytes])
+    assert_type(podium.Step(count, with_="outputs.x"), podium.Step[Any, int])
+    assert_type(podium.Step("tools:count"), podium.Step[Any, Any])
+    assert_type(podium.Sequence(fetch, count), podium.Sequence[str, int])
+    assert_type(podium.Sequence(podium.Step(fetch), lines, sized, half), podium.Sequence[str, float])
+    assert_type(podium.Sequence(fetch, clock), podium.Sequence[str, float])
+    assert_type(podium.Sequence(Typed, sized), podium.Sequence[str, int])
+    assert_type(podium.Sequence(Search, sized), podium.Sequence[Any, int])
+    podium.Sequence(count, fetch)  # type: ignore[misc]
+    podium.Sequence(Typed, fetch)  # type: ignore[call-overload]
+    podium.Sequence(fetch, count, lines)  # type: ignore[misc]
+    flow = podium.Workflow("flow", podium.Sequence(fetch, count), timeout_s=9)
+    assert_type(flow, podium.Workflow[str, int])
+    assert_type(podium.Workflow("one", fetch), podium.Workflow[str, bytes])
+    assert_type(engine.submit(flow, "u"), podium.Task[int])
+    assert_type(engine.submit(flow, "u").result(), int)
+    assert_type(engine.submit_many(flow, ["u"]), list[podium.Task[int]])
+    assert_type(await client.submit(flow, "u"), podium.AsyncTask[int])
+    assert_type(await (await client.submit(flow, "u")), int)
+    assert_type(await (await client.submit(flow, "u")).plain_result(), Any)
+    engine.submit(flow, 3)  # type: ignore[misc]
+    engine.submit_many(flow, [3])  # type: ignore[misc]
+    await client.submit(flow, b"u")  # type: ignore[misc]
+    podium.codec(Kept, name="kept", dump=Kept.to_bytes, load=Kept.of)
+    podium.codec(Kept, name="kept", dump=Kept.to_bytes, load=len)  # type: ignore[arg-type]
+    secret: podium.Secret[int] = podium.Secret("port", int)
+    assert_type(secret.reveal(), int)
+
+
+class Kept:
+    def to_bytes(self) -> bytes:
+        return b""
+
+    @classmethod
+    def of(cls, data: bytes) -> Kept:
+        return cls()
 
 
 async def connecting(settings: podium.Settings) -> None:

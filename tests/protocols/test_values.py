@@ -24,7 +24,7 @@ from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
 from podium.protocols.advice import advice_on
 from podium.protocols.type_hints import TypeHint
 from podium.protocols.values import check_value
-from podium.testing import simulate
+from podium.testing import Simulation, simulate
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs/values.md").read_text()
@@ -71,6 +71,35 @@ NAMES |= {
     "Literal": typing.Literal,
 }
 NAMES |= {"Any": typing.Any}
+
+
+def test_the_examples_of_the_page_run():
+    """All of them in one module, one after another, with the names that they leave to the reader."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+    async def work(engine):
+        names = {"podium": podium, "Decimal": Decimal, "BaseModel": BaseModel, "ask_database": lambda *_: []}
+        names |= {"Molecule": Molecule, "workflow": Workflow("look", passed_on)}
+        names |= {"engine": engine, "__name__": "page"}
+        for block in blocks:
+            exec(block, names)
+        return await (await names["task"]).result()
+
+    assert Simulation().run(work) == Decimal("1.50")
+
+
+class Molecule:
+    @classmethod
+    def from_bytes(cls, data):
+        return cls()
+
+    def to_bytes(self):
+        return b""
+
+
+@podium.protocol
+def passed_on(input):
+    return input
 
 
 def rows(head):
