@@ -30,7 +30,7 @@ from ..protocols.errors import InvalidInput
 from ..protocols.outcomes import Failure
 from ..protocols.probes import hit
 from ..protocols.protocol import Protocol
-from ..protocols.secret import RESOLVER
+from ..protocols.secret import RESOLVER, resolve_in_threads
 from ..protocols.values import MAX_VALUE_BYTES, Value, check_value
 from ..supervisors.messages.door import with_kind
 from ..supervisors.messages.host import (
@@ -84,14 +84,21 @@ class ProtocolHost:
         self.grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
         self.config = setup["config"]
         self.secrecy = Secrecy(setup["secrets"], self.world.read_secret)
-        RESOLVER.set(self.secrecy.reveal)
+        RESOLVER.set(self.secrecy)
+        resolve_in_threads(self.secrecy)
         if setup["log_bytes"]:
             self.keep_line = self.world.open_log(setup["name"], setup["log_bytes"], setup["log_files"])
         self.log = logging.getLogger(f"podium.protocol.{setup['name']}")
-        self.binding = Binding(target)
-        if isinstance(self.binding.live, Protocol):
-            self._live = self.binding.live
-            await self._live.start()
+        try:
+            self.binding = Binding(target)
+            if isinstance(self.binding.live, Protocol):
+                self._live = self.binding.live
+                await self._live.start()
+        except Exception as error:
+            cleaned = self.secrecy.cleaned(error)
+            if cleaned is error:
+                raise
+            raise cleaned from None
 
     async def stop(self) -> None:
         if self._live is not None:
@@ -191,6 +198,7 @@ class _Attempt:
 
     def begin(self) -> None:
         world = self._host.world
+        RESOLVER.set(self._host.secrecy)
         self._began_at = self._heard_at = world.monotonic()
         if self._run.timeout_s is not None or self._run.idle_timeout_s is not None:
             self._wind()
@@ -251,7 +259,6 @@ class _Attempt:
 
     async def _outcome(self) -> StepResult:
         binding = self._host.binding
-        RESOLVER.set(self._host.secrecy.reveal)
         input = binding.read_input(self._run.input)
         context = self._context() if binding.takes_ctx else UNSEEN
         if binding.is_async:
@@ -311,7 +318,7 @@ class _Attempt:
         due_at = min(self._due_at, math.inf if self._run.timeout_s is None else world.monotonic() + self._run.timeout_s)
         left = (lambda: None) if due_at == math.inf else (lambda: due_at - world.monotonic())
         log = _StepLog(self._host.log, {"task": run.task_id, "step": run.path})
-        log.black_out = self._host.secrecy.black_out
+        log.secrecy = self._host.secrecy
         log.tell = lambda level, text: self._chunk(StepLog(level, text))
         log.keep = self._host.keep_line
         return Context(
@@ -350,20 +357,23 @@ class _StepLog(logging.LoggerAdapter[logging.Logger]):
 
     tell: Callable[[str, str], None]
     keep: Callable[[str], None]
-    black_out: Callable[[str], str]
+    secrecy: Secrecy
 
     def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, object]]:
         kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        name, line = logging.getLevelName(level).lower(), self.black_out(_line(msg, args))
+        name, line = logging.getLevelName(level).lower(), self.secrecy.black_out(_line(msg, args))
         self.tell(name, line)
         place = self.extra or {}
-        trace = self.black_out(_traced(kwargs.get("exc_info")))
+        trace = self.secrecy.black_out(_traced(kwargs.get("exc_info")))
         self.keep(f"{name} {place.get('task')} {place.get('step')}: {line}{trace}")
-        if self.isEnabledFor(level):
-            super().log(level, "%s", line, **kwargs)
+        if self.isEnabledFor(level) and self.secrecy.is_needed:
+            kwargs |= {"exc_info": None, "extra": self.secrecy.black_out_all(dict(kwargs.get("extra") or {}))}
+            super().log(level, "%s", line + trace, **kwargs)
+        elif self.isEnabledFor(level):
+            super().log(level, msg, *args, **kwargs)
 
 
 def _traced(exc_info: Any) -> str:
@@ -376,5 +386,12 @@ def _line(msg: object, args: tuple[object, ...]) -> str:
     try:
         text = logging.LogRecord("", 0, "", 0, msg, args, None).getMessage()
     except Exception:
-        text = f"{msg!r} {args!r}"
+        text = _shown(msg, args)
     return sayable(text)
+
+
+def _shown(msg: object, args: tuple[object, ...]) -> str:
+    try:
+        return f"{msg!r} {args!r}"
+    except Exception as error:  # of the user's `__repr__`
+        return f"a line that cannot be formatted: {type(error).__name__}"

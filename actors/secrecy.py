@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 
 from ..protocols.encoded import Encoded
@@ -10,6 +11,11 @@ from ..protocols.values import Value
 
 LEAST_CHARS = 4
 """Length from which on a revealed text is looked for: shorter ones stand in other texts by chance."""
+PIECE_CHARS = 8
+"""Length of the pieces of a secret of twice that length and more that are blacked out, too: a message may have been
+cut before anybody could look at it."""
+_ENCODINGS = ("utf-8", "utf-16-le", "utf-32-le")
+"""Encodings of texts in arrays and the like."""
 
 
 class Secrecy:
@@ -17,7 +23,14 @@ class Secrecy:
         """`sources` says where each secret is; `read` returns what is there, or raises OSError or LookupError."""
         self._sources, self._read = sources, read
         self._revealed: dict[str, str] = {}
-        """Names of secrets by their texts."""
+        """Names of secrets by their texts, the longest first."""
+        self._pieces: dict[str, str] = {}
+        """Names of secrets by pieces of their texts."""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether a secret was revealed."""
+        return bool(self._revealed)
 
     def reveal(self, name: str) -> str:
         """Return the text of a secret. This may be called in any thread. Raises FixTheCall."""
@@ -29,15 +42,41 @@ class Secrecy:
             text = self._read(source)
         except (OSError, LookupError, UnicodeDecodeError) as error:
             raise FixTheCall(f"secret '{name}' is not there: {source}: {type(error).__name__}") from None
-        if len(text) >= LEAST_CHARS:
-            self._revealed = {**self._revealed, text: name}
+        self.keep(name, text)
         return text
 
+    def keep(self, name: str, text: str) -> None:
+        """Look for a text, and for its escaped forms, from now on: it is a secret, or a part of one."""
+        forms = {text, repr(text)[1:-1], json.dumps(text)[1:-1]}
+        found = {**self._revealed, **{form: name for form in forms if len(form) >= LEAST_CHARS}}
+        self._revealed = dict(sorted(found.items(), key=lambda item: -len(item[0])))
+        pieces = {
+            form[at : at + PIECE_CHARS]: name
+            for form in forms
+            if len(form) >= 2 * PIECE_CHARS
+            for at in range(len(form) - PIECE_CHARS + 1)
+        }
+        self._pieces = {**self._pieces, **pieces}
+
     def black_out(self, text: str) -> str:
-        """Return a text with the name of each revealed secret in place of it."""
+        """Return a text with the name of each revealed secret in place of it, and of pieces of it."""
         for secret, name in self._revealed.items():
             text = text.replace(secret, f"[secret {name}]")
-        return text
+        return self._without_pieces(text) if self._pieces else text
+
+    def _without_pieces(self, text: str) -> str:
+        kept: list[str] = []
+        at = done = 0
+        while at <= len(text) - PIECE_CHARS:
+            name = self._pieces.get(text[at : at + PIECE_CHARS])
+            if name is None:
+                at += 1
+                continue
+            kept += [text[done:at], f"[secret {name}]"]
+            while text[at : at + PIECE_CHARS] in self._pieces:
+                at += 1
+            at = done = at + PIECE_CHARS - 1
+        return "".join([*kept, text[done:]])
 
     def black_out_all(self, value: Value) -> Value:
         if not self._revealed:
@@ -47,6 +86,12 @@ class Secrecy:
         if isinstance(value, list | tuple):
             return [self.black_out_all(item) for item in value]
         return self.black_out(value) if isinstance(value, str) else value
+
+    def cleaned(self, error: Exception) -> Exception:
+        """Return an error of the same name whose text has no secret in it; the error itself if nothing was revealed."""
+        if not self._revealed:
+            return error
+        return type(type(error).__name__, (Exception,), {})(self.black_out(str(error)))  # type: ignore[no-any-return]
 
     def check(self, value: Value, path: str) -> Value:
         """Return a value that has no revealed secret in it. Raises InvalidInput with the place of one."""
@@ -70,5 +115,7 @@ class Secrecy:
 def _has(value: Value, secret: str) -> bool:
     if isinstance(value, str):
         return secret in value
+    if isinstance(value, int | float):
+        return not isinstance(value, bool) and secret == str(value)
     data = value.packed if isinstance(value, Encoded) else value
-    return isinstance(data, bytes) and secret.encode() in data
+    return isinstance(data, bytes) and any(secret.encode(each) in data for each in _ENCODINGS)

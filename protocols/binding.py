@@ -75,7 +75,7 @@ class _Edges:
         self.takes_input = name is not None
         input_name = name or "input"
         hints = _hints(run, ref, {input_name, "return"})
-        self.input = TypeHint(hints.get(input_name, Any), input_name, f"{ref}, input")
+        self.input = TypeHint(_of_list(hints.get(input_name, Any)), input_name, f"{ref}, input")
         self.output = TypeHint(_of_items(hints.get("return", Any)), "output", f"{ref}, return")
 
     def caller(self, run: Callable[..., object]) -> Callable[[Context, object], Any]:
@@ -141,6 +141,12 @@ def _hints(run: Callable[..., object], ref: str, names: set[str | None]) -> dict
             problem=f"a type hint of run cannot be resolved: {error}; define the type at module level",
             path=f"protocol {ref}",
         ) from error
+
+
+def _of_list(hint: object) -> object:
+    """Return the hint of a list for that of an Iterable, which pydantic would read only as it is used up."""
+    is_iterable = hint is abc.Iterable or typing.get_origin(hint) is abc.Iterable
+    return _of_items(hint) if is_iterable else hint
 
 
 def _of_items(hint: object) -> object:

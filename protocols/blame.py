@@ -14,6 +14,7 @@ from .binding import InvalidOutput
 from .errors import InvalidInput, PodiumError
 from .outcomes import Failure
 from .retry_after import retry_after_s
+from .secret import black_out
 
 MAX_TRACEBACK_CHARS = 8_000
 MAX_MESSAGE_CHARS = 64_000
@@ -50,12 +51,12 @@ def fault_of(error: BaseException) -> Failure:
 def trace_of(error: BaseException) -> str:
     """Return the traceback as text, from the first frame of user code on. Of a long one only the end is kept."""
     text = _said(lambda: "".join(traceback.format_exception(type(error), error, _own_frames_dropped(error))))
-    return text[-MAX_TRACEBACK_CHARS:]
+    return black_out(text)[-MAX_TRACEBACK_CHARS:]
 
 
 def sayable(text: str, most: int = MAX_MESSAGE_CHARS) -> str:
     """Return the text with escapes for what UTF-8 cannot hold. One longer than `most` is cut, and says its length."""
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = black_out(text).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters in all)"
 
 

@@ -13,6 +13,9 @@ import msgpack
 
 EXTENSION = 1
 """The code of msgpack's extension type that an encoded value is on the wire."""
+MOST_FACTS = 64
+"""Most entries of a description, and of a list in it."""
+_FACTS = (str, int, float, bool, type(None))
 DAMAGED = "damaged"
 """Name of the codec of what is no encoded value."""
 MET = [False]
@@ -71,9 +74,17 @@ def _parts_of(packed: bytes) -> tuple[str, dict[str, Any], Any]:
     """Return codec, description and data. What a foreign client has sent may be anything."""
     try:
         codec, about, data = UNPACK(packed)
-        return str(codec), dict(about), data
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
         return DAMAGED, {}, None
+    return (codec, about, data) if isinstance(codec, str) and _is_description(about) else (DAMAGED, {}, None)
+
+
+def _is_description(about: object) -> bool:
+    """Whether it is a small mapping of texts, numbers and short lists of these, which everybody can look at."""
+    if not isinstance(about, dict) or len(about) > MOST_FACTS or not all(isinstance(key, str) for key in about):
+        return False
+    lists = [value if isinstance(value, list) else [value] for value in about.values()]
+    return all(len(items) <= MOST_FACTS and all(isinstance(item, _FACTS) for item in items) for items in lists)
 
 
 def _extension(code: int, data: bytes) -> Encoded:

@@ -2,7 +2,8 @@
 
 The result of a Sequence is that of its last node, the result of a Parallel a mapping of those of its branches or a list
 of those of its items. What a Hierarchy or an Adaptive gives is decided while it runs, so no hint describes it. Nor do
-hints describe the output of a join that tells which branches have failed.
+hints describe the output of a join that tells which branches have failed, or of a node that a fallback of another type
+may stand in for.
 """
 
 from __future__ import annotations
@@ -22,10 +23,17 @@ Reader: TypeAlias = Callable[[Value], Any]
 
 def reader_of(node: Node) -> Reader | None:
     """Return the function that makes of a node's output what the hints say; None if no hint says anything."""
-    reader = _reader_of_kind(node)
-    if reader is not None and (node.fallback or node.otherwise is not None):
-        return _leniently(reader)
-    return reader
+    if node.otherwise is not None or any(_hint_of(other) != _hint_of(node) for other in node.fallback):
+        return None  # nobody can tell which of them gave an output
+    return _reader_of_kind(node)
+
+
+def _hint_of(node: Node) -> object:
+    """Return the hint of the output of a step. Of any other node it is a hint that equals no other."""
+    try:
+        return output_of(resolve(node.step)).hint if isinstance(node, Step) else object()
+    except LookupError:
+        return object()
 
 
 def _reader_of_kind(node: Node) -> Reader | None:
@@ -64,15 +72,3 @@ def _by_item(reader: Reader | None) -> Reader | None:
         return [reader(item) for item in outputs]
 
     return None if reader is None else read
-
-
-def _leniently(reader: Reader) -> Reader:
-    """Return a function that leaves alone what does not fit: it is from a fallback, which may give another type."""
-
-    def read(output: Value) -> Any:
-        try:
-            return reader(output)
-        except InvalidInput:
-            return decoded(output)
-
-    return read

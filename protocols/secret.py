@@ -7,11 +7,12 @@ machine of the host. What a host has revealed is kept out of all that leaves it 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, Protocol, TypeVar, get_args, overload
 
-from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import BaseModel, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from .codecs.registry import Codec, register
@@ -24,8 +25,32 @@ SOURCE = re.compile(r"env:[A-Za-z_]\w*|file:/.+")
 """The place of a secret: `env:VARIABLE`, or `file:` and an absolute path."""
 _KEY = "$secret"
 
-RESOLVER: ContextVar[Callable[[str], str]] = ContextVar("resolver")
-"""Returns the text of a secret by name. It is set where the code of a protocol runs."""
+
+class Resolver(Protocol):
+    """Whoever looks secrets up, and keeps them out of what leaves the host."""
+
+    def reveal(self, name: str) -> str: ...
+
+    def keep(self, name: str, text: str) -> None: ...
+
+    def black_out(self, text: str) -> str: ...
+
+
+RESOLVER: ContextVar[Resolver] = ContextVar("resolver")
+"""The resolver of the code of a protocol that runs in this context."""
+_OF_PROCESS: list[Resolver] = []
+"""The resolver of the host that started last in this process: threads that a step starts have no context."""
+
+
+def resolve_in_threads(resolver: Resolver) -> None:
+    """Use a resolver where the context has none."""
+    _OF_PROCESS[:] = [resolver]
+
+
+def black_out(text: str) -> str:
+    """Return a text without secrets that were revealed in this context. Call it before a text is cut."""
+    resolver = RESOLVER.get(None)
+    return text if resolver is None else resolver.black_out(text)
 
 
 class Secret(Generic[T]):
@@ -45,6 +70,10 @@ class Secret(Generic[T]):
 
     __slots__ = ("_kind", "name")
 
+    @overload
+    def __init__(self: Secret[str], name: str) -> None: ...
+    @overload
+    def __init__(self, name: str, kind: type[T]) -> None: ...
     def __init__(self, name: str, kind: Any = str) -> None:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise InvalidInput(
@@ -59,11 +88,12 @@ class Secret(Generic[T]):
             FixTheCall: The setting `secrets` does not name it, its place is empty, or this is no host: a driver only
                 passes secrets on.
         """
-        try:
-            resolve = RESOLVER.get()
-        except LookupError as error:
-            raise FixTheCall(f"secret '{self.name}': only the code of a protocol reveals secrets") from error
-        revealed: T = self._read(resolve(self.name))
+        resolver = RESOLVER.get(next(iter(_OF_PROCESS), None))
+        if resolver is None:
+            raise FixTheCall(f"secret '{self.name}': only the code of a protocol reveals secrets")
+        revealed: T = self._read(resolver.reveal(self.name))
+        for part in _texts_in(revealed):
+            resolver.keep(self.name, part)
         return revealed
 
     def _read(self, text: str) -> Any:
@@ -72,10 +102,10 @@ class Secret(Generic[T]):
         if self._kind is bytes:
             return text.encode()
         adapter: TypeAdapter[Any] = TypeAdapter(self._kind)
-        try:
-            return adapter.validate_strings(text) if self._kind in (int, float, bool) else adapter.validate_json(text)
-        except ValidationError:  # its message has the text
-            raise FixTheCall(f"secret '{self.name}' cannot be read as {self._kind}") from None
+        for read in (adapter.validate_strings, adapter.validate_json):
+            with suppress(ValidationError):  # its message has the text
+                return read(text)
+        raise FixTheCall(f"secret '{self.name}' cannot be read as {self._kind}")
 
     def __repr__(self) -> str:
         return f"Secret({self.name!r})"
@@ -95,6 +125,19 @@ class Secret(Generic[T]):
             json_schema_input_schema=named,
             serialization=core_schema.plain_serializer_function_ser_schema(_named, when_used="json"),
         )
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Yield the texts and numbers in what was read from a secret."""
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    elif isinstance(value, BaseModel):
+        value = list(vars(value).values())
+    if isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            yield from _texts_in(part)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield str(value)
 
 
 def _named(secret: Secret[Any]) -> dict[str, str]:

@@ -264,6 +264,8 @@ class Sequence(_Group[In, Out]):
         *more: Any,
         **settings: Unpack[SequenceOptions],
     ) -> None: ...
+    @overload
+    def __init__(self: Sequence[Any, Any], **settings: Unpack[SequenceOptions]) -> None: ...
     def __init__(self, *children: Any, **settings: Any) -> None:
         Definition.__init__(self, **{"sequence": children, **settings})
 

@@ -28,6 +28,7 @@ from pydantic_core import ErrorDetails, PydanticSerializationError
 from .advice import advice_on, name_of, plain_way
 from .codecs.registry import codec_of, decoded
 from .errors import InvalidDefinition, InvalidInput
+from .json_forms import to_json
 from .values import MAX_VALUE_BYTES, Value, check_loosely, check_value
 from .wording import named, place, problem_of
 
@@ -51,7 +52,7 @@ class TypeHint:
         """
         self.hint, self.name = hint, name
         self.adapter = _adapter(hint, place)
-        self._serializes = self.adapter is not None and _has_serializer(self.adapter.core_schema)
+        self._traits = set() if self.adapter is None else set(_traits_of(self.adapter.core_schema))
 
     def read(self, value: Value) -> Any:
         """Return plain data, or any other value, as the hinted type. Raises InvalidInput with the path of the field."""
@@ -61,20 +62,35 @@ class TypeHint:
         try:
             return self.adapter.validator.validate_python(value, by_alias=True, by_name=True)
         except ValidationError as error:
+            if "strict" in self._traits and (found := self._read_as_json(value)) is not _NOTHING:
+                return found
             raise InvalidInput(problem=_problems(error, self.name, self.hint)) from error
+
+    def _read_as_json(self, value: Value) -> object:
+        """Return plain data as the hinted type by the rules for JSON; _NOTHING if it does not fit.
+
+        A strict model takes no text for a date, but from JSON, which has no dates.
+        """
+        assert self.adapter is not None
+        try:
+            return self.adapter.validator.validate_json(to_json(value), by_alias=True, by_name=True)
+        except ValidationError:
+            return _NOTHING
 
     def plain(self, value: object, max_bytes: int = MAX_VALUE_BYTES) -> Value:
         """Return a value of the hinted type as plain data, of which `read` makes an equal one. Raises InvalidInput."""
         if self.adapter is None:
             return check_value(value, self.name, max_bytes, by_hint=True)
         typed = self.read(value)
+        if "typed-dict" in self._traits and (lost := first_lost(value, typed, self.name)):
+            raise InvalidInput(problem="the type hint has no such key, so it would be lost", path=lost)
         try:
             plain = check_value(typed, self.name, max_bytes)
         except InvalidInput as error:
             if not isinstance(error.__cause__, TypeError):
                 raise
             return self._there_and_back(typed, max_bytes)
-        return check_value(self._dumped(typed), self.name, max_bytes) if self._serializes else plain
+        return self._there_and_back(typed, max_bytes) if "code" in self._traits else plain
 
     def _there_and_back(self, typed: object, max_bytes: int) -> Value:
         plain = check_loosely(self._dumped(typed), self.name, max_bytes)
@@ -100,6 +116,9 @@ class TypeHint:
             return {} if self.adapter is None else self.adapter.json_schema(mode=mode)
         except PydanticInvalidForJsonSchema:
             return {}
+
+
+_NOTHING = object()
 
 
 class Change(typing.NamedTuple):
@@ -134,6 +153,20 @@ def first_change(before: object, after: object, path: str) -> Change | None:
     return next((change for (_, at, b), (_, _, a) in pairs if (change := first_change(b, a, at))), None)
 
 
+def first_lost(value: object, typed: object, path: str) -> str | None:
+    """Return the path of the first key of a mapping that reading it has dropped; None if there is none."""
+    if isinstance(value, list | tuple) and isinstance(typed, list | tuple):
+        pairs = [(f"{path}[{index}]", *pair) for index, pair in enumerate(zip(value, typed, strict=False))]
+    elif isinstance(value, dict) and isinstance(typed, dict):
+        lost = next((key for key in value if key not in typed), None)
+        if lost is not None and len(typed) < len(value):
+            return f"{path}.{lost}"
+        pairs = [(f"{path}.{key}", item, typed[key]) for key, item in value.items() if key in typed]
+    else:
+        return None
+    return next((found for at, item, other in pairs if (found := first_lost(item, other, at))), None)
+
+
 def _may_become(before: object, after: object) -> bool:
     kind = type(after)
     if type(before) is kind:
@@ -146,7 +179,9 @@ def _may_become(before: object, after: object) -> bool:
 def _parts(value: object, path: str) -> list[tuple[object, str, object]] | None:
     """Return the parts of a value as (key, path, part); None if it is a whole."""
     if isinstance(value, BaseModel):
-        fields: Mapping[Any, object] = {**vars(value), **(value.__pydantic_extra__ or {})}
+        known = type(value).model_fields
+        fields: Mapping[Any, object] = {name: item for name, item in vars(value).items() if name in known}
+        fields = {**fields, **(value.__pydantic_extra__ or {})}
     elif dataclasses.is_dataclass(value):
         fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
     elif isinstance(value, Mapping):
@@ -173,11 +208,20 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def _has_serializer(schema: object) -> bool:
-    """Whether a core schema has a serializer of its own somewhere."""
+def _traits_of(schema: object) -> Iterator[str]:
+    """Yield what is somewhere in a core schema: code (validators and serializers), strict, typed-dict."""
     if isinstance(schema, Mapping):
-        return "serialization" in schema or any(map(_has_serializer, schema.values()))
-    return isinstance(schema, list | tuple) and any(map(_has_serializer, schema))
+        if "serialization" in schema or str(schema.get("type", "")).startswith("function-"):
+            yield "code"
+        if schema.get("strict") is True:
+            yield "strict"
+        if schema.get("type") == "typed-dict":
+            yield "typed-dict"
+        for part in schema.values():
+            yield from _traits_of(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            yield from _traits_of(part)
 
 
 def complete(hint: object) -> None:

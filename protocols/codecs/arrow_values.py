@@ -22,7 +22,9 @@ def stream_of(value: Any) -> bytes:
 
 def table_of(stream: bytes) -> Any:
     with pa.ipc.open_stream(pa.py_buffer(stream)) as reader:
-        return reader.read_all()
+        table = reader.read_all()
+    table.validate(full=True)  # offsets beyond the data would end the process later
+    return table
 
 
 def _dump(value: Any) -> tuple[Mapping[str, Any], Value]:
@@ -35,7 +37,9 @@ def _load_table(_about: Mapping[str, Any], data: bytes) -> Any:
 
 def _load_batch(_about: Mapping[str, Any], data: bytes) -> Any:
     with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
-        return reader.read_next_batch()
+        batch = reader.read_next_batch()
+    batch.validate(full=True)
+    return batch
 
 
 _CODECS = {

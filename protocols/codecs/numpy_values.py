@@ -42,6 +42,8 @@ _CODECS = {
 
 
 def codec_for(kind: type) -> Codec | None:
+    if issubclass(kind, np.str_ | np.bytes_):
+        return None  # they pass as the texts and bytes that they are
     if issubclass(kind, np.generic):
         return _CODECS["numpy.generic"]
     return _CODECS["numpy.ndarray"] if kind is np.ndarray else None

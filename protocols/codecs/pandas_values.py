@@ -19,13 +19,13 @@ _SERIES = "$series"
 
 
 def _dump_frame(value: Any) -> tuple[Mapping[str, Any], Value]:
-    data = _stream_of(value)
-    _check_same(value, _load_frame({}, data))
-    return {"rows": len(value), "columns": [str(name) for name in value.columns[:20]]}, data
+    data, about = _stream_of(value), _freq_of(value)
+    _check_same(value, _load_frame(about, data))
+    return {"rows": len(value), "columns": [str(name) for name in value.columns[:20]]} | about, data
 
 
 def _dump_series(value: Any) -> tuple[Mapping[str, Any], Value]:
-    about = {"rows": len(value), "dtype": str(value.dtype), "name": value.name}
+    about = {"rows": len(value), "dtype": str(value.dtype), "name": value.name} | _freq_of(value)
     if value.name is not None and not isinstance(value.name, str | int):
         raise NoCodec("a series whose name is no text or number cannot be encoded: rename it")
     data = _stream_of(value.to_frame(_SERIES))
@@ -41,15 +41,24 @@ def _stream_of(frame: Any) -> bytes:
     from .arrow_values import stream_of  # noqa: PLC0415
 
     try:
-        return stream_of(pa.Table.from_pandas(frame, preserve_index=True))
+        return stream_of(pa.Table.from_pandas(frame, preserve_index=None))
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise NoCodec(f"pyarrow cannot encode it: {error}; give columns of one type each") from error
 
 
-def _load_frame(_about: Mapping[str, Any], data: bytes) -> Any:
+def _freq_of(value: Any) -> dict[str, str]:
+    """Return the frequency of an index of times, which Arrow does not keep."""
+    freq = getattr(value.index, "freqstr", None) if isinstance(value.index, pd.DatetimeIndex) else None
+    return {} if freq is None else {"freq": freq}
+
+
+def _load_frame(about: Mapping[str, Any], data: bytes) -> Any:
     from .arrow_values import table_of  # noqa: PLC0415
 
-    return table_of(data).to_pandas()
+    frame = table_of(data).to_pandas()
+    if "freq" in about:
+        frame.index.freq = about["freq"]
+    return frame
 
 
 def _load_series(about: Mapping[str, Any], data: bytes) -> Any:
@@ -57,17 +66,17 @@ def _load_series(about: Mapping[str, Any], data: bytes) -> Any:
 
 
 def _check_same(before: Any, after: Any) -> None:
+    is_frame = isinstance(before, pd.DataFrame)
+    for name, column in before.items() if is_frame else [(before.name, before)]:
+        if column.dtype == object:
+            _check_types(name, column, after[name] if is_frame else after)
     testing: Any = pd.testing
-    same = testing.assert_frame_equal if isinstance(before, pd.DataFrame) else testing.assert_series_equal
+    same = testing.assert_frame_equal if is_frame else testing.assert_series_equal
     try:
-        same(before, after, check_exact=True, check_freq=False)
-    except AssertionError as error:
+        same(before, after, check_exact=True)
+    except (AssertionError, ValueError) as error:
         problem = " ".join(str(error).split())[:200]
         raise NoCodec(f"it would not come out equal: {problem}; give columns of one type each") from error
-    for name, column in before.items() if isinstance(before, pd.DataFrame) else [(_SERIES, before)]:
-        if column.dtype == object:
-            other = after[name] if isinstance(before, pd.DataFrame) else after
-            _check_types(name, column, other)
 
 
 def _check_types(name: object, before: Any, after: Any) -> None:

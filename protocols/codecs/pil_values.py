@@ -8,10 +8,12 @@ from typing import Any
 from PIL import Image
 
 from ..values import Value
-from .registry import Codec
+from .registry import Codec, NoCodec
 
 
 def _dump(value: Any) -> tuple[Mapping[str, Any], Value]:
+    if getattr(value, "n_frames", 1) > 1:
+        raise NoCodec("an image of several frames cannot be encoded: give its frames, or the file")
     palette = value.getpalette(value.palette.mode) if value.palette is not None else None
     data = {
         "pixels": value.tobytes(),
@@ -22,12 +24,16 @@ def _dump(value: Any) -> tuple[Mapping[str, Any], Value]:
 
 
 def _load(about: Mapping[str, Any], data: Any) -> Any:
-    image = Image.frombytes(about["mode"], tuple(about["size"]), data["pixels"])
+    width, height = about["size"]
+    if len(data["pixels"]) * 8 < width * height:  # the smallest pixel has a bit
+        raise ValueError("the pixels are too few")
+    image = Image.frombytes(about["mode"], (width, height), data["pixels"])
     if data["palette"] is not None:
         mode, colours = data["palette"]
         image.putpalette(colours, mode)
     if data["transparency"] is not None:
-        image.info["transparency"] = data["transparency"]
+        given = data["transparency"]
+        image.info["transparency"] = tuple(given) if isinstance(given, list) else given
     return image
 
 

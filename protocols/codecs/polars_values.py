@@ -24,6 +24,9 @@ def _written(frame: Any) -> bytes:
     objects = [name for name, dtype in frame.schema.items() if dtype == pl.Object]
     if objects:
         raise NoCodec(f"its column {objects[0]!r} holds Python objects, which cannot be encoded; give it another type")
+    empty = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Array) and dtype.size == 0]
+    if empty:
+        raise NoCodec(f"its column {empty[0]!r} holds arrays of no items, which polars cannot read back")
     written = BytesIO()
     frame.write_ipc(written)
     return written.getvalue()

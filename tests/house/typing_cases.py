@@ -125,8 +125,9 @@ async def values(engine: podium.Engine, client: podium.AsyncEngine) -> None:
     await client.submit(flow, b"u")  # type: ignore[misc]
     podium.codec(Kept, name="kept", dump=Kept.to_bytes, load=Kept.of)
     podium.codec(Kept, name="kept", dump=Kept.to_bytes, load=len)  # type: ignore[arg-type]
-    secret: podium.Secret[int] = podium.Secret("port", int)
-    assert_type(secret.reveal(), int)
+    assert_type(podium.Secret("port", int).reveal(), int)
+    assert_type(podium.Secret("db").reveal(), str)
+    podium.Sequence(sequence=["tools:a", "tools:b"], name="both")
 
 
 class Kept:

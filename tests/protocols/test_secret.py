@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
+from typing import Annotated
 
+import numpy as np
 import pytest
-from pydantic import BaseModel, TypeAdapter
+from pydantic import AfterValidator, BaseModel, TypeAdapter
 
 import podium
 from podium import Sequence, Step, Workflow
 from podium.actors.secrecy import Secrecy
 from podium.cluster.config import load_settings
-from podium.errors import FixTheCall, InvalidInput, InvalidSetting
+from podium.errors import FixTheCall, InvalidInput, InvalidSetting, SpawnFailed
 from podium.protocols.binding import schemas_of
 from podium.protocols.json_forms import to_json
 from podium.testing import Simulation
@@ -124,7 +127,7 @@ def test_it_gets_into_no_error_output_or_chunk(run, root, says):
 def test_it_gets_into_no_log(run, caplog):
     with caplog.at_level(logging.DEBUG):
         assert run(logs, QUERY)[0].result == 1
-    assert "it is [secret db]" in caplog.text
+    assert "it is [secret db]" in caplog.text and TEXT not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,8 @@ def test_a_text_of_another_type_is_not_told(run):
     assert record.failure.message == "secret 'db' cannot be read as <class 'int'>"
 
 
-def test_a_driver_reveals_nothing_and_a_secret_shows_its_name():
+def test_a_driver_reveals_nothing_and_a_secret_shows_its_name(monkeypatch):
+    monkeypatch.setattr("podium.protocols.secret._OF_PROCESS", [])
     secret = podium.Secret("db")
     with pytest.raises(FixTheCall, match="only the code of a protocol reveals secrets"):
         secret.reveal()
@@ -174,3 +178,136 @@ def test_the_setting_takes_places_and_no_secrets():
         with pytest.raises(InvalidSetting, match="secrets") as caught:
             load_settings(secrets=secrets)
         assert TEXT not in str(caught.value)
+
+
+LONG = "sk-live-0123456789abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRSTUVWXYZ-0123456789-end"
+PEM = "-----BEGIN KEY-----\nMIIabcdefghijkl\\n\n-----END KEY-----"
+
+
+class Strict(BaseModel):
+    token: int
+
+
+class Trimmed(BaseModel):
+    t: Annotated[str, AfterValidator(lambda text: text + ".")]
+
+
+def cut_by_pydantic():
+    Strict(token=podium.Secret("long").reveal())
+
+
+def cut_at_the_end():
+    raise RuntimeError("y" * (64_000 - 20) + podium.Secret("long").reveal())
+
+
+def cut_at_the_beginning():
+    raise RuntimeError(podium.Secret("long").reveal() + "y" * 7940)
+
+
+def a_long_one_that_begins_with_a_short_one():
+    podium.Secret("short").reveal()
+    raise RuntimeError(podium.Secret("long").reveal())
+
+
+def escaped():
+    raise KeyError(podium.Secret("pem").reveal())
+
+
+def shown():
+    raise RuntimeError(f"{podium.Secret('pem').reveal()!r} {json.dumps([podium.Secret('pem').reveal()])}")
+
+
+def as_a_number():
+    return {"pin": [podium.Secret("pin", int).reveal()]}
+
+
+def a_part():
+    raise RuntimeError(podium.Secret("json", dict).reveal()["password"])
+
+
+def in_an_array():
+    return np.array([podium.Secret("long").reveal()])
+
+
+def as_a_key():
+    return {(podium.Secret("long").reveal(), 1): 1}
+
+
+def in_a_thread_of_its_own():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(podium.Secret("long").reveal()))
+    thread.start()
+    thread.join()
+    raise RuntimeError(found[0])
+
+
+def changed_by_a_validator() -> Trimmed:
+    return Trimmed(t=podium.Secret("long").reveal())
+
+
+TEXTS = {"long": LONG, "short": "sk-live", "pem": PEM, "pin": "48151623", "json": '{"password": "hunter2hunter2"}'}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        cut_by_pydantic,
+        cut_at_the_end,
+        cut_at_the_beginning,
+        a_long_one_that_begins_with_a_short_one,
+        escaped,
+        shown,
+        as_a_number,
+        a_part,
+        in_an_array,
+        as_a_key,
+        in_a_thread_of_its_own,
+        changed_by_a_validator,
+    ],
+    ids=lambda step: step.__name__,
+)
+def test_no_piece_of_a_secret_is_on_record(tmp_path, step):
+    for name, text in TEXTS.items():
+        (tmp_path / name).write_text(text)
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", podium.protocol(step)), None)
+        await task.wait()
+        record = await task.read_record()
+        return record, to_json([record.to_json(), [event.value async for event in task.events()]])
+
+    record, said = Simulation(secrets={name: f"file:{tmp_path / name}" for name in TEXTS}).run(work)
+    assert record.failure is not None
+    for secret in [*TEXTS.values(), "hunter2hunter2", "MIIabcdefghijkl"]:
+        pieces = {secret[at : at + 8] for at in range(len(secret) - 7)}
+        assert not [piece for piece in pieces if piece in said], said[:600]
+
+
+def test_an_error_of_a_start_has_no_secret_in_it(monkeypatch):
+    monkeypatch.setenv("TEST_PASSWORD", TEXT)
+
+    class Starts(podium.Protocol):
+        async def start(self):
+            raise ValueError(f"login with {podium.Secret('db').reveal()} failed")
+
+        async def run(self, value):
+            return value
+
+    async def work(engine):
+        with pytest.raises(SpawnFailed, match=r"ValueError|login with \[secret db\] failed") as caught:
+            await engine.deploy(Workflow("w", Starts))
+        return str(caught.value)
+
+    assert TEXT not in Simulation(secrets={"db": "env:TEST_PASSWORD"}).run(work)
+
+
+def test_a_secret_is_read_as_its_type():
+    import datetime
+    from pathlib import Path
+
+    for kind, text, value in [
+        (Path, "/a", Path("/a")),
+        (datetime.date, "2026-01-02", datetime.date(2026, 1, 2)),
+        (list[int], "[1]", [1]),
+    ]:
+        assert podium.Secret("x", kind)._read(text) == value

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import io
 import json
+import struct
+from collections.abc import Iterable
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import msgpack
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
 
 import podium
 from podium import Hierarchy, Parallel, Sequence, Step, Workflow, verdict
 from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
+from podium.protocols.codecs.arrow_values import stream_of
 from podium.protocols.codecs.registry import codec_named
 from podium.protocols.encoded import Encoded
 from podium.protocols.json_forms import json_form, to_json
@@ -217,8 +229,8 @@ def test_what_is_no_encoded_value_is_damaged_and_harms_nobody(packed):
 def test_arrays_of_objects_are_refused_by_name():
     with pytest.raises(InvalidInput, match=r"^output\.a: an array of objects cannot be encoded without pickle"):
         check_value({"a": np.array([object()])}, "output")
-    with pytest.raises(InvalidInput, match="would not come out equal"):
-        check_value(__import__("pandas").DataFrame({"a": [{1}, {2}]}), "output")
+    with pytest.raises(InvalidInput, match=r"its column .a. would change a set into a ndarray"):
+        check_value(pd.DataFrame({"a": [{1}, {2}]}), "output")
 
 
 def test_an_encoded_value_survives_the_wire_and_equals_itself():
@@ -260,3 +272,108 @@ def test_the_plain_form_is_what_the_journal_has():
         return found
 
     assert json.loads(to_json(Simulation().run(work))) == {"x": 1, "y": "1.50"}
+
+
+# found by a reviewer
+
+
+def nested(levels, inside):
+    packed = msgpack.packb(["numpy.ndarray", {}, None])
+    for _ in range(levels):
+        packed = msgpack.packb(inside(msgpack.ExtType(1, packed)))
+    return Encoded(packed)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        lambda inner: ["numpy.ndarray", {"a": inner}, None],
+        lambda inner: [inner, {}, None],
+        lambda inner: ["x", inner, None],
+        lambda _inner: ["x", {"a": list(range(65))}, None],
+        lambda _inner: ["x", {"a": {"b": 1}}, None],
+        lambda _inner: ["x", {str(n): n for n in range(65)}, None],
+    ],
+)
+def test_a_description_is_small_or_the_value_is_damaged(inside):
+    """A supervisor that evaluated an expression over one of 200 levels died of a fault of segmentation."""
+    value = nested(700, inside)
+    assert (value.codec, value.described()["$type"]) == ("damaged", "damaged")
+    assert repr(value).startswith("<damaged") and len(to_json([value])) < 100
+    take = Step(passing(Any), with_={"a": "input.a", "kind": 'input.a["$type"]'})
+    with pytest.raises(TaskFailed, match="no codec is named 'damaged'"):
+        simulate(Workflow("w", take), [{"a": value}])
+
+
+def test_data_of_another_size_than_it_says_is_refused():
+    stream = bytearray(stream_of(pa.table({"a": ["abc", "def"]})))
+    at = stream.find(struct.pack("<iii", 0, 3, 6))
+    stream[at : at + 12] = struct.pack("<iii", 0, 2**30, 2**31 - 1)
+    with pytest.raises(InvalidInput, match=r"codec 'pyarrow.Table' cannot load a value: ArrowInvalid"):
+        podium.decoded(Encoded(pack(["pyarrow.Table", {}, bytes(stream)])))
+    data = {"pixels": b"", "palette": None, "transparency": None}
+    with pytest.raises(InvalidInput, match="the pixels are too few"):
+        podium.decoded(Encoded(pack(["PIL.Image", {"mode": "RGB", "size": [30_000, 30_000]}, data])))
+
+
+class Exact(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    at: date
+    tags: tuple[str, ...]
+
+
+class Cached(BaseModel):
+    price: Decimal
+
+    @functools.cached_property
+    def double(self):
+        return 2 * self.price
+
+
+def test_strict_models_cached_properties_and_iterables_pass():
+    for hint, value in [(Exact, Exact(at=date(2026, 1, 2), tags=("a",))), (Cached, Cached(price=Decimal("1.5")))]:
+        assert getattr(value, "double", None) in (None, Decimal("3.0"))
+        (out,) = simulate(Workflow("w", passing(hint)), [value])
+        assert out == value
+    (out,) = simulate(Workflow("w", passing(Iterable[Decimal])), [[Decimal("1.50")]])
+    assert out == [Decimal("1.50")]
+
+
+def test_a_result_of_which_a_fallback_may_be_the_source_is_read_if_their_hints_agree():
+    @podium.protocol
+    def number(value) -> int:
+        raise RuntimeError("no")
+
+    @podium.protocol
+    def text(value) -> str:
+        return "3"
+
+    @podium.protocol
+    def other(value) -> int:
+        return 4
+
+    assert simulate(Workflow("w", Step(number, fallback=[text])), [1]) == ["3"]
+    assert simulate(Workflow("w", Step(number, otherwise={"value": "3"})), [1]) == ["3"]
+    assert simulate(Workflow("w", Step(number, fallback=[other])), [1]) == [4]
+
+
+def test_frames_keep_their_indexes_and_texts_of_numpy_are_texts():
+    frame = pd.DataFrame({"a": [1.0, 2.0]}, index=pd.date_range("2026-01-01", periods=2, freq="D"))
+    for value in (pd.DataFrame({"a": [1, 2]}), pd.Series([1, 2]), frame, frame["a"]):
+        (out,) = simulate(Workflow("w", passing(Any)), [value])
+        assert type(out.index) is type(value.index) and getattr(out.index, "freq", 0) == getattr(value.index, "freq", 0)
+    assert simulate(Workflow("w", passing(Any)), [[np.str_("a\0"), np.str_(""), np.bytes_(b"")]]) == [["a\0", "", b""]]
+
+
+def test_images_keep_what_is_transparent_and_films_are_refused():
+    image = Image.new("RGB", (2, 2))
+    image.info["transparency"] = (1, 2, 3)
+    (out,) = simulate(Workflow("w", passing(Any)), [image])
+    assert out.info["transparency"] == (1, 2, 3)
+    film = io.BytesIO()
+    image.save(film, "GIF", save_all=True, append_images=[Image.new("RGB", (2, 2), (9, 9, 9))])
+    with pytest.raises(InvalidInput, match="an image of several frames cannot be encoded"):
+        check_value(Image.open(film), "output")
+    with pytest.raises(InvalidInput, match="arrays of no items"):
+        check_value(pl.DataFrame({"a": [[]]}, schema={"a": pl.Array(pl.Int8, 0)}), "output")

@@ -16,7 +16,8 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import BaseModel, SecretStr
+from pydantic import AfterValidator, BaseModel, SecretStr
+from typing_extensions import TypedDict
 
 import podium
 from podium import Workflow
@@ -70,6 +71,13 @@ NAMES |= {
     "SecretStr": SecretStr,
     "Literal": typing.Literal,
 }
+
+
+class Row(TypedDict):
+    n: int
+
+
+NAMES |= {"Row": Row, "Annotated": typing.Annotated, "AfterValidator": AfterValidator}
 NAMES |= {"Any": typing.Any}
 
 

@@ -121,11 +121,11 @@ def test_commands_read_the_database_by_its_url(installation, tmp_path, monkeypat
 def test_a_url_as_data_and_database_mean_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     load = podium.cluster.config.load_settings
-    one, two = load(data="postgresql://ada:secret@db/work"), load(database="postgresql://eve:other@db/work")
+    one, two = load(data="postgresql://ada:pass-word@db/work"), load(database="postgresql://eve:other@db/work")
     assert one.data == two.data and one.data.parent == tmp_path / ".podium"
     assert load(data="postgresql://db/work", database_schema="b").data != one.data
     assert load(data="x", database="postgresql://db/work").data == Path("x")
-    assert "secret" not in repr(one) and "secret" not in str(one.store.place)
+    assert "pass-word" not in repr(one) and "pass-word" not in str(one.store.place)
 
 
 @pytest.mark.parametrize(
