@@ -84,6 +84,8 @@ class TypeHint:
         typed = self.read(value)
         if "typed-dict" in self._traits and (lost := first_lost(value, typed, self.name)):
             raise InvalidInput(problem="the type hint has no such key, so it would be lost", path=lost)
+        if "objects" in self._traits:
+            return self._there_and_back(typed, max_bytes)
         try:
             plain = check_value(typed, self.name, max_bytes)
         except InvalidInput as error:
@@ -208,9 +210,20 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
+_PLAIN_SCHEMAS = frozenset(
+    (
+        "any none bool int float str bytes list dict datetime literal nullable union tagged-union default chain "
+        "definitions definition-ref typed-dict typed-dict-field json-or-python lax-or-strict"
+    ).split()
+)
+"""Kinds of core schemas that give plain data. Of others it is not tried whether a value is plain data as it is."""
+
+
 def _traits_of(schema: object) -> Iterator[str]:
-    """Yield what is somewhere in a core schema: code (validators and serializers), strict, typed-dict."""
+    """Yield what is somewhere in a core schema: objects, code (validators and serializers), strict, typed-dict."""
     if isinstance(schema, Mapping):
+        if isinstance(schema.get("type"), str) and schema["type"] not in _PLAIN_SCHEMAS:
+            yield "objects"
         if "serialization" in schema or str(schema.get("type", "")).startswith("function-"):
             yield "code"
         if schema.get("strict") is True:

@@ -14,7 +14,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import partial
 from io import IOBase
 from typing import Any, TypeAlias
 
@@ -145,19 +144,19 @@ def check_value(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES, by_hi
         InvalidInput: not plain data, nested over MAX_DEPTH, or larger than `max_bytes` when packed. If an object could
             be plain data as another type, the error was raised from NotPlain.
     """
-    return _plain_from(
-        value, name, max_bytes, partial(_packed, spare=_SPARE_STRICT, new=_strict_packer, by_hint=by_hint)
-    )
+    return _plain_from(value, name, max_bytes, _SPARE_STRICT, _strict_packer, by_hint)
 
 
 def check_loosely(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> Value:
     """Do the same as `check_value`, with objects of many types as the plain data that pydantic makes of them."""
-    return _plain_from(value, name, max_bytes, pack)
+    return _plain_from(value, name, max_bytes, _SPARE, _packer)
 
 
-def _plain_from(value: Value, name: str, max_bytes: int, packed_of: Callable[[Value], bytes]) -> Value:
+def _plain_from(
+    value: Value, name: str, max_bytes: int, spare: list[Any], new: Callable[[], Any], by_hint: bool = False
+) -> Value:
     try:
-        packed = packed_of(value)
+        packed = _packed(value, spare, new, by_hint)
     except InvalidInput as error:
         raise InvalidInput(problem=error.problem, path=f"{name}{error.path}") from error.__cause__
     if len(packed) > max_bytes:
