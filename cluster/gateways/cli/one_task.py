@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ....protocols.errors import EngineClosed, NotFound, TaskCancelled, TaskFailed
+from ....protocols.errors import EngineClosed, InvalidInput, NotFound, TaskCancelled, TaskFailed
 from ....protocols.outcomes import OPEN, TERMINAL, TaskEvent, TaskRecord
 from ....protocols.printable import one_line
 from ....protocols.values import Value
@@ -26,6 +27,7 @@ from .dead import dead
 from .events_table import print_events
 from .live import follow
 from .options import Data, Output, Timeout
+from .saving import save
 from .step_tree import StepTree, went_wrong
 from .terminal import Terminal, error_console, say, styled, to_json
 from .view import event_line, lack, local_time, seconds, why_wrong
@@ -35,10 +37,11 @@ TaskIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Of tasks, o
 Failed = Annotated[bool, typer.Option("--failed", help="Only the steps that went wrong, every one and its attempts.")]
 Events = Annotated[bool, typer.Option("--events", help="The journalled events, one line each; -o json has them whole.")]
 At = Annotated[int | None, typer.Option("--at", min=0, metavar="N", help="As it was after entry N (see --events).")]
+Saved = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Write the output to a new file instead.")]
 SHOWN_LINES = 10
 """Most lines of an input, an output, the attempts or the missing parts in `podium show`."""
 SHOWN_CHARS = 2_000
-"""Most characters of an input or an output in `podium show`; `-o json` has all of it."""
+"""Most characters of an input or an output in `podium show`; `-o json` and `--save` have all of it."""
 
 
 def show(
@@ -48,12 +51,16 @@ def show(
     failed: Failed = False,
     events: Events = False,
     at: At = None,
+    saved: Saved = None,
 ) -> None:
     """Show one task: input, output, its steps, and why each attempt failed that did."""
     if events and failed:
         raise typer.BadParameter("either all --events, or the steps that --failed", param_hint="--events")
     reader = store_of(settings_of(data).store).reader
     stored = found_task(reader, settings_of(data), task_id)
+    if saved is not None:
+        print(f"{saved}: {save(_stored_result(_ended(stored.record)), saved)}")
+        return
     view = _View([stored, *reader.subtasks(stored.record.task_id)], len(stored.bodies))
     if at is None:
         view.blocked = reader.blocked(stored.record.workflow)
@@ -234,6 +241,13 @@ def _tell_recorded(stored: StoredTask, from_offset: int) -> None:
     for event in recorded_events(stored, from_offset):
         console.print(event_line(event))
     print_degraded(console, stored.record)
+
+
+def _ended(record: TaskRecord) -> TaskRecord:
+    """Return the record of a task that has ended. Raises InvalidInput for another."""
+    if record.status in OPEN:
+        raise InvalidInput(problem=f"task {record.task_id} is {record.status}, and has no output yet", path="--save")
+    return record
 
 
 def _stored_result(record: TaskRecord) -> object:
