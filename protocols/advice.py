@@ -27,7 +27,11 @@ _WAYS: dict[str, dict[str, str]] = {
     "jax": {"": "its `.tolist()`"},
     "jaxlib": {"": "its `.tolist()`"},
     "tensorflow": {"": "its `.numpy().tolist()`"},
-    "ray": {"ObjectRef": "what it stands for: `ray.get(ref)`, or `await ref`", "ActorHandle": "what its calls return"},
+    "ray": {
+        "ObjectRef": "what it stands for: `ray.get(ref)`, or `await ref`",
+        "ActorHandle": "what its calls return",
+        "Dataset": "its path, for a step to read; or its rows (`.take_all()`), for a Parallel with `each`",
+    },
 }
 """By the package that a type is from, and its name; "" is any other."""
 _PLAIN_WAYS: dict[str, str] = {

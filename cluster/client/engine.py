@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar, Unpack
 
 from ...protocols.codecs.registry import decoded
 from ...protocols.deprecation import deprecated
-from ...protocols.errors import EngineClosed, PodiumError, WaitTimedOut
+from ...protocols.errors import EngineClosed, InvalidInput, PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
 from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, TaskStatus
 from ...protocols.recovery import Category
@@ -44,6 +44,7 @@ from .deployed import DeployedWorkflow, deployed_workflows
 from .event_reader import Reading
 from .holdups import why_held_now
 from .outcome import result_of
+from .ray_references import names_a_reference, taken_in
 from .submissions import checked_keys
 
 if TYPE_CHECKING:
@@ -315,12 +316,18 @@ class Engine:
     ) -> list[Task[B]]:
         """Submit many tasks with one wait until all are on disk. The tasks are in the order of the inputs.
 
-        All inputs are checked before any is sent. After KeyConflict the other tasks are accepted. After Overloaded
-        some may be accepted, if there are more than 1,000 or the workflow has several shards. Submit again with the
-        same keys to get them, also after AcceptanceUnknown.
+        All inputs are checked before any is sent. What Ray's references in them stand for is taken in. After
+        KeyConflict the other tasks are accepted. After Overloaded some may be accepted, if there are more than 1,000 or
+        the workflow has several shards. Submit again with the same keys to get them, also after AcceptanceUnknown.
         """
         known = checked_keys(keys, inputs)
-        tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        shared = known, priority, user, criticality, timeout_s
+        try:
+            tasks = self._core.submissions.all_of(workflow, list(inputs), *shared)
+        except InvalidInput as error:
+            if not names_a_reference(error):
+                raise
+            tasks = self._core.submissions.all_of(workflow, taken_in(inputs), *shared)
         accepted, ends = self._core.submit(workflow.name, workflow.shards, self._version(workflow), tasks)
         ids, name, read = accepted.result(), workflow.name, workflow.reader
         return [Task(self._core, id, name, end, read=read) for id, end in zip(ids, ends, strict=True)]

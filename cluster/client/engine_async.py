@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from ...protocols.errors import PodiumError, WaitTimedOut
+from ...protocols.errors import InvalidInput, PodiumError, WaitTimedOut
 from ...protocols.limits import Amount
 from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, TaskStatus
 from ...protocols.recovery import Category
@@ -33,6 +33,7 @@ from .engine import BaseTask
 from .event_reader import Reading
 from .holdups import why_held
 from .outcome import result_of
+from .ray_references import names_a_reference, taken_in
 from .submissions import checked_keys
 
 if TYPE_CHECKING:
@@ -190,7 +191,14 @@ class AsyncEngine:
     ) -> list[AsyncTask[B]]:
         """As `Engine.submit_many`."""
         known = checked_keys(keys, inputs)
-        tasks = self._core.submissions.all_of(workflow, list(inputs), known, priority, user, criticality, timeout_s)
+        shared = known, priority, user, criticality, timeout_s
+        try:
+            tasks = self._core.submissions.all_of(workflow, list(inputs), *shared)
+        except InvalidInput as error:
+            if not names_a_reference(error):
+                raise
+            there = await self._core.aside(lambda: taken_in(inputs))
+            tasks = self._core.submissions.all_of(workflow, there, *shared)
         version = await self._core.deploy(workflow)
         accepted, ends = self._core.submit(workflow.name, workflow.shards, version, tasks)
         ids = await asyncio.wrap_future(accepted)

@@ -12,13 +12,14 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 import podium
 from podium import Hierarchy, Sequence, Step, Workflow
 from podium.cluster.store.sqlite.reading import FileReader
-from podium.errors import SpawnFailed, TaskFailed
+from podium.errors import InvalidInput, SpawnFailed, TaskFailed
 from podium.supervisors.tasks.events import unpack_events
 from tests import sample
 from tests.support import ROOT, typed
@@ -68,6 +69,22 @@ def test_a_hierarchy_has_a_supervisor_of_its_own(engine):
 
 def test_values_of_every_type_go_through(engine):
     typed.goes_through(engine)
+
+
+def test_references_of_ray_are_taken_in_by_whoever_submits(engine):
+    import ray
+
+    array = np.arange(3)
+    given = {"image": ray.put(array), "list": [ray.put(1), (ray.put({"a": 2}),)]}
+    out = engine.submit(podium.Workflow("taken", typed.passes_anything), given).result(timeout_s=60)
+    assert typed.same(out, {"image": array, "list": [1, [{"a": 2}]]})
+
+    @ray.remote
+    def fails():
+        raise ValueError("no such object")
+
+    with pytest.raises(InvalidInput, match=r"an object of Ray's cannot be taken in: .*no such object"):
+        engine.submit(podium.Workflow("taken", typed.passes_anything), fails.remote())
 
 
 def test_everything_listens_on_loopback_only(engine):
