@@ -20,7 +20,7 @@ def _dump(value: Any) -> tuple[Mapping[str, Any], Value]:
         )
     if value.grad_fn is not None:
         raise NoCodec("a tensor that is part of a graph cannot be encoded: give its `.detach()`")
-    dense = value.detach().resolve_conj().resolve_neg().contiguous()
+    dense = value.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
     about: dict[str, Any] = {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape)}
     if value.requires_grad:
         about["requires_grad"] = True

@@ -10,6 +10,7 @@ from tests.support.mutants import MUTANTS, is_noticed
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of a test that has failed
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_planted_bug_is_noticed(mutant, caplog):
     caplog.set_level("CRITICAL", "podium")

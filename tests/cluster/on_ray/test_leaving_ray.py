@@ -38,6 +38,7 @@ def reach(name, attribute):
     return met
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # their end is what is tested
 @pytest.mark.parametrize("name", ["ray_listen_error_messages", "ray_print_logs"])
 @pytest.mark.parametrize("attribute", ["get_current_job_id", "current_job_id", "drain_and_exit_task_threads"])
 def test_threads_of_ray_end_in_silence_while_it_is_left(name, attribute, capfd):
