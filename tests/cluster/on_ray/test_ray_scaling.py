@@ -36,7 +36,7 @@ SCRIPT = textwrap.dedent(
         return [hosts("ALIVE"), hosts("PENDING_CREATION"), pool.up, pool.hosts]
 
     def settled(state):
-        give_up_at = time.monotonic() + 10
+        give_up_at = time.monotonic() + 30
         while shown() != state and time.monotonic() < give_up_at:
             time.sleep(0.1)
         return shown()
@@ -56,13 +56,13 @@ SCRIPT = textwrap.dedent(
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 def test_one_host_for_each_gpu_and_what_waits_for_a_third_is_withdrawn(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PODIUM_"))}
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     run = [sys.executable, str(script), str(tmp_path / "data")]
-    done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["before"] == [0, 0, 0, 0], "none before there is work"
