@@ -23,7 +23,7 @@ class Secrecy:
         """`sources` says where each secret is; `read` returns what is there, or raises OSError or LookupError."""
         self._sources, self._read = sources, read
         self._revealed: dict[str, str] = {}
-        """Names of secrets by their texts, the longest first."""
+        """Names of secrets by their texts."""
         self._pieces: dict[str, str] = {}
         """Names of secrets by pieces of their texts."""
 
@@ -48,19 +48,22 @@ class Secrecy:
     def keep(self, name: str, text: str) -> None:
         """Look for a text, and for its escaped forms, from now on: it is a secret, or a part of one."""
         forms = {text, repr(text)[1:-1], json.dumps(text)[1:-1]}
-        found = {**self._revealed, **{form: name for form in forms if len(form) >= LEAST_CHARS}}
-        self._revealed = dict(sorted(found.items(), key=lambda item: -len(item[0])))
         pieces = {
             form[at : at + PIECE_CHARS]: name
             for form in forms
             if len(form) >= 2 * PIECE_CHARS
             for at in range(len(form) - PIECE_CHARS + 1)
         }
-        self._pieces = {**self._pieces, **pieces}
+        self._revealed.update({form: name for form in forms if len(form) >= LEAST_CHARS})
+        self._pieces.update(pieces)
+
+    def _longest_first(self) -> list[tuple[str, str]]:
+        """Return a copy of texts and names, since other threads may reveal more meanwhile."""
+        return sorted(self._revealed.items(), key=lambda item: -len(item[0]))
 
     def black_out(self, text: str) -> str:
         """Return a text with the name of each revealed secret in place of it, and of pieces of it."""
-        for secret, name in self._revealed.items():
+        for secret, name in self._longest_first():
             text = text.replace(secret, f"[secret {name}]")
         return self._without_pieces(text) if self._pieces else text
 
@@ -109,7 +112,7 @@ class Secrecy:
             for index, item in enumerate(value):
                 yield from self._found(item, f"{path}[{index}]")
         else:
-            yield from ((path, name) for secret, name in self._revealed.items() if _has(value, secret))
+            yield from ((path, name) for secret, name in self._longest_first() if _has(value, secret))
 
 
 def _has(value: Value, secret: str) -> bool:
