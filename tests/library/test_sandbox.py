@@ -337,7 +337,7 @@ time.sleep(20)
 
 @at(*LEVELS)
 def test_endless_output_is_cut_and_does_not_block(level):
-    ran = boxed(["yes"], Box(wall_s=0.4, output_bytes=1000), level)
+    ran = boxed(["yes"], Box(wall_s=2.0, output_bytes=1000), level)
     assert (ran.stdout, ran.truncated, ran.timed_out) == ("y\n" * 500, True, True)
 
 
@@ -693,7 +693,7 @@ def test_it_runs_on_uvloop_too():
     uvloop = pytest.importorskip("uvloop")
 
     async def scene():
-        cut = await run_boxed(["sh", "-c", "setsid sleep 20 & yes"], Box(wall_s=0.3, output_bytes=4))
+        cut = await run_boxed(["sh", "-c", "setsid sleep 20 & yes"], Box(wall_s=1.5, output_bytes=4))
         running = asyncio.create_task(run_boxed(["sleep", "20"]))
         await asyncio.sleep(0)
         running.cancel()
