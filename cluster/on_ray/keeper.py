@@ -84,8 +84,9 @@ class Keeper:
             with self._lock:
                 self._lock.wait(self._lease.next_look_s(boottime()))
             is_used, has_coordinator = self._is_used(), lock.holder(self._run / COORDINATOR) is not None
+            is_drained = self._files.drained(self._lease.state.node).exists()
             with self._decided():
-                self._lease.look(boottime(), is_used, has_coordinator, self._files.drained.exists())
+                self._lease.look(boottime(), is_used, has_coordinator, is_drained)
         LOG.warning("this machine leaves the cluster: %s", self._lease.over)
         self._end_all()
         with self._decided():

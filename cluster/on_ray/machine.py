@@ -106,7 +106,7 @@ class Machine:
 
     def mark_drained(self) -> None:
         """Note that the machine will be taken away. Its keeper then ends with the last of our processes."""
-        self.files.drained.touch(mode=0o600)
+        self.files.drained(self._node).touch(mode=0o600)
 
     def has_gone(self, id: str, since: float) -> bool:
         """Whether nothing of ours runs any more on a machine that was there at `since`."""

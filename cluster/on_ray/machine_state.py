@@ -28,8 +28,6 @@ class MachineFiles:
         """Held by the process that starts a coordinator."""
         self.users = self.folder / "users"
         """A lock file for each process that uses the cluster and is no part of it."""
-        self.drained = self.folder / "drained"
-        """A mark that is there if the machine will be taken away."""
         self.keeper_log = data / "keeper.log"
         self._state = self.folder / "state.json"
         self._read: tuple[tuple[int, int], MachineState] | None = None
@@ -37,6 +35,13 @@ class MachineFiles:
 
     def make(self) -> None:
         self.users.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def drained(self, node: str) -> Path:
+        """Return the path of the mark that is there if Ray takes the machine away under this id of Ray's.
+
+        The machine may come back, as another node of Ray.
+        """
+        return self.folder / f"drained.{node}"
 
     def read(self) -> MachineState | None:
         """Return the state; None if there is none yet."""

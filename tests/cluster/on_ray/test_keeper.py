@@ -277,6 +277,21 @@ def test_a_keeper_with_nobody_to_keep_leaves(here, admin, database):
     assert "here" not in [host for _, host, _ in rows(admin, database)]
 
 
+def test_the_mark_of_a_drain_holds_for_the_node_that_was_drained_alone(here, admin, database):
+    """The machine may come back to Ray under another id, and its keeper must not end with each moment of rest."""
+    keeper, gone = here.keeper, Machine(here.place, here.membership, "node-before")
+    gone.mark_drained()
+    here.workers[0].kill()
+    here.workers[0].wait()
+    looks_at = time.monotonic() + 2.5
+    until(lambda: time.monotonic() > looks_at)
+    assert psutil.pid_exists(keeper)
+    here.machine.release()
+    here.machine.mark_drained()
+    until(lambda: not psutil.pid_exists(keeper), 4)
+    assert "here" not in [host for _, host, _ in rows(admin, database)]
+
+
 def test_a_keeper_that_cannot_start_says_why(database, tmp_path, monkeypatch):
     (tmp_path / "psycopg.py").write_text("raise ImportError('no psycopg on this machine')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
