@@ -121,4 +121,4 @@ def _has(value: Value, secret: str) -> bool:
     if isinstance(value, int | float):
         return not isinstance(value, bool) and secret == str(value)
     data = value.packed if isinstance(value, Encoded) else value
-    return isinstance(data, bytes) and any(secret.encode(each) in data for each in _ENCODINGS)
+    return isinstance(data, bytes) and any(secret.encode(each, "surrogatepass") in data for each in _ENCODINGS)

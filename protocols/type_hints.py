@@ -221,20 +221,24 @@ _PLAIN_SCHEMAS = frozenset(
 
 def _traits_of(schema: object) -> Iterator[str]:
     """Yield what is somewhere in a core schema: objects, code (validators and serializers), strict, typed-dict."""
-    if isinstance(schema, Mapping):
-        if isinstance(schema.get("type"), str) and schema["type"] not in _PLAIN_SCHEMAS:
+    for node in _nodes_of(schema):
+        kind = node.get("type")
+        if isinstance(kind, str) and kind not in _PLAIN_SCHEMAS:
             yield "objects"
-        if "serialization" in schema or str(schema.get("type", "")).startswith("function-"):
+        if "serialization" in node or str(kind).startswith("function-"):
             yield "code"
-        if schema.get("strict") is True:
+        if node.get("strict") is True:
             yield "strict"
-        if schema.get("type") == "typed-dict":
+        if kind == "typed-dict":
             yield "typed-dict"
-        for part in schema.values():
-            yield from _traits_of(part)
-    elif isinstance(schema, list | tuple):
-        for part in schema:
-            yield from _traits_of(part)
+
+
+def _nodes_of(schema: object) -> Iterator[Mapping[str, Any]]:
+    """Yield each mapping in a core schema."""
+    if isinstance(schema, Mapping):
+        yield schema
+    for part in schema.values() if isinstance(schema, Mapping) else schema if isinstance(schema, list | tuple) else ():
+        yield from _nodes_of(part)
 
 
 def complete(hint: object) -> None:
@@ -270,14 +274,7 @@ def _adapter_of(hint: Any) -> TypeAdapter[object]:
 
 def _classes_in(schema: object) -> Iterator[type]:
     """Yield the classes in a core schema of which only an object is taken."""
-    if isinstance(schema, Mapping):
-        if schema.get("type") == "is-instance":
-            yield schema["cls"]
-        for part in schema.values():
-            yield from _classes_in(part)
-    elif isinstance(schema, list | tuple):
-        for part in schema:
-            yield from _classes_in(part)
+    return (node["cls"] for node in _nodes_of(schema) if node.get("type") == "is-instance")
 
 
 def _is_known(kind: type) -> bool:

@@ -42,15 +42,7 @@ def _load_batch(_about: Mapping[str, Any], data: bytes) -> Any:
     return batch
 
 
-_CODECS = {
-    "pyarrow.Table": Codec("pyarrow.Table", pa.Table, _dump, _load_table),
-    "pyarrow.RecordBatch": Codec("pyarrow.RecordBatch", pa.RecordBatch, _dump, _load_batch),
-}
-
-
-def codec_for(kind: type) -> Codec | None:
-    return next((each for each in _CODECS.values() if each.kind is kind), None)
-
-
-def codec_named(name: str) -> Codec:
-    return _CODECS[name]
+CODECS = (
+    Codec("pyarrow.Table", pa.Table, _dump, _load_table),
+    Codec("pyarrow.RecordBatch", pa.RecordBatch, _dump, _load_batch),
+)

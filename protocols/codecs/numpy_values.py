@@ -35,19 +35,7 @@ def _load_scalar(about: Mapping[str, Any], data: bytes) -> Any:
     return np.frombuffer(data, np.dtype(about["dtype"]))[0]
 
 
-_CODECS = {
-    "numpy.ndarray": Codec("numpy.ndarray", np.ndarray, _dump_array, _load_array),
-    "numpy.generic": Codec("numpy.generic", np.generic, _dump_scalar, _load_scalar),
-}
-
-
-def codec_for(kind: type) -> Codec | None:
-    if issubclass(kind, np.str_ | np.bytes_):
-        return None  # they pass as the texts and bytes that they are
-    if issubclass(kind, np.generic):
-        return _CODECS["numpy.generic"]
-    return _CODECS["numpy.ndarray"] if kind is np.ndarray else None
-
-
-def codec_named(name: str) -> Codec:
-    return _CODECS[name]
+CODECS = (
+    Codec("numpy.ndarray", np.ndarray, _dump_array, _load_array),
+    Codec("numpy.generic", np.generic, _dump_scalar, _load_scalar, is_for_derived=True),
+)

@@ -86,15 +86,7 @@ def _check_types(name: object, before: Any, after: Any) -> None:
         raise NoCodec(f"its column {name!r} would change a {kinds}; give columns of one type each")
 
 
-_CODECS = {
-    "pandas.DataFrame": Codec("pandas.DataFrame", pd.DataFrame, _dump_frame, _load_frame),
-    "pandas.Series": Codec("pandas.Series", pd.Series, _dump_series, _load_series),
-}
-
-
-def codec_for(kind: type) -> Codec | None:
-    return next((each for each in _CODECS.values() if each.kind is kind), None)
-
-
-def codec_named(name: str) -> Codec:
-    return _CODECS[name]
+CODECS = (
+    Codec("pandas.DataFrame", pd.DataFrame, _dump_frame, _load_frame),
+    Codec("pandas.Series", pd.Series, _dump_series, _load_series),
+)

@@ -37,12 +37,4 @@ def _load(about: Mapping[str, Any], data: Any) -> Any:
     return image
 
 
-_CODEC = Codec("PIL.Image", Image.Image, _dump, _load)
-
-
-def codec_for(kind: type) -> Codec | None:
-    return _CODEC if issubclass(kind, Image.Image) else None
-
-
-def codec_named(_name: str) -> Codec:
-    return _CODEC
+CODECS = (Codec("PIL.Image", Image.Image, _dump, _load, is_for_derived=True),)

@@ -40,15 +40,7 @@ def _load_series(about: Mapping[str, Any], data: bytes) -> Any:
     return _load_frame(about, data).to_series()
 
 
-_CODECS = {
-    "polars.DataFrame": Codec("polars.DataFrame", pl.DataFrame, _dump_frame, _load_frame),
-    "polars.Series": Codec("polars.Series", pl.Series, _dump_series, _load_series),
-}
-
-
-def codec_for(kind: type) -> Codec | None:
-    return next((each for each in _CODECS.values() if each.kind is kind), None)
-
-
-def codec_named(name: str) -> Codec:
-    return _CODECS[name]
+CODECS = (
+    Codec("polars.DataFrame", pl.DataFrame, _dump_frame, _load_frame),
+    Codec("polars.Series", pl.Series, _dump_series, _load_series),
+)

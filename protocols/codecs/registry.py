@@ -36,6 +36,8 @@ class Codec(NamedTuple):
     dump: Callable[[Any], tuple[Mapping[str, Any], Any]]
     """Returns a short description of a value, and its data."""
     load: Callable[[Mapping[str, Any], Any], Any]
+    is_for_derived: bool = False
+    """Whether it is for objects of derived classes, too."""
 
 
 _BY_TYPE: dict[type, Codec] = {}
@@ -91,16 +93,25 @@ def codec_of(kind: type) -> Codec | None:
 
 
 def _ours(kind: type) -> Codec | None:
+    if issubclass(kind, str | bytes):
+        return None  # texts and bytes of numpy pass as what they are
     for base in kind.__mro__:
         ways = _OURS.get(base.__module__.partition(".")[0], {})
         if base.__name__ in ways:
             try:
-                module = importlib.import_module(f".{ways[base.__name__]}", __package__)
+                made = _codecs_in(ways[base.__name__])
             except ImportError:  # a class of that name which is not the library's
                 return None
-            found: Codec | None = module.codec_for(kind)
-            return found
+            return next(
+                (each for each in made if each.kind is kind or (each.is_for_derived and each.kind is base)), None
+            )
     return None
+
+
+def _codecs_in(module: str) -> tuple[Codec, ...]:
+    """Import a module with codecs of ours, and return them."""
+    made: tuple[Codec, ...] = importlib.import_module(f".{module}", __package__).CODECS
+    return made
 
 
 def codec_named(name: str) -> Codec:
@@ -112,7 +123,7 @@ def codec_named(name: str) -> Codec:
             problem = f"no codec is named '{name}' here: import the module that calls podium.codec(…, name='{name}')"
             raise InvalidInput(problem=problem)
         try:
-            _BY_NAME[name] = importlib.import_module(f".{module}", __package__).codec_named(name)
+            _BY_NAME.update({each.name: each for each in _codecs_in(module)})
         except ImportError as error:
             raise InvalidInput(
                 problem=f"a value is a {name}, and {package} cannot be imported here: {error}"

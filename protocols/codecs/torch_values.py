@@ -41,15 +41,7 @@ def _load_parameter(about: Mapping[str, Any], data: bytes) -> Any:
     return torch.nn.Parameter(_tensor(about, data), requires_grad=about.get("requires_grad", False))
 
 
-_CODECS = {
-    "torch.Tensor": Codec("torch.Tensor", torch.Tensor, _dump, _load),
-    "torch.Parameter": Codec("torch.Parameter", torch.nn.Parameter, _dump, _load_parameter),
-}
-
-
-def codec_for(kind: type) -> Codec | None:
-    return next((each for each in _CODECS.values() if each.kind is kind), None)
-
-
-def codec_named(name: str) -> Codec:
-    return _CODECS[name]
+CODECS = (
+    Codec("torch.Tensor", torch.Tensor, _dump, _load),
+    Codec("torch.Parameter", torch.nn.Parameter, _dump, _load_parameter),
+)
