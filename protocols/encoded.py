@@ -54,7 +54,8 @@ class Encoded:
 
     def described(self) -> dict[str, Any]:
         """Return what stands for the value where it is only shown: its type, size in bytes, and description."""
-        return {**self.about, "$type": self.codec, "bytes": len(self.packed)}
+        own = {"$type": self.codec, "bytes": len(self.packed)}
+        return {**own, **self.about, **own}  # first, and whatever the description says
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Encoded) and other.packed == self.packed
