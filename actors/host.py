@@ -19,6 +19,7 @@ import math
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, assert_never
@@ -26,11 +27,15 @@ from typing import Any, assert_never
 from ..protocols.binding import Binding, InvalidOutput
 from ..protocols.blame import failure_of, sayable, trace_of
 from ..protocols.context import Context
-from ..protocols.errors import InvalidInput
+from ..protocols.errors import InvalidInput, PodiumError
+from ..protocols.file import NewFile
+from ..protocols.large import INLINE_BYTES, MAX_BLOB_BYTES, LargeParts
+from ..protocols.lazy import needed_parts
 from ..protocols.outcomes import Failure
 from ..protocols.probes import hit
 from ..protocols.protocol import Protocol
 from ..protocols.secret import RESOLVER, resolve_in_threads
+from ..protocols.stored import MET
 from ..protocols.values import MAX_VALUE_BYTES, Value, check_value
 from ..supervisors.messages.door import with_kind
 from ..supervisors.messages.host import (
@@ -47,6 +52,7 @@ from ..supervisors.messages.host import (
 )
 from ..supervisors.ports.messaging import Incoming
 from ..supervisors.ports.world import Timer, World
+from .large_values import LargeValues, Outgoing
 from .secrecy import Secrecy
 
 UNSEEN = Context()
@@ -62,6 +68,8 @@ class ProtocolHost:
         self._concurrency = 1
         self.grace_s = 1.0
         self._max_bytes = MAX_VALUE_BYTES
+        self._inline_bytes, self._max_blob_bytes = INLINE_BYTES, MAX_BLOB_BYTES
+        self.large: LargeValues
         self.config: Mapping[str, object] = {}
         self.secrecy: Secrecy
         self.log = logging.getLogger("podium.protocol")
@@ -76,12 +84,14 @@ class ProtocolHost:
         """Load the protocol, and start its object.
 
         Args:
-            setup: ref, name, concurrency, grace_s, max_value_bytes, config, secrets, log_bytes, log_files, search_path,
-                code (pickle or None).
+            setup: ref, name, concurrency, grace_s, max_value_bytes, inline_bytes, max_blob_bytes, blobs_timeout_s,
+                config, secrets, log_bytes, log_files, search_path, code (pickle or None).
         """
         target = self.world.load_protocol(setup["ref"], setup.get("code"), setup.get("search_path") or [])
         self._concurrency = setup["concurrency"]
         self.grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
+        self._inline_bytes, self._max_blob_bytes = setup["inline_bytes"], setup["max_blob_bytes"]
+        self.large = LargeValues(self.world, self.world.blobs, setup["blobs_timeout_s"])
         self.config = setup["config"]
         self.secrecy = Secrecy(setup["secrets"], self.world.read_secret)
         RESOLVER.set(self.secrecy)
@@ -162,17 +172,37 @@ class ProtocolHost:
     def folder(self) -> str:
         return self.world.folder(self.binding.ref)
 
-    def plain_output(self, output: object) -> Value:
+    async def read_input(self, input: Value) -> object:
+        """Return the input of a run as `run` takes it. Large parts of it that are needed are read first."""
+        if MET[0]:
+            self.large.give_source(input)
+            await self.large.fetch(needed_parts(self.binding.input, input))
+        return self.binding.read_input(input)
+
+    def plain_output(self, output: object) -> Outgoing:
         """Convert the value that `run` returned to plain data. Raises InvalidOutput."""
-        plain = self.binding.plain_output(output, self._max_bytes)
         try:
-            return self.secrecy.check(plain, "output")
+            with LargeParts(self._inline_bytes, self._max_blob_bytes) as large:
+                plain = self.binding.plain_output(output, self._max_bytes)
+                return self._checked(Outgoing(large.lifted(plain, "output", self._max_bytes), large), "output")
         except InvalidInput as error:
             raise InvalidOutput(str(error)) from error
 
-    def check_chunk(self, chunk: Value) -> Value:
+    def check_chunk(self, chunk: Value) -> Outgoing:
         """Return a copy of a chunk as plain data. Raises InvalidInput, in the user's call of `ctx.emit`."""
-        return self.secrecy.check(check_value(chunk, "chunk", self._max_bytes), "chunk")
+        with LargeParts(self._inline_bytes, self._max_blob_bytes) as large:
+            plain = check_value(chunk, "chunk", self._max_bytes)
+            outgoing = self._checked(Outgoing(large.lifted(plain, "chunk", self._max_bytes), large), "chunk")
+            large.keep_copies()  # the code goes on, and may write into its arrays
+        return outgoing
+
+    def _checked(self, outgoing: Outgoing, name: str) -> Outgoing:
+        """Raise InvalidInput if there is a secret in a value or in its large parts. Files are not looked through."""
+        self.secrecy.check(outgoing.value, name)
+        if self.secrecy.is_needed:
+            for content in outgoing.large.contents():
+                self.secrecy.check(content, name)
+        return outgoing
 
     def failed(self, error: BaseException) -> StepResult:
         """Return the result of a run that raised, without any secret in it."""
@@ -195,6 +225,9 @@ class _Attempt:
         self._timer: Timer | None = None
         self._began_at = self._heard_at = 0.0
         self._used: dict[str, float] = {}
+        self._held: deque[StepSaid | Outgoing] = deque()
+        """Chunks that wait for the first of them, which is being stored."""
+        self._telling: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         world = self._host.world
@@ -255,25 +288,33 @@ class _Attempt:
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:
-            return self._failed(error)
+            failure = self._failed(error)
+            with suppress(PodiumError):
+                await self._chunks_told()
+            return failure
 
     async def _outcome(self) -> StepResult:
         binding = self._host.binding
-        input = binding.read_input(self._run.input)
+        input = await self._host.read_input(self._run.input)
         context = self._context() if binding.takes_ctx else UNSEEN
         if binding.is_async:
-            return StepResult("ok", self._host.plain_output(await binding.call(context, input)))
+            return await self._stored(self._host.plain_output(await binding.call(context, input)))
         work = partial(copy_context().run, self._outcome_of_plain_code, context, input)
-        outcome: StepResult = await self._host.world.in_thread(work)
-        return outcome
+        outcome: StepResult | Outgoing = await self._host.world.in_thread(work)
+        return await self._stored(outcome) if isinstance(outcome, Outgoing) else outcome
 
-    def _outcome_of_plain_code(self, context: Context, input: object) -> StepResult:
+    async def _stored(self, output: Outgoing) -> StepResult:
+        """Return the result of a run when the large parts of its output and chunks are durable."""
+        await self._chunks_told()
+        return StepResult("ok", await self._host.large.stow(output) if output.has_parts else output.value)
+
+    def _outcome_of_plain_code(self, context: Context, input: object) -> StepResult | Outgoing:
         """Run plain code, in a thread; an iterator that the code returns is used up here, too.
 
         No exception may leave this function, because a future cannot hold every kind of exception.
         """
         try:
-            return StepResult("ok", self._host.plain_output(self._host.binding.call(context, input)))
+            return self._host.plain_output(self._host.binding.call(context, input))
         except BaseException as error:
             return self._failed(error)
 
@@ -335,18 +376,45 @@ class _Attempt:
             _cancelled=lambda: self._stopping is not None,
             _used=self._used,
             _folder=self._host.folder,
+            _new_file=self._new_file,
             _left=left,
         )
 
-    def _emit(self, value: Value) -> None:
-        self._chunk(StepChunk(self._host.check_chunk(value)))
+    def _new_file(self, name: str) -> NewFile:
+        return NewFile(self._host.world.blobs, name)
 
-    def _chunk(self, chunk: StepSaid) -> None:
+    def _emit(self, value: Value) -> None:
+        chunk = self._host.check_chunk(value)
+        self._chunk(chunk if chunk.has_parts else StepChunk(chunk.value))
+
+    def _chunk(self, chunk: StepSaid | Outgoing) -> None:
         self.heard()
         if self._host.binding.is_async:
-            self._ask.chunk(with_kind(chunk))
+            self._tell(chunk)
         else:
-            self._host.world.from_thread(lambda: self._ask.chunk(with_kind(chunk)))
+            self._host.world.from_thread(lambda: self._tell(chunk))
+
+    def _tell(self, chunk: StepSaid | Outgoing) -> None:
+        """Send a chunk, after those before it. One with large parts waits until these are durable."""
+        if not self._held and not isinstance(chunk, Outgoing):
+            self._ask.chunk(with_kind(chunk))
+            return
+        self._held.append(chunk)
+        if len(self._held) == 1:
+            self._telling = asyncio.get_running_loop().create_task(self._tell_held())
+
+    async def _tell_held(self) -> None:
+        while self._held:
+            chunk = self._held[0]
+            if isinstance(chunk, Outgoing):
+                chunk = StepChunk(await self._host.large.stow(chunk))
+            self._ask.chunk(with_kind(chunk))
+            self._held.popleft()
+
+    async def _chunks_told(self) -> None:
+        """Wait until all chunks are sent. Raises BlobsAway if the large parts of one cannot be stored."""
+        if self._telling is not None:
+            await self._telling
 
 
 class _StepLog(logging.LoggerAdapter[logging.Logger]):

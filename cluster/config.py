@@ -24,6 +24,7 @@ from ..protocols.conditions import check_expression
 from ..protocols.decoding import decoded
 from ..protocols.errors import InvalidInput, InvalidSetting
 from ..protocols.json_forms import from_json
+from ..protocols.large import INLINE_BYTES, MAX_BLOB_BYTES
 from ..protocols.limits import Amount, Limit, read_limits
 from ..protocols.quantities import Count, CountOrNone, Quantity, Seconds, SecondsOrNone, shown
 from ..protocols.requests.grants import requests_config
@@ -140,6 +141,20 @@ class Settings(BaseModel):
     that is not named has no bound."""
     max_value_bytes: Annotated[int, Field(ge=1024)] = MAX_VALUE_BYTES
     """The size of the largest input or output of a step, packed, in bytes."""
+    blobs: str | None = None
+    """The place of the large parts of values: `file:///folder`, `s3://bucket/path`, `gs://bucket/path` or
+    `az://container/path`. None means beside the journal: in the folder `blobs` of the data directory, or in the
+    database (docs/values.md)."""
+    inline_bytes: Annotated[int, Field(ge=1024)] = INLINE_BYTES
+    """The size in bytes above which a text, bytes, or an array and the like goes to the blob store, and travels by
+    reference."""
+    max_blob_bytes: Annotated[int, Field(ge=1024)] = MAX_BLOB_BYTES
+    """The size of the largest part of a value, or of a file, in the blob store, in bytes."""
+    blob_grace_s: Seconds = 86_400.0
+    """The time in seconds for which a blob is kept that no task names any more, or none has named yet. It must be
+    longer than anything can take between the storing of a value and the recording of the step that gave it."""
+    blobs_timeout_s: SecondsOrNone = 30.0
+    """The time in seconds that a step or a client waits for a blob store that is away."""
     max_losses: CountOrNone = 5
     """The number of hosts that one attempt may lose before its step fails as `host_lost`."""
     retry_reserve: Quantity = 30.0
@@ -290,7 +305,12 @@ class Settings(BaseModel):
     def store(self) -> StoreAddress:
         """The place of the tasks."""
         return StoreAddress(
-            str(self.data), self.database or "", self.database_schema, self.database_timeout_s, self.database_lease_s
+            str(self.data),
+            self.database or "",
+            self.database_schema,
+            self.database_timeout_s,
+            self.database_lease_s,
+            self.blobs or "",
         )
 
     def governance(self) -> Governance:

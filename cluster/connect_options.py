@@ -47,6 +47,11 @@ class ConnectOptions(TypedDict, total=False):
     source: Literal["driver", "cli", "mcp"] | None
     rates: Mapping[str, str] | None
     max_value_bytes: int | None
+    blobs: str | None
+    inline_bytes: int | None
+    max_blob_bytes: int | None
+    blob_grace_s: float | None
+    blobs_timeout_s: float | None
     max_losses: int | None
     retry_reserve: float | None
     grace_s: float | None

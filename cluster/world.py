@@ -29,10 +29,12 @@ from ..actors.standby import Standby
 from ..protocols.blame import trace_of
 from ..protocols.errors import EngineClosed, HookFailed, PodiumError
 from ..protocols.protocol import ProtocolLike, resolve
+from ..supervisors.ports.blobs import BlobStore
 from ..supervisors.ports.journal import Journal
 from ..supervisors.ports.messaging import Actor
 from ..supervisors.ports.world import Level, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
+from .blobs.stores import blobs_of
 from .engine_log import LEVELS, LOG, NAME, line_of
 from .importing import importing
 from .log_file import LogFile
@@ -72,6 +74,7 @@ class LoopWorld:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads: Threads | None = None
         self.store = store_of(place)
+        self.blobs: BlobStore = blobs_of(place)
         self._let_go: list[Callable[[], None]] = []
         """Functions that release the journals that this actor opened."""
         self._logs: list[LogFile] = []
@@ -177,6 +180,10 @@ class LoopWorld:
 
     async def open_count(self, shard: str) -> int:
         return self.store.reader.open_count(shard)
+
+    async def named_blobs(self) -> set[str]:
+        names: set[str] = await self.in_thread(lambda: {use.name for use in self.store.reader.blob_uses()})
+        return names
 
     def folder(self, name: str) -> str:
         path = self.data.resolve() / "protocols" / quote(name, safe="")

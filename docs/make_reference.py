@@ -44,7 +44,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("Tasks", "", (podium.Task, podium.AsyncTask, podium.TaskRecord, podium.TaskEvent, podium.Failure,
                    podium.DeadLetter, RequestState)),
     ("Protocols", "", (podium.protocol, podium.Protocol, podium.Context, podium.Retry, podium.Breaker)),
-    ("Values", "", (podium.codec, podium.decoded, podium.Secret)),
+    ("Values", "", (podium.codec, podium.decoded, podium.File, podium.Lazy, podium.Secret)),
     ("Workflows", "", (podium.Workflow, *tree.NODES, podium.Rule, podium.Constant, podium.Supervision, podium.quorum,
                        podium.Goto, podium.load_workflow, podium.read_workflow)),
     ("Verdicts", "podium.verdict", tuple(getattr(verdict, name) for name in verdict.__all__ if name != "Goto")),
@@ -64,7 +64,7 @@ LITERALS = {
 }
 NOT_HERE = (
     "to_wire", "from_wire", "from_trusted", "core", "at", "ended", "timed_out", "submit_to", "definitions",
-    "ask_workflow", "quorum", "plain", "note", "note_frame", "own_children",
+    "ask_workflow", "quorum", "plain", "note", "note_frame", "own_children", "travel",
 )  # fmt: skip
 """Methods of public classes that only Podium itself uses."""
 
@@ -216,6 +216,8 @@ def methods_of(cls: type) -> Iterator[Any]:
     for node in (node for part in parts_of(cls) for node in definition(part).body):
         is_method = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if is_method and not node.name.startswith("_") and node.name not in NOT_HERE and not is_deprecated(node):
+            if any(ast.unparse(each) == "overload" for each in node.decorator_list):
+                continue  # the implementation has the text
             yield node
 
 

@@ -24,6 +24,8 @@ from .cluster.loading import load_workflow
 from .protocols.codecs.registry import codec, decoded
 from .protocols.context import Context
 from .protocols.errors import PodiumError
+from .protocols.file import File
+from .protocols.lazy import Lazy
 from .protocols.outcomes import BACKGROUND, Failure, TaskEvent, TaskRecord
 from .protocols.policy import Breaker, Retry, Supervision
 from .protocols.protocol import Protocol, protocol
@@ -47,8 +49,10 @@ __all__ = [
     "DeadLetter",
     "Engine",
     "Failure",
+    "File",
     "Goto",
     "Hierarchy",
+    "Lazy",
     "Parallel",
     "PodiumError",
     "Protocol",

@@ -37,6 +37,7 @@ class Binding:
         edges = _Edges(self.run, self.ref)
         self.takes_ctx = edges.takes_ctx
         self.call = edges.caller(self.run)
+        self.input = edges.input
         self.read_input, self.plain_output = edges.input.read, edges.plain_output
 
 

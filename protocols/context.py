@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidInput
+from .file import NewFile
 from .quantities import check_amount
 from .values import Value
 
@@ -30,6 +31,10 @@ def _for_ever() -> None:
 
 def _no_folder() -> str:
     raise InvalidInput(problem="a context made by hand has no folder; give one: Context(_folder=lambda: path)")
+
+
+def _no_file(_name: str) -> NewFile:
+    raise InvalidInput(problem="a context made by hand has no blob store; give one: Context(_new_file=…)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Context:
     _used: dict[str, float] = field(default_factory=dict)
     _folder: Callable[[], str] = _no_folder
     _left: Callable[[], float | None] = _for_ever
+    _new_file: Callable[[str], NewFile] = _no_file
 
     @property
     def idempotency_key(self) -> str:
@@ -93,6 +99,17 @@ class Context:
         The folder is kept. Replicas, and other workflows with the same protocol, share it.
         """
         return self._folder()
+
+    def new_file(self, name: str) -> NewFile:
+        """Begin a file of any size, which is in the blob store when it is closed.
+
+            with ctx.new_file("out.parquet") as file:
+                table.write_parquet(file)
+            return file.file
+
+        `file.file` is the `podium.File` to hand on. If an exception leaves the `with` block, nothing is kept.
+        """
+        return self._new_file(name)
 
     def used(self, **amounts: float) -> None:
         """Say how much of its rates this run has really used: `ctx.used(tokens=812)`. Several calls add up.

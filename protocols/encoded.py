@@ -22,7 +22,17 @@ MET = [False]
 """Whether this process has met an encoded value yet. As long as it has not, nobody need look for one."""
 
 
-class Encoded:
+class Travelling:
+    """The base of objects that travel in a form of their own, wherever they stand in a value."""
+
+    __slots__ = ()
+
+    def travel(self) -> Any:
+        """Return the form, which msgpack can pack."""
+        raise NotImplementedError
+
+
+class Encoded(Travelling):
     """An encoded value. Two are equal if their codec and data are."""
 
     __slots__ = ("_parts", "packed")
@@ -67,7 +77,7 @@ class Encoded:
         about = "".join(f" {name}={value}" for name, value in self.about.items())
         return f"<{self.codec}{about}, {len(self.packed)} bytes>"
 
-    def extension(self) -> msgpack.ExtType:
+    def travel(self) -> msgpack.ExtType:
         return msgpack.ExtType(EXTENSION, self.packed)
 
 
@@ -88,10 +98,14 @@ def _is_description(about: object) -> bool:
     return all(len(items) <= MOST_FACTS and all(isinstance(item, _FACTS) for item in items) for items in lists)
 
 
+FORMS: dict[int, Callable[[bytes], Encoded]] = {EXTENSION: Encoded}
+"""The extension types that are allowed, by code, with what makes the part of its content."""
+
+
 def _extension(code: int, data: bytes) -> Encoded:
-    if code != EXTENSION:
+    if code not in FORMS:
         raise ValueError(f"extension type {code} is not allowed")
-    return Encoded(data)
+    return FORMS[code](data)
 
 
 UNPACK = partial(msgpack.unpackb, timestamp=3, raw=False, strict_map_key=False, ext_hook=_extension)

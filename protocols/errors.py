@@ -177,6 +177,16 @@ class WaitTimedOut(ComeBack, TimeoutError):
         self.task_id, self.waited_s, self.status, self.reason = task_id, waited_s, status, reason
 
 
+class BlobsAway(ComeBack):
+    """The blob store at `place`, which has the large parts of values, cannot be used now."""
+
+    code = "blobs_away"
+
+    def __init__(self, *, place: str, reason: str) -> None:
+        super().__init__(f"the blob store {place} cannot be used: {reason}")
+        self.place, self.reason = place, reason
+
+
 class WorkflowDown(ComeBack):
     """The workflow is down: its supervisor died too often and was stopped. Its tasks are kept. Deploy it again."""
 
@@ -295,6 +305,26 @@ class JournalCorrupt(GiveUp):
             f"journal of shard '{shard}' cannot be trusted at {place}: {problem}; what to do: podium doctor"
         )
         self.shard, self.place, self.problem = shard, place, problem
+
+
+class BlobMissing(GiveUp):
+    """A large part of a value is not in the blob store at `place`, where it was put. See docs/values.md."""
+
+    code = "blob_missing"
+
+    def __init__(self, *, name: str, place: str) -> None:
+        super().__init__(f"blob {name} is not in {place}, where it was put; what is lost: podium doctor")
+        self.name, self.place = name, place
+
+
+class BlobCorrupt(GiveUp):
+    """A large part of a value is not in the blob store at `place` as it was put there. See docs/values.md."""
+
+    code = "blob_corrupt"
+
+    def __init__(self, *, name: str, place: str, problem: str) -> None:
+        super().__init__(f"blob {name} in {place} cannot be trusted: {problem}; what to do: podium doctor")
+        self.name, self.place, self.problem = name, place, problem
 
 
 class Fenced(GiveUp):

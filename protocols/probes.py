@@ -74,6 +74,11 @@ Edge = Literal[
     "coordinator leaves",
     "home handed over",
     "step preempted",
+    "blob doomed",
+    "blob spared",
+    "blob deleted",
+    "blob stored under another generation",
+    "blob store away",
 ]
 """An edge of the engine's states. `books` are the delegated ledger; a `tier` is a nested supervisor."""
 

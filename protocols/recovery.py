@@ -41,6 +41,7 @@ _BY_CODE: Mapping[str, Category] = {
     "timeout": "timeout",
     "breaker_open": "dependency",
     "overloaded": "resource",
+    "blobs_away": "dependency",
     "host_lost": "internal",
     "cancelled": "cancelled",
     "uncertain": "uncertain",

@@ -26,12 +26,14 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from .advice import advice_on, name_of, plain_way
-from .codecs.registry import codec_of, decoded
+from .codecs.registry import codec_of, decoded, decoded_at_hand
 from .errors import InvalidDefinition, InvalidInput
 from .json_forms import to_json
 from .values import MAX_VALUE_BYTES, Value, check_loosely, check_value
 from .wording import named, place, problem_of
 
+LAZY = {"podium": "lazy"}
+"""Metadata in the core schema of a value that is read only when it is used."""
 _ANYTHING = (Any, inspect.Parameter.empty, object, Value)
 _PLAIN = (str, int, float, bytes, dict, list)
 """Plain types from which other classes may be derived."""
@@ -56,7 +58,7 @@ class TypeHint:
 
     def read(self, value: Value) -> Any:
         """Return plain data, or any other value, as the hinted type. Raises InvalidInput with the path of the field."""
-        value = decoded(value)
+        value = decoded(value) if "lazy" not in self._traits else decoded_at_hand(value)
         if self.adapter is None:
             return value
         try:
@@ -198,6 +200,8 @@ def _parts(value: object, path: str) -> list[tuple[object, str, object]] | None:
 def _are_equal(before: object, after: object) -> bool:
     codec = codec_of(type(before))
     try:
+        if before is after:
+            return True
         if codec is not None:
             return bool(codec.dump(before) == codec.dump(after))
         return bool(before == after) or (before != before and after != after)
@@ -231,6 +235,8 @@ def _traits_of(schema: object) -> Iterator[str]:
             yield "strict"
         if kind == "typed-dict":
             yield "typed-dict"
+        if node.get("metadata") == LAZY:
+            yield "lazy"
 
 
 def _nodes_of(schema: object) -> Iterator[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ to many megabytes (docs/architecture.md, "Values").
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from io import IOBase
@@ -22,9 +22,11 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from .advice import not_plain, wants_hint
-from .codecs.registry import Codec, NoCodec, codec_of
-from .encoded import EXTENSION, UNPACK, Encoded
+from .codecs.registry import Codec, NoCodec, codec_of, is_ours
+from .encoded import EXTENSION, UNPACK, Travelling
 from .errors import InvalidInput
+from .large import Part, Pieces, TooLarge, current
+from .stored import MET, Stored
 
 Value: TypeAlias = Any
 """Plain data as described above; a type checker cannot say it without drowning every signature."""
@@ -155,14 +157,22 @@ def check_loosely(value: Value, name: str, max_bytes: int = MAX_VALUE_BYTES) -> 
 def _plain_from(
     value: Value, name: str, max_bytes: int, spare: list[Any], new: Callable[[], Any], by_hint: bool = False
 ) -> Value:
+    large = current()
+    if large is not None and type(value) is bytes and large.is_large(value):
+        try:
+            return large.bytes_part(value)  # without a copy
+        except TooLarge as error:
+            raise InvalidInput(problem=str(error), path=name) from error
     try:
         packed = _packed(value, spare, new, by_hint)
     except InvalidInput as error:
         raise InvalidInput(problem=error.problem, path=f"{name}{error.path}") from error.__cause__
-    if len(packed) > max_bytes:
+    if large is not None:
+        large.packed_bytes = len(packed)  # its `lifted` looks at the limit, without the large parts
+    elif len(packed) > max_bytes:
         raise InvalidInput(problem=f"{len(packed)} bytes packed, the limit is {max_bytes}", path=name)
     try:
-        plain = unpack(packed, max_bytes)
+        plain = unpack(packed, len(packed))
     except InvalidInput as error:
         raise _bad_key(value, name) or error from error
     if _too_deep(plain, MAX_DEPTH):
@@ -199,6 +209,8 @@ def digest(value: Value) -> str:
 
 
 def _ordered(value: Value) -> Value:
+    if MET[0] and isinstance(value, Stored):
+        return value.of_any_generation()
     if isinstance(value, dict):
         return {key: _ordered(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, list | tuple):
@@ -218,7 +230,7 @@ def _exact(item: object) -> Value:
     """Return an equal value of a plain type. Raises NotPlain if there is none."""
     if isinstance(item, IOBase):
         raise TypeError("cannot pack an open file")
-    if (encoded := _by_codec(item)) is not None:
+    if (encoded := by_codec(item)) is not None:
         return encoded
     if isinstance(item, Enum) or hasattr(item, "_fields"):
         raise NotPlain(item)
@@ -247,7 +259,7 @@ _BASES: dict[type, Callable[[Any], Value]] = {
 def _plain(item: object) -> Value:
     if isinstance(item, IOBase):
         raise TypeError("cannot pack an open file")
-    if (encoded := _by_codec(item)) is not None:
+    if (encoded := by_codec(item)) is not None:
         return encoded
     if isinstance(item, Iterator):
         return list(item)
@@ -259,22 +271,45 @@ def _plain(item: object) -> Value:
         raise TypeError(f"cannot pack {type(item).__name__}") from error
 
 
-def _by_codec(item: object) -> msgpack.ExtType | None:
-    """Return an object that is encoded already, or has a codec, as it travels; None for any other."""
-    if isinstance(item, Encoded):
-        return item.extension()
+def by_codec(item: object) -> Value:
+    """Return an object that has a form of its own, or a codec, as it travels; None for any other."""
+    if isinstance(item, Travelling):
+        return item.travel()
     codec = codec_of(type(item))
-    return None if codec is None else msgpack.ExtType(EXTENSION, _dumped(item, codec))
+    return None if codec is None else _dumped(item, codec)
 
 
-def _dumped(item: object, codec: Codec) -> bytes:
+def _dumped(item: object, codec: Codec) -> msgpack.ExtType:
     try:
         about, data = codec.dump(item)
-        return _packed([codec.name, dict(about), data], _SPARE_STRICT, _strict_packer)
-    except NoCodec:
+        large = current()
+        if large is not None and (content := _content_of(data, large.inline_bytes)) is not None:
+            part = Part(content, not isinstance(data, _RAW), _object(item, codec, about, data))
+            return large.take(codec.name, about, part).travel()
+        data = data.joined() if isinstance(data, Pieces) else data
+        return msgpack.ExtType(EXTENSION, _packed([codec.name, dict(about), data], _SPARE_STRICT, _strict_packer))
+    except (NoCodec, TooLarge):
         raise
     except Exception as error:  # of a library, or of the user's `dump`
         raise NoCodec(f"codec '{codec.name}' cannot dump it: {type(error).__name__}: {error}") from error
+
+
+_RAW = (Pieces, bytes)
+"""Types of the data of codecs that are the content of a blob as they are."""
+
+
+def _content_of(data: Value, inline_bytes: int) -> Pieces | None:
+    """Return the data of a codec as the content of a blob; None if it is not large."""
+    if isinstance(data, bytes):
+        data = Pieces((data,))
+    if not isinstance(data, Pieces):
+        data = Pieces((_packed(data, _SPARE_STRICT, _strict_packer),))
+    return data if data.size > inline_bytes else None
+
+
+def _object(item: object, codec: Codec, about: Mapping[str, Any], data: Value) -> Callable[[], Any]:
+    """Return the function that gives the object again: the very object, if its codec is one of ours."""
+    return (lambda: item) if is_ours(codec) else (lambda: codec.load(about, data))
 
 
 def _too_deep(value: Value, levels: int) -> bool:
@@ -293,7 +328,7 @@ def _explain(value: Value, error: Exception, new: Callable[[], Any], by_hint: bo
     path, part = _first_bad(value, "", MAX_DEPTH, new)
     if isinstance(error, NotPlain) and isinstance(part, dict):
         part = error.item  # it is a key
-    if isinstance(error, NoCodec):
+    if isinstance(error, NoCodec | TooLarge):
         return InvalidInput(problem=str(error), path=path)
     problem = (wants_hint(value, part) if by_hint else None) or not_plain(part)
     if isinstance(part, IOBase):

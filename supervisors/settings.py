@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ..protocols.large import INLINE_BYTES, MAX_BLOB_BYTES
 from ..protocols.values import MAX_VALUE_BYTES
 from .limits.throttle import Thresholds
 from .restarts import RestartPolicy
@@ -36,6 +37,10 @@ class Governance:
     max_losses: int = 5
     """Hosts that one attempt may lose before its step fails as `host_lost`."""
     max_value_bytes: int = MAX_VALUE_BYTES
+    inline_bytes: int = INLINE_BYTES
+    max_blob_bytes: int = MAX_BLOB_BYTES
+    blob_grace_s: float = 86_400.0
+    blobs_timeout_s: float = 30.0
     retry_reserve: float = 30.0
     """Retries that a protocol may always make, in addition to its share of retries."""
     grace_s: float = 1.5

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Literal, TypeAlias, TypeVar, overload
 from zlib import crc32
 
+from ...actors.large_values import LargeValues, Outgoing
 from ...protocols.errors import EngineClosed, NotFound, PeerLost, PodiumError, Unknown, from_wire
 from ...protocols.limits import Amount
 from ...protocols.outcomes import TaskRecord, TaskStatus
@@ -56,7 +57,7 @@ from .connecting import new_session
 from .definition import definition_of, protocols_of
 from .holdups import answered, not_up
 from .link import BATCH, PATIENCE, Batch, Link, Watching
-from .submissions import Submissions
+from .submissions import Prepared, Submissions
 from .task_ids import new_task_id
 
 _RECONNECT_S = 0.2
@@ -86,6 +87,7 @@ class Core:
         self._waiting: dict[str, Waiting] = defaultdict(lambda: defaultdict(list))
         """By shard: futures of the ends of its tasks."""
         self._collects_rarely = False
+        self._large: LargeValues
         self._opened = False
         self._closed: PodiumError | None = None
         self._gone: PodiumError | None = None
@@ -103,6 +105,7 @@ class Core:
         self._session.on_rebuilt, self._session.on_closed = self._rebuilt, self._shut
         with using(self.settings.data):
             await self._session.open()
+        self._large = LargeValues(self._session.world, self._session.world.blobs, self.settings.blobs_timeout_s)
         self._collects_rarely = look_rarely()
         self._opened = True
 
@@ -287,6 +290,19 @@ class Core:
                 answers = [await self.ask_coordinator(message, Deployed) for message in again]
                 self._told[workflow] = min(answer.epoch for answer in answers)
 
+    async def stowed(self, made: Sequence[Prepared]) -> list[Submission]:
+        """Put the large parts of inputs into the blob store; returns the tasks with their keys.
+
+        Raises InvalidInput for a file that cannot be read, or BlobsAway.
+        """
+        self.check()
+        values = await self._large.stow_all([Outgoing(each.task.input, each.large) for each in made])
+        return [each.task._replace(input=value) for each, value in zip(made, values, strict=True)]
+
+    def give_source(self, value: Value) -> bool:
+        """Let the parts of a value that are in the blob store be read; returns whether there are any."""
+        return self._large.give_source(value)
+
     def submit(
         self, workflow: str, shards: int, hash: str, tasks: list[Submission]
     ) -> tuple[Future[list[str]], list[Future[TaskEnded]]]:
@@ -401,7 +417,9 @@ class Core:
 
     def record(self, task_id: str) -> TaskRecord:
         """Return the stored record of a task; from any thread. Raises NotFound."""
-        return self._stored(task_id).record
+        record = self._stored(task_id).record
+        self.give_source([record.input, record.result])
+        return record
 
     def shard_of(self, task_id: str) -> str:
         """Return the shard of the workflow's supervisor that governs a task; from any thread. Raises NotFound."""

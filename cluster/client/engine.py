@@ -45,7 +45,7 @@ from .event_reader import Reading
 from .holdups import why_held_now
 from .outcome import result_of
 from .ray_references import names_a_reference, taken_in
-from .submissions import checked_keys
+from .submissions import checked_keys, has_parts
 
 if TYPE_CHECKING:
     from .request_state import RequestState
@@ -153,12 +153,19 @@ class Task(BaseTask[Out]):
             TaskCancelled: The task was cancelled.
             WaitTimedOut: The task has not ended within `timeout_s` seconds; it goes on.
         """
-        result: Out = result_of(self._its_end(timeout_s), self.id, self.workflow, self._read)
+        ended = self._its_end(timeout_s)
+        self._core.give_source(ended.result)
+        result: Out = result_of(ended, self.id, self.workflow, self._read)
         return result
 
     def plain_result(self, timeout_s: float | None = None) -> Value:
-        """Do the same as `result`, but return the plain data that the journal has, for a program that only shows it."""
-        return result_of(self._its_end(timeout_s), self.id, self.workflow, lambda plain: plain)
+        """Do the same as `result`, but return the plain data that the journal has, for a program that only shows it.
+
+        Large parts of it are only described. `podium.decoded` reads them.
+        """
+        ended = self._its_end(timeout_s)
+        self._core.give_source(ended.result)
+        return result_of(ended, self.id, self.workflow, lambda plain: plain)
 
     def _its_end(self, timeout_s: float | None) -> TaskEnded:
         try:
@@ -192,7 +199,9 @@ class Task(BaseTask[Out]):
             while (item := queue.get()) is not None:
                 if isinstance(item, PodiumError):
                     raise item
-                yield task_event(self.id, item)
+                event = task_event(self.id, item)
+                self._core.give_source(event.value)
+                yield event
                 reading.caught_up(queue.qsize())
         finally:
             reading.stop()
@@ -323,12 +332,14 @@ class Engine:
         known = checked_keys(keys, inputs)
         shared = known, priority, user, criticality, timeout_s
         try:
-            tasks = self._core.submissions.all_of(workflow, list(inputs), *shared)
+            made = self._core.submissions.all_of(workflow, list(inputs), *shared)
         except InvalidInput as error:
             if not names_a_reference(error):
                 raise
-            tasks = self._core.submissions.all_of(workflow, taken_in(inputs), *shared)
-        accepted, ends = self._core.submit(workflow.name, workflow.shards, self._version(workflow), tasks)
+            made = self._core.submissions.all_of(workflow, taken_in(inputs), *shared)
+        version = self._version(workflow)
+        tasks = self._wait(self._core.stowed(made)) if has_parts(made) else [each.task for each in made]
+        accepted, ends = self._core.submit(workflow.name, workflow.shards, version, tasks)
         ids, name, read = accepted.result(), workflow.name, workflow.reader
         return [Task(self._core, id, name, end, read=read) for id, end in zip(ids, ends, strict=True)]
 

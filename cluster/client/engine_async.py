@@ -18,7 +18,7 @@ from ...protocols.outcomes import TERMINAL, Criticality, TaskEvent, TaskRecord, 
 from ...protocols.recovery import Category
 from ...protocols.requests.request import AskFields, Request
 from ...protocols.typed_nodes import A, B, Out
-from ...protocols.values import Value, check_value
+from ...protocols.values import Value
 from ...protocols.workflow import Workflow
 from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse
 from ...supervisors.messages.client import ClientEvent, TaskEnded
@@ -34,7 +34,7 @@ from .event_reader import Reading
 from .holdups import why_held
 from .outcome import result_of
 from .ray_references import names_a_reference, taken_in
-from .submissions import checked_keys
+from .submissions import checked_keys, has_parts
 
 if TYPE_CHECKING:
     from .request_state import RequestState
@@ -76,12 +76,17 @@ class AsyncTask(BaseTask[Out]):
 
     async def result(self, timeout_s: float | None = None) -> Out:
         """As `Task.result`."""
-        result: Out = result_of(await self._end_within(timeout_s), self.id, self.workflow, self._read)
+        ended = await self._end_within(timeout_s)
+        if self._core.give_source(ended.result):  # to read it may take long
+            return await self._core.aside(lambda: result_of(ended, self.id, self.workflow, self._read))
+        result: Out = result_of(ended, self.id, self.workflow, self._read)
         return result
 
     async def plain_result(self, timeout_s: float | None = None) -> Value:
         """As `Task.plain_result`."""
-        return result_of(await self._end_within(timeout_s), self.id, self.workflow, lambda plain: plain)
+        ended = await self._end_within(timeout_s)
+        self._core.give_source(ended.result)
+        return result_of(ended, self.id, self.workflow, lambda plain: plain)
 
     async def _end_within(self, timeout_s: float | None) -> TaskEnded:
         end = await self._its_end()
@@ -100,7 +105,9 @@ class AsyncTask(BaseTask[Out]):
             while (item := await queue.get()) is not None:
                 if isinstance(item, PodiumError):
                     raise item
-                yield task_event(self.id, item)
+                event = task_event(self.id, item)
+                self._core.give_source(event.value)
+                yield event
                 reading.caught_up(queue.qsize())
         finally:
             reading.stop()
@@ -193,13 +200,14 @@ class AsyncEngine:
         known = checked_keys(keys, inputs)
         shared = known, priority, user, criticality, timeout_s
         try:
-            tasks = self._core.submissions.all_of(workflow, list(inputs), *shared)
+            made = self._core.submissions.all_of(workflow, list(inputs), *shared)
         except InvalidInput as error:
             if not names_a_reference(error):
                 raise
             there = await self._core.aside(lambda: taken_in(inputs))
-            tasks = self._core.submissions.all_of(workflow, there, *shared)
+            made = self._core.submissions.all_of(workflow, there, *shared)
         version = await self._core.deploy(workflow)
+        tasks = await self._core.stowed(made) if has_parts(made) else [each.task for each in made]
         accepted, ends = self._core.submit(workflow.name, workflow.shards, version, tasks)
         ids = await asyncio.wrap_future(accepted)
         name, read = workflow.name, workflow.reader
@@ -234,11 +242,9 @@ class AsyncEngine:
 
         The input is checked by the workflow's schema alone. If the first step does not take it, the task fails.
         """
-        plain = check_value(input, "input", self.settings.max_value_bytes)
+        tasks = await self._core.stowed([self._core.submissions.plain(input, key, priority, user)])
         name, shards, hash = str(definition["name"]), int(definition.get("shards", 1)), str(definition["hash"])
-        accepted, (end,) = self._core.submit(
-            name, shards, hash, [self._core.submissions.one(plain, key, priority, user)]
-        )
+        accepted, (end,) = self._core.submit(name, shards, hash, tasks)
         (id,) = await asyncio.wrap_future(accepted)
         return AsyncTask(self._core, id, name, end)
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from ...protocols.errors import FixTheCall, InvalidInput
+from ...protocols.large import LargeParts
 from ...protocols.outcomes import Criticality
 from ...protocols.quantities import check_priority, check_seconds
-from ...protocols.values import Value, check_text
+from ...protocols.stored import MET, stored_in
+from ...protocols.values import Value, check_text, check_value
 from ...protocols.workflow import Workflow
 from ...supervisors.messages.client import Submission
 from ..config import Settings
+
+
+class Prepared(NamedTuple):
+    """A task as it is sent, once the large parts of its input are in the blob store."""
+
+    task: Submission
+    large: LargeParts
+
+
+def has_parts(made: Sequence[Prepared]) -> bool:
+    """Whether there is a large part in any input, new or stored before."""
+    if any(each.large.parts for each in made):
+        return True
+    return MET[0] and next(stored_in([each.task.input for each in made]), None) is not None
 
 
 class Submissions:
@@ -27,8 +43,8 @@ class Submissions:
         user: str | None,
         criticality: Criticality,
         timeout_s: float | None,
-    ) -> list[Submission]:
-        """Return new tasks as they are sent. Raises FixTheCall, or InvalidInput that names which of several inputs."""
+    ) -> list[Prepared]:
+        """Return new tasks. Raises FixTheCall, or InvalidInput that names which of several inputs."""
         if not isinstance(workflow, Workflow):
             example = "engine.submit(podium.Workflow('name', protocol), input)"
             raise FixTheCall(f"submit takes a Workflow, not {type(workflow).__name__}: {example}")
@@ -40,15 +56,20 @@ class Submissions:
         made = []
         for index, input in enumerate(inputs):
             name = "input" if len(inputs) == 1 else f"inputs[{index}]"
-            plain = self._checked(workflow, input, name)
+            with self._large_parts() as large:
+                plain = self._checked(workflow, input, name, large)
             key = keys[index] if keys is not None else None
-            made.append(self.one(plain, key, priority, user, criticality, timeout_s))
+            made.append(Prepared(self.one(plain, key, priority, user, criticality, timeout_s), large))
         return made
 
-    def _checked(self, workflow: Workflow, input: Value, name: str) -> Value:
+    def _large_parts(self) -> LargeParts:
+        return LargeParts(self._settings.inline_bytes, self._settings.max_blob_bytes)
+
+    def _checked(self, workflow: Workflow, input: Value, name: str, large: LargeParts) -> Value:
         """Return the input as plain data that fits the workflow. Errors name this and which of several inputs."""
+        most = self._settings.max_value_bytes
         try:
-            plain = workflow.plain_input(input, name, self._settings.max_value_bytes)
+            plain = workflow.plain_input(input, name, most)
         except InvalidInput as error:
             raise InvalidInput(problem=error.problem, path=error.path, workflow=workflow.name) from error
         try:
@@ -56,7 +77,17 @@ class Submissions:
         except InvalidInput as error:
             path = ": ".join(part for part in ("" if name == "input" else name, error.path) if part)
             raise InvalidInput(problem=error.problem, path=path, workflow=workflow.name) from error
-        return plain
+        try:
+            return large.lifted(plain, name, most)
+        except InvalidInput as error:
+            raise InvalidInput(problem=error.problem, path=error.path, workflow=workflow.name) from error
+
+    def plain(self, input: Value, key: str | None, priority: int, user: str | None) -> Prepared:
+        """Return a new task of plain data, for a workflow whose protocols are not here. Raises InvalidInput."""
+        most = self._settings.max_value_bytes
+        with self._large_parts() as large:
+            plain = large.lifted(check_value(input, "input", most), "input", most)
+        return Prepared(self.one(plain, key, priority, user), large)
 
     def one(
         self,

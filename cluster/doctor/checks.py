@@ -26,7 +26,7 @@ from ..store.records import Records
 from ..store.sqlite.audit import Audit, audit
 from ..store.sqlite.faults import as_ours
 from ..store.sqlite.opening import CHECK_BYTES
-from ..store.sqlite.schema import FORMAT, lock_path, mark_path, shard_path
+from ..store.sqlite.schema import FORMAT, TABLES_OF, lock_path, mark_path, shard_path
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -274,7 +274,7 @@ def _trust(data: Path, shard: str, found: Audit) -> list[Finding]:
         what = ("an index disagrees: " if repairable else "damaged pages: ") + found.structure[0]
         more = f" (and {len(found.structure) - 1} more)" if len(found.structure) > 1 else ""
         findings.append(Finding("shard", "problem", shard, what + more, remedy))
-    if found.marked is None and found.format == FORMAT:
+    if found.marked is None and found.format in TABLES_OF:
         what = "no mark: lost commits would not be noticed" if not _has_mark(data, shard) else "its mark is torn"
         remedy = f"podium doctor --data '{data}' --repair (the next cluster makes it, too)"
         findings.append(Finding("shard", "warning", shard, what, remedy))
@@ -331,7 +331,7 @@ def _summary(path: Path, shard: str, found: Audit) -> Finding:
     facts = [f"format {found.format}"]
     if found.count is not None:
         facts += [f"epoch {found.count.epoch}", f"{found.open} open and {found.finished} finished tasks"]
-    elif found.format < FORMAT:
+    if found.format < FORMAT:
         facts.append(f"brought to format {FORMAT} when the next cluster opens it")
     facts += [_size(path.stat().st_size), f"log {_size(found.log_bytes)}"]
     if path.stat().st_size > CHECK_BYTES:

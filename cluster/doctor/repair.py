@@ -22,7 +22,7 @@ from ..store.sqlite.audit import Audit, audit
 from ..store.sqlite.faults import as_ours
 from ..store.sqlite.mark import Count
 from ..store.sqlite.rebuild import copy_aside, rebuild, write_mark
-from ..store.sqlite.schema import FORMAT, lock_path, mark_path, shard_path
+from ..store.sqlite.schema import FORMAT, SEALED, TABLES_OF, lock_path, mark_path, shard_path
 from .checks import Finding, drafts, examine, index_damage, open_to_others, shard_names
 
 
@@ -138,14 +138,14 @@ def _raise_to_mark(path: Path, shard: str, found: Audit) -> None:
 
 def _accept_loss(path: Path, shard: str, found: Audit, now: float) -> list[Finding]:
     """Copy the shard aside and continue with its sound records. Returns a finding for each loss."""
-    if found.format not in (None, FORMAT) and (found.structure or found.flaws):
-        what = f"left alone: of format {found.format}, and only format {FORMAT} can be cut back"
+    if found.format not in (None, *TABLES_OF) and (found.structure or found.flaws):
+        what = f"left alone: of format {found.format}, and only formats {SEALED} to {FORMAT} can be cut back"
         return [Finding("shard", "warning", shard, what, "put a copy back; a later format needs the later Podium")]
     folder = copy_aside(path, datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ"))
     done = [_done("shard", shard, f"its files copied to {folder}")]
     if found.lost:
         done.append(Finding("shard", "warning", shard, f"loss accepted: it {found.lost}", repaired=True))
-    if found.format not in (None, FORMAT):
+    if found.format not in (None, *TABLES_OF):
         mark_path(path).unlink(missing_ok=True)
         return done
     if found.count is not None and not (found.structure or found.flaws):

@@ -13,6 +13,7 @@ from ...protocols.workflow import Workflow
 from ...supervisors.ports.journal import Journal
 from ...supervisors.ports.messaging import Connection
 from ...supervisors.ports.world import Level, Load
+from ..blobs.memory import MemoryBlobs
 from ..inprocess.cluster import Cell, CellWorld, InProcessCluster
 from ..session import COORDINATOR, coordinator_setup
 from ..store.contract import Ownership, Reader
@@ -117,6 +118,7 @@ class SimulatedStore:
     def __init__(self, scene: Scene, is_reached: Callable[[], bool] = lambda: True) -> None:
         self._scene, self._is_reached = scene, is_reached
         self.reader: Reader = DiskReader(scene.disk)
+        self.blobs = MemoryBlobs(scene.disk.blobs, scene.now, lambda: is_reached() and scene.blobs_are_there)
 
     def ownership(self) -> Ownership:
         return FolderOwnership()
@@ -137,6 +139,7 @@ class SimulatedWorld(CellWorld):
         super().__init__(cluster, cell)
         self._scene = scene
         self.store = store
+        self.blobs = store.blobs
         self.random = Random(f"{scene.seed}/{cell.address}/{scene.rng.random()}")
 
     def load(self) -> Load:

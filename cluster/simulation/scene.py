@@ -93,6 +93,8 @@ class Scene:
         self.killed: list[str] = []
         """The addresses of the actors that died by a fault, in order."""
         self.clock_offset_s = 0.0
+        self.blobs_are_there = True
+        """False while the blob store is away."""
         self.cpu_used = self.memory_used = 0.0
         """The shares of CPU and memory in use, from 0 to 1; set them to simulate load."""
         self.told: list[tuple[str, str]] = []

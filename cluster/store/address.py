@@ -21,6 +21,8 @@ class StoreAddress(NamedTuple):
     schema: str = "podium"
     timeout_s: float = 30.0
     lease_s: float = 5.0
+    blobs: str = ""
+    """The blob store, if it is not beside the tasks."""
 
     @property
     def place(self) -> str:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.values import Value
@@ -29,6 +29,15 @@ class StoredTask:
     """The packed events of each entry of the task, in order."""
     stalled: str = ""
     """The reason if the task is set aside, else ""."""
+
+
+class BlobUse(NamedTuple):
+    """A blob that a task names."""
+
+    shard: str
+    task_id: str
+    name: str
+    size: int
 
 
 class Reader(Protocol):
@@ -55,6 +64,9 @@ class Reader(Protocol):
     def open_count(self, shard: str) -> int: ...
 
     def blocked(self, workflow: str) -> dict[str, dict[str, str]]: ...
+
+    def blob_uses(self) -> Iterator[BlobUse]:
+        """Yield each blob that a task of any shard names. Raises JournalCorrupt or JournalFailed."""
 
     def ids(self, start: str, most: int) -> list[str]:
         """Return ids of tasks that begin with `start`, an exact match first, then the newest. Nested runs are left out.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
-from .rows import Row, check_entry, found_row, note_of
+from .rows import Row, blob_of, check_entry, found_row, note_of
 
 
 class ShardRows(NamedTuple):
@@ -20,6 +20,7 @@ class ShardRows(NamedTuple):
     tasks: Iterable[Row]
     entries: Iterable[Row]
     notes: Iterable[Row]
+    blobs: Iterable[Row]
 
 
 class Moved(NamedTuple):
@@ -62,6 +63,7 @@ def _checked(rows: ShardRows) -> ShardRows:
         tasks=_each(rows.tasks, lambda row: found_row(shard, row)),
         entries=_each(rows.entries, lambda row: check_entry(shard, row)),
         notes=_each(rows.notes, lambda row: note_of(shard, row)),
+        blobs=_each(rows.blobs, lambda row: blob_of(shard, row)),
     )
 
 

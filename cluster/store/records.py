@@ -10,7 +10,7 @@ from ...protocols.errors import JournalCorrupt
 from ...protocols.values import Value
 from ...supervisors.ports.journal import STALLED, STUCK
 from ...supervisors.upkeep.blocked import blocked_protocols
-from .rows import Row, check_entry, found_row, note_of
+from .rows import Row, blob_of, check_entry, found_row, names_in, note_of
 
 MOST_FLAWS = 100
 """Largest number of flaws that are listed. The check of records ends there."""
@@ -36,15 +36,23 @@ class Records:
     """Open tasks that do not go on by themselves, by id, each with the reason."""
     blocked: dict[str, dict[str, str]] = field(default_factory=dict)
     """Protocols whose hosts cannot start, in the form of `blocked_protocols`."""
+    blobs: dict[str, int] = field(default_factory=dict)
+    """Sizes of the blobs that tasks name, by name."""
     open: int = 0
     finished: int = 0
 
     def look_through(
-        self, shard: str, epoch: int | None, tasks: Iterable[Row], entries: Iterable[Row], notes: Iterable[Row]
+        self,
+        shard: str,
+        epoch: int | None,
+        tasks: Iterable[Row],
+        entries: Iterable[Row],
+        notes: Iterable[Row],
+        blobs: Iterable[Row],
     ) -> None:
         """Check all rows of a shard, in the forms of rows.py; tasks sorted by id, entries by task and number."""
         check = _Check(shard, epoch, self)
-        for flaw in check.flaws(tasks, entries, notes):
+        for flaw in check.flaws(tasks, entries, notes, blobs):
             self.flaws.append(flaw)
             if len(self.flaws) >= MOST_FLAWS:
                 break
@@ -66,11 +74,30 @@ class _Check:
         self.notes: dict[str, Value] = {}
         """The notes that pass their check."""
         self.note_names: set[str] = set()
+        self._listed: set[tuple[str, str]] = set()
+        """Tasks and the names of their blobs."""
+        self._unlisted: list[tuple[str, str]] = []
 
-    def flaws(self, tasks: Iterable[Row], entries: Iterable[Row], notes: Iterable[Row]) -> Iterator[Flaw]:
+    def flaws(
+        self, tasks: Iterable[Row], entries: Iterable[Row], notes: Iterable[Row], blobs: Iterable[Row]
+    ) -> Iterator[Flaw]:
         yield from self._note_flaws(notes)
+        yield from self._blob_flaws(blobs)
         yield from self._task_flaws(tasks)
         yield from self._entry_flaws(entries)
+        yield from (
+            Flaw(f"task {id}", f"it names blob {name}, which is not on its list") for id, name in self._unlisted
+        )
+
+    def _blob_flaws(self, rows: Iterable[Row]) -> Iterator[Flaw]:
+        for row in rows:
+            try:
+                use = blob_of(self._shard, row)
+            except JournalCorrupt as error:
+                yield Flaw(error.place, error.problem)
+            else:
+                self._listed.add((use.task_id, use.name))
+                self._found.blobs[use.name] = use.size
 
     def _task_flaws(self, rows: Iterable[Row]) -> Iterator[Flaw]:
         for row in rows:
@@ -79,6 +106,7 @@ class _Check:
                 self.needed[row[3]] += 1
             try:
                 record = found_row(self._shard, row).record
+                self._unlisted += sorted(names_in(row[0], row[13]) - self._listed)
             except JournalCorrupt as error:
                 yield Flaw(error.place, error.problem)
                 continue
@@ -101,6 +129,7 @@ class _Check:
                 yield Flaw(place, f"written in epoch {row[2]}, but the shard is at epoch {self._epoch}")
             try:
                 check_entry(self._shard, row)
+                self._unlisted += sorted(names_in(row[0], row[3]) - self._listed)
             except JournalCorrupt as error:
                 yield Flaw(error.place, error.problem)
             n, epoch = row[1], row[2]

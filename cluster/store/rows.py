@@ -14,10 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from ...protocols.errors import JournalCorrupt
+from ...protocols.errors import InvalidInput, JournalCorrupt
 from ...protocols.outcomes import OPEN, TERMINAL, Failure, TaskRecord
+from ...protocols.stored import MET, NO_BLOBS, BlobKey, keys_in
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports.journal import Closing, Entry, Found, NewTask, OpenTask
+from ...supervisors.ports.journal import Change, Closing, Entry, Found, NewTask, OpenTask
+from .contract import BlobUse
 from .sqlite.mark import Count
 
 TASK_COLUMNS = (
@@ -28,6 +30,7 @@ NEW_COLUMNS = (*TASK_COLUMNS[:11], "input")
 TASK_SELECT = f"SELECT {','.join(TASK_COLUMNS)} FROM tasks"
 ENTRY_SELECT = "SELECT task_id, n, epoch, body, seal FROM entries"
 NOTE_SELECT = "SELECT name, value, seal FROM notes"
+BLOB_SELECT = "SELECT task_id, name, size, seal FROM blobs"
 SHARD_SELECT = "SELECT epoch, commits, seal FROM shard"
 
 Row = tuple[Any, ...]
@@ -168,6 +171,45 @@ def entries_of(shard: str, db: sqlite3.Connection, task_id: str) -> list[bytes]:
     """Return the packed events of one task, in order."""
     rows = db.execute(f"{ENTRY_SELECT} WHERE task_id = ? ORDER BY n", (task_id,))
     return bodies_of(shard, rows).get(task_id, [])
+
+
+def blob_rows(changes: Iterable[Change]) -> list[Row]:
+    """Return a row for each blob that a task names with these changes, in the order of BLOB_SELECT."""
+    if not MET[0]:
+        return []
+    named = {(task_id, key.name): key.size for task_id, keys in map(_blobs_named, changes) for key in keys}
+    return [(task_id, name, size, seal(task_id, name, size)) for (task_id, name), size in named.items()]
+
+
+def _blobs_named(change: Change) -> tuple[str, frozenset[BlobKey]]:
+    if isinstance(change, NewTask):
+        return change.record.task_id, keys_in(change.record.input)
+    return (change.task_id, change.blobs) if isinstance(change, Entry) else ("", NO_BLOBS)
+
+
+def named_rows(task: Row, entries: Iterable[Row]) -> list[Row]:
+    """Return the rows of the blobs that a task names by its rows of TASK_SELECT and ENTRY_SELECT."""
+    keys = {key for packed in (task[13], *(entry[3] for entry in entries)) for key in _keys_in(packed)}
+    return [(task[0], key.name, key.size, seal(task[0], key.name, key.size)) for key in sorted(keys)]
+
+
+def names_in(task_id: str, packed: bytes) -> set[tuple[str, str]]:
+    """Return the blobs that a packed input or body names, each as (task, name); none if it cannot be read."""
+    return {(task_id, key.name) for key in _keys_in(packed)}
+
+
+def _keys_in(packed: bytes) -> frozenset[BlobKey]:
+    try:
+        return keys_in(_value(packed))
+    except InvalidInput:
+        return NO_BLOBS  # of a later Podium: the task is set aside
+
+
+def blob_of(shard: str, row: Row) -> BlobUse:
+    """Return what a row of BLOB_SELECT says, checked. Raises JournalCorrupt."""
+    task_id, name, size, sealed = row
+    _check(shard, f"blob {name} of task {task_id}", sealed, task_id, name, size)
+    return BlobUse(shard, task_id, name, size)
 
 
 def note_row(name: str, value: Value) -> Row:

@@ -11,29 +11,30 @@ from typing import Any
 
 import pandas as pd
 
-from ..values import Value
+from ..large import Pieces
+from ..stored import Buffer
 from .registry import Codec, NoCodec
 
 _SERIES = "$series"
 """Name of the only column of a frame that stands for a series."""
 
 
-def _dump_frame(value: Any) -> tuple[Mapping[str, Any], Value]:
+def _dump_frame(value: Any) -> tuple[Mapping[str, Any], Pieces]:
     data, about = _stream_of(value), _freq_of(value)
-    _check_same(value, _load_frame(about, data))
+    _check_same(value, _load_frame(about, data[0]))
     return {"rows": len(value), "columns": [str(name) for name in value.columns[:20]]} | about, data
 
 
-def _dump_series(value: Any) -> tuple[Mapping[str, Any], Value]:
+def _dump_series(value: Any) -> tuple[Mapping[str, Any], Pieces]:
     about = {"rows": len(value), "dtype": str(value.dtype), "name": value.name} | _freq_of(value)
     if value.name is not None and not isinstance(value.name, str | int):
         raise NoCodec("a series whose name is no text or number cannot be encoded: rename it")
     data = _stream_of(value.to_frame(_SERIES))
-    _check_same(value, _load_series(about, data))
+    _check_same(value, _load_series(about, data[0]))
     return about, data
 
 
-def _stream_of(frame: Any) -> bytes:
+def _stream_of(frame: Any) -> Pieces:
     try:
         import pyarrow as pa  # noqa: PLC0415  (pandas works without it)
     except ImportError as error:
@@ -52,7 +53,7 @@ def _freq_of(value: Any) -> dict[str, str]:
     return {} if freq is None else {"freq": freq}
 
 
-def _load_frame(about: Mapping[str, Any], data: bytes) -> Any:
+def _load_frame(about: Mapping[str, Any], data: Buffer) -> Any:
     from .arrow_values import table_of  # noqa: PLC0415
 
     frame = table_of(data).to_pandas()
@@ -61,7 +62,7 @@ def _load_frame(about: Mapping[str, Any], data: bytes) -> Any:
     return frame
 
 
-def _load_series(about: Mapping[str, Any], data: bytes) -> Any:
+def _load_series(about: Mapping[str, Any], data: Buffer) -> Any:
     return _load_frame(about, data)[_SERIES].rename(about["name"])
 
 

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from ..encoded import MET, Encoded, map_encoded
+from ..encoded import MET, UNPACK, Encoded, map_encoded
 from ..errors import InvalidDefinition, InvalidInput
+from ..large import object_of
+from ..stored import BYTES, FILE, TEXT, WHOLE, Stored
 
 T = TypeVar("T")
 
@@ -131,19 +133,59 @@ def codec_named(name: str) -> Codec:
     return _BY_NAME[name]
 
 
+def is_ours(codec: Codec) -> bool:
+    """Whether a codec is one that Podium brings, so that what it loads is known to equal what it dumped."""
+    return codec.name.partition(".")[0] in _OURS
+
+
 def decoded(value: Any) -> Any:
     """Return a value with all its encoded parts decoded, such as the arrays in the chunk of an event.
 
+    Parts that are in the blob store are read from there.
+
     Raises:
         InvalidInput: The codec or library of a part is not there, or cannot read it.
+        BlobMissing, BlobCorrupt, BlobsAway: A part cannot be read from the blob store.
     """
     return map_encoded(value, _decoded) if MET[0] else value
 
 
+def decoded_at_hand(value: Any) -> Any:
+    """Do the same, but leave the parts as they are whose content would have to be read first."""
+    return map_encoded(value, lambda part: _decoded(part) if _is_at_hand(part) else part) if MET[0] else value
+
+
+def _is_at_hand(part: Encoded) -> bool:
+    return not isinstance(part, Stored) or part.content is not None or part.number is not None or part.codec == FILE
+
+
+_STORED: dict[str, Callable[[Stored], Any]] = {
+    TEXT: lambda part: str(part.read_content(), "utf-8"),
+    BYTES: lambda part: bytes(part.read_content()),
+    WHOLE: lambda part: decoded(UNPACK(part.read_content())),
+}
+"""Functions that read stored parts without a codec, by their names."""
+
+
+def register_stored(name: str, load: Callable[[Stored], Any]) -> None:
+    _STORED[name] = load
+
+
 def _decoded(part: Encoded) -> Any:
-    codec = codec_named(part.codec)
+    if not isinstance(part, Stored):
+        return _loaded(part.codec, part.about, part.data)
+    if part.number is not None:
+        return object_of(part)
+    if part.codec in _STORED:
+        return _STORED[part.codec](part)
+    content = part.read_content()
+    return _loaded(part.codec, part.about, UNPACK(content) if part.is_packed else content)
+
+
+def _loaded(name: str, about: Mapping[str, Any], data: Any) -> Any:
+    codec = codec_named(name)
     try:
-        return codec.load(part.about, part.data)
+        return codec.load(about, data)
     except Exception as error:  # of a library, or of the user's `load`
         raise InvalidInput(
             problem=f"codec '{codec.name}' cannot load a value: {type(error).__name__}: {error}"

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from ..values import Value
+from ..large import Pieces
+from ..stored import Buffer
 from .registry import Codec, NoCodec
 
 
-def _dump(value: Any) -> tuple[Mapping[str, Any], Value]:
+def _dump(value: Any) -> tuple[Mapping[str, Any], Pieces]:
     if value.device.type != "cpu":
         raise NoCodec(f"a tensor on {value.device} cannot be encoded: give its `.cpu()`")
     if value.layout != torch.strided or value.is_quantized:
@@ -24,20 +25,23 @@ def _dump(value: Any) -> tuple[Mapping[str, Any], Value]:
     about: dict[str, Any] = {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape)}
     if value.requires_grad:
         about["requires_grad"] = True
-    return about, dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
+    return about, Pieces((memoryview(dense.reshape(-1).view(torch.uint8).numpy()) if dense.numel() else b"",))
 
 
-def _tensor(about: Mapping[str, Any], data: bytes) -> Any:
+def _tensor(about: Mapping[str, Any], data: Buffer) -> Any:
     dtype = getattr(torch, about["dtype"])
     shape = tuple(about["shape"])
-    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape) if data else torch.empty(shape, dtype=dtype)
+    if not len(data):
+        return torch.empty(shape, dtype=dtype)
+    writable = bytearray(data) if memoryview(data).readonly else data
+    return torch.frombuffer(writable, dtype=dtype).reshape(shape)
 
 
-def _load(about: Mapping[str, Any], data: bytes) -> Any:
+def _load(about: Mapping[str, Any], data: Buffer) -> Any:
     return _tensor(about, data).requires_grad_(about.get("requires_grad", False))
 
 
-def _load_parameter(about: Mapping[str, Any], data: bytes) -> Any:
+def _load_parameter(about: Mapping[str, Any], data: Buffer) -> Any:
     return torch.nn.Parameter(_tensor(about, data), requires_grad=about.get("requires_grad", False))
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from ...protocols.errors import PodiumError
 from ...protocols.outcomes import TaskRecord
+from ...protocols.stored import NO_BLOBS, BlobKey
 from ...protocols.values import Value
 
 WITHDRAWN = "withdrawn:"
@@ -43,6 +44,8 @@ class Entry:
     """1, 2, 3 … within the task, without gaps."""
     body: bytes
     closing: Closing | None = None
+    blobs: frozenset[BlobKey] = NO_BLOBS
+    """The keys of the blobs that the body names. They are in the blob store already."""
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from ...protocols.protocol import ProtocolLike
 from ...protocols.values import Value
+from .blobs import BlobStore
 from .journal import Journal
 from .messaging import Connection
 
@@ -136,7 +137,13 @@ class Spawning(Protocol):
 
 
 class Storage(Protocol):
-    """Opens shards, folders and logs that outlive the actor."""
+    """Opens shards, blobs, folders and logs that outlive the actor."""
+
+    @property
+    def blobs(self) -> BlobStore: ...
+
+    async def named_blobs(self) -> set[str]:
+        """Return the names of the blobs that tasks name, from all shards. Raises JournalCorrupt, JournalFailed."""
 
     async def open_journal(self, shard: str) -> Journal:
         """Take the shard over under the next epoch. Raises JournalCorrupt, JournalFailed, DataInUse."""

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from ...protocols.errors import InvalidInput
 from ...protocols.outcomes import Failure, Outcome, TaskStatus
+from ...protocols.stored import MET, NO_BLOBS
 from ...protocols.values import MAX_VALUE_BYTES, pack
 from ..figures.lacking import lacking
 from ..ports.journal import Closing, Entry, StatusChange
 from .client_events import count_told
-from .events import Event, pack_events
+from .events import Event, blobs_in, pack_events
 from .state import TaskState
 
 
@@ -25,7 +26,7 @@ def entry_of(task: TaskState, events: list[Event], now: float, max_value_bytes: 
     task.entries += 1
     for event in events:
         task.told += count_told(event)
-    return Entry(task.record.task_id, task.entries, body, closing)
+    return Entry(task.record.task_id, task.entries, body, closing, blobs_in(events) if MET[0] else NO_BLOBS)
 
 
 def is_parked_or_was(task: TaskState) -> bool:

@@ -12,6 +12,7 @@ from typing import TypeAlias, assert_never
 
 from ...protocols.outcomes import Failure, Missing
 from ...protocols.recovery import USUAL, Actions
+from ...protocols.stored import BlobKey, keys_in
 from ...protocols.values import Value, pack, unpack
 
 
@@ -194,6 +195,11 @@ OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed)
 
 def pack_events(events: list[Event]) -> bytes:
     return pack(list(map(_to_wire, events)))
+
+
+def blobs_in(events: list[Event]) -> frozenset[BlobKey]:
+    """Return the keys of the blobs that events name."""
+    return keys_in(list(map(_to_wire, events)))
 
 
 def unpack_events(body: bytes) -> list[Event]:

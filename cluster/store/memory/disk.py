@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ....protocols.outcomes import OPEN
-from ....supervisors.ports.journal import (
-    Found,
-)
+from ....supervisors.ports.journal import Found
+from ...blobs.memory import BlobDisk
 
 
 @dataclass(slots=True)
@@ -20,6 +19,8 @@ class Shard:
     """Entries by task: (epoch, packed events) in order."""
     notes: dict[str, bytes] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    blobs: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Sizes of the blobs that each task names, by task and name."""
     doing: str = ""
     committed_by: int | None = None
     """Epoch of a commit that is on the disk and not acknowledged yet."""
@@ -30,6 +31,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.shards: dict[str, Shard] = {}
+        self.blobs = BlobDisk()
 
     def shard(self, name: str) -> Shard:
         return self.shards.setdefault(name, Shard())

@@ -28,6 +28,7 @@ from ....supervisors.ports.journal import (
     OpenTask,
     StatusChange,
 )
+from ..rows import blob_rows
 from .disk import Disk, Shard
 
 AWAY_S = 0.25
@@ -175,6 +176,8 @@ class MemoryJournal:
 
     def _apply(self, change: Change) -> None:
         disk = self._disk
+        for task_id, name, size, _ in blob_rows([change]):
+            disk.blobs.setdefault(task_id, {})[name] = size
         match change:
             case NewTask(record=record):
                 if record.task_id in disk.tasks or (record.key and (record.user, record.key) in disk.keys):
@@ -234,6 +237,7 @@ class MemoryJournal:
                 raise ValueError(f"task {id} is open and cannot be forgotten")
         for id in gone:
             record = disk.tasks.pop(id).record
+            disk.blobs.pop(id, None)
             del disk.entries[id]
             if record.key is not None:
                 del disk.keys[record.user, record.key]

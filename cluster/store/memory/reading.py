@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ....protocols.outcomes import TaskRecord, TaskStatus
 from ....protocols.values import Value, pack, unpack
 from ....supervisors.ports.journal import (
@@ -11,7 +13,7 @@ from ....supervisors.ports.journal import (
 )
 from ....supervisors.shards import is_tier, workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import StoredTask
+from ..contract import BlobUse, StoredTask
 from .disk import Disk, Shard
 
 
@@ -74,6 +76,11 @@ class DiskReader:
                 fitting = sorted((id for id in shard.tasks if id.startswith(start)), reverse=True)
                 found += sorted(fitting, key=lambda id: id != start)[:most]
         return sorted(found, reverse=True)
+
+    def blob_uses(self) -> Iterator[BlobUse]:
+        for shard, found in self._disk.shards.items():
+            for task_id, sizes in found.blobs.items():
+                yield from (BlobUse(shard, task_id, name, size) for name, size in sizes.items())
 
     def open_count(self, shard: str) -> int:
         return self._disk.open_count(shard)

@@ -123,6 +123,7 @@ def _look_through(db: Connection, database: Database, shard: str, epoch: int, li
                 shard,
             ),
             _rows(db, f"SELECT name, value, seal FROM {at}.notes WHERE shard = %s", shard),
+            _rows(db, f"SELECT task_id, name, size, seal FROM {at}.blobs WHERE shard = %s", shard),
         )
     except JournalCorrupt as error:
         found.flaws.append(Flaw(error.place, error.problem))

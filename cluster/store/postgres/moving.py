@@ -16,6 +16,7 @@ from .tables import prepare
 
 _TASKS = ("shard", *TASK_COLUMNS)
 _ENTRIES = ("shard", "task_id", "n", "epoch", "body", "seal")
+_BLOBS = ("shard", "task_id", "name", "size", "seal")
 _NOTES = ("shard", "name", "value", "seal")
 
 
@@ -59,6 +60,7 @@ class Installation:
             f"SELECT {columns} FROM {self._at}.tasks WHERE shard = %s ORDER BY id",
             f"SELECT task_id, n, epoch, body, seal FROM {self._at}.entries WHERE shard = %s ORDER BY task_id, n",
             f"SELECT name, value, seal FROM {self._at}.notes WHERE shard = %s",
+            f"SELECT task_id, name, size, seal FROM {self._at}.blobs WHERE shard = %s",
         ):
             yield _streamed(db, query, shard)
 
@@ -82,6 +84,7 @@ class Installation:
         tasks = self._copy(db, "tasks", _TASKS, shard, rows.tasks)
         entries = self._copy(db, "entries", _ENTRIES, shard, rows.entries)
         self._copy(db, "notes", _NOTES, shard, rows.notes)
+        self._copy(db, "blobs", _BLOBS, shard, rows.blobs)
         insert = f"INSERT INTO {self._at}.shards (shard, epoch, line, seal) VALUES (%s, %s, 0, %s)"
         db.execute(insert.encode(), (shard, epoch, seal(shard, epoch, 0)))
         return Moved(1, tasks, entries)

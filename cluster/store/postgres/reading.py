@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from psycopg import errors
 
 from ....protocols.outcomes import TaskRecord, TaskStatus
@@ -9,8 +11,8 @@ from ....protocols.values import Value
 from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
 from ....supervisors.shards import workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import COORDINATOR, StoredTask
-from ..rows import TASK_COLUMNS, Row, bodies_of, found_row, note_of
+from ..contract import COORDINATOR, BlobUse, StoredTask
+from ..rows import TASK_COLUMNS, Row, blob_of, bodies_of, found_row, note_of
 from .connecting import Database, translated
 from .schema import quoted
 
@@ -80,6 +82,10 @@ class PostgresReader:
         query = f"SELECT t.id FROM {self._at}.tasks t WHERE {_TOP} AND starts_with(t.id, %s)"
         rows = self._rows(f"{query} ORDER BY t.id = %s DESC, t.id DESC LIMIT %s", start, start, most)
         return sorted((id for (id,) in rows), reverse=True)
+
+    def blob_uses(self) -> Iterator[BlobUse]:
+        query = f"SELECT shard, task_id, name, size, seal FROM {self._at}.blobs"
+        return (blob_of(row[0], row[1:]) for row in self._rows(query))
 
     def _shards(self) -> list[str]:
         return [shard for (shard,) in self._rows(f"SELECT shard FROM {self._at}.shards ORDER BY shard")]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-FORMAT = 2
+FORMAT = 3
 """Version of the tables, in the table `format`. A new one needs a step in `MIGRATIONS`."""
 
 _MACHINES = """
@@ -54,13 +54,30 @@ CREATE TABLE {schema}.entries (
 ) WITH (autovacuum_vacuum_scale_factor = 0.05);
 """
 
-MIGRATIONS = {1: _MACHINES + "DROP TABLE {schema}.owner;"}
+_BLOBS = """
+CREATE TABLE {schema}.blobs (
+    shard text COLLATE "C" NOT NULL, task_id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
+    size bigint NOT NULL, seal bigint NOT NULL, PRIMARY KEY (shard, task_id, name)
+);
+CREATE TABLE {schema}.contents (
+    name text COLLATE "C" PRIMARY KEY, size bigint NOT NULL, put_at timestamptz NOT NULL DEFAULT now(),
+    doomed_at double precision
+);
+CREATE TABLE {schema}.pieces (
+    name text COLLATE "C" NOT NULL REFERENCES {schema}.contents ON DELETE CASCADE, n integer NOT NULL,
+    piece bytea NOT NULL, PRIMARY KEY (name, n)
+);
+ALTER TABLE {schema}.pieces ALTER COLUMN piece SET STORAGE EXTERNAL;
+"""
+"""The blobs that tasks name, and the blob store (blobs/postgres.py)."""
+
+MIGRATIONS = {1: _MACHINES + "DROP TABLE {schema}.owner;", 2: _BLOBS}
 """By format: the statements that make the next format of it."""
 
 
 def tables(schema: str) -> str:
     """Return the statements that make the tables. `schema` is checked to be a plain name by the settings."""
-    return (_DDL + _MACHINES).format(schema=quoted(schema), version=FORMAT)
+    return (_DDL + _MACHINES + _BLOBS).format(schema=quoted(schema), version=FORMAT)
 
 
 def migration(schema: str, version: int) -> str:

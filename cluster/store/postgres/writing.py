@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from ....supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
-from ..rows import ABSENT, Row, closing_row, entry_row, note_row, task_row
+from ..rows import ABSENT, Row, blob_rows, closing_row, entry_row, note_row, task_row
 from .schema import Fence, quoted
 
 
@@ -66,6 +66,10 @@ class Writing:
             INSERT INTO {at}.notes (shard, name, value, seal)
             SELECT %s, * FROM unnest(%s::text[], %s::bytea[], %s::bigint[]) WHERE {ours}
             ON CONFLICT (shard, name) DO UPDATE SET value = excluded.value, seal = excluded.seal"""
+        self._blobs = f"""
+            INSERT INTO {at}.blobs (shard, task_id, name, size, seal)
+            SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[]) WHERE {ours}
+            ON CONFLICT DO NOTHING"""
         self._unnote = f"DELETE FROM {at}.notes WHERE shard = %s AND name = ANY(%s) AND {ours}"
         below = "{id} >= f.id AND {id} < f.id || '0' AND ({id} = f.id OR {id} > f.id || '/')"  # '0' comes after '/'
         found = f"""
@@ -75,6 +79,8 @@ class Writing:
         tasks, entries = found.format(table="tasks", id="t.id"), found.format(table="entries", id="t.task_id")
         self._open = f"SELECT t.id {tasks} AND t.finished_at IS NULL LIMIT 1"
         self._forget_entries = f"DELETE FROM {at}.entries WHERE ctid = ANY(ARRAY(SELECT t.ctid {entries}))"
+        blobs = found.format(table="blobs", id="t.task_id")
+        self._forget_blobs = f"DELETE FROM {at}.blobs WHERE ctid = ANY(ARRAY(SELECT t.ctid {blobs}))"
         self._forget_tasks = f"DELETE FROM {at}.tasks WHERE ctid = ANY(ARRAY(SELECT t.ctid {tasks}))"
 
     def statements(self, fence: Fence, changes: Sequence[Change]) -> list[Statement]:
@@ -108,6 +114,8 @@ class Writing:
             found.append(Statement(self._statuses, [*columns, fence.shard, *_facts(fence)]))
         if closings:
             found.append(Statement(self._closings, [*_columns(closings), fence.shard, *_facts(fence)]))
+        if blobs := blob_rows(changes):
+            found.append(Statement(self._blobs, [fence.shard, *_columns(blobs), *_facts(fence)]))
         return found + self._note_changes(fence, [change for change in changes if isinstance(change, Note)])
 
     def _note_changes(self, fence: Fence, changes: list[Note]) -> list[Statement]:
@@ -127,6 +135,7 @@ class Writing:
         return [
             Statement(self._open, parameters, finds_open=True),
             Statement(self._forget_entries, parameters),
+            Statement(self._forget_blobs, parameters),
             Statement(self._forget_tasks, parameters),
         ]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ....protocols.errors import JournalCorrupt
 from ..records import Flaw, Records
-from ..rows import ENTRY_SELECT, NOTE_SELECT, SHARD_SELECT, TASK_SELECT, count_of
+from ..rows import BLOB_SELECT, ENTRY_SELECT, NOTE_SELECT, SHARD_SELECT, TASK_SELECT, count_of
 from .faults import UNREADABLE, as_ours
 from .mark import Count, loss, read_mark
 from .opening import check_tables, format_of, reading
-from .schema import FORMAT, mark_path, wal_path
+from .schema import FORMAT, SEALED, mark_path, wal_path
 
 
 @dataclass(slots=True)
@@ -68,11 +68,11 @@ def _look_through(db: sqlite3.Connection, path: Path, shard: str, found: Audit) 
         return
     told = [problem for (problem,) in db.execute("PRAGMA integrity_check(20)")]
     found.structure = [] if told == ["ok"] else told
-    if found.format < FORMAT:
+    if found.format < SEALED:
         if found.marked:
             found.lost = f"is of format {found.format}, but later commits were acknowledged"
         return
-    check_tables(db, path, shard)
+    check_tables(db, path, shard, found.format)
     db.execute("BEGIN")  # one moment of a shard that may be written meanwhile
     try:
         found.count = count_of(shard, db.execute(SHARD_SELECT).fetchone())
@@ -85,6 +85,7 @@ def _look_through(db: sqlite3.Connection, path: Path, shard: str, found: Audit) 
         db.execute(f"{TASK_SELECT} NOT INDEXED ORDER BY id"),
         db.execute(f"{ENTRY_SELECT} ORDER BY task_id, n"),
         db.execute(NOTE_SELECT),
+        db.execute(BLOB_SELECT) if found.format == FORMAT else (),
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ....protocols.errors import JournalCorrupt
 from ..rows import Row, seal
-from .schema import FORMAT, TABLES
+from .schema import BLOBS_TABLE, FORMAT, TABLES, TABLES_2
 
 LOG = logging.getLogger("podium")
 
@@ -56,6 +56,7 @@ def as_newest(db: sqlite3.Connection, shard: str) -> Iterator[sqlite3.Connection
             create(copy)
         else:
             db.backup(copy)
+            (version,) = copy.execute("PRAGMA user_version").fetchone()  # its owner may have migrated it meanwhile
             for number in range(version, FORMAT):
                 _take_step(copy, shard, number)
         yield copy
@@ -107,7 +108,7 @@ def _seal_whole_records(db: sqlite3.Connection, shard: str) -> None:
         db.execute(f"DROP INDEX {index}")
     for table in ("shard", "notes", "tasks", "entries"):
         db.execute(f"ALTER TABLE {table} RENAME TO {table}_1")
-    for statement in TABLES:
+    for statement in TABLES_2:
         db.execute(statement)
     (epoch,) = db.execute("SELECT epoch FROM shard_1").fetchone()
     db.execute("INSERT INTO shard VALUES (1, ?, 0, ?)", (epoch, seal(epoch, 0)))
@@ -142,5 +143,10 @@ def _unseal(shard: str, place: str, sealed: bytes) -> bytes:
     return blob
 
 
-STEPS: dict[int, Callable[[sqlite3.Connection, str], None]] = {1: _seal_whole_records}
+def _list_blobs(db: sqlite3.Connection, _shard: str) -> None:
+    """Migrate 2 to 3. Tasks may name blobs from now on; none does yet."""
+    db.execute(BLOBS_TABLE)
+
+
+STEPS: dict[int, Callable[[sqlite3.Connection, str], None]] = {1: _seal_whole_records, 2: _list_blobs}
 """Steps by the format that they start from."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ....protocols.errors import JournalFailed
 from ..moving import Moved, ShardRows
-from ..rows import ENTRY_SELECT, NOTE_SELECT, SHARD_SELECT, TASK_COLUMNS, TASK_SELECT, count_of, seal
+from ..rows import BLOB_SELECT, ENTRY_SELECT, NOTE_SELECT, SHARD_SELECT, TASK_COLUMNS, TASK_SELECT, count_of, seal
 from .faults import UNREADABLE, as_ours
 from .mark import Count
 from .migrations import as_newest, create, sync_folder
@@ -20,6 +20,7 @@ from .schema import shard_path
 
 _TASK = f"INSERT INTO tasks ({','.join(TASK_COLUMNS)}) VALUES ({','.join('?' * len(TASK_COLUMNS))})"
 _ENTRY = "INSERT INTO entries (task_id, n, epoch, body, seal) VALUES (?,?,?,?,?)"
+_BLOB = "INSERT INTO blobs (task_id, name, size, seal) VALUES (?,?,?,?)"
 _NOTE = "INSERT INTO notes (name, value, seal) VALUES (?,?,?)"
 
 
@@ -42,7 +43,8 @@ class Directory:
                 with _readable(path) as db:
                     count = count_of(path.stem, db.execute(SHARD_SELECT).fetchone())
                     tasks, entries = db.execute(f"{TASK_SELECT} ORDER BY id"), f"{ENTRY_SELECT} ORDER BY task_id, n"
-                    yield ShardRows(path.stem, count.epoch, tasks, db.execute(entries), db.execute(NOTE_SELECT))
+                    notes, blobs = db.execute(NOTE_SELECT), db.execute(BLOB_SELECT)
+                    yield ShardRows(path.stem, count.epoch, tasks, db.execute(entries), notes, blobs)
             except (*UNREADABLE, OSError) as error:
                 raise as_ours(path.stem, path, error) from error
 
@@ -87,6 +89,7 @@ def _write(path: Path, rows: ShardRows) -> Moved:
         tasks = db.executemany(_TASK, rows.tasks).rowcount
         entries = db.executemany(_ENTRY, rows.entries).rowcount
         db.executemany(_NOTE, rows.notes)
+        db.executemany(_BLOB, rows.blobs)
         db.execute("UPDATE shard SET epoch = ?, commits = 1, seal = ?", (rows.epoch, seal(rows.epoch, 1)))
         db.execute("COMMIT")
     write_mark(path, Count(rows.epoch, 1))

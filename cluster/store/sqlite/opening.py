@@ -15,7 +15,7 @@ from ....protocols.errors import JournalCorrupt
 from ..rows import SHARD_SELECT, count_of, seal
 from .mark import Count, Mark, loss, read_mark
 from .migrations import create, migrate
-from .schema import FORMAT, TABLES, mark_path, wal_path
+from .schema import FORMAT, SEALED, TABLES_OF, mark_path, wal_path
 
 CHECK_BYTES = 256 * 1024 * 1024
 """Size in bytes of the largest file that is checked as a whole (`PRAGMA integrity_check`) each time it is opened.
@@ -58,12 +58,12 @@ def check_file(path: Path, shard: str) -> None:
             for (problem,) in db.execute("PRAGMA integrity_check(1)"):
                 if problem != "ok":
                     raise JournalCorrupt(shard=shard, place=str(path), problem=problem)
-        if version < FORMAT:
+        if version < SEALED:
             if mark is not None:
                 problem = f"format {version}, but commits in a later format were acknowledged: {mark.commits}"
                 raise JournalCorrupt(shard=shard, place=str(path), problem=problem)
             return
-        check_tables(db, path, shard)
+        check_tables(db, path, shard, version)
         lost = loss(count_of(shard, db.execute(SHARD_SELECT).fetchone()), mark)
     if lost is not None:
         raise JournalCorrupt(shard=shard, place=str(path), problem=lost)
@@ -96,12 +96,15 @@ def format_of(db: sqlite3.Connection, path: Path, shard: str) -> int | None:
     raise JournalCorrupt(shard=shard, place=str(path), problem=problem)
 
 
-def check_tables(db: sqlite3.Connection, path: Path, shard: str) -> None:
-    """Raise JournalCorrupt unless the tables and indexes are exactly those of this format."""
-    stored = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-    if stored != set(TABLES):
-        names = ", ".join(sorted(sql.split("(")[0].strip() for sql in stored ^ set(TABLES)))
-        raise JournalCorrupt(shard=shard, place=str(path), problem=f"not the tables of format {FORMAT}: {names}")
+def check_tables(db: sqlite3.Connection, path: Path, shard: str, version: int = FORMAT) -> None:
+    """Raise JournalCorrupt unless the tables and indexes are exactly those of a format that has seals."""
+    stored, wanted = (
+        {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")},
+        set(TABLES_OF[version]),
+    )
+    if stored != wanted:
+        names = ", ".join(sorted(sql.split("(")[0].strip() for sql in stored ^ wanted))
+        raise JournalCorrupt(shard=shard, place=str(path), problem=f"not the tables of format {version}: {names}")
 
 
 def open_file(path: Path, shard: str) -> sqlite3.Connection:

@@ -16,8 +16,8 @@ from ....protocols.workflow import RESERVED
 from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
 from ....supervisors.shards import is_tier, workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import COORDINATOR, StoredTask
-from ..rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of
+from ..contract import COORDINATOR, BlobUse, StoredTask
+from ..rows import BLOB_SELECT, NOTE_SELECT, TASK_SELECT, Row, blob_of, entries_of, found_row, note_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
@@ -125,6 +125,11 @@ class FileReader:
                 with _open(self._data, shard) as db:
                     found += [id for (id,) in db.execute(query, (start, f"{start}\U0010ffff", start, most))]
         return sorted(found, reverse=True)
+
+    def blob_uses(self) -> Iterator[BlobUse]:
+        for shard in shards(self._data):
+            with _open(self._data, shard) as db:
+                yield from (blob_of(shard, row) for row in db.execute(BLOB_SELECT))
 
     def open_count(self, shard: str) -> int:
         """Return the number of a shard's tasks that have not ended; 0 if there is no such shard."""

@@ -27,6 +27,7 @@ from ..rows import (
     check_entry,
     count_of,
     found_row,
+    named_rows,
     note_of,
     reopened,
     seal,
@@ -142,6 +143,7 @@ def _salvage_task(old: sqlite3.Connection, new: sqlite3.Connection, shard: str, 
         return 0
     entries, problem = _sound_entries(old, shard, row[0])
     new.executemany("INSERT OR IGNORE INTO entries VALUES (?,?,?,?,?)", entries)
+    new.executemany("INSERT OR IGNORE INTO blobs VALUES (?,?,?,?)", named_rows(row, entries))
     if problem:
         lost.append(f"task {row[0]} from entry {len(entries) + 1} on ({problem})")
     return entries[-1][2] if entries else 0

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file format, in SQLite's `user_version`. A new one needs a step in migrations.py."""
 
-TABLES = (
+TABLES_2 = (
     """CREATE TABLE shard (
     one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, commits INTEGER NOT NULL, seal INTEGER NOT NULL
 ) STRICT""",
@@ -29,6 +29,17 @@ TABLES = (
     PRIMARY KEY (task_id, n)
 ) STRICT, WITHOUT ROWID""",
 )
+
+
+BLOBS_TABLE = """CREATE TABLE blobs (
+    task_id TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, seal INTEGER NOT NULL,
+    PRIMARY KEY (task_id, name)
+) STRICT, WITHOUT ROWID"""
+TABLES = (*TABLES_2, BLOBS_TABLE)
+TABLES_OF = {2: TABLES_2, FORMAT: TABLES}
+"""The tables of each format whose records have seals, and whose commits are counted in a mark."""
+SEALED = min(TABLES_OF)
+"""The first such format."""
 
 
 def shard_path(data: Path, shard: str) -> Path:

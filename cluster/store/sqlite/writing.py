@@ -6,7 +6,7 @@ import sqlite3
 from itertools import chain
 
 from ....supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
-from ..rows import ABSENT, NEW_COLUMNS, Row, closing_row, entry_row, note_row, task_row
+from ..rows import ABSENT, NEW_COLUMNS, Row, blob_rows, closing_row, entry_row, note_row, task_row
 
 GIVEN_BACK_PAGES = 512
 """Most free pages (2 MiB) that one transaction gives back to the file system, so that it does not take long."""
@@ -60,6 +60,8 @@ def _write_rows(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> No
     closings = [closing_row(entry.task_id, entry.closing) for entry in entries if entry.closing is not None]
     if closings:
         _in_groups(db, _CLOSE, closings)
+    if blobs := blob_rows(changes):
+        db.executemany("INSERT OR IGNORE INTO blobs (task_id, name, size, seal) VALUES (?,?,?,?)", blobs)
     _write_notes(db, [change for change in changes if isinstance(change, Note)])
 
 
@@ -83,6 +85,7 @@ def _forget(db: sqlite3.Connection, task_id: str) -> None:
         if still_open is not None:
             raise ValueError(f"task {still_open[0]} is open and cannot be forgotten")
         db.execute(f"DELETE FROM entries WHERE {where.replace('id', 'task_id')}", which)
+        db.execute(f"DELETE FROM blobs WHERE {where.replace('id', 'task_id')}", which)
         db.execute(f"DELETE FROM tasks WHERE {where}", which)
 
 

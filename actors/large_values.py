@@ -1,0 +1,116 @@
+"""Puts the large parts of values into the blob store, and reads them. Hosts and clients use it.
+
+While the store is away both wait for it, for `blobs_timeout_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from ..protocols.encoded import map_encoded
+from ..protocols.errors import BlobMissing, BlobsAway
+from ..protocols.large import LargeParts, LocalFile, Part
+from ..protocols.probes import hit
+from ..protocols.stored import MET, BlobKey, Stored, stored_in
+from ..protocols.values import Value
+from ..supervisors.ports.blobs import BlobStore
+from ..supervisors.ports.world import Scheduling
+
+T = TypeVar("T")
+
+AT_ONCE = 4
+"""Most parts that are put or read at the same time."""
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 2.0
+
+
+class Outgoing(NamedTuple):
+    """A plain value on its way out, with the large parts that were taken out of it."""
+
+    value: Value
+    large: LargeParts
+
+    @property
+    def has_parts(self) -> bool:
+        return bool(self.large.parts)
+
+
+class LargeValues:
+    """Reads and writes the large parts of values."""
+
+    def __init__(self, world: Scheduling, store: BlobStore, timeout_s: float) -> None:
+        """`timeout_s`: longest wait for the store."""
+        self._world, self.store, self._timeout_s = world, store, timeout_s
+
+    async def stow(self, outgoing: Outgoing) -> Value:
+        """Put the large parts into the store, durably; returns the value with their keys.
+
+        Raises BlobsAway, or InvalidInput for a file that cannot be read.
+        """
+        large = outgoing.large
+        return large.placed(outgoing.value, await self._each(self._put, large.parts))
+
+    async def stow_all(self, many: Sequence[Outgoing]) -> list[Value]:
+        """Do the same for many values of a client, several parts at the same time.
+
+        Parts that were stored before, for an earlier task, are made sure of. Raises BlobMissing for one that is gone.
+        """
+        parts = [part for each in many for part in each.large.parts]
+        keys = iter(await self._each(self._put, parts))
+        placed = [each.large.placed(each.value, [next(keys) for _ in each.large.parts]) for each in many]
+        given = [[part for part in stored_in(each.value) if part.is_placed] for each in many]
+        renewed = iter(await self._each(self._renewed, [part for parts in given for part in parts]))
+        known = [{part.packed: next(renewed) for part in parts} for parts in given]
+        return [_under(value, parts) for value, parts in zip(placed, known, strict=True)]
+
+    def _renewed(self, part: Stored) -> Stored:
+        """Return a part that was stored before under a key that may be named now; from another store if need be."""
+        try:
+            key = self.store.renewed(part.key)
+        except BlobMissing:
+            if part.source is None or part.source is self.store:
+                raise
+            key = self.store.put([part.source.get(part.key)])
+        return part if key == part.key else Stored.under(key, part.codec, part.about, part.is_packed)
+
+    def _put(self, part: Part) -> BlobKey:
+        content = part.content
+        return self.store.put_file(content.path) if isinstance(content, LocalFile) else self.store.put(content)
+
+    async def fetch(self, parts: Iterable[Stored]) -> None:
+        """Read the contents of parts. Raises BlobMissing, BlobCorrupt, BlobsAway."""
+        await self._each(self._read, list(parts))
+
+    def _read(self, part: Stored) -> None:
+        part.content = self.store.get(part.key)
+
+    def give_source(self, value: Value) -> bool:
+        """Let the stored parts of a value, and what is made of them, be read later; returns whether there are any."""
+        parts = list(stored_in(value)) if MET[0] else []
+        for part in parts:
+            part.source = self.store
+        return bool(parts)
+
+    async def _each(self, work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+        done: list[T] = []
+        for at in range(0, len(items), AT_ONCE):
+            done += await self._world.all([self._patiently(work, item) for item in items[at : at + AT_ONCE]])
+        return done
+
+    async def _patiently(self, work: Callable[[Any], T], item: Any) -> T:
+        waited_s, delay_s = 0.0, _FIRST_DELAY_S
+        while True:
+            try:
+                done: T = await self._world.in_thread(lambda: work(item))
+                return done
+            except BlobsAway:
+                hit("blob store away")
+                if waited_s >= self._timeout_s:
+                    raise
+            await self._world.sleep(delay_s)
+            waited_s, delay_s = waited_s + delay_s, min(2 * delay_s, _LONGEST_DELAY_S)
+
+
+def _under(value: Value, parts: Mapping[bytes, Stored]) -> Value:
+    """Return a value with other parts in place of some, which are named by their packed form."""
+    return map_encoded(value, lambda part: parts.get(part.packed, part)) if parts else value

@@ -1,0 +1,49 @@
+"""The sweeper deletes blobs that no task names. It is a part of the coordinator."""
+
+from __future__ import annotations
+
+from ..protocols.errors import PodiumError
+from ..protocols.probes import hit
+from ..supervisors.ports.blobs import Blob
+from ..supervisors.ports.world import World
+from ..supervisors.settings import Governance
+from ..supervisors.upkeep.sweeping import Sweep, pause_s, sweep_of
+
+
+class Sweeper:
+    def __init__(self, world: World, settings: Governance) -> None:
+        self._world, self._grace_s = world, settings.blob_grace_s
+
+    async def keep_sweeping(self) -> None:
+        while True:
+            await self._world.sleep(pause_s(self._grace_s))
+            try:
+                await self._sweep()
+            except PodiumError as error:  # a store that is away, or a shard that cannot be read: then nothing is swept
+                self._world.log("warning", "blobs not swept", reason=str(error))
+
+    async def _sweep(self) -> None:
+        blobs: list[Blob] = await self._world.in_thread(lambda: list(self._world.blobs.listing()))
+        now = self._world.now()
+        await self._world.in_thread(lambda: self._world.blobs.drop_drafts(now - self._grace_s))
+        if not blobs:
+            return
+        named = await self._world.named_blobs()  # after the listing: what is put and named since then is in neither
+        sweep = sweep_of(blobs, named, now, self._grace_s)
+        await self._world.in_thread(lambda: self._carry_out(sweep, now))
+        if sweep.delete:
+            sizes = {blob.name: blob.size for blob in blobs}
+            freed = sum(sizes[name] for name in sweep.delete)
+            self._world.log("info", "blobs swept", count=len(sweep.delete), bytes=freed)
+
+    def _carry_out(self, sweep: Sweep, now: float) -> None:
+        store = self._world.blobs
+        for name in sweep.spare:
+            hit("blob spared")
+            store.spare(name)
+        for name in sweep.doom:
+            hit("blob doomed")
+            store.doom(name, now)
+        for name in sweep.delete:
+            hit("blob deleted")
+            store.delete(name)

@@ -1,0 +1,1 @@
+"""Blob stores: where the large parts of values are."""

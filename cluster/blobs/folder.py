@@ -1,0 +1,244 @@
+"""The blob store in a folder: one file for each content, which readers map into their memory.
+
+A mapped file is the shared memory of the machine: the pages of a file that was just written are still there, and a
+reader gets them without a copy. What it writes into them is its own. Files never change, so a map stays good also when
+its file is deleted.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import mmap
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ...protocols.errors import BlobCorrupt, BlobMissing, BlobsAway
+from ...protocols.probes import hit
+from ...protocols.stored import BlobKey, Buffer
+from ...supervisors.ports.blobs import Blob
+from .hashing import Hashing, crc_of, pieces_of
+
+_NUMBERS = itertools.count(1)
+
+
+class FolderBlobs:
+    """Implements `BlobStore` in a folder, which is made at the first use.
+
+    A blob is at `ab/<name>`, where `ab` are the first two characters of its name. Drafts are in `drafts/`. A doomed
+    blob has an entry in `doomed/`, with the time in it.
+    """
+
+    def __init__(self, folder: Path, is_durable: bool = True) -> None:
+        """`is_durable`: whether to wait for the disk; a cache need not."""
+        self.folder, self.is_durable = folder, is_durable
+
+    @property
+    def place(self) -> str:
+        return str(self.folder)
+
+    def path(self, name: str) -> Path:
+        return self.folder / name[:2] / name
+
+    def doomed_path(self, name: str) -> Path:
+        return self.folder / "doomed" / name
+
+    def new_draft(self) -> FolderDraft:
+        with self.faults():
+            return FolderDraft(self)
+
+    def put(self, pieces: Iterable[Buffer]) -> BlobKey:
+        draft = self.new_draft()
+        try:
+            for piece in pieces:
+                draft.write(piece)
+            return draft.commit()
+        finally:
+            draft.abandon()
+
+    def put_file(self, path: str) -> BlobKey:
+        return self.put(pieces_of(path))
+
+    def get(self, key: BlobKey) -> Buffer:
+        with self._opened(key) as file:
+            if key.size == 0:
+                return b""
+            content = cast(Buffer, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        if crc_of(content) != key.crc:
+            raise BlobCorrupt(name=key.name, place=self.place, problem="the checksum does not match")
+        return content
+
+    def open(self, key: BlobKey) -> BinaryIO:
+        self.get(key)  # checks it
+        with self.faults(key):
+            return self.path(key.name).open("rb")
+
+    def save(self, key: BlobKey, path: str) -> None:
+        with self.open(key) as source, Path(path).open("xb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    @contextmanager
+    def _opened(self, key: BlobKey) -> Iterator[BinaryIO]:
+        with self.faults(key), self.path(key.name).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != key.size:
+                problem = f"it has {size} bytes, and had {key.size}"
+                raise BlobCorrupt(name=key.name, place=self.place, problem=problem)
+            yield file
+
+    def renewed(self, key: BlobKey) -> BlobKey:
+        with self._opened(key):
+            is_doomed = self.doomed_path(key.name).exists()
+        return self.put([self.get(key)]) if is_doomed else key
+
+    def size_of(self, name: str) -> int | None:
+        try:
+            with self.faults():
+                return self.path(name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def listing(self) -> Iterator[Blob]:
+        with self.faults():
+            doomed = {path.name: _time_in(path) for path in _files(self.folder / "doomed")}
+            for folder in sorted(self.folder.glob("??")):
+                for path in _files(folder):
+                    with suppress(FileNotFoundError):
+                        facts = path.stat()
+                        yield Blob(path.name, facts.st_size, facts.st_mtime, doomed.pop(path.name, None))
+            for name in doomed:  # left by a crash between the two steps of a deletion
+                self.doomed_path(name).unlink(missing_ok=True)
+
+    def doom(self, name: str, at: float) -> None:
+        with self.faults():
+            _make(self.folder / "doomed")
+            draft = self.folder / "drafts" / f"doom-{name}-{os.getpid()}"
+            _make(draft.parent)
+            draft.write_text(f"{at:.3f}")
+            draft.rename(self.doomed_path(name))
+            sync(self.folder / "doomed")
+
+    def spare(self, name: str) -> None:
+        with self.faults():
+            self.doomed_path(name).unlink(missing_ok=True)
+
+    def delete(self, name: str) -> None:
+        with self.faults():
+            self.path(name).unlink(missing_ok=True)
+            sync(self.path(name).parent)
+            self.doomed_path(name).unlink(missing_ok=True)  # last: as long as it is doomed, nobody is given its key
+
+    def drop_drafts(self, before: float) -> int:
+        count = 0
+        with self.faults():
+            for path in _files(self.folder / "drafts"):
+                if path.stat().st_mtime < before:
+                    path.unlink(missing_ok=True)
+                    count += 1
+        return count
+
+    @contextmanager
+    def faults(self, key: BlobKey | None = None) -> Iterator[None]:
+        """Raise faults of the file system as ours. With a key, a file that is not there is a missing blob."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if key is None:
+                raise
+            raise BlobMissing(name=key.name, place=self.place) from error
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise BlobsAway(place=self.place, reason=_said(error)) from error
+
+
+class FolderDraft:
+    """Implements `Draft`."""
+
+    def __init__(self, store: FolderBlobs) -> None:
+        self._store, self._hashing = store, Hashing()
+        _make(store.folder / "drafts")
+        self._path = store.folder / "drafts" / f"{os.getpid()}-{next(_NUMBERS)}-{time.time_ns()}"
+        self._file: int | None = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+
+    def write(self, piece: Buffer) -> None:
+        with self._store.faults():
+            self._hashing.see_and(self._write, piece)
+
+    def _write(self, piece: memoryview) -> None:
+        assert self._file is not None
+        at = 0
+        while at < len(piece):
+            at += os.write(self._file, piece[at:])
+
+    def commit(self) -> BlobKey:
+        with self._store.faults():
+            key = self._free(self._hashing.key())
+            target = self._store.path(key.name)
+            if not target.exists():
+                self._move_to(target)
+            if self._store.is_durable:
+                sync(target.parent)  # also if another process moved it there a moment ago
+        self.abandon()
+        return key
+
+    def _free(self, key: BlobKey) -> BlobKey:
+        """Return the key in the first generation that is not doomed."""
+        while self._store.doomed_path(key.name).exists():
+            hit("blob stored under another generation")
+            key = key._replace(generation=key.generation + 1)
+        return key
+
+    def _move_to(self, target: Path) -> None:
+        assert self._file is not None
+        if self._store.is_durable:
+            os.fsync(self._file)
+        if not target.parent.exists():
+            _make(target.parent)
+            sync(target.parent.parent)
+        self._path.rename(target)
+
+    def abandon(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            with suppress(OSError):
+                self._path.unlink()
+
+
+def _make(folder: Path) -> None:
+    """Make a folder of the store, and the store's own, for us alone."""
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _time_in(path: Path) -> float:
+    """Return the time in a file of `doomed/`; that of the file itself if a crash has left it empty."""
+    try:
+        return float(path.read_text())
+    except ValueError:
+        return path.stat().st_mtime
+
+
+def sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _said(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "the disk is full: free space there, nothing acknowledged is lost"
+    return f"{error.strerror or error}"

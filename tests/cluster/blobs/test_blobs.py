@@ -1,0 +1,196 @@
+"""The contract of blob stores, over each of them."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+
+import pytest
+
+from podium.cluster.blobs.folder import FolderBlobs
+from podium.cluster.blobs.memory import BlobDisk, MemoryBlobs
+from podium.protocols.errors import BlobCorrupt, BlobMissing, BlobsAway, InvalidInput
+from podium.protocols.stored import BlobKey
+
+NOW = 1_800_000_000.0
+MIB = 1024 * 1024
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request, tmp_path):
+    if request.param == "folder":
+        return FolderBlobs(tmp_path / "blobs")
+    return MemoryBlobs(BlobDisk(), lambda: NOW)
+
+
+def damage(store, key: BlobKey, content: bytes | None) -> None:
+    """Change what is stored under a key behind the store's back; None deletes it."""
+    if isinstance(store, FolderBlobs):
+        path = store.path(key.name)
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+    elif content is None:
+        del store._disk.blobs[key.name]
+    else:
+        store._disk.blobs[key.name] = content, NOW
+
+
+@pytest.mark.parametrize("pieces", [[b""], [b"a"], [b"ab", memoryview(b"c")], [b"x" * (9 * MIB), b"y"]])
+def test_what_is_put_comes_back_under_the_key_of_its_content(store, pieces):
+    whole = b"".join(pieces)
+    key = store.put(pieces)
+    assert key == BlobKey(hashlib.blake2b(whole, digest_size=32).digest(), len(whole), zlib.crc32(whole))
+    assert bytes(store.get(key)) == whole
+    assert store.size_of(key.name) == len(whole)
+    with store.open(key) as stream:
+        assert stream.read(2) + stream.read() == whole
+
+
+def test_the_same_content_is_there_once(store):
+    keys = {store.put([b"same"]), store.put([b"sa", b"me"]), store.put([b"other"])}
+    assert sorted(blob.name for blob in store.listing()) == sorted(key.name for key in keys) and len(keys) == 2
+
+
+def test_what_a_reader_writes_is_its_own(store):
+    key = store.put([b"content"])
+    content = store.get(key)
+    content[0:3] = b"CON"
+    assert bytes(content) == b"CONtent" and bytes(store.get(key)) == b"content"
+
+
+def test_what_is_not_there_or_not_as_it_was_says_so(store):
+    key = store.put([b"content"])
+    damage(store, key, b"contemt")
+    for read in (store.get, store.open):
+        with pytest.raises(BlobCorrupt, match=rf"blob {key.name} in .* the checksum does not match"):
+            read(key)
+    damage(store, key, b"cont")
+    with pytest.raises(BlobCorrupt):
+        store.get(key)
+    damage(store, key, None)
+    for read in (store.get, store.open, store.renewed):
+        with pytest.raises(BlobMissing, match=f"blob {key.name} is not in "):
+            read(key)
+    assert store.size_of(key.name) is None
+
+
+def test_a_draft_is_written_in_pieces_that_may_change_afterwards_and_is_given_up_without_a_trace(store):
+    draft = store.new_draft()
+    piece = bytearray(b"ab")
+    draft.write(piece)
+    piece[:] = b"cd"
+    draft.write(piece)
+    key = draft.commit()
+    draft.abandon()
+    assert bytes(store.get(key)) == b"abcd"
+    other = store.new_draft()
+    other.write(b"never")
+    other.abandon()
+    other.abandon()
+    assert [blob.name for blob in store.listing()] == [key.name]
+
+
+def test_a_file_is_put_and_saved(store, tmp_path):
+    (tmp_path / "given").write_bytes(b"z" * 5 * MIB)
+    key = store.put_file(str(tmp_path / "given"))
+    store.save(key, str(tmp_path / "saved"))
+    assert (tmp_path / "saved").read_bytes() == b"z" * 5 * MIB
+    with pytest.raises(FileExistsError):
+        store.save(key, str(tmp_path / "saved"))
+    with pytest.raises(InvalidInput, match=r"the file '.*none' cannot be read on this machine: No such file"):
+        store.put_file(str(tmp_path / "none"))
+
+
+def test_a_doomed_content_is_stored_under_another_generation(store):
+    """So that whoever gets a key has the whole grace to have it named."""
+    key = store.put([b"content"])
+    store.doom(key.name, NOW)
+    assert [(blob.name, blob.size, blob.doomed_at) for blob in store.listing()] == [(key.name, 7, NOW)]
+    second = store.put([b"content"])
+    assert second == key._replace(generation=1) and store.renewed(key) == second
+    store.doom(second.name, NOW)
+    third = store.renewed(second)
+    assert third.generation == 2
+    store.delete(key.name)
+    assert [bytes(store.get(each)) for each in (second, third)] == [b"content"] * 2
+    assert store.put([b"content"]) == key  # the first is free again
+    store.spare(second.name)
+    store.spare(second.name)
+    assert store.renewed(second) == second
+
+
+def test_deleting_what_is_gone_is_no_error(store):
+    key = store.put([b"content"])
+    store.doom(key.name, NOW)
+    store.delete(key.name)
+    store.delete(key.name)
+    assert list(store.listing()) == []
+
+
+def test_blobs_are_listed_with_the_time_at_which_they_were_put(store):
+    key = store.put([b"content"])
+    (blob,) = store.listing()
+    assert (blob.name, blob.size, blob.doomed_at) == (key.name, 7, None) and abs(blob.put_at) > 1_700_000_000
+
+
+class TestFolder:
+    def test_drafts_that_a_crash_left_are_dropped_and_others_not(self, tmp_path):
+        store = FolderBlobs(tmp_path)
+        draft = store.new_draft()
+        draft.write(b"half")
+        assert store.drop_drafts(0.0) == 0
+        assert store.drop_drafts(4_000_000_000.0) == 1
+        assert list(store.listing()) == []
+
+    def test_a_mark_of_doom_without_its_blob_goes_with_the_next_listing(self, tmp_path):
+        store = FolderBlobs(tmp_path)
+        key = store.put([b"content"])
+        store.doom(key.name, NOW)
+        store.path(key.name).unlink()
+        assert list(store.listing()) == []
+        assert store.put([b"content"]) == key
+
+    def test_a_torn_mark_of_doom_counts_from_the_time_of_its_file(self, tmp_path):
+        store = FolderBlobs(tmp_path)
+        key = store.put([b"content"])
+        store.doom(key.name, NOW)
+        store.doomed_path(key.name).write_text("")
+        (blob,) = store.listing()
+        assert blob.doomed_at == pytest.approx(store.doomed_path(key.name).stat().st_mtime)
+
+    def test_a_full_disk_says_so_and_leaves_nothing(self, tmp_path, monkeypatch):
+        store = FolderBlobs(tmp_path)
+
+        def full(_file, _piece):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.write", full)
+        with pytest.raises(BlobsAway, match="the disk is full: free space there, nothing acknowledged is lost"):
+            store.put([b"content"])
+        monkeypatch.undo()
+        assert list((tmp_path / "drafts").iterdir()) == []
+
+    def test_others_cannot_read(self, tmp_path):
+        store = FolderBlobs(tmp_path / "blobs")
+        key = store.put([b"content"])
+        assert store.folder.stat().st_mode & 0o077 == 0
+        assert store.path(key.name).stat().st_mode & 0o077 == 0
+
+    def test_a_content_that_is_read_stays_when_its_file_is_deleted(self, tmp_path):
+        store = FolderBlobs(tmp_path)
+        key = store.put([b"content"])
+        content = store.get(key)
+        store.doom(key.name, NOW)
+        store.delete(key.name)
+        assert bytes(content) == b"content"
+
+
+def test_memory_is_out_of_reach_as_a_simulation_wants_it():
+    there = [True]
+    store = MemoryBlobs(BlobDisk(), lambda: NOW, lambda: there[0])
+    key = store.put([b"content"])
+    there[0] = False
+    for work in (lambda: store.put([b"x"]), lambda: store.get(key), lambda: list(store.listing())):
+        with pytest.raises(BlobsAway, match="out of reach"):
+            work()
