@@ -150,6 +150,8 @@ class Settings(BaseModel):
     reference."""
     max_blob_bytes: Annotated[int, Field(ge=1024)] = MAX_BLOB_BYTES
     """The size of the largest part of a value, or of a file, in the blob store, in bytes."""
+    blob_cache_mb: Annotated[Quantity, Field(gt=0)] = 1024.0
+    """The size in MiB of the cache of blobs on each machine, if the blob store is a database or at a URL."""
     blob_grace_s: Seconds = 86_400.0
     """The time in seconds for which a blob is kept that no task names any more, or none has named yet. It must be
     longer than anything can take between the storing of a value and the recording of the step that gave it."""
@@ -311,6 +313,7 @@ class Settings(BaseModel):
             self.database_timeout_s,
             self.database_lease_s,
             self.blobs or "",
+            self.blob_cache_mb,
         )
 
     def governance(self) -> Governance:

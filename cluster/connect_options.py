@@ -50,6 +50,7 @@ class ConnectOptions(TypedDict, total=False):
     blobs: str | None
     inline_bytes: int | None
     max_blob_bytes: int | None
+    blob_cache_mb: float | None
     blob_grace_s: float | None
     blobs_timeout_s: float | None
     max_losses: int | None

@@ -163,8 +163,8 @@ class FolderDraft:
     def __init__(self, store: FolderBlobs) -> None:
         self._store, self._hashing = store, Hashing()
         _make(store.folder / "drafts")
-        self._path = store.folder / "drafts" / f"{os.getpid()}-{next(_NUMBERS)}-{time.time_ns()}"
-        self._file: int | None = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        self.path = store.folder / "drafts" / f"{os.getpid()}-{next(_NUMBERS)}-{time.time_ns()}"
+        self._file: int | None = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
 
     def write(self, piece: Buffer) -> None:
         with self._store.faults():
@@ -178,14 +178,18 @@ class FolderDraft:
 
     def commit(self) -> BlobKey:
         with self._store.faults():
-            key = self._free(self._hashing.key())
+            key = self._free(self.key())
             target = self._store.path(key.name)
             if not target.exists():
-                self._move_to(target)
+                self.move_to(target)
             if self._store.is_durable:
                 sync(target.parent)  # also if another process moved it there a moment ago
         self.abandon()
         return key
+
+    def key(self) -> BlobKey:
+        """Return the key of what was written so far, in its first generation."""
+        return self._hashing.key()
 
     def _free(self, key: BlobKey) -> BlobKey:
         """Return the key in the first generation that is not doomed."""
@@ -194,21 +198,22 @@ class FolderDraft:
             key = key._replace(generation=key.generation + 1)
         return key
 
-    def _move_to(self, target: Path) -> None:
+    def move_to(self, target: Path) -> None:
+        """Move the file to its place. Raises OSError."""
         assert self._file is not None
         if self._store.is_durable:
             os.fsync(self._file)
         if not target.parent.exists():
             _make(target.parent)
             sync(target.parent.parent)
-        self._path.rename(target)
+        self.path.rename(target)
 
     def abandon(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
             with suppress(OSError):
-                self._path.unlink()
+                self.path.unlink()
 
 
 def _make(folder: Path) -> None:

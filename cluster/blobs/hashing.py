@@ -30,11 +30,11 @@ def slices(piece: Buffer, size: int = SLICE_BYTES) -> Iterator[memoryview]:
         yield view[at : at + size]
 
 
-def pieces_of(path: str) -> Iterator[bytes]:
+def pieces_of(path: str, size: int = SLICE_BYTES) -> Iterator[bytes]:
     """Yield what is in a file of this machine, in pieces. Raises InvalidInput if it cannot be read."""
     try:
         with Path(path).open("rb") as file:
-            while piece := file.read(SLICE_BYTES):
+            while piece := file.read(size):
                 yield piece
     except OSError as error:
         raise InvalidInput(problem=f"the file '{path}' cannot be read on this machine: {error.strerror}") from error

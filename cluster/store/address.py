@@ -23,6 +23,7 @@ class StoreAddress(NamedTuple):
     lease_s: float = 5.0
     blobs: str = ""
     """The blob store, if it is not beside the tasks."""
+    blob_cache_mb: float = 1024.0
 
     @property
     def place(self) -> str:

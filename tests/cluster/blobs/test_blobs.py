@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from dataclasses import replace
 
 import pytest
 
+from podium.cluster.blobs.cached import CachedBlobs
 from podium.cluster.blobs.folder import FolderBlobs
 from podium.cluster.blobs.memory import BlobDisk, MemoryBlobs
+from podium.cluster.blobs.postgres import PostgresBlobs
 from podium.protocols.errors import BlobCorrupt, BlobMissing, BlobsAway, InvalidInput
 from podium.protocols.stored import BlobKey
+from tests.support import postgres
 
 NOW = 1_800_000_000.0
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "postgres"])
 def store(request, tmp_path):
     if request.param == "folder":
-        return FolderBlobs(tmp_path / "blobs")
-    return MemoryBlobs(BlobDisk(), lambda: NOW)
+        yield FolderBlobs(tmp_path / "blobs")
+    elif request.param == "memory":
+        yield MemoryBlobs(BlobDisk(), lambda: NOW)
+    else:
+        database = postgres.new_database(timeout_s=5)
+        yield CachedBlobs(PostgresBlobs(database), tmp_path / "cache", 64 * MIB)
+        postgres.drop(database)
 
 
 def damage(store, key: BlobKey, content: bytes | None) -> None:
     """Change what is stored under a key behind the store's back; None deletes it."""
-    if isinstance(store, FolderBlobs):
+    if isinstance(store, CachedBlobs):
+        damage(store.cache, key, None)
+        with store.remote._connected() as db:
+            db.execute(f"DELETE FROM {store.remote._contents}")
+        if content is not None:
+            (store.cache.folder / "bad").write_bytes(content)
+            store.remote.upload(key.name, store.cache.folder / "bad")
+    elif isinstance(store, FolderBlobs):
         path = store.path(key.name)
-        path.unlink()
+        path.unlink(missing_ok=True)
         if content is not None:
             path.write_bytes(content)
     elif content is None:
@@ -63,7 +79,7 @@ def test_what_is_not_there_or_not_as_it_was_says_so(store):
     key = store.put([b"content"])
     damage(store, key, b"contemt")
     for read in (store.get, store.open):
-        with pytest.raises(BlobCorrupt, match=rf"blob {key.name} in .* the checksum does not match"):
+        with pytest.raises(BlobCorrupt, match=rf"blob {key.name} in .*: the c(hecksum|ontent)"):
             read(key)
     damage(store, key, b"cont")
     with pytest.raises(BlobCorrupt):
@@ -184,6 +200,41 @@ class TestFolder:
         store.doom(key.name, NOW)
         store.delete(key.name)
         assert bytes(content) == b"content"
+
+
+class TestCached:
+    @pytest.fixture
+    def store(self, tmp_path):
+        database = postgres.new_database(timeout_s=5)
+        yield CachedBlobs(PostgresBlobs(database), tmp_path / "cache", 4 * MIB)
+        postgres.drop(database)
+
+    def test_a_lost_or_damaged_cache_costs_time_and_no_data(self, store):
+        key = store.put([b"content"])
+        damage(store.cache, key, b"contemt")
+        assert bytes(store.get(key)) == b"content"
+        damage(store.cache, key, None)
+        assert store.open(key).read() == b"content"
+
+    def test_what_was_put_here_is_read_here_without_the_store(self, store, monkeypatch):
+        key = store.put([b"content"])
+        monkeypatch.setattr(store.remote, "download", None)
+        assert bytes(store.get(key)) == b"content"
+
+    def test_the_cache_drops_what_was_not_used_for_the_longest_time(self, store):
+        keys = [store.put([bytes([n]) * MIB]) for n in range(12)]
+        assert sum(blob.size for blob in store.cache.listing()) <= 5 * MIB
+        assert [bytes(store.get(key)[:1]) for key in keys] == [bytes([n]) for n in range(12)]
+
+    def test_a_database_that_is_away_says_so(self, store):
+        key = store.put([b"content"])
+        away = CachedBlobs(
+            PostgresBlobs(replace(store.remote._database, url="postgresql://127.0.0.1:1/x")), store.cache.folder, MIB
+        )
+        assert bytes(away.get(key)) == b"content"  # it is in the cache
+        with pytest.raises(BlobsAway, match=r"the blob store postgresql://127.0.0.1:1/x cannot be used: .*refused"):
+            away.put([b"more"])
+        assert list((store.cache.folder / "drafts").iterdir()) == []
 
 
 def test_memory_is_out_of_reach_as_a_simulation_wants_it():
