@@ -6,10 +6,10 @@ reads, is not sent back, and is mapped as in a folder store. The cache may be lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from ...protocols.errors import BlobCorrupt, BlobMissing
 from ...protocols.probes import hit
@@ -18,6 +18,9 @@ from ...supervisors.ports.blobs import Blob
 from .folder import FolderBlobs, FolderDraft
 from .hashing import pieces_of
 
+T = TypeVar("T")
+FETCHES = 3
+"""Times that a content is fetched for one reading: another process may drop it from a small cache meanwhile."""
 EVICT_EVERY_SHARE = 0.1
 """Share of the cache that is written between two looks at its size."""
 
@@ -77,22 +80,23 @@ class CachedBlobs:
         return self.put(pieces_of(path))
 
     def get(self, key: BlobKey) -> Buffer:
-        return self._through_cache(key).get(key)
+        return self._cached(self.cache.get, key)
 
     def open(self, key: BlobKey) -> BinaryIO:
-        return self._through_cache(key).open(key)
+        return self._cached(self.cache.open, key)
 
     def save(self, key: BlobKey, path: str) -> None:
-        self._through_cache(key).save(key, path)
+        self._cached(lambda key: self.cache.save(key, path), key)
 
-    def _through_cache(self, key: BlobKey) -> FolderBlobs:
-        """Return the cache with a sound content in it."""
-        try:
-            self.cache.get(key)
-        except (BlobMissing, BlobCorrupt):
-            self.cache.path(key.name).unlink(missing_ok=True)
-            self._fetch(key)
-        return self.cache
+    def _cached(self, read: Callable[[BlobKey], T], key: BlobKey) -> T:
+        """Read from the cache. What is not in it, or damaged there, is fetched first."""
+        for _ in range(FETCHES):
+            try:
+                return read(key)
+            except (BlobMissing, BlobCorrupt):
+                self.cache.path(key.name).unlink(missing_ok=True)
+                self._fetch(key)
+        return read(key)
 
     def _fetch(self, key: BlobKey) -> None:
         draft = self.cache.new_draft()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import psycopg
 
@@ -74,7 +75,7 @@ class PostgresBlobs:
             cursor.itersize = 8
             cursor.execute(query.encode(), (name,), binary=True)
             for (piece,) in cursor:
-                yield bytes(piece)  # type: ignore[arg-type]
+                yield cast(bytes, piece)
 
     def listing(self) -> Iterator[Blob]:
         query = f"SELECT name, size, extract(epoch FROM put_at)::float8, doomed_at FROM {self._contents}"
