@@ -56,7 +56,7 @@ from .managed_actor import ManagedActor
 from .moving import Moving
 from .passivator import Passivator
 from .retired_holders import RetiredHolders
-from .sweeper import Sweeper
+from .sweeper import CLOCK, Sweeper
 from .undeploying import Undeploying
 
 RESOURCES = "resources"
@@ -110,7 +110,8 @@ class Coordinator:
         self._world.background(self._resume(), "resume")
         self._world.background(self._resting.keep_tidy(), "tidy")
         self._world.background(self._alerting.keep_looking(), "alerts")
-        self._world.background(Sweeper(self._world, self._settings).keep_sweeping(), "sweeper")
+        sweeper = Sweeper(self._world, self._settings, self._journal, notes.get(CLOCK))
+        self._world.background(sweeper.keep_sweeping(), "sweeper")
 
     async def _recall_limits(self, changed: Any) -> None:
         """Take over limits that were changed while the cluster ran; a new cluster drops them."""

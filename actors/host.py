@@ -91,7 +91,7 @@ class ProtocolHost:
         self._concurrency = setup["concurrency"]
         self.grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
         self._inline_bytes, self._max_blob_bytes = setup["inline_bytes"], setup["max_blob_bytes"]
-        self.large = LargeValues(self.world, self.world.blobs, setup["blobs_timeout_s"])
+        self.large = LargeValues(self.world, setup["blobs_timeout_s"])
         self.config = setup["config"]
         self.secrecy = Secrecy(setup["secrets"], self.world.read_secret)
         RESOLVER.set(self.secrecy)
@@ -381,7 +381,7 @@ class _Attempt:
         )
 
     def _new_file(self, name: str) -> NewFile:
-        return NewFile(self._host.world.blobs, name)
+        return NewFile(self._host.large.for_code, name)
 
     def _emit(self, value: Value) -> None:
         chunk = self._host.check_chunk(value)

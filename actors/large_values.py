@@ -14,8 +14,7 @@ from ..protocols.large import LargeParts, LocalFile, Part
 from ..protocols.probes import hit
 from ..protocols.stored import MET, BlobKey, Stored, stored_in
 from ..protocols.values import Value
-from ..supervisors.ports.blobs import BlobStore
-from ..supervisors.ports.world import Scheduling
+from ..supervisors.ports.world import World
 
 T = TypeVar("T")
 
@@ -38,9 +37,11 @@ class Outgoing(NamedTuple):
 class LargeValues:
     """Reads and writes the large parts of values."""
 
-    def __init__(self, world: Scheduling, store: BlobStore, timeout_s: float) -> None:
+    def __init__(self, world: World, timeout_s: float) -> None:
         """`timeout_s`: longest wait for the store."""
-        self._world, self.store, self._timeout_s = world, store, timeout_s
+        self._world, self._store, self._timeout_s = world, world.blobs, timeout_s
+        self.for_code = world.blobs_for_code(timeout_s)
+        """The store for blocking code of the user."""
 
     async def stow(self, outgoing: Outgoing) -> Value:
         """Put the large parts into the store, durably; returns the value with their keys.
@@ -66,29 +67,29 @@ class LargeValues:
     def _renewed(self, part: Stored) -> Stored:
         """Return a part that was stored before under a key that may be named now; from another store if need be."""
         try:
-            key = self.store.renewed(part.key)
+            key = self._store.renewed(part.key)
         except BlobMissing:
-            if part.source is None or part.source is self.store:
+            if part.source is None or part.source is self.for_code:
                 raise
-            key = self.store.put([part.source.get(part.key)])
+            key = self._store.put([part.source.get(part.key)])
         return part if key == part.key else Stored.under(key, part.codec, part.about, part.is_packed)
 
     def _put(self, part: Part) -> BlobKey:
         content = part.content
-        return self.store.put_file(content.path) if isinstance(content, LocalFile) else self.store.put(content)
+        return self._store.put_file(content.path) if isinstance(content, LocalFile) else self._store.put(content)
 
     async def fetch(self, parts: Iterable[Stored]) -> None:
         """Read the contents of parts. Raises BlobMissing, BlobCorrupt, BlobsAway."""
         await self._each(self._read, list(parts))
 
     def _read(self, part: Stored) -> None:
-        part.content = self.store.get(part.key)
+        part.content = self._store.get(part.key)
 
     def give_source(self, value: Value) -> bool:
         """Let the stored parts of a value, and what is made of them, be read later; returns whether there are any."""
         parts = list(stored_in(value)) if MET[0] else []
         for part in parts:
-            part.source = self.store
+            part.source = self.for_code
         return bool(parts)
 
     async def _each(self, work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from ..protocols.errors import PodiumError
 from ..protocols.probes import hit
+from ..protocols.values import Value
 from ..supervisors.ports.blobs import Blob
+from ..supervisors.ports.journal import Journal, Note, durable
 from ..supervisors.ports.world import World
 from ..supervisors.settings import Governance
-from ..supervisors.upkeep.sweeping import Sweep, pause_s, sweep_of
+from ..supervisors.upkeep.sweeping import Sweep, pause_s, sweep_of, was_set
+
+
+CLOCK = "clock"
+"""The note about the clocks of the machine at the last sweep."""
 
 
 class Sweeper:
-    def __init__(self, world: World, settings: Governance) -> None:
-        self._world, self._grace_s = world, settings.blob_grace_s
+    def __init__(self, world: World, settings: Governance, journal: Journal, clock: Value) -> None:
+        """`clock`: the note of that name in the coordinator's journal."""
+        self._world, self._grace_s, self._journal = world, settings.blob_grace_s, journal
+        self._clock: tuple[str, float] | None = None if clock is None else (clock[0], clock[1])
+        """The clocks at the last sweep that doomed a blob, or spared or deleted one."""
 
     async def keep_sweeping(self) -> None:
         while True:
@@ -29,7 +38,12 @@ class Sweeper:
         if not blobs:
             return
         named = await self._world.named_blobs()  # after the listing: what is put and named since then is in neither
-        sweep = sweep_of(blobs, named, now, self._grace_s)
+        clock = self._world.clock()
+        sweep = sweep_of(blobs, named, now, self._grace_s, was_set(self._clock, clock))
+        if sweep == Sweep():
+            return
+        await durable(self._journal, [Note(CLOCK, list(clock))])
+        self._clock = clock
         await self._world.in_thread(lambda: self._carry_out(sweep, now))
         if sweep.delete:
             sizes = {blob.name: blob.size for blob in blobs}

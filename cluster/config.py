@@ -145,7 +145,7 @@ class Settings(BaseModel):
     """The place of the large parts of values: `file:///folder`, `s3://bucket/path`, `gs://bucket/path` or
     `az://container/path`. None means beside the journal: in the folder `blobs` of the data directory, or in the
     database (docs/values.md)."""
-    inline_bytes: Annotated[int, Field(ge=1024)] = INLINE_BYTES
+    inline_bytes: Annotated[int, Field(ge=1)] = INLINE_BYTES
     """The size in bytes above which a text, bytes, or an array and the like goes to the blob store, and travels by
     reference."""
     max_blob_bytes: Annotated[int, Field(ge=1024)] = MAX_BLOB_BYTES

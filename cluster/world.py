@@ -28,12 +28,14 @@ from ..actors.resources import ResourceActor
 from ..actors.standby import Standby
 from ..protocols.blame import trace_of
 from ..protocols.errors import EngineClosed, HookFailed, PodiumError
+from ..protocols.file import Drafting
 from ..protocols.protocol import ProtocolLike, resolve
 from ..supervisors.ports.blobs import BlobStore
 from ..supervisors.ports.journal import Journal
 from ..supervisors.ports.messaging import Actor
 from ..supervisors.ports.world import Level, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
+from .blobs.patient import PatientBlobs
 from .blobs.stores import blobs_of
 from .engine_log import LEVELS, LOG, NAME, line_of
 from .importing import importing
@@ -180,6 +182,9 @@ class LoopWorld:
 
     async def open_count(self, shard: str) -> int:
         return self.store.reader.open_count(shard)
+
+    def blobs_for_code(self, timeout_s: float) -> Drafting:
+        return PatientBlobs(self.blobs, timeout_s)
 
     async def named_blobs(self) -> set[str]:
         names: set[str] = await self.in_thread(lambda: {use.name for use in self.store.reader.blob_uses()})

@@ -2,6 +2,9 @@
 
 from .protocols.errors import (
     AcceptanceUnknown,
+    BlobCorrupt,
+    BlobMissing,
+    BlobsAway,
     ComeBack,
     DataInUse,
     EngineClosed,
@@ -29,6 +32,9 @@ from .protocols.errors import (
 
 __all__ = [
     "AcceptanceUnknown",
+    "BlobCorrupt",
+    "BlobMissing",
+    "BlobsAway",
     "ComeBack",
     "DataInUse",
     "EngineClosed",

@@ -67,7 +67,7 @@ class _Feeding:
             moment = Timestamp()
             moment.FromDatetime(value)
             return moment
-        if kind is Encoded:
+        if isinstance(value, Encoded):
             self._parts.append(value)
             return {**value.described(), _PART: len(self._parts) - 1}
         return value

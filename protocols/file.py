@@ -135,8 +135,10 @@ class NewFile(io.RawIOBase):
         if not isinstance(name, str) or not name:
             raise InvalidInput(problem="a name is wanted, such as 'out.parquet'", path="new_file")
         self.name = name
-        self._store, self._draft, self._written = store, store.new_draft(), 0
         self._key: BlobKey | None = None
+        self._draft: Draft | None = None
+        self._store, self._written = store, 0
+        self._draft = store.new_draft()
 
     def writable(self) -> bool:
         return True
@@ -146,7 +148,8 @@ class NewFile(io.RawIOBase):
 
     def write(self, piece: Any, /) -> int:
         """Add bytes. Raises BlobsAway if they cannot be stored."""
-        self._checkClosed()
+        if self.closed or self._draft is None:
+            raise ValueError(f"file '{self.name}' is closed")
         view = memoryview(piece)
         self._draft.write(view)
         self._written += view.nbytes
@@ -154,24 +157,27 @@ class NewFile(io.RawIOBase):
 
     def close(self) -> None:
         """Make the file durable. Raises BlobsAway."""
-        if not self.closed:
+        if not self.closed and self._draft is not None:
             try:
                 self._key = self._draft.commit()
             finally:
-                self._draft.abandon()
-                super().close()
+                self._give_up()
+
+    def _give_up(self) -> None:
+        if self._draft is not None:
+            self._draft.abandon()
+        super().close()
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is not None and not self.closed:
-            self._draft.abandon()
-            super().close()
-        self.close()
+        if kind is None:
+            self.close()
+        elif not self.closed:
+            self._give_up()
 
     def __del__(self) -> None:
         """Keep nothing of a file that was never closed."""
         if not self.closed:
-            self._draft.abandon()
-            super().close()
+            self._give_up()
 
     @property
     def file(self) -> File:

@@ -61,8 +61,8 @@ class Part(NamedTuple):
     """Returns the object that the part stands for."""
 
 
-class TooLarge(TypeError):
-    """Raised for a part that is larger than `max_blob_bytes`."""
+class Unstorable(TypeError):
+    """Raised for a part that cannot go to a blob store; says why, and what to do."""
 
 
 class LargeParts:
@@ -84,9 +84,9 @@ class LargeParts:
         _CURRENT.reset(self._token)
 
     def take(self, codec: str, about: Mapping[str, Any], part: Part) -> Stored:
-        """Take a part out; returns what stands for it. Raises TooLarge."""
+        """Take a part out; returns what stands for it. Raises Unstorable."""
         if isinstance(part.content, Pieces) and part.content.size > self._max_bytes:
-            raise TooLarge(f"a {codec} of {part.content.size} bytes, the limit is {self._max_bytes}")
+            raise Unstorable(f"a {codec} of {part.content.size} bytes, the limit is {self._max_bytes}")
         self.parts.append(part)
         return Stored.at(codec, about, len(self.parts) - 1)
 
@@ -99,7 +99,7 @@ class LargeParts:
         if self.packed_bytes > self.inline_bytes:
             try:
                 plain = self._lift(plain)
-            except TooLarge as error:
+            except Unstorable as error:
                 raise InvalidInput(problem=str(error), path=name) from error
         if self.packed_bytes > max_value_bytes:
             problem = f"{self.packed_bytes} bytes packed, the limit is {max_value_bytes}"
@@ -127,7 +127,7 @@ class LargeParts:
         return self.take(TEXT, about, Part(Pieces((content,)), False, lambda: text))
 
     def bytes_part(self, content: bytes) -> Stored:
-        """Take bytes out. Raises TooLarge."""
+        """Take bytes out. Raises Unstorable."""
         return self.take(BYTES, {}, Part(Pieces((content,)), False, lambda: content))
 
     def contents(self) -> list[bytes]:
@@ -164,10 +164,10 @@ def object_of(part: Stored) -> Any:
 
 
 def file_part(path: str, name: str, load: Callable[[], Any]) -> msgpack.ExtType:
-    """Return a file of this machine as a part that goes to the store. Raises TypeError where nothing is stored."""
+    """Return a file of this machine as a part that goes to the store. Raises Unstorable where there is no store."""
     large = current()
     if large is None:
-        raise TypeError("cannot pack a file that is in no blob store: submit it, or return it from a step")
+        raise Unstorable("a file that is in no blob store: submit it, or return it from a step")
     return large.take(FILE, {"name": name}, Part(LocalFile(path), False, load)).travel()
 
 

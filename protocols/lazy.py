@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 from .codecs.registry import decoded
 from .encoded import Travelling
 from .large import whole_part
-from .stored import FILE, Stored, stored_in
+from .stored import FILE, MET, Stored, stored_in
 from .type_hints import LAZY, TypeHint, first_change
 from .values import by_codec
 
@@ -71,7 +71,8 @@ class Lazy(Travelling, Generic[T]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Lazy):
             return NotImplemented
-        if not self._made and not other._made and first_change(self._plain, other._plain, "") is None:
+        are_known = self._plain is not None and other._plain is not None
+        if are_known and first_change(self._plain, other._plain, "") is None:
             return True  # without reading it
         return first_change(self.get(), other.get(), "") is None
 
@@ -104,6 +105,17 @@ def needed_parts(hint: TypeHint, value: Any) -> Iterator[Stored]:
     """Return the stored parts of plain data that have to be read before the hint can read the value."""
     found = stored_in(value) if hint.adapter is None else _needed(hint.adapter.core_schema, value, {})
     return (part for part in found if part.codec != FILE)
+
+
+def read_whole(hint: TypeHint, value: Any) -> Any:
+    """Read plain data by a hint, its stored parts first, but for those that are lazy. It blocks.
+
+    Raises InvalidInput, BlobMissing, BlobCorrupt or BlobsAway.
+    """
+    if MET[0]:
+        for part in needed_parts(hint, value):
+            part.content = part.read_content()
+    return hint.read(value)
 
 
 def _needed(schema: Any, value: Any, known: dict[str, Any]) -> Iterator[Stored]:

@@ -9,11 +9,13 @@ may stand in for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from .binding import output_of
 from .codecs.registry import decoded
 from .errors import InvalidInput
+from .lazy import read_whole
 from .protocol import resolve
 from .tree import Node, Parallel, Sequence, Step
 from .values import Value
@@ -53,7 +55,7 @@ def _reader_of_step(ref: str) -> Reader | None:
         hint = output_of(resolve(ref))
     except LookupError:
         return None
-    return None if hint.adapter is None else hint.read
+    return None if hint.adapter is None else partial(read_whole, hint)
 
 
 def _by_branch(readers: dict[str, Reader | None]) -> Reader | None:

@@ -25,7 +25,7 @@ from .advice import not_plain, wants_hint
 from .codecs.registry import Codec, NoCodec, codec_of, is_ours
 from .encoded import EXTENSION, UNPACK, Travelling
 from .errors import InvalidInput
-from .large import Part, Pieces, TooLarge, current
+from .large import Part, Pieces, Unstorable, current
 from .stored import MET, Stored
 
 Value: TypeAlias = Any
@@ -161,7 +161,7 @@ def _plain_from(
     if large is not None and type(value) is bytes and large.is_large(value):
         try:
             return large.bytes_part(value)  # without a copy
-        except TooLarge as error:
+        except Unstorable as error:
             raise InvalidInput(problem=str(error), path=name) from error
     try:
         packed = _packed(value, spare, new, by_hint)
@@ -288,7 +288,7 @@ def _dumped(item: object, codec: Codec) -> msgpack.ExtType:
             return large.take(codec.name, about, part).travel()
         data = data.joined() if isinstance(data, Pieces) else data
         return msgpack.ExtType(EXTENSION, _packed([codec.name, dict(about), data], _SPARE_STRICT, _strict_packer))
-    except (NoCodec, TooLarge):
+    except (NoCodec, Unstorable):
         raise
     except Exception as error:  # of a library, or of the user's `dump`
         raise NoCodec(f"codec '{codec.name}' cannot dump it: {type(error).__name__}: {error}") from error
@@ -328,7 +328,7 @@ def _explain(value: Value, error: Exception, new: Callable[[], Any], by_hint: bo
     path, part = _first_bad(value, "", MAX_DEPTH, new)
     if isinstance(error, NotPlain) and isinstance(part, dict):
         part = error.item  # it is a key
-    if isinstance(error, NoCodec | TooLarge):
+    if isinstance(error, NoCodec | Unstorable):
         return InvalidInput(problem=str(error), path=path)
     problem = (wants_hint(value, part) if by_hint else None) or not_plain(part)
     if isinstance(part, IOBase):

@@ -105,7 +105,7 @@ class Core:
         self._session.on_rebuilt, self._session.on_closed = self._rebuilt, self._shut
         with using(self.settings.data):
             await self._session.open()
-        self._large = LargeValues(self._session.world, self._session.world.blobs, self.settings.blobs_timeout_s)
+        self._large = LargeValues(self._session.world, self.settings.blobs_timeout_s)
         self._collects_rarely = look_rarely()
         self._opened = True
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from ...protocols.errors import PeerUnreachable, PodiumError
+from ...protocols.file import Drafting
 from ...protocols.workflow import Workflow
 from ...supervisors.ports.journal import Journal
 from ...supervisors.ports.messaging import Connection
@@ -147,6 +148,9 @@ class SimulatedWorld(CellWorld):
 
     def folder(self, name: str) -> str:
         return self._scene.folder(name)
+
+    def blobs_for_code(self, timeout_s: float) -> Drafting:
+        return self.blobs  # nothing may block here
 
     def open_log(self, protocol: str, most_bytes: int, kept: int) -> Callable[[str], None]:
         return lambda _line: None

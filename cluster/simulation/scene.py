@@ -71,6 +71,10 @@ class Faults:
     """The number of times that the store is stopped, so that no machine reaches it."""
     store_stop_s: float = 10.0
     """The upper bound of the time for which it is stopped, in seconds."""
+    blob_stops: int = 0
+    """The number of times that the blob store is away."""
+    blob_stop_s: float = 10.0
+    """The upper bound of the time for which it is away, in seconds."""
 
 
 NO_FAULTS = Faults()
@@ -93,8 +97,8 @@ class Scene:
         self.killed: list[str] = []
         """The addresses of the actors that died by a fault, in order."""
         self.clock_offset_s = 0.0
-        self.blobs_are_there = True
-        """False while the blob store is away."""
+        self.blobs_back_at = 0.0
+        """The simulated time until which the blob store is away, in seconds."""
         self.cpu_used = self.memory_used = 0.0
         """The shares of CPU and memory in use, from 0 to 1; set them to simulate load."""
         self.told: list[tuple[str, str]] = []
@@ -119,6 +123,11 @@ class Scene:
         path = Path(self._folders.name) / quote(name, safe="")
         path.mkdir(exist_ok=True)
         return str(path)
+
+    @property
+    def blobs_are_there(self) -> bool:
+        """Whether the blob store can be used now."""
+        return self.loop.time() >= self.blobs_back_at
 
     def note(self, actor: str, event: str, detail: object = "") -> None:
         if self.trace is not None:

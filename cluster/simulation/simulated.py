@@ -105,7 +105,7 @@ class Simulation(Scene):
     async def _chaos(self) -> None:
         faults, rng = self.faults, self.rng
         strokes = [self._strike] * faults.kills + [self._stop_one] * faults.freezes + [self._jump] * faults.clock_jumps
-        strokes += self._of_machines()
+        strokes += [self._stop_blobs] * faults.blob_stops + self._of_machines()
         if faults.kill_all and faults.kills:
             strokes[rng.randrange(faults.kills)] = self.kill_all
         rng.shuffle(strokes)
@@ -141,6 +141,10 @@ class Simulation(Scene):
 
         strokes = [kill] * faults.machine_kills + [drain] * faults.drains
         return strokes + [cut] * faults.cuts + [stop_store] * faults.store_stops
+
+    def _stop_blobs(self) -> None:
+        self.blobs_back_at = self.loop.time() + self.rng.uniform(0, self.faults.blob_stop_s)
+        self.note("-", "BLOB STORE IS AWAY", f"until {self.blobs_back_at:.1f}")
 
     def _strike(self) -> None:
         """Kill a random actor, before one of its next 40 callbacks."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, NamedTuple, Protocol
 
+from ...protocols.file import Drafting
 from ...protocols.protocol import ProtocolLike
 from ...protocols.values import Value
 from .blobs import BlobStore
@@ -141,6 +142,9 @@ class Storage(Protocol):
 
     @property
     def blobs(self) -> BlobStore: ...
+
+    def blobs_for_code(self, timeout_s: float) -> Drafting:
+        """Return the blob store for blocking code of users, which waits as long as that for a store that is away."""
 
     async def named_blobs(self) -> set[str]:
         """Return the names of the blobs that tasks name, from all shards. Raises JournalCorrupt, JournalFailed."""

@@ -26,25 +26,38 @@ class Sweep:
     delete: list[str] = field(default_factory=list)
 
 
-def sweep_of(blobs: Iterable[Blob], named: Container[str], now: float, grace_s: float) -> Sweep:
+def sweep_of(
+    blobs: Iterable[Blob], named: Container[str], now: float, grace_s: float, clock_was_set: bool = False
+) -> Sweep:
     """Decide what to do about blobs.
 
     Args:
         blobs: as the store listed them, before `named` was read.
         named: the names that tasks name.
         now: UTC seconds.
+        clock_was_set: whether times from before mean nothing. Then what is doomed is doomed anew.
     """
     sweep = Sweep()
     for blob in blobs:
-        is_due = blob.doomed_at is not None and now - blob.doomed_at >= grace_s
+        is_doomed = blob.doomed_at is not None
+        since = now if clock_was_set else blob.put_at if blob.doomed_at is None else blob.doomed_at
         if blob.name in named:
-            if blob.doomed_at is not None:
+            if is_doomed:
                 sweep.spare.append(blob.name)
-        elif is_due:
-            sweep.delete.append(blob.name)
-        elif blob.doomed_at is None and now - blob.put_at >= grace_s:
+        elif is_doomed and clock_was_set:
             sweep.doom.append(blob.name)
+        elif now - since >= grace_s:
+            (sweep.delete if is_doomed else sweep.doom).append(blob.name)
     return sweep
+
+
+CLOCK_NOISE_S = 5.0
+"""Difference between two clocks that may come about without anybody setting one, within some hours."""
+
+
+def was_set(before: tuple[str, float] | None, now: tuple[str, float]) -> bool:
+    """Whether the wall clock was set between two readings of `World.clock`. Across boots nobody can tell."""
+    return before is not None and before[0] == now[0] and abs(before[1] - now[1]) > CLOCK_NOISE_S
 
 
 def pause_s(grace_s: float) -> float:

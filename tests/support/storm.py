@@ -27,6 +27,7 @@ from podium.supervisors.tasks.events import StepFinished, unpack_events
 from podium.supervisors.tasks.fold import apply, begin
 from podium.testing import Faults, Simulation
 from tests.support import differential
+from tests.support.large_storm import LargeStorm, check_blobs
 from tests.support.patient import at_last
 
 WITHIN_S = 20_000
@@ -236,6 +237,9 @@ class Storm:
         machines = by_machine.choice([1, 1, MACHINES])
         if machines > 1:
             self.faults = of_machines(self.faults, by_machine)
+        self.large = LargeStorm(seed)
+        if self.large.is_there:
+            self.faults = replace(self.faults, **self.large.faults)
         self.count = rng.choice([1, 3, 10])
         self.cancels = {n: rng.uniform(0, 15) for n in range(1, self.count) if rng.random() < 0.1}
         """When tasks are cancelled, in virtual seconds, by their number."""
@@ -251,7 +255,7 @@ class Storm:
             limits["llm per user"] = 1
         throttle = rng.random() < 0.3
         lookahead_s = rng.choice([0.05, 1.0])
-        settings = {"throttle": throttle, "lookahead_s": lookahead_s, **more}
+        settings = {"throttle": throttle, "lookahead_s": lookahead_s, **more, **self.large.settings}
         self.simulation = Simulation(seed, limits, self.faults, machines, **settings)
         self.simulation.cpu_used = rng.choice([0.2, 1.0])
         self.times = {n: rng.uniform(1, 30) for n in range(1, self.count) if rng.random() < 0.1}
@@ -281,11 +285,12 @@ class Storm:
         clerk = asyncio.ensure_future(self._redrive_what_is_parked(engine))
         watching = asyncio.ensure_future(self._watch(tasks[0]))
         odd = asyncio.ensure_future(self._odd(engine))
+        large = asyncio.ensure_future(self.large.run(engine))
         await self._submit_again(engine, tasks[0])
         cancelling = [asyncio.ensure_future(self._cancel(tasks[n], at)) for n, at in self.cancels.items()]
         for n, task in enumerate(tasks):
             self.ended[task.id] = await self._end_of(n, task)
-        await asyncio.gather(watching, odd, *cancelling)
+        await asyncio.gather(watching, odd, large, *cancelling)
         self.is_closing_time = True
         await clerk  # what it has asked for may be carried out even if nobody waits for the answer
         for task in self.successors:
@@ -294,7 +299,9 @@ class Storm:
         # the faults have stopped, and what was stopped has thawed
         faults = self.faults
         lasting_s = faults.freeze_s + faults.boot_s + faults.cut_s + faults.store_stop_s + faults.drain_s
+        lasting_s += faults.blob_stop_s
         await asyncio.sleep(faults.kill_within_s + lasting_s + 3 * self.simulation.settings.lease_s)
+        await self.large.rest(self.simulation)
         return await engine.status()
 
     async def _odd(self, engine):
@@ -395,6 +402,7 @@ def check_invariants(storm, status):
             assert times <= 1 + storm.redriven[task_id], f"P3: an at-most-once step ran {times} times"
     check_undone(storm, records)
     check_events(storm)
+    check_blobs(simulation, storm.large.is_there)
     check_leftovers(simulation)
 
 
