@@ -14,7 +14,7 @@ from ..protocols.large import LargeParts, LocalFile, Part
 from ..protocols.probes import hit
 from ..protocols.stored import MET, BlobKey, Stored, stored_in
 from ..protocols.values import Value
-from ..supervisors.ports.world import World
+from ..supervisors.ports.world import Working
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Outgoing(NamedTuple):
 class LargeValues:
     """Reads and writes the large parts of values."""
 
-    def __init__(self, world: World, timeout_s: float) -> None:
+    def __init__(self, world: Working, timeout_s: float) -> None:
         """`timeout_s`: longest wait for the store."""
         self._world, self._store, self._timeout_s = world, world.blobs, timeout_s
         self.for_code = world.blobs_for_code(timeout_s)
@@ -93,10 +93,16 @@ class LargeValues:
         return bool(parts)
 
     async def _each(self, work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
-        done: list[T] = []
-        for at in range(0, len(items), AT_ONCE):
-            done += await self._world.all([self._patiently(work, item) for item in items[at : at + AT_ONCE]])
-        return done
+        """Work on all items, several at the same time; returns the results in their order."""
+        done: dict[int, T] = {}
+        left = iter(enumerate(items))
+
+        async def work_off() -> None:
+            for at, item in left:
+                done[at] = await self._patiently(work, item)
+
+        await self._world.all([work_off() for _ in range(min(AT_ONCE, len(items)))])
+        return [done[at] for at in range(len(items))]
 
     async def _patiently(self, work: Callable[[Any], T], item: Any) -> T:
         waited_s, delay_s = 0.0, _FIRST_DELAY_S

@@ -11,7 +11,6 @@ from ..supervisors.ports.world import World
 from ..supervisors.settings import Governance
 from ..supervisors.upkeep.sweeping import Sweep, pause_s, sweep_of, was_set
 
-
 CLOCK = "clock"
 """The note about the clocks of the machine at the last sweep."""
 

@@ -14,7 +14,9 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -22,8 +24,12 @@ from ...protocols.errors import BlobCorrupt, BlobMissing, BlobsAway
 from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
+from ..threads import Threads
 from .hashing import Hashing, crc_of, pieces_of
 
+SYNC_BYTES = 16 * 1024 * 1024
+"""Number of bytes after which the disk is made to begin with a large content."""
+_ASIDE = Threads("podium-sync")
 _NUMBERS = itertools.count(1)
 
 
@@ -163,6 +169,8 @@ class FolderDraft:
     def __init__(self, store: FolderBlobs) -> None:
         self._store, self._hashing = store, Hashing()
         _make(store.folder / "drafts")
+        self._unsynced = 0
+        self._syncing: Future[object] | None = None
         self.path = store.folder / "drafts" / f"{os.getpid()}-{next(_NUMBERS)}-{time.time_ns()}"
         self._file: int | None = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
 
@@ -175,6 +183,16 @@ class FolderDraft:
         at = 0
         while at < len(piece):
             at += os.write(self._file, piece[at:])
+        self._unsynced += len(piece)
+        if self._store.is_durable and self._unsynced >= SYNC_BYTES:
+            self._sync_aside()
+
+    def _sync_aside(self) -> None:
+        """Let the disk begin, while more is hashed and written. That all is on the disk is seen to at the end."""
+        assert self._file is not None
+        self._unsynced = 0
+        if self._syncing is None or self._syncing.done():
+            self._syncing = _ASIDE.submit(partial(os.fdatasync, self._file))
 
     def commit(self) -> BlobKey:
         with self._store.faults():
@@ -198,10 +216,17 @@ class FolderDraft:
             key = key._replace(generation=key.generation + 1)
         return key
 
+    def _await_sync(self) -> None:
+        """Wait for the thread that uses the file."""
+        if self._syncing is not None:
+            self._syncing.exception()
+
     def move_to(self, target: Path) -> None:
         """Move the file to its place. Raises OSError."""
         assert self._file is not None
         if self._store.is_durable:
+            if self._syncing is not None:
+                self._syncing.result()  # the kernel tells of an error only once
             os.fsync(self._file)
         if not target.parent.exists():
             _make(target.parent)
@@ -210,6 +235,7 @@ class FolderDraft:
 
     def abandon(self) -> None:
         if self._file is not None:
+            self._await_sync()
             os.close(self._file)
             self._file = None
             with suppress(OSError):

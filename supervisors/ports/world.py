@@ -137,8 +137,8 @@ class Spawning(Protocol):
     and of those that it spawned. Called once for each of them."""
 
 
-class Storage(Protocol):
-    """Opens shards, blobs, folders and logs that outlive the actor."""
+class Blobs(Protocol):
+    """Gives access to the blob store."""
 
     @property
     def blobs(self) -> BlobStore: ...
@@ -148,6 +148,14 @@ class Storage(Protocol):
 
     async def named_blobs(self) -> set[str]:
         """Return the names of the blobs that tasks name, from all shards. Raises JournalCorrupt, JournalFailed."""
+
+
+class Working(Scheduling, Blobs, Protocol):
+    """Schedules work, and gives access to the blob store: for parts that read and store the large parts of values."""
+
+
+class Storage(Blobs, Protocol):
+    """Opens shards, folders and logs that outlive the actor."""
 
     async def open_journal(self, shard: str) -> Journal:
         """Take the shard over under the next epoch. Raises JournalCorrupt, JournalFailed, DataInUse."""

@@ -68,6 +68,11 @@ def failing(value: Sample) -> Sample:
 
 
 @podium.protocol
+def twice(array: np.ndarray) -> np.ndarray:
+    return array * 2
+
+
+@podium.protocol
 def total(array: np.ndarray) -> float:
     return float(array.sum())
 
@@ -214,7 +219,7 @@ def test_supervisors_hold_nothing_of_a_large_value(monkeypatch):
 
 def test_the_shards_list_what_they_name_and_forget_it_with_the_task():
     async def work(engine):
-        task = await engine.submit(Workflow("w", Sequence(passing(Any), passing(Any))), [ARRAY, TEXT])
+        task = await engine.submit(Workflow("w", Sequence(twice, passing(Any))), ARRAY)
         await task.result()
         listed = dict(engine.core._session._scene.disk.shard("w").blobs)
         await asyncio.sleep(200)

@@ -25,12 +25,14 @@ import psycopg
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from podium.actors import exchange
+from podium.actors import exchange, sweeper
 from podium.actors.breaker_registry import BreakerRegistry
 from podium.actors.exchange import ExchangeClient
 from podium.actors.exchange_server import _Session
 from podium.actors.host import ProtocolHost
 from podium.actors.moving import Moving
+from podium.actors.sweeper import Sweeper
+from podium.cluster.blobs.memory import MemoryBlobs
 from podium.cluster.client.link import Link
 from podium.cluster.on_ray.keeper import Keeper
 from podium.cluster.simulation.cluster import SimulatedWorld
@@ -43,6 +45,7 @@ from podium.cluster.store.postgres.writing import Writing
 from podium.cluster.store.sqlite.journal import SqliteJournal
 from podium.protocols import protocol as protocol_module
 from podium.protocols.outcomes import OPEN
+from podium.protocols.stored import BlobKey
 from podium.supervisors.admission import intake
 from podium.supervisors.children.children import Children
 from podium.supervisors.limits import ledger
@@ -57,22 +60,26 @@ from podium.supervisors.running.dispatch import Dispatcher
 from podium.supervisors.running.lanes import Lanes
 from podium.supervisors.running.pool import Pool
 from podium.supervisors.running.scaling import Scaling
+from podium.supervisors.tasks import entries
 from podium.supervisors.tasks.events import StepFinished
 from podium.supervisors.tasks.plan import Build, Plan
 from podium.supervisors.upkeep.clock import Clock
 from podium.supervisors.upkeep.leaving import Leaving
 from podium.supervisors.upkeep.machine_lease import MachineLease
-from tests.actors import test_exchange
+from podium.supervisors.upkeep.sweeping import Sweep
+from tests.actors import test_exchange, test_sweeper
+from tests.cluster.blobs import test_blobs
 from tests.cluster.client import test_engine
 from tests.cluster.on_ray import test_keeper
 from tests.cluster.simulation import test_machines
 from tests.cluster.store import test_journal, test_marks, test_postgres
+from tests.protocols import test_large_values
 from tests.supervisors import test_boundaries, test_versions
 from tests.supervisors.children import test_supervision
 from tests.supervisors.limits.test_ledger import LedgerMachine
 from tests.supervisors.running import test_breaker, test_elastic, test_lanes, test_scaling
 from tests.supervisors.tasks import test_timeouts
-from tests.supervisors.upkeep import test_dead_letters, test_machine_lease
+from tests.supervisors.upkeep import test_dead_letters, test_machine_lease, test_sweeping
 from tests.support import postgres
 from tests.support.storm import run_storm
 
@@ -451,6 +458,65 @@ def wait_long_for_the_coordinator_of_a_new_home() -> Any:
     return patch.object(MachineLease, "became_home", lambda _lease: None)
 
 
+def answer_before_the_large_parts_are_stored() -> Any:
+    def put(store: MemoryBlobs, pieces: Any) -> BlobKey:
+        draft = store.new_draft()
+        for piece in pieces:
+            draft.write(piece)
+        key = draft._hashing.key()
+        asyncio.get_running_loop().call_later(0.3, draft.commit)
+        return key
+
+    return patch.object(MemoryBlobs, "put", put)
+
+
+def sweep_without_dooming_first() -> Any:
+    def sweep(blobs: Any, named: Any, now: float, grace_s: float, clock_was_set: bool = False) -> Sweep:
+        return Sweep(delete=[blob.name for blob in blobs if blob.name not in named])
+
+    return patch.object(sweeper, "sweep_of", sweep)
+
+
+def read_the_names_before_the_blobs() -> Any:
+    original = Sweeper._sweep
+
+    async def sweep(self: Sweeper) -> None:
+        names = await self._world.named_blobs()
+        await self._world.sleep(self._grace_s)
+
+        async def named() -> set[str]:
+            return names
+
+        with patch.object(self._world, "named_blobs", named):
+            await original(self)
+
+    return patch.object(Sweeper, "_sweep", sweep)
+
+
+def give_the_key_of_a_doomed_blob() -> Any:
+    def keep(store: MemoryBlobs, key: BlobKey, content: bytes) -> BlobKey:
+        store.check()
+        store._disk.blobs.setdefault(key.name, (content, store._now()))
+        return key
+
+    return patch.object(MemoryBlobs, "keep", keep)
+
+
+def do_not_list_what_entries_name() -> Any:
+    return patch.object(entries, "blobs_in", lambda _events: frozenset())
+
+
+def never_sweep() -> Any:
+    async def sweep(self: Sweeper) -> None:
+        return
+
+    return patch.object(Sweeper, "_sweep", sweep)
+
+
+def keep_the_grace_of_before_the_clock_was_set() -> Any:
+    return patch.object(sweeper, "was_set", lambda _before, _now: False)
+
+
 MUTANTS: dict[Callable[[], Any], str] = {
     acknowledge_before_commit: "storms",
     skip_the_epoch_check: "examples",
@@ -500,6 +566,13 @@ MUTANTS: dict[Callable[[], Any], str] = {
     move_the_coordinator_while_steps_run: "leases",
     wait_long_for_the_coordinator_of_a_new_home: "leases",
     do_not_wait_for_the_machines_of_the_cluster_before: "machines",
+    answer_before_the_large_parts_are_stored: "values",
+    sweep_without_dooming_first: "values",
+    read_the_names_before_the_blobs: "values",
+    give_the_key_of_a_doomed_blob: "values",
+    do_not_list_what_entries_name: "values",
+    never_sweep: "values",
+    keep_the_grace_of_before_the_clock_was_set: "values",
 }
 """Each with the layer that notices it soonest, which is asked first."""
 
@@ -599,13 +672,22 @@ def _tests_in(*modules: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
                 yield name, test
 
 
-WITHIN_S = 1_000
-"""Virtual seconds that a storm may take; without a bug it is a few hundred."""
+WITHIN_S = 5_000
+"""Virtual seconds that a storm may take; without a bug it is a few hundred, and 2,000 more where blobs are swept."""
 
 
 def storms() -> Iterator[tuple[str, Callable[[], Any]]]:
     for seed in range(SEEDS):
         yield f"seed {seed}", partial(run_storm, seed, WITHIN_S)
+
+
+def values() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The tests of large values, and of what is swept."""
+    yield from _tests_in(test_large_values, test_sweeper, test_sweeping)
+    yield (
+        "contract",
+        partial(test_blobs.test_a_doomed_content_is_stored_under_another_generation, test_blobs.in_memory()),
+    )
 
 
 LAYERS: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Any]]]]] = {
@@ -616,6 +698,7 @@ LAYERS: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Any]]]]] = {
     "machines": machines_contract,
     "leases": leases,
     "resilience": resilience,
+    "values": values,
     "storms": storms,
 }
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zlib
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from podium.cluster.blobs.cached import CachedBlobs
 from podium.cluster.blobs.folder import FolderBlobs
+from podium.cluster.blobs.hashing import Hashing
 from podium.cluster.blobs.memory import BlobDisk, MemoryBlobs
 from podium.cluster.blobs.postgres import PostgresBlobs
 from podium.protocols.errors import BlobCorrupt, BlobMissing, BlobsAway, InvalidInput
@@ -20,12 +23,16 @@ NOW = 1_800_000_000.0
 MIB = 1024 * 1024
 
 
+def in_memory() -> MemoryBlobs:
+    return MemoryBlobs(BlobDisk(), lambda: NOW)
+
+
 @pytest.fixture(params=["folder", "memory", "postgres"])
 def store(request, tmp_path):
     if request.param == "folder":
         yield FolderBlobs(tmp_path / "blobs")
     elif request.param == "memory":
-        yield MemoryBlobs(BlobDisk(), lambda: NOW)
+        yield in_memory()
     else:
         database = postgres.new_database(timeout_s=5)
         yield CachedBlobs(PostgresBlobs(database), tmp_path / "cache", 64 * MIB)
@@ -52,11 +59,31 @@ def damage(store, key: BlobKey, content: bytes | None) -> None:
         store._disk.blobs[key.name] = content, NOW
 
 
+def digest_of(content: bytes) -> bytes:
+    """BLAKE2b of the content; of a content of over 4 MiB, that of the digests of its pieces of 4 MiB."""
+    pieces = [blake(content[at : at + 4 * MIB]).digest() for at in range(0, len(content), 4 * MIB)]
+    return blake(b"".join(pieces), person=b"podium pieces").digest() if len(pieces) > 1 else blake(content).digest()
+
+
+blake = partial(hashlib.blake2b, digest_size=32)
+
+
+@pytest.mark.parametrize(
+    "cuts", [[], [1], [5_000_000], [1, 2, 9_000_000], [4 * MIB - 1], [4 * MIB, 8 * MIB], [12 * MIB]]
+)
+def test_a_key_does_not_depend_on_how_the_content_was_cut(cuts):
+    content, hashing, written = bytes(range(256)) * 50_000, Hashing(), []
+    for begin, end in itertools.pairwise([0, *cuts, len(content)]):
+        hashing.see_and(lambda piece: written.append(bytes(piece)), content[begin:end])
+    assert hashing.key() == BlobKey(digest_of(content), len(content), zlib.crc32(content))
+    assert b"".join(written) == content
+
+
 @pytest.mark.parametrize("pieces", [[b""], [b"a"], [b"ab", memoryview(b"c")], [b"x" * (9 * MIB), b"y"]])
 def test_what_is_put_comes_back_under_the_key_of_its_content(store, pieces):
     whole = b"".join(pieces)
     key = store.put(pieces)
-    assert key == BlobKey(hashlib.blake2b(whole, digest_size=32).digest(), len(whole), zlib.crc32(whole))
+    assert key == BlobKey(digest_of(whole), len(whole), zlib.crc32(whole))
     assert bytes(store.get(key)) == whole
     assert store.size_of(key.name) == len(whole)
     with store.open(key) as stream:
