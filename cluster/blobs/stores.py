@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ...supervisors.ports.blobs import BlobStore
 from ..store.address import StoreAddress
 from .cached import CachedBlobs
@@ -12,6 +14,8 @@ MIB = 1024 * 1024
 
 def blobs_of(address: StoreAddress) -> BlobStore:
     """Return the blob store of an installation. Raises InvalidSetting if what it needs is not installed."""
+    if address.blobs.startswith("file://"):
+        return FolderBlobs(Path(address.blobs.removeprefix("file://")))
     if not address.url:
         return FolderBlobs(address.path / "blobs")
     from ..store.postgres.connecting import Database  # noqa: PLC0415  (psycopg is an extra)

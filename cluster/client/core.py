@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, TypeVar, overload
 from zlib import crc32
 
 from ...actors.large_values import LargeValues, Outgoing
-from ...protocols.errors import EngineClosed, NotFound, PeerLost, PodiumError, Unknown, from_wire
+from ...protocols.errors import EngineClosed, InvalidSetting, NotFound, PeerLost, PodiumError, Unknown, from_wire
 from ...protocols.limits import Amount
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.protocol import ProtocolLike
@@ -236,11 +236,20 @@ class Core:
             carried |= packages.packed
             message = Deploy(definition, carried)
             deployed = await answered(self, workflow.name, message)
+            self._check_blobs(deployed.blobs)
             self._deployed[key] = definition["hash"]
             if carried:
                 self._carried[workflow.name][definition["hash"]] = message
                 self._told.setdefault(workflow.name, deployed.epoch)
         return self._deployed[key]
+
+    def _check_blobs(self, theirs: str) -> None:
+        """Refuse to go on with another blob store than the cluster has: neither would find what the other puts."""
+        ours = self._session.world.blobs.place
+        if ours != theirs:
+            source = self.settings.sources.get("blobs", "default")
+            problem = f"the cluster has its blobs in {theirs}, and this client in {ours}: give the cluster's"
+            raise InvalidSetting(name="blobs", source=source, problem=problem)
 
     async def undeploy(self, workflow: str, leave_open: bool) -> None:
         await self.ask_coordinator(Undeploy(workflow, leave_open))

@@ -163,6 +163,8 @@ class Deployed(NamedTuple):
     hash: str
     epoch: int
     """Epoch of the coordinator that took the version in."""
+    blobs: str = ""
+    """The blob store of the cluster, as it names itself."""
 
 
 class Located(NamedTuple):
