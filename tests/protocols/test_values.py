@@ -15,6 +15,7 @@ from uuid import UUID
 
 import numpy as np
 import pandas as pd
+import numpy as np
 import pytest
 from pydantic import AfterValidator, BaseModel, SecretStr
 from typing_extensions import TypedDict
@@ -29,6 +30,7 @@ from podium.testing import Simulation, simulate
 from tests.support import ROOT
 
 PAGE = (ROOT / "docs/values.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 class Color(Enum):
@@ -83,10 +85,10 @@ NAMES |= {"Any": typing.Any}
 
 def test_the_examples_of_the_page_run():
     """All of them in one module, one after another, with the names that they leave to the reader."""
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    blocks = [block for block in BLOCKS if "app.log" not in block]
 
     async def work(engine):
-        names = {"podium": podium, "Decimal": Decimal, "BaseModel": BaseModel, "ask_database": lambda *_: []}
+        names = {"podium": podium, "Decimal": Decimal, "BaseModel": BaseModel, "ask_database": lambda *_: [], "np": np}
         names |= {"Molecule": Molecule, "workflow": Workflow("look", passed_on)}
         names |= {"engine": engine, "__name__": "page"}
         for block in blocks:
@@ -94,6 +96,15 @@ def test_the_examples_of_the_page_run():
         return await (await names["task"]).result()
 
     assert Simulation().run(work) == Decimal("1.50")
+
+
+def test_the_example_of_a_file_runs(tmp_path, capsys):
+    (tmp_path / "app.log").write_text("fine\nERROR one\n")
+    definition = next(block for block in BLOCKS if "def shorten" in block)
+    use = next(block for block in BLOCKS if "app.log" in block).replace("/var/log", str(tmp_path))
+    with podium.connect(data=tmp_path / "data", cluster="inprocess") as engine:
+        exec(definition + use, {"podium": podium, "engine": engine, "__name__": "page"})
+    assert capsys.readouterr().out == "short.log 10 ERROR one\n\n"
 
 
 class Molecule:
