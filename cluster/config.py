@@ -32,6 +32,7 @@ from ..protocols.secret import NAME, SOURCE
 from ..protocols.values import MAX_VALUE_BYTES, check_value
 from ..protocols.wording import problem_of
 from ..supervisors.settings import Governance
+from .blobs.place import read_place
 from .connect_options import ConnectOptions
 from .store.address import StoreAddress, folder_name, is_url
 
@@ -53,7 +54,7 @@ _SOURCE = re.compile(r"(driver|cli|mcp)(\.[A-Za-z0-9][A-Za-z0-9_-]{0,63})?")
 class Settings(BaseModel):
     """All settings. `sources` tells where each value came from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # URLs may have passwords
 
     data: Path = Path(".podium")
     """The directory of the journal, or the URL of a PostgreSQL database: `postgresql://user@host/name`. One cluster at
@@ -221,6 +222,13 @@ class Settings(BaseModel):
     def _is_database(cls, url: str | None) -> str | None:
         if url is not None and not is_url(url):
             raise ValueError("expected a URL such as postgresql://user@host/name")
+        return url
+
+    @field_validator("blobs")
+    @classmethod
+    def _is_place(cls, url: str | None) -> str | None:
+        if url is not None:
+            read_place(url)
         return url
 
     @field_validator("placement")
