@@ -1,0 +1,49 @@
+"""The name of an installation among others in the same bucket."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from podium.cluster.blobs.installation import installation_of
+from podium.cluster.store.address import StoreAddress
+from podium.errors import InvalidSetting
+
+DATABASE = "postgresql://ada:secret@db/work"
+
+
+def test_a_data_directory_keeps_one_name_for_ever_which_only_its_owner_reads(tmp_path):
+    address = StoreAddress(str(tmp_path / "data"))
+    name = installation_of(address)
+    assert installation_of(address) == name != installation_of(StoreAddress(str(tmp_path / "other")))
+    assert (tmp_path / "data" / "installation").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["installation"]
+
+
+def test_all_who_race_for_the_name_get_the_same(tmp_path):
+    for n in range(20):
+        address = StoreAddress(str(tmp_path / str(n)))
+        with ThreadPoolExecutor(16) as threads:
+            found = set(threads.map(lambda _, address=address: installation_of(address), range(16)))
+        assert len(found) == 1
+        assert [path.name for path in address.path.iterdir()] == ["installation"]
+
+
+@pytest.mark.parametrize("content", [b"", b"data-", b"\xff", b"../../other"])
+def test_a_damaged_name_is_an_error_and_never_another_name(tmp_path, content):
+    (tmp_path / "installation").write_bytes(content)
+    with pytest.raises(InvalidSetting, match="the file 'installation' is damaged"):
+        installation_of(StoreAddress(str(tmp_path)))
+
+
+def test_a_file_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "installation").mkdir()
+    with pytest.raises(InvalidSetting, match=r"cannot be used: Is a directory \(.*/installation\)"):
+        installation_of(StoreAddress(str(tmp_path)))
+
+
+def test_a_database_gives_its_name_whoever_asks(tmp_path):
+    one, other = StoreAddress(str(tmp_path), DATABASE), StoreAddress("~", DATABASE.replace("secret", "other"))
+    assert installation_of(one) == installation_of(other)
+    assert installation_of(one) != installation_of(one._replace(schema="more"))
