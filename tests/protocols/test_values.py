@@ -15,7 +15,6 @@ from uuid import UUID
 
 import numpy as np
 import pandas as pd
-import numpy as np
 import pytest
 from pydantic import AfterValidator, BaseModel, SecretStr
 from typing_extensions import TypedDict

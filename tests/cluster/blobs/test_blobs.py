@@ -14,10 +14,12 @@ from podium.cluster.blobs.cached import CachedBlobs
 from podium.cluster.blobs.folder import FolderBlobs
 from podium.cluster.blobs.hashing import Hashing
 from podium.cluster.blobs.memory import BlobDisk, MemoryBlobs
+from podium.cluster.blobs.objects import ObjectBlobs
+from podium.cluster.blobs.place import read_place
 from podium.cluster.blobs.postgres import PostgresBlobs
 from podium.protocols.errors import BlobCorrupt, BlobMissing, BlobsAway, InvalidInput
 from podium.protocols.stored import BlobKey
-from tests.support import postgres
+from tests.support import object_server, postgres
 
 NOW = 1_800_000_000.0
 MIB = 1024 * 1024
@@ -27,12 +29,15 @@ def in_memory() -> MemoryBlobs:
     return MemoryBlobs(BlobDisk(), lambda: NOW)
 
 
-@pytest.fixture(params=["folder", "memory", "postgres"])
-def store(request, tmp_path):
+@pytest.fixture(params=["folder", "memory", "postgres", "objects"])
+def store(request, tmp_path, monkeypatch):
     if request.param == "folder":
         yield FolderBlobs(tmp_path / "blobs")
     elif request.param == "memory":
         yield in_memory()
+    elif request.param == "objects":
+        place = read_place(f"{object_server.new_bucket(monkeypatch)}/some/path")
+        yield CachedBlobs(ObjectBlobs(place, "here"), tmp_path / "cache", 64 * MIB)
     else:
         database = postgres.new_database(timeout_s=5)
         yield CachedBlobs(PostgresBlobs(database), tmp_path / "cache", 64 * MIB)
@@ -43,8 +48,7 @@ def damage(store, key: BlobKey, content: bytes | None) -> None:
     """Change what is stored under a key behind the store's back; None deletes it."""
     if isinstance(store, CachedBlobs):
         damage(store.cache, key, None)
-        with store.remote._connected() as db:
-            db.execute(f"DELETE FROM {store.remote._contents}")
+        forget(store.remote, key)
         if content is not None:
             (store.cache.folder / "bad").write_bytes(content)
             store.remote.upload(key.name, store.cache.folder / "bad")
@@ -77,6 +81,14 @@ def test_a_key_does_not_depend_on_how_the_content_was_cut(cuts):
         hashing.see_and(lambda piece: written.append(bytes(piece)), content[begin:end])
     assert hashing.key() == BlobKey(digest_of(content), len(content), zlib.crc32(content))
     assert b"".join(written) == content
+
+
+def forget(remote, key: BlobKey) -> None:
+    if isinstance(remote, PostgresBlobs):
+        with remote._connected() as db:
+            db.execute(f"DELETE FROM {remote._contents}")
+    else:
+        remote.delete(key.name)
 
 
 @pytest.mark.parametrize("pieces", [[b""], [b"a"], [b"ab", memoryview(b"c")], [b"x" * (9 * MIB), b"y"]])

@@ -37,7 +37,7 @@ def grow(ctx: podium.Context, n: int) -> dict[str, np.ndarray]:
 
 
 @podium.protocol
-async def slowly(arrays: dict[str, podium.Lazy[np.ndarray]]) -> dict[str, podium.Lazy[np.ndarray]]:
+def slowly(arrays: dict[str, podium.Lazy[np.ndarray]]) -> dict[str, podium.Lazy[np.ndarray]]:
     time.sleep(0.02)
     return arrays
 
