@@ -105,17 +105,17 @@ class LargeValues:
         return [done[at] for at in range(len(items))]
 
     async def _patiently(self, work: Callable[[Any], T], item: Any) -> T:
-        waited_s, delay_s = 0.0, _FIRST_DELAY_S
+        began, delay_s = self._world.monotonic(), _FIRST_DELAY_S
         while True:
             try:
                 done: T = await self._world.in_thread(lambda: work(item))
                 return done
             except BlobsAway:
                 hit("blob store away")
-                if waited_s >= self._timeout_s:
+                if self._world.monotonic() - began >= self._timeout_s:
                     raise
             await self._world.sleep(delay_s)
-            waited_s, delay_s = waited_s + delay_s, min(2 * delay_s, _LONGEST_DELAY_S)
+            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
 
 def _under(value: Value, parts: Mapping[bytes, Stored]) -> Value:

@@ -12,6 +12,7 @@ from typing import Protocol
 from ..protocols.errors import DataInUse, PodiumError
 from ..protocols.workflow import Workflow
 from ..supervisors.ports.messaging import Connection
+from .blobs.installation import named
 from .cluster_file import ClusterFile, holder
 from .config import Settings
 from .inprocess.cluster import Cell, CellWorld, InProcessCluster
@@ -71,7 +72,7 @@ class InProcessSession:
         try:
             self._file.write({"kind": "inprocess"})
             await asyncio.to_thread(self._ownership.take)
-            self._cluster = InProcessCluster(self._settings.store)
+            self._cluster = InProcessCluster(await asyncio.to_thread(named, self._settings.store))
             self._cell = Cell("client", None)
             self.world = self._client_world = CellWorld(self._cluster, self._cell)
             self._cell.world = self.world

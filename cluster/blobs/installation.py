@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...protocols.errors import InvalidSetting
 from ..cluster_file import using
-from ..store.address import StoreAddress, folder_name
+from ..store.address import StoreAddress
 from .folder import sync
 
 FILE = "installation"
@@ -22,11 +22,24 @@ _NAME = re.compile(r"data-[0-9a-f]{24}")
 
 
 def installation_of(address: StoreAddress) -> str:
-    """Return the name of an installation; makes it at the first use. Raises InvalidSetting."""
+    """Return the name of an installation; makes it at the first use. It blocks, if the address does not have the name.
+
+    Raises InvalidSetting; or JournalFailed, if the database that has the name is away.
+    """
+    if address.installation:
+        return address.installation
     if address.url:
-        return folder_name(address.url, address.schema)
+        from ..store.postgres.connecting import Database  # noqa: PLC0415  (psycopg is an extra)
+        from ..store.postgres.tables import installation_in  # noqa: PLC0415
+
+        return installation_in(Database(address.url, address.schema, address.timeout_s))
     with using(address.path):
         return _kept_in(address.path)
+
+
+def named(address: StoreAddress) -> StoreAddress:
+    """Return an address with the name of its installation, if the blob store needs it. It blocks."""
+    return address._replace(installation=installation_of(address)) if address.blobs else address
 
 
 def _kept_in(data: Path) -> str:

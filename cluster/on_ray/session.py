@@ -26,6 +26,7 @@ from ...protocols.errors import DataInUse, EngineClosed, PodiumError, SpawnFaile
 from ...protocols.workflow import Workflow
 from ...supervisors.ports.messaging import Connection
 from ...supervisors.ports.world import Needs
+from ..blobs.installation import named
 from ..client.definition import code_of
 from ..config import Settings, prepare_ray
 from ..engine_log import LOG
@@ -113,6 +114,7 @@ class RaySession:
         if ours:
             take_environment_in(loopback)
             keep_quiet()
+        self._place = await asyncio.to_thread(named, self._place)
         self._ray_world = self.world = RayWorld(f"client-{os.getpid()}", self._namespace, self._place)
         self._ray_world.is_cut_off = self._seems_gone
         await self._enter()

@@ -24,6 +24,8 @@ class StoreAddress(NamedTuple):
     blobs: str = ""
     """The blob store, if it is not beside the tasks."""
     blob_cache_mb: float = 1024.0
+    installation: str = ""
+    """Name of the installation in a blob store that several have, once it is known."""
 
     @property
     def place(self) -> str:

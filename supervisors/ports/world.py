@@ -150,8 +150,8 @@ class Blobs(Protocol):
         """Return the names of the blobs that tasks name, from all shards. Raises JournalCorrupt, JournalFailed."""
 
 
-class Working(Scheduling, Blobs, Protocol):
-    """Schedules work, and gives access to the blob store: for parts that read and store the large parts of values."""
+class Working(Timing, Blobs, Protocol):
+    """Gives what reading and storing the large parts of values needs."""
 
 
 class Storage(Blobs, Protocol):

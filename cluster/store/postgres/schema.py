@@ -59,6 +59,8 @@ CREATE TABLE {schema}.blobs (
     shard text COLLATE "C" NOT NULL, task_id text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
     size bigint NOT NULL, seal bigint NOT NULL, PRIMARY KEY (shard, task_id, name)
 );
+CREATE TABLE {schema}.installation (name text NOT NULL);
+INSERT INTO {schema}.installation VALUES ('database-' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 24));
 CREATE TABLE {schema}.contents (
     name text COLLATE "C" PRIMARY KEY, size bigint NOT NULL, put_at timestamptz NOT NULL DEFAULT now(),
     doomed_at double precision
@@ -69,7 +71,7 @@ CREATE TABLE {schema}.pieces (
 );
 ALTER TABLE {schema}.pieces ALTER COLUMN piece SET STORAGE EXTERNAL;
 """
-"""The blobs that tasks name, and the blob store (blobs/postgres.py)."""
+"""The blobs that tasks name, the name of the installation among others, and the blob store (blobs/postgres.py)."""
 
 MIGRATIONS = {1: _MACHINES + "DROP TABLE {schema}.owner;", 2: _BLOBS}
 """By format: the statements that make the next format of it."""

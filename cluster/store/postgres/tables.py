@@ -5,7 +5,7 @@ from __future__ import annotations
 from psycopg import errors
 
 from ....protocols.errors import JournalFailed
-from .connecting import Connection, Database
+from .connecting import Connection, Database, translated
 from .schema import FORMAT, MIGRATIONS, lock_key, migration, quoted, tables
 
 
@@ -46,6 +46,15 @@ def _check_unused(db: Connection, database: Database, version: int) -> None:
         host = str(row[0]).partition(" ")[0]
         reason = f"{database.place}: a cluster of an older Podium runs on {host}: end it, and this one migrates"
         raise JournalFailed(shard="*", reason=reason)
+
+
+def installation_in(database: Database) -> str:
+    """Return the name of an installation, which it was given with its tables. Raises JournalFailed."""
+    with translated("*", database), database.connect() as db:
+        prepare(db, database)
+        row = db.execute(f"SELECT name FROM {quoted(database.schema)}.installation".encode()).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def format_of(db: Connection, database: Database) -> int | None:

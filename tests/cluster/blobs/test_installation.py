@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from podium.cluster.blobs.installation import installation_of
+from podium.cluster.blobs.installation import installation_of, named
 from podium.cluster.store.address import StoreAddress
 from podium.errors import InvalidSetting
+from tests.support import postgres
 
 DATABASE = "postgresql://ada:secret@db/work"
 
@@ -43,7 +45,20 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
         installation_of(StoreAddress(str(tmp_path)))
 
 
-def test_a_database_gives_its_name_whoever_asks(tmp_path):
-    one, other = StoreAddress(str(tmp_path), DATABASE), StoreAddress("~", DATABASE.replace("secret", "other"))
-    assert installation_of(one) == installation_of(other)
-    assert installation_of(one) != installation_of(one._replace(schema="more"))
+def test_a_database_gives_its_name_whoever_asks_and_by_whatever_url(tmp_path):
+    one, two = postgres.new_database(timeout_s=5), postgres.new_database(timeout_s=5)
+    first = StoreAddress(str(tmp_path), one.url, one.schema)
+    name = installation_of(first)
+    assert re.fullmatch(r"database-[0-9a-f]{24}", name)
+    by_another_url = StoreAddress("~", f"{one.url}&application_name=x", one.schema)
+    assert installation_of(by_another_url) == name == named(first._replace(blobs="s3://b")).installation
+    assert installation_of(first._replace(schema=two.schema)) != name
+    for database in (one, two):
+        postgres.drop(database)
+
+
+def test_a_name_that_is_known_is_not_asked_for(tmp_path):
+    address = StoreAddress(str(tmp_path), DATABASE, installation="known", blobs="s3://b")
+    assert installation_of(address) == "known" and named(address) == address
+    assert named(StoreAddress(str(tmp_path))) == StoreAddress(str(tmp_path)), "beside the journal it needs none"
+    assert list(tmp_path.iterdir()) == []

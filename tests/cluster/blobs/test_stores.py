@@ -10,7 +10,7 @@ import podium
 from podium.cluster.blobs.cached import CachedBlobs
 from podium.cluster.blobs.folder import FolderBlobs
 from podium.cluster.blobs.stores import blobs_of
-from podium.cluster.store.address import StoreAddress, folder_name
+from podium.cluster.store.address import StoreAddress
 from podium.errors import InvalidSetting
 
 DATABASE = "postgresql://ada:secret@db/work"
@@ -37,8 +37,8 @@ def test_a_folder_at_a_url_is_durable_and_one_for_each_installation(tmp_path):
 
 def test_a_database_with_blobs_at_a_url_needs_no_driver_for_them(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "podium.cluster.blobs.postgres", None)
-    store = blobs_of(StoreAddress(str(tmp_path), DATABASE, blobs="gs://bucket"))
-    assert store.place == f"gs://bucket/{folder_name(DATABASE, 'podium')}" and list(tmp_path.iterdir()) == []
+    store = blobs_of(StoreAddress(str(tmp_path), DATABASE, blobs="gs://bucket", installation="ours"))
+    assert store.place == "gs://bucket/ours" and list(tmp_path.iterdir()) == []
 
 
 def test_without_obstore_the_extra_is_named(tmp_path, monkeypatch):
