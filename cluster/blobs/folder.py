@@ -25,7 +25,7 @@ from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
 from ..threads import Threads
-from .hashing import Hashing, crc_of, pieces_of
+from .hashing import SLICE_BYTES, Hashing, check_name, crc_of, pieces_of
 
 SYNC_BYTES = 16 * 1024 * 1024
 """Number of bytes after which the disk is made to begin with a large content."""
@@ -101,6 +101,40 @@ class FolderBlobs:
         with self._opened(key):
             is_doomed = self.doomed_path(key.name).exists()
         return self.put([self.get(key)]) if is_doomed else key
+
+    def read(self, name: str) -> Iterator[Buffer]:
+        at = 0
+        while piece := self.read_at(name, at, SLICE_BYTES):
+            yield piece
+            at += len(piece)
+
+    def read_at(self, name: str, at: int, most: int) -> bytes:
+        """Return a piece of a content, unchecked; b"" at its end. Raises BlobMissing."""
+        try:
+            with self.faults(), self.path(name).open("rb") as file:
+                file.seek(at)
+                return file.read(most)
+        except FileNotFoundError as error:
+            raise BlobMissing(name=name, place=self.place) from error
+
+    def new_plain_draft(self) -> Path:
+        """Make an empty file among the drafts, for somebody who opens it anew for each piece. Raises OSError."""
+        _make(self.folder / "drafts")
+        path = self.folder / "drafts" / f"{os.getpid()}-{next(_NUMBERS)}-{time.time_ns()}"
+        path.touch(0o600, exist_ok=False)
+        return path
+
+    def adopt(self, name: str, pieces: Iterable[Buffer]) -> None:
+        draft = self.new_draft()
+        try:
+            for piece in pieces:
+                draft.write(piece)
+            check_name(draft.key(), name, self.place)
+            with self.faults():
+                draft.move_to(self.path(name))
+                sync(self.path(name).parent)
+        finally:
+            draft.abandon()
 
     def size_of(self, name: str) -> int | None:
         try:

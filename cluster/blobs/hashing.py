@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from ...protocols.errors import InvalidInput
+from ...protocols.errors import BlobCorrupt, InvalidInput
 from ...protocols.stored import DIGEST_BYTES, BlobKey, Buffer
 from ..threads import Threads
 
@@ -122,6 +122,12 @@ _blake = partial(hashlib.blake2b, digest_size=DIGEST_BYTES)
 
 def _digest_of(piece: memoryview) -> bytes:
     return _blake(piece).digest()
+
+
+def check_name(key: BlobKey, name: str, place: str) -> None:
+    """Raise BlobCorrupt unless a name is that of a key, in whatever generation."""
+    if name.partition(".")[0] != key.digest.hex():
+        raise BlobCorrupt(name=name, place=place, problem="the content is not what its name says")
 
 
 def crc_of(content: Buffer) -> int:

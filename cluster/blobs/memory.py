@@ -12,7 +12,7 @@ from ...protocols.errors import BlobCorrupt, BlobMissing, BlobsAway
 from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
-from .hashing import Hashing, crc_of, flat, pieces_of
+from .hashing import Hashing, check_name, crc_of, flat, pieces_of
 
 
 @dataclass(slots=True)
@@ -77,6 +77,20 @@ class MemoryBlobs:
     def renewed(self, key: BlobKey) -> BlobKey:
         content = self.get(key)
         return self.put([content]) if key.name in self._disk.doomed else key
+
+    def read(self, name: str) -> Iterator[Buffer]:
+        self.check()
+        if name not in self._disk.blobs:
+            raise BlobMissing(name=name, place=self.place)
+        yield self._disk.blobs[name][0]
+
+    def adopt(self, name: str, pieces: Iterable[Buffer]) -> None:
+        self.check()
+        content = b"".join(pieces)
+        hashing = Hashing()
+        hashing.see(memoryview(content))
+        check_name(hashing.key(), name, self.place)
+        self._disk.blobs.setdefault(name, (content, self._now()))
 
     def size_of(self, name: str) -> int | None:
         self.check()

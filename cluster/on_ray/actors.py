@@ -43,6 +43,7 @@ from .environments import put_packages_first, runtime_env_of, why_not_ready
 from .folder import noted_folder
 from .machine import LOOK_S, Machine, Membership
 from .many_machines import DRAINING_S, MachineLost, ManyMachines, Place, has_a_process, live_nodes, on_node
+from .node_blobs import blobs_on
 from .process_locks import ProcessLocks
 from .sockets import connect, listen
 
@@ -208,6 +209,8 @@ class RayWorld(LoopWorld):
 
     def __init__(self, address: str, namespace: str, place: StoreAddress, membership: Membership | None = None) -> None:
         super().__init__(address, place, _exit)
+        if place.node and not place.blobs and place.node != ray.get_runtime_context().get_node_id():
+            self.blobs = blobs_on(place)
         self._namespace = namespace
         self.many: ManyMachines | None = None
         """The other machines, if the cluster may have any."""

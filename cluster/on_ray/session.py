@@ -143,6 +143,7 @@ class RaySession:
             here = ray.get_runtime_context()
             place = InRay(here.gcs_address, here.get_session_name(), here.get_node_id())
             self._address = place.address
+            self._place = self._place._replace(node="" if self._place.url else place.node)
             if facts is not None and facts.session not in ("", place.session):
                 facts, self.joined = None, False  # Ray began anew, and the cluster that was in it is gone
             if facts is None:

@@ -26,6 +26,8 @@ class StoreAddress(NamedTuple):
     blob_cache_mb: float = 1024.0
     installation: str = ""
     """Name of the installation in a blob store that several have, once it is known."""
+    node: str = ""
+    """Ray's id of the machine that has the data directory, if the tasks are there and Ray may have other machines."""
 
     @property
     def place(self) -> str:

@@ -61,6 +61,15 @@ class BlobStore(BlobSource, Protocol):
         Raises BlobMissing.
         """
 
+    def read(self, name: str) -> Iterator[Buffer]:
+        """Yield a content in pieces, unchecked. Raises BlobMissing."""
+
+    def adopt(self, name: str, pieces: Iterable[Buffer]) -> None:
+        """Store a content, durably, under the name that it has in another store.
+
+        Raises BlobCorrupt if it is not the content of that name.
+        """
+
     def size_of(self, name: str) -> int | None:
         """Return the size of a blob; None if it is not there."""
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ....protocols.errors import FixTheCall
+from ...blobs.stores import blobs_of
 from ...config import load_settings
 from ...store.address import StoreAddress
 from ...store.moving import Place, carry_over
@@ -41,12 +42,27 @@ def move(to: To, data: Data = None, to_schema: Schema = None) -> None:
             raise FixTheCall(f"there is nothing to move in {old.place}")
         if not new.is_empty():
             raise FixTheCall(f"{new.place} has tasks already: name an empty place")
+        blobs = _carry_blobs(source.store, target.store)
         moved = carry_over(old, new)
         _copy_lasting(source.data, target.data)
         aside = old.put_aside(time.strftime("%Y%m%d%H%M%S"))
     tasks = "1 task" if moved.tasks == 1 else f"{moved.tasks:,} tasks"
-    text = f"Moved {tasks}, with {moved.entries:,} entries of the journal, to {new.place}."
+    stored = "1 blob" if blobs == 1 else f"{blobs:,} blobs"
+    text = f"Moved {tasks}, with {moved.entries:,} entries of the journal and {stored}, to {new.place}."
     Terminal().print(f"{text} The old ones are in {aside}: delete that when all is well.", markup=False)
+
+
+def _carry_blobs(source: StoreAddress, target: StoreAddress) -> int:
+    """Carry the named blobs over, before the tasks that name them; returns how many. The old ones stay where they are.
+
+    Raises BlobMissing or BlobCorrupt; then nothing was moved.
+    """
+    old, new = blobs_of(source), blobs_of(target)
+    names = {use.name for use in store_of(source).reader.blob_uses()}
+    if old.place != new.place:
+        for name in sorted(names):
+            new.adopt(name, old.read(name))
+    return len(names)
 
 
 def _end(place: StoreAddress) -> Place:

@@ -175,6 +175,22 @@ def test_a_doomed_content_is_stored_under_another_generation(store):
     assert store.renewed(second) == second
 
 
+def test_a_content_is_carried_over_under_its_name_and_only_if_it_is_that(store):
+    source = in_memory()
+    first = source.put([b"content"])
+    source.doom(first.name, NOW)
+    second = source.put([b"content"])
+    for key in (first, second):
+        store.adopt(key.name, source.read(key.name))
+        store.adopt(key.name, source.read(key.name))
+        assert bytes(store.get(key)) == b"".join(store.read(key.name)) == b"content"
+    with pytest.raises(BlobCorrupt, match="the content is not what its name says"):
+        store.adopt(first.name, [b"another"])
+    with pytest.raises(BlobMissing):
+        list(store.read("0" * 64))
+    assert bytes(store.get(first)) == b"content"
+
+
 def test_deleting_what_is_gone_is_no_error(store):
     key = store.put([b"content"])
     store.doom(key.name, NOW)

@@ -12,8 +12,9 @@ import pytest
 
 import podium
 from podium import Parallel, Sequence, Step, Workflow
+from podium.cluster.blobs.folder import FolderBlobs
 from podium.cluster.blobs.stores import blobs_of
-from podium.errors import InvalidSetting
+from podium.errors import BlobMissing, BlobsAway, InvalidSetting
 from tests.support import typed
 from tests.support.processes import pid_of
 
@@ -124,3 +125,29 @@ def test_another_blob_store_than_the_cluster_has_is_refused(engine, tmp_path):
         pytest.raises(InvalidSetting, match=r"setting 'blobs' \(keyword blobs\): the cluster has its blobs in"),
     ):
         other.submit(CHAIN, 1)
+
+
+def test_a_folder_of_another_machine_is_reached_through_ray(engine, tmp_path):
+    """Here the other machine is this one. On three machines: test_ray_machines.py."""
+    import ray
+
+    from podium.cluster.on_ray.node_blobs import PIECE_BYTES, NodeBlobs, blobs_on
+
+    place = engine.settings.store._replace(folder=str(tmp_path), node=ray.get_runtime_context().get_node_id())
+    store, content = blobs_on(place), os.urandom(PIECE_BYTES + 1000)
+    key = store.put([content])
+    assert FolderBlobs(tmp_path / "blobs").size_of(key.name) == len(content) == store.size_of(key.name)
+    store.cache.path(key.name).unlink()
+    assert bytes(store.get(key)) == content
+    store.doom(key.name, 5.0)
+    assert [(blob.name, blob.doomed_at) for blob in store.listing()] == [(key.name, 5.0)]
+    assert store.renewed(key).generation == 1
+    store.spare(key.name)
+    assert store.renewed(key) == key
+    store.delete(key.name)
+    with pytest.raises(BlobMissing, match=f"is not in {tmp_path}/blobs, where it was put"):
+        store.get(key)
+    assert list((tmp_path / "blobs" / "drafts").iterdir()) == []
+    gone = NodeBlobs("0" * 56, str(tmp_path))
+    with pytest.raises(BlobsAway, match="the machine that has it cannot be reached"):
+        gone.size_of(key.name)

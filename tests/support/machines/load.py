@@ -8,19 +8,23 @@ import sys
 import time
 from collections import Counter
 
+import numpy as np
+
 import podium
 from podium import Sequence, Workflow
 
 
 @podium.protocol(concurrency=2, replicas=6, num_cpus=0.5)
 def where(input):
+    """Give the name of the machine, and an array that goes through the blob store."""
     time.sleep(0.02)
-    return os.uname().nodename
+    return {"machine": os.uname().nodename, "array": np.full(50_000, float(input)), "n": input}
 
 
 @podium.protocol
 def passed_on(input):
-    return input
+    assert input["array"].sum() == 50_000 * input["n"]
+    return input["machine"]
 
 
 FLOW = Workflow("w", Sequence(where, passed_on))

@@ -45,6 +45,7 @@ def lead(input):
     return podium.verdict.accept(input["outcomes"]) if input["outcomes"] else podium.verdict.assign(["one"])
 
 
+LARGE = Workflow("large", double)
 NESTED = Workflow("nested", Sequence(double, Hierarchy(lead, team={"one": Step(double)}, name="team")))
 
 
@@ -68,11 +69,12 @@ def podium_command(*words):
 
 
 def fill(data):
-    """Leave an open task, an ended one, a dead letter and a nested run; returns the id of the open one."""
+    """Leave an open task, ended ones, a dead letter and a nested run; returns the id of the open one."""
     GO_ON.clear()
     STARTED.clear()
     engine = podium.connect(cluster="inprocess", data=data)
     assert engine.submit(NESTED, 3, key="k").result(timeout_s=20)
+    assert engine.submit(LARGE, "t" * 200_000, key="large").result(timeout_s=20)
     with pytest.raises(podium.PodiumError):
         engine.submit(Workflow("x", fails), 1).result(timeout_s=20)
     task = engine.submit(Workflow("w", Sequence(double, waits)), 5)
@@ -95,7 +97,7 @@ def test_tasks_go_to_a_database_and_back(place, tmp_path):
     before = everything(StoreAddress("here"))
     code, said = podium_command("move", "--data", "here", "--to", place.url)
     assert code == 0, said
-    assert "Moved 4 tasks, with" in said.replace("\n", " ")
+    assert "Moved 5 tasks, with" in said.replace("\n", " ") and "and 1 blob," in said.replace("\n", " ")
     database = load_settings(data=place.url).store
     assert everything(database) == before
     assert not list(Path("here/shards").glob("*.db")) and list(Path("here").glob("shards.moved-*/w.db"))
@@ -104,6 +106,7 @@ def test_tasks_go_to_a_database_and_back(place, tmp_path):
     assert everything(StoreAddress("back")) == before
     with podium.connect(cluster="inprocess", data="back") as engine:
         assert engine.task(open_id).result(timeout_s=20) == 11
+        assert engine.submit(LARGE, "t" * 200_000, key="large").result(timeout_s=20) == "t" * 400_000
         assert engine.submit(Workflow("nested", double), 3, key="other").result(timeout_s=20) == 6
     code, said = podium_command("doctor", "--data", "back")
     assert code == 0, said
