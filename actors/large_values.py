@@ -18,7 +18,7 @@ from ..supervisors.ports.world import Working
 
 T = TypeVar("T")
 
-AT_ONCE = 4
+AT_ONCE = 8
 """Most parts that are put or read at the same time."""
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 2.0
 

@@ -93,6 +93,14 @@ def sized(items: list[str]) -> int:
     return len(items)
 
 
+@podium.protocol
+def pack(ctx: podium.Context, data: podium.Lazy[bytes]) -> podium.File:
+    assert_type(data.get(), bytes)
+    with ctx.new_file("out") as file:
+        file.write(data.get())
+    return file.file
+
+
 class Typed(podium.Protocol[str, list[str]]):
     async def run(self, ctx: podium.Context, query: str) -> list[str]:
         return [query]
@@ -127,6 +135,12 @@ async def values(engine: podium.Engine, client: podium.AsyncEngine) -> None:
     podium.codec(Kept, name="kept", dump=Kept.to_bytes, load=len)  # type: ignore[arg-type]
     assert_type(podium.Secret("port", int).reveal(), int)
     assert_type(podium.Secret("db").reveal(), str)
+    assert_type(podium.Lazy(3), podium.Lazy[int])
+    assert_type(podium.Sequence(fetch, podium.Step(pack, with_="input")), podium.Sequence[str, podium.File])
+    podium.Sequence(fetch, pack)  # type: ignore[misc]
+    file = engine.submit(podium.Workflow("pack", pack), podium.Lazy(b"data")).result()
+    assert_type(file.open("r").read(), str)
+    assert_type(file.open().read(), bytes)
     podium.Sequence(sequence=["tools:a", "tools:b"], name="both")
 
 
