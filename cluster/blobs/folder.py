@@ -24,12 +24,13 @@ from ...protocols.errors import BlobCorrupt, BlobMissing, BlobsAway
 from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
-from ..threads import Threads
-from .hashing import SLICE_BYTES, Hashing, check_name, crc_of, pieces_of
+from .hashing import SLICE_BYTES, Hashing, aside, check_name, crc_of, pieces_of
 
+MAPPED_BYTES = 4 * 1024 * 1024
+"""Size from which on a content is mapped. A map holds a file descriptor for as long as it is used, and there are some
+thousand of these at most, so smaller contents are copied."""
 SYNC_BYTES = 16 * 1024 * 1024
 """Number of bytes after which the disk is made to begin with a large content."""
-_ASIDE = Threads("podium-sync")
 _NUMBERS = itertools.count(1)
 
 
@@ -72,9 +73,7 @@ class FolderBlobs:
 
     def get(self, key: BlobKey) -> Buffer:
         with self._opened(key) as file:
-            if key.size == 0:
-                return b""
-            content = cast(Buffer, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+            content = _mapped(file) if key.size >= MAPPED_BYTES else bytearray(file.read())
         if crc_of(content) != key.crc:
             raise BlobCorrupt(name=key.name, place=self.place, problem="the checksum does not match")
         return content
@@ -226,7 +225,7 @@ class FolderDraft:
         assert self._file is not None
         self._unsynced = 0
         if self._syncing is None or self._syncing.done():
-            self._syncing = _ASIDE.submit(partial(os.fdatasync, self._file))
+            self._syncing = aside(os.getpid()).submit(partial(os.fdatasync, self._file))
 
     def commit(self) -> BlobKey:
         with self._store.faults():
@@ -274,6 +273,10 @@ class FolderDraft:
             self._file = None
             with suppress(OSError):
                 self.path.unlink()
+
+
+def _mapped(file: BinaryIO) -> Buffer:
+    return cast(Buffer, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
 def _make(folder: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +20,12 @@ PIECE_BYTES = 4 * 1024 * 1024
 """Size of the pieces that are digested by themselves. It can never change: keys depend on it."""
 ALONE_BYTES = 1024 * 1024
 """Size of a piece up to which another thread would cost more than it saves."""
-_ASIDE = Threads("podium-hash", most=os.cpu_count() or 1)
+
+
+@cache
+def aside(_process: int) -> Threads:
+    """Return the threads of a process that digest, and wait for the disk. A forked child has none of its parent's."""
+    return Threads("podium-blobs", most=2 * (os.cpu_count() or 1))
 
 
 def flat(piece: Buffer) -> memoryview:
@@ -99,7 +104,8 @@ class Hashing:
         begun = 0 if self._filled == 0 else min(len(view), PIECE_BYTES - self._filled)
         whole = begun + (len(view) - begun) // PIECE_BYTES * PIECE_BYTES
         self._digest(view[:begun])
-        digests = [_ASIDE.submit(partial(_digest_of, each)) for each in slices(view[begun:whole], PIECE_BYTES)]
+        submit = aside(os.getpid()).submit
+        digests = [submit(partial(_digest_of, each)) for each in slices(view[begun:whole], PIECE_BYTES)]
 
         def finish() -> None:
             self._digests += [cast(bytes, future.result()) for future in digests]

@@ -40,14 +40,15 @@ def sweep_of(
     sweep = Sweep()
     for blob in blobs:
         is_doomed = blob.doomed_at is not None
-        since = now if clock_was_set else blob.put_at if blob.doomed_at is None else blob.doomed_at
+        age_s = now - (blob.put_at if blob.doomed_at is None else blob.doomed_at)
+        is_known = age_s >= 0 and not clock_was_set  # else the clock was set, and how long ago it was is unknown
         if blob.name in named:
             if is_doomed:
                 sweep.spare.append(blob.name)
-        elif is_doomed and clock_was_set:
+        elif is_doomed and is_known and age_s >= grace_s:
+            sweep.delete.append(blob.name)
+        elif not is_known or (age_s >= grace_s and not is_doomed):
             sweep.doom.append(blob.name)
-        elif now - since >= grace_s:
-            (sweep.delete if is_doomed else sweep.doom).append(blob.name)
     return sweep
 
 

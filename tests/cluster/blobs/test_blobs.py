@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import zlib
 from dataclasses import replace
 from functools import partial
@@ -247,6 +248,23 @@ class TestFolder:
         key = store.put([b"content"])
         assert store.folder.stat().st_mode & 0o077 == 0
         assert store.path(key.name).stat().st_mode & 0o077 == 0
+
+    @pytest.mark.parametrize("size", [100, 5 * MIB])
+    def test_what_a_reader_writes_is_its_own_whether_it_is_mapped_or_not(self, tmp_path, size):
+        store = FolderBlobs(tmp_path)
+        key = store.put([b"x" * size])
+        content = store.get(key)
+        content[0:3] = b"abc"
+        assert bytes(content[:4]) == b"abcx" and bytes(store.get(key)[:4]) == b"xxxx"
+
+    def test_a_forked_child_stores_large_contents(self, tmp_path):
+        store, content = FolderBlobs(tmp_path), os.urandom(9 * MIB)
+        parents = store.put([content[:-1]])
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if store.put([content]).size == len(content) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert store.size_of(parents.name) == len(content) - 1 and len(list(store.listing())) == 2
 
     def test_a_content_that_is_read_stays_when_its_file_is_deleted(self, tmp_path):
         store = FolderBlobs(tmp_path)

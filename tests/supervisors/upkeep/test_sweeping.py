@@ -40,8 +40,14 @@ def test_what_is_named_again_is_spared():
 
 def test_a_clock_that_was_set_starts_the_grace_anew():
     assert swept(1_000, doomed_ago=1_000, clock_was_set=True) == Sweep(doom=["a"])
-    assert swept(1_000, clock_was_set=True) == Sweep()
+    assert swept(1_000, clock_was_set=True) == Sweep(doom=["a"])
     assert swept(1_000, doomed_ago=1_000, named=True, clock_was_set=True) == Sweep(spare=["a"])
+
+
+def test_a_time_that_is_still_to_come_tells_nothing():
+    """The clock was ahead, and was set back: dooming is always safe, deleting is not."""
+    assert swept(-3_600) == Sweep(doom=["a"])
+    assert swept(1_000, doomed_ago=-3_600) == Sweep(doom=["a"])
 
 
 def test_a_clock_that_drifts_was_not_set():
