@@ -149,7 +149,7 @@ class ExchangeClient:
         self._scheduled = False
         self._watches = 0
         """Number of open messages that only serve to detect the loss of the server side."""
-        self._heard_at = 0.0
+        self._heard_at = self._answered_at = 0.0
         self._lease: asyncio.TimerHandle | None = None
         self._received = 0
         self._early: dict[int, list[Value]] = {}
@@ -164,6 +164,10 @@ class ExchangeClient:
     def is_over(self) -> bool:
         """Whether the exchange is closed or lost: no more answers will come."""
         return self._lost is not None
+
+    @property
+    def heard_at(self) -> float:
+        return self._answered_at
 
     def send(
         self, message: Message, on_reply: Callable[[Reply], None], on_chunk: Callable[[Value], None] | None = None
@@ -282,7 +286,7 @@ class ExchangeClient:
         if self._lost is not None:
             return
         if isinstance(answer, bytes):
-            self._heard_at = self._loop.time()
+            self._heard_at = self._answered_at = self._loop.time()
             self._calls.discard(number)
             try:
                 read = unpack(answer, len(answer))

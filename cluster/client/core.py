@@ -197,7 +197,7 @@ class Core:
             except Unknown as error:
                 if self._coordinator is line:
                     self._coordinator = None
-                now = self._loop.time()
+                now, away_since = self._loop.time(), max(away_since, line.heard_at)
                 if now - asked_at > 1.5 * PATIENCE * self.settings.lease_s:
                     away_since = now  # it was there, and took its time
                 elif now - away_since > patience_s:

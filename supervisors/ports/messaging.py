@@ -33,6 +33,10 @@ class Connection(Protocol):
 
     address: str
 
+    @property
+    def heard_at(self) -> float:
+        """Time of the event loop at which the other actor last answered a call; 0.0 if it never did."""
+
     def send(
         self,
         message: Message,
