@@ -21,6 +21,7 @@ from typing import Literal
 from ...protocols.errors import JournalFailed
 from ..client.holdups import blocked_hosts
 from ..cluster_file import closed_in_order, running_cluster
+from ..sizes import size_text
 from ..store.lock import holder
 from ..store.records import Records
 from ..store.sqlite.audit import Audit, audit
@@ -122,7 +123,7 @@ def directory(data: Path) -> list[Finding]:
 
 
 def space(data: Path, free_bytes: int) -> Finding:
-    what = f"{_size(free_bytes)} free"
+    what = f"{size_text(free_bytes)} free"
     if free_bytes < NO_SPACE_BYTES:
         return Finding("space", "problem", str(data), what, "free some: a full disk stops every shard")
     if free_bytes < LITTLE_SPACE_BYTES:
@@ -279,7 +280,7 @@ def _trust(data: Path, shard: str, found: Audit) -> list[Finding]:
         remedy = f"podium doctor --data '{data}' --repair (the next cluster makes it, too)"
         findings.append(Finding("shard", "warning", shard, what, remedy))
     if found.log_bytes > LONG_LOG_BYTES:
-        what = f"its log has {_size(found.log_bytes)}: something reads it without end, or it cannot be folded in"
+        what = f"its log has {size_text(found.log_bytes)}: something reads it without end, or it cannot be folded in"
         findings.append(Finding("shard", "warning", shard, what, "end what reads it, or podium doctor --repair"))
     return findings
 
@@ -333,17 +334,8 @@ def _summary(path: Path, shard: str, found: Audit) -> Finding:
         facts += [f"epoch {found.count.epoch}", f"{found.open} open and {found.finished} finished tasks"]
     if found.format < FORMAT:
         facts.append(f"brought to format {FORMAT} when the next cluster opens it")
-    facts += [_size(path.stat().st_size), f"log {_size(found.log_bytes)}"]
+    facts += [size_text(path.stat().st_size), f"log {size_text(found.log_bytes)}"]
     if path.stat().st_size > CHECK_BYTES:
         facts.append("too large to be checked as a whole whenever it is opened")
     facts.append(f"held by process {pid}" if pid is not None else "held by nobody")
     return Finding("shard", "ok", shard, ", ".join(facts))
-
-
-def _size(size_bytes: int) -> str:
-    for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if size_bytes >= factor:
-            return (
-                f"{size_bytes / factor:.3g} {unit}" if size_bytes < 1000 * factor else f"{size_bytes // factor} {unit}"
-            )
-    return f"{size_bytes} B"
