@@ -142,9 +142,17 @@ class FolderBlobs:
         except FileNotFoundError:
             return None
 
+    def pieces(self, name: str) -> Iterator[Buffer]:
+        try:
+            with self.faults(), self.path(name).open("rb") as file:
+                while piece := file.read(SLICE_BYTES):
+                    yield piece
+        except FileNotFoundError as error:
+            raise BlobMissing(name=name, place=self.place) from error
+
     def listing(self) -> Iterator[Blob]:
         with self.faults():
-            doomed = {path.name: _time_in(path) for path in _files(self.folder / "doomed")}
+            doomed = self._doomed()
             for folder in sorted(self.folder.glob("??")):
                 for path in _files(folder):
                     with suppress(FileNotFoundError):
@@ -153,11 +161,20 @@ class FolderBlobs:
             for name in doomed:  # left by a crash between the two steps of a deletion
                 self.doomed_path(name).unlink(missing_ok=True)
 
+    def _doomed(self) -> dict[str, float]:
+        """Return since when each blob is doomed. A sweeper may change that meanwhile."""
+        found = {}
+        for path in _files(self.folder / "doomed"):
+            with suppress(FileNotFoundError):
+                found[path.name] = _time_in(path)
+        return found
+
     def doom(self, name: str, at: float) -> None:
         with self.faults():
             _make(self.folder / "doomed")
             draft = self.folder / "drafts" / f"doom-{name}-{os.getpid()}"
             _make(draft.parent)
+            draft.touch(mode=0o600)
             draft.write_text(f"{at:.3f}")
             draft.rename(self.doomed_path(name))
             sync(self.folder / "doomed")

@@ -37,6 +37,19 @@ def installation_of(address: StoreAddress) -> str:
         return _kept_in(address.path)
 
 
+def has_name(address: StoreAddress) -> bool:
+    """Whether the installation has its name, so that there may be blobs below it. Makes nothing.
+
+    Raises JournalFailed, if the database that has the name is away.
+    """
+    if address.installation or not address.url:
+        return bool(address.installation) or (address.path / FILE).exists()
+    from ..store.postgres.connecting import Database  # noqa: PLC0415  (psycopg is an extra)
+    from ..store.postgres.tables import has_tables  # noqa: PLC0415
+
+    return has_tables(Database(address.url, address.schema, address.timeout_s))
+
+
 def named(address: StoreAddress) -> StoreAddress:
     """Return an address with the name of its installation, if the blob store needs it. It blocks."""
     return address._replace(installation=installation_of(address)) if address.blobs else address

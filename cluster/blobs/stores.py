@@ -9,7 +9,7 @@ from ...supervisors.ports.blobs import BlobStore
 from ..store.address import StoreAddress
 from .cached import CachedBlobs, Remote
 from .folder import FolderBlobs
-from .installation import installation_of
+from .installation import has_name, installation_of
 from .place import BlobPlace, read_place
 
 MIB = 1024 * 1024
@@ -20,6 +20,14 @@ def blobs_of(address: StoreAddress) -> BlobStore:
     if address.blobs:
         return _at(read_place(address.blobs), address)
     return _cached(_in_database(address), address) if address.url else FolderBlobs(address.path / "blobs")
+
+
+def blobs_there(address: StoreAddress) -> BlobStore | None:
+    """Return the blob store for somebody who only looks; None if the installation has no name in it yet.
+
+    Raises InvalidSetting, or JournalFailed if the database that has the name is away.
+    """
+    return None if address.blobs and not has_name(address) else blobs_of(address)
 
 
 def _at(place: BlobPlace, address: StoreAddress) -> BlobStore:

@@ -14,9 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ...protocols.errors import JournalFailed
 from ..client.holdups import blocked_hosts
@@ -28,8 +26,8 @@ from ..store.sqlite.audit import Audit, audit
 from ..store.sqlite.faults import as_ours
 from ..store.sqlite.opening import CHECK_BYTES
 from ..store.sqlite.schema import FORMAT, TABLES_OF, lock_path, mark_path, shard_path
-
-Level = Literal["ok", "warning", "problem"]
+from .blobs import BlobCheck
+from .findings import Finding, Level
 
 LITTLE_SPACE_BYTES = 1024**3
 NO_SPACE_BYTES = 64 * 1024**2
@@ -45,25 +43,13 @@ _NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "afs", "ceph", "gluster", "lustr
 """Beginnings of types of file systems that do not share memory maps between processes or machines, as WAL needs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check at one place."""
+def examine(
+    data: Path, clock: Callable[[], float] = time.perf_counter, blobs: BlobCheck | None = None
+) -> list[Finding]:
+    """Run all checks; without `blobs`, the store of blobs is left out.
 
-    check: str
-    """One word: sqlite, directory, space, disk, sync, cluster, token, shard, record, task, host,
-    workflow."""
-    level: Level
-    place: str
-    """A path, or shard and record."""
-    what: str
-    remedy: str = ""
-    """Advice on what to do; "" if nothing."""
-    repaired: bool = False
-    """Whether this run changed it; `what` says how."""
-
-
-def examine(data: Path, clock: Callable[[], float] = time.perf_counter) -> list[Finding]:
-    """Run all checks. `clock` measures the disk, in seconds. Raises OSError only if a file vanishes meanwhile."""
+    `clock` measures the disk, in seconds. Raises OSError only if a file vanishes meanwhile.
+    """
     findings = [sqlite_version(sqlite3.sqlite_version_info)]
     if not data.is_dir():
         what = "no data directory here" if not data.exists() else "not a directory"
@@ -75,8 +61,8 @@ def examine(data: Path, clock: Callable[[], float] = time.perf_counter) -> list[
     findings.append(sync_latency(data, clock))
     findings += [cluster_file(data), *private_files(data), *leftovers(data)]
     for name in shard_names(data):
-        findings += shard_findings(data, name)
-    return findings
+        findings += shard_findings(data, name, blobs)
+    return findings + ([] if blobs is None else blobs.findings())
 
 
 def shard_names(data: Path) -> list[str]:
@@ -186,12 +172,18 @@ def cluster_file(data: Path) -> Finding:
 
 def private_files(data: Path) -> list[Finding]:
     """Check that only the owner can read our files. Anybody who has the token can run code as the owner."""
+    opened = open_to_others(data)
     findings = []
-    for path, mode in open_to_others(data).items():
-        check = "token" if path.name == "ray.token" else "directory"
-        level: Level = "problem" if check == "token" else "warning"
-        remedy = f"chmod 600 '{path}', or podium doctor --repair"
-        findings.append(Finding(check, level, str(path), f"others may use it (mode {mode:o})", remedy))
+    for path, mode in opened.items():
+        if not is_blob(data, path):
+            check = "token" if path.name == "ray.token" else "directory"
+            level: Level = "problem" if check == "token" else "warning"
+            remedy = f"chmod 600 '{path}', or podium doctor --repair"
+            findings.append(Finding(check, level, str(path), f"others may use it (mode {mode:o})", remedy))
+    blobs = [path for path in opened if is_blob(data, path)]
+    if blobs:
+        what = f"others may use {len(blobs):,} of the files in it (mode {opened[blobs[0]]:o})"
+        findings.append(Finding("directory", "warning", str(data / "blobs"), what, "podium doctor --repair"))
     if (data / "ray.token").exists() and not any(finding.check == "token" for finding in findings):
         findings.append(Finding("token", "ok", str(data / "ray.token"), "readable by its owner alone"))
     return findings
@@ -206,8 +198,14 @@ def open_to_others(data: Path) -> dict[Path, int]:
         data / "cluster.lock",
         *sorted((data / "shards").glob("*")),
         *sorted((data / "logs").glob("*")),
+        *sorted((data / "blobs").glob("*/*")),
     ]
     return {path: mode for path in ours if (mode := _mode(path)) & 0o077}
+
+
+def is_blob(data: Path, path: Path) -> bool:
+    """Whether a file belongs to the blob store in a data directory."""
+    return path.is_relative_to(data / "blobs")
 
 
 def _mode(path: Path) -> int:
@@ -241,13 +239,15 @@ def leftovers(data: Path) -> list[Finding]:
 # the shards
 
 
-def shard_findings(data: Path, shard: str) -> list[Finding]:
+def shard_findings(data: Path, shard: str, blobs: BlobCheck | None = None) -> list[Finding]:
     path = shard_path(data, shard)
     try:
         found = audit(path, shard)
     except (JournalFailed, OSError) as error:
         what = str(as_ours(shard, path, error))
         return [Finding("shard", "problem", shard, what, f"look at the modes: ls -l '{path}'*")]
+    if blobs is not None:
+        blobs.see(found)
     remedy = f"put a copy back, or keep what is sound: {accept_loss_command(data, shard)}"
     findings = [*_trust(data, shard, found), *record_findings(shard, found, remedy)]
     held = _held(data, shard)

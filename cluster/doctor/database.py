@@ -11,7 +11,9 @@ from ..store.postgres.connecting import Database
 from ..store.postgres.mark import mark_path
 from ..store.postgres.schema import FORMAT
 from ..store.postgres.store import shards_folder
-from .checks import Finding, record_findings
+from .blobs import BlobCheck
+from .checks import record_findings
+from .findings import Finding
 
 SLOW_ROUND_TRIP_MS = 5.0
 """Round trip above which each commit is slow: the database is far away."""
@@ -21,8 +23,8 @@ FULL_SHARE = 0.9
 """Share of the server's connections above which new ones may soon be refused."""
 
 
-def examine_database(place: StoreAddress) -> list[Finding]:
-    """Check the server, the tables and every shard."""
+def examine_database(place: StoreAddress, blobs: BlobCheck | None = None) -> list[Finding]:
+    """Check the server, the tables, every shard, and the store of blobs unless that is left out."""
     try:
         found = audit(Database(place.url, place.schema, place.timeout_s), shards_folder(place.path))
     except PodiumError as error:
@@ -32,6 +34,10 @@ def examine_database(place: StoreAddress) -> list[Finding]:
     findings = [*_server(place.place, found), _tables(place, found)]
     for shard, records in found.shards.items():
         findings += _shard(place, shard, records)
+        if blobs is not None:
+            blobs.see(records)
+    if blobs is not None and found.format == FORMAT:  # else a look at the store would make its tables
+        findings += blobs.findings()
     return findings
 
 

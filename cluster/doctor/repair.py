@@ -1,8 +1,8 @@
 """The repairs of `podium doctor --repair`. They need that no cluster runs, and hold the lock of each shard they change.
 
 Without `--accept-loss` no repair loses data. It removes half-written files of a crash, tightens modes, rebuilds indexes
-and marks, and folds logs into their files. With `--accept-loss` a shard that lost data is copied aside, and then
-continues with its sound records.
+and marks, and folds logs into their files. No blob is ever deleted. With `--accept-loss` a shard that lost data is
+copied aside, and then continues with its sound records.
 """
 
 from __future__ import annotations
@@ -23,34 +23,38 @@ from ..store.sqlite.faults import as_ours
 from ..store.sqlite.mark import Count
 from ..store.sqlite.rebuild import copy_aside, rebuild, write_mark
 from ..store.sqlite.schema import FORMAT, SEALED, TABLES_OF, lock_path, mark_path, shard_path
-from .checks import Finding, drafts, examine, index_damage, open_to_others, shard_names
+from .blobs import BlobCheck
+from .checks import drafts, examine, index_damage, is_blob, open_to_others, shard_names
+from .findings import Finding
 
 
-def repair(data: Path, accept_loss: Collection[str], now: float) -> list[Finding]:
+def repair(data: Path, accept_loss: Collection[str], now: float, blobs: BlobCheck | None = None) -> list[Finding]:
     """Repair a data directory; returns the repairs, then the findings of all checks afterwards.
 
     Args:
         accept_loss: names of damaged shards that are to go on with their sound records.
         now: UTC seconds, for the names of copies.
+        blobs: the check of the blob store, if that is to be looked at, too.
 
     Raises:
         DataInUse: a cluster runs. NotFound: no such shard. JournalFailed: the file system refuses.
         InvalidSetting: the directory cannot be written.
     """
     if not data.is_dir():
-        return examine(data)
+        return examine(data, blobs=blobs)
     unknown = sorted(set(accept_loss) - set(shard_names(data)))
     if unknown:
         raise NotFound(what="shard", name=unknown[0], hint=f"there are {', '.join(shard_names(data)) or 'none'}")
     with _alone(data) as done:
         done += _tidy(data)
+        done += [] if blobs is None else blobs.drop_drafts()
         for shard in shard_names(data):
             path = shard_path(data, shard)
             try:
                 done += _mend_shard(path, shard, shard in accept_loss, now)
             except (sqlite3.Error, OSError) as error:
                 raise as_ours(shard, path, error) from error
-    return [*done, *examine(data)]
+    return [*done, *examine(data, blobs=blobs)]
 
 
 @contextmanager
@@ -77,9 +81,15 @@ def _tidy(data: Path) -> list[Finding]:
     for path in drafts(data):
         path.unlink()
         done.append(_done("directory", str(path), "removed: it was half-written"))
-    for path, mode in open_to_others(data).items():
+    opened = open_to_others(data)
+    for path, mode in opened.items():
         path.chmod(0o600)
-        done.append(_done("token" if path.name == "ray.token" else "directory", str(path), f"mode {mode:o} is now 600"))
+        if not is_blob(data, path):
+            check = "token" if path.name == "ray.token" else "directory"
+            done.append(_done(check, str(path), f"mode {mode:o} is now 600"))
+    blobs = sum(is_blob(data, path) for path in opened)
+    if blobs:
+        done.append(_done("directory", str(data / "blobs"), f"the mode of {blobs:,} of the files in it is now 600"))
     mode = data.stat().st_mode & 0o777
     if mode & 0o022:
         data.chmod(mode & ~0o022)

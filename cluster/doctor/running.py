@@ -15,7 +15,7 @@ from ..client.holdups import holdups
 from ..config import environment_of
 from ..running import cluster_of
 from ..store.address import StoreAddress
-from .checks import Finding
+from .findings import Finding
 
 ANSWER_S = 30.0
 """Longest wait for the cluster's status, in seconds. Joining takes two."""

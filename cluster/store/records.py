@@ -10,6 +10,7 @@ from ...protocols.errors import JournalCorrupt
 from ...protocols.values import Value
 from ...supervisors.ports.journal import STALLED, STUCK
 from ...supervisors.upkeep.blocked import blocked_protocols
+from .contract import BlobUse
 from .rows import Row, blob_of, check_entry, found_row, names_in, note_of
 
 MOST_FLAWS = 100
@@ -36,8 +37,8 @@ class Records:
     """Open tasks that do not go on by themselves, by id, each with the reason."""
     blocked: dict[str, dict[str, str]] = field(default_factory=dict)
     """Protocols whose hosts cannot start, in the form of `blocked_protocols`."""
-    blobs: dict[str, int] = field(default_factory=dict)
-    """Sizes of the blobs that tasks name, by name."""
+    uses: list[BlobUse] = field(default_factory=list)
+    """The blobs that tasks name."""
     open: int = 0
     finished: int = 0
 
@@ -97,7 +98,7 @@ class _Check:
                 yield Flaw(error.place, error.problem)
             else:
                 self._listed.add((use.task_id, use.name))
-                self._found.blobs[use.name] = use.size
+                self._found.uses.append(use)
 
     def _task_flaws(self, rows: Iterable[Row]) -> Iterator[Flaw]:
         for row in rows:

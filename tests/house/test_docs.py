@@ -119,10 +119,10 @@ def test_the_commands_in_the_docs_run_and_what_they_say_of_damage_is_true(tmp_pa
         engine.submit(podium.Workflow("digest", podium.Step("tests.sample:add")), {"n": 1}).result(timeout_s=60)
     (text,) = blocks((ROOT / "docs/journal.md").read_text(), "sh")
     commands = [line.partition("#")[0].replace("WORKFLOW", "digest").split() for line in text.splitlines()]
-    assert len(commands) == 3
+    assert len(commands) == 4
     mark = tmp_path / ".podium" / "shards" / "digest.mark"
     (tmp_path / ".podium" / "shards" / "digest.db").write_bytes(b"")
-    for command, code in zip(commands, [1, 1, 0], strict=True):
+    for command, code in zip(commands, [1, 1, 1, 0], strict=True):
         assert command[0] == "podium"
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, timeout=60

@@ -1,10 +1,11 @@
-"""`podium doctor`: finds problems of the machine, the data directory or the journal, and says how to mend them."""
+"""`podium doctor`: finds problems of the machine, the data directory, journal and blobs, and says how to mend them."""
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
@@ -13,16 +14,21 @@ from rich.table import Table
 from rich.text import Text
 
 from ...config import Settings, load_settings
-from ...doctor.checks import Finding, examine
+from ...doctor.blobs import BlobCheck
+from ...doctor.checks import examine
+from ...doctor.findings import Finding
 from ...doctor.repair import repair
 from ...doctor.running import running_findings
 from ...store.stores import store_of
 from .alone import alone
-from .options import Data
+from .options import Data, Output
 from .terminal import Terminal, styled, to_json
 
 _MARKS = {"problem": ("✗ problem", "red"), "warning": ("! warning", "yellow"), "ok": ("✓ ok", "green")}
 _ORDER = ["problem", "warning", "ok"]
+_MANY = ("record", "blob")
+"""Checks that may find thousands of the same kind."""
+_BLOB = re.compile("([0-9a-f]{12})[0-9a-f]{52}((?:[.][0-9]+)?)")
 _ALIKE = 5
 """Most findings of one kind and remedy that are shown singly. More are counted; the JSON form has all."""
 
@@ -34,17 +40,22 @@ def doctor(
         list[str] | None,
         typer.Option("--accept-loss", metavar="SHARD", help="With --repair: go on with what is left of a shard."),
     ] = None,
-    output: Annotated[Literal["table", "json"], typer.Option("-o", "--output", help="Form of the output.")] = "table",
+    reads_blobs: Annotated[
+        bool,
+        typer.Option("--blobs", help="Also read each blob that a task names, and check its content; it may take long."),
+    ] = False,
+    output: Output = "table",
 ) -> None:
-    """Check the machine, the data directory and the journal. Exits with 1 if there is a problem."""
+    """Check the machine, the data directory, the journal and the blobs. Exits with 1 if there is a problem."""
     if accept_loss and not mend:
         raise typer.BadParameter("needs --repair", param_hint="--accept-loss")
     settings = load_settings(data=data)
-    place = settings.data
+    lost, now = accept_loss or [], time.time()
     if settings.database is not None:
-        findings = _of_database(settings, mend, accept_loss or [])
+        findings = _of_database(settings, mend, lost, reads_blobs, now)
     else:
-        findings = repair(place, accept_loss or [], time.time()) if mend else examine(place)
+        blobs = BlobCheck(settings.store, settings.blob_grace_s, now, reads_blobs)
+        findings = repair(settings.data, lost, now, blobs) if mend else examine(settings.data, blobs=blobs)
         findings += [] if mend else running_findings(settings.store)
     if output == "json":
         print(to_json([asdict(finding) for finding in findings]))
@@ -54,7 +65,9 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _of_database(settings: Settings, mend: bool, accept_loss: list[str]) -> list[Finding]:
+def _of_database(
+    settings: Settings, mend: bool, accept_loss: list[str], reads_blobs: bool, now: float
+) -> list[Finding]:
     if mend and not accept_loss:
         what = "alone is for data directories: a database is restored from its backup"
         raise typer.BadParameter(what, param_hint="--repair")
@@ -62,10 +75,11 @@ def _of_database(settings: Settings, mend: bool, accept_loss: list[str]) -> list
     store_of(place)  # says so if the driver is missing
     from ...doctor.database import accept_losses, examine_database  # noqa: PLC0415  (psycopg is an extra)
 
+    blobs = BlobCheck(place, settings.blob_grace_s, now, reads_blobs)
     if mend:
         with alone(settings):
-            return [*accept_losses(place, accept_loss), *examine_database(place)]
-    return [*examine_database(place), *running_findings(place)]
+            return [*accept_losses(place, accept_loss), *examine_database(place, blobs)]
+    return [*examine_database(place, blobs), *running_findings(place)]
 
 
 def findings_table(findings: list[Finding], data: str) -> RenderableType:
@@ -98,7 +112,7 @@ def _folded(findings: list[Finding]) -> list[tuple[Finding, int]]:
     kinds: dict[tuple[str, str, str, bool], list[int]] = {}
     for finding in findings:
         places = kinds.setdefault((finding.check, finding.level, finding.remedy, finding.repaired), [])
-        if finding.check == "record" and len(places) >= _ALIKE:
+        if finding.check in _MANY and len(places) >= _ALIKE:
             shown[places[-1]] = (shown[places[-1]][0], shown[places[-1]][1] + 1)
         else:
             places.append(len(shown))
@@ -107,7 +121,10 @@ def _folded(findings: list[Finding]) -> list[tuple[Finding, int]]:
 
 
 def _short(place: str, data: str) -> str:
-    """Return a place without the data directory in front, which the first lines name."""
+    """Return a place without the data directory in front, which the first lines name; of a blob, the first digits."""
+    blob = _BLOB.fullmatch(place)
+    if blob is not None:
+        return f"{blob[1]}…{blob[2]}"
     inside = place.removeprefix(f"{data}/")
     return inside if inside != place else place
 

@@ -57,6 +57,12 @@ def installation_in(database: Database) -> str:
     return str(row[0])
 
 
+def has_tables(database: Database) -> bool:
+    """Whether the tables of this format are there. Makes none. Raises JournalFailed."""
+    with translated("*", database), database.connect() as db:
+        return format_of(db, database) == FORMAT
+
+
 def format_of(db: Connection, database: Database) -> int | None:
     """Return the format of the tables; None if there are none."""
     # no to_regclass: a session may remember that there was no such table, also behind a lock that it waited for

@@ -99,6 +99,7 @@ def test_what_is_put_comes_back_under_the_key_of_its_content(store, pieces):
     assert key == BlobKey(digest_of(whole), len(whole), zlib.crc32(whole))
     assert bytes(store.get(key)) == whole
     assert store.size_of(key.name) == len(whole)
+    assert b"".join(store.pieces(key.name)) == whole
     with store.open(key) as stream:
         assert stream.read(2) + stream.read() == whole
 
@@ -118,6 +119,7 @@ def test_what_a_reader_writes_is_its_own(store):
 def test_what_is_not_there_or_not_as_it_was_says_so(store):
     key = store.put([b"content"])
     damage(store, key, b"contemt")
+    assert b"".join(store.pieces(key.name)) == b"contemt", "it is for whoever checks it"
     for read in (store.get, store.open):
         with pytest.raises(BlobCorrupt, match=rf"blob {key.name} in .*: the c(hecksum|ontent)"):
             read(key)
@@ -125,7 +127,7 @@ def test_what_is_not_there_or_not_as_it_was_says_so(store):
     with pytest.raises(BlobCorrupt):
         store.get(key)
     damage(store, key, None)
-    for read in (store.get, store.open, store.renewed):
+    for read in (store.get, store.open, store.renewed, lambda key: list(store.pieces(key.name))):
         with pytest.raises(BlobMissing, match=f"blob {key.name} is not in "):
             read(key)
     assert store.size_of(key.name) is None
@@ -247,7 +249,19 @@ class TestFolder:
         store = FolderBlobs(tmp_path / "blobs")
         key = store.put([b"content"])
         assert store.folder.stat().st_mode & 0o077 == 0
-        assert store.path(key.name).stat().st_mode & 0o077 == 0
+        store.doom(key.name, NOW)
+        assert [path.stat().st_mode & 0o077 for path in (store.path(key.name), store.doomed_path(key.name))] == [0, 0]
+
+    def test_a_mark_of_doom_that_goes_while_it_is_read_is_no_fault(self, tmp_path, monkeypatch):
+        store = FolderBlobs(tmp_path)
+        key = store.put([b"content"])
+        store.doom(key.name, NOW)
+
+        def spared(_path):
+            raise FileNotFoundError
+
+        monkeypatch.setattr("pathlib.Path.read_text", spared)
+        assert [blob.doomed_at for blob in store.listing()] == [None]
 
     @pytest.mark.parametrize("size", [100, 5 * MIB])
     def test_what_a_reader_writes_is_its_own_whether_it_is_mapped_or_not(self, tmp_path, size):

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from podium.cluster.blobs.installation import installation_of, named
+from podium.cluster.blobs.installation import has_name, installation_of, named
+from podium.cluster.blobs.stores import blobs_of, blobs_there
 from podium.cluster.store.address import StoreAddress
 from podium.errors import InvalidSetting
 from tests.support import postgres
@@ -55,6 +56,18 @@ def test_a_database_gives_its_name_whoever_asks_and_by_whatever_url(tmp_path):
     assert installation_of(first._replace(schema=two.schema)) != name
     for database in (one, two):
         postgres.drop(database)
+
+
+def test_who_only_looks_gives_no_name(tmp_path):
+    database = postgres.new_database(timeout_s=5)
+    in_database = StoreAddress(str(tmp_path), database.url, database.schema, blobs=f"file://{tmp_path}/blobs")
+    for address in (StoreAddress(str(tmp_path), blobs=f"file://{tmp_path}/blobs"), in_database):
+        assert not has_name(address) and blobs_there(address) is None and not has_name(address)
+        installation_of(address)
+        assert has_name(address) and blobs_there(address).place == blobs_of(address).place
+    assert blobs_there(StoreAddress(str(tmp_path / "none"))) is not None, "beside the journal it needs none"
+    assert not (tmp_path / "none").exists()
+    postgres.drop(database)
 
 
 def test_a_name_that_is_known_is_not_asked_for(tmp_path):
