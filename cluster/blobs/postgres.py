@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -30,20 +30,23 @@ class PostgresBlobs:
         self._is_prepared = False
 
     @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        """Connect, and raise what goes wrong as BlobsAway with the remedy."""
+    def _connected(self, writes: bool = False) -> Iterator[Connection]:
+        """Connect, and raise what goes wrong as BlobsAway with the remedy. Only who writes makes the tables."""
         try:
             with self._database.connect() as db:
-                if not self._is_prepared:
+                if writes and not self._is_prepared:
                     prepare(db, self._database)
                     self._is_prepared = True
                 yield db
+        except psycopg.errors.UndefinedTable:
+            raise
         except (psycopg.Error, JournalFailed) as error:
             ours: PodiumError = as_ours("*", self._database, error)
             raise BlobsAway(place=self.place, reason=str(getattr(ours, "reason", ours))) from error
 
     def _one(self, query: str, name: str) -> object:
-        with self._connected() as db:
+        row = None
+        with suppress(psycopg.errors.UndefinedTable), self._connected() as db:
             row = db.execute(query.encode(), (name,)).fetchone()
         return None if row is None else row[0]
 
@@ -55,7 +58,7 @@ class PostgresBlobs:
         return self._one(f"SELECT doomed_at FROM {self._contents} WHERE name = %s", name) is not None
 
     def upload(self, name: str, path: Path) -> None:
-        with self._connected() as db, db.transaction():
+        with self._connected(writes=True) as db, db.transaction():
             add = f"INSERT INTO {self._contents} (name, size) VALUES (%s, %s) ON CONFLICT DO NOTHING"
             if db.execute(add.encode(), (name, path.stat().st_size)).rowcount == 0:
                 return  # another process has just put it: this waited for its transaction
@@ -79,7 +82,12 @@ class PostgresBlobs:
 
     def listing(self) -> Iterator[Blob]:
         query = f"SELECT name, size, extract(epoch FROM put_at)::float8, doomed_at FROM {self._contents}"
-        with self._connected() as db, db.transaction(), psycopg.ServerCursor(db, "podium_blobs") as cursor:
+        with (
+            suppress(psycopg.errors.UndefinedTable),
+            self._connected() as db,
+            db.transaction(),
+            psycopg.ServerCursor(db, "podium_blobs") as cursor,
+        ):
             cursor.itersize = ROWS_AT_ONCE
             cursor.execute(query.encode(), binary=True)
             for row in cursor:
@@ -95,5 +103,5 @@ class PostgresBlobs:
         self._do(f"DELETE FROM {self._contents} WHERE name = %s AND doomed_at IS NOT NULL", name)
 
     def _do(self, query: str, *parameters: object) -> None:
-        with self._connected() as db:
+        with self._connected(writes=True) as db:
             db.execute(query.encode(), parameters)

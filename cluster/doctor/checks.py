@@ -20,6 +20,7 @@ from ...protocols.errors import JournalFailed
 from ..client.holdups import blocked_hosts
 from ..cluster_file import closed_in_order, running_cluster
 from ..sizes import size_text
+from ..space import copies_in
 from ..store.lock import holder
 from ..store.records import Records
 from ..store.sqlite.audit import Audit, audit
@@ -230,8 +231,7 @@ def leftovers(data: Path) -> list[Finding]:
         Finding("directory", "warning", str(path), "half-written, of no use", "podium doctor --repair")
         for path in drafts(data)
     ]
-    kept = [*(data / "shards").glob("*.db.format*"), *(data / "shards").glob("*.damaged-*")]
-    for path in sorted(path for path in kept if ".draft" not in path.name):
+    for path in copies_in(data):
         findings.append(Finding("directory", "ok", str(path), "a copy that Podium does not need: remove it at will"))
     return findings
 

@@ -36,7 +36,7 @@ def examine_database(place: StoreAddress, blobs: BlobCheck | None = None) -> lis
         findings += _shard(place, shard, records)
         if blobs is not None:
             blobs.see(records)
-    if blobs is not None and found.format == FORMAT:  # else a look at the store would make its tables
+    if blobs is not None and found.format == FORMAT:
         findings += blobs.findings()
     return findings
 

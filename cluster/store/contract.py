@@ -40,6 +40,15 @@ class BlobUse(NamedTuple):
     size: int
 
 
+class ShardSize(NamedTuple):
+    """The size of a shard, also of one without tasks."""
+
+    shard: str
+    tasks: int
+    """The number of tasks, or of nested runs if it is the shard of a tier."""
+    size_bytes: int
+
+
 class Reader(Protocol):
     """Reads a store for clients, without owning a shard. Methods without a text are described in sqlite/reading.py."""
 
@@ -67,6 +76,10 @@ class Reader(Protocol):
 
     def blob_uses(self) -> Iterator[BlobUse]:
         """Yield each blob that a task of any shard names. Raises JournalCorrupt or JournalFailed."""
+
+    def sizes(self) -> list[ShardSize]:
+        """Return the size of each shard: of its files, or of the values in its rows. Raises JournalCorrupt or
+        JournalFailed."""
 
     def ids(self, start: str, most: int) -> list[str]:
         """Return ids of tasks that begin with `start`, an exact match first, then the newest. Nested runs are left out.

@@ -1,8 +1,8 @@
 """The command line. Results go to standard output, everything else to standard error.
 
 Exit codes: 0 ok, 1 the task failed or was cancelled (or `doctor` found a problem), 2 usage or a bad definition or
-input, 3 not found, 4 timed out, 130 interrupted. Reading commands (ps, show, graph, validate, schema, doctor) need no
-cluster and do not import ray.
+input, 3 not found, 4 timed out, 130 interrupted. Reading commands (ps, show, graph, validate, schema, doctor, df) need
+no cluster and do not import ray.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from . import daemon
 from .ask import ask, plan
 from .breakers import breakers
 from .dead import dead
+from .df import df
 from .doctor import doctor
 from .graph import graph
 from .inputs import read_input, standard_input
@@ -91,6 +92,7 @@ app.add_typer(router, name="router")
 app.command()(mcp)
 app.add_typer(token, name="token")
 app.command()(doctor)
+app.command()(df)
 app.command()(move)
 app.command()(status)
 app.add_typer(limits, name="limits")

@@ -13,7 +13,7 @@ from ....supervisors.ports.journal import (
 )
 from ....supervisors.shards import is_tier, workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import BlobUse, StoredTask
+from ..contract import BlobUse, ShardSize, StoredTask
 from .disk import Disk, Shard
 
 
@@ -82,6 +82,11 @@ class DiskReader:
             for task_id, sizes in found.blobs.items():
                 yield from (BlobUse(shard, task_id, name, size) for name, size in sizes.items())
 
+    def sizes(self) -> list[ShardSize]:
+        return [
+            ShardSize(name, len(shard.tasks), _size_bytes(shard)) for name, shard in sorted(self._disk.shards.items())
+        ]
+
     def open_count(self, shard: str) -> int:
         return self._disk.open_count(shard)
 
@@ -101,6 +106,12 @@ class DiskReader:
 def _note(shard: Shard, name: str) -> Value:
     packed = shard.notes.get(name)
     return None if packed is None else unpack(packed)
+
+
+def _size_bytes(shard: Shard) -> int:
+    values = (pack([found.record.input, found.record.result]) for found in shard.tasks.values())
+    bodies = (body for entries in shard.entries.values() for _, body in entries)
+    return sum(map(len, (*values, *bodies, *shard.notes.values())))
 
 
 def _stored(name: str, shard: Shard, task_id: str) -> StoredTask:

@@ -11,7 +11,7 @@ from ....protocols.values import Value
 from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
 from ....supervisors.shards import workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import COORDINATOR, BlobUse, StoredTask
+from ..contract import COORDINATOR, BlobUse, ShardSize, StoredTask
 from ..rows import TASK_COLUMNS, Row, blob_of, bodies_of, found_row, note_of
 from .connecting import Database, translated
 from .schema import quoted
@@ -86,6 +86,21 @@ class PostgresReader:
     def blob_uses(self) -> Iterator[BlobUse]:
         query = f"SELECT shard, task_id, name, size, seal FROM {self._at}.blobs"
         return (blob_of(row[0], row[1:]) for row in self._rows(query))
+
+    def sizes(self) -> list[ShardSize]:
+        return [self._size(shard) for shard in self._shards()]
+
+    def _size(self, shard: str) -> ShardSize:
+        """Add up the values in the rows of a shard. One statement for each shard stays within the time-out longer."""
+        of_tasks = " + ".join(f"coalesce(octet_length({column}), 0)" for column in ("input", "result", "failure"))
+        parts = {"tasks": of_tasks, "entries": "octet_length(body)", "notes": "octet_length(value)"}
+        sums = " + ".join(
+            f"(SELECT coalesce(sum({size}), 0)::int8 FROM {self._at}.{table} WHERE shard = %s)"
+            for table, size in parts.items()
+        )
+        count = f"(SELECT count(*) FROM {self._at}.tasks WHERE shard = %s)"
+        (row,) = self._rows(f"SELECT {count}, {sums}", *[shard] * 4)
+        return ShardSize(shard, *row)
 
     def _shards(self) -> list[str]:
         return [shard for (shard,) in self._rows(f"SELECT shard FROM {self._at}.shards ORDER BY shard")]

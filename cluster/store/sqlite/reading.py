@@ -16,12 +16,12 @@ from ....protocols.workflow import RESERVED
 from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
 from ....supervisors.shards import is_tier, workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import COORDINATOR, BlobUse, StoredTask
+from ..contract import COORDINATOR, BlobUse, ShardSize, StoredTask
 from ..rows import BLOB_SELECT, NOTE_SELECT, TASK_SELECT, Row, blob_of, entries_of, found_row, note_of
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
-from .schema import shard_path
+from .schema import files_of, shard_path
 
 
 def shards(data: Path) -> list[str]:
@@ -131,6 +131,14 @@ class FileReader:
             with _open(self._data, shard) as db:
                 yield from (blob_of(shard, row) for row in db.execute(BLOB_SELECT))
 
+    def sizes(self) -> list[ShardSize]:
+        found = []
+        for path in sorted((self._data / "shards").glob("*.db")):
+            with _open(self._data, path.stem) as db:
+                (tasks,) = db.execute("SELECT count(*) FROM tasks").fetchone()
+            found.append(ShardSize(path.stem, tasks, sum(map(_size_bytes, files_of(path)))))
+        return found
+
     def open_count(self, shard: str) -> int:
         """Return the number of a shard's tasks that have not ended; 0 if there is no such shard."""
         if not shard_path(self._data, shard).exists():
@@ -138,6 +146,14 @@ class FileReader:
         with _open(self._data, shard) as db:
             count: int = db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NULL").fetchone()[0]
             return count
+
+
+def _size_bytes(path: Path) -> int:
+    """Return the size of a file; 0 if it is not there, as SQLite's own files may not be."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _list_shard(data: Path, shard: str, filters: Mapping[str, str], limit: int) -> list[TaskRecord]:

@@ -61,3 +61,11 @@ def doing_path(path: Path) -> Path:
 
 def lock_path(path: Path) -> Path:
     return path.with_suffix(".lock")
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the paths of the files of a shard: the `.db` at `path`, and those beside it that may be there.
+
+    That of SQLite's shared memory is not among them: it comes and goes with those who read.
+    """
+    return [path, wal_path(path), mark_path(path), doing_path(path), lock_path(path)]

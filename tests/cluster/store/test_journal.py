@@ -424,6 +424,21 @@ def test_the_newest_definition_of_each_workflow_is_read(store):
     assert asyncio.run(work()) == [{"name": "a", "hash": "h2"}, {"name": "b", "hash": "h1"}]
 
 
+def test_the_sizes_of_shards_are_told(store):
+    async def work():
+        for shard, tasks in (("a", 2), ("a.tier", 1), ("coordinator", 0)):
+            journal = await store.open(shard)
+            await durable(journal, *[NewTask(record(f"{shard}-{n}", input="x" * 1_000), "d") for n in range(tasks)])
+            await durable(journal, Note("large", "y" * 10_000 * (1 + tasks)))
+            await journal.close()
+        return store.reader.sizes()
+
+    assert store.reader.sizes() == []
+    sizes = asyncio.run(work())
+    assert [(size.shard, size.tasks) for size in sizes] == [("a", 2), ("a.tier", 1), ("coordinator", 0)]
+    assert all(size.size_bytes > 10_000 * (1 + size.tasks) for size in sizes)
+
+
 def test_many_changes_of_one_turn_are_handed_over_in_parts_and_stay_in_order(tmp_path):
     """The thread gets them as soon as there are enough, while the loop brings more."""
 

@@ -301,7 +301,16 @@ def test_status_shows_what_is_in_force_and_where_it_came_from(cli):
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["ps"], ["show", "t-x"], ["validate", "flow.yaml"], ["graph", "flow.yaml"], ["schema"], ["status"]],
+    [
+        ["--help"],
+        ["ps"],
+        ["show", "t-x"],
+        ["validate", "flow.yaml"],
+        ["graph", "flow.yaml"],
+        ["schema"],
+        ["status"],
+        ["df"],
+    ],
 )
 def test_reading_commands_do_not_import_ray(cli, words):
     script = (
