@@ -7,8 +7,10 @@ from typing import Any
 from rich.table import Table
 
 from ....protocols.printable import one_line
+from ....protocols.values import Value
 from ....supervisors.tasks.journalled import UNREADABLE, Journalled
-from .terminal import Terminal, styled, to_json
+from .terminal import Terminal, styled
+from .value_text import json_with_parts, value_text
 from .view import local_time, short
 
 SHORTEST_CHARS = 40
@@ -50,17 +52,17 @@ def _said(row: Journalled) -> str:
     says: dict[str, Any] = dict(row.says)
     match row.kind:
         case "accepted":
-            return f"input {_json(says['input'])}"
+            return f"input {_value(says['input'])}"
         case "finished":
             lacks = f" (degraded: {', '.join(says['degraded'])})" if "degraded" in says else ""
-            return f"{_json(says['output'])}{lacks}"
+            return f"{_value(says['output'])}{lacks}"
         case "failed" | "retrying":
             failure = says["failure"]
             again = f"; again {local_time(says['retry_at'])}" if row.kind == "retrying" else ""
             return f"{failure['kind'] or failure['code']}: {short(failure['message'])}{again}"
         case "emitted":
             cut = ", the last that is kept" if says["is_cut"] else ""
-            return f"{_many(len(says['chunks']), 'chunk')}{cut}: {', '.join(map(_json, says['chunks']))}"
+            return f"{_many(len(says['chunks']), 'chunk')}{cut}: {', '.join(map(_within, says['chunks']))}"
         case "relayed":
             return f"{_many(len(says['events']), 'event')} of a nested Hierarchy"
         case "unreadable":
@@ -77,7 +79,14 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else ", ".join(value) if isinstance(value, list) else f"{value:g}"
 
 
-def _json(value: object) -> str:
-    """Return JSON of a value, cut to the length that may be shown."""
-    text = to_json(value, indent=None)
+def _value(value: Value) -> str:
+    """Return a value as text, cut to the length that may be shown."""
+    return _cut(value_text(value))
+
+
+def _within(value: Value) -> str:
+    return _cut(json_with_parts(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 1_000 else f"{text[:1_000]}…"

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ....protocols.encoded import Encoded
 from ....protocols.errors import EngineClosed, InvalidInput, NotFound, TaskCancelled, TaskFailed
 from ....protocols.outcomes import OPEN, TERMINAL, TaskEvent, TaskRecord
 from ....protocols.printable import one_line
@@ -30,6 +31,7 @@ from .options import Data, Output, Timeout
 from .saving import save
 from .step_tree import StepTree, went_wrong
 from .terminal import Terminal, error_console, say, styled, to_json
+from .value_text import value_text
 from .view import event_line, lack, local_time, seconds, why_wrong
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="Of a task; its beginning, if no other begins so.")]
@@ -190,9 +192,10 @@ def _print_facts(
 
 
 def _print_value(console: Terminal, name: str, value: Value) -> None:
-    """Print a value on one line if it fits, else below its name. A long one is cut, and the cut is told."""
-    line = to_json(value, indent=None)
-    text = line if len(line) <= console.width - len(name) - 2 else f"\n{to_json(value)}"
+    """Print a value on one line if it fits or is a single part, else below its name. A cut is told."""
+    line = value_text(value)
+    is_one_line = isinstance(value, Encoded) or len(line) <= console.width - len(name) - 2
+    text = line if is_one_line else f"\n{value_text(value, indent=2)}"
     shown = "\n".join(text.split("\n", SHOWN_LINES + 1)[: SHOWN_LINES + 1])[:SHOWN_CHARS]
     more = len(text) - len(shown)
     console.print(f"{name}: {shown}" + (f"\n({more:,} characters more: -o json)" if more else ""), soft_wrap=True)

@@ -23,11 +23,15 @@ from podium.cluster.gateways.cli import answering, breakers, dead, doctor, limit
 from podium.cluster.gateways.cli.metrics import exposition
 from podium.cluster.gateways.cli.step_tree import StepTree
 from podium.cluster.gateways.cli.terminal import Terminal, say, styled, to_json
+from podium.cluster.gateways.cli.value_text import MOST_CHARS, value_text
 from podium.cluster.log_lines import keep_log_lines
 from podium.errors import TaskFailed
+from podium.protocols.encoded import Encoded
 from podium.protocols.outcomes import Failure, TaskEvent, TaskRecord
 from podium.protocols.printable import json_safe, one_line, printable
 from podium.protocols.requests.router import Route
+from podium.protocols.stored import BlobKey, Stored
+from podium.protocols.values import pack
 from podium.status import (
     Alert,
     BreakerStatus,
@@ -100,6 +104,18 @@ def test_a_terminal_shows_any_text_and_takes_none_for_markup(text):
         shown(each)
         shown(each, style="red", soft_wrap=True)
     assert "[bold]not[/]" in shown("[bold]not[/]")
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if "\ud800" not in text])
+def test_what_is_told_of_a_part_of_a_value_is_one_short_line_and_no_order(text):
+    facts = {"preview": text, "dtype": text, "shape": [text], "name": text, text: [text] * 60, "rows": True}
+    key = BlobKey(b"d" * 32, 1, 1)
+    for codec in ("str", "podium.File", "numpy.ndarray", text):
+        for part in (Stored.under(key, codec, facts, False), Encoded(pack([codec, facts, 1]))):
+            assert "\n" not in shown(value_text(part), soft_wrap=True, end="")
+            assert len(value_text(part)) <= MOST_CHARS
+            assert "\n" not in shown(value_text({text: [part]}), soft_wrap=True, end="")
+            assert shown(value_text([part], indent=2), soft_wrap=True, end="").count("\n") == 2
 
 
 FAILURE = Failure("error", NAME, NAME, NAME, NAME, 2, note=NAME)
