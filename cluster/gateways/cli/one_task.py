@@ -16,6 +16,7 @@ from ....protocols.printable import one_line
 from ....protocols.values import Value
 from ....supervisors.tasks.history import StepRow, note_blocked, step_rows
 from ....supervisors.tasks.journalled import journalled_events
+from ...blobs.stores import blobs_of
 from ...client.engine import Engine, Task, connect
 from ...client.recorded import WENT_WRONG, as_it_was, recorded_events
 from ...client.request_state import RequestState, request_state
@@ -58,10 +59,12 @@ def show(
     """Show one task: input, output, its steps, and why each attempt failed that did."""
     if events and failed:
         raise typer.BadParameter("either all --events, or the steps that --failed", param_hint="--events")
-    reader = store_of(settings_of(data).store).reader
-    stored = found_task(reader, settings_of(data), task_id)
+    settings = settings_of(data)
+    reader = store_of(settings.store).reader
+    stored = found_task(reader, settings, task_id)
     if saved is not None:
-        print(f"{saved}: {save(_stored_result(_ended(stored.record)), saved)}")
+        form = save(_stored_result(_ended(stored.record)), saved, blobs_of(settings.store))
+        say(f"{saved}: {form}")
         return
     view = _View([stored, *reader.subtasks(stored.record.task_id)], len(stored.bodies))
     if at is None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from ....protocols.codecs.registry import decoded
+from ....protocols.contents import with_contents
 from ....protocols.encoded import Encoded
 from ....protocols.errors import InvalidInput
+from ....protocols.stored import BYTES, FILE, TEXT, BlobSource, Stored, stored_in
 from ....protocols.values import Value
 from .terminal import to_json
 
@@ -21,27 +24,45 @@ _FORMS = {
     "polars.Series": "an Arrow file",
 }
 """Codecs whose data is a file that other programs read, with its name."""
+_STORED_FORMS = {BYTES: "bytes", TEXT: "text", FILE: "a file", **_FORMS}
+"""Stored parts whose content is such a file, with its name."""
 
 
-def save(value: Value, path: Path) -> str:
-    """Write a value to a new file; returns in which form: bytes and texts as they are, arrays and frames in the format
-    of their codec, images by the name of the file, all else as JSON.
+def save(value: Value, path: Path, blobs: BlobSource) -> str:
+    """Write a value to a new file; returns in which form: bytes, texts and files as they are, arrays and frames in the
+    format of their codec, images by the name of the file, all else as JSON.
+
+    Args:
+        blobs: the store with the large parts of the value. A value that is such a part as a whole is copied from it.
 
     Raises:
         InvalidInput: the file is there, cannot be written, or is no name for an image.
+        BlobMissing, BlobCorrupt, BlobsAway: a part cannot be read. Then no file is made.
     """
     try:
-        with path.open("xb") as file:
-            if isinstance(value, Encoded) and value.codec == _IMAGE:
-                file.close()
-                return _save_image(value, path)
-            form, content = _content_of(value)
-            file.write(content)
-            return form
+        if path.exists():
+            raise FileExistsError
+        return _saved(value, path, blobs)
     except FileExistsError as error:
         raise InvalidInput(problem="the file is there already; name another", path=f"--save {path}") from error
     except OSError as error:
+        with suppress(OSError):
+            path.unlink()  # a part of it was written
         raise InvalidInput(problem=f"it cannot be written: {error.strerror}", path=f"--save {path}") from error
+
+
+def _saved(value: Value, path: Path, blobs: BlobSource) -> str:
+    if isinstance(value, Stored) and not value.is_packed and value.codec in _STORED_FORMS:
+        blobs.save(value.key, str(path))
+        return _STORED_FORMS[value.codec]
+    for part in stored_in(value):
+        part.source = blobs
+    if isinstance(value, Encoded) and value.codec == _IMAGE:
+        return _save_image(value, path)
+    form, content = _content_of(with_contents(value))
+    with path.open("xb") as file:
+        file.write(content)
+    return form
 
 
 def _content_of(value: Value) -> tuple[str, bytes]:
@@ -56,6 +77,7 @@ def _content_of(value: Value) -> tuple[str, bytes]:
 
 def _save_image(value: Encoded, path: Path) -> str:
     image = decoded(value)
+    path.open("xb").close()
     try:
         image.save(path)
     except (ValueError, OSError) as error:
