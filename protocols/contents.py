@@ -5,6 +5,7 @@ So a large text is written as a small one is. Arrays, images and files stay enco
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container
 from typing import Any
 
@@ -23,19 +24,26 @@ PLAIN: dict[str, Callable[[Buffer], Any]] = {
 """Functions that make plain data of a content, by the names of the parts."""
 
 
-def with_contents(value: Value, kinds: Container[str] = PLAIN) -> Value:
-    """Return a value with stored parts of these kinds, which are keys of PLAIN, as the data that they are. It blocks.
+def with_contents(value: Value, kinds: Container[str] = PLAIN, most_bytes: float = math.inf) -> Value:
+    """Return a value with its stored parts of some kinds as the data that they are. It blocks.
 
-    The parts know where they can be read (`source`).
+    Args:
+        value: its parts know where they can be read (`source`).
+        kinds: keys of PLAIN.
+        most_bytes: of all contents together. A part that would be too much stays as it is.
 
     Raises:
         BlobMissing, BlobCorrupt, BlobsAway: A part cannot be read from the blob store.
         InvalidInput: A content is not what its part says, which no honest client sends.
     """
 
+    left_bytes = most_bytes
+
     def read(part: Encoded) -> Any:
-        if not isinstance(part, Stored) or part.codec not in kinds:
+        nonlocal left_bytes
+        if not isinstance(part, Stored) or part.codec not in kinds or part.key.size > left_bytes:
             return part
+        left_bytes -= part.key.size
         content = part.read_content()
         try:
             return PLAIN[part.codec](content)

@@ -30,6 +30,7 @@ def test_parts_that_are_plain_data_are_read_wherever_they_stand():
 def test_only_the_wanted_kinds_are_read():
     value = [stored("str", b"t"), stored("bytes", b"b")]
     assert with_contents(value, ("str",)) == ["t", value[1]]
+    assert with_contents([*value, value[0]], most_bytes=2) == ["t", b"b", value[0]]
     plain = {"n": [1]}
     assert with_contents(plain) is plain
 

@@ -13,6 +13,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -24,11 +25,23 @@ from mcp.server.session import ServerSession
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from mcp.shared.exceptions import MCPError
 
-from ....protocols.errors import AcceptanceUnknown, FixTheCall, InvalidInput, NotFound, Overloaded, PodiumError
+from ....protocols.contents import with_contents
+from ....protocols.errors import (
+    AcceptanceUnknown,
+    BlobCorrupt,
+    BlobMissing,
+    BlobsAway,
+    FixTheCall,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    PodiumError,
+)
 from ....protocols.json_forms import to_json
 from ....protocols.outcomes import TERMINAL, TaskRecord
 from ....protocols.quantities import check_priority
 from ....protocols.requests.pipelines import NAME as ASK
+from ....protocols.stored import TEXT, WHOLE
 from ....supervisors.tasks.client_events import end_event, past_events
 from ....supervisors.tasks.events import readable_events
 from ...client.definition import definition_of
@@ -59,6 +72,8 @@ MAX_SESSIONS = 1_000
 """Most open sessions of the older protocol that are told of changes of the list of tools."""
 MAX_EVENTS = 1_000
 """Most events in one answer."""
+MAX_READ_BYTES = 16 * 1024 * 1024
+"""Most bytes of a result that are read from the blob store for one answer. What is above it is only described."""
 _log = logging.getLogger("podium.mcp")
 Context = ServerRequestContext[object, Any]
 Called = types.CallToolResult | dict[str, object]
@@ -162,7 +177,7 @@ class Gateway:
             keep_s = self._engine.settings.keep_finished_s
             if record is None:
                 return created(await task.read_record(), keep_s)
-            return result_of(record, self._page_chars)
+            return result_of(await self._with_texts(record), self._page_chars)
         return await self._waited_for(ctx, task, published)
 
     async def _waited_for(self, ctx: Context, task: AsyncTask, published: Published) -> types.CallToolResult:
@@ -179,7 +194,7 @@ class Gateway:
             if telling is not None:
                 telling.cancel()
         if record is not None:
-            return result_of(record, self._page_chars)
+            return result_of(await self._with_texts(record), self._page_chars)
         return await self._unfinished(task.id)
 
     async def _unfinished(self, id: str) -> types.CallToolResult:
@@ -217,7 +232,8 @@ class Gateway:
             stored = await own_task(self._engine.core, id, caller)
         if stored.record.status not in TERMINAL:
             return await self._unfinished(id)
-        return result_of(stored.record, self._page_chars, int(arguments.get("page", 1)))
+        record = await self._with_texts(stored.record)
+        return result_of(record, self._page_chars, int(arguments.get("page", 1)))
 
     async def _listed(self, arguments: Mapping[str, Any]) -> types.CallToolResult:
         user, limit = self._caller_of().user, min(int(arguments.get("limit", 50)), 200)
@@ -231,10 +247,27 @@ class Gateway:
         rows = [_row(record, states.get(record.task_id)) for record in records]
         return said(to_json(rows), {"tasks": rows})
 
+    async def _with_texts(self, record: TaskRecord) -> TaskRecord:
+        """Return the record with the large texts and lists of its result, which are in the blob store.
+
+        Raises MCPError if they cannot be read.
+        """
+        core, result = self._engine.core, record.result
+        if not core.give_source(result):
+            return record
+        try:
+            told = await core.aside(lambda: with_contents(result, (TEXT, WHOLE), MAX_READ_BYTES))
+        except (BlobMissing, BlobCorrupt, BlobsAway) as error:
+            _log.error("the result of task %s cannot be read: %s", record.task_id, error)
+            raise MCPError(types.INTERNAL_ERROR, f"{error.code}: see the log of the server") from error
+        return replace(record, result=told)
+
     # the tasks extension
 
     async def _get(self, ctx: Context, params: ByTask) -> dict[str, object]:
-        return detailed(await self._mine(ctx, params), self._engine.settings.keep_finished_s, self._page_chars)
+        stored = await self._mine(ctx, params)
+        told = replace(stored, record=await self._with_texts(stored.record))
+        return detailed(told, self._engine.settings.keep_finished_s, self._page_chars)
 
     async def _cancel(self, ctx: Context, params: ByTask) -> dict[str, object]:
         await self._mine(ctx, params)
@@ -315,10 +348,12 @@ class Gateway:
         if uri.path == "/result":
             if stored.record.status != "completed":
                 raise NotFound(what="result of task", name=stored.record.task_id)
-            part = page_of(stored.record.result, self._page_chars, _number(uri, "page", 1))
+            whole = (await self._with_texts(stored.record)).result
+            part = page_of(whole, self._page_chars, _number(uri, "page", 1))
             return {**part.facts, "text": part.text}
-        facts = {**stored.record.to_json(), "progress": progress_of(stored)[2]}
-        part = page_of(stored.record.result, self._page_chars)
+        record = await self._with_texts(stored.record)
+        facts = {**record.to_json(), "progress": progress_of(stored)[2]}
+        part = page_of(record.result, self._page_chars)
         return {**facts, "result": None, "pages": part.pages} if part.pages > 1 else facts
 
     # changes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 from datetime import UTC, datetime
 
 import httpx2
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 import podium
 from podium import Sequence, Workflow
+from podium.cluster.blobs.folder import FolderBlobs
 from podium.cluster.gateways.mcp import server as gateway
 from podium.cluster.gateways.mcp.pages import page_of
 from podium.cluster.gateways.mcp.tools import Published
@@ -392,3 +394,103 @@ def test_an_array_in_a_result_is_described():
     answer = said("", {"task_id": "t", "status": "completed", "result": value})
     described = answer.structured_content["result"]["image"]
     assert described["$type"] == "numpy.ndarray" and described["shape"] == [2, 3]
+
+
+# large texts
+
+
+@podium.protocol
+async def large(input):
+    array = np.zeros((100, 100))
+    told = {"text": "é" * 3_000, "list": [podium.Lazy(["n"] * 2_000)], "array": array, "raw": b"r" * 5_000}
+    return told if input["all"] else told["text"]
+
+
+LARGE = Workflow("large", Sequence(large), input={"type": "object"})
+
+
+async def pages_of(client, first):
+    id, texts = first.structured_content["task_id"], [first.content[0].text]
+    for page in range(2, first.structured_content["pages"] + 1):
+        texts.append((await client.call_tool("get_task", {"task_id": id, "page": page})).content[0].text)
+    return "".join(texts)
+
+
+@pytest.mark.parametrize("mode", GENERATIONS)
+def test_a_stored_text_is_given_as_the_text_and_an_array_as_its_description(tmp_path, monkeypatch, mode):
+    threads = set()
+    read = FolderBlobs.get
+
+    def get(store, key):
+        threads.add(threading.current_thread())
+        return read(store, key)
+
+    monkeypatch.setattr(FolderBlobs, "get", get)
+
+    async def work():
+        async with (
+            served(tmp_path, LARGE, mcp_page_chars=1000, inline_bytes=1024) as (url, _),
+            client_of(url, token_of(tmp_path, "ada"), mode) as client,
+        ):
+            text = await client.call_tool("large", {"all": False})
+            assert text.structured_content["chars"] == 3_000
+            assert await pages_of(client, text) == "é" * 3_000
+            id = text.structured_content["task_id"]
+            waited = await client.call_tool("wait_task", {"task_id": id, "page": 3})
+            read = await client.read_resource(f"task://{id}/result?page=3")
+            assert waited.content[0].text == json.loads(read.contents[0].text)["text"] == "é" * 1_000
+            assert json.loads((await client.read_resource(f"task://{id}")).contents[0].text)["pages"] == 3
+            whole = json.loads(await pages_of(client, await client.call_tool("large", {"all": True})))
+            assert (whole["text"], whole["list"]) == ("é" * 3_000, [["n"] * 2_000])
+            assert [whole[name]["$type"] for name in ("array", "raw")] == ["numpy.ndarray", "bytes"]
+            assert whole["array"]["shape"] == [100, 100]
+
+    run(work())
+    assert threads and threading.main_thread() not in threads
+
+
+def test_a_client_that_knows_tasks_gets_a_stored_text_whole(tmp_path):
+    async def work():
+        async with served(tmp_path, LARGE, mcp_page_chars=0, inline_bytes=1024) as (url, engine):
+            token = token_of(tmp_path, "ada")
+            task = await engine.submit(LARGE, {"all": False}, user="ada")
+            await task.wait()
+            _, body = await post(url, token, "tasks/get", {"taskId": task.id})
+            return body["result"]["result"]
+
+    told = run(work())
+    assert told["structuredContent"]["result"] == told["content"][0]["text"] == "é" * 3_000
+
+
+def test_what_is_too_large_for_an_answer_is_described(tmp_path, monkeypatch):
+    monkeypatch.setattr(gateway, "MAX_READ_BYTES", 7_000)
+
+    async def work():
+        async with (
+            served(tmp_path, LARGE, mcp_page_chars=0, inline_bytes=1024) as (url, _),
+            client_of(url, token_of(tmp_path, "ada")) as client,
+        ):
+            return (await client.call_tool("large", {"all": True})).structured_content["result"]
+
+    told = run(work())
+    assert told["text"] == "é" * 3_000 and told["list"][0]["$type"] == "podium.value"
+
+
+def test_a_lost_text_is_an_error_without_the_place_of_the_store(tmp_path):
+    async def work():
+        async with (
+            served(tmp_path, LARGE, inline_bytes=1024) as (url, engine),
+            client_of(url, token_of(tmp_path, "ada")) as client,
+        ):
+            task = await engine.submit(LARGE, {"all": False}, user="ada")
+            await task.wait()
+            for path in (tmp_path / "data" / "blobs").glob("??/*"):
+                path.unlink()
+            for call in (
+                client.call_tool("get_task", {"task_id": task.id}),
+                client.read_resource(f"task://{task.id}/result"),
+            ):
+                with pytest.raises(MCPError, match=r"^blob_missing: see the log of the server$"):
+                    await call
+
+    run(work())
