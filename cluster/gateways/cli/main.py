@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from typer.rich_utils import rich_format_error
 
+from ....protocols.contents import with_contents
 from ....protocols.errors import FixTheCall, InvalidSetting, NotFound, PodiumError, WaitTimedOut
 from ....protocols.outcomes import OPEN, TERMINAL
 from ....protocols.printable import one_line
@@ -137,7 +138,7 @@ def run(
         )
         try:
             follow(task, workflow.name, timeout, quiet)
-            result = task.plain_result(timeout_s=timeout)
+            result = with_contents(task.plain_result(timeout_s=timeout))
         except KeyboardInterrupt:
             detached(task, engine)
             raise typer.Exit(130) from None

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from ....protocols.contents import with_contents
 from ....protocols.encoded import Encoded
 from ....protocols.errors import EngineClosed, InvalidInput, NotFound, TaskCancelled, TaskFailed
 from ....protocols.outcomes import OPEN, TERMINAL, TaskEvent, TaskRecord
 from ....protocols.printable import one_line
+from ....protocols.stored import stored_in
 from ....protocols.values import Value
 from ....supervisors.tasks.history import StepRow, note_blocked, step_rows
 from ....supervisors.tasks.journalled import journalled_events
@@ -228,13 +230,16 @@ def watch(
         raise EngineClosed(reason=reason)
     if record.status in TERMINAL:
         _tell_recorded(stored, from_offset)
-        print_result(_stored_result(record), output)
+        recorded = _stored_result(record)
+        for part in stored_in(recorded):
+            part.source = blobs_of(settings.store)
+        print_result(with_contents(recorded), output)
         return
     with engine_of(data) as engine:
         task = engine.task(record.task_id)
         try:
             follow(task, record.workflow, timeout, False, from_offset)
-            result = task.plain_result(timeout_s=timeout)
+            result = with_contents(task.plain_result(timeout_s=timeout))
         except KeyboardInterrupt:
             detached(task, engine)
             raise typer.Exit(130) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -73,6 +74,29 @@ def test_what_is_printed_as_json_is_json_wherever_it_is(cli):
     (task, *_) = strict(cli("ps", "-o", "json")[1])
     assert strict(cli("show", task["task_id"], "-o", "json")[1])["task_id"] == task["task_id"]
     assert strict(cli("watch", task["task_id"], "-o", "json")[1])["n"] == right["n"]
+
+
+LARGE = """
+import podium
+@podium.protocol
+async def large(input):
+    text = "\\x1bt" * 150_000
+    return {"text": text, "raw": b"r" * 300_000} if input else text
+large = podium.Workflow("large", large)
+"""
+
+
+def test_a_large_text_is_printed_as_a_text(cli):
+    (cli.folder / "large.py").write_text(LARGE)
+    for given, form in (("", "text"), ("all=1", "json")):
+        code, out, _ = cli("run", "large:large", "-q", *(["-i", given] if given else []))
+        (task, *_) = json.loads(cli("ps", "-o", "json")[1])
+        assert cli("watch", task["task_id"])[:2] == (code, out) == (0, out)
+        if form == "text":
+            assert out == "\\x1bt" * 150_000 + "\n"
+        else:
+            told = json.loads(out)
+            assert told["text"] == "\x1bt" * 150_000 and base64.b64decode(told["raw"]) == b"r" * 300_000
 
 
 def test_what_failed_is_a_dead_letter_without_a_cluster(cli):
