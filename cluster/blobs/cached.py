@@ -151,9 +151,6 @@ class CachedBlobs:
     def size_of(self, name: str) -> int | None:
         return self.remote.size_of(name)
 
-    def pieces(self, name: str) -> Iterator[Buffer]:
-        return self.remote.download(name)
-
     def listing(self) -> Iterator[Blob]:
         return self.remote.listing()
 

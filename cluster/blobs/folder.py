@@ -142,14 +142,6 @@ class FolderBlobs:
         except FileNotFoundError:
             return None
 
-    def pieces(self, name: str) -> Iterator[Buffer]:
-        try:
-            with self.faults(), self.path(name).open("rb") as file:
-                while piece := file.read(SLICE_BYTES):
-                    yield piece
-        except FileNotFoundError as error:
-            raise BlobMissing(name=name, place=self.place) from error
-
     def listing(self) -> Iterator[Blob]:
         with self.faults():
             doomed = self._doomed()

@@ -97,12 +97,6 @@ class MemoryBlobs:
         found = self._disk.blobs.get(name)
         return None if found is None else len(found[0])
 
-    def pieces(self, name: str) -> Iterator[Buffer]:
-        self.check()
-        if name not in self._disk.blobs:
-            raise BlobMissing(name=name, place=self.place)
-        yield self._disk.blobs[name][0]
-
     def listing(self) -> Iterator[Blob]:
         self.check()
         for name, (content, at) in list(self._disk.blobs.items()):

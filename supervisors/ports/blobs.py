@@ -73,9 +73,6 @@ class BlobStore(BlobSource, Protocol):
     def size_of(self, name: str) -> int | None:
         """Return the size of a blob; None if it is not there."""
 
-    def pieces(self, name: str) -> Iterator[Buffer]:
-        """Yield a content in pieces, straight from the store and unchecked. Raises BlobMissing."""
-
     def listing(self) -> Iterator[Blob]:
         """Yield every blob, in no order. Blobs that come or go meanwhile may be left out."""
 

@@ -99,7 +99,7 @@ def test_what_is_put_comes_back_under_the_key_of_its_content(store, pieces):
     assert key == BlobKey(digest_of(whole), len(whole), zlib.crc32(whole))
     assert bytes(store.get(key)) == whole
     assert store.size_of(key.name) == len(whole)
-    assert b"".join(store.pieces(key.name)) == whole
+    assert b"".join(store.read(key.name)) == whole
     with store.open(key) as stream:
         assert stream.read(2) + stream.read() == whole
 
@@ -119,7 +119,7 @@ def test_what_a_reader_writes_is_its_own(store):
 def test_what_is_not_there_or_not_as_it_was_says_so(store):
     key = store.put([b"content"])
     damage(store, key, b"contemt")
-    assert b"".join(store.pieces(key.name)) == b"contemt", "it is for whoever checks it"
+    assert b"".join(store.read(key.name)) == b"contemt", "it is for whoever checks it"
     for read in (store.get, store.open):
         with pytest.raises(BlobCorrupt, match=rf"blob {key.name} in .*: the c(hecksum|ontent)"):
             read(key)
@@ -127,7 +127,7 @@ def test_what_is_not_there_or_not_as_it_was_says_so(store):
     with pytest.raises(BlobCorrupt):
         store.get(key)
     damage(store, key, None)
-    for read in (store.get, store.open, store.renewed, lambda key: list(store.pieces(key.name))):
+    for read in (store.get, store.open, store.renewed, lambda key: list(store.read(key.name))):
         with pytest.raises(BlobMissing, match=f"blob {key.name} is not in "):
             read(key)
     assert store.size_of(key.name) is None

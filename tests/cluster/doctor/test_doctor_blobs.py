@@ -198,7 +198,7 @@ def test_a_blob_that_cannot_be_read_does_not_hide_the_others(folder, monkeypatch
     def pieces(store, name):
         raise BlobsAway(place=store.place, reason="Input/output error")
 
-    monkeypatch.setattr(FolderBlobs, "pieces", pieces)
+    monkeypatch.setattr(FolderBlobs, "read", read)
     ((finding,), fine) = folder.examined(reads=True)
     assert finding.what.startswith("damaged: it cannot be read: Input/output error; named by")
     assert fine == ["1 blob, 5.0 kB, named by 2 tasks"]
