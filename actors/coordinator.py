@@ -222,7 +222,7 @@ class Coordinator:
         await Deployment(self._world, Govern(definition, code, in_force), self._started).reach(children)
         name, version, hash = definition["name"], definition["version"], definition["hash"]
         self._world.log("info", "deployed", workflow=name, version=version, hash=hash[:12], in_force=in_force)
-        return Deployed(hash, self._journal.epoch, self._world.blobs.place)
+        return Deployed(hash, self._journal.epoch, self._world.blobs_setting)
 
     async def _undeploy(self, message: Undeploy) -> Message:
         self._catalogue.check(message.workflow)

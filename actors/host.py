@@ -35,7 +35,7 @@ from ..protocols.outcomes import Failure
 from ..protocols.probes import hit
 from ..protocols.protocol import Protocol
 from ..protocols.secret import RESOLVER, resolve_in_threads
-from ..protocols.stored import MET
+from ..protocols.stored import MET, keys_in
 from ..protocols.values import MAX_VALUE_BYTES, Value, check_value
 from ..supervisors.messages.door import with_kind
 from ..supervisors.messages.host import (
@@ -68,7 +68,7 @@ class ProtocolHost:
         self._concurrency = 1
         self.grace_s = 1.0
         self._max_bytes = MAX_VALUE_BYTES
-        self._inline_bytes, self._max_blob_bytes = INLINE_BYTES, MAX_BLOB_BYTES
+        self._inline_bytes, self.max_blob_bytes = INLINE_BYTES, MAX_BLOB_BYTES
         self.large: LargeValues
         self.config: Mapping[str, object] = {}
         self.secrecy: Secrecy
@@ -90,8 +90,8 @@ class ProtocolHost:
         target = self.world.load_protocol(setup["ref"], setup.get("code"), setup.get("search_path") or [])
         self._concurrency = setup["concurrency"]
         self.grace_s, self._max_bytes = setup["grace_s"], setup["max_value_bytes"]
-        self._inline_bytes, self._max_blob_bytes = setup["inline_bytes"], setup["max_blob_bytes"]
-        self.large = LargeValues(self.world, setup["blobs_timeout_s"])
+        self._inline_bytes, self.max_blob_bytes = setup["inline_bytes"], setup["max_blob_bytes"]
+        self.large = LargeValues(self.world, setup["blobs_timeout_s"], setup["max_blob_bytes"])
         self.config = setup["config"]
         self.secrecy = Secrecy(setup["secrets"], self.world.read_secret)
         RESOLVER.set(self.secrecy)
@@ -174,15 +174,20 @@ class ProtocolHost:
 
     async def read_input(self, input: Value) -> object:
         """Return the input of a run as `run` takes it. Large parts of it that are needed are read first."""
-        if MET[0]:
-            self.large.give_source(input)
-            await self.large.fetch(needed_parts(self.binding.input, input))
-        return self.binding.read_input(input)
+        if not MET[0] or not self.large.give_source(input):
+            return self.binding.read_input(input)
+        needed = list(needed_parts(self.binding.input, input))
+        await self.large.fetch(needed)
+        read = partial(copy_context().run, self.binding.read_input, input)
+        value: object = await self.world.in_thread(read)  # to make objects of large contents may take long
+        for part in needed:
+            part.content = None  # the objects have what they need of it
+        return value
 
     def plain_output(self, output: object) -> Outgoing:
         """Convert the value that `run` returned to plain data. Raises InvalidOutput."""
         try:
-            with LargeParts(self._inline_bytes, self._max_blob_bytes) as large:
+            with LargeParts(self._inline_bytes, self.max_blob_bytes) as large:
                 plain = self.binding.plain_output(output, self._max_bytes)
                 return self._checked(Outgoing(large.lifted(plain, "output", self._max_bytes), large), "output")
         except InvalidInput as error:
@@ -190,7 +195,7 @@ class ProtocolHost:
 
     def check_chunk(self, chunk: Value) -> Outgoing:
         """Return a copy of a chunk as plain data. Raises InvalidInput, in the user's call of `ctx.emit`."""
-        with LargeParts(self._inline_bytes, self._max_blob_bytes) as large:
+        with LargeParts(self._inline_bytes, self.max_blob_bytes) as large:
             plain = check_value(chunk, "chunk", self._max_bytes)
             outgoing = self._checked(Outgoing(large.lifted(plain, "chunk", self._max_bytes), large), "chunk")
             large.keep_copies()  # the code goes on, and may write into its arrays
@@ -225,6 +230,8 @@ class _Attempt:
         self._timer: Timer | None = None
         self._began_at = self._heard_at = 0.0
         self._used: dict[str, float] = {}
+        self._in_code = False
+        """Whether plain code of the user runs, which cannot be cancelled."""
         self._held: deque[StepSaid | Outgoing] = deque()
         """Chunks that wait for the first of them, which is being stored."""
         self._telling: asyncio.Task[None] | None = None
@@ -273,7 +280,7 @@ class _Attempt:
         if self._work is None:
             self._answer(failed(why.to_wire(), permit=self._host.free_permit(self)))
             return
-        if self._host.binding.is_async:
+        if self._host.binding.is_async or not self._in_code:
             self._work.cancel()
         self._set_timer(self._host.grace_s, self._stuck)
 
@@ -300,13 +307,17 @@ class _Attempt:
         if binding.is_async:
             return await self._stored(self._host.plain_output(await binding.call(context, input)))
         work = partial(copy_context().run, self._outcome_of_plain_code, context, input)
+        self._in_code = True
         outcome: StepResult | Outgoing = await self._host.world.in_thread(work)
+        self._in_code = False
         return await self._stored(outcome) if isinstance(outcome, Outgoing) else outcome
 
     async def _stored(self, output: Outgoing) -> StepResult:
         """Return the result of a run when the large parts of its output and chunks are durable."""
         await self._chunks_told()
-        return StepResult("ok", await self._host.large.stow(output) if output.has_parts else output.value)
+        if not MET[0]:
+            return StepResult("ok", output.value)
+        return StepResult("ok", await self._host.large.stow(output, known=keys_in(self._run.input)))
 
     def _outcome_of_plain_code(self, context: Context, input: object) -> StepResult | Outgoing:
         """Run plain code, in a thread; an iterator that the code returns is used up here, too.
@@ -381,7 +392,7 @@ class _Attempt:
         )
 
     def _new_file(self, name: str) -> NewFile:
-        return NewFile(self._host.large.for_code, name)
+        return NewFile(self._host.large.for_code, name, self._host.max_blob_bytes)
 
     def _emit(self, value: Value) -> None:
         chunk = self._host.check_chunk(value)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from ..protocols.encoded import map_encoded
-from ..protocols.errors import BlobMissing, BlobsAway
+from ..protocols.errors import BlobsAway
 from ..protocols.large import LargeParts, LocalFile, Part
 from ..protocols.probes import hit
-from ..protocols.stored import MET, BlobKey, Stored, stored_in
+from ..protocols.stored import MET, NO_BLOBS, BlobKey, Stored, stored_in
 from ..protocols.values import Value
 from ..supervisors.ports.world import Working
 
@@ -37,46 +37,44 @@ class Outgoing(NamedTuple):
 class LargeValues:
     """Reads and writes the large parts of values."""
 
-    def __init__(self, world: Working, timeout_s: float) -> None:
-        """`timeout_s`: longest wait for the store."""
+    def __init__(self, world: Working, timeout_s: float, max_blob_bytes: int) -> None:
+        """`timeout_s`: longest wait for the store. `max_blob_bytes`: size of the largest file."""
         self._world, self._store, self._timeout_s = world, world.blobs, timeout_s
+        self._max_blob_bytes = max_blob_bytes
         self.for_code = world.blobs_for_code(timeout_s)
         """The store for blocking code of the user."""
 
-    async def stow(self, outgoing: Outgoing) -> Value:
+    async def stow(self, outgoing: Outgoing, known: frozenset[BlobKey] = NO_BLOBS) -> Value:
         """Put the large parts into the store, durably; returns the value with their keys.
 
-        Raises BlobsAway, or InvalidInput for a file that cannot be read.
-        """
-        large = outgoing.large
-        return large.placed(outgoing.value, await self._each(self._put, large.parts))
+        Parts that were stored before are made sure of, but for those that are `known` to be named by an open task.
 
-    async def stow_all(self, many: Sequence[Outgoing]) -> list[Value]:
-        """Do the same for many values of a client, several parts at the same time.
-
-        Parts that were stored before, for an earlier task, are made sure of. Raises BlobMissing for one that is gone.
+        Raises BlobsAway, BlobMissing for a part that is gone, or InvalidInput for a file that cannot be read.
         """
-        parts = [part for each in many for part in each.large.parts]
+        (value,) = await self.stow_all([outgoing], known)
+        return value
+
+    async def stow_all(self, many: Sequence[Outgoing], known: frozenset[BlobKey] = NO_BLOBS) -> list[Value]:
+        """Do the same for many values, several parts at the same time."""
+        parts = [part for each in many for part in each.large.parts.values()]
         keys = iter(await self._each(self._put, parts))
         placed = [each.large.placed(each.value, [next(keys) for _ in each.large.parts]) for each in many]
-        given = [[part for part in stored_in(each.value) if part.is_placed] for each in many]
-        renewed = iter(await self._each(self._renewed, [part for parts in given for part in parts]))
-        known = [{part.packed: next(renewed) for part in parts} for parts in given]
-        return [_under(value, parts) for value, parts in zip(placed, known, strict=True)]
+        given = {part.packed: part for each in many for part in stored_in(each.value) if part.is_placed}
+        old = [part for part in given.values() if part.key not in known]
+        renewed = await self._each(self._renewed, old)
+        changed = {part.packed: new for part, new in zip(old, renewed, strict=True) if new is not part}
+        return [_under(value, changed) for value in placed]
 
     def _renewed(self, part: Stored) -> Stored:
-        """Return a part that was stored before under a key that may be named now; from another store if need be."""
-        try:
-            key = self._store.renewed(part.key)
-        except BlobMissing:
-            if part.source is None or part.source is self.for_code:
-                raise
-            key = self._store.put([part.source.get(part.key)])
+        """Return a part that was stored before, under a key that may be named now."""
+        key = self._store.renewed(part.key)
         return part if key == part.key else Stored.under(key, part.codec, part.about, part.is_packed)
 
     def _put(self, part: Part) -> BlobKey:
         content = part.content
-        return self._store.put_file(content.path) if isinstance(content, LocalFile) else self._store.put(content)
+        if not isinstance(content, LocalFile):
+            return self._store.put(content)
+        return self._store.put_file(content.path, self._max_blob_bytes)
 
     async def fetch(self, parts: Iterable[Stored]) -> None:
         """Read the contents of parts. Raises BlobMissing, BlobCorrupt, BlobsAway."""

@@ -31,23 +31,21 @@ class Sweeper:
                 self._world.log("warning", "blobs not swept", reason=str(error))
 
     async def _sweep(self) -> None:
-        blobs: list[Blob] = await self._world.in_thread(lambda: list(self._world.blobs.listing()))
-        now = self._world.now()
-        await self._world.in_thread(lambda: self._world.blobs.drop_drafts(now - self._grace_s))
-        if not blobs:
-            return
-        named = await self._world.named_blobs()  # after the listing: what is put and named since then is in neither
-        clock = self._world.clock()
-        sweep = sweep_of(blobs, named, now, self._grace_s, was_set(self._clock, clock))
-        if sweep == Sweep():
-            return
-        await durable(self._journal, [Note(CLOCK, list(clock))])
-        self._clock = clock
-        await self._world.in_thread(lambda: self._carry_out(sweep, now))
+        began, store = self._world.monotonic(), self._world.blobs
+        blobs: list[Blob] = await self._world.in_thread(lambda: list(store.listing()))
+        now, clock = self._world.now(), self._world.clock()
+        clock_was_set = was_set(self._clock, clock)
+        if not clock_was_set:
+            await self._world.in_thread(lambda: store.drop_drafts(now - self._grace_s))
+        named = await self._world.named_blobs() if blobs else set()  # after the listing
+        sweep = sweep_of(blobs, named, now, self._grace_s, clock_was_set)
+        if clock_was_set or sweep != Sweep():
+            await durable(self._journal, [Note(CLOCK, list(clock))])
+            self._clock = clock
+        if self._world.monotonic() - began < pause_s(self._grace_s):  # else it knows too little of what is by now
+            await self._world.in_thread(lambda: self._carry_out(sweep, now))
         if sweep.delete:
-            sizes = {blob.name: blob.size for blob in blobs}
-            freed = sum(sizes[name] for name in sweep.delete)
-            self._world.log("info", "blobs swept", count=len(sweep.delete), bytes=freed)
+            self._world.log("info", "blobs swept", count=len(sweep.delete), bytes=sum(b.size for b in sweep.delete))
 
     def _carry_out(self, sweep: Sweep, now: float) -> None:
         store = self._world.blobs
@@ -57,6 +55,7 @@ class Sweeper:
         for name in sweep.doom:
             hit("blob doomed")
             store.doom(name, now)
-        for name in sweep.delete:
+        for blob in sweep.delete:
             hit("blob deleted")
-            store.delete(name)
+            assert blob.doomed_at is not None
+            store.delete(blob.name, blob.doomed_at)

@@ -183,6 +183,10 @@ class LoopWorld:
     async def open_count(self, shard: str) -> int:
         return self.store.reader.open_count(shard)
 
+    @property
+    def blobs_setting(self) -> str:
+        return f"{self.place.blobs}, below {self.place.installation}" if self.place.blobs else ""
+
     def blobs_for_code(self, timeout_s: float) -> Drafting:
         return PatientBlobs(self.blobs, timeout_s)
 

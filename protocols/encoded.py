@@ -87,10 +87,10 @@ def _parts_of(packed: bytes) -> tuple[str, dict[str, Any], Any]:
         codec, about, data = UNPACK(packed)
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
         return DAMAGED, {}, None
-    return (codec, about, data) if isinstance(codec, str) and _is_description(about) else (DAMAGED, {}, None)
+    return (codec, about, data) if isinstance(codec, str) and is_description(about) else (DAMAGED, {}, None)
 
 
-def _is_description(about: object) -> bool:
+def is_description(about: object) -> bool:
     """Whether it is a small mapping of texts, numbers and short lists of these, which everybody can look at."""
     if not isinstance(about, dict) or len(about) > MOST_FACTS or not all(isinstance(key, str) for key in about):
         return False

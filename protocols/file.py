@@ -10,7 +10,7 @@ import msgpack
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from .codecs.registry import register_stored
+from .codecs.registry import register_file
 from .encoded import Travelling
 from .errors import FixTheCall, InvalidInput
 from .large import file_part
@@ -39,13 +39,13 @@ class File(Travelling):
         """`name` is what the file is called from then on, if not as the path is."""
         self._path: str | None = str(path)
         self._part: Stored | None = None
-        self.name = name or PurePath(path).name
+        self.name = PurePath(name).name or PurePath(path).name
         """The name of the file, without folders."""
 
     @classmethod
     def _of(cls, part: Stored) -> File:
         made = cls.__new__(cls)
-        made._part, made._path, made.name = part, None, str(part.about.get("name", ""))
+        made._part, made._path, made.name = part, None, PurePath(str(part.about.get("name", ""))).name
         return made
 
     @property
@@ -115,6 +115,9 @@ class File(Travelling):
 class Draft(Protocol):
     """A blob that is being written."""
 
+    @property
+    def is_broken(self) -> bool: ...
+
     def write(self, piece: Buffer) -> None: ...
 
     def commit(self) -> BlobKey: ...
@@ -131,13 +134,13 @@ class Drafting(BlobSource, Protocol):
 class NewFile(io.RawIOBase):
     """A file that a step writes, made by `ctx.new_file(name)`. It takes bytes, in order, and has no `seek`."""
 
-    def __init__(self, store: Drafting, name: str) -> None:
-        if not isinstance(name, str) or not name:
-            raise InvalidInput(problem="a name is wanted, such as 'out.parquet'", path="new_file")
-        self.name = name
+    def __init__(self, store: Drafting, name: str, most_bytes: int) -> None:
         self._key: BlobKey | None = None
         self._draft: Draft | None = None
-        self._store, self._written = store, 0
+        self._store, self._written, self._most_bytes = store, 0, most_bytes
+        self.name = PurePath(name).name if isinstance(name, str) else ""
+        if not self.name:
+            raise InvalidInput(problem="new_file wants a name, such as 'out.parquet'")
         self._draft = store.new_draft()
 
     def writable(self) -> bool:
@@ -147,12 +150,18 @@ class NewFile(io.RawIOBase):
         return self._written
 
     def write(self, piece: Any, /) -> int:
-        """Add bytes. Raises BlobsAway if they cannot be stored."""
+        """Add bytes. Raises BlobsAway if they cannot be stored; then the file is given up, so begin another.
+
+        Raises InvalidInput if the file becomes larger than the setting `max_blob_bytes`.
+        """
         if self.closed or self._draft is None:
             raise ValueError(f"file '{self.name}' is closed")
         view = memoryview(piece)
-        self._draft.write(view)
         self._written += view.nbytes
+        if self._written > self._most_bytes:
+            what = f"file '{self.name}' has more than {self._most_bytes} bytes"
+            raise InvalidInput(problem=f"{what}, which is the limit (setting `max_blob_bytes`)")
+        self._draft.write(view)
         return view.nbytes
 
     def close(self) -> None:
@@ -190,4 +199,4 @@ class NewFile(io.RawIOBase):
 
 
 file_of = File._of
-register_stored(FILE, file_of)
+register_file(file_of)

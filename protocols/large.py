@@ -7,6 +7,7 @@ dicts stay, because expressions look into them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, TypeAlias
@@ -15,7 +16,7 @@ import msgpack
 
 from .encoded import Encoded, Travelling, map_encoded
 from .errors import InvalidInput
-from .stored import BYTES, FILE, TEXT, WHOLE, BlobKey, Buffer, Stored
+from .stored import BYTES, FILE, TEXT, WHOLE, BlobKey, Buffer, Stored, stored_in
 
 INLINE_BYTES = 256 * 1024
 """Default size above which a part goes to the blob store; the setting `inline_bytes` replaces it."""
@@ -69,8 +70,10 @@ class LargeParts:
     """The large parts of one value. Use it as a context manager around what makes the value plain."""
 
     def __init__(self, inline_bytes: int = INLINE_BYTES, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
-        self.inline_bytes, self._max_bytes = inline_bytes, max_blob_bytes
-        self.parts: list[Part] = []
+        self.inline_bytes, self.max_bytes = inline_bytes, max_blob_bytes
+        self.parts: dict[int, Part] = {}
+        """The parts by their numbers."""
+        self._numbers = itertools.count()
         self.packed_bytes = 0
         """Size of the value when it was packed last, without the parts that were taken out."""
         self._token: Token[LargeParts | None] | None = None
@@ -85,10 +88,11 @@ class LargeParts:
 
     def take(self, codec: str, about: Mapping[str, Any], part: Part) -> Stored:
         """Take a part out; returns what stands for it. Raises Unstorable."""
-        if isinstance(part.content, Pieces) and part.content.size > self._max_bytes:
-            raise Unstorable(f"a {codec} of {part.content.size} bytes, the limit is {self._max_bytes}")
-        self.parts.append(part)
-        return Stored.at(codec, about, len(self.parts) - 1)
+        if isinstance(part.content, Pieces) and part.content.size > self.max_bytes:
+            raise Unstorable(f"a {codec} of {part.content.size} bytes, the limit is {self.max_bytes}")
+        number = next(self._numbers)
+        self.parts[number] = part
+        return Stored.at(codec, about, number)
 
     def is_large(self, value: Value) -> bool:
         """Whether a text or bytes are a large part."""
@@ -104,6 +108,9 @@ class LargeParts:
         if self.packed_bytes > max_value_bytes:
             problem = f"{self.packed_bytes} bytes packed, the limit is {max_value_bytes}"
             raise InvalidInput(problem=problem, path=name)
+        if self.parts:  # what was tried by another hint is not in the value
+            used = {part.number for part in stored_in(plain)}
+            self.parts = {number: part for number, part in self.parts.items() if number in used}
         return plain
 
     def _lift(self, value: Value) -> Value:
@@ -132,21 +139,22 @@ class LargeParts:
 
     def contents(self) -> list[bytes]:
         """Return the contents of the parts that are in memory, as copies."""
-        return [part.content.joined() for part in self.parts if isinstance(part.content, Pieces)]
+        return [part.content.joined() for part in self.parts.values() if isinstance(part.content, Pieces)]
 
     def keep_copies(self) -> None:
         """Keep copies of the contents, because the objects may change before they are stored."""
-        for at, part in enumerate(self.parts):
+        for number, part in self.parts.items():
             if isinstance(part.content, Pieces):
-                self.parts[at] = part._replace(content=Pieces((part.content.joined(),)))
+                self.parts[number] = part._replace(content=Pieces((part.content.joined(),)))
 
     def placed(self, plain: Value, keys: Sequence[BlobKey]) -> Value:
         """Return the value with the keys of its parts, in the order of `parts`, in place of their numbers."""
+        by_number = dict(zip(self.parts, keys, strict=True))
 
         def place(part: Encoded) -> Encoded:
             if not isinstance(part, Stored) or part.number is None:
                 return part
-            return Stored.under(keys[part.number], part.codec, part.about, self.parts[part.number].is_packed)
+            return Stored.under(by_number[part.number], part.codec, part.about, self.parts[part.number].is_packed)
 
         return map_encoded(plain, place)
 
@@ -158,7 +166,7 @@ current: Callable[[], LargeParts | None] = _CURRENT.get
 def object_of(part: Stored) -> Any:
     """Return the object that a part stands for, which is on its way out. Raises InvalidInput for a foreign number."""
     large, number = current(), part.number
-    if large is None or number is None or not 0 <= number < len(large.parts):
+    if large is None or number not in large.parts:
         raise InvalidInput(problem=f"a {part.codec} that is in no blob store")
     return large.parts[number].load()
 
@@ -171,21 +179,25 @@ def file_part(path: str, name: str, load: Callable[[], Any]) -> msgpack.ExtType:
     return large.take(FILE, {"name": name}, Part(LocalFile(path), False, load)).travel()
 
 
-def whole_part(plain: Callable[[], Value], load: Callable[[], Any]) -> Value:
+def whole_part(plain: Callable[[int], Value], load: Callable[[], Any]) -> Value:
     """Return plain data as one part that goes to the store as a whole, if it is large; else the data as they are.
 
-    No part of it goes to the store by itself, because the journal would not know of a key that stands in a blob.
+    No part of it goes to the store by itself, because the journal would not know of a key that stands in a blob. Data
+    with parts that are in the store already stay as they are, for the same reason.
+
+    Args:
+        plain: returns the data, which may have as many bytes as it is given. Raises InvalidInput.
     """
     large = current()
     if large is None:
-        return plain()
+        return plain(MAX_BLOB_BYTES)
     token = _CURRENT.set(None)
     try:
-        value = plain()
+        value = plain(large.max_bytes)
     finally:
         _CURRENT.reset(token)
     packed: bytes = msgpack.packb(value, datetime=True, default=_travel)
-    if len(packed) <= large.inline_bytes:
+    if len(packed) <= large.inline_bytes or next(stored_in(value), None) is not None:
         return value
     about = {"items": len(value)} if isinstance(value, list | dict) else {}
     return large.take(WHOLE, about, Part(Pieces((packed,)), False, load)).travel()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from .codecs.registry import decoded
+from .codecs.registry import codec_of, decoded
 from .encoded import Travelling
 from .large import whole_part
 from .stored import FILE, MET, Stored, stored_in
@@ -17,7 +18,7 @@ from .type_hints import LAZY, TypeHint, first_change
 from .values import by_codec
 
 T = TypeVar("T")
-_ANY = TypeHint(Any, "value", "Lazy")
+_ANY = TypeHint(Any, ".value", "Lazy")
 
 
 class Lazy(Travelling, Generic[T]):
@@ -63,7 +64,7 @@ class Lazy(Travelling, Generic[T]):
         form = by_codec(value)  # an array and the like is a part of its own
         if form is not None or not is_new:
             return value if form is None else form
-        return whole_part(lambda: self._hint.plain(value), self.get)
+        return whole_part(lambda most: self._hint.plain(value, most), self.get)
 
     def __repr__(self) -> str:
         return f"Lazy({reprlib.repr(self._made[0])})" if self._made else "<a value that was not read yet>"
@@ -82,7 +83,7 @@ class Lazy(Travelling, Generic[T]):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         kind = (*get_args(source), Any)[0]
         handler.generate_schema(kind)  # raises now for a type that pydantic cannot read
-        hint = TypeHint(kind, "value", f"Lazy[{kind}]")
+        hint = TypeHint(kind, ".value", f"Lazy[{kind}]")
         return core_schema.no_info_plain_validator_function(
             lambda given: _lazy(given, hint),
             metadata=LAZY,
@@ -94,11 +95,21 @@ class Lazy(Travelling, Generic[T]):
 
 
 def _lazy(given: Any, hint: TypeHint) -> Lazy[Any]:
+    if not isinstance(given, Lazy) and not _is_plain(given):
+        given = Lazy(given)
     if not isinstance(given, Lazy):
         return Lazy._of(given, hint)
     if given._hint is _ANY:
         given._hint = hint
     return given
+
+
+_PLAIN = (str, int, float, bool, bytes, list, dict, datetime, type(None))
+
+
+def _is_plain(given: Any) -> bool:
+    """Whether a value may be the plain form of another: plain data, or of a type that travels by itself."""
+    return type(given) in _PLAIN or isinstance(given, Travelling) or codec_of(type(given)) is not None
 
 
 def needed_parts(hint: TypeHint, value: Any) -> Iterator[Stored]:
@@ -113,8 +124,14 @@ def read_whole(hint: TypeHint, value: Any) -> Any:
     Raises InvalidInput, BlobMissing, BlobCorrupt or BlobsAway.
     """
     if MET[0]:
-        for part in needed_parts(hint, value):
-            part.content = part.read_content()
+        needed = list(needed_parts(hint, value))
+        try:
+            for part in needed:
+                part.content = part.read_content()
+            return hint.read(value)
+        finally:
+            for part in needed:
+                part.content = None  # whoever reads it again gets one of his own
     return hint.read(value)
 
 

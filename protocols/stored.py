@@ -134,6 +134,8 @@ class Stored(Encoded):
 
 
 FORMS[EXTENSION] = Stored
+_MOST = (2**63, 2**32, 2**31)
+"""Bounds of size, CRC and generation: a journal keeps no larger integers."""
 
 
 def _is_place(data: object) -> bool:
@@ -141,7 +143,8 @@ def _is_place(data: object) -> bool:
         return False
     is_packed, digest, *numbers = data
     is_key = isinstance(digest, bytes) and len(digest) == DIGEST_BYTES
-    return type(is_packed) is bool and is_key and all(type(each) is int and each >= 0 for each in numbers)
+    are_numbers = all(type(n) is int and 0 <= n < most for n, most in zip(numbers, _MOST, strict=True))
+    return type(is_packed) is bool and is_key and are_numbers
 
 
 def stored_in(value: Any) -> Iterator[Stored]:

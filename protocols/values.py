@@ -23,7 +23,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from .advice import not_plain, wants_hint
 from .codecs.registry import Codec, NoCodec, codec_of, is_ours
-from .encoded import EXTENSION, UNPACK, Travelling
+from .encoded import EXTENSION, UNPACK, Travelling, is_description
 from .errors import InvalidInput
 from .large import Part, Pieces, Unstorable, current
 from .stored import MET, Stored
@@ -282,6 +282,8 @@ def by_codec(item: object) -> Value:
 def _dumped(item: object, codec: Codec) -> msgpack.ExtType:
     try:
         about, data = codec.dump(item)
+        if not is_description(about):
+            raise NoCodec(f"codec '{codec.name}' gives a description that is none: {str(about)[:100]}")
         large = current()
         if large is not None and (content := _content_of(data, large.inline_bytes)) is not None:
             part = Part(content, not isinstance(data, _RAW), _object(item, codec, about, data))

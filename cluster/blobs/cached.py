@@ -16,7 +16,7 @@ from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
 from .folder import FolderBlobs, FolderDraft
-from .hashing import check_name, pieces_of
+from .hashing import bounded, check_name
 
 T = TypeVar("T")
 FETCHES = 3
@@ -48,8 +48,8 @@ class Remote(Protocol):
 
     def spare(self, name: str) -> None: ...
 
-    def delete(self, name: str) -> None:
-        """Delete a blob, then its mark of doom. No error if it is gone."""
+    def delete(self, name: str, doomed_at: float) -> None:
+        """Delete a blob that is doomed since then, then its mark of doom. No error if it is not."""
 
 
 class CachedBlobs:
@@ -76,8 +76,8 @@ class CachedBlobs:
         finally:
             draft.abandon()
 
-    def put_file(self, path: str) -> BlobKey:
-        return self.put(pieces_of(path))
+    def put_file(self, path: str, most_bytes: int) -> BlobKey:
+        return self.put(bounded(path, most_bytes))
 
     def get(self, key: BlobKey) -> Buffer:
         return self._cached(self.cache.get, key)
@@ -160,8 +160,8 @@ class CachedBlobs:
     def spare(self, name: str) -> None:
         self.remote.spare(name)
 
-    def delete(self, name: str) -> None:
-        self.remote.delete(name)
+    def delete(self, name: str, doomed_at: float) -> None:
+        self.remote.delete(name, doomed_at)
         with suppress(OSError):
             self.cache.path(name).unlink()
 
@@ -175,6 +175,10 @@ class CachedDraft:
     def __init__(self, store: CachedBlobs) -> None:
         self._store, self._local = store, store.cache.new_draft()
 
+    @property
+    def is_broken(self) -> bool:
+        return self._local.is_broken
+
     def write(self, piece: Buffer) -> None:
         self._local.write(piece)
 
@@ -183,7 +187,7 @@ class CachedDraft:
         while remote.is_doomed(key.name):
             hit("blob stored under another generation")
             key = key._replace(generation=key.generation + 1)
-        if remote.size_of(key.name) is None:
+        if remote.size_of(key.name) != key.size:
             remote.upload(key.name, self._local.path)
         self._keep(self._local, key)
         return key

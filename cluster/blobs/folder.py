@@ -24,7 +24,7 @@ from ...protocols.errors import BlobCorrupt, BlobMissing, BlobsAway
 from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
-from .hashing import SLICE_BYTES, Hashing, aside, check_name, crc_of, pieces_of
+from .hashing import SLICE_BYTES, Hashing, aside, bounded, check_name, crc_of
 
 MAPPED_BYTES = 4 * 1024 * 1024
 """Size from which on a content is mapped. A map holds a file descriptor for as long as it is used, and there are some
@@ -44,6 +44,8 @@ class FolderBlobs:
     def __init__(self, folder: Path, is_durable: bool = True) -> None:
         """`is_durable`: whether to wait for the disk; a cache need not."""
         self.folder, self.is_durable = folder, is_durable
+        self._synced: set[str] = set()
+        """Folders of blobs whose names are known to be durable."""
 
     @property
     def place(self) -> str:
@@ -68,8 +70,8 @@ class FolderBlobs:
         finally:
             draft.abandon()
 
-    def put_file(self, path: str) -> BlobKey:
-        return self.put(pieces_of(path))
+    def put_file(self, path: str, most_bytes: int) -> BlobKey:
+        return self.put(bounded(path, most_bytes))
 
     def get(self, key: BlobKey) -> Buffer:
         with self._opened(key) as file:
@@ -131,7 +133,7 @@ class FolderBlobs:
             check_name(draft.key(), name, self.place)
             with self.faults():
                 draft.move_to(self.path(name))
-                sync(self.path(name).parent)
+                self.sync_folder_of(name)
         finally:
             draft.abandon()
 
@@ -175,19 +177,40 @@ class FolderBlobs:
         with self.faults():
             self.doomed_path(name).unlink(missing_ok=True)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, doomed_at: float) -> None:
         with self.faults():
+            if self._doomed().get(name) != doomed_at:
+                return
             self.path(name).unlink(missing_ok=True)
             sync(self.path(name).parent)
             self.doomed_path(name).unlink(missing_ok=True)  # last: as long as it is doomed, nobody is given its key
+
+    def has_sound(self, key: BlobKey) -> bool:
+        """Whether a content is there as it was. One that is damaged is replaced by whoever has it again."""
+        try:
+            self.get(key)
+        except (BlobMissing, BlobCorrupt):
+            return False
+        return True
+
+    def sync_folder_of(self, name: str) -> None:
+        """Make a name durable: in its folder, and at the first time the folder in the store. Raises OSError."""
+        if not self.is_durable:
+            return
+        folder = self.path(name).parent
+        sync(folder)
+        if folder.name not in self._synced:
+            sync(self.folder)
+            self._synced.add(folder.name)
 
     def drop_drafts(self, before: float) -> int:
         count = 0
         with self.faults():
             for path in _files(self.folder / "drafts"):
-                if path.stat().st_mtime < before:
-                    path.unlink(missing_ok=True)
-                    count += 1
+                with suppress(FileNotFoundError):  # it was committed meanwhile
+                    if path.stat().st_mtime < before:
+                        path.unlink()
+                        count += 1
         return count
 
     @contextmanager
@@ -210,6 +233,8 @@ class FolderDraft:
 
     def __init__(self, store: FolderBlobs) -> None:
         self._store, self._hashing = store, Hashing()
+        self.is_broken = False
+        """Whether a fault has left it unknown what is in the file. Then it can only be abandoned."""
         _make(store.folder / "drafts")
         self._unsynced = 0
         self._syncing: Future[object] | None = None
@@ -217,33 +242,50 @@ class FolderDraft:
         self._file: int | None = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
 
     def write(self, piece: Buffer) -> None:
-        with self._store.faults():
+        with self._usable():
             self._hashing.see_and(self._write, piece)
 
-    def _write(self, piece: memoryview) -> None:
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Work with the file, unless it is broken. A fault breaks it."""
+        if self.is_broken:
+            raise BlobsAway(place=self._store.place, reason="a draft could not be written, and is of no use")
+        self.is_broken = True
+        try:
+            with self._store.faults():
+                yield
+        except FileNotFoundError as error:
+            raise BlobsAway(place=self._store.place, reason="a draft was deleted while it was written") from error
+        self.is_broken = False
+
+    def _write(self, piece: Buffer) -> None:
         assert self._file is not None
-        at = 0
-        while at < len(piece):
-            at += os.write(self._file, piece[at:])
-        self._unsynced += len(piece)
+        at, view = 0, memoryview(piece)
+        while at < len(view):
+            at += os.write(self._file, view[at:])
+        self._unsynced += len(view)
         if self._store.is_durable and self._unsynced >= SYNC_BYTES:
             self._sync_aside()
 
     def _sync_aside(self) -> None:
-        """Let the disk begin, while more is hashed and written. That all is on the disk is seen to at the end."""
+        """Let the disk begin, while more is digested and written. That all is on the disk is seen to at the end."""
         assert self._file is not None
-        self._unsynced = 0
         if self._syncing is None or self._syncing.done():
+            self._check_sync()
+            self._unsynced = 0
             self._syncing = aside(os.getpid()).submit(partial(os.fdatasync, self._file))
 
+    def _check_sync(self) -> None:
+        """Wait for the thread that uses the file. Raises its error: the kernel tells of an error only once."""
+        if self._syncing is not None:
+            self._syncing.result()
+
     def commit(self) -> BlobKey:
-        with self._store.faults():
+        with self._usable():
             key = self._free(self.key())
-            target = self._store.path(key.name)
-            if not target.exists():
-                self.move_to(target)
-            if self._store.is_durable:
-                sync(target.parent)  # also if another process moved it there a moment ago
+            if not self._store.has_sound(key):
+                self.move_to(self._store.path(key.name))
+            self._store.sync_folder_of(key.name)  # also if another process moved it there a moment ago
         self.abandon()
         return key
 
@@ -258,26 +300,19 @@ class FolderDraft:
             key = key._replace(generation=key.generation + 1)
         return key
 
-    def _await_sync(self) -> None:
-        """Wait for the thread that uses the file."""
-        if self._syncing is not None:
-            self._syncing.exception()
-
     def move_to(self, target: Path) -> None:
-        """Move the file to its place. Raises OSError."""
+        """Move the file to its place, in place of any other there. Raises OSError."""
         assert self._file is not None
         if self._store.is_durable:
-            if self._syncing is not None:
-                self._syncing.result()  # the kernel tells of an error only once
+            self._check_sync()
             os.fsync(self._file)
-        if not target.parent.exists():
-            _make(target.parent)
-            sync(target.parent.parent)
+        _make(target.parent)
         self.path.rename(target)
 
     def abandon(self) -> None:
         if self._file is not None:
-            self._await_sync()
+            if self._syncing is not None:
+                self._syncing.exception()
             os.close(self._file)
             self._file = None
             with suppress(OSError):
@@ -318,4 +353,6 @@ def sync(folder: Path) -> None:
 def _said(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return "the disk is full: free space there, nothing acknowledged is lost"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "too many files are open here: raise `ulimit -n`, or keep fewer large values at the same time"
     return f"{error.strerror or error}"

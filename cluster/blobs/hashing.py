@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import cache, partial
 from pathlib import Path
 from typing import cast
@@ -18,8 +20,8 @@ SLICE_BYTES = 4 * 1024 * 1024
 """Size of the slices in which a large piece is hashed and written."""
 PIECE_BYTES = 4 * 1024 * 1024
 """Size of the pieces that are digested by themselves. It can never change: keys depend on it."""
-ALONE_BYTES = 1024 * 1024
-"""Size of a piece up to which another thread would cost more than it saves."""
+AHEAD = 2 * (os.cpu_count() or 1)
+"""Most pieces of one content that are digested at the same time: each is a copy in memory."""
 
 
 @cache
@@ -51,6 +53,16 @@ def pieces_of(path: str, size: int = SLICE_BYTES) -> Iterator[bytes]:
         raise InvalidInput(problem=f"the file '{path}' cannot be read on this machine: {error.strerror}") from error
 
 
+def bounded(path: str, most_bytes: int) -> Iterator[bytes]:
+    """Yield what is in a file. Raises InvalidInput if it cannot be read, or as soon as it is too large."""
+    size = 0
+    for piece in pieces_of(path):
+        size += len(piece)
+        if size > most_bytes:
+            raise InvalidInput(problem=f"the file '{path}' has more than {most_bytes} bytes, which is the limit")
+        yield piece
+
+
 class Hashing:
     """The key of what was seen so far.
 
@@ -59,22 +71,22 @@ class Hashing:
     """
 
     def __init__(self) -> None:
-        self._digests: list[bytes] = []
-        """Digests of the pieces that are complete."""
+        self._digests: list[bytes | Future[object]] = []
+        """Digests of the pieces that are complete. Between two calls none is under way."""
         self._piece, self._filled = _blake(), 0
         self._crc = self._size = 0
 
-    def see(self, view: memoryview) -> None:
+    def see(self, view: Buffer) -> None:
         self._digest(view)
         self._seal(view)
 
-    def _seal(self, view: memoryview) -> None:
+    def _seal(self, view: Buffer) -> None:
         self._crc = zlib.crc32(view, self._crc)
         self._size += len(view)
 
-    def _digest(self, view: memoryview) -> None:
+    def _digest(self, content: Buffer) -> None:
         """Digest what follows, piece by piece, in this thread."""
-        at = 0
+        view, at = flat(content), 0
         while at < len(view):
             part = view[at : at + PIECE_BYTES - self._filled]
             self._piece.update(part)
@@ -84,49 +96,46 @@ class Hashing:
                 self._digests.append(self._piece.digest())
                 self._piece, self._filled = _blake(), 0
 
-    def see_and(self, write: Callable[[memoryview], None], content: Buffer) -> None:
-        """Digest a content and write it, at the same time if it is large. Returns when both are done."""
-        view = flat(content)
-        if len(view) <= ALONE_BYTES:
-            self.see(view)
-            write(view)
-            return
-        finish = self._begin_aside(view)
-        try:
-            for each in slices(view):
-                write(each)
-                self._seal(each)
-        finally:
-            finish()
+    def see_and(self, write: Callable[[Buffer], None], content: Buffer) -> None:
+        """Digest a content and write it, at the same time if it is large. Returns when both are done.
 
-    def _begin_aside(self, view: memoryview) -> Callable[[], None]:
-        """Begin to digest in other threads; returns the function that waits for the end."""
-        begun = 0 if self._filled == 0 else min(len(view), PIECE_BYTES - self._filled)
-        whole = begun + (len(view) - begun) // PIECE_BYTES * PIECE_BYTES
-        self._digest(view[:begun])
-        submit = aside(os.getpid()).submit
-        digests = [submit(partial(_digest_of, each)) for each in slices(view[begun:whole], PIECE_BYTES)]
+        Both get copies of its pieces, so that they see the same, whatever somebody writes into the content meanwhile.
+        """
+        view, begun = flat(content), deque[Future[object]]()
+        for piece in self._aligned(view):
+            own = piece if isinstance(view.obj, bytes) else bytes(piece)
+            if len(own) == PIECE_BYTES:
+                begun.append(aside(os.getpid()).submit(partial(_digest_of, own)))
+                self._digests.append(begun[-1])
+            else:
+                self._digest(own)
+            write(own)
+            self._seal(own)
+            if len(begun) > AHEAD:
+                begun.popleft().result()
+        self._digests = [each if isinstance(each, bytes) else cast(bytes, each.result()) for each in self._digests]
 
-        def finish() -> None:
-            self._digests += [cast(bytes, future.result()) for future in digests]
-            self._digest(view[whole:])
-
-        return finish
+    def _aligned(self, view: memoryview) -> Iterator[memoryview]:
+        """Yield parts of a view that end where pieces of the content do."""
+        rest = min(len(view), -self._size % PIECE_BYTES)
+        if rest:
+            yield view[:rest]
+        yield from slices(view[rest:], PIECE_BYTES)
 
     def key(self) -> BlobKey:
         return BlobKey(self._whole_digest(), self._size, self._crc)
 
     def _whole_digest(self) -> bytes:
-        if self._size <= PIECE_BYTES:
-            return self._digests[0] if self._digests else self._piece.digest()
-        rest = [self._piece.digest()] if self._filled else []
-        return _blake(b"".join([*self._digests, *rest]), person=b"podium pieces").digest()
+        digests = [cast(bytes, each) for each in self._digests]
+        if self._filled or not digests:
+            digests.append(self._piece.digest())
+        return digests[0] if len(digests) == 1 else _blake(b"".join(digests), person=b"podium pieces").digest()
 
 
 _blake = partial(hashlib.blake2b, digest_size=DIGEST_BYTES)
 
 
-def _digest_of(piece: memoryview) -> bytes:
+def _digest_of(piece: Buffer) -> bytes:
     return _blake(piece).digest()
 
 

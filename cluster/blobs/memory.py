@@ -12,7 +12,7 @@ from ...protocols.errors import BlobCorrupt, BlobMissing, BlobsAway
 from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
-from .hashing import Hashing, check_name, crc_of, flat, pieces_of
+from .hashing import Hashing, bounded, check_name, crc_of, flat
 
 
 @dataclass(slots=True)
@@ -51,11 +51,12 @@ class MemoryBlobs:
         while key.name in self._disk.doomed:
             hit("blob stored under another generation")
             key = key._replace(generation=key.generation + 1)
-        self._disk.blobs.setdefault(key.name, (content, self._now()))
+        if self._disk.blobs.get(key.name, (None, 0.0))[0] != content:
+            self._disk.blobs[key.name] = content, self._now()
         return key
 
-    def put_file(self, path: str) -> BlobKey:
-        return self.put(pieces_of(path))
+    def put_file(self, path: str, most_bytes: int) -> BlobKey:
+        return self.put(bounded(path, most_bytes))
 
     def get(self, key: BlobKey) -> Buffer:
         self.check()
@@ -110,10 +111,11 @@ class MemoryBlobs:
         self.check()
         self._disk.doomed.pop(name, None)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, doomed_at: float) -> None:
         self.check()
-        self._disk.blobs.pop(name, None)
-        self._disk.doomed.pop(name, None)
+        if self._disk.doomed.get(name) == doomed_at:
+            self._disk.blobs.pop(name, None)
+            del self._disk.doomed[name]
 
     def drop_drafts(self, before: float) -> int:
         """Do nothing: drafts die with their writers here."""
@@ -122,6 +124,8 @@ class MemoryBlobs:
 
 class MemoryDraft:
     """Implements `Draft`."""
+
+    is_broken = False
 
     def __init__(self, store: MemoryBlobs) -> None:
         self._store, self._hashing, self._content = store, Hashing(), bytearray()

@@ -5,10 +5,11 @@ Credentials and endpoints come from the environment, where obstore finds them by
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -44,8 +45,6 @@ TAKE_S = 60.0
 RETRY_S = 5.0
 """Time after which nothing is tried again, in seconds. So a dead endpoint is noticed after `ANSWER_S` or a bit more."""
 RETRIES = 3
-
-_MARK_READERS = Threads("podium-doomed", most=16)
 
 
 class Ways(NamedTuple):
@@ -156,7 +155,10 @@ class ObjectBlobs:
         """Return the times in the marks of doom, by name. A mark that was read before is not read again."""
         found = {Mark(_name(each), each["e_tag"], each["last_modified"]): each for each in self._objects("doomed")}
         known = {mark: self._times[mark] for mark in found if mark in self._times}
-        readings = {mark: _MARK_READERS.submit(partial(self._time_in, found[mark])) for mark in found.keys() - known}
+        readings = {
+            mark: _mark_readers(os.getpid()).submit(partial(self._time_in, found[mark]))
+            for mark in found.keys() - known
+        }
         try:
             read = {mark: cast("float | None", reading.result()) for mark, reading in readings.items()}
         finally:
@@ -177,13 +179,24 @@ class ObjectBlobs:
         except ValueError:
             return mark["last_modified"].timestamp()
 
+    def _doomed_at(self, name: str) -> float | None:
+        """Return since when a blob is doomed; None if it is not."""
+        try:
+            with self._reached() as ways:
+                mark = obstore.head(ways.quick, _mark(name))
+        except FileNotFoundError:
+            return None
+        return self._time_in(mark)
+
     def doom(self, name: str, at: float) -> None:
         self._put(_mark(name), f"{at:.3f}".encode())
 
     def spare(self, name: str) -> None:
         self._delete(_mark(name))
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, doomed_at: float) -> None:
+        if self._doomed_at(name) != doomed_at:
+            return
         self._delete(_blob(name))
         self._delete(_mark(name))  # last: as long as it is doomed, nobody is given its key
 
@@ -226,3 +239,9 @@ def _new_bucket(at: BlobPlace, answer_s: float) -> Bucket:
             return GCSStore(at.bucket, prefix=at.path, client_options=client, retry_config=retry)
         case _:
             return AzureStore(at.bucket, prefix=at.path, client_options=client, retry_config=retry)
+
+
+@cache
+def _mark_readers(_process: int) -> Threads:
+    """Return the threads of a process that read marks of doom. A forked child has none of its parent's."""
+    return Threads("podium-doomed", most=16)

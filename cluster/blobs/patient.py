@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from ...protocols.errors import BlobsAway
 from ...protocols.file import Draft
@@ -34,10 +34,10 @@ class PatientBlobs:
     def new_draft(self) -> PatientDraft:
         return PatientDraft(self, self.patiently(self._store.new_draft))
 
-    def patiently(self, work: Callable[[], T]) -> T:
-        """Work, and again while the store is away. Raises BlobsAway after the time-out."""
+    def patiently(self, work: Callable[[], T], may_help: Callable[[], bool] = lambda: True) -> T:
+        """Work, and again while the store is away, if that may help. Raises BlobsAway after the time-out."""
         retrying = Retrying(
-            retry=retry_if_exception_type(BlobsAway),
+            retry=retry_if_exception(lambda error: isinstance(error, BlobsAway) and may_help()),
             wait=wait_exponential(multiplier=0.05, max=2.0),
             stop=stop_after_delay(self._timeout_s),
             sleep=self._sleep,
@@ -52,11 +52,15 @@ class PatientDraft:
     def __init__(self, blobs: PatientBlobs, draft: Draft) -> None:
         self._blobs, self._draft = blobs, draft
 
+    @property
+    def is_broken(self) -> bool:
+        return self._draft.is_broken
+
     def write(self, piece: Buffer) -> None:
         self._draft.write(piece)
 
     def commit(self) -> BlobKey:
-        return self._blobs.patiently(self._draft.commit)
+        return self._blobs.patiently(self._draft.commit, lambda: not self._draft.is_broken)
 
     def abandon(self) -> None:
         self._draft.abandon()

@@ -99,8 +99,8 @@ class PostgresBlobs:
     def spare(self, name: str) -> None:
         self._do(f"UPDATE {self._contents} SET doomed_at = NULL WHERE name = %s", name)
 
-    def delete(self, name: str) -> None:
-        self._do(f"DELETE FROM {self._contents} WHERE name = %s AND doomed_at IS NOT NULL", name)
+    def delete(self, name: str, doomed_at: float) -> None:
+        self._do(f"DELETE FROM {self._contents} WHERE name = %s AND doomed_at = %s", name, doomed_at)
 
     def _do(self, query: str, *parameters: object) -> None:
         with self._connected(writes=True) as db:

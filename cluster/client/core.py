@@ -105,7 +105,7 @@ class Core:
         self._session.on_rebuilt, self._session.on_closed = self._rebuilt, self._shut
         with using(self.settings.data):
             await self._session.open()
-        self._large = LargeValues(self._session.world, self.settings.blobs_timeout_s)
+        self._large = LargeValues(self._session.world, self.settings.blobs_timeout_s, self.settings.max_blob_bytes)
         self._collects_rarely = look_rarely()
         self._opened = True
 
@@ -245,10 +245,10 @@ class Core:
 
     def _check_blobs(self, theirs: str) -> None:
         """Refuse to go on with another blob store than the cluster has: neither would find what the other puts."""
-        ours = self._session.world.blobs.place
+        ours = self._session.world.blobs_setting
         if ours != theirs:
-            source = self.settings.sources.get("blobs", "default")
-            problem = f"the cluster has its blobs in {theirs}, and this client in {ours}: give the cluster's"
+            source, beside = self.settings.sources.get("blobs", "default"), "beside the journal"
+            problem = f"the cluster has its blobs {theirs or beside}, this client {ours or beside}: take the cluster's"
             raise InvalidSetting(name="blobs", source=source, problem=problem)
 
     async def undeploy(self, workflow: str, leave_open: bool) -> None:

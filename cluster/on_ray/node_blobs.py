@@ -78,8 +78,8 @@ class NodeBlobs:
     def spare(self, name: str) -> None:
         self._there(_spare, name)
 
-    def delete(self, name: str) -> None:
-        self._there(_delete, name)
+    def delete(self, name: str, doomed_at: float) -> None:
+        self._there(_delete, name, doomed_at)
 
 
 # on the machine of the folder
@@ -135,5 +135,5 @@ def _spare(store: FolderBlobs, name: str) -> None:
     store.spare(name)
 
 
-def _delete(store: FolderBlobs, name: str) -> None:
-    store.delete(name)
+def _delete(store: FolderBlobs, name: str, doomed_at: float) -> None:
+    store.delete(name, doomed_at)

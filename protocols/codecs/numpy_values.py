@@ -45,7 +45,7 @@ def _is_copied(dtype: Any) -> bool:
 
 def _preview(array: Any) -> dict[str, Any]:
     """Return the first items, if they are numbers."""
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         return {}
     items = array.flat[:_PREVIEWED].tolist()
     return {"first": items} if all(map(math.isfinite, items)) else {}

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Mapping
+from mmap import mmap
 from typing import Any, NamedTuple, TypeVar
+
+import msgpack
 
 from ..encoded import MET, UNPACK, Encoded, map_encoded
 from ..errors import InvalidDefinition, InvalidInput
@@ -159,16 +162,17 @@ def _is_at_hand(part: Encoded) -> bool:
     return not isinstance(part, Stored) or part.content is not None or part.number is not None or part.codec == FILE
 
 
-_STORED: dict[str, Callable[[Stored], Any]] = {
-    TEXT: lambda part: str(part.read_content(), "utf-8"),
-    BYTES: lambda part: bytes(part.read_content()),
-    WHOLE: lambda part: decoded(UNPACK(part.read_content())),
+_STORED: dict[str, Callable[[Any], Any]] = {
+    TEXT: lambda content: str(content, "utf-8"),
+    BYTES: bytes,
+    WHOLE: lambda content: decoded(UNPACK(content)),
 }
-"""Functions that read stored parts without a codec, by their names."""
+"""Functions that make a value of the content of a part without a codec, by the name of the part."""
 
 
-def register_stored(name: str, load: Callable[[Stored], Any]) -> None:
-    _STORED[name] = load
+def register_file(load: Callable[[Stored], Any]) -> None:
+    """Set the function that makes a file of a part. It reads no content."""
+    _STORED[FILE] = load
 
 
 def _decoded(part: Encoded) -> Any:
@@ -176,14 +180,22 @@ def _decoded(part: Encoded) -> Any:
         return _loaded(part.codec, part.about, part.data)
     if part.number is not None:
         return object_of(part)
-    if part.codec in _STORED:
-        return _STORED[part.codec](part)
+    if part.codec == FILE:
+        return _STORED[FILE](part)
     content = part.read_content()
-    return _loaded(part.codec, part.about, UNPACK(content) if part.is_packed else content)
+    try:
+        if part.codec in (TEXT, BYTES, WHOLE):
+            return _STORED[part.codec](content)
+        data = UNPACK(content) if part.is_packed else content
+    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        raise InvalidInput(problem=f"the content of a {part.codec} cannot be read: {error}") from error
+    return _loaded(part.codec, part.about, data)
 
 
 def _loaded(name: str, about: Mapping[str, Any], data: Any) -> Any:
     codec = codec_named(name)
+    if not is_ours(codec) and isinstance(data, bytearray | memoryview | mmap):
+        data = bytes(data)  # what the user's `dump` gave
     try:
         return codec.load(about, data)
     except Exception as error:  # of a library, or of the user's `load`

@@ -164,7 +164,7 @@ class Deployed(NamedTuple):
     epoch: int
     """Epoch of the coordinator that took the version in."""
     blobs: str = ""
-    """The blob store of the cluster, as it names itself."""
+    """The blob store of the cluster (see `World.blobs_setting`); "" if it is beside the journal."""
 
 
 class Located(NamedTuple):

@@ -30,6 +30,10 @@ class Blob(NamedTuple):
 class Draft(Protocol):
     """A blob that is being written."""
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether a fault has left it unknown what was written. Then it can only be abandoned."""
+
     def write(self, piece: Buffer) -> None:
         """Add bytes. They may be changed afterwards."""
 
@@ -52,8 +56,8 @@ class BlobStore(BlobSource, Protocol):
     def put(self, pieces: Iterable[Buffer]) -> BlobKey:
         """Store a content, durably, and return its key. The pieces must not change meanwhile."""
 
-    def put_file(self, path: str) -> BlobKey:
-        """Store what is in a file of this machine. Raises InvalidInput if it cannot be read."""
+    def put_file(self, path: str, most_bytes: int) -> BlobKey:
+        """Store what is in a file of this machine. Raises InvalidInput if it cannot be read, or is larger."""
 
     def renewed(self, key: BlobKey) -> BlobKey:
         """Return a key of the same content that may be named from now on: the same one, unless it is doomed.
@@ -82,8 +86,8 @@ class BlobStore(BlobSource, Protocol):
     def spare(self, name: str) -> None:
         """Take that back. No error if it is not doomed."""
 
-    def delete(self, name: str) -> None:
-        """Delete a doomed blob. No error if it is gone."""
+    def delete(self, name: str, doomed_at: float) -> None:
+        """Delete a blob that is doomed since then. No error if it is not, or not any more."""
 
     def drop_drafts(self, before: float) -> int:
         """Delete drafts that nobody has written to since `before` (UTC seconds); returns how many."""

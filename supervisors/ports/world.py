@@ -143,6 +143,10 @@ class Blobs(Protocol):
     @property
     def blobs(self) -> BlobStore: ...
 
+    @property
+    def blobs_setting(self) -> str:
+        """The setting `blobs`, with the name of the installation there; "" if blobs are beside the journal."""
+
     def blobs_for_code(self, timeout_s: float) -> Drafting:
         """Return the blob store for blocking code of users, which waits as long as that for a store that is away."""
 

@@ -19,11 +19,11 @@ LONGEST_PAUSE_S = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The names of the blobs to doom, to spare, and to delete."""
+    """The names of the blobs to doom and to spare, and the blobs to delete."""
 
     doom: list[str] = field(default_factory=list)
     spare: list[str] = field(default_factory=list)
-    delete: list[str] = field(default_factory=list)
+    delete: list[Blob] = field(default_factory=list)
 
 
 def sweep_of(
@@ -46,7 +46,7 @@ def sweep_of(
             if is_doomed:
                 sweep.spare.append(blob.name)
         elif is_doomed and is_known and age_s >= grace_s:
-            sweep.delete.append(blob.name)
+            sweep.delete.append(blob)
         elif not is_known or (age_s >= grace_s and not is_doomed):
             sweep.doom.append(blob.name)
     return sweep

@@ -391,9 +391,12 @@ def test_records_and_events_describe_a_part_and_read_it_when_asked():
     assert repr(plain["b"]) == "<bytes, 300000 bytes, stored>"
 
 
-@pytest.mark.parametrize(
-    "place", [0, 5, "x", [True, b"k" * 32, 1, 2], [True, b"short", 1, 2, 0], [1, b"k" * 32, 1, 2, 0], None]
-)
+K = b"k" * 32
+PLACES = [0, 5, "x", None, [True, K, 1, 2], [True, b"short", 1, 2, 0], [1, K, 1, 2, 0], [True, K, 2**63, 2, 0]]
+PLACES += [[True, K, 1, 2**32, 0], [True, K, 1, 2, 2**31], [True, K, -1, 2, 0], [True, K, 1.0, 2, 0]]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_part_that_a_foreign_client_made_up_is_in_no_store(place):
     part = Stored.at("numpy.ndarray", {}, place)
     assert part.described()["bytes"] == 0 and not keys_in(part)
@@ -595,3 +598,195 @@ def test_a_secret_does_not_leave_in_a_large_part(monkeypatch):
         with pytest.raises(TaskFailed, match="the secret 't' stands in it; pass the secret on by name"):
             run(step, 1, simulation)
         assert not blobs(simulation)
+
+
+# found by a reviewer
+
+
+class Tagged:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tagged) and other.text == self.text
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+podium.codec(Tagged, name="tests.tagged", dump=lambda each: each.text.encode(), load=lambda data: Tagged(data.decode()))
+
+
+def test_a_codec_of_the_user_gets_the_bytes_that_it_gave():
+    assert run(Sequence(passing(Any), passing(Any)), Tagged("t" * 5_000_000)) == Tagged("t" * 5_000_000)
+
+
+def test_a_lazy_value_with_parts_that_are_stored_keeps_them_on_the_list_of_its_task():
+    @podium.protocol
+    def wraps(ctx: podium.Context, file: podium.File) -> podium.Lazy[dict[str, Any]]:
+        return podium.Lazy({"file": file, "rows": ["x" * 100] * 5_000})
+
+    async def work(engine):
+        task = await engine.submit(Workflow("w", Sequence(text_file, wraps)), 1)
+        result = (await task.result()).get()
+        listed = engine.core._session._scene.disk.shard("w").blobs[task.id]
+        return result["file"].read_text(), len(listed)
+
+    assert played(work)[0] == ("text 1", 1)
+
+
+@podium.protocol
+def text_file(ctx: podium.Context, n: int) -> podium.File:
+    with ctx.new_file("a.txt") as file:
+        file.write(f"text {n}".encode())
+    return file.file
+
+
+def test_a_lazy_list_may_be_longer_than_a_value():
+    @podium.protocol
+    def rows(n: int) -> podium.Lazy[list[int]]:
+        return podium.Lazy(list(range(n)))
+
+    assert len(run(rows, 5_000, max_value_bytes=2_048, inline_bytes=1_024).get()) == 5_000
+    with pytest.raises(TaskFailed, match=r"output.value: .* bytes packed, the limit is 4096"):
+        run(rows, 5_000, max_value_bytes=2_048, inline_bytes=1_024, max_blob_bytes=4_096)
+
+
+def test_two_readings_of_a_result_share_nothing():
+    async def work(engine):
+        task = await engine.submit(Workflow("w", passing(np.ndarray)), ARRAY)
+        first = await task.result()
+        first[:] = 7
+        return await task.result()
+
+    assert same(played(work)[0], ARRAY)
+
+
+def test_what_is_stored_already_may_be_submitted_to_any_step():
+    async def work(engine):
+        flow = Workflow("w", total)
+        lazy = await (await engine.submit(Workflow("l", passing(podium.Lazy[np.ndarray])), ARRAY)).result()
+        plain = await (await engine.submit(Workflow("p", passing(np.ndarray)), ARRAY)).plain_result()
+        return [await (await engine.submit(flow, value)).result() for value in (lazy, plain)]
+
+    assert played(work)[0] == [ARRAY.sum()] * 2
+
+
+def test_a_host_that_keeps_a_file_passes_it_on_only_as_long_as_it_is_there():
+    kept = []
+
+    @podium.protocol(retry=Retry(attempts=1))
+    def gives(ctx: podium.Context, n: int) -> podium.File:
+        if not kept:
+            with ctx.new_file("kept") as file:
+                file.write(b"kept")
+            kept.append(file.file)
+        return kept[0]
+
+    async def work(engine):
+        flow = Workflow("w", gives)
+        assert (await (await engine.submit(flow, 1)).result()).read_bytes() == b"kept"
+        await asyncio.sleep(170)  # the task is forgotten, and the blob is doomed
+        second = await (await engine.submit(flow, 2)).result()
+        await asyncio.sleep(20)
+        assert second.read_bytes() == b"kept"
+        await asyncio.sleep(400)
+        with pytest.raises(TaskFailed, match="BlobMissing"):
+            await (await engine.submit(flow, 3)).result()
+
+    played(work, keep_finished_s=30.0, blob_grace_s=100.0)
+
+
+def test_files_have_the_limit_of_blobs(tmp_path):
+    (tmp_path / "large").write_bytes(b"x" * 5_000)
+    with pytest.raises(InvalidInput, match="has more than 4096 bytes, which is the limit"):
+        run(passing(podium.File), podium.File(tmp_path / "large"), max_blob_bytes=4_096)
+
+    @podium.protocol
+    def writes(ctx: podium.Context, n: int) -> podium.File:
+        with ctx.new_file("large") as file:
+            file.write(b"x" * n)
+        return file.file
+
+    assert run(writes, 4_096, max_blob_bytes=4_096).size_bytes == 4_096
+    with pytest.raises(TaskFailed, match=r"file 'large' has more than 4096 bytes.*`max_blob_bytes`"):
+        run(writes, 4_097, max_blob_bytes=4_096)
+
+
+def test_a_name_of_a_file_has_no_folders():
+    @podium.protocol
+    def names(ctx: podium.Context, n: int) -> podium.File:
+        with ctx.new_file("../../etc/passwd") as file:
+            file.write(b"x")
+        return file.file
+
+    assert run(names, 1).name == "passwd" and podium.File("/a/b", name="../c").name == "c"
+    foreign = Stored.under(BlobKey(b"k" * 32, 1, 2), "podium.File", {"name": "../../x"}, is_packed=False)
+    assert decoded(foreign).name == "x"
+    with pytest.raises(TaskFailed, match="new_file wants a name"):
+        run(podium.protocol(lambda ctx, n: ctx.new_file("")), 1)
+
+
+@pytest.mark.parametrize("array", [np.arange(3, dtype=np.longdouble), np.arange(3, dtype=np.float16), np.zeros((2, 0))])
+def test_arrays_of_odd_numbers_pass(array):
+    assert same(run(Sequence(passing(Any), passing(np.ndarray)), array), array)
+
+
+class Inner(BaseModel):
+    n: int
+
+
+class Outer(BaseModel):
+    inner: podium.Lazy[Inner]
+
+
+def test_a_model_may_be_given_where_a_lazy_one_is_hinted():
+    @podium.protocol
+    def takes(outer: Outer) -> Outer:
+        assert outer.inner.get() == Inner(n=1)
+        return outer
+
+    assert run(Sequence(takes, takes), Outer(inner=Inner(n=1))).inner.get() == Inner(n=1)
+
+
+def test_a_part_of_a_model_is_stored_once(monkeypatch):
+    from podium.cluster.blobs.memory import MemoryBlobs
+
+    puts, put = [], MemoryBlobs.put
+    monkeypatch.setattr(MemoryBlobs, "put", lambda store, pieces: (puts.append(1), put(store, pieces))[1])
+    query = Query(name="pass", now=ARRAY, later=podium.Lazy(ARRAY + 1))
+    run(passing(Query), query)
+    assert len(puts) == 2 * 1 + 1, "two parts of the input, and `now` of the output"
+
+
+def test_a_damaged_blob_is_replaced_by_whoever_has_the_content_again():
+    async def work(engine):
+        stored = blobs(engine.core._session._scene)
+        await (await engine.submit(Workflow("w", passing(Any)), ARRAY)).result()
+        (name,) = stored
+        stored[name] = b"damaged", 0.0
+        return await (await engine.submit(Workflow("w", passing(Any)), ARRAY)).result()
+
+    assert same(played(work)[0], ARRAY)
+
+
+def test_a_step_that_waits_for_the_store_at_its_time_limit_does_not_hold_its_host_up():
+    @podium.protocol(retry=Retry(attempts=1), timeout_s=5)
+    def gives(n: int) -> np.ndarray:
+        return ARRAY
+
+    async def work(engine):
+        scene = engine.core._session._scene
+        await engine.deploy(Workflow("w", gives))
+        scene.blobs_back_at = scene.loop.time() + 60
+        with pytest.raises(TaskFailed, match="ran out of time: 5 s allowed"):
+            await (await engine.submit(Workflow("w", gives), 1)).result()
+        return [line for _, line in scene.logged if "stuck" in line]
+
+    assert played(work, blobs_timeout_s=120.0)[0] == []
+
+
+def test_content_that_is_not_what_its_part_says_is_an_error_of_the_value():
+    part = Stored.under(BlobKey(b"k" * 32, 1, 2), "str", {}, is_packed=False)
+    part.content = b"\xff"
+    with pytest.raises(InvalidInput, match="the content of a str cannot be read"):
+        decoded(part)

@@ -470,11 +470,16 @@ def answer_before_the_large_parts_are_stored() -> Any:
     return patch.object(MemoryBlobs, "put", put)
 
 
-def sweep_without_dooming_first() -> Any:
+@contextlib.contextmanager
+def sweep_without_dooming_first() -> Iterator[None]:
     def sweep(blobs: Any, named: Any, now: float, grace_s: float, clock_was_set: bool = False) -> Sweep:
-        return Sweep(delete=[blob.name for blob in blobs if blob.name not in named])
+        return Sweep(delete=[blob._replace(doomed_at=0.0) for blob in blobs if blob.name not in named])
 
-    return patch.object(sweeper, "sweep_of", sweep)
+    def delete(store: MemoryBlobs, name: str, _doomed_at: float) -> None:
+        store._disk.blobs.pop(name, None)
+
+    with patch.object(sweeper, "sweep_of", sweep), patch.object(MemoryBlobs, "delete", delete):
+        yield
 
 
 def read_the_names_before_the_blobs() -> Any:

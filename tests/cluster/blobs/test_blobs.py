@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import threading
+import time
 import zlib
 from dataclasses import replace
 from functools import partial
@@ -16,6 +18,7 @@ from podium.cluster.blobs.folder import FolderBlobs
 from podium.cluster.blobs.hashing import Hashing
 from podium.cluster.blobs.memory import BlobDisk, MemoryBlobs
 from podium.cluster.blobs.objects import ObjectBlobs
+from podium.cluster.blobs.patient import PatientBlobs
 from podium.cluster.blobs.place import read_place
 from podium.cluster.blobs.postgres import PostgresBlobs
 from podium.protocols.errors import BlobCorrupt, BlobMissing, BlobsAway, InvalidInput
@@ -89,7 +92,8 @@ def forget(remote, key: BlobKey) -> None:
         with remote._connected() as db:
             db.execute(f"DELETE FROM {remote._contents}")
     else:
-        remote.delete(key.name)
+        remote.doom(key.name, NOW)
+        remote.delete(key.name, NOW)
 
 
 @pytest.mark.parametrize("pieces", [[b""], [b"a"], [b"ab", memoryview(b"c")], [b"x" * (9 * MIB), b"y"]])
@@ -151,13 +155,13 @@ def test_a_draft_is_written_in_pieces_that_may_change_afterwards_and_is_given_up
 
 def test_a_file_is_put_and_saved(store, tmp_path):
     (tmp_path / "given").write_bytes(b"z" * 5 * MIB)
-    key = store.put_file(str(tmp_path / "given"))
+    key = store.put_file(str(tmp_path / "given"), 6 * MIB)
     store.save(key, str(tmp_path / "saved"))
     assert (tmp_path / "saved").read_bytes() == b"z" * 5 * MIB
     with pytest.raises(FileExistsError):
         store.save(key, str(tmp_path / "saved"))
     with pytest.raises(InvalidInput, match=r"the file '.*none' cannot be read on this machine: No such file"):
-        store.put_file(str(tmp_path / "none"))
+        store.put_file(str(tmp_path / "none"), MIB)
 
 
 def test_a_doomed_content_is_stored_under_another_generation(store):
@@ -170,7 +174,7 @@ def test_a_doomed_content_is_stored_under_another_generation(store):
     store.doom(second.name, NOW)
     third = store.renewed(second)
     assert third.generation == 2
-    store.delete(key.name)
+    store.delete(key.name, NOW)
     assert [bytes(store.get(each)) for each in (second, third)] == [b"content"] * 2
     assert store.put([b"content"]) == key  # the first is free again
     store.spare(second.name)
@@ -197,8 +201,8 @@ def test_a_content_is_carried_over_under_its_name_and_only_if_it_is_that(store):
 def test_deleting_what_is_gone_is_no_error(store):
     key = store.put([b"content"])
     store.doom(key.name, NOW)
-    store.delete(key.name)
-    store.delete(key.name)
+    store.delete(key.name, NOW)
+    store.delete(key.name, NOW)
     assert list(store.listing()) == []
 
 
@@ -263,6 +267,65 @@ class TestFolder:
         monkeypatch.setattr("pathlib.Path.read_text", spared)
         assert [blob.doomed_at for blob in store.listing()] == [None]
 
+    @pytest.mark.parametrize("failing", [0, 1, 2, 3])
+    def test_an_error_of_the_disk_is_never_lost_and_never_tried_away(self, tmp_path, monkeypatch, failing):
+        """The kernel tells of an error once. Four syncs: two aside, one at the end, one of the folder."""
+        store, calls, real = FolderBlobs(tmp_path), [], {name: getattr(os, name) for name in ("fsync", "fdatasync")}
+
+        def syncs(name, file):
+            calls.append(name)
+            if len(calls) - 1 == failing:
+                raise OSError(5, "Input/output error")
+            real[name](file)
+
+        for name in real:
+            monkeypatch.setattr(os, name, partial(syncs, name))
+        draft = PatientBlobs(store, 1.0).new_draft()
+        with pytest.raises(BlobsAway, match=r"Input/output error|could not be written"):
+            for _ in range(3):
+                draft.write(b"x" * 20 * MIB)
+                time.sleep(0.05)
+            draft.commit()
+        with pytest.raises(BlobsAway, match="could not be written"):
+            draft.commit()
+        draft.abandon()
+        assert failing > 2 or list(store.listing()) == []
+
+    def test_a_content_that_changes_while_it_is_put_is_stored_as_some_consistent_content(self, tmp_path):
+        store, array, done = FolderBlobs(tmp_path), bytearray(24 * MIB), threading.Event()
+
+        def change():
+            while not done.is_set():
+                for at in range(0, len(array), MIB):
+                    array[at] ^= 1
+
+        writer = threading.Thread(target=change)
+        writer.start()
+        keys = [store.put([memoryview(array)]) for _ in range(5)]
+        done.set()
+        writer.join()
+        for key in keys:
+            assert digest_of(bytes(store.get(key))) == key.digest
+
+    def test_a_draft_that_somebody_deleted_says_so(self, tmp_path):
+        store = FolderBlobs(tmp_path)
+        draft = store.new_draft()
+        draft.write(b"half")
+        store.drop_drafts(4_000_000_000.0)
+        with pytest.raises(BlobsAway, match="a draft was deleted while it was written"):
+            draft.commit()
+
+    def test_only_what_is_still_doomed_is_deleted(self, tmp_path):
+        """A sweeper that was stopped for long may go on with what it once knew."""
+        for store in (FolderBlobs(tmp_path), in_memory()):
+            key = store.put([b"content"])
+            store.delete(key.name, NOW)
+            store.doom(key.name, NOW)
+            store.delete(key.name, NOW - 1)
+            store.spare(key.name)
+            store.delete(key.name, NOW)
+            assert bytes(store.get(key)) == b"content"
+
     @pytest.mark.parametrize("size", [100, 5 * MIB])
     def test_what_a_reader_writes_is_its_own_whether_it_is_mapped_or_not(self, tmp_path, size):
         store = FolderBlobs(tmp_path)
@@ -285,7 +348,7 @@ class TestFolder:
         key = store.put([b"content"])
         content = store.get(key)
         store.doom(key.name, NOW)
-        store.delete(key.name)
+        store.delete(key.name, NOW)
         assert bytes(content) == b"content"
 
 

@@ -71,7 +71,7 @@ def everything(store):
         lambda: list(store.listing()),
         lambda: store.doom("a", NOW),
         lambda: store.spare("a"),
-        lambda: store.delete("a"),
+        lambda: store.delete("a", NOW),
     ]
 
 
@@ -83,7 +83,7 @@ def test_installations_that_share_a_bucket_do_not_see_each_others_blobs(url, put
     first.doom("both", NOW)
     assert names(first) == ["both"] and names(second) == ["both", "other"]
     assert not second.is_doomed("both") and first.size_of("other") is None
-    first.delete("both")
+    first.delete("both", NOW)
     assert b"".join(second.download("both")) == b"22"
 
 
@@ -107,7 +107,7 @@ def test_an_object_is_deleted_before_its_mark_of_doom(store, put, monkeypatch):
     store.doom("abcd", NOW)
     deleted = []
     monkeypatch.setattr(store, "_delete", deleted.append)
-    store.delete("abcd")
+    store.delete("abcd", NOW)
     assert deleted == ["blobs/ab/abcd", "doomed/abcd"]
 
 

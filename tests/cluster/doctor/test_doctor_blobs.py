@@ -195,7 +195,7 @@ def test_a_store_that_cannot_be_used_is_a_problem(folder, monkeypatch):
 
 
 def test_a_blob_that_cannot_be_read_does_not_hide_the_others(folder, monkeypatch):
-    def pieces(store, name):
+    def read(store, name):
         raise BlobsAway(place=store.place, reason="Input/output error")
 
     monkeypatch.setattr(FolderBlobs, "read", read)
@@ -203,7 +203,7 @@ def test_a_blob_that_cannot_be_read_does_not_hide_the_others(folder, monkeypatch
     assert finding.what.startswith("damaged: it cannot be read: Input/output error; named by")
     assert fine == ["1 blob, 5.0 kB, named by 2 tasks"]
 
-    monkeypatch.setattr(FolderBlobs, "size_of", pieces)
+    monkeypatch.setattr(FolderBlobs, "size_of", read)
     ((finding,), fine) = folder.examined(reads=True)
     assert (finding.what, fine) == ("cannot be used: Input/output error", [])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,7 +21,8 @@ NOW = 10_000.0
 def swept(put_ago, doomed_ago=None, named=False, clock_was_set=False):
     doomed_at = None if doomed_ago is None else NOW - doomed_ago
     blob = Blob("a", 1, NOW - put_ago, doomed_at)
-    return sweep_of([blob], {"a"} if named else set(), NOW, GRACE_S, clock_was_set)
+    sweep = sweep_of([blob], {"a"} if named else set(), NOW, GRACE_S, clock_was_set)
+    return replace(sweep, delete=[blob.name for blob in sweep.delete])
 
 
 def test_what_is_named_stays():
@@ -120,9 +122,10 @@ class Sweeping(RuleBasedStateMachine):
     @rule()
     def carry_out(self):
         sweep = sweep_of(self.listed, self.seen, self.now, GRACE_S)
-        for work, names in ((self.store.spare, sweep.spare), (self.store.delete, sweep.delete)):
-            for name in names:
-                work(name)
+        for name in sweep.spare:
+            self.store.spare(name)
+        for blob in sweep.delete:
+            self.store.delete(blob.name, blob.doomed_at)
         for name in sweep.doom:
             self.store.doom(name, self.now)
         self.listed = self.seen = None
