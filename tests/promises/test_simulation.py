@@ -20,6 +20,12 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("first", range(0, seeds, BATCH))
 
 
+@pytest.mark.parametrize("seed", [1126, 1572])
+def test_what_failed_once_does_not_fail_again(seed):
+    """A clock that was ahead when a blob was put; a coordinator that was lost twice within a minute."""
+    run_storm(seed)
+
+
 @pytest.mark.timeout(600)
 def test_every_accepted_task_finishes_whatever_breaks(first):
     for seed in range(first, first + BATCH):
