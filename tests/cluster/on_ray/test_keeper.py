@@ -17,6 +17,7 @@ import psutil
 import psycopg
 import pytest
 
+from podium.cluster.blobs.postgres import PostgresBlobs
 from podium.cluster.on_ray.keeper import Keeper, shows_that_it_is_down
 from podium.cluster.on_ray.machine import Machine, Membership
 from podium.cluster.on_ray.machine_state import boottime
@@ -371,6 +372,8 @@ def test_an_installation_of_the_format_before_is_migrated_unless_it_is_in_use(da
         prepare(db, database)
     at = f'"{database.schema}"'
     admin.execute(f"DROP TABLE {at}.cluster; DROP TABLE {at}.machines; UPDATE {at}.format SET version = 1")
+    for table in ("pieces", "contents", "blobs", "installation"):
+        admin.execute(f"DROP TABLE {at}.{table}")
     admin.execute(f"CREATE TABLE {at}.owner (host text, until timestamptz)")
     admin.execute(f"INSERT INTO {at}.owner VALUES ('there boot', now() + interval '1 hour')")
     with database.connect() as db:
@@ -379,3 +382,4 @@ def test_an_installation_of_the_format_before_is_migrated_unless_it_is_in_use(da
         admin.execute(f"UPDATE {at}.owner SET until = now()")
         prepare(db, database)
         assert Machines(database).claim(db) is None
+    assert PostgresBlobs(database).size_of("0" * 64) is None, "the blob store is there, too"
