@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "stores": ["--repeats", "3"],
     "exchange": ["--repeats", "3"],
     "breakdown": ["--repeats", "4"],
+    "values": ["--sizes", "1", "10", "100", "--repeats", "5", "--tasks", "300"],
 }
 BEGIN, END = "<!-- made by benchmarks/all.py -->", "<!-- end -->"
 

@@ -24,7 +24,7 @@ from ...protocols.errors import BlobCorrupt, BlobMissing, BlobsAway
 from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
-from .hashing import SLICE_BYTES, Hashing, aside, bounded, check_name, crc_of
+from .hashing import PIECE_BYTES, SLICE_BYTES, Hashing, aside, bounded, check_name, crc_of
 
 MAPPED_BYTES = 4 * 1024 * 1024
 """Size from which on a content is mapped. A map holds a file descriptor for as long as it is used, and there are some
@@ -236,14 +236,14 @@ class FolderDraft:
         self.is_broken = False
         """Whether a fault has left it unknown what is in the file. Then it can only be abandoned."""
         _make(store.folder / "drafts")
-        self._unsynced = 0
+        self._size = self._unsynced = 0
         self._syncing: Future[object] | None = None
         self.path = store.folder / "drafts" / f"{os.getpid()}-{next(_NUMBERS)}-{time.time_ns()}"
-        self._file: int | None = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        self._file: int | None = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
     def write(self, piece: Buffer) -> None:
         with self._usable():
-            self._hashing.see_and(self._write, piece)
+            self._hashing.see_written(self._write, piece)
 
     @contextmanager
     def _usable(self) -> Iterator[None]:
@@ -258,14 +258,21 @@ class FolderDraft:
             raise BlobsAway(place=self._store.place, reason="a draft was deleted while it was written") from error
         self.is_broken = False
 
-    def _write(self, piece: Buffer) -> None:
+    def _write(self, piece: memoryview) -> Buffer:
+        """Write a piece; returns what is in the file now."""
         assert self._file is not None
-        at, view = 0, memoryview(piece)
-        while at < len(view):
-            at += os.write(self._file, view[at:])
-        self._unsynced += len(view)
+        begin, at = self._size, 0
+        while at < len(piece):
+            at += os.write(self._file, piece[at:])
+        self._size += at
+        self._unsynced += at
         if self._store.is_durable and self._unsynced >= SYNC_BYTES:
             self._sync_aside()
+        if isinstance(piece.obj, bytes):
+            return piece
+        if at < PIECE_BYTES or begin % mmap.ALLOCATIONGRANULARITY:
+            return os.pread(self._file, at, begin)
+        return cast(Buffer, mmap.mmap(self._file, at, mmap.MAP_SHARED, mmap.PROT_READ, offset=begin))
 
     def _sync_aside(self) -> None:
         """Let the disk begin, while more is digested and written. That all is on the disk is seen to at the end."""

@@ -21,7 +21,7 @@ SLICE_BYTES = 4 * 1024 * 1024
 PIECE_BYTES = 4 * 1024 * 1024
 """Size of the pieces that are digested by themselves. It can never change: keys depend on it."""
 AHEAD = 2 * (os.cpu_count() or 1)
-"""Most pieces of one content that are digested at the same time: each is a copy in memory."""
+"""Most pieces of one content that wait to be digested."""
 
 
 @cache
@@ -96,21 +96,22 @@ class Hashing:
                 self._digests.append(self._piece.digest())
                 self._piece, self._filled = _blake(), 0
 
-    def see_and(self, write: Callable[[Buffer], None], content: Buffer) -> None:
-        """Digest a content and write it, at the same time if it is large. Returns when both are done.
+    def see_written(self, write: Callable[[memoryview], Buffer], content: Buffer) -> None:
+        """Write a content, and digest what was written, at the same time if it is large.
 
-        Both get copies of its pieces, so that they see the same, whatever somebody writes into the content meanwhile.
+        Args:
+            write: writes a piece, and returns what is written now, where nobody changes it: somebody may write into the
+                content meanwhile. The key is that of what was written in any case.
         """
-        view, begun = flat(content), deque[Future[object]]()
-        for piece in self._aligned(view):
-            own = piece if isinstance(view.obj, bytes) else bytes(piece)
-            if len(own) == PIECE_BYTES:
-                begun.append(aside(os.getpid()).submit(partial(_digest_of, own)))
+        begun = deque[Future[object]]()
+        for piece in self._aligned(flat(content)):
+            written = write(piece)
+            if len(piece) == PIECE_BYTES:
+                begun.append(aside(os.getpid()).submit(partial(_digest_of, written)))
                 self._digests.append(begun[-1])
             else:
-                self._digest(own)
-            write(own)
-            self._seal(own)
+                self._digest(written)
+            self._seal(written)
             if len(begun) > AHEAD:
                 begun.popleft().result()
         self._digests = [each if isinstance(each, bytes) else cast(bytes, each.result()) for each in self._digests]
