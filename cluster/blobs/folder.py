@@ -75,7 +75,7 @@ class FolderBlobs:
 
     def get(self, key: BlobKey) -> Buffer:
         with self._opened(key) as file:
-            content = _mapped(file) if key.size >= MAPPED_BYTES else bytearray(file.read())
+            content = _mapped(file) if key.size >= MAPPED_BYTES else _read(file, key.size)
         if crc_of(content) != key.crc:
             raise BlobCorrupt(name=key.name, place=self.place, problem="the checksum does not match")
         return content
@@ -328,6 +328,12 @@ class FolderDraft:
 
 def _mapped(file: BinaryIO) -> Buffer:
     return cast(Buffer, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+
+def _read(file: BinaryIO, size: int) -> Buffer:
+    content = bytearray(size)
+    file.readinto(content)  # type: ignore[attr-defined]  # every file has it
+    return content
 
 
 def _make(folder: Path) -> None:

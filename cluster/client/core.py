@@ -57,10 +57,12 @@ from .connecting import new_session
 from .definition import definition_of, protocols_of
 from .holdups import answered, not_up
 from .link import BATCH, PATIENCE, Batch, Link, Watching
-from .submissions import Prepared, Submissions
+from .submissions import Prepared, Submissions, may_be_refused
 from .task_ids import new_task_id
 
 _RECONNECT_S = 0.2
+STOWED_AT_ONCE = 32
+"""Number of tasks whose inputs are stored before they are submitted together."""
 T = TypeVar("T")
 VersionKey: TypeAlias = tuple[str, tuple[ProtocolLike, ...]]
 
@@ -298,6 +300,27 @@ class Core:
                 again = [message._replace(again=True) for message in self._carried[workflow].values()]
                 answers = [await self.ask_coordinator(message, Deployed) for message in again]
                 self._told[workflow] = min(answer.epoch for answer in answers)
+
+    async def submit_stowed(
+        self, workflow: Workflow, hash: str, made: Sequence[Prepared]
+    ) -> tuple[list[Future[list[str]]], list[Future[TaskEnded]]]:
+        """Put the large parts of inputs into the blob store, and submit the tasks, some at a time; on the loop.
+
+        So the first tasks run while the parts of the last are stored. Inputs that the store may refuse go before
+        anything is submitted. Raises the errors of `stowed`; returns what `submit` does, the ids in several futures.
+        """
+        early = [each for each in made if may_be_refused(each)]
+        stowed = dict(zip(map(id, early), await self.stowed(early), strict=True))
+        accepted, ends = [], []
+        for at in range(0, len(made), STOWED_AT_ONCE):
+            batch = made[at : at + STOWED_AT_ONCE]
+            late = [each for each in batch if id(each) not in stowed]
+            stowed |= dict(zip(map(id, late), await self.stowed(late), strict=True))
+            tasks = [stowed[id(each)] for each in batch]
+            their_ids, their_ends = self.submit(workflow.name, workflow.shards, hash, tasks)
+            accepted.append(their_ids)
+            ends += their_ends
+        return accepted, ends
 
     async def stowed(self, made: Sequence[Prepared]) -> list[Submission]:
         """Put the large parts of inputs into the blob store; returns the tasks with their keys.

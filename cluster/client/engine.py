@@ -326,8 +326,9 @@ class Engine:
         """Submit many tasks with one wait until all are on disk. The tasks are in the order of the inputs.
 
         All inputs are checked before any is sent. What Ray's references in them stand for is taken in. After
-        KeyConflict the other tasks are accepted. After Overloaded some may be accepted, if there are more than 1,000 or
-        the workflow has several shards. Submit again with the same keys to get them, also after AcceptanceUnknown.
+        KeyConflict the other tasks are accepted. After Overloaded some may be accepted, if there are more than 1,000,
+        the workflow has several shards, or inputs are large; after BlobsAway, too. Submit again with the same keys to
+        get them, also after AcceptanceUnknown.
         """
         known = checked_keys(keys, inputs)
         shared = known, priority, user, criticality, timeout_s
@@ -338,9 +339,13 @@ class Engine:
                 raise
             made = self._core.submissions.all_of(workflow, taken_in(inputs), *shared)
         version = self._version(workflow)
-        tasks = self._wait(self._core.stowed(made)) if has_parts(made) else [each.task for each in made]
-        accepted, ends = self._core.submit(workflow.name, workflow.shards, version, tasks)
-        ids, name, read = accepted.result(), workflow.name, workflow.reader
+        if has_parts(made):
+            accepted, ends = self._wait(self._core.submit_stowed(workflow, version, made))
+        else:
+            tasks = [each.task for each in made]
+            one, ends = self._core.submit(workflow.name, workflow.shards, version, tasks)
+            accepted = [one]
+        ids, name, read = [id for some in accepted for id in some.result()], workflow.name, workflow.reader
         return [Task(self._core, id, name, end, read=read) for id, end in zip(ids, ends, strict=True)]
 
     def ask(

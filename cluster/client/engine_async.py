@@ -207,9 +207,12 @@ class AsyncEngine:
             there = await self._core.aside(lambda: taken_in(inputs))
             made = self._core.submissions.all_of(workflow, there, *shared)
         version = await self._core.deploy(workflow)
-        tasks = await self._core.stowed(made) if has_parts(made) else [each.task for each in made]
-        accepted, ends = self._core.submit(workflow.name, workflow.shards, version, tasks)
-        ids = await asyncio.wrap_future(accepted)
+        if has_parts(made):
+            accepted, ends = await self._core.submit_stowed(workflow, version, made)
+        else:
+            one, ends = self._core.submit(workflow.name, workflow.shards, version, [each.task for each in made])
+            accepted = [one]
+        ids = [id for some in accepted for id in await asyncio.wrap_future(some)]
         name, read = workflow.name, workflow.reader
         return [AsyncTask(self._core, id, name, end, read=read) for id, end in zip(ids, ends, strict=True)]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, get_args
 
 from ...protocols.errors import FixTheCall, InvalidInput
-from ...protocols.large import LargeParts
+from ...protocols.large import LargeParts, LocalFile
 from ...protocols.outcomes import Criticality
 from ...protocols.quantities import check_priority, check_seconds
 from ...protocols.stored import MET, keys_in, stored_in
@@ -21,6 +21,12 @@ class Prepared(NamedTuple):
 
     task: Submission
     large: LargeParts
+
+
+def may_be_refused(made: Prepared) -> bool:
+    """Whether the blob store may refuse an input for what is in it: a file, or a part that was stored before."""
+    has_file = any(isinstance(part.content, LocalFile) for part in made.large.parts.values())
+    return has_file or bool(keys_in(made.task.input))
 
 
 def has_parts(made: Sequence[Prepared]) -> bool:

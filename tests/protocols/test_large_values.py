@@ -533,6 +533,26 @@ def test_a_file_that_is_not_there_is_refused_when_it_is_submitted(tmp_path):
         run(passing(podium.File), podium.File(tmp_path / "none"))
 
 
+def test_many_large_inputs_keep_their_order_and_a_bad_one_lets_none_in(tmp_path):
+    arrays = [np.full(50_000, float(n)) for n in range(70)]
+
+    async def work(engine):
+        flow = Workflow("w", total)
+        tasks = await engine.submit_many(flow, arrays, keys=[f"k{n}" for n in range(70)])
+        again = await engine.submit_many(flow, arrays, keys=[f"k{n}" for n in range(70)])
+        with pytest.raises(InvalidInput, match="cannot be read on this machine"):
+            await engine.submit_many(Workflow("w2", passing(Any)), [*arrays, podium.File(tmp_path / "none")])
+        return (
+            [await task.result() for task in tasks],
+            [t.id for t in tasks] == [t.id for t in again],
+            await engine.tasks(),
+        )
+
+    (results, are_same, tasks), _ = played(work)
+    assert results == [array.sum() for array in arrays] and are_same
+    assert {task.workflow for task in tasks} == {"w"}
+
+
 def test_a_file_that_is_in_no_store_says_what_to_do_instead():
     file = podium.File("/tmp/x.csv")
     assert repr(file) == "File('/tmp/x.csv')" and file.name == "x.csv"
