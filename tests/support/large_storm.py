@@ -75,11 +75,14 @@ class LargeStorm:
         for n in range(self.count):
             submit = partial(engine.submit, workflow(), {"text": "t" * 300_000}, key=f"large {n}")
             task = await at_last(submit)
-            result = await task.result()
+            result = await at_last(task.result)
             assert float(result["array"].sum()) == result["sum"], "a large value came out as another"
-            assert result["file"].read_text() == str(result["sum"]) * 100_000
+            assert await at_last(partial(self._text_of, result["file"])) == str(result["sum"]) * 100_000
             again = await at_last(partial(engine.submit, workflow(), {"text": "t" * 300_000}, key=f"large {n}"))
             assert again.id == task.id, "I7: the same large input gave another task"
+
+    async def _text_of(self, file: podium.File) -> str:
+        return file.read_text()
 
     async def rest(self, simulation: Simulation) -> None:
         """Wait until what nobody names must have been swept."""
