@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 async def at_last(call: Callable[[], Awaitable[T]]) -> T:
-    """Submit, deploy or read, again while the store is away, and if actors died in their starts more often than allowed.
+    """Submit, deploy or read, again while a store is away, and if actors died in their starts more often than allowed.
 
     Give submissions a key, as some of many may have been accepted.
     """
