@@ -21,6 +21,10 @@ _WAYS: dict[str, dict[str, str]] = {
         "NAType": "None",
         "": "its `.tolist()`",
     },
+    "podium": {
+        "NewFile": "its `.file`, after it is closed",
+        "Lazy": "its `.get()`, or say `podium.Lazy[…]` in the hint",
+    },
     "polars": {"LazyFrame": "its `.collect()`"},
     "pyarrow": {"": "a table of it, its `.to_pylist()`, or `.as_py()` of a single value"},
     "torch": {"Tensor": "a plain tensor", "Module": "its `.state_dict()`"},

@@ -14,6 +14,7 @@ from typing import Any
 
 from cel_expr_python import cel
 
+from .cel_paths import encoded_at, looked_into, why_not
 from .cel_values import ExpressionFailed, fed, given
 from .encoded import Encoded
 from .values import Value
@@ -99,7 +100,11 @@ def evaluate(source: str, place: str, names: Mapping[str, Value]) -> Value:
 def _evaluated(source: str, place: str, names: Mapping[str, Value]) -> Value:
     used = {name: _pruned(names[name], paths) for name, paths in _used(source).items() if name in names}
     parts: list[Encoded] = []
-    result = _compile(source, place).eval(data=fed(used, parts, copies=_COPIES.search(source) is not None))
+    program = _compile(source, place)
+    fields = fed(used, parts, copies=_COPIES.search(source) is not None)
+    if parts:
+        _check_use(program, names)
+    result = program.eval(data=fields)
     try:
         value = result.plain_value()
     except TypeError as error:  # of all that CEL can give, only this has no form in Python
@@ -107,6 +112,14 @@ def _evaluated(source: str, place: str, names: Mapping[str, Value]) -> Value:
     if result.type() == cel.Type.ERROR:
         raise ExpressionFailed(str(value)[:MAX_REASON_CHARS])
     return given(value, parts)
+
+
+def _check_use(program: Any, names: Mapping[str, Value]) -> None:
+    """Raise ExpressionFailed if an expression uses an encoded value as if it were what it stands for."""
+    for path in sorted(looked_into(program.serialize())):
+        part = encoded_at(names, path)
+        if part is not None:
+            raise ExpressionFailed(why_not(path, part))
 
 
 _COPIES = re.compile(r"\.\s*(?:map|filter)\s*\(")

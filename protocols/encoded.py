@@ -5,7 +5,7 @@ Whoever only passes a value on, as supervisors and journals do, never decodes it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -110,6 +110,15 @@ def _extension(code: int, data: bytes) -> Encoded:
 
 UNPACK = partial(msgpack.unpackb, timestamp=3, raw=False, strict_map_key=False, ext_hook=_extension)
 """Unpacks plain data with encoded parts. Raises various errors."""
+
+
+def encoded_in(value: Any) -> Iterator[Encoded]:
+    """Yield each encoded part of a value."""
+    if isinstance(value, Encoded):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from encoded_in(part)
 
 
 def map_encoded(value: Any, change: Callable[[Encoded], Any]) -> Any:

@@ -308,12 +308,14 @@ class JournalCorrupt(GiveUp):
 
 
 class BlobMissing(GiveUp):
-    """A large part of a value is not in the blob store at `place`, where it was put. See docs/values.md."""
+    """A large part of a value is not in the blob store at `place`. See docs/values.md."""
 
     code = "blob_missing"
 
     def __init__(self, *, name: str, place: str) -> None:
-        super().__init__(f"blob {name} is not in {place}, where it was put; what is lost: podium doctor")
+        super().__init__(
+            f"blob {name} is not in {place}: it is lost, or was put elsewhere; what is lost: podium doctor"
+        )
         self.name, self.place = name, place
 
 
@@ -323,7 +325,7 @@ class BlobCorrupt(GiveUp):
     code = "blob_corrupt"
 
     def __init__(self, *, name: str, place: str, problem: str) -> None:
-        super().__init__(f"blob {name} in {place} cannot be trusted: {problem}; what to do: podium doctor")
+        super().__init__(f"blob {name} in {place} cannot be trusted: {problem}; what to do: podium doctor --blobs")
         self.name, self.place, self.problem = name, place, problem
 
 

@@ -62,6 +62,12 @@ class Part(NamedTuple):
     """Returns the object that the part stands for."""
 
 
+def too_large(size: int, most: int) -> str:
+    """Return why lists and dicts are refused for their size, and the ways out."""
+    way = "give an array, a podium.Lazy or a podium.File instead of a long list, or raise `max_value_bytes`"
+    return f"{size} bytes packed, the limit is {most}: {way}"
+
+
 class Unstorable(TypeError):
     """Raised for a part that cannot go to a blob store; says why, and what to do."""
 
@@ -106,8 +112,7 @@ class LargeParts:
             except Unstorable as error:
                 raise InvalidInput(problem=str(error), path=name) from error
         if self.packed_bytes > max_value_bytes:
-            problem = f"{self.packed_bytes} bytes packed, the limit is {max_value_bytes}"
-            raise InvalidInput(problem=problem, path=name)
+            raise InvalidInput(problem=too_large(self.packed_bytes, max_value_bytes), path=name)
         if self.parts:  # what was tried by another hint is not in the value
             used = {part.number for part in stored_in(plain)}
             self.parts = {number: part for number, part in self.parts.items() if number in used}

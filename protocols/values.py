@@ -21,11 +21,11 @@ import msgpack
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from .advice import not_plain, wants_hint
+from .advice import advice_on, not_plain, wants_hint
 from .codecs.registry import Codec, NoCodec, codec_of, is_ours
 from .encoded import EXTENSION, UNPACK, Travelling, is_description
 from .errors import InvalidInput
-from .large import Part, Pieces, Unstorable, current
+from .large import Part, Pieces, Unstorable, current, too_large
 from .stored import MET, Stored
 
 Value: TypeAlias = Any
@@ -170,7 +170,7 @@ def _plain_from(
     if large is not None:
         large.packed_bytes = len(packed)  # its `lifted` looks at the limit, without the large parts
     elif len(packed) > max_bytes:
-        raise InvalidInput(problem=f"{len(packed)} bytes packed, the limit is {max_bytes}", path=name)
+        raise InvalidInput(problem=too_large(len(packed), max_bytes), path=name)
     try:
         plain = unpack(packed, len(packed))
     except InvalidInput as error:
@@ -333,7 +333,7 @@ def _explain(value: Value, error: Exception, new: Callable[[], Any], by_hint: bo
     if isinstance(error, NoCodec | Unstorable):
         return InvalidInput(problem=str(error), path=path)
     problem = (wants_hint(value, part) if by_hint else None) or not_plain(part)
-    if isinstance(part, IOBase):
+    if isinstance(part, IOBase) and not advice_on(type(part)):
         problem = "an open file is not plain data: give its name, or what is in it"
     elif isinstance(part, int) and not isinstance(part, bool) and not isinstance(error, NotPlain):
         problem = "an integer must fit in 64 bits"

@@ -258,7 +258,7 @@ def test_a_result_that_is_submitted_again_is_made_sure_of():
         again = await (await engine.submit(take, lazy)).result()
         total = again.get().sum()
         await asyncio.sleep(400)
-        with pytest.raises(BlobMissing, match="is not in memory, where it was put"):
+        with pytest.raises(BlobMissing, match="is not in memory: it is lost"):
             await engine.submit(take, lazy)
         return total
 
@@ -306,7 +306,7 @@ def test_a_lost_blob_fails_the_step_that_needs_it_and_says_what_to_do():
     async def work(engine):
         task = await engine.submit(Workflow("w", Sequence(passing(podium.Lazy[np.ndarray]), total)), ARRAY)
         blobs(engine.core._session._scene).clear()
-        lost = r"blob [0-9a-f]{64} is not in memory, where it was put; what is lost: podium doctor"
+        lost = r"blob [0-9a-f]{64} is not in memory: it is lost, or was put elsewhere; what is lost: podium doctor"
         with pytest.raises(TaskFailed, match=lost) as failed:
             await task.result()
         return failed.value.step, failed.value.cause_code
@@ -366,6 +366,57 @@ def test_expressions_see_a_description_and_pass_the_part_on():
     )
     out = run(tree, {"a": ARRAY, "t": TEXT})
     assert (out["rows"], out["chars"]) == (100_000, 300_000) and same(out["a"], ARRAY)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "size(outputs.first.t) > 5",
+        'outputs.first.t.contains("x")',
+        '"x" in outputs.first.t',
+        'outputs.first.t == "x"',
+        'outputs.first["t"] != "x"',
+        'outputs.first.t + "x"',
+        "string(outputs.first.t)",
+        "outputs.first.a == outputs.first.a",
+        "size(outputs.first.small)",
+        "[outputs.first.t] == [1]",
+        "outputs.first.rows.filter(r, size(r) > 3)",
+        'outputs.first.rows.exists(r, r.startsWith("x"))',
+        'outputs.first.rows[0] == "x"',
+    ],
+)
+def test_an_expression_that_would_look_into_a_part_fails_with_the_reason(expression):
+    """It would have got an answer about the description, without an error, as soon as a text is long."""
+    take = passing(Any)
+    value = {"a": ARRAY, "small": np.zeros(3), "t": TEXT, "rows": [TEXT, TEXT]}
+    reason = r"is a (text|numpy.ndarray) of \d+ bytes, of which an expression sees only a description"
+    with pytest.raises(TaskFailed, match=reason) as failed:
+        run(Sequence(Step(take, name="first"), Step(take, with_={"x": expression})), value)
+    assert "outputs.first." in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("expression", "wanted"),
+    [
+        ("outputs.first.t", TEXT),
+        ("[outputs.first.t, 1]", [TEXT, 1]),
+        ("true ? outputs.first.t : outputs.first.a", TEXT),
+        ("outputs.first.rows.map(r, r)", [TEXT, "s"]),
+        ("outputs.first.rows.map(r, {'r': r})", [{"r": TEXT}, {"r": "s"}]),
+        ("outputs.first.rows.filter(r, true)", [TEXT, "s"]),
+        ("has(outputs.first.t) && outputs.first.t.chars > 5", True),
+        ("size(outputs.first.rows)", 2),
+        ("size(outputs.first)", 3),
+        ("outputs.first.a.shape[0] + 1", 100_001),
+        ("outputs.first['t']['$type']", "str"),
+    ],
+)
+def test_what_passes_parts_on_or_reads_their_descriptions_works(expression, wanted):
+    take = passing(Any)
+    value = {"a": ARRAY, "t": TEXT, "rows": [TEXT, "s"]}
+    out = run(Sequence(Step(take, name="first"), Step(take, with_={"x": expression})), value)
+    assert same(out, {"x": wanted})
 
 
 def test_records_and_events_describe_a_part_and_read_it_when_asked():
@@ -588,7 +639,7 @@ def test_an_open_new_file_is_no_output():
     def forgets(ctx: podium.Context, n: int):
         return ctx.new_file("a")
 
-    with pytest.raises(TaskFailed, match="an open file is not plain data"):
+    with pytest.raises(TaskFailed, match=r"give its `.file`, after it is closed"):
         run(forgets, 1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ....protocols.codecs.registry import decoded
 from ....protocols.contents import with_contents
-from ....protocols.encoded import Encoded
+from ....protocols.encoded import Encoded, encoded_in
 from ....protocols.errors import InvalidInput
 from ....protocols.stored import BYTES, FILE, TEXT, BlobSource, Stored, stored_in
 from ....protocols.values import Value
@@ -24,6 +24,12 @@ _FORMS = {
     "polars.Series": "an Arrow file",
 }
 """Codecs whose data is a file that other programs read, with its name."""
+_ENDINGS = {
+    "numpy's file format": (".npy",),
+    "an Arrow stream": (".arrow", ".arrows"),
+    "an Arrow file": (".arrow", ".feather"),
+}
+"""Endings of names by the form of the file."""
 _STORED_FORMS = {BYTES: "bytes", TEXT: "text", FILE: "a file", **_FORMS}
 """Stored parts whose content is such a file, with its name."""
 
@@ -39,6 +45,7 @@ def save(value: Value, path: Path, blobs: BlobSource) -> str:
         InvalidInput: the file is there, cannot be written, or is no name for an image.
         BlobMissing, BlobCorrupt, BlobsAway: a part cannot be read. Then no file is made.
     """
+    _check_ending(value, path)
     try:
         if path.exists():
             raise FileExistsError
@@ -65,6 +72,14 @@ def _saved(value: Value, path: Path, blobs: BlobSource) -> str:
     return form
 
 
+def _check_ending(value: Value, path: Path) -> None:
+    """Refuse a name that promises another form than that in which a value is written."""
+    wanted = _ENDINGS.get(_FORMS.get(value.codec, "")) if isinstance(value, Encoded) else None
+    if wanted is not None and path.suffix and path.suffix not in wanted:
+        problem = f"it would be {_FORMS[value.codec]}: give a name with {' or '.join(wanted)}"
+        raise InvalidInput(problem=f"{problem}, or without an ending", path=f"--save {path}")
+
+
 def _content_of(value: Value) -> tuple[str, bytes]:
     if isinstance(value, bytes):
         return "bytes", value
@@ -72,7 +87,9 @@ def _content_of(value: Value) -> tuple[str, bytes]:
         return "text", value.encode()
     if isinstance(value, Encoded) and value.codec in _FORMS and isinstance(value.data, bytes):
         return _FORMS[value.codec], value.data
-    return "JSON", f"{to_json(value)}\n".encode()
+    described = sorted({part.codec for part in encoded_in(value)})
+    form = f"JSON, in which each {' and '.join(described)} is only described" if described else "JSON"
+    return form, f"{to_json(value)}\n".encode()
 
 
 def _save_image(value: Encoded, path: Path) -> str:

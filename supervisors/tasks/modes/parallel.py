@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from ....protocols.conditions import ExpressionFailed, evaluate
+from ....protocols.encoded import Encoded
 from ....protocols.outcomes import Failure, Outcome
 from ....protocols.tree import Node, Parallel
 from ....protocols.values import Value
@@ -128,7 +129,9 @@ def _items(place: NodeRun, source: str) -> list[Value]:
     names = {"input": place.input, "task": place.task_input(), "outputs": place.scope()}
     items = evaluate(source, "with", names)
     if not isinstance(items, list):
-        raise ExpressionFailed(f"each: `{source}` gave {type(items).__name__}, not a list")
+        is_described = isinstance(items, Encoded)
+        what = f"a {items.codec}, of which only a description is known" if is_described else type(items).__name__
+        raise ExpressionFailed(f"each: `{source}` gave {what}, not a list")
     return items
 
 

@@ -150,7 +150,7 @@ def test_a_folder_of_another_machine_is_reached_through_ray(engine, tmp_path):
     assert store.renewed(key) == key
     store.doom(key.name, NOW)
     store.delete(key.name, NOW)
-    with pytest.raises(BlobMissing, match=f"is not in {tmp_path}/blobs, where it was put"):
+    with pytest.raises(BlobMissing, match=f"is not in {tmp_path}/blobs: it is lost"):
         store.get(key)
     assert list((tmp_path / "blobs" / "drafts").iterdir()) == []
     gone = NodeBlobs("0" * 56, str(tmp_path))
