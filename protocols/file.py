@@ -50,7 +50,7 @@ class File(Travelling):
 
     @property
     def size_bytes(self) -> int:
-        """The size, in bytes. Raises FixTheCall for a file that is not in the blob store yet."""
+        """The size, in bytes. Raises FixTheCall for one that was made here, by its path."""
         return self._stored("size_bytes").key.size
 
     @overload
@@ -61,7 +61,7 @@ class File(Travelling):
         """Open the file for reading, as bytes or (`r`) as UTF-8 text.
 
         Raises:
-            FixTheCall: It is not in the blob store yet: open it by its path.
+            FixTheCall: It was made here, by its path: open that.
             BlobMissing, BlobCorrupt, BlobsAway: It cannot be read.
         """
         if mode not in ("rb", "r"):
@@ -83,7 +83,7 @@ class File(Travelling):
 
     def _stored(self, what: str) -> Stored:
         if self._part is None or self._part.number is not None:
-            raise FixTheCall(f"{what}: {self!r} is not in the blob store yet; use its path here")
+            raise FixTheCall(f"{what}: {self!r} stands for a file of this machine; use its path here")
         return self._part
 
     def _source(self, what: str) -> BlobSource:

@@ -608,7 +608,7 @@ def test_a_file_that_is_in_no_store_says_what_to_do_instead():
     file = podium.File("/tmp/x.csv")
     assert repr(file) == "File('/tmp/x.csv')" and file.name == "x.csv"
     for use in (file.open, file.read_bytes, lambda: file.size_bytes):
-        with pytest.raises(FixTheCall, match="is not in the blob store yet; use its path here"):
+        with pytest.raises(FixTheCall, match="stands for a file of this machine; use its path here"):
             use()
     with pytest.raises(InvalidInput, match="a file that is in no blob store: submit it, or return it from a step"):
         check_value([file], "x")

@@ -48,6 +48,8 @@ def df(data: Data = None, output: Output = "table") -> None:
         print(to_json(_facts(space)))
     else:
         _print(space)
+        if sum(len(each.blobs) for each in space.workflows) > len(space.all.blobs):
+            error_console().print("A blob that several workflows name counts in each, and once in totals.")
     if space.away:
         error_console().print(f"Blobs that no task names are not counted: {space.away}")
 

@@ -19,7 +19,6 @@ from typing import Annotated, Any
 import typer
 from typer.rich_utils import rich_format_error
 
-from ....protocols.contents import with_contents
 from ....protocols.errors import FixTheCall, InvalidSetting, NotFound, PodiumError, WaitTimedOut
 from ....protocols.outcomes import OPEN, TERMINAL
 from ....protocols.printable import one_line
@@ -38,7 +37,18 @@ from .inputs import read_input, standard_input
 from .limits import limits
 from .live import follow
 from .move import move
-from .one_task import cancel, detached, engine_of, print_degraded, print_result, settings_of, show, watch, with_state
+from .one_task import (
+    cancel,
+    detached,
+    engine_of,
+    print_degraded,
+    print_result,
+    printed,
+    settings_of,
+    show,
+    watch,
+    with_state,
+)
 from .options import (
     Address,
     Data,
@@ -138,13 +148,13 @@ def run(
         )
         try:
             follow(task, workflow.name, timeout, quiet)
-            result = with_contents(task.plain_result(timeout_s=timeout))
+            result = printed(task.plain_result(timeout_s=timeout), output)
         except KeyboardInterrupt:
             detached(task, engine)
             raise typer.Exit(130) from None
         if not quiet:
             print_degraded(error_console(), task.read_record())
-    print_result(result, output)
+    print_result(result, output, task.id)
 
 
 @app.command()

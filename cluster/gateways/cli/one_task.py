@@ -233,18 +233,18 @@ def watch(
         recorded = _stored_result(record)
         for part in stored_in(recorded):
             part.source = blobs_of(settings.store)
-        print_result(with_contents(recorded), output)
+        print_result(printed(recorded, output), output, record.task_id)
         return
     with engine_of(data) as engine:
         task = engine.task(record.task_id)
         try:
             follow(task, record.workflow, timeout, False, from_offset)
-            result = with_contents(task.plain_result(timeout_s=timeout))
+            result = printed(task.plain_result(timeout_s=timeout), output)
         except KeyboardInterrupt:
             detached(task, engine)
             raise typer.Exit(130) from None
         print_degraded(error_console(), task.read_record())
-    print_result(result, output)
+    print_result(result, output, task.id)
 
 
 def _tell_recorded(stored: StoredTask, from_offset: int) -> None:
@@ -341,11 +341,25 @@ def engine_of(data: str | None, user: str | None = None, limits: str | None = No
     return connect(data=data, user=user, limits=parsed, source="cli", cluster="inprocess" if in_process else None)
 
 
-def print_result(result: object, output: str) -> None:
+def printed(result: Value, output: str) -> Value:
+    """Return what is printed of an output: all, but on a terminal its large parts stay descriptions. It blocks."""
+    return result if _for_a_person(output) else with_contents(result)
+
+
+def print_result(result: Value, output: str, task_id: str) -> None:
+    """Print an output. On a terminal, each array, file or large text in it is a few words, as in `podium show`."""
     if output == "table" and isinstance(result, str):
         say(result)
+    elif _for_a_person(output):
+        say(value_text(result, indent=2))
     else:
         print(to_json(result))
+    if _for_a_person(output) and any(stored_in(result)):
+        error_console().print(f"to have all of it: podium show {task_id} --save FILE")
+
+
+def _for_a_person(output: str) -> bool:
+    return output == "table" and sys.stdout.isatty()
 
 
 def detached(task: Task, engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from PIL import Image
 
 import podium
 from podium import Workflow
+from podium.cluster.gateways.cli.one_task import print_result, printed
 from podium.cluster.gateways.cli.value_text import json_with_parts, value_text
 from podium.protocols.stored import BlobKey, Stored
 from podium.protocols.values import check_value
@@ -100,3 +102,33 @@ def test_a_single_part_is_one_line_in_show_and_events(tmp_path):
     rows = [line.split(maxsplit=5)[5] for line in told("--events")[1].splitlines()[2:]]
     assert rows[0].strip() == "1 chunk: <numpy.ndarray float64 [3], 226 B>"
     assert rows[1].strip().startswith("numpy.ndarray float64 [1000, 100], 800 kB, first 0.0")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """An output with an array and a large text in it, as `run` and `watch` have it."""
+    value = {"image": np.zeros((300, 300)), "text": "z" * 300_000}
+    with podium.connect(data=tmp_path_factory.mktemp("large"), cluster="inprocess") as engine:
+        yield engine.submit(Workflow("w", passes_anything), value).plain_result(timeout_s=60)
+
+
+def output_of(capsys, value, output="table"):
+    print_result(printed(value, output), output, "t1")
+    return capsys.readouterr()
+
+
+def test_a_terminal_gets_a_few_words_for_large_parts_and_the_way_to_have_them(large, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    out, err = output_of(capsys, large)
+    assert "<numpy.ndarray float64 [300, 300], 720 kB>" in out and "<text of 300 kB: " in out and len(out) < 300
+    assert err == "to have all of it: podium show t1 --save FILE\n"
+    assert output_of(capsys, large["text"])[0].startswith('text of 300 kB: "zzz')
+    assert output_of(capsys, "small\n") == ("small\n\n", "")
+    assert output_of(capsys, {"n": np.zeros(2)})[1] == ""
+
+
+def test_a_pipe_and_json_get_large_texts_whole(large, capsys, monkeypatch):
+    assert json.loads(output_of(capsys, large)[0])["text"] == "z" * 300_000
+    assert output_of(capsys, large["text"]) == ("z" * 300_000 + "\n", "")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert json.loads(output_of(capsys, large, "json")[0])["text"] == "z" * 300_000
