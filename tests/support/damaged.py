@@ -34,7 +34,7 @@ async def contents(journal):
         done = asyncio.get_running_loop().create_future()
         journal.on_failure = done.set_exception
         journal.entries(id, done.set_result)
-        entries.append(await asyncio.wait_for(done, 5))
+        entries.append(await asyncio.wait_for(done, 30))
     by_key = await found(journal, keys=[("u", f"k-{id}") for id in IDS])
     return (
         await journal.open_tasks(), await journal.notes(), await found(journal, IDS), by_key, entries,

@@ -20,14 +20,14 @@ def record(id="t-1", **changes):
 async def durable(journal, *changes):
     done = asyncio.get_running_loop().create_future()
     journal.write(list(changes), lambda: done.set_result(None))
-    await asyncio.wait_for(done, 5)
+    await asyncio.wait_for(done, 30)
 
 
 async def found(journal, ids=(), keys=()):
     done = asyncio.get_running_loop().create_future()
     journal.on_failure = done.set_exception
     journal.find(list(ids), list(keys), done.set_result)
-    return await asyncio.wait_for(done, 5)
+    return await asyncio.wait_for(done, 30)
 
 
 def ended(id, at, *, result=None):

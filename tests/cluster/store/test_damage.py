@@ -198,7 +198,7 @@ async def refused(journal, *changes):
     failed = asyncio.get_running_loop().create_future()
     journal.on_failure = failed.set_result
     journal.write(list(changes), lambda: failed.set_exception(AssertionError("acknowledged")))
-    error = await asyncio.wait_for(failed, 5)
+    error = await asyncio.wait_for(failed, 30)
     await journal.close()
     return error
 

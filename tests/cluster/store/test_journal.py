@@ -196,7 +196,7 @@ def test_a_change_that_contradicts_the_shard_stops_the_journal(store, bad):
         failed = asyncio.get_running_loop().create_future()
         journal.on_failure = failed.set_result
         journal.write([bad], lambda: failed.set_exception(AssertionError("acknowledged")))
-        assert "cannot write" in str(await asyncio.wait_for(failed, 5))
+        assert "cannot write" in str(await asyncio.wait_for(failed, 30))
 
     if not isinstance(store, Memory) and isinstance(bad, Entry):
         pytest.skip("a database finds a gap when the shard is folded, not when it is written")
@@ -243,7 +243,7 @@ def test_an_open_task_is_not_forgotten(store, still_open):
         failed = asyncio.get_running_loop().create_future()
         journal.on_failure = failed.set_result
         journal.write([Forget("t-1")], lambda: failed.set_exception(AssertionError("acknowledged")))
-        assert f"task {still_open} is open and cannot be forgotten" in str(await asyncio.wait_for(failed, 5))
+        assert f"task {still_open} is open and cannot be forgotten" in str(await asyncio.wait_for(failed, 30))
         again = await store.open()
         assert len(await found(again, ["t-1", "t-1/a"])) == 2
         await again.close()
@@ -332,7 +332,7 @@ def test_sqlite_checks_the_epoch_in_every_commit(tmp_path):
         failed = asyncio.get_running_loop().create_future()
         journal.on_failure = failed.set_result
         journal.write([NewTask(record(), "d")])
-        assert isinstance(await asyncio.wait_for(failed, 5), Fenced)
+        assert isinstance(await asyncio.wait_for(failed, 30), Fenced)
 
     asyncio.run(work())
 
@@ -451,7 +451,7 @@ def test_many_changes_of_one_turn_are_handed_over_in_parts_and_stay_in_order(tmp
         journal.write([], lambda: last.set_result(None))
         assert journal._under_way == 3  # the loop has not turned yet
         assert not acknowledged
-        await asyncio.wait_for(last, 5)
+        await asyncio.wait_for(last, 30)
         await journal.close()
         return acknowledged
 

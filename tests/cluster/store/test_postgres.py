@@ -438,7 +438,7 @@ def test_time_outs_hold_behind_a_pooler_and_without_one(database, pooled, tmp_pa
         with psycopg.connect(database.url, autocommit=True) as holder:
             holder.execute("BEGIN")
             holder.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(database.schema, "w"),))
-            return refusal(Database(database.url, database.schema, 0.3), tmp_path)
+            return refusal(Database(database.url, database.schema, 1.5), tmp_path)
 
     assert "somebody holds the shard" in times_out(database)
     assert "somebody holds the shard" in times_out(pooled)
