@@ -162,12 +162,18 @@ def test_each_view_of_a_task_is_harmless():
     harmless(view.lack(RECORD.degraded[NAME]))
 
 
+def test_a_result_on_a_terminal_is_harmless(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    one_task.print_result({NAME: NAME}, "table", "t-1")
+    harmless(capsys.readouterr().out)
+
+
 def test_what_commands_print_is_harmless(capsys):
     view.print_tasks([RECORD], {"t-1": NAME})
     dead._print([DeadLetter(RECORD, RECORD.failure)])
     one_task._print_facts(Terminal(width=80), RECORD, EVENTS[3:6], None, 10)
-    one_task.print_result(NAME, "table")
-    one_task.print_result({NAME: NAME}, "json")
+    one_task.print_result(NAME, "table", "t-1")
+    one_task.print_result({NAME: NAME}, "json", "t-1")
     limits._print(QUOTAS, "table")
     limits._print(QUOTAS, "json")
     breakers._print(BREAKERS, "table")
