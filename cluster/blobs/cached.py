@@ -15,6 +15,7 @@ from ...protocols.errors import BlobCorrupt, BlobMissing
 from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
+from .drafts import committed, filled
 from .folder import FolderBlobs, FolderDraft
 from .hashing import bounded, check_name
 
@@ -68,13 +69,7 @@ class CachedBlobs:
         return CachedDraft(self)
 
     def put(self, pieces: Iterable[Buffer]) -> BlobKey:
-        draft = self.new_draft()
-        try:
-            for piece in pieces:
-                draft.write(piece)
-            return draft.commit()
-        finally:
-            draft.abandon()
+        return committed(self.new_draft(), pieces)
 
     def put_file(self, path: str, most_bytes: int) -> BlobKey:
         return self.put(bounded(path, most_bytes))
@@ -99,14 +94,9 @@ class CachedBlobs:
         return read(key)
 
     def _fetch(self, key: BlobKey) -> None:
-        draft = self.cache.new_draft()
-        try:
-            for piece in self.remote.download(key.name):
-                draft.write(piece)
+        with filled(self.cache.new_draft(), self.remote.download(key.name)) as draft:
             check_name(draft.key(), key.name, self.place)
             draft.move_to(self.cache.path(key.name))
-        finally:
-            draft.abandon()
         self.wrote(key.size)
 
     def wrote(self, size: int) -> None:
@@ -138,15 +128,10 @@ class CachedBlobs:
         return self.remote.download(name)
 
     def adopt(self, name: str, pieces: Iterable[Buffer]) -> None:
-        draft = self.cache.new_draft()
-        try:
-            for piece in pieces:
-                draft.write(piece)
+        with filled(self.cache.new_draft(), pieces) as draft:
             check_name(draft.key(), name, self.place)
             if self.remote.size_of(name) is None:
                 self.remote.upload(name, draft.path)
-        finally:
-            draft.abandon()
 
     def size_of(self, name: str) -> int | None:
         return self.remote.size_of(name)

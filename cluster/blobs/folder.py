@@ -24,6 +24,7 @@ from ...protocols.errors import BlobCorrupt, BlobMissing, BlobsAway
 from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
+from .drafts import committed, filled
 from .hashing import PIECE_BYTES, SLICE_BYTES, Hashing, aside, bounded, check_name, crc_of
 
 MAPPED_BYTES = 4 * 1024 * 1024
@@ -62,13 +63,7 @@ class FolderBlobs:
             return FolderDraft(self)
 
     def put(self, pieces: Iterable[Buffer]) -> BlobKey:
-        draft = self.new_draft()
-        try:
-            for piece in pieces:
-                draft.write(piece)
-            return draft.commit()
-        finally:
-            draft.abandon()
+        return committed(self.new_draft(), pieces)
 
     def put_file(self, path: str, most_bytes: int) -> BlobKey:
         return self.put(bounded(path, most_bytes))
@@ -118,24 +113,23 @@ class FolderBlobs:
         except FileNotFoundError as error:
             raise BlobMissing(name=name, place=self.place) from error
 
+    def draft_path(self) -> Path:
+        """Return a path for a draft that no other has, and make its folder. Raises OSError."""
+        _make(self.folder / "drafts")
+        return self.folder / "drafts" / f"{os.getpid()}-{next(_NUMBERS)}-{time.time_ns()}"
+
     def new_plain_draft(self) -> Path:
         """Make an empty file among the drafts, for somebody who opens it anew for each piece. Raises OSError."""
-        _make(self.folder / "drafts")
-        path = self.folder / "drafts" / f"{os.getpid()}-{next(_NUMBERS)}-{time.time_ns()}"
+        path = self.draft_path()
         path.touch(0o600, exist_ok=False)
         return path
 
     def adopt(self, name: str, pieces: Iterable[Buffer]) -> None:
-        draft = self.new_draft()
-        try:
-            for piece in pieces:
-                draft.write(piece)
+        with filled(self.new_draft(), pieces) as draft:
             check_name(draft.key(), name, self.place)
             with self.faults():
                 draft.move_to(self.path(name))
                 self.sync_folder_of(name)
-        finally:
-            draft.abandon()
 
     def size_of(self, name: str) -> int | None:
         try:
@@ -235,10 +229,9 @@ class FolderDraft:
         self._store, self._hashing = store, Hashing()
         self.is_broken = False
         """Whether a fault has left it unknown what is in the file. Then it can only be abandoned."""
-        _make(store.folder / "drafts")
         self._size = self._unsynced = 0
         self._syncing: Future[object] | None = None
-        self.path = store.folder / "drafts" / f"{os.getpid()}-{next(_NUMBERS)}-{time.time_ns()}"
+        self.path = store.draft_path()
         self._file: int | None = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
     def write(self, piece: Buffer) -> None:

@@ -12,6 +12,7 @@ from ...protocols.errors import BlobCorrupt, BlobMissing, BlobsAway
 from ...protocols.probes import hit
 from ...protocols.stored import BlobKey, Buffer
 from ...supervisors.ports.blobs import Blob
+from .drafts import committed
 from .hashing import Hashing, bounded, check_name, crc_of, flat
 
 
@@ -41,10 +42,7 @@ class MemoryBlobs:
         return MemoryDraft(self)
 
     def put(self, pieces: Iterable[Buffer]) -> BlobKey:
-        draft = self.new_draft()
-        for piece in pieces:
-            draft.write(piece)
-        return draft.commit()
+        return committed(self.new_draft(), pieces)
 
     def keep(self, key: BlobKey, content: bytes) -> BlobKey:
         self.check()
