@@ -116,9 +116,13 @@ def encoded_in(value: Any) -> Iterator[Encoded]:
     """Yield each encoded part of a value."""
     if isinstance(value, Encoded):
         yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from encoded_in(part)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from encoded_in(key)
+            yield from encoded_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from encoded_in(item)
 
 
 def map_encoded(value: Any, change: Callable[[Encoded], Any]) -> Any:

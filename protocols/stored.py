@@ -6,12 +6,12 @@ part on as they pass on any encoded part. Only who uses a value reads the conten
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
 import msgpack
 
-from .encoded import FORMS, Encoded
+from .encoded import FORMS, UNPACK, Encoded, encoded_in
 from .errors import InvalidInput
 
 EXTENSION = 2
@@ -24,6 +24,13 @@ MET = [False]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """The bytes of a content. It may also be a mapped file, which has the same methods."""
+
+PLAIN: dict[str, Callable[[Buffer], Any]] = {
+    TEXT: lambda content: str(content, "utf-8"),
+    BYTES: bytes,
+    WHOLE: UNPACK,
+}
+"""Functions that make plain data of a content, by the names of the parts that are plain data."""
 
 
 class BlobKey(NamedTuple):
@@ -115,6 +122,18 @@ class Stored(Encoded):
             )
         return self.source.get(self.key)
 
+    def unpacked(self) -> Any:
+        """Return the content as plain data, or as bytes if these are for a codec. It blocks if it was not read before.
+
+        Raises InvalidInput if the content is not what the part says, which no honest client sends.
+        """
+        content = self.read_content()
+        unpack = PLAIN.get(self.codec, UNPACK if self.is_packed else None)
+        try:
+            return content if unpack is None else unpack(content)
+        except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+            raise InvalidInput(problem=f"the content of a {self.codec} cannot be read: {error}") from error
+
     def described(self) -> dict[str, Any]:
         size = self.data[2] if _is_place(self.data) else 0
         own = {"$type": self.codec, "bytes": size}
@@ -149,15 +168,7 @@ def _is_place(data: object) -> bool:
 
 def stored_in(value: Any) -> Iterator[Stored]:
     """Yield each stored part of a value. Call it only if MET."""
-    if isinstance(value, Stored):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from stored_in(key)
-            yield from stored_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from stored_in(item)
+    return (part for part in encoded_in(value) if isinstance(part, Stored))
 
 
 def keys_in(value: Any) -> frozenset[BlobKey]:

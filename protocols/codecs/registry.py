@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping
 from mmap import mmap
 from typing import Any, NamedTuple, TypeVar
 
-import msgpack
-
-from ..encoded import MET, UNPACK, Encoded, map_encoded
+from ..encoded import MET, Encoded, map_encoded
 from ..errors import InvalidDefinition, InvalidInput
 from ..large import object_of
-from ..stored import BYTES, FILE, TEXT, WHOLE, Stored
+from ..stored import FILE, PLAIN, Stored
 
 T = TypeVar("T")
 
@@ -162,17 +160,13 @@ def _is_at_hand(part: Encoded) -> bool:
     return not isinstance(part, Stored) or part.content is not None or part.number is not None or part.codec == FILE
 
 
-_STORED: dict[str, Callable[[Any], Any]] = {
-    TEXT: lambda content: str(content, "utf-8"),
-    BYTES: bytes,
-    WHOLE: lambda content: decoded(UNPACK(content)),
-}
-"""Functions that make a value of the content of a part without a codec, by the name of the part."""
+_FILE: list[Callable[[Stored], Any]] = []
+"""The function that makes a file of a part."""
 
 
 def register_file(load: Callable[[Stored], Any]) -> None:
     """Set the function that makes a file of a part. It reads no content."""
-    _STORED[FILE] = load
+    _FILE[:] = [load]
 
 
 def _decoded(part: Encoded) -> Any:
@@ -181,15 +175,9 @@ def _decoded(part: Encoded) -> Any:
     if part.number is not None:
         return object_of(part)
     if part.codec == FILE:
-        return _STORED[FILE](part)
-    content = part.read_content()
-    try:
-        if part.codec in (TEXT, BYTES, WHOLE):
-            return _STORED[part.codec](content)
-        data = UNPACK(content) if part.is_packed else content
-    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
-        raise InvalidInput(problem=f"the content of a {part.codec} cannot be read: {error}") from error
-    return _loaded(part.codec, part.about, data)
+        return _FILE[0](part)
+    content = part.unpacked()
+    return decoded(content) if part.codec in PLAIN else _loaded(part.codec, part.about, content)
 
 
 def _loaded(name: str, about: Mapping[str, Any], data: Any) -> Any:

@@ -43,5 +43,5 @@ def test_what_cannot_be_read_says_so():
     with pytest.raises(BlobMissing):
         with_contents([missing])
     for codec in ("str", "podium.value"):
-        with pytest.raises(InvalidInput, match=f"a {codec} of 2 bytes cannot be read: "):
+        with pytest.raises(InvalidInput, match=f"the content of a {codec} cannot be read: "):
             with_contents(stored(codec, b"\xc1\xc1"))
