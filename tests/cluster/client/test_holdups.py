@@ -291,7 +291,8 @@ def test_after_a_rename_everybody_says_so_and_the_old_name_deployed_again_mends_
         write(tmp_path, "uno")
         (tmp_path / "go").touch()
         said(tmp_path, "up")
-        assert why in said(tmp_path, "drive.py", "wait", "8", code=1)
+        # on a busy machine it may take a while until a host has tried to start
+        assert any(why in said(tmp_path, "drive.py", "wait", "8", code=1) for _ in range(6))
         assert f"one 0 ms waits: {why}" in re.sub(r"one [\d.]+ m?s", "one 0 ms", said(tmp_path, "show", task_id))
         assert why in said(tmp_path, "doctor", code=1)
         assert "module 'flow_of_day_two' has no 'one'" in said(tmp_path, "status")
