@@ -137,7 +137,7 @@ class Coordinator:
         resumed: list[str] = []
         idle: list[ManagedActor] = []
         for shard, child in list(self._supervisors.items()):
-            if await self._may_have_open_tasks(shard):
+            if await self._has_work(shard):
                 resumed.append(shard)
             elif child.line is None and child.starting is None:
                 idle.append(child)
@@ -146,11 +146,14 @@ class Coordinator:
             await self._world.all([self._world.kill(child.address) for child in idle])
             await self._departed.tell(self._resources.line)
         await self._world.all([self.rouse(shard) for shard in resumed])
+        for child in idle:
+            if child.line is None and child.starting is None:
+                await self._settled(self._resting.look_after(child.name))
 
-    async def _may_have_open_tasks(self, shard: str) -> bool:
-        """Whether a shard may have open tasks; True if it cannot be read, so that its supervisor tells the error."""
+    async def _has_work(self, shard: str) -> bool:
+        """Whether a shard may have tasks that do not only wait. True if it cannot be read: its supervisor tells why."""
         try:
-            return await self._world.open_count(shard) > 0
+            return (await self._world.rest(shard)).awake > 0
         except PodiumError:
             return True
 

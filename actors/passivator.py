@@ -1,25 +1,30 @@
 """Passivates idle supervisors: they are ended, so that an idle workflow costs no process, and started when needed.
 
-No state is kept in memory for that. If a task came in while a supervisor ended, the journal of its shard has the task,
-and the supervisor is started at once. Once in a while each passivated supervisor is started, so that it deletes tasks
-that are too old.
+If a task came in while a supervisor ended, the journal of its shard has the task, and the supervisor is started at
+once. If all its tasks only wait, it is started again when the first of them is due by its time. Once in a while each
+passivated supervisor is started, so that it deletes tasks that are too old.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 from ..protocols.errors import PeerLost, PodiumError
 from ..supervisors.messages.supervisor import AwaitIdle
 from ..supervisors.ports.messaging import Connection, Reply
-from ..supervisors.ports.world import World
+from ..supervisors.ports.world import Timer, World
 from ..supervisors.settings import Governance
 from .managed_actor import ManagedActor
 
 TIDY_S = 86_400.0
 """Longest time in seconds for which a passivated supervisor keeps tasks that have to be deleted."""
+START_S = 5.0
+"""Seconds before its first task is due at which a passivated supervisor is started."""
+LOOK_S = 300.0
+"""Longest time in seconds after which the clock is looked at again: somebody may set it."""
 APART_S = 5.0
 """Seconds between the starts of two supervisors that are to delete old tasks."""
 
@@ -40,6 +45,8 @@ class Passivator:
     ) -> None:
         self._world, self._settings = world, settings
         self._supervisors, self.owner = supervisors, owner
+        self._alarms: dict[str, Timer] = {}
+        """Timers for the shards whose supervisors are passivated and have tasks that will be woken by their time."""
 
     def attend(self, child: ManagedActor, line: Connection) -> None:
         """Ask a supervisor that has just started to tell when it is idle; it is passivated then."""
@@ -66,8 +73,30 @@ class Passivator:
             pass  # its permits come back when its lease is over
         finally:
             child.starting = None
-        if await self._world.open_count(child.name) > 0:
-            await self.owner.rouse(child.name)
+        await self.look_after(child.name)
+
+    async def look_after(self, shard: str) -> None:
+        """Start the supervisor of a shard now if it has something to do, else when the first task rests no more."""
+        rest = await self._world.rest(shard)
+        if rest.awake > 0:
+            await self.owner.rouse(shard)
+        elif rest.first is not None:
+            self._set_alarm(shard, rest.first)
+
+    def _set_alarm(self, shard: str, at: float) -> None:
+        """Start the supervisor at `at` (UTC seconds), a little before; the clock is looked at once in a while."""
+        left_s = at - START_S - self._world.now()
+        if shard in self._alarms:
+            self._alarms.pop(shard).cancel()
+        wake = partial(self._wake, shard, at) if left_s > LOOK_S else partial(self._rouse_soon, shard)
+        self._alarms[shard] = self._world.call_later(min(max(0.0, left_s), LOOK_S), wake)
+
+    def _wake(self, shard: str, at: float) -> None:
+        self._set_alarm(shard, at)
+
+    def _rouse_soon(self, shard: str) -> None:
+        self._alarms.pop(shard, None)
+        self._world.background(self.owner.rouse(shard), "rouse")
 
     async def keep_tidy(self) -> None:
         """Start each passivated supervisor once in a while."""

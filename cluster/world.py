@@ -31,7 +31,7 @@ from ..protocols.errors import EngineClosed, HookFailed, PodiumError
 from ..protocols.file import Drafting
 from ..protocols.protocol import ProtocolLike, resolve
 from ..supervisors.ports.blobs import BlobStore
-from ..supervisors.ports.journal import Journal
+from ..supervisors.ports.journal import Journal, Rest
 from ..supervisors.ports.messaging import Actor
 from ..supervisors.ports.world import Level, Load, Role, Timer, World
 from ..supervisors.supervisor import Supervisor
@@ -182,6 +182,9 @@ class LoopWorld:
 
     async def open_count(self, shard: str) -> int:
         return self.store.reader.open_count(shard)
+
+    async def rest(self, shard: str) -> Rest:
+        return self.store.reader.rest(shard)
 
     @property
     def blobs_setting(self) -> str:

@@ -19,6 +19,7 @@ from . import errors, status, verdict
 from .cluster.client.dead_letters import DeadLetter
 from .cluster.client.engine import Engine, Task, connect
 from .cluster.client.engine_async import AsyncEngine, AsyncTask, connect_async
+from .cluster.client.waits import AnswerReceipt, OpenWait
 from .cluster.config import Settings
 from .cluster.loading import load_workflow
 from .protocols.codecs.registry import codec, decoded
@@ -32,7 +33,8 @@ from .protocols.protocol import Protocol, protocol
 from .protocols.reading import read_workflow
 from .protocols.requests.request import Request
 from .protocols.secret import Secret
-from .protocols.tree import Adaptive, Constant, Hierarchy, Parallel, Rule, Sequence, Step, quorum
+from .protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Sleep, Step, Wait, quorum
+from .protocols.tree_parts import Constant, Rule
 from .protocols.verdicts import Goto
 from .protocols.workflow import Workflow
 
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BACKGROUND",
     "Adaptive",
+    "AnswerReceipt",
     "AsyncEngine",
     "AsyncTask",
     "Breaker",
@@ -53,6 +56,7 @@ __all__ = [
     "Goto",
     "Hierarchy",
     "Lazy",
+    "OpenWait",
     "Parallel",
     "PodiumError",
     "Protocol",
@@ -62,11 +66,13 @@ __all__ = [
     "Secret",
     "Sequence",
     "Settings",
+    "Sleep",
     "Step",
     "Supervision",
     "Task",
     "TaskEvent",
     "TaskRecord",
+    "Wait",
     "Workflow",
     "codec",
     "connect",

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import assert_never
 
-from .conditions import check_expression
+from .check_waits import disagreements, sleep_flaws, wait_flaws
 from .errors import InvalidDefinition
+from .flaws import Flaw, expression_flaws, mapping_flaws
 from .protocol import resolve
 from .references import reference_flaws
-from .tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step, takers_back
+from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Sleep, Step, Wait, takers_back
+from .tree_parts import END
 from .wording import Loc, place
 
 MAX_NODES = 10_000
 MAX_TREE_DEPTH = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """One problem at one place of the tree, as a location in the file's own terms."""
-
-    loc: Loc
-    problem: str
 
 
 class Flawed(InvalidDefinition):
@@ -44,11 +37,14 @@ class Flawed(InvalidDefinition):
 def check_tree(root: Node, resolve_protocols: bool) -> None:
     """Raise Flawed, with every flaw found, unless the tree is sound."""
     flaws: list[Flaw] = []
+    waits: list[tuple[Loc, Wait]] = []
     for count, (loc, node) in enumerate(walk(root, ("root",))):
         if count >= MAX_NODES:
             flaws.append(Flaw(("root",), f"more than {MAX_NODES} nodes"))
             break
         flaws += _flaws_of(loc, node, resolve_protocols)
+        waits += [(loc, node)] if isinstance(node, Wait) else []
+    flaws += disagreements(waits)
     if resolve_protocols and not flaws:
         flaws += [Flaw(loc, problem) for loc, problem in reference_flaws(root)]
     if flaws:
@@ -98,14 +94,23 @@ def _flaws_of(loc: Loc, node: Node, resolve_protocols: bool) -> Iterator[Flaw]:
         case Step():
             yield from _protocol_flaws(loc, node) if resolve_protocols else ()
         case Parallel():
-            yield from _expression_flaws((*loc, "each"), node.each, "with") if node.each is not None else ()
+            yield from expression_flaws((*loc, "each"), node.each, "with") if node.each is not None else ()
         case Adaptive():
             yield from _rule_flaws(loc, node)
             yield from _route_flaws(loc, node)
+        case Wait():
+            yield from wait_flaws(loc, node)
+        case Sleep():
+            yield from sleep_flaws(loc, node)
         case Sequence() | Hierarchy():
             pass
         case _:
             assert_never(node)
+
+
+def _input_flaws(loc: Loc, node: Node) -> Iterator[Flaw]:
+    where = "fallback" if loc[-2:-1] == ("fallback",) else "with"
+    yield from mapping_flaws((*loc, "with"), node.with_, where)
 
 
 def _protocol_flaws(loc: Loc, step: Step) -> Iterator[Flaw]:
@@ -115,25 +120,10 @@ def _protocol_flaws(loc: Loc, step: Step) -> Iterator[Flaw]:
         yield Flaw((*loc, "step"), f"unknown protocol: {error.args[0]}")
 
 
-def _input_flaws(loc: Loc, node: Node) -> Iterator[Flaw]:
-    where = "fallback" if loc[-2:-1] == ("fallback",) else "with"
-    if isinstance(node.with_, str):
-        yield from _expression_flaws((*loc, "with"), node.with_, where)
-    for key, source in node.with_.items() if node.with_ and not isinstance(node.with_, str) else ():
-        yield from _expression_flaws((*loc, "with", key), source, where)
-
-
-def _expression_flaws(loc: Loc, source: str, where: str) -> Iterator[Flaw]:
-    try:
-        check_expression(source, where)
-    except ValueError as error:
-        yield Flaw(loc, str(error))
-
-
 def _rule_flaws(loc: Loc, node: Adaptive) -> Iterator[Flaw]:
     for index, rule in enumerate(node.rules):
         here = (*loc, "rules", index)
-        yield from _expression_flaws((*here, "when"), rule.when, "when")
+        yield from expression_flaws((*here, "when"), rule.when, "when")
         if rule.to != END and rule.to not in node.adaptive:
             yield Flaw((*here, "to"), f"no node '{rule.to}'; there are {', '.join(node.adaptive)} and {END}")
         if rule.after is not None and rule.after not in node.adaptive:

@@ -39,6 +39,7 @@ _PLACES: dict[str, dict[str, str]] = {
     },
     "fallback": {"input": "dyn", "task": "dyn", "outputs": "map<string,dyn>", "error": "dyn"},
     "key": {"input": "dyn"},
+    "answer": {"answer": "dyn"},
     "alert": {"workflows": "dyn", "quotas": "dyn", "load": "dyn", "throttle": "dyn"},
 }
 """The names that an expression may use, with their types, by the place of the expression."""
@@ -48,7 +49,7 @@ _UNBOUNDED = re.compile(r"\blists\s*\.\s*range\b")
 
 
 def check_expression(source: str, place: str) -> None:
-    """Compile `source` for a place ("with", "when", "fallback", "key" or "alert").
+    """Compile `source` for a place ("with", "when", "fallback", "key", "answer" or "alert").
 
     Raises:
         ValueError: too long, a syntax error, an unknown name, wrong types, or a `when` that cannot be a bool.
@@ -58,7 +59,7 @@ def check_expression(source: str, place: str) -> None:
     if _UNBOUNDED.search(source):
         raise ValueError(f"`{source}`: lists.range is not offered, because its length may come from the data")
     program = _compile(source, place)
-    if place in ("when", "alert") and program.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
+    if place in ("when", "answer", "alert") and program.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         raise ValueError(f"`{source}` gives {program.return_type().name().lower()}, a condition must give bool")
 
 

@@ -130,6 +130,23 @@ class NotFound(FixTheCall):
         self.what, self.name, self.hint = what, name, hint
 
 
+class AnswerRefused(FixTheCall):
+    """The answer `name` to the task `task_id` does not count, and was not recorded.
+
+    `reason` is `answered` (the answer of `by`, at `at` in UTC seconds, was first), `closed` (nobody waits for it any
+    more), `stale` (it was for something else than is asked now), `not_allowed` (its sender may not answer), or `full`
+    (too many answers are kept that nobody has waited for yet).
+    """
+
+    code = "answer_refused"
+
+    def __init__(
+        self, *, task_id: str, name: str, reason: str, problem: str, by: str | None = None, at: float | None = None
+    ) -> None:
+        super().__init__(f"answer '{name}' to task {task_id}: {problem}")
+        self.task_id, self.name, self.reason, self.problem, self.by, self.at = task_id, name, reason, problem, by, at
+
+
 class ComeBack(PodiumError):
     """Nothing is wrong with the call: wait, then repeat it."""
 

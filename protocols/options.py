@@ -8,6 +8,7 @@ may be given in Python: a list where the node keeps a tuple, the name of a prese
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, Required, TypeAlias, TypedDict
 
 from pydantic import BaseModel
@@ -87,6 +88,25 @@ class AdaptiveOptions(GroupOptions, total=False):
     rules: Required[Sequence[Any]]
     jumps: Sequence[str]
     max_visits: int
+
+
+class WaitOptions(NodeOptions, total=False):
+    schema: Any
+    show: WithInput
+    who: Sequence[str]
+    not_starter: bool
+    need: int
+    refusal: str | None
+    on_refusal: Literal["fail", "finish", "go_on"]
+    mailbox: Literal["once", "each"]
+    signed: bool
+    timeout_s: float | None
+    on_timeout: NodeLike
+
+
+class SleepOptions(NodeOptions, total=False):
+    for_s: float | str | None
+    until: datetime | str | None
 
 
 class WorkflowOptions(TypedDict, total=False):

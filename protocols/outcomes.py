@@ -7,12 +7,12 @@ from typing import Any, Literal, TypeAlias
 
 from .values import Value
 
-TaskStatus = Literal["pending", "running", "parked", "stalled", "completed", "failed", "cancelled"]
+TaskStatus = Literal["pending", "running", "waiting", "parked", "stalled", "completed", "failed", "cancelled"]
 Criticality = Literal["critical_plus", "critical", "sheddable_plus", "sheddable"]
 """How much a new task matters when not all can be accepted; the most important first (docs/limits.md)."""
 BACKGROUND = -10
 """The priority for background work, -10: it gives way to tasks accepted up to ten times `age_s` after it."""
-OPEN: frozenset[str] = frozenset({"pending", "running", "parked", "stalled"})
+OPEN: frozenset[str] = frozenset({"pending", "running", "waiting", "parked", "stalled"})
 TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -23,7 +23,7 @@ class Failure:
     Codes: `error` (your code raised), `timeout`, `invalid_input`, `invalid_output`, `cancelled`, `host_lost` (the
     process died too often), `expression` (a CEL expression failed), `no_rule` (no rule of an Adaptive matched),
     `too_many_visits`, `too_many_rounds`, `rejected` (the verdict `fail`), `escalated`, `bad_verdict`, `bad_goto`,
-    `too_few` (a quorum was missed), `breaker_open` (the protocol's breaker refuses calls), `uncertain` (nobody knows
+    `too_few` (a quorum was missed), `refused` (an answer was a refusal), `breaker_open` (the protocol's breaker refuses calls), `uncertain` (nobody knows
     what a run of an at-most-once step has done), `workflow_down` (the workflow is down, and its `when_down` is
     `fail`), `stalled` (the task had been set aside, and somebody dropped it), `internal` (a fault in Podium).
     """
@@ -148,6 +148,9 @@ class TaskEvent:
     | `failed` | a step failed; without a step, the task | the failure |
     | `timed_out` | the time of a node or of the task was up | |
     | `parked` | a step of the task waits for a decision | |
+    | `waiting` | a Wait or a Sleep waits | {"until": …}; of a Wait also "name", "shown" and "digest" |
+    | `answered` | an answer has come | {"name", "value", "by", "via"} |
+    | `woke` | the time of a Sleep is over | |
     | `redriven` | parked steps run again, or this task continues a failed one | the failed task's id, if any |
     | `dropped` | parked steps were given up | |
     | `chunk` | a step called `ctx.emit` | the chunk |
@@ -157,7 +160,7 @@ class TaskEvent:
     | `cancelled` | the task was cancelled | |
 
     After `retrying` or `lost` of a step, forget its chunks so far: the next ones are from another run. `started`,
-    `parked` and `log` are told live only, and so is `finished` of steps in a nested Hierarchy.
+    `parked`, `waiting` and `log` are told live only, and so is `finished` of a Wait and of steps in a nested Hierarchy.
     """
 
     kind: str

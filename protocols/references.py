@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TypeAlias, TypeGuard, assert_never
 
 from pydantic import BaseModel
 
 from .binding import input_of
 from .protocol import resolve
-from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step, takers_back
+from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Sleep, Step, Wait, takers_back
 from .wording import Loc
 
 Found: TypeAlias = "tuple[Loc, str]"
@@ -62,7 +62,10 @@ def _flaws(node: Node, loc: Loc, there: frozenset[str]) -> Iterator[Found]:
                 yield from _unknown_outputs((*loc, "rules", index, "when"), rule.when, there | own)
             for name, child in node.adaptive.items():
                 yield from _flaws(child, (*loc, "adaptive", name), there | own)
-        case Step():
+        case Wait():
+            for loc_below, child in node.own_children():
+                yield from _flaws(child, (*loc, *loc_below), there)
+        case Step() | Sleep():
             pass
         case _:
             assert_never(node)
@@ -79,10 +82,20 @@ def _is_silent(node: Node) -> bool:
 
 
 def _sources(node: Node) -> list[tuple[Loc, str]]:
-    """Return the expressions in the `with` of a node, each with its place."""
-    if isinstance(node.with_, str):
-        return [(("with",), node.with_)]
-    return [(("with", key), source) for key, source in (node.with_ or {}).items()]
+    """Return the expressions of a node that are evaluated when it begins, each with its place."""
+    found = _placed("with", node.with_)
+    if isinstance(node, Wait):
+        found += _placed("show", node.show)
+    if isinstance(node, Sleep):
+        span = (("for_s", node.sleep.for_s), ("until", node.sleep.until))
+        found += [(("sleep", name), source) for name, source in span if isinstance(source, str)]
+    return found
+
+
+def _placed(name: str, given: str | Mapping[str, str] | None) -> list[tuple[Loc, str]]:
+    if isinstance(given, str):
+        return [((name,), given)]
+    return [((name, key), source) for key, source in (given or {}).items()]
 
 
 def _unknown_outputs(loc: Loc, source: str, there: frozenset[str]) -> Iterator[Found]:

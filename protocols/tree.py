@@ -1,7 +1,7 @@
 """The workflow tree: one frozen pydantic model, built in Python or read from YAML or JSON, equal either way.
 
 In YAML a node is a mapping with exactly one of the keys `step`, `sequence`, `parallel`, `each`, `hierarchy`,
-`adaptive`, and its settings beside it; a bare text is a step. In Python the classes take that content as their
+`adaptive`, `wait`, `sleep`, and its settings beside it; a bare text is a step. In Python the classes take that content as their
 positional argument, and protocols may stand for steps:
 
     Workflow("brief", Sequence(inventory, Parallel({"todo": todo, "churn": churn}), Step(report, timeout_s=5)))
@@ -9,7 +9,6 @@ positional argument, and protocols may stand for steps:
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, Unpack, get_args, overload
@@ -23,7 +22,6 @@ from pydantic import (
 )
 
 from .errors import InvalidDefinition
-from .json_forms import writable
 from .options import (
     AdaptiveOptions,
     HierarchyOptions,
@@ -31,36 +29,18 @@ from .options import (
     ParallelOptions,
     SequenceOptions,
     SequenceSettings,
+    SleepOptions,
     StepOptions,
     StepSettings,
+    WaitOptions,
 )
 from .policy import RetryPolicy, Supervision
 from .protocol import current_reference, is_protocol, plain_name
 from .quantities import Count, Seconds
 from .recovery import OnError
+from .tree_parts import END, MAILBOX_NAME, NODE_NAME, AnswerSchema, Constant, Expression, Rule, Span, Who
 from .typed_nodes import A, B, C, D, E, F, G, In, Out, Runs, Text, Typed
-from .wording import NODE_KINDS, ONE_KIND, Definition, Loc, not_a_node
-
-END = "end"
-"""Where the rules of an Adaptive lead when it is done; no node may have this name."""
-NODE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
-
-Expression: TypeAlias = str
-"""A CEL expression; docs/workflows.md says which names it may use."""
-
-
-class Constant(Definition):
-    """A fixed output, for `otherwise`."""
-
-    value: Any = None
-    """The output: plain data that JSON can hold."""
-    missing: str | None = None
-    """The name under which the result's `degraded` says what it lacks. By default it is the name of the node."""
-
-    @field_validator("value")
-    @classmethod
-    def _is_writable(cls, value: Any) -> Any:
-        return writable(value)
+from .wording import A_NODE, A_VALUE, NODE_KINDS, ONE_KIND, Definition, Loc, not_a_node
 
 
 class _Node(Typed[In, Out], Definition):
@@ -381,20 +361,6 @@ class Hierarchy(_Group[Any, Any]):
         return _checked_names(team)
 
 
-class Rule(Definition):
-    """A rule of an Adaptive: after the node `after`, if `when` holds, go to the node `to`.
-
-    A failed node is handled only by a rule whose `when` mentions `error`; otherwise the Adaptive fails, too.
-    """
-
-    after: str | None = None
-    """The name of the node that has just ended. None fits every node."""
-    when: Expression = "true"
-    """A CEL condition over `input`, `output`, `outputs`, `visits`, `error` and `task`."""
-    to: str
-    """The name of the next node, or `end`."""
-
-
 class Adaptive(_Group[Any, Any]):
     """A node with named children and rules: `Adaptive({"a": first, "b": second}, start="a", rules=[Rule(to="end")])`.
 
@@ -429,6 +395,89 @@ class Adaptive(_Group[Any, Any]):
         return _checked_names(nodes)
 
 
+class Wait(_Node[Any, Any]):
+    """A node that waits for an answer: `Wait("approval", schema=bool, timeout_s=86400)`. Nothing runs meanwhile.
+
+    The answer comes by its name, from `engine.answer`, `podium answer` or a client of another kind. An answer that
+    comes before the node is reached is kept. The output of the node is the answer; if `need` is more than 1, the list
+    of the answers in the order in which they came.
+    """
+
+    on_cancel: ClassVar[None] = None
+    wait: Annotated[str, Field(pattern=f"^{MAILBOX_NAME.pattern}$")]
+    """The name by which the answer comes; in Python the positional argument. All waits of one name in a workflow agree
+    in the settings that say which answers count."""
+    schema_: Annotated[AnswerSchema, Field(alias="schema")] = None
+    """The JSON Schema of an answer, from which a form can be drawn. Other answers are refused to their sender. In
+    Python it is written `schema`, and a type may be given instead. None allows any plain data."""
+    show: Expression | Mapping[str, Expression] | None = None
+    """What the answer is about: CEL as in `with`, evaluated when the node begins to wait. An answer may name the digest
+    of what its sender saw; it is refused as stale if that is something else."""
+    who: tuple[Who, ...] = ()
+    """Who may answer: users, `group:<name>`, `role:<name>`. Empty allows everybody who can reach the task."""
+    not_starter: bool = False
+    """If true, the user whom the task belongs to may not answer."""
+    need: Count = 1
+    """The number of answers, each from another user."""
+    refusal: Expression | None = None
+    """A CEL condition over `answer` that tells which answers are refusals, such as `answer == false`."""
+    on_refusal: Literal["fail", "finish", "go_on"] = "fail"
+    """What a refusal does: `fail` (the node fails as `refused`), `finish` (the node is done at once), `go_on` (the
+    refusal does not count, and others may still make up `need`)."""
+    mailbox: Literal["once", "each"] = "once"
+    """`once`: the first answers are those of all waits of this name, and later ones are refused. `each`: answers queue
+    up, and each wait takes the next."""
+    signed: bool = False
+    """If true, an answer comes with its sender: {"value", "by", "at", "via"}, `at` in UTC seconds."""
+    timeout_s: Seconds | None = None
+    """The longest time of the wait, in seconds from when the node begins to wait. None is no bound."""
+    on_timeout: AtTimeout | None = None
+    """What follows after `timeout_s`: an output, {"value": …}, or a node, which gets the input of the wait. Without it,
+    the node fails as `timeout`."""
+
+    def __init__(self, wait: str | None = None, **settings: Unpack[WaitOptions]) -> None:
+        Definition.__init__(self, **{"wait": wait, **settings})
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def own_children(self) -> list[tuple[Loc, Node]]:
+        if self.on_timeout is None or isinstance(self.on_timeout, Constant):
+            return []
+        return [(("on_timeout",), self.on_timeout)]
+
+    @model_validator(mode="after")
+    def _sound(self) -> Wait:
+        if self.on_timeout is not None and self.timeout_s is None:
+            raise ValueError("on_timeout needs a timeout_s")
+        if self.on_refusal != "fail" and self.refusal is None:
+            raise ValueError(f"on_refusal: {self.on_refusal} needs a `refusal`, which says what a refusal is")
+        if self.who and not self.has_groups and self.need > len(set(self.who)):
+            raise ValueError(f"need: {self.need} can never be met by {len(set(self.who))} users")
+        return self
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether groups or roles may answer, so that nobody knows how many people may."""
+        return any(each.startswith(("group:", "role:")) for each in self.who)
+
+
+class Sleep(_Node[In, Out]):
+    """A node that waits for a time: `Sleep(for_s=3600)` or `Sleep(until="input.at")`. Its output is its input."""
+
+    on_cancel: ClassVar[None] = None
+    sleep: Span
+    """The time: {"for_s": …} or {"until": …}; in Python one of the two as a keyword."""
+
+    def __init__(self: Sleep[A, A], **settings: Unpack[SleepOptions]) -> None:
+        span = {key: settings.pop(key) for key in ("for_s", "until") if key in settings}
+        Definition.__init__(self, **({"sleep": span} if span else {}), **settings)
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def own_children(self) -> list[tuple[Loc, Node]]:
+        return []
+
+
 def _kind(value: Any) -> str | None:
     if isinstance(value, _Node):
         return type(value).__name__.lower()
@@ -441,18 +490,29 @@ def _kind(value: Any) -> str | None:
     return None
 
 
+def _value_or_node(value: Any) -> str:
+    is_value = isinstance(value, Constant) or (isinstance(value, Mapping) and "value" in value)
+    return A_VALUE if is_value else A_NODE
+
+
 Node: TypeAlias = Annotated[
     Annotated[Step, Tag("step")]
     | Annotated[Sequence, Tag("sequence")]
     | Annotated[Parallel, Tag("parallel")]
     | Annotated[Hierarchy, Tag("hierarchy")]
-    | Annotated[Adaptive, Tag("adaptive")],
+    | Annotated[Adaptive, Tag("adaptive")]
+    | Annotated[Wait, Tag("wait")]
+    | Annotated[Sleep, Tag("sleep")],
     Discriminator(
         _kind,
         custom_error_type="node",
         custom_error_message=ONE_KIND,
     ),
 ]
+AtTimeout: TypeAlias = Annotated[
+    Annotated[Constant, Tag(A_VALUE)] | Annotated[Node, Tag(A_NODE)], Discriminator(_value_or_node)
+]
+"""The output of a Wait that has timed out, or the node that gives it."""
 
 
 def quorum(n: int) -> str:
@@ -462,12 +522,16 @@ def quorum(n: int) -> str:
 
 def time_limit_s(node: Node) -> float | None:
     """Seconds that a node has for everything in it, from when it is due."""
+    if isinstance(node, Sleep):
+        return None
     return node.total_timeout_s if isinstance(node, Step) else node.timeout_s
 
 
 def default_name(node: _Node) -> str:
     if isinstance(node, Step):
         return plain_name(node.step.rpartition(":")[2].partition("~")[0].rpartition(".")[2])
+    if isinstance(node, Wait):
+        return plain_name(node.wait)
     return type(node).__name__.lower()
 
 

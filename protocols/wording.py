@@ -15,8 +15,10 @@ from pydantic_core import ErrorDetails
 from .errors import InvalidDefinition
 
 Loc: TypeAlias = tuple[str | int, ...]
-NODE_KINDS = ("step", "sequence", "parallel", "each", "hierarchy", "adaptive")
+NODE_KINDS = ("step", "sequence", "parallel", "each", "hierarchy", "adaptive", "wait", "sleep")
 ONE_KIND = f"a node has exactly one of the keys {', '.join(NODE_KINDS)}"
+A_VALUE, A_NODE = "a value", "a node"
+"""Tags of what may follow a time-out."""
 _MANY = 12
 """Most known keys that a message lists if none is near the wrong one."""
 _STEPS = ("step", "hierarchy", "undo")
@@ -191,6 +193,8 @@ def real_loc(loc: Loc) -> Loc:
     kept: list[str | int] = []
     tagged = 0
     for part in loc:
+        if part in (A_VALUE, A_NODE):
+            continue
         if part in NODE_KINDS and tagged != len(kept) and _follows_node(kept):
             tagged = len(kept)
         else:
@@ -203,4 +207,4 @@ def _follows_node(kept: list[str | int]) -> bool:
     if not kept:
         return False
     last, before = kept[-1], kept[-2] if len(kept) > 1 else None
-    return last in ("root", "do") or isinstance(last, int) or before in ("parallel", "team", "adaptive")
+    return last in ("root", "do", "on_timeout") or isinstance(last, int) or before in ("parallel", "team", "adaptive")

@@ -19,7 +19,7 @@ from .protocol import resolve
 from .quantities import Count, Seconds
 from .results import Reader, reader_of
 from .schemas import check_own, misfit
-from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Step
+from .tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Sleep, Step, Wait
 from .typed_nodes import A, B, In, Out, Runs, Text, Typed
 from .values import MAX_VALUE_BYTES, NotPlain, Value, check_value, digest
 from .wording import Definition, place
@@ -174,8 +174,13 @@ class Workflow(Typed[In, Out], Definition):
         """The protocol of the step that gets the workflow's input as it is, if there is one."""
         first = self.root
         while isinstance(first, Sequence) and first.with_ is None:
-            first = first.sequence[0]
+            first = _first(first)
         return first.step if isinstance(first, Step) and first.with_ is None else None
+
+
+def _first(node: Sequence) -> Node:
+    """Return the first child that does something with its input: a Sleep gives it on as it is."""
+    return next((child for child in node.sequence if not isinstance(child, Sleep)), node.sequence[0])
 
 
 def _takers(node: Node) -> list[str]:
@@ -190,14 +195,16 @@ def _takers(node: Node) -> list[str]:
 def _first_children(node: Node) -> list[Node]:
     match node:
         case Sequence():
-            return [node.sequence[0]]
+            return [_first(node)]
         case Parallel():
             return list((node.parallel or {}).values())
         case Hierarchy():
             return list(node.team.values())
         case Adaptive():
             return [node.adaptive[node.start]]
-        case Step():
+        case Wait():
+            return [child for _, child in node.own_children()]
+        case Step() | Sleep():
             return []
         case _:
             assert_never(node)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .quantities import shown
 from .recovery import Action
-from .tree import END, NODE_NAME, NODES, Parallel
+from .tree import NODES, Parallel
+from .tree_parts import END, NODE_NAME
 from .workflow import Workflow
 
 if TYPE_CHECKING:

@@ -19,15 +19,15 @@ from .figures.lifecycle import Lifecycle
 from .messages.client import ClientEvent
 from .messages.host import StepResult
 from .messages.supervisor import RunEnded
-from .ports.journal import Change, Entry, Journal
+from .ports.journal import Change, Entry, Journal, Standing
 from .ports.world import Clocks
 from .settings import Governance
-from .tasks.client_events import parked_event
-from .tasks.entries import entry_of, is_parked_or_was, standing
+from .tasks.client_events import parked_event, waiting_value
+from .tasks.entries import entry_of, standing
 from .tasks.events import Event, StepBegan, StepFailed
 from .tasks.fold import apply
 from .tasks.plan import Plan
-from .tasks.state import Alarm, Effect, Halt, NodeRun, Run, TaskState
+from .tasks.state import Alarm, Awaited, Awaits, Effect, Halt, NodeRun, Run, TaskState
 from .watching.watchers import Watchers
 
 
@@ -61,8 +61,16 @@ class CollectsEmissions(Protocol):
 
 
 class ChecksClock(Protocol):
+    set_by_s: float
+    """Seconds by which the clock has been set in all."""
+
     def check(self) -> None:
         """Move the times of all tasks if the system clock was set since the last check."""
+
+
+class LeavesOnDisk(Protocol):
+    def settle(self, task: TaskState) -> None:
+        """Note whether a task rests. Called after the effects of each event."""
 
 
 class OpenTasks:
@@ -77,6 +85,7 @@ class OpenTasks:
     retries: ReadsResults
     emissions: CollectsEmissions
     clock: ChecksClock
+    resting: LeavesOnDisk
 
     def __init__(
         self, world: Clocks, journal: Journal, settings: Governance, plans: Mapping[str, Plan], watchers: Watchers
@@ -97,7 +106,7 @@ class OpenTasks:
         self.tasks[task.record.task_id] = task
         self._accepted += 1
         task.order = self._accepted
-        self.gate.opened(task.record)
+        self._count(task)
         self._lifecycle.opened(task, self.plans[task.hash].has_stages, self._world.now())
 
     def take(self, task: TaskState, event: Event) -> None:
@@ -136,6 +145,27 @@ class OpenTasks:
         now = events[-1].at if events else self._world.now()
         return entry_of(task, events, now, self._max_bytes)
 
+    def standing(self, task: TaskState) -> Standing | None:
+        """Return how a task stands if that is not on record; None if it is. The caller writes it."""
+        stands = standing(task, self.clock.set_by_s)
+        if stands is not None:
+            self._count(task)
+        return stands
+
+    def _count(self, task: TaskState) -> None:
+        """Count a task as open as long as it does not rest."""
+        if task.rests is None and task.status != "waiting":
+            self.gate.opened(task.record)
+        else:
+            self.gate.ended(task.record)
+
+    def let_go(self, task: TaskState) -> None:
+        """Let a task go from memory that rests. All that was written of it is durable."""
+        del self.tasks[task.record.task_id]
+        self.gate.ended(task.record)
+        self._lifecycle.let_go(task)
+        task.root.let_go()
+
     def _record(self, task: TaskState, events: list[Event]) -> None:
         doing = self._journal.doing
         doing.begin(task.record.task_id, task.entries)
@@ -156,9 +186,11 @@ class OpenTasks:
         self._lifecycle.happened(task, event.at)
         entry = self.entry(task, events)
         changes: list[Change] = [entry]
-        if is_parked_or_was(task):
-            changes.append(standing(task, task.status))
-            if task.status == "parked":
+        before = task.record.status
+        stands = self.standing(task)
+        if stands is not None:
+            changes.append(stands)
+            if stands.status == "parked" != before:
                 self.watchers.tell(task.record.task_id, parked_event(self._world.now()))
         then = partial(self.carry_out, task, effects)
         self._journal.write(changes, partial(self._tell_all, task, told, entry.n, then) if told else then)
@@ -192,6 +224,7 @@ class OpenTasks:
             shielded("telling how a task ended", self.watchers.ended, task.record, task.told)
             task.root.let_go()
         self.admission.settle(task)
+        self.resting.settle(task)
         doing.end()
 
     def _carry_out_one(self, task: TaskState, effect: Effect) -> None:
@@ -203,6 +236,13 @@ class OpenTasks:
                 self.dispatcher.halt(task, effect.place)
             case Alarm():
                 self.timers.set(task, effect.place)
+            case Awaits():
+                if effect.place.path in task.waiting:
+                    self.watchers.live(task, effect.place, "waiting", self._world.now(), waiting_value(effect.place))
+            case Awaited():
+                outcome = effect.place.outcome
+                if outcome is not None and outcome.failure is None:
+                    self.watchers.live(task, effect.place, "finished", self._world.now(), outcome.output)
             case _:
                 assert_never(effect)
 

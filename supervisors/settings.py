@@ -57,6 +57,10 @@ class Governance:
     """Seconds after its end at which a finished task is deleted."""
     keep_finished_tasks: int = 1_000_000
     """Most finished tasks kept per workflow; the oldest are deleted first."""
+    max_kept_answers: int = 1_000
+    """Most answers of one name that a task keeps although no node has waited for them yet."""
+    max_waiting_in_memory: int = 10_000
+    """Most tasks of a supervisor that stay in memory while they only wait."""
     age_s: float = 30.0
     """Seconds of waiting that weigh as much as one level of priority."""
     weights: Mapping[str, float] = field(default_factory=dict)

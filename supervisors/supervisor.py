@@ -23,7 +23,7 @@ from .admission.task_permits import TaskPermits
 from .children.children import Children
 from .children.giving_up import GivingUp
 from .limits.permit_client import PermitClient
-from .messages.client import Ack, Cancel, Drop, Follow, Redrive, Submission, Submit, Watch
+from .messages.client import Ack, Answer, Cancel, Drop, Follow, Redrive, Submission, Submit, Watch
 from .messages.supervisor import (
     SUPERVISOR,
     AwaitIdle,
@@ -37,7 +37,7 @@ from .messages.supervisor import (
     SupervisorStatus,
 )
 from .open_tasks import OpenTasks
-from .ports.journal import Journal, durable
+from .ports.journal import Journal, OpenTask, durable
 from .ports.messaging import Incoming
 from .ports.world import World
 from .running.breaker_client import BreakerClient
@@ -59,6 +59,8 @@ from .upkeep.retention import Retention
 from .upkeep.stalls import LOOK_S, Stalls
 from .upkeep.takeover import Takeover
 from .versions import CHILDREN, Versions
+from .waiting.answers import Answers
+from .waiting.resting import Resting
 from .watching.live import Live
 from .watching.stream_buffer import StreamBuffer
 from .watching.task_requests import TaskRequests
@@ -91,6 +93,8 @@ class Supervisor:
         self._takeover: Takeover
         self._stalls: Stalls
         self._blocked: Blocked
+        self._resting: Resting
+        self._answers: Answers
 
     async def start(self, setup: Mapping[str, Any]) -> dict[str, Value]:
         """Fold the shard and go on with its open tasks.
@@ -123,15 +127,22 @@ class Supervisor:
             found = self._takeover.fold(tasks)
             self._open_tasks.clock.check()
             self._takeover.resume(found, setup.get("keep"))
+            await self._resting.begin()
             await self._dispatcher.wake_busy_tiers(setup["shard"])
         else:
-            for task in self._takeover.fold(tasks):
-                self._open_tasks.take(task, Abandoned(self._abandoned, self._world.now()))
+            await self._abandon(tasks, self._abandoned)
         if not is_tier(setup["shard"]):
             self._world.background(self._retention.keep_sweeping(), "retention")
         self._world.background(self._keep_tidy(), "tidy")
         self._world.log("info", "started", open=len(tasks), took_s=self._world.monotonic() - began_at)
         return {"epoch": self._journal.epoch, "open": len(tasks)}
+
+    async def _abandon(self, tasks: list[OpenTask], reason: str) -> None:
+        """Fail all open tasks, those included that rest."""
+        abandoned = Abandoned(reason, self._world.now())
+        for task in self._takeover.fold(tasks):
+            self._open_tasks.take(task, abandoned)
+        await self._resting.each(lambda task: self._open_tasks.take(task, abandoned))
 
     def _build(self, shard: str, resources: list[Any], notes: Mapping[str, Value], later: list[str]) -> None:
         """Make the parts of the supervisor, once its journal is open."""
@@ -154,17 +165,21 @@ class Supervisor:
         admission = self._admission = open_tasks.admission = TaskPermits(self._permits, open_tasks, dispatcher, later)
 
         quarantine = self._quarantine = Quarantine(world, journal, notes, open_tasks.watchers)
-        self._desk = TaskRequests(world, journal, open_tasks, dispatcher, quarantine)
+        takeover = self._takeover = Takeover(world, journal, open_tasks, admission, alarms, quarantine)
+        most = settings.max_waiting_in_memory
+        resting = self._resting = Resting(world, journal, open_tasks, alarms, takeover, clock, notes, most)
+        open_tasks.resting = resting
+        self._answers = Answers(world, journal, settings, open_tasks, alarms, quarantine, resting)
+        self._desk = TaskRequests(world, journal, open_tasks, dispatcher, quarantine, resting)
         live.dispatcher, live.desk, live.emissions = dispatcher, self._desk, emissions
-        self._takeover = Takeover(world, journal, open_tasks, admission, alarms, quarantine)
-        self._letters = DeadLetters(world, journal, open_tasks, versions, notes, quarantine, self._takeover)
+        self._letters = DeadLetters(world, journal, open_tasks, versions, notes, quarantine, takeover)
         self._leaving = Leaving(world, dispatcher, self.stop)
         world.on_leaving = self._leaving.on_leaving
         self._retention = Retention(world, settings, journal, open_tasks, dispatcher, self._letters)
         self._stalls = Stalls(world, journal, open_tasks, admission)
         self._stalls.forget(notes)
         self._blocked = Blocked(world, journal, notes)
-        self._rest = Passivation(world, shard, open_tasks, quarantine, settings.rest_after_s)
+        self._rest = Passivation(world, shard, open_tasks, quarantine, resting, settings.rest_after_s)
         counts_slots = admission if settings.max_slots is not None else None
         intake = self._intake = Intake(world, journal, open_tasks, quarantine, counts_slots)
         journal.on_long_away = intake.answer_those_who_wait
@@ -196,6 +211,9 @@ class Supervisor:
                 self._submit_run(ask, message)
             case Cancel():
                 self._desk.cancel(ask, message.task_id)
+            case Answer():
+                self._check_not_down()
+                self._answers.take(ask, message)
             case Follow():
                 self._desk.follow(ask, list(message.ids))
             case Watch():
@@ -242,15 +260,25 @@ class Supervisor:
     def _status(self) -> SupervisorStatus:
         return SupervisorStatus(
             epoch=self._journal.epoch,
-            open=len(self._open_tasks.tasks),
+            open=len(self._open_tasks.tasks) + self._resting.count,
+            waiting=self._resting.waiting,
             stalled={**self._quarantine.to_wire(), **self._stalls.to_wire()},
             faults=self._open_tasks.faults.count,
             users=self._open_tasks.gate.busiest,
             load=self._world.load()._asdict(),
-            versions=self._versions.describe({task.hash for task in self._open_tasks.tasks.values()}),
-            counts={**self._open_tasks.tally.to_wire(), "permit_s": self._permits.waits.to_wire()},
+            versions=self._versions.describe(self._hashes_in_use),
+            counts={
+                **self._open_tasks.tally.to_wire(),
+                "permit_s": self._permits.waits.to_wire(),
+                "answers_refused": dict(self._answers.refused),
+            },
             **self._dispatcher.describe(),
         )
+
+    @property
+    def _hashes_in_use(self) -> set[str]:
+        """Hashes of the versions that have open tasks."""
+        return {task.hash for task in self._open_tasks.tasks.values()} | set(self._resting.on_disk)
 
     # submissions
 
@@ -286,4 +314,4 @@ class Supervisor:
             self._stalls.look()
             self._blocked.look(self._dispatcher.pools)
             if len(self._open_tasks.plans) > 1:
-                await self._versions.retire({task.hash for task in self._open_tasks.tasks.values()})
+                await self._versions.retire(self._hashes_in_use)

@@ -12,17 +12,27 @@ from typing import Literal, TypeAlias, TypeVar, overload
 from zlib import crc32
 
 from ...actors.large_values import LargeValues, Outgoing
-from ...protocols.errors import EngineClosed, InvalidSetting, NotFound, PeerLost, PodiumError, Unknown, from_wire
+from ...protocols.errors import (
+    EngineClosed,
+    InvalidInput,
+    InvalidSetting,
+    NotFound,
+    PeerLost,
+    PodiumError,
+    Unknown,
+    from_wire,
+)
 from ...protocols.limits import Amount
 from ...protocols.outcomes import TaskRecord, TaskStatus
 from ...protocols.protocol import ProtocolLike
 from ...protocols.requests.request import Request
-from ...protocols.values import Value
+from ...protocols.values import Value, check_text
 from ...protocols.workflow import Workflow
 from ...supervisors.figures.status import BreakerStatus, ClusterStatus, LimitUse, breaker_states, limit_uses
 from ...supervisors.messages.client import (
     Ack,
     Acks,
+    Answer,
     AskStatus,
     BreakerStates,
     Cancel,
@@ -34,6 +44,7 @@ from ...supervisors.messages.client import (
     Drop,
     Letter,
     Located,
+    Receipt,
     Redrive,
     SetBreaker,
     SetLimits,
@@ -59,6 +70,7 @@ from .holdups import answered, not_up
 from .link import BATCH, PATIENCE, Batch, Link, Watching
 from .submissions import Prepared, Submissions, may_be_refused
 from .task_ids import new_task_id
+from .waits import AnswerReceipt
 
 _RECONNECT_S = 0.2
 STOWED_AT_ONCE = 32
@@ -421,6 +433,37 @@ class Core:
 
         self.soon(self._ask_link, shard, Cancel(task_id), answered)
         return status
+
+    async def answer(
+        self,
+        task_id: str,
+        name: str,
+        value: Value,
+        by: str | None,
+        id: str | None,
+        digest: str | None,
+        groups: Sequence[str],
+    ) -> AnswerReceipt:
+        """Answer a task; returns when the answer is durable. On the loop. Raises AnswerRefused and others."""
+        for text, what in ((name, "name"), (by, "by"), (id, "id"), (digest, "digest")):
+            if text is not None:
+                check_text(text, what)
+        if by == "":
+            raise InvalidInput(problem="an empty text is nobody; leave it out for yourself", path="by")
+        plain = await self._large.stow(self.submissions.answer(value))
+        shard = await self.aside(lambda: self.shard_of(task_id))
+        whose, via = self.settings.user if by is None else by, self.settings.source
+        message = Answer(task_id, name, plain, id or new_task_id(self._session.world), whose, via, list(groups), digest)
+        done: Future[AnswerReceipt] = Future()
+
+        def answered(reply: Reply) -> None:
+            if reply.error is not None:
+                fail(done, reply.error)
+            else:
+                settle(done, AnswerReceipt(task_id, name, *reply.read(Receipt)))
+
+        self._ask_link(shard, message, answered)
+        return await asyncio.wrap_future(done)
 
     def redrive(self, ids: list[str]) -> list[Future[str]]:
         """Redrive dead letters; returns for each a future of the id of the task that runs now. From any thread."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from queue import SimpleQueue
@@ -46,11 +46,14 @@ from .holdups import why_held_now
 from .outcome import result_of
 from .ray_references import names_a_reference, taken_in
 from .submissions import checked_keys, has_parts
+from .waits import AnswerReceipt, OpenWait, open_waits
 
 if TYPE_CHECKING:
     from .request_state import RequestState
 
 T = TypeVar("T")
+MOST_WAITS = 10_000
+"""Most open waits of one task that `task.waits()` returns."""
 LEAVE_S = 2.0
 """Seconds that `close` waits for work that ignores its cancellation, as a step of a cluster in this process may."""
 END_S = 10.0
@@ -113,7 +116,7 @@ class Task(BaseTask[Out]):
         return self._record_now()
 
     def read_status(self) -> TaskStatus:
-        """The task's status, read now: pending, running, parked, stalled, completed, failed or cancelled."""
+        """The task's status, read now: pending, running, waiting, parked, stalled, completed, failed or cancelled."""
         return self._ended_as() or self._record_now().status
 
     def read_request_state(self) -> RequestState | None:
@@ -205,6 +208,10 @@ class Task(BaseTask[Out]):
                 reading.caught_up(queue.qsize())
         finally:
             reading.stop()
+
+    def waits(self) -> list[OpenWait]:
+        """The answers that the task waits for, read now from the journal."""
+        return open_waits(self._core.reader, task_id=self.id, limit=MOST_WAITS)
 
     def cancel(self) -> TaskStatus:
         """Cancel the task, durably, and return its status. A task that has ended stays as it is."""
@@ -425,6 +432,57 @@ class Engine:
         self._check_open()
         for future in _settled(self._core.drop(list(ids))):
             future.result()
+
+    def waits(
+        self,
+        workflow: str | None = None,
+        name: str | None = None,
+        task_id: str | None = None,
+        answerer: str | None = None,
+        groups: Collection[str] = (),
+        limit: int = 50,
+    ) -> list[OpenWait]:
+        """The open waits of tasks that match every argument given, those that began last first, at most `limit`.
+
+        Args:
+            answerer: Only those that this user may answer, who is in these `groups` and roles (`group:editors`).
+        """
+        return open_waits(self._core.reader, workflow, name, task_id, answerer, groups, limit)
+
+    def answer(
+        self,
+        task_id: str,
+        name: str,
+        value: Value = None,
+        *,
+        by: str | None = None,
+        groups: Collection[str] = (),
+        id: str | None = None,
+        digest: str | None = None,
+    ) -> AnswerReceipt:
+        """Answer a task that waits, or will wait, for `name`. When this returns, the answer is on disk.
+
+        Args:
+            value: The answer: plain data that fits the schema of the wait.
+            by: The user who answers, if not the setting `user`.
+            groups: The groups and roles of that user: `group:editors`, `role:approver`. Podium takes your word for it.
+            id: An id of the answer: the same id counts once, however often it is sent.
+            digest: The digest of what the user saw (`OpenWait.digest`). The answer is refused if that has changed.
+
+        Raises:
+            AnswerRefused: The answer does not count; `reason` says why. Nothing was recorded.
+            InvalidInput: The answer does not fit the schema.
+            NotFound: There is no such task, or its workflow never waits for that name.
+        """
+        self._check_open()
+        return self._wait(self._core.answer(task_id, name, value, by, id, digest, sorted(groups)))
+
+    def signal(self, task_id: str, name: str, value: Value = None, *, id: str | None = None) -> AnswerReceipt:
+        """Send a value to a task under a name: an answer of a program, for whatever the task waits for by that name.
+
+        The errors are those of `answer`.
+        """
+        return self.answer(task_id, name, value, id=id)
 
     def set_limits(self, **limits: Amount) -> dict[str, LimitUse]:
         """Change limits until the cluster ends: `engine.set_limits(llm=3, **{"llm per user": 1})`.

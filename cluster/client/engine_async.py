@@ -7,7 +7,7 @@ writes the file of its cluster on the loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -29,12 +29,13 @@ from ..session import Session
 from .core import Core
 from .dead_letters import DeadLetter, dead_letters
 from .deployed import DeployedWorkflow, deployed_workflows
-from .engine import BaseTask
+from .engine import MOST_WAITS, BaseTask
 from .event_reader import Reading
 from .holdups import why_held
 from .outcome import result_of
 from .ray_references import names_a_reference, taken_in
 from .submissions import checked_keys, has_parts
+from .waits import AnswerReceipt, OpenWait, open_waits
 
 if TYPE_CHECKING:
     from .request_state import RequestState
@@ -119,6 +120,10 @@ class AsyncTask(BaseTask[Out]):
         if done:
             end.result()
         return bool(done)
+
+    async def waits(self) -> list[OpenWait]:
+        """As `Task.waits`."""
+        return await self._core.aside(lambda: open_waits(self._core.reader, task_id=self.id, limit=MOST_WAITS))
 
     async def cancel(self) -> TaskStatus:
         """As `Task.cancel`."""
@@ -298,6 +303,37 @@ class AsyncEngine:
     async def drop(self, ids: Sequence[str]) -> None:
         """As `Engine.drop`."""
         await _all(await self._core.aside(lambda: self._core.drop(list(ids))))
+
+    async def waits(
+        self,
+        workflow: str | None = None,
+        name: str | None = None,
+        task_id: str | None = None,
+        answerer: str | None = None,
+        groups: Collection[str] = (),
+        limit: int = 50,
+    ) -> list[OpenWait]:
+        """As `Engine.waits`."""
+        asked = workflow, name, task_id, answerer, groups, limit
+        return await self._core.aside(lambda: open_waits(self._core.reader, *asked))
+
+    async def answer(
+        self,
+        task_id: str,
+        name: str,
+        value: Value = None,
+        *,
+        by: str | None = None,
+        groups: Collection[str] = (),
+        id: str | None = None,
+        digest: str | None = None,
+    ) -> AnswerReceipt:
+        """As `Engine.answer`."""
+        return await self._core.answer(task_id, name, value, by, id, digest, sorted(groups))
+
+    async def signal(self, task_id: str, name: str, value: Value = None, *, id: str | None = None) -> AnswerReceipt:
+        """As `Engine.signal`."""
+        return await self.answer(task_id, name, value, id=id)
 
     async def set_limits(self, **limits: Amount) -> dict[str, LimitUse]:
         """As `Engine.set_limits`."""

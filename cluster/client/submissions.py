@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, get_args
 
+from ...actors.large_values import Outgoing
 from ...protocols.errors import FixTheCall, InvalidInput
 from ...protocols.large import LargeParts, LocalFile
 from ...protocols.outcomes import Criticality
@@ -88,6 +89,13 @@ class Submissions:
             return large.lifted(plain, name, most)
         except InvalidInput as error:
             raise InvalidInput(problem=error.problem, path=error.path, workflow=workflow.name) from error
+
+    def answer(self, value: Value) -> Outgoing:
+        """Return an answer as plain data, with its large parts beside it. Raises InvalidInput."""
+        most = self._settings.max_value_bytes
+        with self._large_parts() as large:
+            plain = large.lifted(check_value(value, "answer", most), "answer", most)
+        return Outgoing(plain, large)
 
     def plain(self, input: Value, key: str | None, priority: int, user: str | None) -> Prepared:
         """Return a new task of plain data, for a workflow whose protocols are not here. Raises InvalidInput."""

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from ...protocols.errors import InvalidInput, PodiumError
 from ...protocols.values import unpack
-from ...supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
+from ...supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, Standing
 from ...supervisors.tasks.events import unpack_events
 from ..store.memory.disk import Disk
 from ..store.memory.journal import MemoryJournal
@@ -90,8 +90,9 @@ def written(change: Change) -> str:
             named = [" ".join([type(event).__name__, getattr(event, "path", "")]).strip() for event in events]
             end = f", the task is {change.closing.status}" if change.closing is not None else ""
             return f"{change.task_id} entry {change.n}: {', '.join(named)}{end}"
-        case StatusChange():
-            return f"{change.task_id} is {change.status}"
+        case Standing():
+            waits = [f"waits {wait.path}" for wait in change.waits] + [f"no more {path}" for path in change.over]
+            return ", ".join([f"{change.task_id} is {change.status}", *waits])
         case Note():
             return f"note {change.name}" if change.value is not None else f"no note {change.name}"
         case Forget():

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ...protocols.outcomes import TaskRecord, TaskStatus
+from ...protocols.tree import Wait
 from ...protocols.values import Value
-from ...supervisors.ports.journal import Journal
+from ...supervisors.ports.journal import Journal, ListedWait, Rest
 
 COORDINATOR = "coordinator"
 """The shard that holds the coordinator's notes."""
@@ -29,6 +30,19 @@ class StoredTask:
     """The packed events of each entry of the task, in order."""
     stalled: str = ""
     """The reason if the task is set aside, else ""."""
+
+
+class StoredWait(NamedTuple):
+    """An open wait of a task."""
+
+    shard: str
+    task_id: str
+    workflow: str
+    user: str
+    """The user whom the task belongs to."""
+    node: Wait | None
+    """The node that waits; None if its version cannot be read."""
+    wait: ListedWait
 
 
 class BlobUse(NamedTuple):
@@ -71,6 +85,12 @@ class Reader(Protocol):
     def definitions(self) -> list[dict[str, object]]: ...
 
     def open_count(self, shard: str) -> int: ...
+
+    def rest(self, shard: str) -> Rest: ...
+
+    def waits(
+        self, workflow: str | None = None, name: str | None = None, task_id: str | None = None, limit: int = 50
+    ) -> list[StoredWait]: ...
 
     def blocked(self, workflow: str) -> dict[str, dict[str, str]]: ...
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from ...protocols.errors import JournalCorrupt
 from ...protocols.values import Value
 from ...supervisors.ports.journal import STALLED, STUCK
 from ...supervisors.upkeep.blocked import blocked_protocols
 from .contract import BlobUse
-from .rows import Row, blob_of, check_entry, found_row, names_in, note_of
+from .rows import Row, blob_of, check_entry, found_row, names_in, note_of, rest_of, wait_of
 
 MOST_FLAWS = 100
 """Largest number of flaws that are listed. The check of records ends there."""
@@ -50,10 +51,16 @@ class Records:
         entries: Iterable[Row],
         notes: Iterable[Row],
         blobs: Iterable[Row],
+        standings: Iterable[Row] = (),
+        waits: Iterable[Row] = (),
     ) -> None:
-        """Check all rows of a shard, in the forms of rows.py; tasks sorted by id, entries by task and number."""
+        """Check all rows of a shard, in the forms of rows.py; tasks sorted by id, entries by task and number.
+
+        Args:
+            standings: rows of REST_SELECT.
+        """
         check = _Check(shard, epoch, self)
-        for flaw in check.flaws(tasks, entries, notes, blobs):
+        for flaw in chain(check.flaws(tasks, entries, notes, blobs), check.flaws_of_standings(standings, waits)):
             self.flaws.append(flaw)
             if len(self.flaws) >= MOST_FLAWS:
                 break
@@ -89,6 +96,19 @@ class _Check:
         yield from (
             Flaw(f"task {id}", f"it names blob {name}, which is not on its list") for id, name in self._unlisted
         )
+
+    def flaws_of_standings(self, standings: Iterable[Row], waits: Iterable[Row]) -> Iterator[Flaw]:
+        for row in standings:
+            if row[1] is not None:
+                yield from self._flaw(rest_of, row)
+        for row in waits:
+            yield from self._flaw(wait_of, row)
+
+    def _flaw(self, read: Callable[[str, Row], object], row: Row) -> Iterator[Flaw]:
+        try:
+            read(self._shard, row)
+        except JournalCorrupt as error:
+            yield Flaw(error.place, error.problem)
 
     def _blob_flaws(self, rows: Iterable[Row]) -> Iterator[Flaw]:
         for row in rows:

@@ -18,7 +18,19 @@ from ...protocols.errors import InvalidInput, JournalCorrupt
 from ...protocols.outcomes import OPEN, TERMINAL, Failure, TaskRecord
 from ...protocols.stored import MET, NO_BLOBS, BlobKey, keys_in
 from ...protocols.values import Value, pack, unpack
-from ...supervisors.ports.journal import Change, Closing, Entry, Found, NewTask, OpenTask
+from ...supervisors.ports.journal import (
+    Change,
+    Closing,
+    Entry,
+    Found,
+    ListedWait,
+    NewTask,
+    OpenTask,
+    Resting,
+    RestingTask,
+    Rests,
+    Standing,
+)
 from .contract import BlobUse
 from .sqlite.mark import Count
 
@@ -30,8 +42,15 @@ NEW_COLUMNS = (*TASK_COLUMNS[:11], "input")
 TASK_SELECT = f"SELECT {','.join(TASK_COLUMNS)} FROM tasks"
 ENTRY_SELECT = "SELECT task_id, n, epoch, body, seal FROM entries"
 NOTE_SELECT = "SELECT name, value, seal FROM notes"
+WAIT_COLUMNS = ("task_id", "path", "name", "since", "until", "asks", "seal")
+WAIT_SELECT = f"SELECT {','.join(WAIT_COLUMNS)} FROM waits"
+REST_SELECT = "SELECT id, rests_until, rests_clock, rests_seal FROM tasks"
 BLOB_SELECT = "SELECT task_id, name, size, seal FROM blobs"
 SHARD_SELECT = "SELECT epoch, commits, seal FROM shard"
+
+AWAKE = "finished_at IS NULL AND rests_until IS NULL"
+"""Condition for an open task that does not rest. An index of open tasks has these only."""
+RESTS = "finished_at IS NULL AND rests_until IS NOT NULL"
 
 Row = tuple[Any, ...]
 
@@ -212,6 +231,37 @@ def blob_of(shard: str, row: Row) -> BlobUse:
     return BlobUse(shard, task_id, name, size)
 
 
+# standings
+
+
+def standing_row(change: Standing) -> Row:
+    """Return the row of a standing: status, rests_until, rests_clock, rests_seal, id."""
+    rest = change.rests
+    if rest is None:
+        return change.status, None, None, None, change.task_id
+    return change.status, rest.until, rest.clock_s, seal(change.task_id, *rest), change.task_id
+
+
+def rest_of(shard: str, row: Row) -> Resting:
+    """Return what a row of REST_SELECT says of a task that rests, checked. Raises JournalCorrupt."""
+    id, until, clock_s, sealed = row
+    _check(shard, f"task {id}, until when it rests", sealed, id, until, clock_s)
+    return Resting(id, Rests(until, clock_s))
+
+
+def wait_row(task_id: str, wait: ListedWait) -> Row:
+    """Return the row of a wait, in the order of WAIT_COLUMNS."""
+    facts = (task_id, wait.path, wait.name, float(wait.since), wait.until, pack(wait.asks))
+    return (*facts, seal(*facts))
+
+
+def wait_of(shard: str, row: Row) -> tuple[str, ListedWait]:
+    """Return the task and the wait in a row of WAIT_SELECT, checked. Raises JournalCorrupt."""
+    task_id, path, name, since, until, asks, sealed = row
+    _check(shard, f"wait {path} of task {task_id}", sealed, task_id, path, name, since, until, asks)
+    return task_id, ListedWait(path, name, since, until, _value(asks))
+
+
 def note_row(name: str, value: Value) -> Row:
     packed = pack(value)
     return name, packed, seal(name, packed)
@@ -224,13 +274,25 @@ def note_of(shard: str, row: Row) -> tuple[str, Value]:
     return name, _value(packed)
 
 
+def resting_task_row(shard: str, db: sqlite3.Connection, task_id: str) -> RestingTask | None:
+    """Return a task with its entries if it rests, else None."""
+    row = db.execute(f"{TASK_SELECT} WHERE id = ? AND {RESTS}", (task_id,)).fetchone()
+    rest = db.execute(f"{REST_SELECT} WHERE id = ?", (task_id,)).fetchone()
+    return None if row is None else resting_task_of(shard, row, rest, entries_of(shard, db, task_id))
+
+
+def resting_task_of(shard: str, row: Row, rest: Row, bodies: list[bytes]) -> RestingTask:
+    """Return a task that rests from its rows of TASK_SELECT and REST_SELECT. Raises JournalCorrupt."""
+    return RestingTask(OpenTask(found_row(shard, row).record, bodies), rest_of(shard, rest).rests)
+
+
 def open_task_rows(shard: str, db: sqlite3.Connection) -> list[OpenTask]:
-    """Return every task that has not ended, with its entries, in the order of acceptance."""
+    """Return every task that has not ended and does not rest, with its entries, in the order of acceptance."""
     entries = db.execute(
-        "SELECT task_id, n, epoch, body, seal FROM tasks JOIN entries ON task_id = id "
-        "WHERE finished_at IS NULL ORDER BY task_id, n"
+        f"SELECT task_id, n, epoch, body, seal FROM tasks JOIN entries ON task_id = id WHERE {AWAKE} "
+        "ORDER BY task_id, n"
     )
     bodies = bodies_of(shard, entries)
-    rows = db.execute(f"{TASK_SELECT} WHERE finished_at IS NULL ORDER BY accepted_at, id")
+    rows = db.execute(f"{TASK_SELECT} WHERE {AWAKE} ORDER BY accepted_at, id")
     records = [found_row(shard, row).record for row in rows]
     return [OpenTask(record, bodies.get(record.task_id, [])) for record in records]

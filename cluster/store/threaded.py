@@ -20,7 +20,7 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar, cast
 from ...protocols.errors import JournalFailed, PodiumError
 from ...protocols.values import Value
 from ...supervisors.faults import shielded
-from ...supervisors.ports.journal import Change, Doing, Entry, Found, Journal, OpenTask
+from ...supervisors.ports.journal import FIRST, Change, Doing, Entry, Found, Journal, OpenTask, Resting, RestingTask
 
 T = TypeVar("T")
 
@@ -84,7 +84,30 @@ class FinishedCount(Query[int]):
     """Asks for the number of ended tasks."""
 
 
-AnyQuery: TypeAlias = Find | Bodies | OpenTasks | Notes | Forgettable | FinishedCount
+@dataclass(frozen=True, slots=True)
+class RestingTasks(Query[list[Resting]]):
+    """Asks for the tasks that rest until `until`, in UTC seconds, at most."""
+
+    until: float
+    limit: int
+    after: tuple[float, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OneResting(Query[RestingTask | None]):
+    """Asks for one task, if it rests."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestingCounts(Query[dict[str, int]]):
+    """Asks for the number of tasks that rest, by the hash of their version."""
+
+
+AnyQuery: TypeAlias = (
+    Find | Bodies | OpenTasks | Notes | Forgettable | FinishedCount | RestingTasks | OneResting | RestingCounts
+)
 Answer: TypeAlias = Callable[[], object]
 """Called on the event loop when a batch is durable."""
 
@@ -205,6 +228,15 @@ class ThreadedJournal(ABC):
 
     async def open_tasks(self) -> list[OpenTask]:
         return await self._read(OpenTasks())
+
+    async def resting(self, until: float, limit: int, after: tuple[float, str] = FIRST) -> list[Resting]:
+        return await self._read(RestingTasks(until, limit, after))
+
+    def resting_task(self, task_id: str, then: Callable[[RestingTask | None], None]) -> None:
+        self._add(Work([], OneResting(task_id), then))
+
+    async def resting_counts(self) -> dict[str, int]:
+        return await self._read(RestingCounts())
 
     async def notes(self) -> dict[str, Value]:
         return await self._read(Notes())

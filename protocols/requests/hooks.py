@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InvalidDefinition
-from ..tree import END, Adaptive, Node, Rule, Step
+from ..tree import Adaptive, Node, Step
 from ..tree import Sequence as InOrder
+from ..tree_parts import END, Rule
 from ..wording import flaws_of
 from .machine import HOOK, STAGES, STATES, State, entered_from, stage_named
 

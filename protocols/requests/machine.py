@@ -20,7 +20,8 @@ from typing import Literal, TypeAlias, assert_never, get_args
 
 from ..check import walk
 from ..errors import InvalidDefinition
-from ..tree import END, Adaptive, Hierarchy, Node, Parallel, Sequence, Step, default_name
+from ..tree import Adaptive, Hierarchy, Node, Parallel, Sequence, Sleep, Step, Wait, default_name
+from ..tree_parts import END
 
 State: TypeAlias = Literal[
     "received",
@@ -215,6 +216,11 @@ def _inside(node: Node) -> _Ways:
             return _at_any_time([_through(node.hierarchy, _UNNAMED), *starmap(_through, _by_label(node.team))], True)
         case Adaptive():
             return _by_rules(node)
+        case Wait():
+            late = [_through(child, _UNNAMED) for _, child in node.own_children()]
+            return _either(_NOTHING, late[0]) if late else _NOTHING
+        case Sleep():
+            return _NOTHING
         case _:
             assert_never(node)
 

@@ -14,7 +14,8 @@ from typing import Any
 from ..errors import InvalidDefinition
 from ..protocol import declaration_of, resolve
 from ..reading import read_mapping, read_workflow
-from ..tree import END, Adaptive, Node, Rule, Step, takers_back
+from ..tree import Adaptive, Node, Step, takers_back
+from ..tree_parts import END, Rule
 from ..workflow import Workflow
 from .grants import OPERATION_S
 from .hooks import hooked, read_hooks, with_end

@@ -13,7 +13,7 @@ from typing import Annotated, assert_never
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..protocol import declaration_of, resolve
-from ..tree import Adaptive, Hierarchy, Node, Parallel, Step, default_name
+from ..tree import Adaptive, Hierarchy, Node, Parallel, Sleep, Step, Wait, default_name
 from ..tree import Sequence as InOrder
 from .grants import Grants, ToolSpec
 from .machine import State, stage_of
@@ -243,6 +243,11 @@ def _inside(node: Node, path: str, after: tuple[str, ...], maybe: bool) -> Itera
                 places = tuple(sorted(_join(path, str(rule.after)) for rule in leading)) or after
                 certain = label == node.start or any(rule.when == "true" for rule in leading)
                 yield from _steps(child, _join(path, label), places, maybe or not certain)
+        case Wait():
+            for (at_timeout,), child in node.own_children():
+                yield from _steps(child, _join(path, str(at_timeout)), after, True)
+        case Sleep():
+            pass
         case Step():
             raise AssertionError("a step has nothing inside")
         case _:

@@ -53,8 +53,6 @@ class Accepting:
         self._open_tasks.faults.of(task)
         if any(isinstance(effect, Run) and _needs_permits(plan, record, effect.place) for effect in effects):
             task.record = record = replace(record, status="pending")
-        if task.parked and task.outcome is None:
-            task.record = record = replace(record, status="parked")
         self._open_tasks.keep(task)
         changes: list[Change] = [NewTask(record, candidate.payload_digest)]
         if candidate.timeout_s is not None:
@@ -63,6 +61,9 @@ class Accepting:
             changes.append(self._open_tasks.entry(task, [due]))
         elif task.outcome is not None:
             changes.append(self._open_tasks.entry(task, []))
+        stands = self._open_tasks.standing(task)
+        if stands is not None:
+            changes.append(stands)
         candidate.effects = effects
         return changes
 

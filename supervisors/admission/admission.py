@@ -50,12 +50,21 @@ class Admission:
         self._meters = RateMeters()
         """Meters by rate and user."""
         self._open: Counter[str] = Counter()
-        """Number of open tasks by user."""
+        """Number of open tasks by user. Tasks that rest do not count."""
+        self._counted: set[str] = set()
+        """Ids of the tasks that count."""
 
     def opened(self, record: TaskRecord) -> None:
-        self._open[record.user] += 1
+        """Count a task; it may be counted already."""
+        if record.task_id not in self._counted:
+            self._counted.add(record.task_id)
+            self._open[record.user] += 1
 
     def ended(self, record: TaskRecord) -> None:
+        """Count a task no more; it may not be counted."""
+        if record.task_id not in self._counted:
+            return
+        self._counted.remove(record.task_id)
         self._open[record.user] -= 1
         if self._open[record.user] <= 0:
             del self._open[record.user]

@@ -14,6 +14,7 @@ from ...protocols.requests.machine import State
 from ...protocols.tree import Step
 from ..tasks.events import (
     Abandoned,
+    Answered,
     Cancelled,
     Dropped,
     Due,
@@ -29,6 +30,7 @@ from ..tasks.events import (
     StepFinished,
     StepLost,
     TimedOut,
+    Woke,
 )
 from ..tasks.state import TaskState
 
@@ -106,6 +108,8 @@ class Counters:
                 | Relayed()
                 | Restarted()
                 | Skewed()
+                | Answered()
+                | Woke()
             ):
                 pass
             case _:

@@ -33,7 +33,7 @@ def state_of(task: TaskState, before: State | None = None) -> State:
     """
     if task.outcome is not None:
         return task.status  # type: ignore[return-value]
-    now = state_among([*task.running, *task.parked])
+    now = state_among([*task.running, *task.parked, *task.waiting])
     return now or before or state_among(_ended(task.root)) or "received"
 
 
@@ -55,6 +55,10 @@ class Lifecycle:
     def opened(self, task: TaskState, has_stages: bool, now: float) -> None:
         if has_stages:
             self._states[task.record.task_id] = (state_of(task), now)
+
+    def let_go(self, task: TaskState) -> None:
+        """Forget a task that is left on disk."""
+        self._states.pop(task.record.task_id, None)
 
     def happened(self, task: TaskState, now: float) -> None:
         """Count the transition, if the event that was just folded in has changed the state."""

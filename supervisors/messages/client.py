@@ -90,6 +90,17 @@ class CancelledAs(NamedTuple):
     """Status of the task after the cancellation. A task that had ended keeps its status."""
 
 
+class Receipt(NamedTuple):
+    """An answer was recorded."""
+
+    at: float
+    """UTC seconds at which it was recorded. An answer that is repeated has the time of the first."""
+    path: str
+    """Path of the wait that it went to; "" if no node waits for it yet, or the answer is repeated."""
+    is_over: bool
+    """Whether that wait is over with it."""
+
+
 class Letter(NamedTuple):
     """A dead letter that somebody decides about. It is a row of `Redrive` and `Drop`."""
 
@@ -132,6 +143,25 @@ class Cancel(NamedTuple):
     """Cancel a task."""
 
     task_id: str
+
+
+@message(reply=Receipt)
+class Answer(NamedTuple):
+    """Answer a task that waits, or will wait, for an answer."""
+
+    task_id: str
+    name: str
+    value: Value
+    id: str
+    """Id of the answer: one that is repeated counts once."""
+    by: str
+    """The user who answers."""
+    via: str
+    """The way by which the answer comes: driver, cli, mcp."""
+    groups: Sequence[str]
+    """Groups and roles of the user, as `group:<name>` and `role:<name>`."""
+    digest: str | None
+    """Digest of what the user saw. None if the answer is for whatever is asked."""
 
 
 @message(reply=Acks)

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias, get_args
 
 from ...protocols.outcomes import Missing, TaskStatus
 from ...protocols.values import Value
-from .client import Cancel, ClientEvent, Drop, Follow, Redrive, Submit, Watch
+from .client import Answer, Cancel, ClientEvent, Drop, Follow, Redrive, Submit, Watch
 from .door import Door, message
 
 
@@ -41,7 +41,7 @@ class SupervisorStatus(NamedTuple):
 
     epoch: int
     open: int
-    """Tasks that have not ended."""
+    """Tasks that have not ended, those included that wait."""
     stalled: dict[str, str]
     """Problems of the tasks that are set aside or stalled, by task id."""
     faults: int
@@ -53,6 +53,8 @@ class SupervisorStatus(NamedTuple):
     pools: list[dict[str, object]]
     tiers: list[dict[str, object]]
     counts: dict[str, object]
+    waiting: int = 0
+    """Tasks of which nothing runs, because they wait for answers or for their time."""
 
 
 @message()
@@ -115,6 +117,7 @@ ForSupervisor: TypeAlias = (
     Submit
     | SubmitRun
     | Cancel
+    | Answer
     | Follow
     | Watch
     | Redrive

@@ -6,9 +6,10 @@ One suite of tests runs over every implementation: tests/cluster/store/test_jour
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...protocols.errors import PodiumError
 from ...protocols.outcomes import TaskRecord
@@ -58,11 +59,43 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusChange:
-    """The status of an open task has changed."""
+class ListedWait:
+    """A Wait of an open task, as the inbox lists it."""
+
+    path: str
+    name: str
+    since: float
+    """UTC seconds."""
+    until: float | None
+    """UTC seconds of its time limit, if it has one."""
+    asks: Value
+    """What it asks: {"shown", "digest", "answers": number of answers so far}."""
+
+
+class Rests(NamedTuple):
+    """A task rests: nothing of it runs unless somebody answers or cancels it, or its time has come."""
+
+    until: float
+    """UTC seconds; `math.inf` if for ever."""
+    clock_s: float
+    """Seconds by which the clock had been set in all, as its supervisor knows, when `until` was computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An open task stands otherwise than before.
+
+    What it waits for is derived from its entries. It is stored so that it is found without folding.
+    """
 
     task_id: str
     status: str
+    rests: Rests | None = None
+    """None if something of the task runs or is to run now."""
+    waits: tuple[ListedWait, ...] = ()
+    """Waits that have begun, or that stand otherwise."""
+    over: tuple[str, ...] = ()
+    """Paths of waits that are over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +116,23 @@ class Forget:
     task_id: str
 
 
-Change = NewTask | Entry | StatusChange | Note | Forget
+Change = NewTask | Entry | Standing | Note | Forget
+
+
+class Rest(NamedTuple):
+    """Who rests in a shard."""
+
+    awake: int
+    """The number of open tasks that do not rest."""
+    first: float | None
+    """UTC seconds until which the first rests; None if nobody rests, or all for ever."""
+
+
+class Resting(NamedTuple):
+    """A task that rests."""
+
+    task_id: str
+    rests: Rests
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +140,18 @@ class OpenTask:
     record: TaskRecord
     bodies: list[bytes]
     """Packed events in order, entry 1 first."""
+
+
+FIRST = (-math.inf, "")
+"""Before all tasks that rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestingTask:
+    """A task that rests, with its entries."""
+
+    task: OpenTask
+    rests: Rests
 
 
 class Doing(Protocol):
@@ -145,7 +206,20 @@ class Journal(Protocol):
         """Read the packed events of one task, after all earlier writes."""
 
     async def open_tasks(self) -> list[OpenTask]:
-        """Return every task that has not ended, in the order of acceptance."""
+        """Return every task that has not ended and does not rest, in the order of acceptance."""
+
+    async def resting(self, until: float, limit: int, after: tuple[float, str] = FIRST) -> list[Resting]:
+        """Return at most `limit` tasks that rest until `until` (UTC seconds) at most, in the order of that and the id.
+
+        Args:
+            after: end and id of a task; the tasks before it and itself are left out.
+        """
+
+    def resting_task(self, task_id: str, then: Callable[[RestingTask | None], None]) -> None:
+        """Read a task, after all earlier writes; None if it is not there or does not rest."""
+
+    async def resting_counts(self) -> dict[str, int]:
+        """Count the tasks that rest, by the hash of their version."""
 
     async def notes(self) -> dict[str, Value]: ...
 

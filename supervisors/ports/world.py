@@ -15,7 +15,7 @@ from ...protocols.file import Drafting
 from ...protocols.protocol import ProtocolLike
 from ...protocols.values import Value
 from .blobs import BlobStore
-from .journal import Journal
+from .journal import Journal, Rest
 from .messaging import Connection
 
 Role = Literal["coordinator", "resources", "supervisor", "host", "standby"]
@@ -166,6 +166,9 @@ class Storage(Blobs, Protocol):
 
     async def open_count(self, shard: str) -> int:
         """Count the tasks of a shard that have not ended, without taking the shard over."""
+
+    async def rest(self, shard: str) -> Rest:
+        """Return who rests in a shard, without taking the shard over."""
 
     def folder(self, name: str) -> str:
         """Return the path of a lasting folder with this name. The folder is made if it is not there."""

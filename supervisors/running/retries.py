@@ -18,13 +18,13 @@ from dataclasses import replace
 from ...protocols.outcomes import Failure
 from ...protocols.policy import attempts_of, delay_before_retry, may_retry
 from ...protocols.recovery import actions_for
-from ...protocols.tree import Step
+from ...protocols.tree import Sleep, Step
 from ..limits.throttle import is_pressed
 from ..messages.host import StepResult
 from ..messages.supervisor import RunEnded
 from ..ports.world import World
 from ..settings import Governance
-from ..tasks.events import Event, Overdue, StepFailed, StepFinished, TimedOut
+from ..tasks.events import Event, Overdue, StepFailed, StepFinished, TimedOut, Woke
 from ..tasks.plan import Plan, StepSettings
 from ..tasks.state import NodeRun, TaskState
 
@@ -98,6 +98,8 @@ class Retries:
         if place is None:
             assert task.time is not None
             return Overdue(task.time.limit_s, now)
+        if isinstance(place.node, Sleep):
+            return Woke(place.path, now)
         step = self._step(task, place)
         if step is None:
             return TimedOut(place.path, now)

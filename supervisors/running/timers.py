@@ -56,6 +56,16 @@ class Timers:
         for place in [None, *task.timed.values()]:
             self.set(task, place)
 
+    def catch_up(self, task: TaskState) -> None:
+        """Take in the ends of all time limits of a task that are over by now."""
+        self._open_tasks.clock.check()
+        now = self._world.now()
+        ends = [(None, task.time), *((place, place.time) for place in task.timed.values())]
+        for place, time in ends:
+            path = None if place is None else place.path
+            if time is not None and time.left_s(now) <= 0 and _counts(task, path, time):
+                self._open_tasks.take(task, self._retries.late(task, place))
+
     def __len__(self) -> int:
         return len(self._soon) + len(self._later)
 
@@ -95,7 +105,9 @@ class Timers:
         while self._soon and self._soon[0][0] <= now:
             _, _, id, path, time = heapq.heappop(self._soon)
             task = self._running(id, path, time)
-            if task is not None:
+            if task is not None and time.is_moment and time.left_s(self._world.now()) > 0:
+                self.set(task, None if path is None else task.timed[path])  # the two clocks differ by a little
+            elif task is not None:
                 self._open_tasks.take(task, self._retries.late(task, None if path is None else task.timed[path]))
         self._wind()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from ...protocols.outcomes import TaskEvent, TaskRecord
+from ...protocols.tree import Wait
 from ...protocols.values import Value
 from ..messages.client import ClientEvent, TaskEnded
 from ..messages.supervisor import RunEnded
@@ -16,6 +17,7 @@ from .attempts import Attempts
 from .events import (
     OF_THE_TASK,
     Abandoned,
+    Answered,
     Cancelled,
     Dropped,
     Due,
@@ -31,6 +33,7 @@ from .events import (
     StepFinished,
     StepLost,
     TimedOut,
+    Woke,
 )
 from .modes.parallel import sizes_around
 from .state import NodeRun, TaskState
@@ -129,6 +132,11 @@ def _seen(event: Event, attempt: int) -> list[ClientEvent]:
             return [ClientEvent("redriven", event.at, "", 1, event.of)]
         case Dropped():
             return [ClientEvent("dropped", event.at, "", 1)]
+        case Answered():
+            answer = {"name": event.name, "value": event.value, "by": event.by, "via": event.via}
+            return [ClientEvent("answered", event.at, event.path, 1, answer)]
+        case Woke():
+            return [ClientEvent("woke", event.at, event.path, 1)]
         case Cancelled() | Abandoned() | Due() | StepBegan() | Skewed():
             return []
         case _:
@@ -143,6 +151,14 @@ def _emitted(event: Emitted) -> list[ClientEvent]:
 def parked_event(at: float) -> ClientEvent:
     """Make the event that tells watchers that the task is parked: a step waits for somebody's decision."""
     return ClientEvent("parked", at, "", 1)
+
+
+def waiting_value(place: NodeRun) -> Value:
+    """Return the value of the `waiting` event: what a Wait asks, and until when it or a Sleep waits."""
+    until = None if place.time is None else place.time.until
+    if not isinstance(place.node, Wait):
+        return {"until": until}
+    return {"name": place.node.wait, "shown": place.memory.shown, "digest": place.memory.digest, "until": until}
 
 
 def past_events(record: TaskRecord, events: list[Event]) -> list[ClientEvent]:

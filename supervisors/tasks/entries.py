@@ -7,11 +7,13 @@ from dataclasses import replace
 from ...protocols.errors import InvalidInput
 from ...protocols.outcomes import Failure, Outcome, TaskStatus
 from ...protocols.stored import MET, NO_BLOBS
+from ...protocols.tree import Wait
 from ...protocols.values import MAX_VALUE_BYTES, pack
 from ..figures.lacking import lacking
-from ..ports.journal import Closing, Entry, StatusChange
+from ..ports.journal import Closing, Entry, ListedWait, Rests, Standing
 from .client_events import count_told
 from .events import Event, blobs_in, pack_events
+from .mail import count_answers
 from .state import TaskState
 
 
@@ -29,15 +31,59 @@ def entry_of(task: TaskState, events: list[Event], now: float, max_value_bytes: 
     return Entry(task.record.task_id, task.entries, body, closing, blobs_in(events) if MET[0] else NO_BLOBS)
 
 
-def is_parked_or_was(task: TaskState) -> bool:
-    """Whether the stored status of an open task is wrong: it became parked, or it is parked no longer."""
-    return task.outcome is None and (task.record.status == "parked") != bool(task.parked)
+_USUAL = ("running", "pending")
 
 
-def standing(task: TaskState, status: str) -> StatusChange:
-    """Change the status in the record of an open task; returns the change to be stored."""
-    task.record = replace(task.record, status=status)  # type: ignore[arg-type]
-    return StatusChange(task.record.task_id, status)
+def standing(task: TaskState, clock_s: float) -> Standing | None:
+    """Return how a task stands, and take it for stored; None if that is stored already.
+
+    Args:
+        clock_s: see `Rests`.
+    """
+    if not (task.waiting or task.listed or task.parked) and (task.record.status in _USUAL or task.outcome is not None):
+        return None
+    waits, over = _listing(task)
+    status = task.status
+    if task.outcome is None and status in _USUAL and task.record.status in _USUAL:
+        status = task.record.status
+    may_rest = "/" not in task.record.task_id  # the supervisor above a nested run keeps its supervisor up anyway
+    rests = Rests(task.rests_until(), clock_s) if status == "waiting" and may_rest else None
+    if status == task.record.status and rests == task.rests and not waits and not over:
+        return None
+    task.rests = rests
+    if task.outcome is None:
+        task.record = replace(task.record, status=status)  # type: ignore[arg-type]
+    return Standing(task.record.task_id, status, rests, waits, over)
+
+
+def began(task: TaskState) -> Standing:
+    """Return how a task stands that was pending, and runs now."""
+    task.record = replace(task.record, status="running")
+    return Standing(task.record.task_id, "running")
+
+
+def take_for_listed(task: TaskState) -> None:
+    """Take all open waits of a task for listed in the inbox."""
+    _listing(task)
+
+
+def _listing(task: TaskState) -> tuple[tuple[ListedWait, ...], tuple[str, ...]]:
+    """Return the waits that the inbox lacks or has wrong, and the paths of those that it has no more; notes both."""
+    now = {} if task.outcome is not None else {path: count_answers(task, path) for path in task.waiting}
+    now = {path: count for path, count in now.items() if count is not None}
+    over = tuple(path for path in task.listed if path not in now)
+    new = tuple(_open_wait(task, path) for path, count in now.items() if task.listed.get(path) != count)
+    task.listed = now  # type: ignore[assignment]
+    return new, over
+
+
+def _open_wait(task: TaskState, path: str) -> ListedWait:
+    place = task.waiting[path]
+    node, asked = place.node, place.memory
+    assert isinstance(node, Wait)
+    until = None if place.time is None else place.time.until
+    asks = {"shown": asked.shown, "digest": asked.digest, "answers": count_answers(task, path)}
+    return ListedWait(path, node.wait, place.opened_at, until, asks)
 
 
 def _closed(task: TaskState, now: float, max_value_bytes: int) -> Closing:

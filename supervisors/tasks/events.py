@@ -172,6 +172,31 @@ class Skewed:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer has come to the mailbox `name`, perhaps before any node waits for it."""
+
+    name: str
+    id: str
+    """The sender's id of the answer: an answer that is repeated has no effect."""
+    value: Value
+    by: str
+    """The user who has answered."""
+    via: str
+    """The way by which it came: driver, cli, mcp."""
+    path: str
+    """Path of the wait that it is for; "" for whichever wait of the name comes first."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The time of a Sleep is over."""
+
+    path: str
+    at: float
+
+
 Event: TypeAlias = (
     StepFinished
     | StepFailed
@@ -188,8 +213,10 @@ Event: TypeAlias = (
     | Relayed
     | Restarted
     | Skewed
+    | Answered
+    | Woke
 )
-OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed)
+OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed, Answered)
 """Events of the task as a whole, which have no path."""
 
 
@@ -255,6 +282,10 @@ def _to_wire(event: Event) -> list[Value]:
             return ["o", event.limit_s, event.at]
         case Skewed():
             return ["k", event.by_s, event.at]
+        case Answered():
+            return ["m", event.name, event.id, event.value, event.by, event.via, event.path, event.at]
+        case Woke():
+            return ["w", event.path, event.at]
         case _:
             assert_never(event)
 
@@ -291,4 +322,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return Overdue(limit_s, at)
         case ["k", by_s, at]:
             return Skewed(by_s, at)
+        case ["m", name, id, value, by, via, path, at]:
+            return Answered(name, id, value, by, via, path, at)
+        case ["w", path, at]:
+            return Woke(path, at)
     raise ValueError(f"unknown event {str(wire)[:80]}")

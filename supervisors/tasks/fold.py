@@ -11,11 +11,12 @@ from typing import assert_never
 
 from ...protocols.outcomes import Failure, Outcome, TaskRecord
 from ...protocols.recovery import USUAL
-from ...protocols.tree import Adaptive, Node, default_name
+from ...protocols.tree import Adaptive, Node, Sleep, default_name
 from ...protocols.values import Value
 from ...protocols.verdicts import as_goto
 from .events import (
     Abandoned,
+    Answered,
     Cancelled,
     Dropped,
     Due,
@@ -31,10 +32,12 @@ from .events import (
     StepFinished,
     StepLost,
     TimedOut,
+    Woke,
     cost_of,
 )
 from .folding import UNDO, Folding
-from .state import Alarm, Effect, Halt, NodeRun, Run, TaskState, Time, with_more
+from .mail import put
+from .state import Alarm, Awaited, Effect, Halt, NodeRun, Run, TaskState, Time, with_more
 
 
 def begin(
@@ -122,6 +125,14 @@ def _take_in(folding: Folding, event: Event) -> None:
         case StepBegan():
             if event.path in task.running:
                 task.running[event.path].began = True
+        case Answered():
+            if task.outcome is None and task.ending is None:
+                put(task, event)
+                folding.hand_out(event.name)
+        case Woke():
+            place = task.waiting.pop(event.path, None)
+            if place is not None:
+                folding.ended.append((place, Outcome(place.input)))
         case Skewed():
             _skew(folding, event.by_s)
         case Redriven():
@@ -144,9 +155,11 @@ def _stop(folding: Folding, why: Failure, undo: bool) -> None:
     if task.outcome is not None or task.ending is not None:
         return
     folding.effects += [Halt(place) for place in task.running.values()]
+    folding.effects += [Awaited(place) for place in task.waiting.values()]
     task.running.clear()
     task.timed.clear()
     task.parked.clear()
+    task.waiting.clear()
     folding.ended.clear()
     if undo:
         folding.end(Outcome(failure=why))
@@ -226,7 +239,10 @@ def _begin_times_anew(folding: Folding, now: float) -> None:
         task.time = task.time._replace(since=now)
         folding.effects.append(Alarm(None))
     for place in task.timed.values():
-        folding.give_time(place)
+        if isinstance(place.node, Sleep):
+            folding.effects.append(Alarm(place))
+        else:
+            folding.give_time(place)
 
 
 def _unparked(task: TaskState) -> list[NodeRun]:

@@ -9,18 +9,38 @@ from ...protocols.blame import fault_of
 from ...protocols.conditions import ExpressionFailed, evaluate
 from ...protocols.outcomes import Failure, Outcome, error_for_rules
 from ...protocols.recovery import actions_for
-from ...protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Step, takers_back, time_limit_s
+from ...protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Sleep, Step, Wait, takers_back, time_limit_s
 from ...protocols.values import Value
 from .events import TimedOut
-from .modes import adaptive, hierarchical, parallel, sequential
+from .mail import settled
+from .modes import adaptive, hierarchical, parallel, sequential, waiting
 from .modes.mode import Mode
-from .state import Alarm, Effect, Finish, Halt, Move, NodeRun, Run, Start, Stop, TaskState, Time, missing, with_more
+from .state import (
+    Alarm,
+    Await,
+    Awaited,
+    Awaits,
+    Effect,
+    Finish,
+    Halt,
+    Move,
+    NodeRun,
+    Run,
+    Start,
+    Stop,
+    TaskState,
+    Time,
+    missing,
+    with_more,
+)
 
 MODES: Mapping[type, Mode] = {
     Sequence: sequential.MODE,
     Parallel: parallel.MODE,
     Hierarchy: hierarchical.MODE,
     Adaptive: adaptive.MODE,
+    Wait: waiting.WAIT,
+    Sleep: waiting.SLEEP,
 }
 """The mode of every kind of node except steps; a test checks that no kind is left out."""
 
@@ -48,6 +68,8 @@ class Folding:
                     continue
                 place.outcome = outcome
                 parent = place.parent
+                if isinstance(place.node, Wait | Sleep):
+                    self.effects.append(Awaited(place))
                 if outcome.failure is None:
                     self.succeeded(place)
                 if place.undoes is not None:
@@ -77,8 +99,8 @@ class Folding:
         task.faults.append(error)
         self.effects = [effect for effect in self.effects if not isinstance(effect, Run)]
         self.effects += [Halt(place) for place in task.running.values()]
-        for waiting in (task.running, task.timed, task.parked):
-            waiting.clear()
+        for places in (task.running, task.timed, task.parked, task.waiting):
+            places.clear()
         self.ended.clear()
         task.outcome = Outcome(failure=fault_of(error))
 
@@ -135,6 +157,8 @@ class Folding:
     def time_out(self, place: NodeRun, event: TimedOut) -> None:
         """Handle the end of a node's time limit: its mode decides, or everything below stops and the node fails."""
         place.actions = event.actions
+        self.task.timed.pop(place.path, None)
+        self.task.waiting.pop(place.path, None)
         mode = MODES.get(type(place.node))
         if mode is not None and mode.timed_out is not None:
             self.perform(place, mode.timed_out(place))
@@ -163,6 +187,8 @@ class Folding:
                     self.halt(place.children[move.label])
                 case Finish():
                     self.ended.append((place, move.outcome))
+                case Await():
+                    self.wait(place)
                 case _:
                     assert_never(move)
 
@@ -202,13 +228,30 @@ class Folding:
             self.task.timed[place.path] = place
             self.effects.append(Alarm(place))
 
+    def wait(self, place: NodeRun) -> None:
+        """Let a node run wait. A wait whose answers are there already is over at once."""
+        self.task.waiting[place.path] = place
+        self.effects.append(Awaits(place))
+        if place.time is not None and place.path not in self.task.timed:
+            self.task.timed[place.path] = place
+            self.effects.append(Alarm(place))
+        if isinstance(place.node, Wait):
+            self.hand_out(place.node.wait)
+
+    def hand_out(self, name: str) -> None:
+        """Hand the answers of a mailbox out, and end the waits that need no more."""
+        for place, outcome in settled(self.task, name):
+            del self.task.waiting[place.path]
+            self.ended.append((place, outcome))
+
     def halt(self, place: NodeRun) -> None:
         for leaf in list(place.open_leaves()):
             if self.task.running.pop(leaf.path, None) is not None:
                 self.effects.append(Halt(leaf))
-        for waiting in (self.task.timed, self.task.parked):
-            for path in [path for path, other in waiting.items() if other.is_within(place)]:
-                del waiting[path]
+        self.effects += [Awaited(other) for other in self.task.waiting.values() if other.is_within(place)]
+        for places in (self.task.timed, self.task.parked, self.task.waiting):
+            for path in [path for path, other in places.items() if other.is_within(place)]:
+                del places[path]
         place.outcome = _STOPPED
 
 

@@ -14,9 +14,9 @@ from ..upkeep.blocked import CODE_CHARS
 from .events import Event, StepFailed, StepFinished, readable_events
 from .fold import apply, begin
 from .modes.parallel import sizes_around
-from .state import NodeRun, TaskState
+from .state import Awaited, Awaits, Effect, NodeRun, TaskState
 
-StepStatus = Literal["open", "waiting", "running", "parked", "completed", "failed", "cancelled"]
+StepStatus = Literal["open", "waiting", "retrying", "running", "parked", "completed", "failed", "cancelled"]
 
 
 @dataclass(slots=True)
@@ -56,12 +56,13 @@ def step_rows(record: TaskRecord, definition: Mapping[str, object], bodies: Iter
     For a task that is set aside, only the events that can be read count.
     """
     root = Workflow.from_trusted({"name": definition["name"], "root": definition["root"]}).root
-    task, _ = begin(record, root, record.task_id.partition("/")[2])
+    task, effects = begin(record, root, record.task_id.partition("/")[2])
     rows: dict[str, StepRow] = {}
+    _note_waits(rows, effects, record.accepted_at)
     for event in readable_events(bodies):
         _note(rows, task, event)
         before = {**task.parked, **task.running}
-        apply(task, event)
+        _note_waits(rows, apply(task, event), event.at)
         _note_stopped(rows, before, task, event)
         _note_parked(rows, task)
     if record.status in OPEN:
@@ -83,7 +84,7 @@ def record_then(record: TaskRecord, definition: Mapping[str, object], events: It
             at = event.at
         apply(task, event)
     if task.outcome is None:
-        status: TaskStatus = "parked" if task.parked else "running"
+        status: TaskStatus = task.status  # type: ignore[assignment]
         return replace(record, status=status, finished_at=None, result=None, failure=None, degraded={})
     ended: TaskStatus = task.status  # type: ignore[assignment]
     result, failure = task.outcome.output, task.outcome.failure
@@ -118,7 +119,19 @@ def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:
     row.status = "completed"
     if isinstance(event, StepFailed):
         row.failure = event.failure
-        row.status = "failed" if event.retry_at is None else "waiting"
+        row.status = "failed" if event.retry_at is None else "retrying"
+
+
+def _note_waits(rows: dict[str, StepRow], effects: Iterable[Effect], at: float) -> None:
+    for effect in effects:
+        if isinstance(effect, Awaits):
+            rows[effect.place.path] = _row(effect.place, "waiting")
+        elif isinstance(effect, Awaited):
+            row, outcome = rows.setdefault(effect.place.path, _row(effect.place, "open")), effect.place.outcome
+            row.ended_at, row.failure = at, None if outcome is None else outcome.failure
+            row.status = "cancelled" if outcome is None else "completed" if row.failure is None else "failed"
+            if row.failure is not None and row.failure.code == "cancelled":
+                row.status, row.failure = "cancelled", None
 
 
 def _note_parked(rows: dict[str, StepRow], task: TaskState) -> None:

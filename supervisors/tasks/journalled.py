@@ -16,6 +16,7 @@ from .attempts import Attempts
 from .events import (
     OF_THE_TASK,
     Abandoned,
+    Answered,
     Cancelled,
     Dropped,
     Due,
@@ -31,6 +32,7 @@ from .events import (
     StepFinished,
     StepLost,
     TimedOut,
+    Woke,
     unpack_events,
 )
 
@@ -118,5 +120,10 @@ def _said(event: Event) -> tuple[str, dict[str, Value]]:
             return "dropped", {"by": event.by}
         case Skewed():
             return "clock_set", {"by_s": event.by_s}
+        case Answered():
+            who = {"by": event.by, "via": event.via, "id": event.id, "for": event.path or None}
+            return "answered", {"name": event.name, "value": event.value, **who}
+        case Woke():
+            return "woke", {}
         case _:
             assert_never(event)

@@ -13,7 +13,7 @@ from ...protocols.policy import NO_RETRY, Retry, Supervision
 from ...protocols.protocol import Declaration
 from ...protocols.recovery import Actions, Category
 from ...protocols.requests.machine import has_stages
-from ...protocols.tree import Hierarchy, Node, Step
+from ...protocols.tree import Hierarchy, Node, Step, Wait
 from ...protocols.values import digest
 from ...protocols.workflow import Workflow
 from .fold import begin
@@ -100,6 +100,8 @@ class Plan:
         self._steps: dict[int, StepSettings] = {}
         self._tiers: dict[int, TierPlan] = {}
         self.supervision = _supervision(definition, self.root)
+        self.waits = waits_by_name(self.root)
+        """A Wait for each name for which a task may wait."""
         self.has_stages = has_stages(self.root)
         """Whether the tasks of this version are requests."""
         for place, node in _governed(self.root, ""):
@@ -220,6 +222,11 @@ def tree_of(definition: Mapping[str, object]) -> Workflow:
     """Build the workflow of a definition. Raises pydantic's ValidationError, or InvalidDefinition."""
     fields = Workflow.model_fields.keys() & definition.keys()
     return Workflow.from_trusted({name: definition[name] for name in fields})
+
+
+def waits_by_name(root: Node) -> dict[str, Wait]:
+    """Return a Wait for each name for which a tree waits. All of one name agree in what counts as an answer."""
+    return {node.wait: node for _, node in walk(root, ()) if isinstance(node, Wait)}
 
 
 def has_breakers(definition: Mapping[str, Any]) -> bool:

@@ -11,26 +11,31 @@ from ...protocols.outcomes import Failure, Missing, Outcome, TaskRecord, error_f
 from ...protocols.recovery import USUAL, Actions
 from ...protocols.tree import Hierarchy, Node, Step
 from ...protocols.values import Value
+from ..ports.journal import Rests
+from .events import Answered
 
 
 class Time(NamedTuple):
-    """A time limit that has begun."""
+    """A time limit, or a sleep, that has begun."""
 
     since: float
-    """UTC seconds at which the time limit began."""
+    """UTC seconds at which it began."""
     limit_s: float
+    is_moment: bool = False
+    """Whether it ends at a moment of the clock, wherever the clock is set. Else it ends when `limit_s` have passed."""
 
     @property
     def until(self) -> float:
         return self.since + self.limit_s
 
     def moved(self, by_s: float) -> Time:
-        """Return the same time limit after the clock was set forward by `by_s` seconds."""
-        return Time(self.since + by_s, self.limit_s)
+        """Return the same time after the clock was set forward by `by_s` seconds."""
+        return self._replace(since=self.since if self.is_moment else self.since + by_s)
 
     def left_s(self, now: float) -> float:
-        """Seconds that are left, between 0 and `limit_s`, even if the clock was set back."""
-        return max(0.0, min(self.until - now, self.limit_s))
+        """Seconds that are left, at least 0; of a time limit at most `limit_s`, even if the clock was set back."""
+        left_s = max(0.0, self.until - now)
+        return left_s if self.is_moment else min(left_s, self.limit_s)
 
 
 def missing(what: str, place: NodeRun, why: Failure) -> Missing:
@@ -158,6 +163,29 @@ class NodeRun:
                 yield from child.open_leaves()
 
 
+@dataclass(slots=True)
+class Mailbox:
+    """The answers that have come to one task under one name, and what waits have made of them."""
+
+    answers: list[Answered] = field(default_factory=list)
+    """Of a mailbox `once`: all of them. Of a mailbox `each`: those that no wait has taken."""
+    came_at: dict[str, float] = field(default_factory=dict)
+    """UTC seconds at which each answer has come, by its id."""
+    has_met: bool = False
+    """Whether a node has waited for it."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a Wait has asked, and the answers that it has so far."""
+
+    shown: Value
+    digest: str
+    """Digest of the place and of what is shown. No two waits of a task have the same, but a redriven one has its own
+    again."""
+    answers: list[Answered] = field(default_factory=list)
+
+
 @dataclass(slots=True, eq=False)
 class TaskState:
     """The fold of one task's events."""
@@ -174,6 +202,10 @@ class TaskState:
     """Open node runs with a time limit, by path."""
     parked: dict[str, NodeRun] = field(default_factory=dict)
     """Parked steps, which wait for somebody's decision, by path."""
+    waiting: dict[str, NodeRun] = field(default_factory=dict)
+    """Runs of Wait and Sleep that wait, by path, in the order in which they began."""
+    mail: dict[str, Mailbox] = field(default_factory=dict)
+    """The mailboxes to which an answer has come, or for which a node has waited, by name."""
     done: list[NodeRun] = field(default_factory=list)
     """Finished node runs that can be undone, in the order in which they ended."""
     takes_back: tuple[str, ...] = ("undo",)
@@ -194,12 +226,21 @@ class TaskState:
     """The time limit of the whole task."""
     entries: int = 0
     """Number of journal entries so far."""
+    listed: dict[str, int] = field(default_factory=dict)
+    """Waits of the task that are on record in the inbox, by path, each with the number of answers that it has there."""
+    rests: Rests | None = None
+    """Until when the task rests, as it is on record."""
     told: int = 1
     """Number of client events on record, the acceptance included: the next one has this offset."""
     emitted_bytes: int = 0
     """Packed bytes of the recorded chunks, as `cost_of` counts them."""
     is_cut: bool = False
     """Whether no more chunks are recorded."""
+
+    def rests_until(self) -> float:
+        """UTC seconds of the first time limit or sleep that ends, `math.inf` without one."""
+        ends = [place.time.until for place in self.timed.values() if place.time is not None]
+        return min([*ends, math.inf if self.time is None else self.time.until])
 
     def due_at(self, place: NodeRun) -> float | None:
         """UTC seconds of the first time limit that ends: of this step, a node around it, or the task; None without."""
@@ -216,7 +257,7 @@ class TaskState:
     @property
     def status(self) -> str:
         if self.outcome is None:
-            return "parked" if self.parked else "running"
+            return "parked" if self.parked else "waiting" if self.waiting and not self.running else "running"
         if self.cancelled:
             return "cancelled"
         return "failed" if self.outcome.failure else "completed"
@@ -248,7 +289,12 @@ class Finish:
     outcome: Outcome
 
 
-Move: TypeAlias = Start | Stop | Finish
+@dataclass(slots=True)
+class Await:
+    """Let the node wait: for answers, or until its time is over."""
+
+
+Move: TypeAlias = Start | Stop | Finish | Await
 
 
 @dataclass(slots=True)
@@ -272,4 +318,18 @@ class Alarm:
     place: NodeRun | None
 
 
-Effect: TypeAlias = Run | Halt | Alarm
+@dataclass(slots=True)
+class Awaits:
+    """Effect: this node run waits now."""
+
+    place: NodeRun
+
+
+@dataclass(slots=True)
+class Awaited:
+    """Effect: this node run does not wait any more. Without an outcome it was stopped."""
+
+    place: NodeRun
+
+
+Effect: TypeAlias = Run | Halt | Alarm | Awaits | Awaited

@@ -9,7 +9,7 @@ notices a change, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..open_tasks import OpenTasks
@@ -19,7 +19,7 @@ from ..tasks.events import Skewed
 
 MOST_S = 0.5
 """Seconds up to which a change is ignored: the clock is being corrected, or the two clocks were not read at once."""
-_NOTE = "clock"
+_NOTE, _SET = "clock", "clock set"
 
 
 class Clock:
@@ -33,6 +33,9 @@ class Clock:
         self._world, self._journal, self._open_tasks = world, journal, open_tasks
         boot, offset_s = world.clock()
         stored = notes.get(_NOTE)
+        self.on_set: Callable[[], None] = lambda: None
+        """Called when the clock was set, after all tasks in memory were told."""
+        self.set_by_s = float(notes.get(_SET) or 0.0)
         self._offset_s = float(stored[1]) if stored and stored[0] == boot else offset_s
         if not stored or stored[0] != boot:
             self._note(boot, offset_s)
@@ -44,11 +47,14 @@ class Clock:
         if abs(by_s) <= MOST_S:
             return
         self._offset_s = offset_s
+        self.set_by_s += by_s
+        self._journal.write([Note(_SET, self.set_by_s)])
         self._note(boot, offset_s)
         self._world.log("warning", "clock was set", by_s=by_s)
         for task in list(self._open_tasks.tasks.values()):
             if task.outcome is None and (task.time or task.timed or any(p.wait_s for p in task.running.values())):
                 self._open_tasks.take(task, Skewed(by_s, self._world.now()))
+        self.on_set()
 
     def _note(self, boot: str, offset_s: float) -> None:
         self._journal.write([Note(_NOTE, [boot, offset_s])])

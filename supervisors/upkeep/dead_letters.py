@@ -123,6 +123,9 @@ class DeadLetters:
             effects = [*effects, *followed] if isinstance(event, Due) else followed
         self._open_tasks.keep(task)
         changes: list[Change] = [NewTask(record, ""), self._open_tasks.entry(task, again)]
+        stands = self._open_tasks.standing(task)
+        if stands is not None:
+            changes.append(stands)
         changes.append(Note(DISMISSED + failed.task_id, id))
         self._journal.write(changes, lambda: self._open_tasks.carry_out(task, effects))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from ..open_tasks import OpenTasks
 from ..ports.messaging import Incoming
@@ -16,11 +17,25 @@ FIRST_S = 60.0
 """A supervisor that has received no message since it started may be passivated after this many idle seconds."""
 
 
+class HasNextEnd(Protocol):
+    @property
+    def next_end(self) -> float:
+        """UTC seconds at which the first task is woken by its time."""
+
+
 class Passivation:
-    def __init__(self, world: World, shard: str, open_tasks: OpenTasks, quarantine: Quarantine, after_s: float) -> None:
+    def __init__(
+        self,
+        world: World,
+        shard: str,
+        open_tasks: OpenTasks,
+        quarantine: Quarantine,
+        resting: HasNextEnd,
+        after_s: float,
+    ) -> None:
         """`after_s`: seconds without work after which the supervisor is idle; 0 for never."""
         self._world, self._shard, self._after_s = world, shard, after_s
-        self._open_tasks, self._quarantine = open_tasks, quarantine
+        self._open_tasks, self._quarantine, self._resting = open_tasks, quarantine, resting
         self._busy = 0
         self._until = world.monotonic() + min(after_s, FIRST_S)
 
@@ -59,8 +74,14 @@ class Passivation:
                     return True
         return False
 
+    def _has_work(self) -> bool:
+        """Whether something runs, or a task will soon be woken by its time."""
+        if any(task.rests is None for task in self._open_tasks.tasks.values()):
+            return True
+        return self._resting.next_end < self._world.now() + self._after_s
+
     def _left_s(self) -> float:
-        if self._busy or self._open_tasks.tasks or self._quarantine.aside:
+        if self._busy or self._has_work() or self._quarantine.aside:
             self.disturb()
         return self._until - self._world.monotonic()
 

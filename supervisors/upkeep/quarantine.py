@@ -17,7 +17,7 @@ from ...protocols.errors import FixTheCall
 from ...protocols.outcomes import Failure
 from ...protocols.values import Value, pack
 from ..faults import report
-from ..ports.journal import STALLED, Closing, Entry, Journal, Note, OpenTask, StatusChange
+from ..ports.journal import STALLED, Closing, Entry, Journal, Note, OpenTask, Standing
 from ..ports.world import World
 from ..tasks.events import Cancelled, Dropped, Event, pack_events
 from ..watching.watchers import Watchers
@@ -79,12 +79,12 @@ class Quarantine:
         self.aside[id], self._reasons[id] = Aside(found, reason), reason
         self._world.log("error", "task set aside", task=id, reason=reason)
         if found.record.status != "stalled":
-            self._journal.write([StatusChange(id, "stalled"), Note(STALLED + id, reason)])
+            self._journal.write([Standing(id, "stalled"), Note(STALLED + id, reason)])
 
     def release(self, id: str) -> OpenTask:
         """Take a task out of the quarantine, so that it is folded again; returns its record and entries."""
         del self._reasons[id]
-        self._journal.write([StatusChange(id, "running"), Note(STALLED + id, None)])
+        self._journal.write([Standing(id, "running"), Note(STALLED + id, None)])
         found = self.aside.pop(id).found
         return replace(found, record=replace(found.record, status="running"))
 

@@ -91,7 +91,7 @@ class Stalls:
             if not self._admission.has(task, place):
                 kind = "step" if isinstance(place.node, Step) else "node"
                 return f"{kind} '{place.path}' counts as running, and is nowhere"
-        return None if task.running or task.parked else "it is open, and nothing of it runs"
+        return None if task.running or task.parked or task.waiting else "it is open, and nothing of it runs"
 
     def to_wire(self) -> dict[str, Value]:
         return dict(self.found)

@@ -17,7 +17,6 @@ from ..ports.journal import Journal, OpenTask
 from ..ports.world import Clocks
 from ..running.timers import Timers
 from ..tasks.client_events import count_told
-from ..tasks.entries import is_parked_or_was, standing
 from ..tasks.events import Cancelled, Restarted, unpack_events
 from ..tasks.fold import apply
 from ..tasks.state import TaskState
@@ -95,6 +94,9 @@ class Takeover:
                 self._go_on(task)
 
     def _go_on(self, task: TaskState) -> None:
+        stands = self._open_tasks.standing(task)
+        if stands is not None:
+            self._journal.write([stands])
         if task.outcome is not None:
             self._journal.write([self._open_tasks.entry(task, [])], partial(self._open_tasks.carry_out, task, []))
         for place in list(task.running.values()):
@@ -114,6 +116,4 @@ class Takeover:
         task = self._folded_or_set_aside(self._quarantine.release(id))
         if task is None:
             raise FixTheCall(f"task {id} is still stalled: {self._quarantine.reason(id)}")
-        if is_parked_or_was(task):
-            self._journal.write([standing(task, task.status)])
         self._go_on(task)

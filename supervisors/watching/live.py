@@ -15,7 +15,7 @@ from ..ports.journal import Journal
 from ..ports.world import Clocks
 from ..running.dispatch import Dispatcher
 from ..tasks.client_events import started_value
-from ..tasks.entries import standing
+from ..tasks.entries import began
 from ..tasks.events import StepLost
 from ..tasks.state import NodeRun, TaskState
 from .stream_buffer import StreamBuffer
@@ -33,7 +33,7 @@ class Live:
     def started(self, task: TaskState, place: NodeRun) -> None:
         """Handle that a step was sent to a host or to its nested supervisor: set the status, tell watchers."""
         if task.record.status == "pending":
-            self._journal.write([standing(task, "running")])
+            self._journal.write([began(task)])
         if self._watchers.is_watched(task.record.task_id):
             self._watchers.live(task, place, "started", self._world.now(), started_value(place))
             if not isinstance(place.node, Step):

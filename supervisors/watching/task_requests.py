@@ -18,18 +18,32 @@ from ..ports.journal import Found, Journal
 from ..ports.messaging import Incoming
 from ..ports.world import Clocks
 from ..running.dispatch import Dispatcher
-from ..tasks.client_events import is_relayed, parked_event, past_events, put_started, task_ended
+from ..tasks.client_events import (
+    is_relayed,
+    parked_event,
+    past_events,
+    put_started,
+    task_ended,
+    waiting_value,
+)
 from ..tasks.events import Cancelled, readable_events
 from ..tasks.state import TaskState
 from ..upkeep.quarantine import Quarantine
+from ..waiting.resting import Resting
 from .watchers import Attendance, Watch
 
 
 class TaskRequests:
     def __init__(
-        self, world: Clocks, journal: Journal, open_tasks: OpenTasks, dispatcher: Dispatcher, quarantine: Quarantine
+        self,
+        world: Clocks,
+        journal: Journal,
+        open_tasks: OpenTasks,
+        dispatcher: Dispatcher,
+        quarantine: Quarantine,
+        resting: Resting,
     ) -> None:
-        self._world, self._journal, self._open_tasks = world, journal, open_tasks
+        self._world, self._journal, self._open_tasks, self._resting = world, journal, open_tasks, resting
         self._tasks, self._dispatcher, self._watchers = open_tasks.tasks, dispatcher, open_tasks.watchers
         self._quarantine = quarantine
 
@@ -46,7 +60,9 @@ class TaskRequests:
 
     def cancel(self, ask: Incoming, task_id: str) -> None:
         """Cancel a task; the answer has its status afterwards. A task that has ended stays as it is."""
-        task = self._tasks.get(task_id)
+        self._resting.awaken(task_id, partial(self._cancel, ask, task_id))
+
+    def _cancel(self, ask: Incoming, task_id: str, task: TaskState | None) -> None:
         if task is not None and task.outcome is None:
             undo = self._open_tasks.plans[task.hash].undo_on_cancel
             self._open_tasks.take(task, Cancelled(self._world.now(), undo))
@@ -84,7 +100,9 @@ class TaskRequests:
 
     def watch(self, ask: Incoming, task_id: str, since: int) -> None:
         """Send each event of a task, past ones from offset `since` on first; answered when the task ends."""
-        task = self._tasks.get(task_id)
+        self._resting.awaken(task_id, partial(self._watch, ask, task_id, since))
+
+    def _watch(self, ask: Incoming, task_id: str, since: int, task: TaskState | None) -> None:
         if task is not None:
             self._dispatcher.watch(task, partial(self.relay, task))
         self._tell_from_the_past(Watch(ask, since), task_id)
@@ -130,12 +148,13 @@ class TaskRequests:
         watch.close(record, len(past))
 
     def _tell_past(self, watch: Watch, task: TaskState, bodies: list[bytes]) -> None:
-        past = past_events(task.record, readable_events(bodies))
+        past, waiting = past_events(task.record, readable_events(bodies)), list(task.waiting.values())
         for place in task.running.values():
             if self._dispatcher.is_started(task, place):
                 put_started(past, place, self._world.now())
         if task.status == "parked":
             past.append(parked_event(self._world.now()))
+        past += [ClientEvent("waiting", place.opened_at, place.path, 1, waiting_value(place)) for place in waiting]
         self._watchers.caught_up(watch, past, len(bodies))
 
     def relay(self, task: TaskState, event: ClientEvent) -> None:

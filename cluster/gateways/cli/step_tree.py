@@ -25,7 +25,8 @@ _COUNTED = {
     "failed": ("failed", "red"),
     "cancelled": ("cancelled", "yellow"),
     "parked": ("parked", "yellow"),
-    "waiting": ("to be tried again", "yellow"),
+    "retrying": ("to be tried again", "yellow"),
+    "waiting": ("waiting", "magenta"),
     "running": ("running", "cyan"),
     "open": ("due or running", "cyan"),
 }
@@ -57,7 +58,9 @@ class StepTree:
         if event.kind == "started":
             row.status, row.sizes = "running", sizes_of(event)
         elif event.kind == "retrying":
-            row.status = "waiting"
+            row.status = "retrying"
+        elif event.kind == "waiting":
+            row.status, row.waits = "waiting", asked(event.value)
         else:
             row.status = "completed" if event.kind == "finished" else "failed"
             row.ended_at = event.at
@@ -156,6 +159,13 @@ def sizes_of(event: TaskEvent) -> dict[str, int]:
     return event.value.get("of", {}) if isinstance(event.value, dict) else {}
 
 
+def asked(value: object) -> str:
+    """Return what a node waits for, from the value of the `waiting` event."""
+    if isinstance(value, dict) and value.get("name"):
+        return f"an answer: {value['name']}"
+    return "until its time" if isinstance(value, dict) and value.get("until") else ""
+
+
 def _summary(name: str, count: int, rows: list[StepRow]) -> Text:
     counted = Counter("pending" if row.waits else row.status for row in rows)
     parts: list[str | tuple[str, str]] = []
@@ -187,4 +197,4 @@ def _line(name: str, row: StepRow, now: float) -> Text:
 
 def went_wrong(rows: Iterable[StepRow]) -> list[StepRow]:
     """Return the rows that failed, wait for another attempt, or are parked."""
-    return [row for row in rows if row.status in ("failed", "waiting", "parked")]
+    return [row for row in rows if row.status in ("failed", "retrying", "parked")]

@@ -145,7 +145,7 @@ TASK_TOOLS = frozenset(tool.name for tool in task_tools())
 def progress_of(stored: StoredTask) -> tuple[int, int, str]:
     """Return the number of ended steps, of steps of the tree (loops and rounds may add more), and a line of both."""
     rows = step_rows(stored.record, stored.definition, stored.bodies)
-    ended = sum(row.status not in ("open", "running", "waiting") for row in rows)
+    ended = sum(row.status not in ("open", "running", "retrying", "waiting") for row in rows)
     root = Workflow.from_trusted({"name": "w", "root": stored.definition["root"]}).root
     steps = sum(isinstance(node, Step) for loc, node in walk(root, ()) if not {"fallback", "undo"} & set(loc))
     running = [row.path.replace("/", ".") for row in rows if row.status == "open"]

@@ -10,25 +10,30 @@ from ....protocols.json_forms import to_json
 from ....protocols.printable import printable
 from ....protocols.tree import (
     Adaptive,
-    Constant,
     Hierarchy,
     Node,
     Parallel,
     Sequence,
+    Sleep,
     Step,
+    Wait,
     default_name,
     takers_back,
     time_limit_s,
 )
+from ....protocols.tree_parts import Constant
 from ....protocols.values import Value
 from ....supervisors.tasks.modes.hierarchical import LEAD
+from ....supervisors.tasks.modes.waiting import AT_TIMEOUT
 
-Kind: TypeAlias = Literal["step", "lead", "constant", "sequence", "parallel", "each", "hierarchy", "adaptive"]
-State: TypeAlias = Literal["", "open", "waiting", "parked", "completed", "failed", "cancelled"]
+Kind: TypeAlias = Literal[
+    "step", "lead", "constant", "sequence", "parallel", "each", "hierarchy", "adaptive", "wait", "sleep"
+]
+State: TypeAlias = Literal["", "open", "waiting", "retrying", "parked", "completed", "failed", "cancelled"]
 """The state of the runs of a node; "" if it has none."""
 TEXT_CHARS = 48
 """Most characters of an expression, a reference or a constant in a picture. An ellipsis stands for the rest."""
-LEAVES = frozenset({"step", "lead", "constant"})
+LEAVES = frozenset({"step", "lead", "constant", "wait", "sleep"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,8 @@ class _Blocks:
         block.children = list(self._children(node, path))
         if isinstance(node, Adaptive):
             block.ways, block.start = _ways(node), list(node.adaptive).index(node.start)
+        if isinstance(node, Wait):
+            block.instead += self._at_timeout(node, name, path)
         for number, fallback in enumerate(node.fallback, 1):
             label = f"fallback:{number}"
             stand_in = self.of(fallback, fallback.name or default_name(fallback), _join(path, label))
@@ -117,9 +124,15 @@ class _Blocks:
             block.instead.append(self._constant(node.otherwise, name, path))
         return block
 
+    def _at_timeout(self, node: Wait, name: str, path: str) -> Iterator[Block]:
+        if isinstance(node.on_timeout, Constant):
+            yield Block(self._id(), "constant", _value(node.on_timeout.value), f"{path}:otherwise", [])
+        for _, child in node.own_children():
+            yield self.of(child, child.name or default_name(child), _join(path, AT_TIMEOUT))
+
     def _children(self, node: Node, path: str) -> Iterator[Block]:
         match node:
-            case Step():
+            case Step() | Wait() | Sleep():
                 pass
             case Sequence():
                 for child in node.sequence:
@@ -172,6 +185,10 @@ def _kind(node: Node) -> Kind:
             return "hierarchy"
         case Adaptive():
             return "adaptive"
+        case Wait():
+            return "wait"
+        case Sleep():
+            return "sleep"
         case _:
             assert_never(node)
 
@@ -200,11 +217,26 @@ def _settings(node: Node) -> Iterator[str]:
                 yield f"join: {node.join}"
         case Hierarchy():
             yield f"at most {node.max_rounds} rounds"
+        case Wait():
+            yield from _of_wait(node)
+        case Sleep():
+            span = node.sleep
+            yield short(f"until {span.until}") if span.until is not None else f"for {short(_seconds(span.for_s))}"
         case Adaptive():
             if node.jumps:
                 yield short(f"by goto: {', '.join(node.jumps)}")
         case _:
             assert_never(node)
+
+
+def _of_wait(node: Wait) -> Iterator[str]:
+    yield f"waits for {short(node.wait)}" if node.need == 1 else f"waits for {node.need} of {short(node.wait)}"
+    if node.who:
+        yield short(f"from {', '.join(node.who)}")
+
+
+def _seconds(given: float | str | None) -> str:
+    return given if isinstance(given, str) else f"{given:g} s"
 
 
 def _ways(node: Adaptive) -> list[Way]:

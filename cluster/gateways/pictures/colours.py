@@ -11,7 +11,8 @@ COLOURS: dict[State, tuple[str, str]] = {
     "completed": ("#dcf5e3", "#1a7f37"),
     "failed": ("#ffdfdc", "#cf222e"),
     "open": ("#dcedff", "#0969da"),
-    "waiting": ("#fff4c8", "#9a6700"),
+    "retrying": ("#fff4c8", "#9a6700"),
+    "waiting": ("#f3e8ff", "#8250df"),
     "parked": ("#fff4c8", "#9a6700"),
     "cancelled": ("#e6e8eb", "#57606a"),
 }

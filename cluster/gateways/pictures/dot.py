@@ -8,7 +8,7 @@ from .colours import COLOURS, GROUND
 from .graph import Box, Contents, Graph, Point
 from .states import WORDS
 
-_SHAPES = {"step": "box", "lead": "box", "constant": "note", "dot": "oval"}
+_SHAPES = {"step": "box", "lead": "box", "constant": "note", "wait": "hexagon", "dot": "oval"}
 
 
 def dot(graph: Graph) -> str:

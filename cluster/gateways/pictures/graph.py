@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from ....protocols.printable import one_line
 from .blocks import Block, Kind, State
 
-Shape: TypeAlias = Literal["step", "lead", "constant", "dot"]
+Shape: TypeAlias = Literal["step", "lead", "constant", "wait", "dot"]
 ENDS = ("s", "t")
 """Ids of the points at which a task begins and ends."""
 
@@ -70,6 +70,7 @@ class Graph:
         return found
 
 
+_SHAPES: dict[Kind, Shape] = {"step": "step", "lead": "lead", "wait": "wait", "sleep": "wait"}
 Contents: TypeAlias = dict[str | None, tuple[list[Point], list[Box]]]
 Exit: TypeAlias = tuple[str, bool]
 """The point of an exit, and whether it is taken after a failure."""
@@ -107,7 +108,7 @@ class _Builder:
         self._graph.lines += [Line(source, target, label, dashed) for source, dashed in exits]
 
     def _leaf(self, block: Block, box: str | None) -> tuple[str, list[Exit]]:
-        shape: Shape = "step" if block.kind == "step" else "lead" if block.kind == "lead" else "constant"
+        shape = _SHAPES.get(block.kind, "constant")
         self._graph.points.append(Point(block.id, block.lines, shape, box, block.state))
         return block.id, [(block.id, False)]
 

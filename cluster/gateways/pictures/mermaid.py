@@ -8,7 +8,13 @@ from .colours import COLOURS, GROUND
 from .graph import Box, Contents, Graph, Point
 from .states import WORDS
 
-_SHAPES = {"step": ("[", "]"), "lead": ("[[", "]]"), "constant": ("[/", "/]"), "dot": ("([", "])")}
+_SHAPES = {
+    "step": ("[", "]"),
+    "lead": ("[[", "]]"),
+    "constant": ("[/", "/]"),
+    "wait": ("{{", "}}"),
+    "dot": ("([", "])"),
+}
 _PLAIN = frozenset(" _.:,=()+!?'…")
 """Characters that stand for themselves in a label, beside letters and digits."""
 

@@ -13,13 +13,14 @@ from .blocks import Block, State
 WORDS: dict[State, tuple[str, str]] = {
     "failed": ("✗", "failed"),
     "parked": ("‖", "parked"),
-    "waiting": ("↻", "to be tried again"),
+    "retrying": ("↻", "to be tried again"),
+    "waiting": ("…", "waiting"),
     "open": ("▶", "due or running"),
     "cancelled": ("⊘", "cancelled"),
     "completed": ("✓", "done"),
 }
 """Mark and word of each state, in the order in which they are shown."""
-_UNDER_WAY: tuple[State, ...] = ("parked", "waiting", "open")
+_UNDER_WAY: tuple[State, ...] = ("parked", "retrying", "waiting", "open")
 _ITEM, _AGAIN = re.compile(r"\[\d+\]"), re.compile(r"#\d+")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ....protocols.outcomes import OPEN
-from ....supervisors.ports.journal import Found
+from ....supervisors.ports.journal import Found, ListedWait, Rests
 from ...blobs.memory import BlobDisk
 
 
@@ -21,6 +21,10 @@ class Shard:
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     blobs: dict[str, dict[str, int]] = field(default_factory=dict)
     """Sizes of the blobs that each task names, by task and name."""
+    resting: dict[str, Rests] = field(default_factory=dict)
+    """Open tasks that rest."""
+    waits: dict[str, dict[str, ListedWait]] = field(default_factory=dict)
+    """Open waits by task and path."""
     doing: str = ""
     committed_by: int | None = None
     """Epoch of a commit that is on the disk and not acknowledged yet."""

@@ -8,6 +8,7 @@ is, without an acknowledgement.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from ....protocols.probes import hit
 from ....protocols.values import Value, pack, unpack
 from ....supervisors.faults import shielded
 from ....supervisors.ports.journal import (
+    FIRST,
     Change,
     Entry,
     Forget,
@@ -26,7 +28,9 @@ from ....supervisors.ports.journal import (
     NewTask,
     Note,
     OpenTask,
-    StatusChange,
+    Resting,
+    RestingTask,
+    Standing,
 )
 from ..rows import blob_rows
 from .disk import Disk, Shard
@@ -94,8 +98,25 @@ class MemoryJournal:
         self._add([], partial(self._bodies, task_id), then)
 
     async def open_tasks(self) -> list[OpenTask]:
-        found = [each.record for each in self._disk.tasks.values() if each.record.status in OPEN]
+        tasks, resting = self._disk.tasks.values(), self._disk.resting
+        found = [each.record for each in tasks if each.record.status in OPEN and each.record.task_id not in resting]
         return [OpenTask(record, self._bodies(record.task_id)) for record in found]
+
+    async def resting(self, until: float, limit: int, after: tuple[float, str] = FIRST) -> list[Resting]:
+        found = sorted((rests.until, id) for id, rests in self._disk.resting.items() if rests.until <= until)
+        return [Resting(id, self._disk.resting[id]) for end, id in found if (end, id) > after][:limit]
+
+    def resting_task(self, task_id: str, then: Callable[[RestingTask | None], None]) -> None:
+        self._add([], partial(self._resting_task, task_id), then)
+
+    def _resting_task(self, task_id: str) -> RestingTask | None:
+        rests = self._disk.resting.get(task_id)
+        if rests is None:
+            return None
+        return RestingTask(OpenTask(self._disk.tasks[task_id].record, self._bodies(task_id)), rests)
+
+    async def resting_counts(self) -> dict[str, int]:
+        return Counter(self._disk.tasks[id].record.hash for id in self._disk.resting)
 
     async def notes(self) -> dict[str, Value]:
         return {name: unpack(packed) for name, packed in self._disk.notes.items()}
@@ -193,12 +214,8 @@ class MemoryJournal:
                     raise ValueError(f"entry {change.n} of {change.task_id} after {len(entries)}")
                 entries.append((self.epoch, change.body))
                 self._close(change)
-            case StatusChange():
-                hit("task running")
-                found = disk.tasks[change.task_id]
-                if found.record.status in OPEN:
-                    record = replace(found.record, status=change.status)  # type: ignore[arg-type]
-                    disk.tasks[change.task_id] = replace(found, record=record)
+            case Standing():
+                self._stand(change)
             case Note():
                 disk.notes.pop(change.name, None)
                 if change.value is not None:
@@ -208,12 +225,27 @@ class MemoryJournal:
             case _:
                 assert_never(change)
 
+    def _stand(self, change: Standing) -> None:
+        found, waits = self._disk.tasks[change.task_id], self._disk.waits.setdefault(change.task_id, {})
+        for path in change.over:
+            waits.pop(path, None)
+        waits |= {wait.path: wait for wait in change.waits}
+        self._disk.resting.pop(change.task_id, None)
+        if found.record.status not in OPEN:
+            return
+        hit("task waiting" if change.status == "waiting" else "task running")
+        record = replace(found.record, status=change.status)  # type: ignore[arg-type]
+        self._disk.tasks[change.task_id] = replace(found, record=record)
+        if change.rests is not None:
+            self._disk.resting[change.task_id] = change.rests
+
     def _close(self, entry: Entry) -> None:
         found, end = self._disk.tasks[entry.task_id], entry.closing
         if end is None:
             return
         if found.record.status not in OPEN:
             raise ValueError(f"task {entry.task_id} has ended already")
+        self._disk.resting.pop(entry.task_id, None)
         completed = end.status == "completed"
         if completed:
             hit("task completed")
@@ -238,6 +270,7 @@ class MemoryJournal:
         for id in gone:
             record = disk.tasks.pop(id).record
             disk.blobs.pop(id, None)
+            disk.waits.pop(id, None)
             del disk.entries[id]
             if record.key is not None:
                 del disk.keys[record.user, record.key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from ....protocols.outcomes import TaskRecord, TaskStatus
@@ -10,10 +11,12 @@ from ....supervisors.ports.journal import (
     DISMISSED,
     STALLED,
     WITHDRAWN,
+    Rest,
 )
 from ....supervisors.shards import is_tier, workflow_of
+from ....supervisors.tasks.plan import tree_of, waits_by_name
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import BlobUse, ShardSize, StoredTask
+from ..contract import BlobUse, ShardSize, StoredTask, StoredWait
 from .disk import Disk, Shard
 
 
@@ -86,6 +89,28 @@ class DiskReader:
         return [
             ShardSize(name, len(shard.tasks), _size_bytes(shard)) for name, shard in sorted(self._disk.shards.items())
         ]
+
+    def rest(self, shard: str) -> Rest:
+        found = self._disk.shard(shard).resting
+        ends = [rests.until for rests in found.values() if rests.until != math.inf]
+        return Rest(self._disk.open_count(shard) - len(found), min(ends, default=None))
+
+    def waits(
+        self, workflow: str | None = None, name: str | None = None, task_id: str | None = None, limit: int = 50
+    ) -> list[StoredWait]:
+        found: list[StoredWait] = []
+        for shard, content in self._disk.shards.items():
+            for id, waits in content.waits.items():
+                if not is_tier(shard) and workflow in (None, workflow_of(shard)) and task_id in (None, id):
+                    record = content.tasks[id].record
+                    tree = tree_of(_note(content, f"definition:{record.hash}"))
+                    node = waits_by_name(tree.root).get
+                    found += [
+                        StoredWait(shard, id, record.workflow, record.user, node(wait.name), wait)
+                        for wait in waits.values()
+                        if name in (None, wait.name)
+                    ]
+        return sorted(found, key=lambda each: each.wait.since, reverse=True)[:limit]
 
     def open_count(self, shard: str) -> int:
         return self._disk.open_count(shard)

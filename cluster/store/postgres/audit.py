@@ -13,7 +13,7 @@ import psycopg
 
 from ....protocols.errors import JournalCorrupt
 from ..records import Flaw, Records
-from ..rows import TASK_COLUMNS, Row, seal
+from ..rows import TASK_COLUMNS, WAIT_COLUMNS, Row, seal
 from .connecting import Connection, Database, translated
 from .mark import Known, marks, read_mark
 from .schema import quoted
@@ -124,6 +124,8 @@ def _look_through(db: Connection, database: Database, shard: str, epoch: int, li
             ),
             _rows(db, f"SELECT name, value, seal FROM {at}.notes WHERE shard = %s", shard),
             _rows(db, f"SELECT task_id, name, size, seal FROM {at}.blobs WHERE shard = %s", shard),
+            _rows(db, f"SELECT id, rests_until, rests_clock, rests_seal FROM {at}.tasks WHERE shard = %s", shard),
+            _rows(db, f"SELECT {','.join(WAIT_COLUMNS)} FROM {at}.waits WHERE shard = %s", shard),
         )
     except JournalCorrupt as error:
         found.flaws.append(Flaw(error.place, error.problem))

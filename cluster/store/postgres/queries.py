@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias, assert_never
 
-from ....supervisors.ports.journal import Found, OpenTask
-from ..rows import TASK_COLUMNS, Row, bodies_of, found_row, note_of
-from ..threaded import AnyQuery, Bodies, Find, FinishedCount, Forgettable, Notes, OpenTasks
+from ....supervisors.ports.journal import Found, OpenTask, RestingTask
+from ..rows import AWAKE, REST_SELECT, RESTS, TASK_COLUMNS, Row, bodies_of, found_row, note_of, rest_of, resting_task_of
+from ..threaded import (
+    AnyQuery,
+    Bodies,
+    Find,
+    FinishedCount,
+    Forgettable,
+    Notes,
+    OneResting,
+    OpenTasks,
+    RestingCounts,
+    RestingTasks,
+)
 from .finished import Finished
 from .schema import quoted
 
@@ -34,9 +45,16 @@ class Queries:
         self._entries = f"{entry} FROM {at}.entries e WHERE shard = %s AND task_id = %s ORDER BY n"
         self._open_entries = f"""
             {entry} FROM {at}.tasks t JOIN {at}.entries e ON e.shard = t.shard AND task_id = id
-            WHERE t.shard = %s AND finished_at IS NULL ORDER BY task_id, n"""
+            WHERE t.shard = %s AND {AWAKE} ORDER BY task_id, n"""
         self._open = f"""
-            SELECT {_TASK} FROM {at}.tasks t WHERE t.shard = %s AND finished_at IS NULL ORDER BY accepted_at, id"""
+            SELECT {_TASK} FROM {at}.tasks t WHERE t.shard = %s AND {AWAKE} ORDER BY accepted_at, id"""
+        self._resting = f"""
+            {REST_SELECT.partition(" FROM ")[0]} FROM {at}.tasks
+            WHERE shard = %s AND {RESTS} AND rests_until <= %s AND (rests_until, id) > (%s, %s)
+            ORDER BY rests_until, id LIMIT %s"""
+        self._one_resting = f"SELECT {_TASK} FROM {at}.tasks t WHERE t.shard = %s AND t.id = %s AND {RESTS}"
+        self._one_rest = f"{REST_SELECT.partition(' FROM ')[0]} FROM {at}.tasks WHERE shard = %s AND id = %s"
+        self._rest_counts = f"SELECT hash, count(*) FROM {at}.tasks WHERE shard = %s AND {RESTS} GROUP BY hash"
         self._notes = f"SELECT name, value, seal FROM {at}.notes WHERE shard = %s"
         self._next = f"""
             SELECT id, accepted_at, finished_at FROM {at}.tasks WHERE shard = %s AND id >= %s ORDER BY id LIMIT %s"""
@@ -60,6 +78,13 @@ class Queries:
                 return [(self._next, (shard, self.finished.start, LOOK_AT))]
             case FinishedCount():
                 return [(self._count, (shard,))]
+            case RestingTasks(until, limit, after):
+                return [(self._resting, (shard, until, *after, limit))]
+            case OneResting(task_id):
+                one = (shard, task_id)
+                return [(self._one_resting, one), (self._one_rest, one), (self._entries, one)]
+            case RestingCounts():
+                return [(self._rest_counts, (shard,))]
             case _:
                 assert_never(query)
 
@@ -78,6 +103,12 @@ class Queries:
                 return self._due(rows[0], before, limit)
             case FinishedCount():
                 return rows[0][0][0]
+            case RestingTasks():
+                return [rest_of(self._shard, row) for row in rows[0]]
+            case OneResting(task_id):
+                return self._resting_task(task_id, *rows)
+            case RestingCounts():
+                return dict(rows[0])
             case _:
                 assert_never(query)
 
@@ -97,6 +128,10 @@ class Queries:
         may_be_more = self.finished.look(rows, before) and len(rows) == LOOK_AT
         due = self.finished.due(before, limit)
         return AGAIN if may_be_more and len(due) < limit else due
+
+    def _resting_task(self, id: str, tasks: list[Row], rests: list[Row], entries: list[Row]) -> RestingTask | None:
+        bodies = bodies_of(self._shard, entries).get(id, [])
+        return resting_task_of(self._shard, tasks[0], rests[0], bodies) if tasks else None
 
     def _open_tasks(self, entries: list[Row], tasks: list[Row]) -> list[OpenTask]:
         bodies = bodies_of(self._shard, entries)

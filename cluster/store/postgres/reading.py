@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from psycopg import errors
 
 from ....protocols.outcomes import TaskRecord, TaskStatus
 from ....protocols.values import Value
-from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
+from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN, Rest
 from ....supervisors.shards import workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import COORDINATOR, BlobUse, ShardSize, StoredTask
-from ..rows import TASK_COLUMNS, Row, blob_of, bodies_of, found_row, note_of
+from ..contract import COORDINATOR, BlobUse, ShardSize, StoredTask, StoredWait
+from ..rows import AWAKE, RESTS, TASK_COLUMNS, WAIT_COLUMNS, Row, blob_of, bodies_of, found_row, note_of, rest_of
+from ..waits import stored_wait
 from .connecting import Database, translated
 from .schema import quoted
 
@@ -70,6 +73,28 @@ class PostgresReader:
     def open_count(self, shard: str) -> int:
         query = f"SELECT count(*) FROM {self._at}.tasks WHERE shard = %s AND finished_at IS NULL"
         return int(self._rows(query, shard)[0][0])
+
+    def rest(self, shard: str) -> Rest:
+        awake = f"SELECT count(*) FROM {self._at}.tasks WHERE shard = %s AND {AWAKE}"
+        query = f"SELECT id, rests_until, rests_clock, rests_seal FROM {self._at}.tasks WHERE shard = %s AND {RESTS}"
+        first = self._rows(f"{query} AND rests_until < 'infinity' ORDER BY rests_until LIMIT 1", shard)
+        return Rest(int(self._rows(awake, shard)[0][0]), rest_of(shard, first[0]).rests.until if first else None)
+
+    def waits(
+        self, workflow: str | None = None, name: str | None = None, task_id: str | None = None, limit: int = 50
+    ) -> list[StoredWait]:
+        wanted = {"t.workflow": workflow, "w.name": name, "w.task_id": task_id}
+        given = {column: value for column, value in wanted.items() if value is not None}
+        where = " AND ".join([_TOP, *(f"{column} = %s" for column in given)])
+        columns = ",".join(f"w.{column}" for column in WAIT_COLUMNS)
+        query = f"SELECT t.shard, {columns}, t.workflow, t.user, t.hash FROM {self._at}.waits w"
+        join = f"JOIN {self._at}.tasks t ON t.shard = w.shard AND t.id = w.task_id"
+        rows = self._rows(f"{query} {join} WHERE {where} ORDER BY w.since DESC LIMIT %s", *given.values(), limit)
+        return [stored_wait(shard, tuple(row), partial(self._definition, shard)) for shard, *row in rows]
+
+    def _definition(self, shard: str, hash: str) -> dict[str, Any]:
+        name = f"definition:{hash}"
+        return self._notes(shard, name).get(name) or {}
 
     def blocked(self, workflow: str) -> dict[str, dict[str, str]]:
         notes: dict[str, Value] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-FORMAT = 3
+FORMAT = 4
 """Version of the tables, in the table `format`. A new one needs a step in `MIGRATIONS`."""
 
 _MACHINES = """
@@ -73,13 +73,29 @@ ALTER TABLE {schema}.pieces ALTER COLUMN piece SET STORAGE EXTERNAL;
 """
 """The blobs that tasks name, the name of the installation among others, and the blob store (blobs/postgres.py)."""
 
-MIGRATIONS = {1: _MACHINES + "DROP TABLE {schema}.owner;", 2: _BLOBS}
+_RESTING = """
+ALTER TABLE {schema}.tasks ADD COLUMN rests_until double precision, ADD COLUMN rests_clock double precision,
+    ADD COLUMN rests_seal bigint;
+DROP INDEX {schema}.open_tasks;
+CREATE INDEX open_tasks ON {schema}.tasks (shard, accepted_at, id) WHERE finished_at IS NULL AND rests_until IS NULL;
+CREATE INDEX resting_tasks ON {schema}.tasks (shard, rests_until, id, hash)
+    WHERE finished_at IS NULL AND rests_until IS NOT NULL;
+CREATE TABLE {schema}.waits (
+    shard text COLLATE "C" NOT NULL, task_id text COLLATE "C" NOT NULL, path text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL, since double precision NOT NULL, until double precision, asks bytea NOT NULL,
+    seal bigint NOT NULL, PRIMARY KEY (shard, task_id, path)
+);
+CREATE INDEX newest_waits ON {schema}.waits (since);
+"""
+"""Until when open tasks rest, and their open waits."""
+
+MIGRATIONS = {1: _MACHINES + "DROP TABLE {schema}.owner;", 2: _BLOBS, 3: _RESTING}
 """By format: the statements that make the next format of it."""
 
 
 def tables(schema: str) -> str:
     """Return the statements that make the tables. `schema` is checked to be a plain name by the settings."""
-    return (_DDL + _MACHINES + _BLOBS).format(schema=quoted(schema), version=FORMAT)
+    return (_DDL + _MACHINES + _BLOBS + _RESTING).format(schema=quoted(schema), version=FORMAT)
 
 
 def migration(schema: str, version: int) -> str:

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from ....supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
-from ..rows import ABSENT, Row, blob_rows, closing_row, entry_row, note_row, task_row
+from ....supervisors.ports.journal import Change, Entry, Forget, ListedWait, NewTask, Note, Standing
+from ..rows import (
+    ABSENT,
+    WAIT_COLUMNS,
+    Row,
+    blob_rows,
+    closing_row,
+    entry_row,
+    note_row,
+    standing_row,
+    task_row,
+    wait_row,
+)
 from .schema import Fence, quoted
 
 
@@ -55,8 +66,18 @@ class Writing:
                 SELECT ctid AS row, finished_at AS ended FROM {at}.tasks WHERE shard = %s AND id = c.id OFFSET 0
             ) k WHERE k.ended IS NULL AND t.ctid = k.row AND {ours}"""
         self._statuses = f"""
-            UPDATE {at}.tasks t SET status = c.status
-            FROM unnest(%s::text[], %s::text[]) c (id, status), {still_open}"""
+            UPDATE {at}.tasks t SET status = c.status, rests_until = c.rests_until, rests_clock = c.clock, rests_seal = c.seal
+            FROM unnest(%s::text[], %s::float8[], %s::float8[], %s::bigint[], %s::text[])
+                c (status, rests_until, clock, seal, id), {still_open}"""
+        self._waits = f"""
+            INSERT INTO {at}.waits (shard, {",".join(WAIT_COLUMNS)})
+            SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::float8[], %s::float8[], %s::bytea[],
+                %s::bigint[]) WHERE {ours}
+            ON CONFLICT (shard, task_id, path) DO UPDATE SET since = excluded.since, until = excluded.until,
+                asks = excluded.asks, seal = excluded.seal"""
+        self._unwait = f"""
+            DELETE FROM {at}.waits w USING unnest(%s::text[], %s::text[]) c (id, path)
+            WHERE w.shard = %s AND w.task_id = c.id AND w.path = c.path AND {ours}"""
         self._closings = f"""
             UPDATE {at}.tasks t SET status = c.status, finished_at = c.finished_at, finished_seal = c.seal,
                 result = c.result, failure = c.failure
@@ -81,6 +102,8 @@ class Writing:
         self._forget_entries = f"DELETE FROM {at}.entries WHERE ctid = ANY(ARRAY(SELECT t.ctid {entries}))"
         blobs = found.format(table="blobs", id="t.task_id")
         self._forget_blobs = f"DELETE FROM {at}.blobs WHERE ctid = ANY(ARRAY(SELECT t.ctid {blobs}))"
+        waits = found.format(table="waits", id="t.task_id")
+        self._forget_waits = f"DELETE FROM {at}.waits WHERE ctid = ANY(ARRAY(SELECT t.ctid {waits}))"
         self._forget_tasks = f"DELETE FROM {at}.tasks WHERE ctid = ANY(ARRAY(SELECT t.ctid {tasks}))"
 
     def statements(self, fence: Fence, changes: Sequence[Change]) -> list[Statement]:
@@ -101,7 +124,7 @@ class Writing:
         """Write changes, grouped by kind: tasks, entries, statuses, ends, notes."""
         new = [task_row(change) for change in changes if isinstance(change, NewTask)]
         entries = [change for change in changes if isinstance(change, Entry)]
-        statuses = {change.task_id: change.status for change in changes if isinstance(change, StatusChange)}
+        standings = [change for change in changes if isinstance(change, Standing)]
         closings = [closing_row(entry.task_id, entry.closing) for entry in entries if entry.closing is not None]
         found = []
         if new:
@@ -109,14 +132,27 @@ class Writing:
         if entries:
             rows = [entry_row(entry, fence.epoch) for entry in entries]
             found.append(Statement(self._entries, [fence.shard, *_columns(rows), *_facts(fence)]))
-        if statuses:
-            columns = [list(statuses), list(statuses.values())]
-            found.append(Statement(self._statuses, [*columns, fence.shard, *_facts(fence)]))
+        if standings:
+            found += self._stand(fence, standings)
         if closings:
             found.append(Statement(self._closings, [*_columns(closings), fence.shard, *_facts(fence)]))
         if blobs := blob_rows(changes):
             found.append(Statement(self._blobs, [fence.shard, *_columns(blobs), *_facts(fence)]))
         return found + self._note_changes(fence, [change for change in changes if isinstance(change, Note)])
+
+    def _stand(self, fence: Fence, changes: list[Standing]) -> list[Statement]:
+        """Write standings. Of several of one task the last counts, and so does what was said last of each wait."""
+        last = {change.task_id: standing_row(change) for change in changes}
+        waits: dict[tuple[str, str], ListedWait | None] = {}
+        for change in changes:
+            waits |= {(change.task_id, path): None for path in change.over}
+            waits |= {(change.task_id, wait.path): wait for wait in change.waits}
+        found = [Statement(self._statuses, [*_columns(list(last.values())), fence.shard, *_facts(fence)])]
+        if over := [key for key, wait in waits.items() if wait is None]:
+            found.append(Statement(self._unwait, [*_columns(list(over)), fence.shard, *_facts(fence)]))
+        if rows := [wait_row(id, wait) for (id, _), wait in waits.items() if wait is not None]:
+            found.append(Statement(self._waits, [fence.shard, *_columns(rows), *_facts(fence)]))
+        return found
 
     def _note_changes(self, fence: Fence, changes: list[Note]) -> list[Statement]:
         last = {note.name: note.value for note in changes}
@@ -136,6 +172,7 @@ class Writing:
             Statement(self._open, parameters, finds_open=True),
             Statement(self._forget_entries, parameters),
             Statement(self._forget_blobs, parameters),
+            Statement(self._forget_waits, parameters),
             Statement(self._forget_tasks, parameters),
         ]
 

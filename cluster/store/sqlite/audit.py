@@ -8,7 +8,16 @@ from pathlib import Path
 
 from ....protocols.errors import JournalCorrupt
 from ..records import Flaw, Records
-from ..rows import BLOB_SELECT, ENTRY_SELECT, NOTE_SELECT, SHARD_SELECT, TASK_SELECT, count_of
+from ..rows import (
+    BLOB_SELECT,
+    ENTRY_SELECT,
+    NOTE_SELECT,
+    REST_SELECT,
+    SHARD_SELECT,
+    TASK_SELECT,
+    WAIT_SELECT,
+    count_of,
+)
 from .faults import UNREADABLE, as_ours
 from .mark import Count, loss, read_mark
 from .opening import check_tables, format_of, reading
@@ -85,7 +94,8 @@ def _look_through(db: sqlite3.Connection, path: Path, shard: str, found: Audit) 
         db.execute(f"{TASK_SELECT} NOT INDEXED ORDER BY id"),
         db.execute(f"{ENTRY_SELECT} ORDER BY task_id, n"),
         db.execute(NOTE_SELECT),
-        db.execute(BLOB_SELECT) if found.format == FORMAT else (),
+        db.execute(BLOB_SELECT) if found.format > SEALED else (),
+        *(db.execute(select) for select in (REST_SELECT, WAIT_SELECT) if found.format == FORMAT),
     )
 
 

@@ -22,7 +22,7 @@ from ....protocols.values import Value
 from ....supervisors.ports.journal import Change, Found
 from .. import lock
 from ..doing import Doing
-from ..rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of, open_task_rows, seal
+from ..rows import NOTE_SELECT, TASK_SELECT, Row, entries_of, found_row, note_of, open_task_rows, resting_task_row, seal
 from ..threaded import (
     Answer,
     AnyQuery,
@@ -31,7 +31,10 @@ from ..threaded import (
     FinishedCount,
     Forgettable,
     Notes,
+    OneResting,
     OpenTasks,
+    RestingCounts,
+    RestingTasks,
     ThreadedJournal,
     Work,
 )
@@ -39,7 +42,7 @@ from .faults import as_ours
 from .mark import Mark
 from .opening import check_file, open_file, take_epoch
 from .schema import doing_path, lock_path, shard_path
-from .writing import finished_count, forgettable, write_changes
+from .writing import finished_count, forgettable, resting, resting_counts, write_changes
 
 
 class SqliteJournal(ThreadedJournal):
@@ -157,6 +160,12 @@ class SqliteJournal(ThreadedJournal):
                 return forgettable(db, before, limit)
             case FinishedCount():
                 return finished_count(db)
+            case RestingTasks(until, limit, after):
+                return resting(self.shard, db, until, limit, after)
+            case OneResting(task_id):
+                return resting_task_row(self.shard, db, task_id)
+            case RestingCounts():
+                return resting_counts(db)
             case _:
                 assert_never(query)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ....protocols.errors import JournalCorrupt
 from ..rows import Row, seal
-from .schema import BLOBS_TABLE, FORMAT, TABLES, TABLES_2
+from .schema import BLOBS_TABLE, FORMAT, RESTING, TABLES, TABLES_2
 
 LOG = logging.getLogger("podium")
 
@@ -148,5 +148,15 @@ def _list_blobs(db: sqlite3.Connection, _shard: str) -> None:
     db.execute(BLOBS_TABLE)
 
 
-STEPS: dict[int, Callable[[sqlite3.Connection, str], None]] = {1: _seal_whole_records, 2: _list_blobs}
+def _list_waits(db: sqlite3.Connection, _shard: str) -> None:
+    """Migrate 3 to 4. Tasks may rest and wait from now on; none does yet."""
+    for statement in RESTING:
+        db.execute(statement)
+
+
+STEPS: dict[int, Callable[[sqlite3.Connection, str], None]] = {
+    1: _seal_whole_records,
+    2: _list_blobs,
+    3: _list_waits,
+}
 """Steps by the format that they start from."""

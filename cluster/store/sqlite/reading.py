@@ -6,22 +6,40 @@ Connections are read-only and short. They see only durable data. Each row is che
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ....protocols.outcomes import TaskRecord, TaskStatus
 from ....protocols.values import Value
 from ....protocols.workflow import RESERVED
-from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN
+from ....supervisors.ports.journal import BLOCKED, DISMISSED, STALLED, WITHDRAWN, Rest
 from ....supervisors.shards import is_tier, workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
-from ..contract import COORDINATOR, BlobUse, ShardSize, StoredTask
-from ..rows import BLOB_SELECT, NOTE_SELECT, TASK_SELECT, Row, blob_of, entries_of, found_row, note_of
+from ..contract import COORDINATOR, BlobUse, ShardSize, StoredTask, StoredWait
+from ..rows import (
+    AWAKE,
+    BLOB_SELECT,
+    NOTE_SELECT,
+    TASK_SELECT,
+    WAIT_COLUMNS,
+    Row,
+    blob_of,
+    entries_of,
+    found_row,
+    note_of,
+)
+from ..waits import stored_wait
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
 from .schema import files_of, shard_path
+from .writing import count_open, resting
+
+_WAITS = f"{','.join(f'w.{column}' for column in WAIT_COLUMNS)}, workflow, user, hash FROM waits w"
 
 
 def shards(data: Path) -> list[str]:
@@ -144,8 +162,37 @@ class FileReader:
         if not shard_path(self._data, shard).exists():
             return 0
         with _open(self._data, shard) as db:
-            count: int = db.execute("SELECT count(*) FROM tasks WHERE finished_at IS NULL").fetchone()[0]
-            return count
+            return count_open(db)
+
+    def rest(self, shard: str) -> Rest:
+        """Return how many tasks of a shard are awake, and until when the first rests that will not rest for ever."""
+        if not shard_path(self._data, shard).exists():
+            return Rest(0, None)
+        with _open(self._data, shard) as db:
+            (awake,) = db.execute(f"SELECT count(*) FROM tasks WHERE {AWAKE}").fetchone()
+            first = resting(shard, db, sys.float_info.max, 1)
+            return Rest(awake, first[0].rests.until if first else None)
+
+    def waits(
+        self, workflow: str | None = None, name: str | None = None, task_id: str | None = None, limit: int = 50
+    ) -> list[StoredWait]:
+        """Return the open waits that fit all that is given, those that began last first, at most `limit`."""
+        wanted = {"w.name": name, "w.task_id": task_id}
+        filters = {column: value for column, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{column} = ?" for column in filters) or "1"
+        query = f"SELECT {_WAITS} JOIN tasks ON id = w.task_id WHERE {where} ORDER BY w.since DESC LIMIT ?"
+        found: list[StoredWait] = []
+        for shard in shards(self._data):
+            if not is_tier(shard) and workflow in (None, workflow_of(shard)):
+                with _open(self._data, shard) as db:
+                    rows = db.execute(query, (*filters.values(), limit)).fetchall()
+                    found += [stored_wait(shard, row, partial(_definition, shard, db)) for row in rows]
+        return sorted(found, key=lambda each: each.wait.since, reverse=True)[:limit]
+
+
+def _definition(shard: str, db: sqlite3.Connection, hash: str) -> dict[str, Any]:
+    note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{hash}",)).fetchone()
+    return note_of(shard, note)[1] if note else {}
 
 
 def _size_bytes(path: Path) -> int:
@@ -174,8 +221,7 @@ def _dead_where(shard: str, user: str | None) -> tuple[str, list[str]]:
 
 def _stored(shard: str, db: sqlite3.Connection, row: Row) -> StoredTask:
     record = found_row(shard, row).record
-    note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{record.hash}",)).fetchone()
-    definition = note_of(shard, note)[1] if note else {}
+    definition = _definition(shard, db, record.hash)
     why = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"{STALLED}{record.task_id}",)).fetchone()
     stalled = str(note_of(shard, why)[1]) if why else ""
     return StoredTask(shard, record, definition, entries_of(shard, db, record.task_id), stalled)

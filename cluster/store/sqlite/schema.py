@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FORMAT = 3
+FORMAT = 4
 """Version of the file format, in SQLite's `user_version`. A new one needs a step in migrations.py."""
 
 TABLES_2 = (
@@ -35,8 +35,28 @@ BLOBS_TABLE = """CREATE TABLE blobs (
     task_id TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, seal INTEGER NOT NULL,
     PRIMARY KEY (task_id, name)
 ) STRICT, WITHOUT ROWID"""
-TABLES = (*TABLES_2, BLOBS_TABLE)
-TABLES_OF = {2: TABLES_2, FORMAT: TABLES}
+TABLES_3 = (*TABLES_2, BLOBS_TABLE)
+RESTING = (
+    "DROP INDEX open_tasks",
+    "ALTER TABLE tasks ADD COLUMN rests_until REAL",
+    "ALTER TABLE tasks ADD COLUMN rests_clock REAL",
+    "ALTER TABLE tasks ADD COLUMN rests_seal INTEGER",
+    "CREATE INDEX open_tasks ON tasks (accepted_at, id) WHERE finished_at IS NULL AND rests_until IS NULL",
+    "CREATE INDEX resting_tasks ON tasks (rests_until, id, hash) WHERE finished_at IS NULL AND rests_until IS NOT NULL",
+    """CREATE TABLE waits (
+    task_id TEXT NOT NULL, path TEXT NOT NULL, name TEXT NOT NULL, since REAL NOT NULL, until REAL, asks BLOB NOT NULL,
+    seal INTEGER NOT NULL, PRIMARY KEY (task_id, path)
+) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX newest_waits ON waits (since)",
+)
+"""The statements that make format 4 of format 3."""
+_WITH_REST = "failure BLOB\n, rests_until REAL, rests_clock REAL, rests_seal INTEGER)"
+"""The end of the table of tasks as SQLite has it after RESTING."""
+TABLES = (
+    *(sql.replace("failure BLOB\n)", _WITH_REST) for sql in TABLES_3 if not sql.startswith("CREATE INDEX open_tasks")),
+    *(sql for sql in RESTING if sql.startswith("CREATE")),
+)
+TABLES_OF = {2: TABLES_2, 3: TABLES_3, FORMAT: TABLES}
 """The tables of each format whose records have seals, and whose commits are counted in a mark."""
 SEALED = min(TABLES_OF)
 """The first such format."""

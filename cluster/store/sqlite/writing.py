@@ -5,8 +5,24 @@ from __future__ import annotations
 import sqlite3
 from itertools import chain
 
-from ....supervisors.ports.journal import Change, Entry, Forget, NewTask, Note, StatusChange
-from ..rows import ABSENT, NEW_COLUMNS, Row, blob_rows, closing_row, entry_row, note_row, task_row
+from ....supervisors.ports.journal import FIRST, Change, Entry, Forget, NewTask, Note, Resting, Standing
+from ..rows import (
+    ABSENT,
+    AWAKE,
+    NEW_COLUMNS,
+    REST_SELECT,
+    RESTS,
+    WAIT_COLUMNS,
+    Row,
+    blob_rows,
+    closing_row,
+    entry_row,
+    note_row,
+    rest_of,
+    standing_row,
+    task_row,
+    wait_row,
+)
 
 GIVEN_BACK_PAGES = 512
 """Most free pages (2 MiB) that one transaction gives back to the file system, so that it does not take long."""
@@ -22,6 +38,8 @@ _CLOSE = """
 UPDATE tasks SET status = column2, finished_at = column3, finished_seal = column4, result = nullif(column5, x''),
 failure = nullif(column6, x'') FROM (VALUES {rows}) WHERE id = column1 AND finished_at IS NULL
 """
+_WAIT = f"INSERT OR REPLACE INTO waits ({','.join(WAIT_COLUMNS)}) VALUES ({','.join('?' * len(WAIT_COLUMNS))})"
+_UNWAIT = "DELETE FROM waits WHERE task_id = ? AND path = ?"
 _MOST_ROWS = 256
 """Largest number of rows of one statement. With 12 columns these are 3,072 variables."""
 
@@ -54,15 +72,23 @@ def _write_rows(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> No
     entries = [change for change in changes if isinstance(change, Entry)]
     if entries:
         _in_groups(db, _ENTRY, [entry_row(entry, epoch) for entry in entries])
-    standings = [(change.status, change.task_id) for change in changes if isinstance(change, StatusChange)]
+    standings = [change for change in changes if isinstance(change, Standing)]
     if standings:
-        db.executemany("UPDATE tasks SET status = ? WHERE id = ? AND finished_at IS NULL", standings)
+        _write_standings(db, standings)
     closings = [closing_row(entry.task_id, entry.closing) for entry in entries if entry.closing is not None]
     if closings:
         _in_groups(db, _CLOSE, closings)
     if blobs := blob_rows(changes):
         db.executemany("INSERT OR IGNORE INTO blobs (task_id, name, size, seal) VALUES (?,?,?,?)", blobs)
     _write_notes(db, [change for change in changes if isinstance(change, Note)])
+
+
+def _write_standings(db: sqlite3.Connection, changes: list[Standing]) -> None:
+    update = "UPDATE tasks SET status = ?, rests_until = ?, rests_clock = ?, rests_seal = ? WHERE id = ? AND finished_at IS NULL"
+    db.executemany(update, map(standing_row, changes))
+    for change in changes:
+        db.executemany(_UNWAIT, [(change.task_id, path) for path in change.over])
+        db.executemany(_WAIT, [wait_row(change.task_id, wait) for wait in change.waits])
 
 
 def _write_notes(db: sqlite3.Connection, notes: list[Note]) -> None:
@@ -86,6 +112,7 @@ def _forget(db: sqlite3.Connection, task_id: str) -> None:
             raise ValueError(f"task {still_open[0]} is open and cannot be forgotten")
         db.execute(f"DELETE FROM entries WHERE {where.replace('id', 'task_id')}", which)
         db.execute(f"DELETE FROM blobs WHERE {where.replace('id', 'task_id')}", which)
+        db.execute(f"DELETE FROM waits WHERE {where.replace('id', 'task_id')}", which)
         db.execute(f"DELETE FROM tasks WHERE {where}", which)
 
 
@@ -121,8 +148,28 @@ def forgettable(db: sqlite3.Connection, before: float, limit: int) -> list[str]:
     return ids
 
 
+def resting(
+    shard: str, db: sqlite3.Connection, until: float, limit: int, after: tuple[float, str] = FIRST
+) -> list[Resting]:
+    """Return the tasks that rest until `until` at most, in the order of that and the id (see `Journal.resting`)."""
+    query = f"{REST_SELECT} WHERE {RESTS} AND rests_until <= ? AND (rests_until, id) > (?, ?)"
+    rows = db.execute(f"{query} ORDER BY rests_until, id LIMIT ?", (until, *after, limit))
+    return [rest_of(shard, row) for row in rows]
+
+
+def resting_counts(db: sqlite3.Connection) -> dict[str, int]:
+    """Count the tasks that rest by the hash of their version, from the index alone."""
+    return dict(db.execute(f"SELECT hash, count(*) FROM tasks WHERE {RESTS} GROUP BY hash"))
+
+
 def finished_count(db: sqlite3.Connection) -> int:
     """Return the number of ended tasks: all less the open ones, both counted in B-trees without reading rows."""
-    query = "SELECT (SELECT count(*) FROM tasks) - (SELECT count(*) FROM tasks WHERE finished_at IS NULL)"
-    count: int = db.execute(query).fetchone()[0]
-    return count
+    (count,) = db.execute("SELECT count(*) FROM tasks").fetchone()
+    open_ones: int = count_open(db)
+    return int(count) - open_ones
+
+
+def count_open(db: sqlite3.Connection) -> int:
+    """Return the number of open tasks, those included that rest."""
+    parts = [db.execute(f"SELECT count(*) FROM tasks WHERE {where}").fetchone()[0] for where in (AWAKE, RESTS)]
+    return sum(parts)

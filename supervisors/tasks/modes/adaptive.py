@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ....protocols.conditions import ExpressionFailed, holds, mentions
 from ....protocols.outcomes import Failure, Outcome, error_for_rules
-from ....protocols.tree import END, Adaptive, Rule
+from ....protocols.tree import Adaptive
+from ....protocols.tree_parts import END, Rule
 from ....protocols.values import Value
 from ....protocols.verdicts import as_goto
 from ..state import Finish, Move, NodeRun, Start

@@ -20,7 +20,7 @@ from podium.cluster.store.threaded import READY_CHANGES
 from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
 from podium.protocols.outcomes import Failure
 from podium.protocols.values import pack
-from podium.supervisors.ports.journal import Closing, Entry, Forget, NewTask, Note, StatusChange
+from podium.supervisors.ports.journal import Closing, Entry, Forget, NewTask, Note, Standing
 from tests.support import postgres
 from tests.support.journals import durable, ended, found, record
 
@@ -167,7 +167,7 @@ def test_a_pending_task_can_be_marked_running_and_a_note_deleted(store):
     async def work():
         journal = await store.open()
         await durable(journal, NewTask(record(), "d"), Note("a", 1))
-        await durable(journal, StatusChange("t-1", "running"), Note("a", None))
+        await durable(journal, Standing("t-1", "running"), Note("a", None))
         assert (await found(journal, ["t-1"]))[0].record.status == "running"
         assert await journal.notes() == {}
         await journal.close()

@@ -16,7 +16,7 @@ from podium.cluster.store.postgres.mark import Known, Mark, mark_path, marks, re
 from podium.cluster.store.postgres.schema import quoted
 from podium.cluster.store.postgres.writing import Probe
 from podium.protocols.errors import JournalCorrupt
-from podium.supervisors.ports.journal import Entry, Forget, NewTask, Note, StatusChange
+from podium.supervisors.ports.journal import Entry, Forget, NewTask, Note, Standing
 from tests.support import postgres
 from tests.support.journals import durable, ended, record
 
@@ -69,7 +69,7 @@ def test_the_next_owner_notices_a_backup_from_before_the_last_owner(database, tm
     [
         (task(7), "task t-007"),
         ([Entry("t-001", 2, b"two")], "entry 2 of task t-001"),
-        ([StatusChange("t-001", "running"), Entry("t-001", 2, b"two"), Note("a", 1)], "entry 2 of task t-001"),
+        ([Standing("t-001", "running"), Entry("t-001", 2, b"two"), Note("a", 1)], "entry 2 of task t-001"),
     ],
 )
 def test_the_next_owner_notices_a_backup_that_was_made_while_the_last_one_ran(database, tmp_path, last, named):

@@ -20,7 +20,7 @@ from podium.cluster.store.postgres.lease import Lease
 from podium.cluster.store.postgres.reading import PostgresReader
 from podium.cluster.store.postgres.schema import lock_key, quoted
 from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFailed
-from podium.supervisors.ports.journal import Entry, Forget, NewTask, Note, StatusChange
+from podium.supervisors.ports.journal import Entry, Forget, NewTask, Note, Standing
 from tests.support import postgres
 from tests.support.journals import durable, found, record
 
@@ -56,7 +56,7 @@ def test_an_owner_that_was_replaced_changes_nothing_any_more(database, tmp_path)
         old = await PostgresJournal(database, tmp_path, "w").open()
         await durable(old, NewTask(record("t-1"), "d"), Note("a", 1))
         new = await PostgresJournal(database, tmp_path, "w").open()
-        changes = [NewTask(record("t-2"), "d"), Entry("t-1", 1, b"x"), Note("a", 2), StatusChange("t-1", "running")]
+        changes = [NewTask(record("t-2"), "d"), Entry("t-1", 1, b"x"), Note("a", 2), Standing("t-1", "running")]
         error = await failure_of(old, *changes)
         assert isinstance(error, Fenced) and (error.epoch, error.newer) == (1, 2)
         assert [task.record.task_id for task in await new.open_tasks()] == ["t-1"]
@@ -122,7 +122,7 @@ class Cut(PostgresJournal):
     [
         [NewTask(record("t-2"), "d")],
         [Entry("t-1", 2, b"two"), Note("a", 2)],
-        [Note("a", 2), StatusChange("t-1", "running")],
+        [Note("a", 2), Standing("t-1", "running")],
         [NewTask(record("t-2", status="failed", finished_at=1.0), "d"), Note("a", 2)],
     ],
 )
