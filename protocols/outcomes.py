@@ -23,9 +23,10 @@ class Failure:
     Codes: `error` (your code raised), `timeout`, `invalid_input`, `invalid_output`, `cancelled`, `host_lost` (the
     process died too often), `expression` (a CEL expression failed), `no_rule` (no rule of an Adaptive matched),
     `too_many_visits`, `too_many_rounds`, `rejected` (the verdict `fail`), `escalated`, `bad_verdict`, `bad_goto`,
-    `too_few` (a quorum was missed), `refused` (an answer was a refusal), `breaker_open` (the protocol's breaker refuses calls), `uncertain` (nobody knows
-    what a run of an at-most-once step has done), `workflow_down` (the workflow is down, and its `when_down` is
-    `fail`), `stalled` (the task had been set aside, and somebody dropped it), `internal` (a fault in Podium).
+    `too_few` (a quorum was missed), `refused` (an answer was a refusal), `breaker_open` (the protocol's breaker refuses
+    calls), `uncertain` (nobody knows what a run of an at-most-once step has done), `workflow_down` (the workflow is
+    down, and its `when_down` is `fail`), `stalled` (the task had been set aside, and somebody dropped it), `internal`
+    (a fault in Podium).
     """
 
     code: str

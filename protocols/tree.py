@@ -1,8 +1,8 @@
 """The workflow tree: one frozen pydantic model, built in Python or read from YAML or JSON, equal either way.
 
 In YAML a node is a mapping with exactly one of the keys `step`, `sequence`, `parallel`, `each`, `hierarchy`,
-`adaptive`, `wait`, `sleep`, and its settings beside it; a bare text is a step. In Python the classes take that content as their
-positional argument, and protocols may stand for steps:
+`adaptive`, `wait`, `sleep`, and its settings beside it; a bare text is a step. In Python the classes take that content
+as their positional argument, and protocols may stand for steps:
 
     Workflow("brief", Sequence(inventory, Parallel({"todo": todo, "churn": churn}), Step(report, timeout_s=5)))
 """

@@ -275,6 +275,10 @@ class Supervisor:
             **self._dispatcher.describe(),
         )
 
+    def _counts(self) -> dict[str, object]:
+        permits, refused = self._permits.waits.to_wire(), dict(self._answers.refused)
+        return {**self._open_tasks.tally.to_wire(), "permit_s": permits, "answers_refused": refused}
+
     @property
     def _hashes_in_use(self) -> set[str]:
         """Hashes of the versions that have open tasks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 
-from ...protocols.errors import AnswerRefused, FixTheCall, InvalidInput, NotFound, PodiumError
+from ...protocols.errors import AnswerRefused, FixTheCall, NotFound, PodiumError
 from ...protocols.outcomes import OPEN
 from ...protocols.probes import hit
 from ...protocols.tree import Wait

@@ -66,7 +66,8 @@ class Writing:
                 SELECT ctid AS row, finished_at AS ended FROM {at}.tasks WHERE shard = %s AND id = c.id OFFSET 0
             ) k WHERE k.ended IS NULL AND t.ctid = k.row AND {ours}"""
         self._statuses = f"""
-            UPDATE {at}.tasks t SET status = c.status, rests_until = c.rests_until, rests_clock = c.clock, rests_seal = c.seal
+            UPDATE {at}.tasks t
+            SET status = c.status, rests_until = c.rests_until, rests_clock = c.clock, rests_seal = c.seal
             FROM unnest(%s::text[], %s::float8[], %s::float8[], %s::bigint[], %s::text[])
                 c (status, rests_until, clock, seal, id), {still_open}"""
         self._waits = f"""

@@ -39,6 +39,9 @@ UPDATE tasks SET status = column2, finished_at = column3, finished_seal = column
 failure = nullif(column6, x'') FROM (VALUES {rows}) WHERE id = column1 AND finished_at IS NULL
 """
 _WAIT = f"INSERT OR REPLACE INTO waits ({','.join(WAIT_COLUMNS)}) VALUES ({','.join('?' * len(WAIT_COLUMNS))})"
+_STAND = """
+UPDATE tasks SET status = ?, rests_until = ?, rests_clock = ?, rests_seal = ? WHERE id = ? AND finished_at IS NULL
+"""
 _UNWAIT = "DELETE FROM waits WHERE task_id = ? AND path = ?"
 _MOST_ROWS = 256
 """Largest number of rows of one statement. With 12 columns these are 3,072 variables."""
@@ -84,8 +87,7 @@ def _write_rows(db: sqlite3.Connection, epoch: int, changes: list[Change]) -> No
 
 
 def _write_standings(db: sqlite3.Connection, changes: list[Standing]) -> None:
-    update = "UPDATE tasks SET status = ?, rests_until = ?, rests_clock = ?, rests_seal = ? WHERE id = ? AND finished_at IS NULL"
-    db.executemany(update, map(standing_row, changes))
+    db.executemany(_STAND, map(standing_row, changes))
     for change in changes:
         db.executemany(_UNWAIT, [(change.task_id, path) for path in change.over])
         db.executemany(_WAIT, [wait_row(change.task_id, wait) for wait in change.waits])
