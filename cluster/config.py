@@ -182,6 +182,12 @@ class Settings(BaseModel):
     forgotten."""
     keep_finished_tasks: CountOrNone = 1_000_000
     """The number of finished tasks that are kept of a workflow (per shard). The oldest are forgotten first."""
+    max_kept_answers: CountOrNone = 1_000
+    """The number of answers that a task keeps under one name although no node has waited for them yet. More are
+    refused."""
+    max_waiting_in_memory: CountOrNone = 10_000
+    """The number of tasks of a workflow (per shard) that stay in memory while they only wait for answers or for their
+    time. The others are read from disk when something happens to them."""
     age_s: Seconds = 30.0
     """The waiting time that weighs as much as one level of priority, in seconds."""
     restart_intensity: CountOrNone = 10

@@ -62,6 +62,8 @@ class ConnectOptions(TypedDict, total=False):
     host_idle_s: float | None
     keep_finished_s: float | None
     keep_finished_tasks: int | None
+    max_kept_answers: int | None
+    max_waiting_in_memory: int | None
     age_s: float | None
     restart_intensity: int | None
     top_restart_intensity: int | None

@@ -42,7 +42,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
                                  status.Durations, status.LimitUse, status.BreakerStatus, status.ThrottleStatus,
                                  status.ThrottleChange, status.Load, status.Alert)),
     ("Tasks", "", (podium.Task, podium.AsyncTask, podium.TaskRecord, podium.TaskEvent, podium.Failure,
-                   podium.DeadLetter, RequestState)),
+                   podium.DeadLetter, podium.OpenWait, podium.AnswerReceipt, RequestState)),
     ("Protocols", "", (podium.protocol, podium.Protocol, podium.Context, podium.Retry, podium.Breaker)),
     ("Values", "", (podium.codec, podium.decoded, podium.File, podium.Lazy, podium.Secret)),
     ("Workflows", "", (podium.Workflow, *tree.NODES, podium.Rule, podium.Constant, podium.Supervision, podium.quorum,

@@ -2,6 +2,7 @@
 
 from .protocols.errors import (
     AcceptanceUnknown,
+    AnswerRefused,
     BlobCorrupt,
     BlobMissing,
     BlobsAway,
@@ -32,6 +33,7 @@ from .protocols.errors import (
 
 __all__ = [
     "AcceptanceUnknown",
+    "AnswerRefused",
     "BlobCorrupt",
     "BlobMissing",
     "BlobsAway",

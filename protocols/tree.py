@@ -411,10 +411,10 @@ class Wait(_Node[Any, Any]):
     """The JSON Schema of an answer, from which a form can be drawn. Other answers are refused to their sender. In
     Python it is written `schema`, and a type may be given instead. None allows any plain data."""
     show: Expression | Mapping[str, Expression] | None = None
-    """What the answer is about: CEL as in `with`, evaluated when the node begins to wait. An answer may name the digest
-    of what its sender saw; it is refused as stale if that is something else."""
+    """The matter that the answer is about: CEL as in `with`, evaluated when the node begins to wait. An answer may name
+    the digest of what its sender saw; it is refused as stale if that is something else."""
     who: tuple[Who, ...] = ()
-    """Who may answer: users, `group:<name>`, `role:<name>`. Empty allows everybody who can reach the task."""
+    """The users who may answer: names, `group:<name>`, `role:<name>`. Empty allows everybody who can reach the task."""
     not_starter: bool = False
     """If true, the user whom the task belongs to may not answer."""
     need: Count = 1
@@ -422,7 +422,7 @@ class Wait(_Node[Any, Any]):
     refusal: Expression | None = None
     """A CEL condition over `answer` that tells which answers are refusals, such as `answer == false`."""
     on_refusal: Literal["fail", "finish", "go_on"] = "fail"
-    """What a refusal does: `fail` (the node fails as `refused`), `finish` (the node is done at once), `go_on` (the
+    """The effect of a refusal: `fail` (the node fails as `refused`), `finish` (the node is done at once), `go_on` (the
     refusal does not count, and others may still make up `need`)."""
     mailbox: Literal["once", "each"] = "once"
     """`once`: the first answers are those of all waits of this name, and later ones are refused. `each`: answers queue
@@ -432,8 +432,8 @@ class Wait(_Node[Any, Any]):
     timeout_s: Seconds | None = None
     """The longest time of the wait, in seconds from when the node begins to wait. None is no bound."""
     on_timeout: AtTimeout | None = None
-    """What follows after `timeout_s`: an output, {"value": …}, or a node, which gets the input of the wait. Without it,
-    the node fails as `timeout`."""
+    """The output after `timeout_s`, {"value": …}, or a node that gives it; the node gets the input of the wait. Without
+    it, the wait fails as `timeout`."""
 
     def __init__(self, wait: str | None = None, **settings: Unpack[WaitOptions]) -> None:
         Definition.__init__(self, **{"wait": wait, **settings})
@@ -491,7 +491,7 @@ def _kind(value: Any) -> str | None:
 
 
 def _value_or_node(value: Any) -> str:
-    is_value = isinstance(value, Constant) or (isinstance(value, Mapping) and "value" in value)
+    is_value = isinstance(value, Constant) or (isinstance(value, Mapping) and value.keys() <= {"value", "missing"})
     return A_VALUE if is_value else A_NODE
 
 
@@ -522,9 +522,9 @@ def quorum(n: int) -> str:
 
 def time_limit_s(node: Node) -> float | None:
     """Seconds that a node has for everything in it, from when it is due."""
-    if isinstance(node, Sleep):
-        return None
-    return node.total_timeout_s if isinstance(node, Step) else node.timeout_s
+    if isinstance(node, Step):
+        return node.total_timeout_s
+    return None if isinstance(node, Sleep) else node.timeout_s
 
 
 def default_name(node: _Node) -> str:

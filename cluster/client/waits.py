@@ -32,7 +32,7 @@ class OpenWait:
     until: float | None
     """The time at which the wait ends without an answer; None without a limit."""
     shown: Value
-    """What the answer is about."""
+    """The value of `show`: what the answer is about."""
     digest: str
     """The digest of that, for `answer(digest=…)`."""
     schema: Mapping[str, Any] | None

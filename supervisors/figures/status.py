@@ -120,6 +120,8 @@ class Counts(Shown):
     """The time that requests were in a state, by state."""
     permit_s: Durations
     """The time that steps waited for permits."""
+    answers_refused: Mapping[str, int]
+    """The number of refused answers, by reason."""
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Counts:
@@ -131,6 +133,7 @@ class Counts(Shown):
             step_s=tuple(StepDurations(step, ref, Durations.from_wire(row)) for step, ref, row in wire["step_s"]),
             state_s={state: Durations.from_wire(each) for state, each in wire["state_s"].items()},
             permit_s=Durations.from_wire(wire["permit_s"]),
+            answers_refused=wire["answers_refused"],
         )
 
     def __repr__(self) -> str:
@@ -212,6 +215,8 @@ class WorkflowStatus(Shown):
     """The number of the supervisor's incarnation; None if it does not run."""
     open: int | None = None
     """The number of tasks that have not ended; None if the supervisor does not run."""
+    waiting: int | None = None
+    """The number of those that only wait for answers or for their time; None if the supervisor does not run."""
     stalled: Mapping[str, str] = field(default_factory=dict)
     """The tasks that are set aside or stalled, with the reason, by task id."""
     faults: int | None = None

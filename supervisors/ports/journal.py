@@ -69,7 +69,7 @@ class ListedWait:
     until: float | None
     """UTC seconds of its time limit, if it has one."""
     asks: Value
-    """What it asks: {"shown", "digest", "answers": number of answers so far}."""
+    """Plain data: {"shown", "digest", "answers": number of answers so far}."""
 
 
 class Rests(NamedTuple):
@@ -120,7 +120,7 @@ Change = NewTask | Entry | Standing | Note | Forget
 
 
 class Rest(NamedTuple):
-    """Who rests in a shard."""
+    """The tasks of a shard that rest, and the others."""
 
     awake: int
     """The number of open tasks that do not rest."""

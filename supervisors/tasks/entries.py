@@ -71,8 +71,9 @@ def _listing(task: TaskState) -> tuple[tuple[ListedWait, ...], tuple[str, ...]]:
     """Return the waits that the inbox lacks or has wrong, and the paths of those that it has no more; notes both."""
     now = {} if task.outcome is not None else {path: count_answers(task, path) for path in task.waiting}
     now = {path: count for path, count in now.items() if count is not None}
-    over = tuple(path for path in task.listed if path not in now)
-    new = tuple(_open_wait(task, path) for path, count in now.items() if task.listed.get(path) != count)
+    listed = task.listed or {}
+    over = tuple(path for path in listed if path not in now)
+    new = tuple(_open_wait(task, path) for path, count in now.items() if listed.get(path) != count)
     task.listed = now  # type: ignore[assignment]
     return new, over
 

@@ -125,14 +125,8 @@ def _take_in(folding: Folding, event: Event) -> None:
         case StepBegan():
             if event.path in task.running:
                 task.running[event.path].began = True
-        case Answered():
-            if task.outcome is None and task.ending is None:
-                put(task, event)
-                folding.hand_out(event.name)
-        case Woke():
-            place = task.waiting.pop(event.path, None)
-            if place is not None:
-                folding.ended.append((place, Outcome(place.input)))
+        case Answered() | Woke():
+            _wake(folding, event)
         case Skewed():
             _skew(folding, event.by_s)
         case Redriven():
@@ -165,6 +159,16 @@ def _stop(folding: Folding, why: Failure, undo: bool) -> None:
         folding.end(Outcome(failure=why))
     else:
         task.outcome = Outcome(failure=why)
+
+
+def _wake(folding: Folding, event: Answered | Woke) -> None:
+    task = folding.task
+    if isinstance(event, Woke):
+        if (place := task.waiting.get(event.path)) is not None:
+            folding.woken(place, Outcome(place.input))
+    elif task.outcome is None and task.ending is None:
+        put(task, event)
+        folding.hand_out(event.name)
 
 
 def _fail(folding: Folding, event: StepFailed) -> None:

@@ -46,7 +46,8 @@ MODES: Mapping[type, Mode] = {
 
 UNDO = ":undo"
 """Suffix of the path of an undo run."""
-_STOPPED = Outcome(failure=Failure("cancelled", "no longer needed"))
+CANCELLED = Outcome(failure=Failure("cancelled", "no longer needed"))
+"""The outcome of a node run that was stopped."""
 
 
 class Folding:
@@ -63,13 +64,12 @@ class Folding:
             if self.task.outcome is not None or place.is_over():
                 continue
             try:
-                self.task.timed.pop(place.path, None)
+                if self.task.timed:
+                    self.task.timed.pop(place.path, None)
                 if outcome.failure is not None and self.stand_in(place, outcome.failure):
                     continue
                 place.outcome = outcome
                 parent = place.parent
-                if isinstance(place.node, Wait | Sleep):
-                    self.effects.append(Awaited(place))
                 if outcome.failure is None:
                     self.succeeded(place)
                 if place.undoes is not None:
@@ -158,7 +158,8 @@ class Folding:
         """Handle the end of a node's time limit: its mode decides, or everything below stops and the node fails."""
         place.actions = event.actions
         self.task.timed.pop(place.path, None)
-        self.task.waiting.pop(place.path, None)
+        if self.task.waiting.pop(place.path, None) is not None:
+            self.effects.append(Awaited(place))
         mode = MODES.get(type(place.node))
         if mode is not None and mode.timed_out is not None:
             self.perform(place, mode.timed_out(place))
@@ -230,6 +231,8 @@ class Folding:
 
     def wait(self, place: NodeRun) -> None:
         """Let a node run wait. A wait whose answers are there already is over at once."""
+        if not self.task.waiting:
+            self.task.waiting = {}
         self.task.waiting[place.path] = place
         self.effects.append(Awaits(place))
         if place.time is not None and place.path not in self.task.timed:
@@ -241,8 +244,13 @@ class Folding:
     def hand_out(self, name: str) -> None:
         """Hand the answers of a mailbox out, and end the waits that need no more."""
         for place, outcome in settled(self.task, name):
-            del self.task.waiting[place.path]
-            self.ended.append((place, outcome))
+            self.woken(place, outcome)
+
+    def woken(self, place: NodeRun, outcome: Outcome) -> None:
+        """Handle that a node does not wait any more, because its answers are there or its time is over."""
+        del self.task.waiting[place.path]
+        self.effects.append(Awaited(place))
+        self.ended.append((place, outcome))
 
     def halt(self, place: NodeRun) -> None:
         for leaf in list(place.open_leaves()):
@@ -252,7 +260,7 @@ class Folding:
         for places in (self.task.timed, self.task.parked, self.task.waiting):
             for path in [path for path, other in places.items() if other.is_within(place)]:
                 del places[path]
-        place.outcome = _STOPPED
+        place.outcome = CANCELLED
 
 
 def _join(path: str, label: str) -> str:

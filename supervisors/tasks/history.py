@@ -13,7 +13,9 @@ from ..figures.lacking import lacking
 from ..upkeep.blocked import CODE_CHARS
 from .events import Event, StepFailed, StepFinished, readable_events
 from .fold import apply, begin
+from .folding import CANCELLED
 from .modes.parallel import sizes_around
+from .modes.waiting import AT_TIMEOUT
 from .state import Awaited, Awaits, Effect, NodeRun, TaskState
 
 StepStatus = Literal["open", "waiting", "retrying", "running", "parked", "completed", "failed", "cancelled"]
@@ -129,9 +131,14 @@ def _note_waits(rows: dict[str, StepRow], effects: Iterable[Effect], at: float) 
         elif isinstance(effect, Awaited):
             row, outcome = rows.setdefault(effect.place.path, _row(effect.place, "open")), effect.place.outcome
             row.ended_at, row.failure = at, None if outcome is None else outcome.failure
-            row.status = "cancelled" if outcome is None else "completed" if row.failure is None else "failed"
-            if row.failure is not None and row.failure.code == "cancelled":
-                row.status, row.failure = "cancelled", None
+            row.status = _status(effect.place)
+
+
+def _status(place: NodeRun) -> StepStatus:
+    """Return the status of a node run that waits no more."""
+    if place.outcome is None or place.outcome.failure is CANCELLED.failure:
+        return "failed" if place.failed or AT_TIMEOUT in place.children else "cancelled"
+    return "completed" if place.outcome.failure is None else "failed"
 
 
 def _note_parked(rows: dict[str, StepRow], task: TaskState) -> None:

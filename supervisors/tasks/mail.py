@@ -24,6 +24,8 @@ def waits_for(task: TaskState, name: str) -> Iterator[tuple[NodeRun, Wait]]:
 
 
 def mailbox(task: TaskState, name: str) -> Mailbox:
+    if task.mail is None:
+        task.mail = {}
     return task.mail.setdefault(name, Mailbox())
 
 
@@ -74,8 +76,7 @@ def count_answers(task: TaskState, path: str) -> int | None:
         return None
     if place.node.mailbox == "each":
         return len(place.memory.answers)
-    box = task.mail.get(place.node.wait)
-    return 0 if box is None else len(box.answers)
+    return len(mailbox(task, place.node.wait).answers)
 
 
 def decision(node: Wait, answers: list[Answered]) -> Outcome | None:

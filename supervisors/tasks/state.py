@@ -163,12 +163,21 @@ class NodeRun:
                 yield from child.open_leaves()
 
 
+class _Nothing(dict[str, NodeRun]):
+    """Stays empty. Most tasks never wait, and share it."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a dataclass takes no default that has no hash
+
+
+NOTHING_WAITS: dict[str, NodeRun] = _Nothing()
+
+
 @dataclass(slots=True)
 class Mailbox:
     """The answers that have come to one task under one name, and what waits have made of them."""
 
     answers: list[Answered] = field(default_factory=list)
-    """Of a mailbox `once`: all of them. Of a mailbox `each`: those that no wait has taken."""
+    """All answers of a mailbox `once`; the answers of a mailbox `each` that no wait has taken."""
     came_at: dict[str, float] = field(default_factory=dict)
     """UTC seconds at which each answer has come, by its id."""
     has_met: bool = False
@@ -177,7 +186,7 @@ class Mailbox:
 
 @dataclass(slots=True)
 class Asked:
-    """What a Wait has asked, and the answers that it has so far."""
+    """The question of a Wait, and the answers that it has so far."""
 
     shown: Value
     digest: str
@@ -202,10 +211,10 @@ class TaskState:
     """Open node runs with a time limit, by path."""
     parked: dict[str, NodeRun] = field(default_factory=dict)
     """Parked steps, which wait for somebody's decision, by path."""
-    waiting: dict[str, NodeRun] = field(default_factory=dict)
+    waiting: dict[str, NodeRun] = NOTHING_WAITS
     """Runs of Wait and Sleep that wait, by path, in the order in which they began."""
-    mail: dict[str, Mailbox] = field(default_factory=dict)
-    """The mailboxes to which an answer has come, or for which a node has waited, by name."""
+    mail: dict[str, Mailbox] | None = None
+    """The mailboxes to which an answer has come, or for which a node has waited, by name. Most tasks have none."""
     done: list[NodeRun] = field(default_factory=list)
     """Finished node runs that can be undone, in the order in which they ended."""
     takes_back: tuple[str, ...] = ("undo",)
@@ -226,7 +235,7 @@ class TaskState:
     """The time limit of the whole task."""
     entries: int = 0
     """Number of journal entries so far."""
-    listed: dict[str, int] = field(default_factory=dict)
+    listed: dict[str, int] | None = None
     """Waits of the task that are on record in the inbox, by path, each with the number of answers that it has there."""
     rests: Rests | None = None
     """Until when the task rests, as it is on record."""

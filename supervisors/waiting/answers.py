@@ -21,6 +21,7 @@ from ..ports.world import Clocks
 from ..running.timers import Timers
 from ..settings import Governance
 from ..tasks.judging import judged
+from ..tasks.mail import mailbox
 from ..tasks.state import TaskState
 from ..upkeep.quarantine import Quarantine
 from .resting import Resting
@@ -61,8 +62,8 @@ class Answers:
     def _recorded(self, task: TaskState, answer: Answer) -> Receipt:
         """Record an answer that counts. Raises the error that refuses it."""
         node = self._node(task, answer)
-        box = task.mail.get(answer.name)
-        if box is not None and answer.id in box.came_at:
+        box = mailbox(task, answer.name)
+        if answer.id in box.came_at:
             hit("answer came again")
             return Receipt(box.came_at[answer.id], "", False)
         event = judged(task, node, answer, self._most_kept, self._world.now())
@@ -93,8 +94,5 @@ class Answers:
 
     def _refuse(self, ask: Incoming, error: PodiumError) -> None:
         hit("answer refused")
-        reason = (
-            error.reason if isinstance(error, AnswerRefused) else "invalid" if isinstance(error, InvalidInput) else ""
-        )
-        self.refused[reason or error.code] += 1
+        self.refused[error.reason if isinstance(error, AnswerRefused) else error.code] += 1
         self._journal.write([], partial(ask.refuse, error))

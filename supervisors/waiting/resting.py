@@ -107,10 +107,9 @@ class Resting:
     def settle(self, task: TaskState) -> None:
         """Note whether a task rests, after its effects were carried out."""
         id = task.record.task_id
-        if task.outcome is not None or task.rests is None:
-            self._in_memory.pop(id, None)
-            return
         self._in_memory.pop(id, None)
+        if task.rests is None or self._open_tasks.tasks.get(id) is not task:
+            return
         self._in_memory[id] = None
         if len(self._in_memory) > self._most:
             oldest = next(iter(self._in_memory))
@@ -127,6 +126,7 @@ class Resting:
             self._in_memory[id] = None  # it wakes soon
             return
         hit("resting task let go")
+        self._in_memory.pop(id, None)
         self._open_tasks.let_go(task)
         self.on_disk[task.record.hash] += 1
         self._wind(rests.until)

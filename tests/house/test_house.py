@@ -174,6 +174,7 @@ EXAMPLES = [
     errors.Overloaded(reason="r", retry_after_s=2.0),
     errors.AcceptanceUnknown(task_id="t", retry_after_s=1.0),
     errors.BlobsAway(place="blobs", reason="r"),
+    errors.AnswerRefused(task_id="t", name="n", reason="answered", problem="p", by="ada", at=1.0),
     errors.BlobMissing(name="b", place="blobs"),
     errors.BlobCorrupt(name="b", place="blobs", problem="p"),
     errors.WaitTimedOut(task_id="t", waited_s=1.0, status="running"),

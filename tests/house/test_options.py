@@ -19,7 +19,7 @@ from podium.protocols import options
 from podium.protocols.policy import Retry
 from podium.protocols.protocol import Declaration, Protocol, protocol
 from podium.protocols.requests.request import AskFields, Attachment, Limits, Request
-from podium.protocols.tree import NODES, Adaptive, Hierarchy, Parallel, Step
+from podium.protocols.tree import NODES, Adaptive, Hierarchy, Parallel, Sleep, Step, Wait
 from podium.protocols.tree import Sequence as SequenceNode
 from podium.protocols.workflow import Workflow
 
@@ -31,12 +31,25 @@ WRITTEN = {
     (Adaptive, "rules"): Sequence[Any],
     (Adaptive, "jumps"): Sequence[str],
     (SequenceNode, "sequence"): Sequence[Any],
+    (Wait, "schema"): Any,
+    (Wait, "who"): Sequence[str],
     (Workflow, "input"): Mapping[str, Any] | type[BaseModel] | None,
 }
 """Where more may be written in Python than what is kept."""
-CONTENT = {Step: {"step"}, Hierarchy: {"hierarchy"}, Adaptive: {"adaptive"}, Workflow: {"name", "root"}}
+CONTENT = {
+    Step: {"step"},
+    Hierarchy: {"hierarchy"},
+    Adaptive: {"adaptive"},
+    Wait: {"wait"},
+    Sleep: {"sleep"},
+    Workflow: {"name", "root"},
+}
 """What is given by place."""
-TAKES_NODES = ("fallback", "otherwise", "undo", "on_cancel", "do")
+TAKES_NODES = ("fallback", "otherwise", "undo", "on_cancel", "do", "on_timeout")
+OTHERWISE = {"schema_": "schema"}
+"""Fields that have another name as a keyword."""
+SPREAD = {Sleep: {"for_s", "until"}}
+"""The content of a node that is given as several keywords."""
 
 
 def plain(hint: Any) -> Any:
@@ -66,12 +79,14 @@ def test_connect_takes_every_setting_and_only_these():
 def test_a_node_takes_every_setting_and_only_these(node: type[BaseModel]):
     taken = get_type_hints(getattr(options, f"{node.__name__}Options"), include_extras=True)
     hints = get_type_hints(node, include_extras=True)
-    by_place = CONTENT.get(node, set())
-    assert taken.keys() == node.model_fields.keys() - by_place, (
+    by_place, spread = CONTENT.get(node, set()), SPREAD.get(node, set())
+    hints = {OTHERWISE.get(name, name): hint for name, hint in hints.items()}
+    fields = {OTHERWISE.get(name, name) for name in node.model_fields}
+    assert taken.keys() == fields - by_place | spread, (
         f"{node.__name__}Options in protocols/options.py has other keys than the class has fields. "
         "A field that is only given by place belongs in CONTENT, in this test"
     )
-    for name in taken.keys() - set(TAKES_NODES):
+    for name in taken.keys() - spread - (set(TAKES_NODES) - ({"on_timeout"} if node is Parallel else set())):
         assert plain(taken[name]) == plain(WRITTEN.get((node, name), hints[name])), f"{node.__name__}.{name}"
 
 

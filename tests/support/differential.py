@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 import podium
-from podium import Adaptive, Constant, Hierarchy, Parallel, Rule, Sequence, Step, Workflow, verdict
+from podium import Adaptive, Constant, Hierarchy, Parallel, Rule, Sequence, Sleep, Step, Wait, Workflow, verdict
 from podium.errors import InvalidDefinition, InvalidInput, TaskFailed
 from podium.protocols.check import walk
 from podium.protocols.conditions import ExpressionFailed, evaluate, mentions
@@ -202,6 +202,8 @@ class Trees:
 
     def __init__(self, seed: int, tiers: bool) -> None:
         self.random, self._tiers, self._left = Random(seed), tiers, 12
+        self.waits = seed % 2 == 0
+        """Whether nodes wait in it."""
 
     def workflow(self, name: str) -> Workflow:
         while True:
@@ -215,6 +217,8 @@ class Trees:
         kinds = (
             [self._step] if depth == 0 or self._left <= 0 else [self._step, self._sequence, self._parallel, self._each]
         )
+        if self.waits and self.random.random() < 0.1:
+            kinds = [self._wait, self._sleep]
         if depth and self._left > 0:
             kinds += [self._adaptive] + ([self._hierarchy] if self._tiers or root else [])
         return self.random.choice(kinds)(depth)
@@ -233,6 +237,16 @@ class Trees:
     def _step(self, depth: int) -> Any:
         weights = [12 if n < 5 else 1 for n in range(len(STEPS))]
         return Step(self.random.choices(STEPS, weights)[0], **self._settings(depth))
+
+    def _wait(self, depth: int) -> Any:
+        """Nobody answers, so it times out."""
+        late = self.random.choice([{"value": 3}, {"value": None}, self._step(0), None])
+        return Wait("yes", timeout_s=0.01, on_timeout=late, **self._settings(depth))
+
+    def _sleep(self, depth: int) -> Any:
+        moments = ["0", "2020-01-01T00:00:00Z", "timestamp('2020-01-01T00:00:00Z')", "'soon'"]
+        span = self.random.choice([{"for_s": 0.01}, {"for_s": "1 / 100"}, *({"until": each} for each in moments)])
+        return Sleep(**span, **self._settings(depth))
 
     def _sequence(self, depth: int) -> Any:
         nodes = [self._node(depth - 1) for _ in range(self.random.randint(1, 3))]
@@ -328,6 +342,12 @@ class Interpreter:
                 return self._adaptive(node, input, inside)
             case Hierarchy():
                 return self._hierarchy(node, input, is_root)
+            case Wait():
+                if isinstance(node.on_timeout, Constant):
+                    return node.on_timeout.value
+                return Failed("timeout") if node.on_timeout is None else self.run(node.on_timeout, input, inside, None)
+            case Sleep():
+                return Failed("expression") if node.sleep.until == "'soon'" else input
             case _:
                 raise AssertionError(f"the interpreter of tests/support/differential.py does not know {type(node)}")
 

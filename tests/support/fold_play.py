@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from podium import Adaptive, Parallel, Rule, Sequence, Step
+from podium import Adaptive, Parallel, Rule, Sequence, Sleep, Step, Wait
 from podium.protocols.outcomes import Failure, TaskRecord
 from podium.protocols.recovery import USUAL
 from podium.supervisors.tasks.events import (
+    Answered,
     Cancelled,
     Dropped,
     Due,
@@ -17,6 +18,7 @@ from podium.supervisors.tasks.events import (
     StepFailed,
     StepFinished,
     TimedOut,
+    Woke,
 )
 from podium.supervisors.tasks.fold import apply, begin
 from podium.supervisors.tasks.state import Halt, Run
@@ -31,7 +33,7 @@ class Play:
     """A task under the fold, moved by hand."""
 
     def __init__(self, root, input=None):
-        self.root, self.input = root, input
+        self.root, self.input, self.answers = root, input, 0
         self.task, effects = begin(record(input), root)
         self.events = []
         self.started = [effect.place.path for effect in effects if isinstance(effect, Run)]
@@ -71,6 +73,13 @@ class Play:
     def timed_out(self, path=""):
         return self._apply(TimedOut(path, 101.0))
 
+    def answered(self, name, value=None, by="ann", id=None, path="", at=101.0):
+        self.answers += 1
+        return self._apply(Answered(name, id or f"a-{self.answers}", value, by, "driver", path, at))
+
+    def woke(self, path):
+        return self._apply(Woke(path, 101.0))
+
     def input_of(self, path):
         return self.task.running[path].input
 
@@ -96,6 +105,11 @@ TREES = st.recursive(
             Step(sample.echo),
             Step(sample.echo, undo=sample.echo),
             Step(sample.echo, total_timeout_s=3, fallback=[sample.add]),
+            Wait("yes"),
+            Wait("yes", timeout_s=3, on_timeout={"value": 0}),
+            Wait("next", mailbox="each", timeout_s=3, on_timeout=Step(sample.echo), fallback=[sample.add]),
+            Sleep(for_s=5),
+            Sleep(for_s=5, undo=sample.echo),
         ]
     ),
     lambda nodes: st.one_of(

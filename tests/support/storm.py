@@ -17,7 +17,7 @@ from functools import partial
 from random import Random
 
 import podium
-from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Supervision, Workflow
+from podium import Adaptive, Hierarchy, Parallel, Retry, Rule, Sequence, Sleep, Step, Supervision, Wait, Workflow
 from podium.cluster.simulation.virtual_loop import PROCESS
 from podium.errors import FixTheCall, KeyConflict, TaskCancelled, TaskFailed
 from podium.protocols.outcomes import TERMINAL
@@ -29,6 +29,7 @@ from podium.testing import Faults, Simulation
 from tests.support import differential
 from tests.support.large_storm import LargeStorm, check_blobs
 from tests.support.patient import at_last
+from tests.support.wait_storm import WaitStorm, check_waits
 
 WITHIN_S = 20_000
 """Virtual seconds in which everything must have finished."""
@@ -169,6 +170,8 @@ def workflow(rng: Random, shards: int, quotas: Mapping[str, int]) -> Workflow:
                     "q": limited,
                     "r": Step(broken, fallback=[broken, flaky]),
                     "o": once,
+                    "w": Wait("never", timeout_s=4, on_timeout={"value": 0}),
+                    "z": Sleep(for_s=3),
                     "s": Sequence(Step(stall, total_timeout_s=2, fallback=work), timeout_s=5, otherwise={"value": 0}),
                 }
             ),
@@ -240,6 +243,7 @@ class Storm:
         self.large = LargeStorm(seed)
         if self.large.is_there:
             self.faults = replace(self.faults, **self.large.faults)
+        self.waits = WaitStorm(seed)
         self.count = rng.choice([1, 3, 10])
         self.cancels = {n: rng.uniform(0, 15) for n in range(1, self.count) if rng.random() < 0.1}
         """When tasks are cancelled, in virtual seconds, by their number."""
@@ -255,7 +259,13 @@ class Storm:
             limits["llm per user"] = 1
         throttle = rng.random() < 0.3
         lookahead_s = rng.choice([0.05, 1.0])
-        settings = {"throttle": throttle, "lookahead_s": lookahead_s, **more, **self.large.settings}
+        settings = {
+            "throttle": throttle,
+            "lookahead_s": lookahead_s,
+            **more,
+            **self.large.settings,
+            **self.waits.settings,
+        }
         self.simulation = Simulation(seed, limits, self.faults, machines, **settings)
         self.simulation.cpu_used = rng.choice([0.2, 1.0])
         self.times = {n: rng.uniform(1, 30) for n in range(1, self.count) if rng.random() < 0.1}
@@ -286,11 +296,12 @@ class Storm:
         watching = asyncio.ensure_future(self._watch(tasks[0]))
         odd = asyncio.ensure_future(self._odd(engine))
         large = asyncio.ensure_future(self.large.run(engine))
+        waits = asyncio.ensure_future(self.waits.run(engine))
         await self._submit_again(engine, tasks[0])
         cancelling = [asyncio.ensure_future(self._cancel(tasks[n], at)) for n, at in self.cancels.items()]
         for n, task in enumerate(tasks):
             self.ended[task.id] = await self._end_of(n, task)
-        await asyncio.gather(watching, odd, large, *cancelling)
+        await asyncio.gather(watching, odd, large, waits, *cancelling)
         self.is_closing_time = True
         await clerk  # what it has asked for may be carried out even if nobody waits for the answer
         for task in self.successors:
@@ -353,7 +364,7 @@ class Storm:
 
     async def _cancel(self, task, at):
         await asyncio.sleep(at)
-        assert await task.cancel() in ("cancelled", "completed", "failed", "running")
+        assert await task.cancel() in ("cancelled", "completed", "failed", "running", "waiting")
 
     async def _submit_again(self, engine, first):
         again = await at_last(partial(engine.submit, self.workflow, {"n": 0}, key="k0", user=self.users[0]))
@@ -403,6 +414,7 @@ def check_invariants(storm, status):
     check_undone(storm, records)
     check_events(storm)
     check_blobs(simulation, storm.large.is_there)
+    check_waits(simulation, storm.waits)
     check_leftovers(simulation)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Step, verdict
+from podium import Adaptive, Hierarchy, Parallel, Rule, Sequence, Sleep, Step, Wait, verdict
 from podium.errors import InvalidDefinition
 from podium.protocols.outcomes import Failure
 from podium.protocols.tree import NODES
@@ -360,7 +360,9 @@ def test_replay_equals_live(root, data):
     while play.task.outcome is None and len(play.events) < 60:
         path = data.draw(st.sampled_from(sorted(play.task.running) or [""]))
         kinds = ["done", "done", "done", "retry", "fail", "park", "due", "overdue", "redrive", "drop", "cancel"]
-        kinds += ["late", "late"] * bool(play.task.timed)
+        late = sorted(path for path, place in play.task.timed.items() if not isinstance(place.node, Sleep))
+        asleep = sorted(path for path, place in play.task.waiting.items() if isinstance(place.node, Sleep))
+        kinds += ["late", "late"] * bool(late) + ["wake", "wake"] * bool(asleep) + ["answer", "next"]
         kind = data.draw(st.sampled_from(kinds))
         match kind:
             case "done":
@@ -382,7 +384,13 @@ def test_replay_equals_live(root, data):
             case "overdue":
                 play.overdue()
             case "late":
-                play.timed_out(data.draw(st.sampled_from(sorted(play.task.timed))))
+                play.timed_out(data.draw(st.sampled_from(late)))
+            case "wake":
+                play.woke(data.draw(st.sampled_from(asleep)))
+            case "answer":
+                play.answered("yes", 1)
+            case "next":
+                play.answered("next", data.draw(st.integers(0, 3)), by=data.draw(st.sampled_from("ab")))
             case _:
                 continue
         live.append(snapshot(play.task))
@@ -400,9 +408,18 @@ def test_every_tree_comes_to_an_end_when_its_steps_do(root, data):
     for _ in range(500):
         if play.task.outcome is not None:
             break
-        play.done(data.draw(st.sampled_from(sorted(play.task.running))), 0)
+        path = data.draw(st.sampled_from(sorted([*play.task.running, *play.task.waiting])))
+        node = play.task.waiting[path].node if path in play.task.waiting else None
+        match node:
+            case Wait():
+                play.answered(node.wait, 0)
+            case Sleep():
+                play.woke(path)
+            case _:
+                play.done(path, 0)
     assert play.task.outcome is not None
     assert not play.task.running
+    assert not play.task.waiting
 
 
 def test_every_kind_of_node_but_steps_has_a_mode():

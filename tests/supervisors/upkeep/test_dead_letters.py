@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import podium
-from podium import Adaptive, Constant, Hierarchy, Parallel, Retry, Rule, Sequence, Step, Workflow
+from podium import Adaptive, Constant, Hierarchy, Parallel, Retry, Rule, Sequence, Sleep, Step, Wait, Workflow
 from podium.errors import FixTheCall, InvalidDefinition, NotFound, TaskFailed
 from podium.protocols.outcomes import Failure
 from podium.protocols.recovery import actions_for, category_of
@@ -396,10 +396,14 @@ def test_what_stands_leaves_something_to_do_and_loses_no_output(root, data):
     those below fallbacks that failed."""
     play = Play(root, 1)
     while play.task.outcome is None and play.task.ending is None and len(play.events) < 40:
-        path = data.draw(st.sampled_from(sorted(play.task.running)))
+        path = data.draw(st.sampled_from(sorted([*play.task.running, *play.task.waiting])))
         kind = data.draw(st.sampled_from(["done", "fail", "late"]))
-        if kind == "late" and play.task.timed:
-            play.timed_out(data.draw(st.sampled_from(sorted(play.task.timed))))
+        late = sorted(path for path, place in play.task.timed.items() if not isinstance(place.node, Sleep))
+        if path in play.task.waiting:
+            node = play.task.waiting[path].node
+            play.answered(node.wait, 0) if isinstance(node, Wait) else play.woke(path)
+        elif kind == "late" and late:
+            play.timed_out(data.draw(st.sampled_from(late)))
         else:
             play.failed(path) if kind == "fail" else play.done(path, 0)
     if play.task.outcome is None or play.task.outcome.failure is None:
