@@ -11,7 +11,7 @@ from typing import assert_never
 
 from ...protocols.outcomes import Failure, Outcome, TaskRecord
 from ...protocols.recovery import USUAL
-from ...protocols.tree import Adaptive, Node, Sleep, default_name
+from ...protocols.tree import Adaptive, Node, Sleep, Wait, default_name
 from ...protocols.values import Value
 from ...protocols.verdicts import as_goto
 from .events import (
@@ -52,7 +52,7 @@ def begin(
     """
     name = root.name or default_name(root)
     place = NodeRun(prefix, name, root, None)
-    if place.is_leaf():
+    if place.is_leaf() or isinstance(root, Wait | Sleep):
         place.path = prefix or name
     task = TaskState(record, place, record.hash)
     folding = Folding(task, record.accepted_at)

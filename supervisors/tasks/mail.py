@@ -45,6 +45,8 @@ def settled(task: TaskState, name: str) -> list[tuple[NodeRun, Outcome]]:
         box.has_met = True
         answers = box.answers if node.mailbox == "once" else _taken(box, place)
         outcome = decision(node, answers)
+        if outcome is not None and outcome.failure is not None:
+            outcome = Outcome(failure=outcome.failure.at(place.path, 1))
         if outcome is not None:
             over.append((place, outcome))
     return over

@@ -75,7 +75,9 @@ class Passivation:
         return False
 
     def _has_work(self) -> bool:
-        """Whether something runs, or a task will soon be woken by its time."""
+        """Whether something runs, somebody waits for the end of a task, or a task will soon be woken by its time."""
+        if self._open_tasks.watchers.has_any:
+            return True
         if any(task.rests is None for task in self._open_tasks.tasks.values()):
             return True
         return self._resting.next_end < self._world.now() + self._after_s

@@ -20,6 +20,7 @@ from ..ports.messaging import Incoming
 from ..ports.world import Clocks
 from ..running.timers import Timers
 from ..settings import Governance
+from ..tasks.events import Answered, readable_events
 from ..tasks.judging import judged
 from ..tasks.mail import mailbox
 from ..tasks.state import TaskState
@@ -50,7 +51,7 @@ class Answers:
         if task is not None:
             self._timers.catch_up(task)
         if task is None or task.outcome is not None:
-            self._journal.find([answer.task_id], [], partial(self._refuse_over, ask, answer))
+            self._journal.find([answer.task_id], [], partial(self._not_open, ask, answer))
             return
         try:
             receipt = self._recorded(task, answer)
@@ -81,16 +82,25 @@ class Answers:
             raise NotFound(what="wait", name=answer.name, hint=hint)
         return waits[answer.name]
 
-    def _refuse_over(self, ask: Incoming, answer: Answer, found: list[Found]) -> None:
+    def _not_open(self, ask: Incoming, answer: Answer, found: list[Found]) -> None:
         if not found:
             ask.refuse(NotFound(what="task", name=answer.task_id))
         elif found[0].record.status in OPEN:
             why = self._quarantine.reason(answer.task_id) or found[0].record.status
             ask.refuse(FixTheCall(f"task {answer.task_id} cannot take answers now: {why}"))
         else:
-            problem = f"the task has ended: it is {found[0].record.status}"
-            error = AnswerRefused(task_id=answer.task_id, name=answer.name, reason="closed", problem=problem)
-            self._refuse(ask, error)
+            self._journal.entries(answer.task_id, partial(self._over, ask, answer, found[0].record.status))
+
+    def _over(self, ask: Incoming, answer: Answer, status: str, bodies: list[bytes]) -> None:
+        """Refuse an answer to a task that has ended, unless it came before and its sender has not heard of that."""
+        came = (event for event in readable_events(bodies) if isinstance(event, Answered))
+        at = next((event.at for event in came if (event.name, event.id) == (answer.name, answer.id)), None)
+        if at is not None:
+            hit("answer came again")
+            ask.reply(Receipt(at, "", False))
+            return
+        problem = f"the task has ended: it is {status}"
+        self._refuse(ask, AnswerRefused(task_id=answer.task_id, name=answer.name, reason="closed", problem=problem))
 
     def _refuse(self, ask: Incoming, error: PodiumError) -> None:
         hit("answer refused")

@@ -174,6 +174,11 @@ class Resting:
 
     # times
 
+    @property
+    def _set_back_s(self) -> float:
+        """Seconds by which a rest may end sooner than it says, because the clock was set back since."""
+        return self._highest_s - self._clock.set_by_s
+
     def _clock_was_set(self) -> None:
         if self._clock.set_by_s > self._highest_s:
             self._highest_s = self._clock.set_by_s
@@ -200,7 +205,7 @@ class Resting:
         """Take all tasks back whose rest ends soon, some at a time, and set the timer for the next."""
         while True:
             self._is_looking = True
-            until = self._world.now() + AHEAD_S + self._highest_s - self._clock.set_by_s
+            until = self._world.now() + AHEAD_S + self._set_back_s
             found = await self._journal.resting(until, AT_ONCE, self._cursor)
             for each in found:
                 self._cursor = (each.rests.until, each.task_id)
@@ -210,7 +215,7 @@ class Resting:
                 continue
             self._is_looking = False
             for first in await self._journal.resting(_LATEST, 1, self._cursor):
-                self._wind(first.rests.until)
+                self._wind(first.rests.until - self._set_back_s)
             return
 
 

@@ -133,6 +133,11 @@ class Watchers:
         if watch.end is not None:
             watch.finish(*watch.end)
 
+    @property
+    def has_any(self) -> bool:
+        """Whether anybody follows or watches a task."""
+        return bool(self._follows or self._watches)
+
     def is_watched(self, task_id: str) -> bool:
         return task_id in self._watches
 

@@ -96,7 +96,7 @@ def blocks_of(root: Node, prefix: str = "") -> Block:
         prefix: path of the root within the whole task, for the tree of a nested Hierarchy.
     """
     name = root.name or default_name(root)
-    path = prefix or (name if isinstance(root, Step) else "")
+    path = prefix or (name if isinstance(root, Step | Wait | Sleep) else "")
     block = _Blocks().of(root, name, path)
     block.is_bare = block.kind == "sequence" and not (root.name or block.about or block.instead or block.undoes)
     return block

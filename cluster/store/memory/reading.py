@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ....protocols.outcomes import TaskRecord, TaskStatus
+from ....protocols.outcomes import OPEN, TaskRecord, TaskStatus
 from ....protocols.values import Value, pack, unpack
 from ....supervisors.ports.journal import (
     DISMISSED,
@@ -103,8 +103,10 @@ class DiskReader:
             for id, waits in content.waits.items():
                 if not is_tier(shard) and workflow in (None, workflow_of(shard)) and task_id in (None, id):
                     record = content.tasks[id].record
-                    tree = tree_of(_note(content, f"definition:{record.hash}"))
-                    node = waits_by_name(tree.root).get
+                    if record.status not in OPEN:
+                        continue
+                    definition = _note(content, f"definition:{record.hash}")
+                    node = (waits_by_name(tree_of(definition).root) if definition else {}).get
                     found += [
                         StoredWait(shard, id, record.workflow, record.user, node(wait.name), wait)
                         for wait in waits.values()

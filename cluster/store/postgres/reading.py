@@ -85,7 +85,7 @@ class PostgresReader:
     ) -> list[StoredWait]:
         wanted = {"t.workflow": workflow, "w.name": name, "w.task_id": task_id}
         given = {column: value for column, value in wanted.items() if value is not None}
-        where = " AND ".join([_TOP, *(f"{column} = %s" for column in given)])
+        where = " AND ".join([_TOP, "t.finished_at IS NULL", *(f"{column} = %s" for column in given)])
         columns = ",".join(f"w.{column}" for column in WAIT_COLUMNS)
         query = f"SELECT t.shard, {columns}, t.workflow, t.user, t.hash FROM {self._at}.waits w"
         join = f"JOIN {self._at}.tasks t ON t.shard = w.shard AND t.id = w.task_id"

@@ -179,7 +179,7 @@ class FileReader:
         """Return the open waits that fit all that is given, those that began last first, at most `limit`."""
         wanted = {"w.name": name, "w.task_id": task_id}
         filters = {column: value for column, value in wanted.items() if value is not None}
-        where = " AND ".join(f"{column} = ?" for column in filters) or "1"
+        where = " AND ".join(["finished_at IS NULL", *(f"{column} = ?" for column in filters)])
         query = f"SELECT {_WAITS} JOIN tasks ON id = w.task_id WHERE {where} ORDER BY w.since DESC LIMIT ?"
         found: list[StoredWait] = []
         for shard in shards(self._data):

@@ -186,7 +186,7 @@ def test_damage_that_sqlite_quotes_in_no_text_at_all_is_damage(closed):
 def test_tables_of_another_make_are_refused(closed):
     with closing(sqlite3.connect(shard_path(closed, "w"))) as db:
         db.execute("DROP INDEX task_keys")
-    with pytest.raises(JournalCorrupt, match="not the tables of format 3: CREATE UNIQUE INDEX task_keys"):
+    with pytest.raises(JournalCorrupt, match="not the tables of format 4: CREATE UNIQUE INDEX task_keys"):
         look(closed)
 
 

@@ -119,7 +119,7 @@ def test_a_newer_format_is_refused_with_both_versions_and_what_to_do(tmp_path):
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version=99")
     for look in (lambda: opened(tmp_path), lambda: FileReader(tmp_path).find_task("t-1")):
-        with pytest.raises(JournalCorrupt, match="format 99, this Podium reads formats 1 to 3: use the newer Podium"):
+        with pytest.raises(JournalCorrupt, match="format 99, this Podium reads formats 1 to 4: use the newer Podium"):
             look()
 
 
