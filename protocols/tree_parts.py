@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PydanticUserError,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from .json_forms import writable
 from .quantities import Seconds
@@ -99,7 +107,12 @@ def _schema_of(given: Any) -> Any:
     """Return the JSON Schema of a type, or a schema as it is."""
     if given is None or isinstance(given, Mapping):
         return given
-    return TypeAdapter(given).json_schema()
+    try:
+        if not isinstance(given, str):
+            return TypeAdapter(given).json_schema()
+    except PydanticUserError:  # it is no type
+        pass
+    raise ValueError(f"neither a JSON Schema nor a type: {str(given)[:60]}")
 
 
 def _checked_schema(schema: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

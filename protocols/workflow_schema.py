@@ -16,7 +16,7 @@ from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, get_args
 
-from .quantities import shown
+from .quantities import MAX_SECONDS, shown
 from .recovery import Action
 from .tree import NODES, Parallel
 from .tree_parts import END, NODE_NAME
@@ -32,7 +32,7 @@ _NAMED_BY = {node.__name__.lower(): node.__name__ for node in NODES if node is n
 """The class of each kind of node that has one form, by its key."""
 _NODE, _STEP, _STAND_IN = ({"$ref": f"#/$defs/{name}"} for name in ("Node", "StepNode", "StandIn"))
 _TAKES_BACK = {"allOf": [_STEP, {"properties": {"undo": {"type": "null"}, "on_cancel": {"type": "null"}}}]}
-_BOOLEANS = frozenset({"undo_on_cancel", "needs_tasks", "at_most_once", "jitter"})
+_BOOLEANS = frozenset({"undo_on_cancel", "needs_tasks", "at_most_once", "jitter", "not_starter", "signed"})
 _LOOKS_OTHERWISE = re.compile(r"\s*(?:[-+]?[0-9._]+(?:[eE][-+]?[0-9]+)?|true|false|yes|no|on|off|t|f|y|n)\s*", re.I)
 
 
@@ -49,6 +49,8 @@ def workflow_schema() -> dict[str, object]:
     definitions["Hierarchy"]["properties"]["team"]["propertyNames"] = _names("lead")
     definitions["Adaptive"]["properties"]["adaptive"]["propertyNames"] = _names(END)
     _settle_parallel(definitions["Parallel"])
+    _settle_wait(definitions["Wait"])
+    _settle_sleep(definitions)
     schema["properties"]["input"] = {"anyOf": [{"type": "object", "$ref": _BASE}, {"type": "null"}]}
     definitions |= _node_kinds(definitions["Step"]["properties"]["step"]["pattern"])
     return {"$schema": _BASE, **schema}
@@ -135,6 +137,38 @@ def _settle_parallel(parallel: dict[str, Any]) -> None:
         "properties": {"timeout_s": {"type": "number"}, "join": {"not": {"const": "any"}}},
     }
     parallel |= {"if": is_partial, "then": needs}
+
+
+def _settle_wait(wait: dict[str, Any]) -> None:
+    properties = wait["properties"]
+    properties["schema"] = {"anyOf": [{"type": "object", "$ref": _BASE}, {"type": "null"}]}
+    properties["schema_"] = {**properties["schema"], "deprecated": True, "description": "`schema`."}
+    is_value = {"propertyNames": {"enum": ["value", "missing"]}}
+    late = _choice(({"type": "null"}, True), (is_value, {"$ref": "#/$defs/Constant"}), otherwise=_NODE)
+    properties["on_timeout"] = late
+    wait["allOf"] = [
+        _needs({"on_timeout": {"not": {"type": "null"}}}, {"timeout_s": {"type": "number"}}),
+        _needs({"on_refusal": {"enum": ["finish", "go_on"]}}, {"refusal": {"type": "string"}}),
+    ]
+
+
+def _needs(given: dict[str, object], needed: dict[str, object]) -> dict[str, object]:
+    """Return the schema of an object in which properties that are so need others that are so."""
+    condition = {"required": list(given), "properties": given}
+    return {"if": condition, "then": {"required": list(needed), "properties": needed}}
+
+
+def _settle_sleep(definitions: dict[str, Any]) -> None:
+    span = definitions["Span"]
+    forms = [("for_s", "until"), ("until", "for_s")]
+    span["oneOf"] = [
+        {"required": [one], "properties": {one: {"not": {"type": "null"}}, other: {"type": "null"}}}
+        for one, other in forms
+    ]
+    seconds = {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_SECONDS}
+    short = {"anyOf": [seconds, {"type": "string"}]}
+    is_short = {"type": ["number", "string"]}
+    definitions["Sleep"]["properties"]["sleep"] = _choice((is_short, short), otherwise={"$ref": "#/$defs/Span"})
 
 
 def _names_of_branches(found: dict[str, Any]) -> dict[str, object]:

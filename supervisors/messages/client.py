@@ -96,7 +96,7 @@ class Receipt(NamedTuple):
     at: float
     """UTC seconds at which it was recorded. An answer that is repeated has the time of the first."""
     path: str
-    """Path of the wait that it went to; "" if no node waits for it yet, or the answer is repeated."""
+    """Path of a wait that it went to; "" if no node waits for it yet, or the answer is repeated."""
     is_over: bool
     """Whether that wait is over with it."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...protocols.outcomes import OPEN, Failure, TaskRecord, TaskStatus
-from ...protocols.tree import Step
+from ...protocols.tree import Step, Wait
 from ...protocols.workflow import Workflow
 from ..figures.lacking import lacking
 from ..upkeep.blocked import CODE_CHARS
@@ -36,7 +36,11 @@ class StepRow:
     protocol: str = ""
     """Reference of the step's protocol; "" for a nested Hierarchy."""
     waits: str = ""
-    """Reason why a due step does not run, if it is known."""
+    """Reason why a due step does not run, if it is known; of a node that waits, what it waits for."""
+    asks: str = ""
+    """Name of the answer that a node waits for."""
+    until: float | None = None
+    """UTC seconds at which the time of a node that waits is over, if it has a bound."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Sizes of the lists that the step is in an item of, by the path of the Parallel node over each list."""
 
@@ -49,6 +53,8 @@ class StepRow:
             "ended_at": self.ended_at,
             "error": self.failure.to_wire() if self.failure else None,
             "waits": self.waits or None,
+            "asks": self.asks or None,
+            "until": self.until,
         }
 
 
@@ -127,11 +133,23 @@ def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:
 def _note_waits(rows: dict[str, StepRow], effects: Iterable[Effect], at: float) -> None:
     for effect in effects:
         if isinstance(effect, Awaits):
-            rows[effect.place.path] = _row(effect.place, "waiting")
+            row = rows[effect.place.path] = _row(effect.place, "waiting")
+            row.waits, row.until = _awaited(effect.place), effect.place.time and effect.place.time.until
+            row.asks = effect.place.node.wait if isinstance(effect.place.node, Wait) else ""
         elif isinstance(effect, Awaited):
             row, outcome = rows.setdefault(effect.place.path, _row(effect.place, "open")), effect.place.outcome
+            row.waits, row.asks, row.until = "", "", None
             row.ended_at, row.failure = at, None if outcome is None else outcome.failure
             row.status = _status(effect.place)
+
+
+def _awaited(place: NodeRun) -> str:
+    """Return what a node run waits for."""
+    node = place.node
+    if not isinstance(node, Wait):
+        return "its time"
+    count = f"{node.need} answers" if node.need > 1 else "an answer"
+    return f"{count}: {node.wait}" + (f", from {', '.join(node.who)}" if node.who else "")
 
 
 def _status(place: NodeRun) -> StepStatus:

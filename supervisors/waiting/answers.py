@@ -22,7 +22,7 @@ from ..running.timers import Timers
 from ..settings import Governance
 from ..tasks.events import Answered, readable_events
 from ..tasks.judging import judged
-from ..tasks.mail import mailbox
+from ..tasks.mail import mailbox, waits_for
 from ..tasks.state import TaskState
 from ..upkeep.quarantine import Quarantine
 from .resting import Resting
@@ -72,7 +72,8 @@ class Answers:
         self._open_tasks.take(task, event)
         over = [path for path in before if path not in task.waiting]
         hit("answer ends a wait" if over else "answer is kept")
-        return Receipt(event.at, event.path or next(iter(over), ""), bool(over))
+        asking = [place.path for place, _ in waits_for(task, answer.name)]
+        return Receipt(event.at, event.path or next(iter([*over, *asking]), ""), bool(over))
 
     def _node(self, task: TaskState, answer: Answer) -> Wait:
         waits = self._open_tasks.plans[task.hash].waits

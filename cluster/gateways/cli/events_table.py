@@ -65,6 +65,8 @@ def _said(row: Journalled) -> str:
             return f"{_many(len(says['chunks']), 'chunk')}{cut}: {', '.join(map(_within, says['chunks']))}"
         case "relayed":
             return f"{_many(len(says['events']), 'event')} of a nested Hierarchy"
+        case "answered":
+            return f"'{says['name']}' by {says['by']} ({says['via']}): {_value(says['value'])}"
         case "unreadable":
             return f"{_many(says['bytes'], 'byte')}: {short(says['problem'])}"
         case _:

@@ -1,8 +1,8 @@
 """The command line. Results go to standard output, everything else to standard error.
 
 Exit codes: 0 ok, 1 the task failed or was cancelled (or `doctor` found a problem), 2 usage or a bad definition or
-input, 3 not found, 4 timed out, 130 interrupted. Reading commands (ps, show, graph, validate, schema, doctor, df) need
-no cluster and do not import ray.
+input, 3 not found, 4 timed out, 130 interrupted. Reading commands (ps, show, waits, graph, validate, schema, doctor,
+df) need no cluster and do not import ray.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ from .status import status
 from .terminal import error_console, styled, to_json
 from .top import metrics, top
 from .view import print_tasks
+from .waits import answer, waits
 from .workflows import undeploy, workflows
 
 
@@ -109,6 +110,8 @@ app.command()(status)
 app.add_typer(limits, name="limits")
 app.add_typer(breakers, name="breakers")
 app.add_typer(dead, name="dead")
+app.command()(waits)
+app.command()(answer)
 app.command()(top)
 app.command()(metrics)
 app.command()(workflows)

@@ -48,6 +48,14 @@ def _families(status: ClusterStatus) -> Iterator[tuple[str, str, str, list[Sampl
     yield "workflow_up", "gauge", "1 if the workflow's supervisor runs, or rests until something comes.", up
     still: list[Sample] = [("", _of(name), float(flow.open or 0)) for name, flow in flows.items()]
     yield "tasks_open", "gauge", "Tasks accepted and not ended.", still
+    resting: list[Sample] = [("", _of(name), float(flow.waiting or 0)) for name, flow in flows.items()]
+    yield "tasks_waiting", "gauge", "Open tasks that only wait for answers or for their time.", resting
+    refused: list[Sample] = [
+        ("", {**_of(name), "reason": reason}, count)
+        for name, counts in counted.items()
+        for reason, count in counts.answers_refused.items()
+    ]
+    yield "answers_refused_total", "counter", "By reason, since the supervisor started.", refused
     for family, key in (("tasks_ended_total", "tasks"), ("steps_total", "steps")):
         samples: list[Sample] = [
             ("", {**_of(name), "outcome": outcome}, count)

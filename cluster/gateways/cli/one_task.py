@@ -136,6 +136,8 @@ def _show_steps(view: _View, output: str, failed: bool) -> None:
     if view.now is not None:
         print(f"as it was after entry {len(stored.bodies)} of {view.entries}, {local_time(view.now)}")
     _print_facts(console, record, wrong, request_state(stored), sys.maxsize if failed else SHOWN_LINES)
+    for name in dict.fromkeys(row.asks for row in rows if row.asks):
+        console.print(f"podium answer {record.task_id} {name}", soft_wrap=True)
     if stored.stalled:
         console.print(one_line(f"stalled: {stored.stalled}"), soft_wrap=True, style="red")
         console.print(f"podium dead redrive {record.task_id} when the cause is mended, or drop; or podium cancel")

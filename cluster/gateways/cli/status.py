@@ -98,12 +98,13 @@ def _print_running(
         return
     for warning in warnings(running):
         console.print(warning)
-    workflows = Table("workflow", "state", "open", "hosts up", box=None, pad_edge=False, header_style="bold")
+    workflows = Table("workflow", "state", "open", "waiting", "hosts up", box=None, pad_edge=False, header_style="bold")
     for name, workflow in running.workflows.items():
         hosts = hosts_of(workflow)
         why = workflow.reason or "; ".join(p.blocked for p in workflow.pools if p.blocked) or blocked_below(name)
         state = workflow.state + (f": {why}" if why else "")
-        workflows.add_row(one_line(name), one_line(state), "" if workflow.open is None else str(workflow.open), hosts)
+        counts = ["" if count is None else str(count) for count in (workflow.open, workflow.waiting)]
+        workflows.add_row(one_line(name), one_line(state), *counts, hosts)
     console.print(workflows)
     _print_versions(console, running, every)
     _print_stalled(console, running)

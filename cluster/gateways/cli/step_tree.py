@@ -15,7 +15,7 @@ from ....protocols.outcomes import TaskEvent
 from ....protocols.printable import printable
 from ....supervisors.tasks.history import StepRow
 from .terminal import styled
-from .view import MARKS, decide, said, seconds, short
+from .view import MARKS, decide, local_time, said, seconds, short
 
 MAX_SIBLINGS = 12
 """Most runs of one node (items of a list, visits, rounds) that are shown singly. More are counted."""
@@ -59,11 +59,14 @@ class StepTree:
             row.status, row.sizes = "running", sizes_of(event)
         elif event.kind == "retrying":
             row.status = "retrying"
+        elif event.kind == "answered":
+            return
         elif event.kind == "waiting":
             row.status, row.waits = "waiting", asked(event.value)
+            row.until = event.value.get("until") if isinstance(event.value, dict) else None
         else:
-            row.status = "completed" if event.kind == "finished" else "failed"
-            row.ended_at = event.at
+            row.status = "completed" if event.kind in ("finished", "woke") else "failed"
+            row.ended_at, row.waits, row.until = event.at, "", None
 
     def render(self, now: float, height: int | None = None, singly: bool = False) -> RenderableType:
         """Return the tree at `now`, in UTC seconds.
@@ -163,18 +166,18 @@ def asked(value: object) -> str:
     """Return what a node waits for, from the value of the `waiting` event."""
     if isinstance(value, dict) and value.get("name"):
         return f"an answer: {value['name']}"
-    return "until its time" if isinstance(value, dict) and value.get("until") else ""
+    return "its time"
 
 
 def _summary(name: str, count: int, rows: list[StepRow]) -> Text:
-    counted = Counter("pending" if row.waits else row.status for row in rows)
+    counted = Counter("pending" if row.waits and row.status != "waiting" else row.status for row in rows)
     parts: list[str | tuple[str, str]] = []
     for status, (word, style) in _COUNTED.items():
         if counted[status] or (status == "completed" and rows):
             number = f"{counted[status]} of {count}" if status == "completed" else f", {counted[status]}"
             parts.append((f"{number} {word}", style))
     if counted["pending"]:
-        whys = Counter(row.waits for row in rows if row.waits)
+        whys = Counter(row.waits for row in rows if row.waits and row.status != "waiting")
         parts.append((f", {counted['pending']} wait: {whys.most_common(1)[0][0]}", "yellow"))
     return styled(name, (f" × {count}" + (": " if parts else ""), "dim"), *parts)
 
@@ -186,12 +189,17 @@ def _folded(name: str, rows: list[StepRow]) -> Text:
 
 def _line(name: str, row: StepRow, now: float) -> Text:
     took = seconds(max(0.0, (row.ended_at or now) - row.opened_at))
+    if row.status == "waiting":
+        took = f"since {local_time(row.opened_at)}"
     attempt = f" attempt {row.attempt}" if row.attempt > 1 else ""
     problem = ""
     if row.failure is not None and row.status != "completed":
         problem = f" {row.failure.kind or row.failure.code}: {short(row.failure.message)}"
     waits = f" waits: {row.waits}" if row.waits else ""
-    mark = MARKS["pending"] if row.waits else MARKS[row.status]
+    if row.status == "waiting":
+        until = f", until {local_time(row.until)}" if row.until is not None else ""
+        waits = f" waits for {row.waits}{until}"
+    mark = MARKS["pending"] if row.waits and row.status != "waiting" else MARKS[row.status]
     return styled(mark, f" {name} ", (took, "dim"), (attempt, "dim"), (problem, "red"), (waits, "yellow"))
 
 

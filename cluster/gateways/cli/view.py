@@ -109,6 +109,11 @@ def event_line(event: TaskEvent) -> str:
     more = f": {said(event)}" if event.kind in ("chunk", "log") else ""
     if event.kind == "parked":
         more = f": podium dead redrive {event.task_id}, or drop"
+    if event.kind == "waiting":
+        name = event.value.get("name") if isinstance(event.value, dict) else None
+        more = f": podium answer {event.task_id} {name}" if name else ""
+    if event.kind == "answered":
+        more = f": '{event.value['name']}' by {event.value['by']}"
     if event.kind in ("failed", "retrying"):
         failure = event.value.get("failure", event.value)
         more = f": {failure['kind'] or failure['code']}: {short(failure['message'])}"
