@@ -22,20 +22,23 @@ from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
+from ..protocols.asking import Answer, Ask
 from ..protocols.binding import Binding, InvalidOutput
 from ..protocols.blame import failure_of, sayable, trace_of
+from ..protocols.codecs.registry import decoded
 from ..protocols.context import Context
-from ..protocols.errors import InvalidInput, PodiumError
+from ..protocols.errors import InvalidDefinition, InvalidInput, PodiumError
 from ..protocols.file import NewFile
 from ..protocols.large import INLINE_BYTES, MAX_BLOB_BYTES, LargeParts
 from ..protocols.lazy import needed_parts
 from ..protocols.outcomes import Failure
 from ..protocols.probes import hit
 from ..protocols.protocol import Protocol
+from ..protocols.questions import answers_of, plain_question
 from ..protocols.secret import RESOLVER, resolve_in_threads
-from ..protocols.stored import MET, keys_in
+from ..protocols.stored import MET, keys_in, stored_in
 from ..protocols.values import MAX_VALUE_BYTES, Value, check_value
 from ..supervisors.messages.door import with_kind
 from ..supervisors.messages.host import (
@@ -54,6 +57,11 @@ from ..supervisors.ports.messaging import Incoming
 from ..supervisors.ports.world import Timer, World
 from .large_values import LargeValues, Outgoing
 from .secrecy import Secrecy
+
+
+class Question(Outgoing):
+    """A question of a step, in place of its output."""
+
 
 UNSEEN = Context()
 """The context for code that takes no context: making a real one is a tenth of the host's work."""
@@ -184,7 +192,29 @@ class ProtocolHost:
             part.content = None  # the objects have what they need of it
         return value
 
-    def plain_output(self, output: object) -> Outgoing:
+    def plain(self, output: object) -> Outgoing:
+        """Convert the value that `run` returned to plain data, or its question. Raises InvalidOutput."""
+        return self._question(output) if isinstance(output, Ask) else self._plain_output(output)
+
+    def _question(self, ask: Ask) -> Question:
+        try:
+            with LargeParts(self._inline_bytes, self.max_blob_bytes) as large:
+                plain = check_value(plain_question(ask), "ask", self._max_bytes)
+                value = large.lifted(plain, "ask", self._max_bytes)
+                asked = self._checked(Outgoing(value, large), "ask")
+            return Question(*asked)
+        except (InvalidInput, InvalidDefinition) as error:
+            raise InvalidOutput(str(error)) from error
+
+    async def read_told(self, told: Value) -> tuple[tuple[Answer, ...], object]:
+        """Return the answers that a step has asked for, and its `resume`, with their large parts."""
+        if told is None:
+            return (), None
+        self.large.give_source(told)
+        value: Any = await self.world.in_thread(partial(decoded, told)) if any(stored_in(told)) else decoded(told)
+        return answers_of(value["answers"]), value["resume"]
+
+    def _plain_output(self, output: object) -> Outgoing:
         """Convert the value that `run` returned to plain data. Raises InvalidOutput."""
         try:
             with LargeParts(self._inline_bytes, self.max_blob_bytes) as large:
@@ -303,9 +333,9 @@ class _Attempt:
     async def _outcome(self) -> StepResult:
         binding = self._host.binding
         input = await self._host.read_input(self._run.input)
-        context = self._context() if binding.takes_ctx else UNSEEN
+        context = await self._context() if binding.takes_ctx else UNSEEN
         if binding.is_async:
-            return await self._stored(self._host.plain_output(await binding.call(context, input)))
+            return await self._stored(self._host.plain(await binding.call(context, input)))
         work = partial(copy_context().run, self._outcome_of_plain_code, context, input)
         self._in_code = True
         outcome: StepResult | Outgoing = await self._host.world.in_thread(work)
@@ -315,9 +345,10 @@ class _Attempt:
     async def _stored(self, output: Outgoing) -> StepResult:
         """Return the result of a run when the large parts of its output and chunks are durable."""
         await self._chunks_told()
+        status: Literal["ok", "ask"] = "ask" if isinstance(output, Question) else "ok"
         if not MET[0]:
-            return StepResult("ok", output.value)
-        return StepResult("ok", await self._host.large.stow(output, known=keys_in(self._run.input)))
+            return StepResult(status, output.value)
+        return StepResult(status, await self._host.large.stow(output, known=keys_in(self._run.input)))
 
     def _outcome_of_plain_code(self, context: Context, input: object) -> StepResult | Outgoing:
         """Run plain code, in a thread; an iterator that the code returns is used up here, too.
@@ -325,7 +356,7 @@ class _Attempt:
         No exception may leave this function, because a future cannot hold every kind of exception.
         """
         try:
-            return self._host.plain_output(self._host.binding.call(context, input))
+            return self._host.plain(self._host.binding.call(context, input))
         except BaseException as error:
             return self._failed(error)
 
@@ -365,8 +396,9 @@ class _Attempt:
         if delay_s is not None and callback is not None:
             self._timer = self._host.world.call_later(delay_s, callback)
 
-    def _context(self) -> Context:
+    async def _context(self) -> Context:
         world, run = self._host.world, self._run
+        answers, resume = await self._host.read_told(run.told)
         due_at = min(self._due_at, math.inf if self._run.timeout_s is None else world.monotonic() + self._run.timeout_s)
         left = (lambda: None) if due_at == math.inf else (lambda: due_at - world.monotonic())
         log = _StepLog(self._host.log, {"task": run.task_id, "step": run.path})
@@ -382,6 +414,8 @@ class _Attempt:
             log=log,
             origin=run.origin,
             config=self._host.config,
+            answers=answers,
+            resume=resume,
             _emit=self._emit,
             _heartbeat=self.heard,
             _cancelled=lambda: self._stopping is not None,

@@ -22,6 +22,7 @@ from .cluster.client.engine_async import AsyncEngine, AsyncTask, connect_async
 from .cluster.client.waits import AnswerReceipt, OpenWait
 from .cluster.config import Settings
 from .cluster.loading import load_workflow
+from .protocols.asking import Answer, Ask
 from .protocols.codecs.registry import codec, decoded
 from .protocols.context import Context
 from .protocols.errors import PodiumError
@@ -43,7 +44,9 @@ __version__ = "0.1.0"
 __all__ = [
     "BACKGROUND",
     "Adaptive",
+    "Answer",
     "AnswerReceipt",
+    "Ask",
     "AsyncEngine",
     "AsyncTask",
     "Breaker",

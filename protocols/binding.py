@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections import abc
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ from io import IOBase
 from types import SimpleNamespace
 from typing import Any
 
+from .asking import Ask
 from .context import Context
 from .errors import InvalidDefinition, InvalidInput
 from .fingerprint import keep_hints
@@ -77,7 +79,7 @@ class _Edges:
         input_name = name or "input"
         hints = _hints(run, ref, {input_name, "return"})
         self.input = TypeHint(_of_list(hints.get(input_name, Any)), input_name, f"{ref}, input")
-        self.output = TypeHint(_of_items(hints.get("return", Any)), "output", f"{ref}, return")
+        self.output = TypeHint(_of_items(_without_ask(hints.get("return", Any))), "output", f"{ref}, return")
 
     def caller(self, run: Callable[..., object]) -> Callable[[Context, object], Any]:
         """Return `run` as a function of (ctx, input), whatever it takes. A generator gives the list of its items."""
@@ -156,3 +158,11 @@ def _of_items(hint: object) -> object:
         return hint
     items = typing.get_args(hint)
     return list[items[0]] if items else list  # type: ignore[valid-type]
+
+
+def _without_ask(hint: object) -> object:
+    """Return the hint of the output proper: `int` for `int | Ask`."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return Any if hint is Ask else hint
+    kept = tuple(each for each in typing.get_args(hint) if each is not Ask)
+    return typing.Union[kept] if len(kept) < len(typing.get_args(hint)) else hint  # noqa: UP007

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .asking import Answer
 from .errors import InvalidInput
 from .file import NewFile
 from .quantities import check_amount
@@ -63,6 +64,10 @@ class Context:
         default_factory=lambda: logging.getLogger("podium.protocol")
     )
     """A logger. Its lines go to `logs/<protocol>.log` in the data directory and, live, to `task.events()`."""
+    answers: tuple[Answer, ...] = ()
+    """The answers to the last `podium.Ask` of this step; empty if it has asked nothing yet."""
+    resume: Any = None
+    """The `resume` of that `podium.Ask`."""
     _emit: Callable[[Value], None] = _drop
     _heartbeat: Callable[[], None] = _nothing
     _cancelled: Callable[[], bool] = _never
@@ -70,6 +75,11 @@ class Context:
     _folder: Callable[[], str] = _no_folder
     _left: Callable[[], float | None] = _for_ever
     _new_file: Callable[[str], NewFile] = _no_file
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer to the last `podium.Ask` of this step, the last of several; None if it has asked nothing yet."""
+        return self.answers[-1] if self.answers else None
 
     @property
     def idempotency_key(self) -> str:

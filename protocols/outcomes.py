@@ -150,6 +150,7 @@ class TaskEvent:
     | `timed_out` | the time of a node or of the task was up | |
     | `parked` | a step of the task waits for a decision | |
     | `waiting` | a Wait or a Sleep waits | {"until": …}; of a Wait also "name", "shown" and "digest" |
+    | `asked` | an attempt ended with a question | {"name", "shown"} |
     | `answered` | an answer has come | {"name", "value", "by", "via"} |
     | `woke` | the time of a Sleep is over | |
     | `redriven` | parked steps run again, or this task continues a failed one | the failed task's id, if any |

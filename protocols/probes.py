@@ -75,6 +75,7 @@ Edge = Literal[
     "home handed over",
     "step preempted",
     "task waiting",
+    "step asked",
     "answer is kept",
     "answer ends a wait",
     "answer came again",

@@ -25,6 +25,7 @@ from ..tasks.events import (
     Relayed,
     Restarted,
     Skewed,
+    StepAsked,
     StepBegan,
     StepFailed,
     StepFinished,
@@ -94,6 +95,9 @@ class Counters:
             case StepLost():
                 self.steps["lost"] += 1
                 hit("step lost")
+            case StepAsked():
+                self.steps["asked"] += 1
+                hit("step asked")
             case TimedOut() | Overdue():
                 self.steps["timed_out"] += 1
             case Cancelled():

@@ -109,7 +109,7 @@ class Counts(Shown):
     tasks: Mapping[str, int]
     """The number of ended tasks, by status."""
     steps: Mapping[str, int]
-    """The number of `finished`, `failed`, `retried`, `not_retried`, `lost` and `timed_out` steps."""
+    """The number of `finished`, `asked`, `failed`, `retried`, `not_retried`, `lost` and `timed_out` steps."""
     task_s: Durations
     """The durations of tasks, from acceptance to end."""
     transitions: tuple[StateChanges, ...]

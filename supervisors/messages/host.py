@@ -12,9 +12,9 @@ from .door import Door, message, tagged
 class StepResult(NamedTuple):
     """How one attempt of a step ended."""
 
-    status: Literal["ok", "fail"]
+    status: Literal["ok", "fail", "ask"]
     value: Value
-    """The output, or the failure as `Failure.to_wire` gives it."""
+    """The output; the failure as `Failure.to_wire` gives it; or a question: {"wait", "show", "resume"}."""
     took_s: float | None = None
     """Seconds for which the code ran; None if it never began."""
     stuck: bool = False
@@ -69,6 +69,8 @@ class Run(NamedTuple):
     """Number of the lane in which the attempt waits for a permit. None if it needs no permit."""
     permit: str | None
     """Permit for that lane, sent with the attempt."""
+    told: Value = None
+    """The answers to what the step has asked, and its `resume`: {"answers", "resume"}. None if it has asked nothing."""
 
 
 @message(reply=PermitLeft)

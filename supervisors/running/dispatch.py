@@ -325,7 +325,8 @@ class Dispatcher:
         task_id = record.task_id.partition("/")[0]
         origin = task_id if job.task.origin is None else job.task.origin.partition("/")[0]
         who = (task_id, place.path, place.attempt, record.user)
-        return Run(*who, place.input, settings.timeout_s, settings.idle_timeout_s, left_s, origin, lane, ticket)
+        told = None if place.memory is None else place.memory.told()
+        return Run(*who, place.input, settings.timeout_s, settings.idle_timeout_s, left_s, origin, lane, ticket, told)
 
     def is_started(self, task: TaskState, place: NodeRun) -> bool:
         """Whether the step was sent to a host or to its nested supervisor."""

@@ -19,12 +19,13 @@ from ...protocols.outcomes import Failure
 from ...protocols.policy import attempts_of, delay_before_retry, may_retry
 from ...protocols.recovery import actions_for
 from ...protocols.tree import Sleep, Step
+from ...protocols.values import Value
 from ..limits.throttle import is_pressed
 from ..messages.host import StepResult
 from ..messages.supervisor import RunEnded
 from ..ports.world import World
 from ..settings import Governance
-from ..tasks.events import Event, Overdue, StepFailed, StepFinished, TimedOut, Woke
+from ..tasks.events import Event, Overdue, StepAsked, StepFailed, StepFinished, TimedOut, Woke
 from ..tasks.plan import Plan, StepSettings
 from ..tasks.state import NodeRun, TaskState
 
@@ -79,8 +80,10 @@ class Retries:
         if isinstance(result, RunEnded) or step is None:
             return _event_of_run(place, result, now)
         if result.status == "ok":
-            self._count_success(step, place.attempt)
+            self._count_success(step, _tries(place))
             return StepFinished(place.path, result.value, now)
+        if result.status == "ask":
+            return self._asked(task, place, result.value)
         failure = Failure.from_wire(result.value).at(place.path, place.attempt)
         if step.at_most_once and failure.code in _UNCERTAIN:
             failure = replace(failure, code="uncertain")
@@ -88,6 +91,14 @@ class Retries:
         if "retry" in actions:
             failure, retry_at = self._retry(step, task, place, failure)
         return StepFailed(place.path, failure, retry_at, now, actions)
+
+    def _asked(self, task: TaskState, place: NodeRun, ask: dict[str, Value]) -> Event:
+        """Return the event for a question; it fails the step if the workflow itself waits for that name."""
+        now, name = self._world.now(), ask["wait"]["wait"]
+        if name not in self._plans[task.hash].waits:
+            return StepAsked(place.path, ask, now)
+        failure = Failure("invalid_output", f"it asks for '{name}', and a Wait of the workflow has that name")
+        return StepFailed(place.path, failure.at(place.path, place.attempt), None, now)
 
     def _step(self, task: TaskState, place: NodeRun) -> StepSettings | None:
         return self._plans[task.hash].settings(place.node) if isinstance(place.node, Step) else None
@@ -123,7 +134,7 @@ class Retries:
             The failure and the UTC seconds of the next attempt, or None without one. The failure has a note if
             something other than the policy forbids another attempt.
         """
-        policy, attempt, now = step.retry, place.attempt, self._world.monotonic()
+        policy, attempt, now = step.retry, _tries(place), self._world.monotonic()
         budget = None if policy.budget is None or policy.attempts == 1 else self._budgets[step.ref]
         if budget is not None and attempt == 1:
             budget.add(policy.budget or 0.0, now)
@@ -138,6 +149,11 @@ class Retries:
         if budget is not None and not budget.spend(now):
             return replace(failure, note=f"the retry budget of '{step.ref}' is used up"), None
         return failure, retry_at
+
+
+def _tries(place: NodeRun) -> int:
+    """Return the number of attempts so far, without those that ended with a question."""
+    return place.attempt if place.memory is None else place.attempt - place.memory.asks
 
 
 def _event_of_run(place: NodeRun, result: StepResult | RunEnded, now: float) -> Event:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .events import OF_THE_TASK, Emitted, Event, Redriven, StepFailed, TimedOut
+from .events import OF_THE_TASK, Emitted, Event, Redriven, StepAsked, StepFailed, TimedOut
 
 
 class Attempts:
@@ -29,6 +29,8 @@ class Attempts:
                 self._ended.add(event.path)
             else:
                 self._now[event.path] = attempt + 1
+        elif isinstance(event, StepAsked):
+            self._now[event.path] = attempt + 1
         elif isinstance(event, TimedOut):
             self._ended.add(event.path)
         return attempt

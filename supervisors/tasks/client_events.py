@@ -28,6 +28,7 @@ from .events import (
     Relayed,
     Restarted,
     Skewed,
+    StepAsked,
     StepBegan,
     StepFailed,
     StepFinished,
@@ -135,6 +136,9 @@ def _seen(event: Event, attempt: int) -> list[ClientEvent]:
         case Answered():
             answer = {"name": event.name, "value": event.value, "by": event.by, "via": event.via}
             return [ClientEvent("answered", event.at, event.path, 1, answer)]
+        case StepAsked():
+            asked = {"name": event.ask["wait"]["wait"], "shown": event.ask["show"]}
+            return [ClientEvent("asked", event.at, event.path, attempt, asked)]
         case Woke():
             return [ClientEvent("woke", event.at, event.path, 1)]
         case Cancelled() | Abandoned() | Due() | StepBegan() | Skewed():

@@ -64,7 +64,7 @@ class _Causes:
 
     def _note(self, task: TaskState) -> None:
         """Remember every node run that is running, has a time limit or is parked, and all node runs around it."""
-        for start in [*task.running.values(), *task.timed.values(), *task.parked.values()]:
+        for start in [*task.running.values(), *task.timed.values(), *task.parked.values(), *task.waiting.values()]:
             place: NodeRun | None = start
             while place is not None and self._places.get(place.path) is not place:
                 self._places[place.path] = place

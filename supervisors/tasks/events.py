@@ -190,6 +190,16 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class StepAsked:
+    """An attempt ended with a question. The step runs again when the answer is there."""
+
+    path: str
+    ask: dict[str, Value]
+    """{"wait": settings of the wait, "show", "resume"}."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """The time of a Sleep is over."""
 
@@ -214,6 +224,7 @@ Event: TypeAlias = (
     | Restarted
     | Skewed
     | Answered
+    | StepAsked
     | Woke
 )
 OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed, Answered)
@@ -284,6 +295,8 @@ def _to_wire(event: Event) -> list[Value]:
             return ["k", event.by_s, event.at]
         case Answered():
             return ["m", event.name, event.id, event.value, event.by, event.via, event.path, event.at]
+        case StepAsked():
+            return ["q", event.path, event.ask, event.at]
         case Woke():
             return ["w", event.path, event.at]
         case _:
@@ -324,6 +337,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return Skewed(by_s, at)
         case ["m", name, id, value, by, via, path, at]:
             return Answered(name, id, value, by, via, path, at)
+        case ["q", path, ask, at]:
+            return StepAsked(path, ask, at)
         case ["w", path, at]:
             return Woke(path, at)
     raise ValueError(f"unknown event {str(wire)[:80]}")

@@ -27,6 +27,7 @@ from .events import (
     Relayed,
     Restarted,
     Skewed,
+    StepAsked,
     StepBegan,
     StepFailed,
     StepFinished,
@@ -125,6 +126,9 @@ def _take_in(folding: Folding, event: Event) -> None:
         case StepBegan():
             if event.path in task.running:
                 task.running[event.path].began = True
+        case StepAsked():
+            if (place := task.running.pop(event.path, None)) is not None:
+                folding.ask(place, event.ask)
         case Answered() | Woke():
             _wake(folding, event)
         case Skewed():

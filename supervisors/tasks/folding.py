@@ -8,14 +8,16 @@ from typing import assert_never
 from ...protocols.blame import fault_of
 from ...protocols.conditions import ExpressionFailed, evaluate
 from ...protocols.outcomes import Failure, Outcome, error_for_rules
+from ...protocols.questions import wait_of
 from ...protocols.recovery import actions_for
 from ...protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Sleep, Step, Wait, takers_back, time_limit_s
 from ...protocols.values import Value
 from .events import TimedOut
 from .mail import settled
-from .modes import adaptive, hierarchical, parallel, sequential, waiting
+from .modes import adaptive, asking, hierarchical, parallel, sequential, waiting
 from .modes.mode import Mode
 from .state import (
+    Again,
     Alarm,
     Await,
     Awaited,
@@ -30,11 +32,13 @@ from .state import (
     Stop,
     TaskState,
     Time,
+    Told,
     missing,
     with_more,
 )
 
 MODES: Mapping[type, Mode] = {
+    Step: asking.MODE,
     Sequence: sequential.MODE,
     Parallel: parallel.MODE,
     Hierarchy: hierarchical.MODE,
@@ -42,8 +46,10 @@ MODES: Mapping[type, Mode] = {
     Wait: waiting.WAIT,
     Sleep: waiting.SLEEP,
 }
-"""The mode of every kind of node except steps; a test checks that no kind is left out."""
+"""The mode of every kind of node; a test checks that none is left out."""
 
+ASK = "ask"
+"""Label of the wait for the answer to a question of a step."""
 UNDO = ":undo"
 """Suffix of the path of an undo run."""
 CANCELLED = Outcome(failure=Failure("cancelled", "no longer needed"))
@@ -190,6 +196,8 @@ class Folding:
                     self.ended.append((place, move.outcome))
                 case Await():
                     self.wait(place)
+                case Again():
+                    self.told(place, move.outcome)
                 case _:
                     assert_never(move)
 
@@ -240,6 +248,30 @@ class Folding:
             self.effects.append(Alarm(place))
         if isinstance(place.node, Wait):
             self.hand_out(place.node.wait)
+
+    def ask(self, place: NodeRun, asked: Mapping[str, Value]) -> None:
+        """Let a step wait for the answer to a question, by a run of a Wait below it."""
+        asks = place.memory.asks + 1 if place.memory is not None else 1
+        place.memory, place.began, place.emitted = Told(asks, asked["resume"]), False, False
+        label = ASK if asks == 1 else f"{ASK}#{asks}"
+        child = NodeRun(_join(place.path, label), ASK, wait_of(asked), place)
+        child.opened_at, child.is_mapped = self.at, True
+        child.memory = waiting.asked(child, asked["show"])
+        place.children[label] = child
+        self.give_time(child)
+        self.wait(child)
+
+    def told(self, place: NodeRun, outcome: Outcome) -> None:
+        """Run a step again that has its answer, or fail it without one."""
+        assert isinstance(place.node, Step)
+        if outcome.failure is not None:
+            place.actions = actions_for(outcome.failure, place.node.on_error)
+            self.ended.append((place, outcome))
+            return
+        place.memory.answers = outcome.output
+        place.attempt, place.losses, place.not_before, place.wait_s = place.attempt + 1, 0, 0.0, 0.0
+        self.task.running[place.path] = place
+        self.effects.append(Run(place))
 
     def hand_out(self, name: str) -> None:
         """Hand the answers of a mailbox out, and end the waits that need no more."""

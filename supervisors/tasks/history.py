@@ -11,7 +11,7 @@ from ...protocols.tree import Step, Wait
 from ...protocols.workflow import Workflow
 from ..figures.lacking import lacking
 from ..upkeep.blocked import CODE_CHARS
-from .events import Event, StepFailed, StepFinished, readable_events
+from .events import Event, StepAsked, StepFailed, StepFinished, readable_events
 from .fold import apply, begin
 from .folding import CANCELLED
 from .modes.parallel import sizes_around
@@ -77,7 +77,7 @@ def step_rows(record: TaskRecord, definition: Mapping[str, object], bodies: Iter
         for place in task.running.values():
             row = rows.setdefault(place.path, _row(place, "open"))
             row.attempt = place.attempt
-            if row.status in ("parked", "failed"):
+            if row.status in ("parked", "failed", "waiting"):
                 row.status, row.ended_at = "open", None
     return list(rows.values())
 
@@ -119,12 +119,12 @@ def _row(place: NodeRun, status: StepStatus) -> StepRow:
 
 
 def _note(rows: dict[str, StepRow], task: TaskState, event: Event) -> None:
-    if not isinstance(event, StepFinished | StepFailed) or event.path not in task.running:
+    if not isinstance(event, StepFinished | StepFailed | StepAsked) or event.path not in task.running:
         return
     place = task.running[event.path]
     row = rows.setdefault(event.path, _row(place, "completed"))
     row.attempt, row.ended_at = place.attempt, event.at
-    row.status = "completed"
+    row.status = "waiting" if isinstance(event, StepAsked) else "completed"
     if isinstance(event, StepFailed):
         row.failure = event.failure
         row.status = "failed" if event.retry_at is None else "retrying"
@@ -167,7 +167,7 @@ def _note_parked(rows: dict[str, StepRow], task: TaskState) -> None:
 
 def _note_stopped(rows: dict[str, StepRow], before: dict[str, NodeRun], task: TaskState, event: Event) -> None:
     """Mark steps as cancelled that ran or were parked before the event, and neither do so now nor ended by it."""
-    ended = event.path if isinstance(event, StepFinished | StepFailed) else None
+    ended = event.path if isinstance(event, StepFinished | StepFailed | StepAsked) else None
     for path, place in before.items():
         if path not in task.running and path not in task.parked and path != ended:
             row = rows.setdefault(path, _row(place, "cancelled"))

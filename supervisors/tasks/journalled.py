@@ -27,6 +27,7 @@ from .events import (
     Relayed,
     Restarted,
     Skewed,
+    StepAsked,
     StepBegan,
     StepFailed,
     StepFinished,
@@ -123,6 +124,12 @@ def _said(event: Event) -> tuple[str, dict[str, Value]]:
         case Answered():
             who = {"by": event.by, "via": event.via, "id": event.id, "for": event.path or None}
             return "answered", {"name": event.name, "value": event.value, **who}
+        case StepAsked():
+            return "asked", {
+                "name": event.ask["wait"]["wait"],
+                "show": event.ask["show"],
+                "resume": event.ask["resume"],
+            }
         case Woke():
             return "woke", {}
         case _:

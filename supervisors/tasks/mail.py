@@ -23,6 +23,11 @@ def waits_for(task: TaskState, name: str) -> Iterator[tuple[NodeRun, Wait]]:
             yield place, place.node
 
 
+def waits_now(task: TaskState) -> dict[str, Wait]:
+    """Return an open wait for each name, those of steps that ask included."""
+    return {place.node.wait: place.node for place in task.waiting.values() if isinstance(place.node, Wait)}
+
+
 def mailbox(task: TaskState, name: str) -> Mailbox:
     if task.mail is None:
         task.mail = {}

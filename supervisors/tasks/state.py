@@ -185,6 +185,19 @@ class Mailbox:
 
 
 @dataclass(slots=True)
+class Told:
+    """The memory of a step that has asked: how often, and what it was told last."""
+
+    asks: int
+    resume: Value
+    answers: Value = None
+    """The output of the wait for the last question; None as long as it waits."""
+
+    def told(self) -> Value:
+        return {"answers": self.answers, "resume": self.resume}
+
+
+@dataclass(slots=True)
 class Asked:
     """The question of a Wait, and the answers that it has so far."""
 
@@ -303,7 +316,14 @@ class Await:
     """Let the node wait: for answers, or until its time is over."""
 
 
-Move: TypeAlias = Start | Stop | Finish | Await
+@dataclass(slots=True)
+class Again:
+    """Run the step again that has asked, with the outcome of the wait for its answer."""
+
+    outcome: Outcome
+
+
+Move: TypeAlias = Start | Stop | Finish | Await | Again
 
 
 @dataclass(slots=True)

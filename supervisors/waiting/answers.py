@@ -22,7 +22,7 @@ from ..running.timers import Timers
 from ..settings import Governance
 from ..tasks.events import Answered, readable_events
 from ..tasks.judging import judged
-from ..tasks.mail import mailbox, waits_for
+from ..tasks.mail import mailbox, waits_for, waits_now
 from ..tasks.state import TaskState
 from ..upkeep.quarantine import Quarantine
 from .resting import Resting
@@ -76,7 +76,8 @@ class Answers:
         return Receipt(event.at, event.path or next(iter([*over, *asking]), ""), bool(over))
 
     def _node(self, task: TaskState, answer: Answer) -> Wait:
-        waits = self._open_tasks.plans[task.hash].waits
+        """Return a wait of the name that is answered, of the workflow or of a step that asks now. Raises NotFound."""
+        waits = {**waits_now(task), **self._open_tasks.plans[task.hash].waits}
         if answer.name not in waits:
             known = ", ".join(sorted(waits))
             hint = f"the workflow waits for {known}" if known else "the workflow waits for no answers"

@@ -25,8 +25,14 @@ def ask(place: NodeRun) -> list[Move]:
         shown = _evaluated(place, node.show)
     except ExpressionFailed as error:
         return [_failed(place, str(error))]
-    place.memory = Asked(shown, digest([place.path, node.wait, shown]))
+    place.memory = asked(place, shown)
     return [Await()]
+
+
+def asked(place: NodeRun, shown: Value) -> Asked:
+    """Return the question of a wait: what is shown, with the digest of that and of its place."""
+    assert isinstance(place.node, Wait)
+    return Asked(shown, digest([place.path, place.node.wait, shown]))
 
 
 def timed_out(place: NodeRun) -> list[Move]:
