@@ -76,6 +76,7 @@ Edge = Literal[
     "step preempted",
     "task waiting",
     "step asked",
+    "nested run told of its wait",
     "answer is kept",
     "answer ends a wait",
     "answer came again",

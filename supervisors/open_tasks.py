@@ -27,8 +27,10 @@ from .tasks.entries import entry_of, standing
 from .tasks.events import Event, StepBegan, StepFailed
 from .tasks.fold import apply
 from .tasks.plan import Plan
-from .tasks.state import Alarm, Awaited, Awaits, Effect, Halt, NodeRun, Run, TaskState
+from .tasks.state import Alarm, Awaited, Awaits, Effect, Halt, NodeRun, Run, TaskState, Tell
 from .watching.watchers import Watchers
+
+_OF_WAITS = (Awaits, Awaited)
 
 
 class RunsSteps(Protocol):
@@ -43,6 +45,9 @@ class RunsSteps(Protocol):
 class HaltsSteps(Protocol):
     def halt(self, task: TaskState, place: NodeRun) -> None:
         """Stop the step of this node run; its later messages are dropped."""
+
+    def tell(self, task: TaskState, place: NodeRun, wait: str) -> None:
+        """Tell the nested run of this node run what was decided about one of its waits."""
 
 
 class SetsTimers(Protocol):
@@ -217,6 +222,8 @@ class OpenTasks:
                 self._carry_out_one(task, effect)
             except Exception as error:
                 self._effect_failed(task, effect, error)
+        if "/" in task.record.task_id and any(isinstance(effect, _OF_WAITS) for effect in effects):
+            self.watchers.tell_waits(task, self._world.now())
         if task.outcome is not None and self.tasks.pop(task.record.task_id, None) is not None:
             self.gate.ended(task.record)
             self.tally.ended(task.record)
@@ -239,6 +246,8 @@ class OpenTasks:
             case Awaits():
                 if effect.place.path in task.waiting:
                     self.watchers.live(task, effect.place, "waiting", self._world.now(), waiting_value(effect.place))
+            case Tell():
+                self.dispatcher.tell(task, effect.place, effect.wait)
             case Awaited():
                 outcome = effect.place.outcome
                 if outcome is not None and outcome.failure is None:

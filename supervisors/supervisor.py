@@ -33,6 +33,7 @@ from .messages.supervisor import (
     ForgetTasks,
     Govern,
     HoldBack,
+    SettleWait,
     SubmitRun,
     SupervisorStatus,
 )
@@ -224,6 +225,8 @@ class Supervisor:
             case Govern():
                 self._check_not_down()
                 self._world.background(self._govern(ask, message), "govern")
+            case SettleWait():
+                self._answers.settle(ask, message)
             case ForgetTasks():
                 self._retention.forget(ask, message.ids, {id.partition("/")[0] for id in self._open_tasks.tasks})
             case DescribeSupervisor():

@@ -15,9 +15,20 @@ from ...protocols.errors import Overloaded, PeerLost, PeerUnreachable, PodiumErr
 from ...protocols.probes import hit
 from ...protocols.values import Value
 from ..messages.client import Acks, Cancel, ClientEvent, Drop, Letter, Redrive, Submission, Watch
-from ..messages.supervisor import AwaitLastWords, Busy, ForgetTasks, Govern, HoldBack, LastWords, RunEnded, SubmitRun
+from ..messages.supervisor import (
+    AwaitLastWords,
+    Busy,
+    ForgetTasks,
+    Govern,
+    HoldBack,
+    LastWords,
+    RunEnded,
+    SettleWait,
+    SubmitRun,
+)
 from ..ports.messaging import Connection, Reply
 from ..ports.world import Needs, World
+from ..tasks.client_events import WAITS
 from .children import Children
 
 ASK_AGAIN_S = 1.0
@@ -34,6 +45,8 @@ class NestedRun:
     on_event: Callable[[ClientEvent], None]
     """Called with the events of the run that the task above has to record, from offset `heard` on."""
     on_result: Callable[[RunEnded], None]
+    on_waits: Callable[[list[Value]], None] = lambda _rows: None
+    """Called with all open waits of the run (rows of path and question), again when they change."""
     heard: int = 0
     """Offset of the run's next event that the task above has to record."""
     continues: str | None = None
@@ -123,6 +136,11 @@ class NestedSupervisor:
         if is_wanted and self._line is not None:
             self._line.send(Cancel(id), lambda _reply: None)
 
+    def settle(self, decision: SettleWait) -> None:
+        """Tell a run what was decided about one of its waits. If it is not up, it asks when it is."""
+        if self._line is not None:
+            self._line.send(decision, lambda _reply: None)
+
     async def forget(self, ids: list[str]) -> set[str]:
         """Have the runs of these tasks deleted; returns the ids of tasks whose runs cannot be deleted now."""
         if self._line is None:
@@ -184,6 +202,10 @@ class NestedSupervisor:
 
     def _told(self, nested: NestedRun, chunk: list[Value]) -> None:
         event = ClientEvent(*chunk)
+        if event.kind == WAITS:
+            if self._nested_runs.get(nested.run.id) is nested:
+                nested.on_waits(event.value)
+            return
         assert event.offset is not None, "what the task above is to record is on record"
         if event.offset >= nested.heard and self._nested_runs.get(nested.run.id) is nested:
             nested.heard = event.offset + 1

@@ -31,6 +31,8 @@ from ..tasks.events import (
     StepFinished,
     StepLost,
     TimedOut,
+    WaitBelow,
+    WaitBelowOver,
     Woke,
 )
 from ..tasks.state import TaskState
@@ -113,6 +115,8 @@ class Counters:
                 | Restarted()
                 | Skewed()
                 | Answered()
+                | WaitBelow()
+                | WaitBelowOver()
                 | Woke()
             ):
                 pass

@@ -106,6 +106,30 @@ class SubmitRun(NamedTuple):
     """Row of `Submission`. Its id is "<task>/<path>"."""
 
 
+class AnswerRow(NamedTuple):
+    """An answer as it is on record. It is a row of `SettleWait`."""
+
+    name: str
+    id: str
+    value: Value
+    by: str
+    via: str
+    path: str
+    at: float
+
+
+@message()
+class SettleWait(NamedTuple):
+    """Tell a nested run what was decided about one of its waits. The answer comes when that is durable there."""
+
+    run: str
+    """Id of the run, "<task>/<path>"."""
+    path: str
+    """Path of the wait."""
+    answers: Sequence[Sequence[Value]] | None
+    """Rows of `AnswerRow`. None if the time of the wait is over."""
+
+
 @message(reply=Busy)
 class ForgetTasks(NamedTuple):
     """Delete the records that belong to these tasks of the level above."""
@@ -123,6 +147,7 @@ ForSupervisor: TypeAlias = (
     | Redrive
     | Drop
     | Govern
+    | SettleWait
     | ForgetTasks
     | DescribeSupervisor
     | AwaitLastWords

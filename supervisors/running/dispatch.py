@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple
 from functools import partial
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from ..children.children import Child
 from ..children.nested import NestedRun, NestedSupervisor
 from ..messages.client import ClientEvent, Submission
 from ..messages.host import Run, StepResult, StepSaid, failed
-from ..messages.supervisor import RunEnded
+from ..messages.supervisor import AnswerRow, RunEnded, SettleWait
 from ..open_tasks import ChecksClock
 from ..ports.world import Timer
 from ..shards import tier_shard
@@ -50,6 +51,9 @@ class StepNews(Protocol):
 
     def said_below(self, task: TaskState, place: NodeRun, event: ClientEvent) -> None:
         """The nested run of this node run has recorded an event that the task has to record, too."""
+
+    def waits_below(self, task: TaskState, place: NodeRun, rows: list[Value]) -> None:
+        """These are all open waits of the nested run of this node run: rows of path and question."""
 
 
 class TierSetups(Protocol):
@@ -287,6 +291,7 @@ class Dispatcher:
             hash=str(plan.definition["hash"]),
             on_event=lambda event: self._news.said_below(task, place, event),
             on_result=lambda result: self._nested_run_ended(task, place, result),
+            on_waits=lambda rows: self._news.waits_below(task, place, rows),
             heard=place.heard,
             continues=f"{task.continues.partition('/')[0]}/{place.path}" if task.continues else None,
         )
@@ -302,6 +307,7 @@ class Dispatcher:
 
     def _nested_run_ended(self, task: TaskState, place: NodeRun, result: RunEnded) -> None:
         self._nested_runs.pop((task.record.task_id, place.path), None)
+        self._news.waits_below(task, place, [])
         self._news.ended(task, place, result)
 
     def halt(self, task: TaskState, place: NodeRun) -> None:
@@ -315,6 +321,15 @@ class Dispatcher:
         tier = self._nested_runs.pop((task.record.task_id, place.path), None)
         if tier is not None:
             tier.cancel(f"{task.record.task_id.partition('/')[0]}/{place.path}")
+
+    def tell(self, task: TaskState, place: NodeRun, wait: str) -> None:
+        """Tell the nested run of this node run what was decided about one of its waits."""
+        tier = self._nested_runs.get((task.record.task_id, place.path))
+        if tier is None or place.memory is None or wait not in place.memory.by_path:
+            return
+        answers = place.memory.by_path[wait]
+        rows = None if answers is None else [AnswerRow(*astuple(answer)) for answer in answers]
+        tier.settle(SettleWait(f"{task.record.task_id.partition('/')[0]}/{place.path}", wait, rows))
 
     def message(self, job: Job, lane: int | None, ticket: str | None) -> Run:
         record, place, settings = job.task.record, job.place, job.settings

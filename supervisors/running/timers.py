@@ -11,6 +11,7 @@ import heapq
 import itertools
 from typing import Protocol
 
+from ...protocols.tree import Wait
 from ..open_tasks import OpenTasks
 from ..ports.world import Timer, Timing
 from ..tasks.events import Event
@@ -40,6 +41,8 @@ class Timers:
         """Set the timer for the time limit of a node run, or of the task if `place` is None."""
         self._open_tasks.clock.check()
         path, time = (None, task.time) if place is None else (place.path, place.time)
+        if place is not None and isinstance(place.node, Wait) and "/" in task.record.task_id:
+            return  # the task above decides about the waits of a nested run
         if time is None or not _counts(task, path, time):
             return
         left_s = time.left_s(self._world.now())

@@ -34,12 +34,18 @@ from .events import (
     StepFinished,
     StepLost,
     TimedOut,
+    WaitBelow,
+    WaitBelowOver,
     Woke,
 )
 from .modes.parallel import sizes_around
 from .state import NodeRun, TaskState
 
 _RELAYED = frozenset({"chunk", "cut", "retrying", "lost", "failed", "timed_out"})
+
+
+WAITS = "waits"
+"""Kind of the live event by which a nested run tells the task above all of its open waits. Watchers do not see it."""
 
 
 def is_relayed(event: ClientEvent) -> bool:
@@ -50,7 +56,7 @@ def is_relayed(event: ClientEvent) -> bool:
     return event.kind in _RELAYED and event.step != "" and event.offset is not None
 
 
-_UNTOLD = (Cancelled, Abandoned, Due, StepBegan, Skewed)
+_UNTOLD = (Cancelled, Abandoned, Due, StepBegan, Skewed, WaitBelow, WaitBelowOver)
 """Events that no watcher sees."""
 
 
@@ -141,7 +147,7 @@ def _seen(event: Event, attempt: int) -> list[ClientEvent]:
             return [ClientEvent("asked", event.at, event.path, attempt, asked)]
         case Woke():
             return [ClientEvent("woke", event.at, event.path, 1)]
-        case Cancelled() | Abandoned() | Due() | StepBegan() | Skewed():
+        case Cancelled() | Abandoned() | Due() | StepBegan() | Skewed() | WaitBelow() | WaitBelowOver():
             return []
         case _:
             assert_never(event)
@@ -163,6 +169,21 @@ def waiting_value(place: NodeRun) -> Value:
     if not isinstance(place.node, Wait):
         return {"until": until}
     return {"name": place.node.wait, "shown": place.memory.shown, "digest": place.memory.digest, "until": until}
+
+
+def waits_of(task: TaskState) -> list[Value]:
+    """Return the open waits of a nested run, for the task above: rows of path and question."""
+    rows: list[Value] = []
+    for path, place in task.waiting.items():
+        if isinstance(place.node, Wait):
+            plain = place.node.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            plain = {key: value for key, value in plain.items() if key not in _OF_THE_NODE}
+            rows.append([path, {"wait": plain, "show": place.memory.shown, "since": place.opened_at}])
+    return rows
+
+
+_OF_THE_NODE = ("on_timeout", "fallback", "otherwise", "undo", "with", "show", "name")
+"""Settings of a wait that concern only the run that it is in."""
 
 
 def past_events(record: TaskRecord, events: list[Event]) -> list[ClientEvent]:

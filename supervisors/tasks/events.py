@@ -200,6 +200,28 @@ class StepAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitBelow:
+    """A node of a nested run has begun to wait for answers. The task decides about them, the nested run is told."""
+
+    path: str
+    """Path of the nested Hierarchy."""
+    wait: str
+    """Path of the node that waits."""
+    ask: dict[str, Value]
+    """{"wait": settings of the wait, "show", "since": UTC seconds}."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitBelowOver:
+    """A node of a nested run does not wait any more, because it was told, or was stopped."""
+
+    path: str
+    wait: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """The time of a Sleep is over."""
 
@@ -225,6 +247,8 @@ Event: TypeAlias = (
     | Skewed
     | Answered
     | StepAsked
+    | WaitBelow
+    | WaitBelowOver
     | Woke
 )
 OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed, Answered)
@@ -297,6 +321,10 @@ def _to_wire(event: Event) -> list[Value]:
             return ["m", event.name, event.id, event.value, event.by, event.via, event.path, event.at]
         case StepAsked():
             return ["q", event.path, event.ask, event.at]
+        case WaitBelow():
+            return ["n", event.path, event.wait, event.ask, event.at]
+        case WaitBelowOver():
+            return ["v", event.path, event.wait, event.at]
         case Woke():
             return ["w", event.path, event.at]
         case _:
@@ -339,6 +367,10 @@ def _from_wire(wire: list[Value]) -> Event:
             return Answered(name, id, value, by, via, path, at)
         case ["q", path, ask, at]:
             return StepAsked(path, ask, at)
+        case ["n", path, wait, ask, at]:
+            return WaitBelow(path, wait, ask, at)
+        case ["v", path, wait, at]:
+            return WaitBelowOver(path, wait, at)
         case ["w", path, at]:
             return Woke(path, at)
     raise ValueError(f"unknown event {str(wire)[:80]}")

@@ -33,12 +33,14 @@ from .events import (
     StepFinished,
     StepLost,
     TimedOut,
+    WaitBelow,
+    WaitBelowOver,
     Woke,
     cost_of,
 )
 from .folding import UNDO, Folding
 from .mail import put
-from .state import Alarm, Awaited, Effect, Halt, NodeRun, Run, TaskState, Time, with_more
+from .state import Alarm, Awaited, Effect, Halt, NodeRun, Run, TaskState, Time, is_below, with_more
 
 
 def begin(
@@ -129,6 +131,11 @@ def _take_in(folding: Folding, event: Event) -> None:
         case StepAsked():
             if (place := task.running.pop(event.path, None)) is not None:
                 folding.ask(place, event.ask)
+        case WaitBelow():
+            if event.path in task.running:
+                folding.wait_below(task.running[event.path], event.wait, event.ask)
+        case WaitBelowOver():
+            folding.wait_below_over(task.running.get(event.path), event.wait)
         case Answered() | Woke():
             _wake(folding, event)
         case Skewed():
@@ -153,7 +160,7 @@ def _stop(folding: Folding, why: Failure, undo: bool) -> None:
     if task.outcome is not None or task.ending is not None:
         return
     folding.effects += [Halt(place) for place in task.running.values()]
-    folding.effects += [Awaited(place) for place in task.waiting.values()]
+    folding.effects += [Awaited(place) for place in task.waiting.values() if not is_below(place)]
     task.running.clear()
     task.timed.clear()
     task.parked.clear()

@@ -12,7 +12,7 @@ from ...protocols.questions import wait_of
 from ...protocols.recovery import actions_for
 from ...protocols.tree import Adaptive, Hierarchy, Parallel, Sequence, Sleep, Step, Wait, takers_back, time_limit_s
 from ...protocols.values import Value
-from .events import TimedOut
+from .events import Answered, TimedOut
 from .mail import settled
 from .modes import adaptive, asking, hierarchical, parallel, sequential, waiting
 from .modes.mode import Mode
@@ -22,6 +22,7 @@ from .state import (
     Await,
     Awaited,
     Awaits,
+    Decided,
     Effect,
     Finish,
     Halt,
@@ -31,8 +32,10 @@ from .state import (
     Start,
     Stop,
     TaskState,
+    Tell,
     Time,
     Told,
+    is_below,
     missing,
     with_more,
 )
@@ -162,6 +165,9 @@ class Folding:
 
     def time_out(self, place: NodeRun, event: TimedOut) -> None:
         """Handle the end of a node's time limit: its mode decides, or everything below stops and the node fails."""
+        if is_below(place):
+            self.decided(place, None)
+            return
         place.actions = event.actions
         self.task.timed.pop(place.path, None)
         if self.task.waiting.pop(place.path, None) is not None:
@@ -242,7 +248,8 @@ class Folding:
         if not self.task.waiting:
             self.task.waiting = {}
         self.task.waiting[place.path] = place
-        self.effects.append(Awaits(place))
+        if not is_below(place):
+            self.effects.append(Awaits(place))
         if place.time is not None and place.path not in self.task.timed:
             self.task.timed[place.path] = place
             self.effects.append(Alarm(place))
@@ -280,15 +287,50 @@ class Folding:
 
     def woken(self, place: NodeRun, outcome: Outcome) -> None:
         """Handle that a node does not wait any more, because its answers are there or its time is over."""
+        if is_below(place):
+            self.decided(place, place.memory.answers)
+            return
         del self.task.waiting[place.path]
         self.effects.append(Awaited(place))
         self.ended.append((place, outcome))
+
+    def wait_below(self, nested: NodeRun, path: str, ask: Mapping[str, Value]) -> None:
+        """Take note of a node of a nested run that waits. It is decided about here."""
+        if path in self.task.waiting or (nested.memory is not None and path in nested.memory.by_path):
+            return
+        node = wait_of(ask)
+        place = NodeRun(path, node.name or node.wait, node, nested)
+        place.opened_at, place.is_mapped = ask["since"], True
+        place.memory = waiting.asked(place, ask["show"])
+        place.memory.is_below = True
+        if node.timeout_s is not None:
+            place.time = Time(ask["since"], node.timeout_s)
+        self.wait(place)
+
+    def decided(self, place: NodeRun, answers: list[Answered] | None) -> None:
+        """Tell a nested run what was decided about one of its waits: the answers, or None for a time-out."""
+        nested = place.parent
+        assert nested is not None
+        self.forget_below(place.path)
+        nested.memory = nested.memory or Decided()
+        nested.memory.by_path[place.path] = answers
+        self.effects.append(Tell(nested, place.path))
+
+    def forget_below(self, path: str) -> None:
+        for places in (self.task.waiting, self.task.timed):
+            places.pop(path, None)
+
+    def wait_below_over(self, nested: NodeRun | None, path: str) -> None:
+        self.forget_below(path)
+        if nested is not None and nested.memory is not None:
+            nested.memory.by_path.pop(path, None)
 
     def halt(self, place: NodeRun) -> None:
         for leaf in list(place.open_leaves()):
             if self.task.running.pop(leaf.path, None) is not None:
                 self.effects.append(Halt(leaf))
-        self.effects += [Awaited(other) for other in self.task.waiting.values() if other.is_within(place)]
+        stopped = [other for other in self.task.waiting.values() if other.is_within(place)]
+        self.effects += [Awaited(other) for other in stopped if not is_below(other)]
         for places in (self.task.timed, self.task.parked, self.task.waiting):
             for path in [path for path, other in places.items() if other.is_within(place)]:
                 del places[path]

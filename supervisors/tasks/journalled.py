@@ -33,6 +33,8 @@ from .events import (
     StepFinished,
     StepLost,
     TimedOut,
+    WaitBelow,
+    WaitBelowOver,
     Woke,
     unpack_events,
 )
@@ -130,6 +132,10 @@ def _said(event: Event) -> tuple[str, dict[str, Value]]:
                 "show": event.ask["show"],
                 "resume": event.ask["resume"],
             }
+        case WaitBelow():
+            return "waits_below", {"for": event.wait, "name": event.ask["wait"]["wait"], "show": event.ask["show"]}
+        case WaitBelowOver():
+            return "waits_below_no_more", {"for": event.wait}
         case Woke():
             return "woke", {}
         case _:

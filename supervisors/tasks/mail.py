@@ -53,6 +53,7 @@ def settled(task: TaskState, name: str) -> list[tuple[NodeRun, Outcome]]:
         if outcome is not None and outcome.failure is not None:
             outcome = Outcome(failure=outcome.failure.at(place.path, 1))
         if outcome is not None:
+            place.memory.answers = list(answers)
             over.append((place, outcome))
     return over
 

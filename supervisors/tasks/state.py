@@ -206,6 +206,23 @@ class Asked:
     """Digest of the place and of what is shown. No two waits of a task have the same, but a redriven one has its own
     again."""
     answers: list[Answered] = field(default_factory=list)
+    is_below: bool = False
+    """Whether the node is in a nested run, which is told of the decision."""
+
+
+def is_below(place: NodeRun) -> bool:
+    """Whether a run that waits stands for a node of a nested run, about which this task decides."""
+    return isinstance(place.memory, Asked) and place.memory.is_below
+
+
+@dataclass(slots=True)
+class Decided:
+    """The memory of a nested run that waits: what was decided and it has not confirmed, by path of the wait.
+
+    These are the answers; None stands for a time-out.
+    """
+
+    by_path: dict[str, list[Answered] | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -361,4 +378,12 @@ class Awaited:
     place: NodeRun
 
 
-Effect: TypeAlias = Run | Halt | Alarm | Awaits | Awaited
+@dataclass(slots=True)
+class Tell:
+    """Effect: tell the nested run of this node run what was decided about one of its waits."""
+
+    place: NodeRun
+    wait: str
+
+
+Effect: TypeAlias = Run | Halt | Alarm | Awaits | Awaited | Tell

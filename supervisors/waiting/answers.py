@@ -7,6 +7,7 @@ time-out at the same moment the one that was recorded first counts, also if both
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 from ...protocols.errors import AnswerRefused, FixTheCall, NotFound, PodiumError
@@ -14,13 +15,14 @@ from ...protocols.outcomes import OPEN
 from ...protocols.probes import hit
 from ...protocols.tree import Wait
 from ..messages.client import Answer, Receipt
+from ..messages.supervisor import AnswerRow, SettleWait
 from ..open_tasks import OpenTasks
 from ..ports.journal import Found, Journal
 from ..ports.messaging import Incoming
 from ..ports.world import Clocks
 from ..running.timers import Timers
 from ..settings import Governance
-from ..tasks.events import Answered, readable_events
+from ..tasks.events import Answered, TimedOut, readable_events
 from ..tasks.judging import judged
 from ..tasks.mail import mailbox, waits_for, waits_now
 from ..tasks.state import TaskState
@@ -103,6 +105,18 @@ class Answers:
             return
         problem = f"the task has ended: it is {status}"
         self._refuse(ask, AnswerRefused(task_id=answer.task_id, name=answer.name, reason="closed", problem=problem))
+
+    def settle(self, ask: Incoming, decision: SettleWait) -> None:
+        """Take in what the task above has decided about a wait of a nested run."""
+        task = self._open_tasks.tasks.get(decision.run)
+        if task is not None and decision.path in task.waiting:
+            now = self._world.now()
+            if decision.answers is None:
+                self._open_tasks.take(task, TimedOut(decision.path, now))
+            for row in decision.answers or ():
+                self._open_tasks.take(task, replace(Answered(*AnswerRow(*row)), path=decision.path))
+            hit("nested run told of its wait")
+        self._journal.write([], ask.reply)
 
     def _refuse(self, ask: Incoming, error: PodiumError) -> None:
         hit("answer refused")

@@ -7,6 +7,7 @@ from functools import partial
 from typing import assert_never
 
 from ...protocols.tree import Step
+from ...protocols.values import Value
 from ..messages.client import ClientEvent
 from ..messages.host import StepChunk, StepLog, StepResult, StepSaid
 from ..messages.supervisor import RunEnded
@@ -16,7 +17,7 @@ from ..ports.world import Clocks
 from ..running.dispatch import Dispatcher
 from ..tasks.client_events import started_value
 from ..tasks.entries import began
-from ..tasks.events import StepLost
+from ..tasks.events import StepLost, WaitBelow, WaitBelowOver
 from ..tasks.state import NodeRun, TaskState
 from .stream_buffer import StreamBuffer
 from .task_requests import TaskRequests
@@ -56,6 +57,22 @@ class Live:
 
     def lost(self, task: TaskState, place: NodeRun) -> None:
         self._open_tasks.take(task, StepLost(place.path, self._world.now()))
+
+    def waits_below(self, task: TaskState, place: NodeRun, rows: list[Value]) -> None:
+        """Record which nodes of a nested run wait now, and tell it again what it has not heard of."""
+        now, asks = self._world.now(), dict(map(tuple, rows))
+        known = [path for path, wait in task.waiting.items() if wait.parent is place]
+        told = [] if place.memory is None else list(place.memory.by_path)
+        for path in [*known, *told]:
+            if path not in asks:
+                self._open_tasks.take(task, WaitBelowOver(place.path, path, now))
+        for path, ask in asks.items():
+            if path in told:
+                self.dispatcher.tell(task, place, path)
+            elif path not in known and task.running.get(place.path) is place:
+                self._open_tasks.take(task, WaitBelow(place.path, path, ask, now))
+        if "/" in task.record.task_id:  # the task above decides, so it has to hear of them, too
+            self._journal.write([], lambda: self._watchers.tell_waits(task, now))
 
     def said_below(self, task: TaskState, place: NodeRun, event: ClientEvent) -> None:
         self.emissions.relay(task, place, event)

@@ -113,6 +113,12 @@ class TaskRequests:
         It gets the events that it has to record, from offset `since` on, and as the answer how the run ended. If the
         run was not accepted (`error`), it is answered at once. A run that is set aside has not ended.
         """
+        self._attend(ask, task_id, since, is_new, error)
+        task = self._tasks.get(task_id)
+        if task is not None:
+            self._watchers.tell_waits(task, self._world.now())
+
+    def _attend(self, ask: Incoming, task_id: str, since: int, is_new: bool, error: Any) -> None:
         aside = self._quarantine.aside.get(task_id)
         if error is not None:
             failure = Failure("stalled", str(from_wire(error)))

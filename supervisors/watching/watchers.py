@@ -16,7 +16,16 @@ from ...protocols.values import Value
 from ..messages.client import ClientEvent
 from ..messages.door import with_kind
 from ..ports.messaging import Incoming
-from ..tasks.client_events import end_event, is_relayed, run_ended, seen_attempt, task_ended, told_events
+from ..tasks.client_events import (
+    WAITS,
+    end_event,
+    is_relayed,
+    run_ended,
+    seen_attempt,
+    task_ended,
+    told_events,
+    waits_of,
+)
 from ..tasks.events import Event
 from ..tasks.state import NodeRun, TaskState
 
@@ -64,7 +73,7 @@ class Attendance(Watch):
     """
 
     def tell(self, event: ClientEvent) -> None:
-        if is_relayed(event):
+        if is_relayed(event) or event.kind == WAITS:
             Watch.tell(self, event)
 
     def close(self, record: TaskRecord, offset: int) -> None:
@@ -149,6 +158,12 @@ class Watchers:
         if task.record.task_id not in self._watches:
             return []
         return told_events([(event, seen_attempt(task, event)) for event in events], task.told)
+
+    def tell_waits(self, task: TaskState, at: float) -> None:
+        """Tell the supervisor above all open waits of a nested run."""
+        for watch in self._watches.get(task.record.task_id, ()):
+            if isinstance(watch, Attendance):
+                watch.tell(ClientEvent(WAITS, at, "", 1, waits_of(task)))
 
     def live(self, task: TaskState, place: NodeRun, kind: str, at: float, value: Value = None) -> None:
         """Tell the watchers of an event of a node run that is not recorded."""

@@ -13,7 +13,7 @@ from random import Random
 from typing import NamedTuple
 
 import podium
-from podium import Parallel, Sequence, Sleep, Step, Wait, Workflow
+from podium import Hierarchy, Parallel, Sequence, Sleep, Step, Wait, Workflow
 from podium.errors import AnswerRefused, InvalidInput, NotFound
 from podium.supervisors.tasks.events import Answered, Event, TimedOut, Woke, unpack_events
 from podium.supervisors.tasks.mail import decision
@@ -30,6 +30,22 @@ LATE, REFUSED = "late", "refused"
 async def clock(input):
     """Give the time of a clock that nobody sets."""
     return {"at": asyncio.get_running_loop().time(), "was": input}
+
+
+@podium.protocol
+async def asks(ctx: podium.Context, input):
+    """Ask twice, and tell what came."""
+    so_far = ctx.resume or []
+    if ctx.answer is not None:
+        so_far = [*so_far, [ctx.answer.value, ctx.answer.by]]
+    return so_far if len(so_far) == 2 else podium.Ask("more", show=len(so_far), resume=so_far)
+
+
+@podium.protocol
+async def lead(brief):
+    if not brief["outcomes"]:
+        return podium.verdict.assign(dict.fromkeys(brief["team"], brief["input"]))
+    return podium.verdict.accept({name: outcome["output"] for name, outcome in brief["outcomes"].items()})
 
 
 class Sent(NamedTuple):
@@ -66,7 +82,8 @@ def workflow(timeout_s: float) -> Workflow:
             Parallel(
                 each=f"[{','.join(map(str, range(ITEMS)))}]", do=Wait("item", mailbox="each", show="input"), limit=2
             ),
-            Step(clock, name="last", with_="[outputs.approval, outputs.before, outputs.after]"),
+            Hierarchy(lead, team={"below": Wait("below", **late), "asks": asks}, name="team"),
+            Step(clock, name="last", with_="[outputs.approval, outputs.before, outputs.after, outputs.team]"),
         ),
     )
 
@@ -124,6 +141,9 @@ class WaitStorm:
         """Somebody who answers whatever asks for an item, by what was seen, sometimes too late and sometimes twice."""
         while task.id not in self.results:
             for wait in await task.waits():
+                chance = {"more": 1.0, "below": 0.2}.get(wait.name, 0.0)
+                if self.random.random() < chance:
+                    await self._send(engine, task, wait.name, wait.shown, "bot", digest=wait.digest)
                 if wait.name == "item":
                     await self._send(engine, task, "item", wait.shown, "bot", digest=wait.digest)
                     if wait.shown == 1:
@@ -172,7 +192,7 @@ def _check_told(sent: list[Sent], answers: dict[str, Answered], times: Counter[s
 
 
 def _check_outcome(result, record, sent: list[Sent], events: list[Event]) -> None:
-    approval, before, after = result["was"]
+    approval, before, after, team = result["was"]
     node = workflow(1).root.sequence[0]
     came = [event for event in events if isinstance(event, Answered) and event.name == "approval"]
     late = [n for n, event in enumerate(events) if isinstance(event, TimedOut) and event.path == "approval"]
@@ -181,6 +201,10 @@ def _check_outcome(result, record, sent: list[Sent], events: list[Event]) -> Non
     wanted = LATE if made is None else REFUSED if made.failure else made.output
     assert approval == wanted, f"I17: the approval is {approval}, and by the record {wanted}"
     assert len(late) <= 1 and len(came) == len(in_time), "I17: an answer was recorded after the wait was over"
+    assert team["asks"] == [[0, "bot"], [1, "bot"]], f"I17: a step was told {team['asks']}"
+    below = [each for each in events if getattr(each, "name", getattr(each, "path", "")) in ("below", "team/below")]
+    first = [each.value if isinstance(each, Answered) else LATE for each in below]
+    assert first[:1] == [team["below"]], f"I17: a wait below gave {team['below']}, and on record is {first}"
     is_over = {each.id for each in sent if each.name == "approval" and each.receipt and each.receipt.is_over}
     assert len(is_over) <= (made is not None), f"I17: {len(is_over)} senders were told that theirs was the last"
     assert all(answer["by"] != record.user for answer in (approval if isinstance(approval, list) else [])), (
