@@ -128,16 +128,8 @@ def _take_in(folding: Folding, event: Event) -> None:
         case StepBegan():
             if event.path in task.running:
                 task.running[event.path].began = True
-        case StepAsked():
-            if (place := task.running.pop(event.path, None)) is not None:
-                folding.ask(place, event.ask)
-        case WaitBelow():
-            if event.path in task.running:
-                folding.wait_below(task.running[event.path], event.wait, event.ask)
-        case WaitBelowOver():
-            folding.wait_below_over(task.running.get(event.path), event.wait)
-        case Answered() | Woke():
-            _wake(folding, event)
+        case StepAsked() | WaitBelow() | WaitBelowOver() | Answered() | Woke():
+            _of_waits(folding, event)
         case Skewed():
             _skew(folding, event.by_s)
         case Redriven():
@@ -172,14 +164,26 @@ def _stop(folding: Folding, why: Failure, undo: bool) -> None:
         task.outcome = Outcome(failure=why)
 
 
-def _wake(folding: Folding, event: Answered | Woke) -> None:
+def _of_waits(folding: Folding, event: StepAsked | WaitBelow | WaitBelowOver | Answered | Woke) -> None:
     task = folding.task
-    if isinstance(event, Woke):
-        if (place := task.waiting.get(event.path)) is not None:
-            folding.woken(place, Outcome(place.input))
-    elif task.outcome is None and task.ending is None:
-        put(task, event)
-        folding.hand_out(event.name)
+    match event:
+        case StepAsked():
+            if (place := task.running.pop(event.path, None)) is not None:
+                folding.ask(place, event.ask)
+        case WaitBelow():
+            if event.path in task.running:
+                folding.wait_below(task.running[event.path], event.wait, event.ask)
+        case WaitBelowOver():
+            folding.wait_below_over(task.running.get(event.path), event.wait)
+        case Woke():
+            if (place := task.waiting.get(event.path)) is not None:
+                folding.woken(place, Outcome(place.input))
+        case Answered():
+            if task.outcome is None and task.ending is None:
+                put(task, event)
+                folding.hand_out(event.name)
+        case _:
+            assert_never(event)
 
 
 def _fail(folding: Folding, event: StepFailed) -> None:

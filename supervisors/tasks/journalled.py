@@ -133,9 +133,9 @@ def _said(event: Event) -> tuple[str, dict[str, Value]]:
                 "resume": event.ask["resume"],
             }
         case WaitBelow():
-            return "waits_below", {"for": event.wait, "name": event.ask["wait"]["wait"], "show": event.ask["show"]}
+            return "wait_below", {"for": event.wait, "name": event.ask["wait"]["wait"], "show": event.ask["show"]}
         case WaitBelowOver():
-            return "waits_below_no_more", {"for": event.wait}
+            return "wait_over", {"for": event.wait}
         case Woke():
             return "woke", {}
         case _:

@@ -173,6 +173,8 @@ def check_waits(simulation: Simulation, storm: WaitStorm) -> None:
         answers = {event.id: event for event in events if isinstance(event, Answered)}
         _check_told(sent, answers, Counter(event.id for event in events if isinstance(event, Answered)))
         _check_outcome(storm.results[task_id], shard.tasks[task_id].record, sent, events)
+        if simulation.machines == 1 or not simulation.faults.clock_jumps:  # no machine knows of another's clock
+            _check_sleep(storm.results[task_id])
         _check_once(events)
 
 
@@ -192,7 +194,7 @@ def _check_told(sent: list[Sent], answers: dict[str, Answered], times: Counter[s
 
 
 def _check_outcome(result, record, sent: list[Sent], events: list[Event]) -> None:
-    approval, before, after, team = result["was"]
+    approval, _, _, team = result["was"]
     node = workflow(1).root.sequence[0]
     came = [event for event in events if isinstance(event, Answered) and event.name == "approval"]
     late = [n for n, event in enumerate(events) if isinstance(event, TimedOut) and event.path == "approval"]
@@ -210,6 +212,10 @@ def _check_outcome(result, record, sent: list[Sent], events: list[Event]) -> Non
     assert all(answer["by"] != record.user for answer in (approval if isinstance(approval, list) else [])), (
         "I17: by its starter"
     )
+
+
+def _check_sleep(result) -> None:
+    _, before, after, _ = result["was"]
     slept_s = after["at"] - before["at"]
     assert slept_s >= NAP_S - 1e-4, f"I17: it slept {slept_s} s"
 

@@ -5,11 +5,11 @@ Labels are names of workflows, protocols and limits, never of tasks, so there ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ....protocols.printable import one_line
 from ....supervisors.figures.counters import BOUNDS_S
-from ....supervisors.figures.status import ClusterStatus, Durations
+from ....supervisors.figures.status import ClusterStatus, Counts, Durations, WorkflowStatus
 from ....supervisors.shards import workflow_of
 
 
@@ -48,14 +48,7 @@ def _families(status: ClusterStatus) -> Iterator[tuple[str, str, str, list[Sampl
     yield "workflow_up", "gauge", "1 if the workflow's supervisor runs, or rests until something comes.", up
     still: list[Sample] = [("", _of(name), float(flow.open or 0)) for name, flow in flows.items()]
     yield "tasks_open", "gauge", "Tasks accepted and not ended.", still
-    resting: list[Sample] = [("", _of(name), float(flow.waiting or 0)) for name, flow in flows.items()]
-    yield "tasks_waiting", "gauge", "Open tasks that only wait for answers or for their time.", resting
-    refused: list[Sample] = [
-        ("", {**_of(name), "reason": reason}, count)
-        for name, counts in counted.items()
-        for reason, count in counts.answers_refused.items()
-    ]
-    yield "answers_refused_total", "counter", "By reason, since the supervisor started.", refused
+    yield from _of_waiting(flows, counted)
     for family, key in (("tasks_ended_total", "tasks"), ("steps_total", "steps")):
         samples: list[Sample] = [
             ("", {**_of(name), "outcome": outcome}, count)
@@ -107,6 +100,19 @@ def _families(status: ClusterStatus) -> Iterator[tuple[str, str, str, list[Sampl
     yield "alert_firing", "gauge", "Alerts whose rule holds.", alerts
     for key in ("cpu", "memory"):
         yield f"machine_{key}_ratio", "gauge", "Share in use.", [("", {}, getattr(status.load, key))]
+
+
+def _of_waiting(
+    flows: Mapping[str, WorkflowStatus], counted: Mapping[str, Counts]
+) -> Iterator[tuple[str, str, str, list[Sample]]]:
+    resting: list[Sample] = [("", _of(name), float(flow.waiting or 0)) for name, flow in flows.items()]
+    yield "tasks_waiting", "gauge", "Open tasks that only wait for answers or for their time.", resting
+    refused: list[Sample] = [
+        ("", {**_of(name), "reason": reason}, count)
+        for name, counts in counted.items()
+        for reason, count in counts.answers_refused.items()
+    ]
+    yield "answers_refused_total", "counter", "By reason, since the supervisor started.", refused
 
 
 def _buckets(labels: dict[str, str], durations: Durations) -> list[Sample]:

@@ -93,7 +93,7 @@ def test_a_healthy_directory_has_nothing_but_ok(data):
     assert bad(findings) == []
     assert {f.check for f in findings} == {"sqlite", "directory", "space", "disk", "sync", "cluster", "shard"}
     (summary,) = [f.what for f in findings if f.check == "shard"]
-    assert summary.startswith("format 3, epoch 1, 1 open and 2 finished tasks, ")
+    assert summary.startswith("format 4, epoch 1, 1 open and 2 finished tasks, ")
     assert summary.endswith("held by nobody")
 
 
@@ -205,15 +205,15 @@ def test_a_shard_of_format_1_is_no_problem(tmp_path):
     write_format_1(tmp_path).chmod(0o600)
     findings = examine(tmp_path)
     assert [level for level, *_ in bad(findings)] == []
-    assert "brought to format 3 when the next cluster opens it" in findings[-1].what
+    assert "brought to format 4 when the next cluster opens it" in findings[-1].what
 
 
 def test_a_newer_format_is_a_problem_and_is_left_alone(data):
-    sql(data, "DROP INDEX task_keys", "PRAGMA user_version=4")
+    sql(data, "DROP INDEX task_keys", "PRAGMA user_version=5")
     (finding,) = bad(examine(data))
-    assert "format 4, this Podium reads formats 1 to 3: use the newer Podium" in finding[3]
+    assert "format 5, this Podium reads formats 1 to 4: use the newer Podium" in finding[3]
     before = shard_path(data, "w").read_bytes()
-    assert any("left alone: of format 4" in f.what for f in repair(data, ["w"], NOW))
+    assert any("left alone: of format 5" in f.what for f in repair(data, ["w"], NOW))
     assert shard_path(data, "w").read_bytes() == before
 
 

@@ -372,8 +372,12 @@ def test_an_installation_of_the_format_before_is_migrated_unless_it_is_in_use(da
         prepare(db, database)
     at = f'"{database.schema}"'
     admin.execute(f"DROP TABLE {at}.cluster; DROP TABLE {at}.machines; UPDATE {at}.format SET version = 1")
-    for table in ("pieces", "contents", "blobs", "installation"):
+    for table in ("pieces", "contents", "blobs", "installation", "waits"):
         admin.execute(f"DROP TABLE {at}.{table}")
+    admin.execute(f"DROP INDEX {at}.resting_tasks")
+    for column in ("rests_until", "rests_clock", "rests_seal"):
+        admin.execute(f"ALTER TABLE {at}.tasks DROP COLUMN {column} CASCADE")
+    admin.execute(f"CREATE INDEX open_tasks ON {at}.tasks (shard, accepted_at, id) WHERE finished_at IS NULL")
     admin.execute(f"CREATE TABLE {at}.owner (host text, until timestamptz)")
     admin.execute(f"INSERT INTO {at}.owner VALUES ('there boot', now() + interval '1 hour')")
     with database.connect() as db:

@@ -9,9 +9,6 @@ import pytest
 
 from podium.cluster.store.memory.disk import Disk
 from podium.cluster.store.memory.journal import MemoryJournal
-from podium.cluster.store.memory.reading import DiskReader
-from podium.cluster.store.postgres.journal import PostgresJournal
-from podium.cluster.store.postgres.reading import PostgresReader
 from podium.cluster.store.rows import closing_row, entry_row, task_row
 from podium.cluster.store.sqlite.journal import SqliteJournal
 from podium.cluster.store.sqlite.reading import FileReader
@@ -21,41 +18,11 @@ from podium.protocols.errors import DataInUse, Fenced, JournalCorrupt, JournalFa
 from podium.protocols.outcomes import Failure
 from podium.protocols.values import pack
 from podium.supervisors.ports.journal import Closing, Entry, Forget, NewTask, Note, Standing
-from tests.support import postgres
 from tests.support.journals import durable, ended, found, record
+from tests.support.stores import STORES, Files, Memory, Postgres
 
 
-class Files:
-    def __init__(self, path):
-        self.path = path
-        self.reader = FileReader(path)
-
-    async def open(self, shard="w"):
-        return await SqliteJournal(self.path, shard, lock_wait_s=0.1).open()
-
-
-class Memory:
-    def __init__(self, path):
-        self.disk = Disk()
-        self.reader = DiskReader(self.disk)
-
-    async def open(self, shard="w"):
-        return MemoryJournal(self.disk, shard)
-
-
-class Postgres:
-    def __init__(self, path):
-        self.path, self.database = path, postgres.new_database(timeout_s=5)
-        self.reader = PostgresReader(self.database)
-
-    async def open(self, shard="w"):
-        return await PostgresJournal(self.database, self.path, shard).open()
-
-    def drop(self):
-        postgres.drop(self.database)
-
-
-@pytest.fixture(params=[Files, Memory, Postgres])
+@pytest.fixture(params=STORES)
 def store(request, tmp_path):
     store = request.param(tmp_path)
     yield store

@@ -11,24 +11,7 @@ from podium import Parallel, Sequence, Sleep, Step, Wait, Workflow
 from podium.errors import AnswerRefused, FixTheCall, InvalidInput, NotFound, TaskCancelled, TaskFailed
 from podium.testing import Simulation
 from tests import sample
-
-ASK = Workflow("ask", Sequence(Step(sample.echo), Wait("yes", show="input"), Step(sample.echo, name="after")))
-
-
-async def asked(engine, workflow=ASK, input=1, **more):
-    """A task that waits by now."""
-    task = await engine.submit(workflow, input, **more)
-    await until(lambda: waits_of(engine, task))
-    return task
-
-
-def waits_of(engine, task):
-    return engine.core.reader.waits(task_id=task.id)
-
-
-async def until(holds):
-    while not holds():
-        await asyncio.sleep(0.1)
+from tests.support.waits import asked
 
 
 def refused(error):
@@ -128,7 +111,7 @@ def test_answers_to_what_is_over_are_told_so():
         with pytest.raises(AnswerRefused, match="the task has ended: it is completed"):
             await engine.answer(task.id, "yes", 1)
         race = Workflow("race", Sequence(Parallel({"a": Wait("a"), "b": Wait("b")}, join="any"), Wait("c")))
-        task = await asked(engine, race)
+        task = await asked(engine, race, count=2)
         await engine.answer(task.id, "a", 1)
         with pytest.raises(AnswerRefused, match="nobody waits for it any more") as late:
             await engine.answer(task.id, "b", 1)

@@ -11,7 +11,7 @@ from podium import Ask, Parallel, Sequence, Step, Wait, Workflow
 from podium.errors import AnswerRefused, NotFound, TaskFailed
 from podium.testing import Simulation
 from tests import sample
-from tests.supervisors.waiting.test_answers import until, waits_of
+from tests.support.waits import until, waits_of
 
 RUNS: list[tuple[int, object, object]] = []
 """The attempt, the answer and the `resume` of each run of a step."""

@@ -10,7 +10,7 @@ from podium import Parallel, Sequence, Sleep, Step, Wait, Workflow
 from podium.errors import EngineClosed, TaskCancelled, TaskFailed
 from podium.testing import Faults, Simulation
 from tests import sample
-from tests.supervisors.waiting.test_answers import asked, until
+from tests.support.waits import asked, until
 
 ASK = Workflow("ask", Sequence(Wait("yes", show="input"), Step(sample.echo)))
 NAP = Workflow("nap", Sequence(Step(sample.echo), Sleep(for_s="input.s"), Step(sample.echo, name="after")))

@@ -11,7 +11,7 @@ from podium import Ask, Hierarchy, Parallel, Sequence, Sleep, Step, Wait, Workfl
 from podium.errors import AnswerRefused, TaskCancelled, TaskFailed
 from podium.testing import Simulation
 from tests import sample
-from tests.supervisors.waiting.test_answers import until, waits_of
+from tests.support.waits import until, waits_of
 
 
 @podium.protocol

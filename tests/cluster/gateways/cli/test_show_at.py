@@ -48,7 +48,7 @@ WHOLE = stored(
 def test_what_ran_waited_and_had_ended_then():
     assert [after(WHOLE, entry) for entry in range(5)] == [
         ("running", {"a": "open"}),
-        ("running", {"a": "waiting"}),
+        ("running", {"a": "retrying"}),
         ("running", {"a": "completed", "p/x": "open", "p/y": "open"}),
         ("running", {"a": "completed", "p/y": "completed", "p/x": "open"}),
         ("completed", {"a": "completed", "p/y": "completed", "p/x": "completed"}),

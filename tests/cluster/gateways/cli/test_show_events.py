@@ -18,6 +18,7 @@ from podium.supervisors.tasks import events as all_events
 from podium.supervisors.tasks.client_events import past_events, seen_attempt
 from podium.supervisors.tasks.events import (
     Abandoned,
+    Answered,
     Cancelled,
     Dropped,
     Due,
@@ -27,11 +28,15 @@ from podium.supervisors.tasks.events import (
     Relayed,
     Restarted,
     Skewed,
+    StepAsked,
     StepBegan,
     StepFailed,
     StepFinished,
     StepLost,
     TimedOut,
+    WaitBelow,
+    WaitBelowOver,
+    Woke,
     pack_events,
 )
 from podium.supervisors.tasks.fold import apply, begin
@@ -56,12 +61,18 @@ ONE_OF_EACH = [
     Skewed(-3.5, 112.0),
     Dropped("r-2", 113.0),
     Cancelled(114.0, True),
+    Answered("yes", "x", {"ok": True}, "ann", "cli", "", 114.2),
+    StepAsked("b", {"wait": {"wait": "more"}, "show": 1, "resume": None}, 114.4),
+    WaitBelow("h", "h/w", {"wait": {"wait": "yes"}, "show": 1, "since": 114.0}, 114.5),
+    WaitBelowOver("h", "h/w", 114.6),
+    Woke("nap", 114.8),
     Overdue(60.0, 115.0),
     Abandoned("too many crashes", 116.0),
 ]
 KINDS = (
     "accepted time_limit began emitted retrying restarted lost failed redriven finished "
-    "relayed timed_out clock_set dropped cancelled timed_out workflow_down"
+    "relayed timed_out clock_set dropped cancelled answered asked wait_below wait_over woke timed_out "
+    "workflow_down"
 ).split()
 
 
@@ -73,7 +84,7 @@ def test_each_event_has_its_kind_its_place_and_the_entry_that_it_is_in():
     assert {type(event) for event in ONE_OF_EACH} == set(typing.get_args(all_events.Event))
     rows = rows_of(ONE_OF_EACH[:3], ONE_OF_EACH[3:])
     assert [row.kind for row in rows] == KINDS
-    assert [row.entry for row in rows] == [0, 1, 1, 1, *[2] * 13]
+    assert [row.entry for row in rows] == [0, 1, 1, 1, *[2] * 18]
     assert [row.at for row in rows] == [100.0, *(event.at for event in ONE_OF_EACH)]
     assert [(row.step, row.attempt) for row in rows[1:10]] == [
         ("", None), ("a", 1), ("a", 1), ("a", 1), ("a", 2), ("a", 2), ("a", 2), ("", None), ("a", 1)

@@ -56,10 +56,12 @@ def test_what_has_not_begun_is_counted_too():
 
 
 def test_each_kind_of_run_has_its_number():
-    kinds = ("completed", "failed", "cancelled", "parked", "waiting", "running", "open")
-    tree = planted(*((f"a[{n}]", kinds[n % 7]) for n in range(21)))
-    numbers = "3 of 21 done, 3 failed, 3 cancelled, 3 parked, 3 to be tried again, 3 running, 3 due or running"
-    assert " ".join(drawn(tree)[1:]) == f"└── a × 21: {numbers}"
+    kinds = ("completed", "failed", "cancelled", "parked", "retrying", "waiting", "running", "open")
+    tree = planted(*((f"a[{n}]", kinds[n % 8]) for n in range(24)))
+    numbers = (
+        "3 of 24 done, 3 failed, 3 cancelled, 3 parked, 3 to be tried again, 3 waiting, 3 running, 3 due or running"
+    )
+    assert " ".join(drawn(tree)[1:]) == f"└── a × 24: {numbers}"
 
 
 def test_items_of_several_steps_are_one_branch_with_a_line_per_step():
@@ -85,7 +87,9 @@ def test_lists_in_lists_are_counted_together():
 
 def test_singly_shows_every_one_and_what_went_wrong_can_be_picked():
     assert len(drawn(items("a[{}]", 40), singly=True)) == 41
-    rows = [StepRow(f"a[{n}]", status, 1, 1.0) for n, status in enumerate(("completed", "failed", "parked", "waiting"))]
+    rows = [
+        StepRow(f"a[{n}]", status, 1, 1.0) for n, status in enumerate(("completed", "failed", "parked", "retrying"))
+    ]
     assert [row.path for row in went_wrong(rows)] == ["a[1]", "a[2]", "a[3]"]
 
 

@@ -133,7 +133,9 @@ def test_no_label_holds_what_a_terminal_takes_for_an_order():
     histogram.observe(1.0)
     once = Durations.from_wire(histogram.to_wire())
     rows = (StepDurations("a/b", 'mod:x"\x1b]0;y\x07\n\u202e', once),)
-    counts = Counts(tasks={}, steps={}, task_s=once, transitions=(), step_s=rows, state_s={}, permit_s=once)
+    counts = Counts(
+        tasks={}, steps={}, task_s=once, transitions=(), step_s=rows, state_s={}, permit_s=once, answers_refused={}
+    )
     flow = WorkflowStatus("h", "1", "wait", 1, False, "up", open=0, load=Load(0.0, 0.0), counts=counts)
     status = ClusterStatus({"w": flow}, {}, {}, ThrottleStatus(1.0, ()), Load(0.0, 0.0), ())
     lines = [line for line in exposition(status) if "step_seconds" in line]

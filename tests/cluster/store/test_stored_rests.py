@@ -17,8 +17,8 @@ from podium.errors import JournalCorrupt
 from podium.protocols.values import pack
 from podium.supervisors.ports.journal import Closing, Entry, Forget, ListedWait, NewTask, Note, Rests, Standing
 from tests import sample
-from tests.cluster.store.test_journal import Files, store  # noqa: F401  (a fixture)
 from tests.support.journals import durable, record
+from tests.support.stores import STORES, Files, Postgres
 
 ASKS = {"shown": {"text": "a"}, "digest": "d", "answers": 0}
 FOR_EVER = Rests(math.inf, 0.0)
@@ -38,7 +38,15 @@ async def asked(journal, id):
     return await found
 
 
-def test_a_task_that_rests_is_not_read_at_the_start_but_by_its_id(store):  # noqa: F811
+@pytest.fixture(params=STORES)
+def store(request, tmp_path):
+    store = request.param(tmp_path)
+    yield store
+    if request.param is Postgres:
+        store.drop()
+
+
+def test_a_task_that_rests_is_not_read_at_the_start_but_by_its_id(store):
     async def work():
         journal = await store.open()
         await durable(
@@ -63,7 +71,7 @@ def test_a_task_that_rests_is_not_read_at_the_start_but_by_its_id(store):  # noq
     asyncio.run(work())
 
 
-def test_tasks_are_found_in_the_order_in_which_their_rest_ends(store):  # noqa: F811
+def test_tasks_are_found_in_the_order_in_which_their_rest_ends(store):
     ends = {"t-1": 300.0, "t-2": 200.0, "t-3": 200.0, "t-4": math.inf, "t-5": 500.0}
 
     async def work():
@@ -82,7 +90,7 @@ def test_tasks_are_found_in_the_order_in_which_their_rest_ends(store):  # noqa: 
     asyncio.run(work())
 
 
-def test_a_task_that_ends_rests_no_more_and_one_that_is_forgotten_has_no_waits(store):  # noqa: F811
+def test_a_task_that_ends_rests_no_more_and_one_that_is_forgotten_has_no_waits(store):
     async def work():
         journal = await store.open()
         await durable(journal, NewTask(record(), "d"), waiting("t-1", 200.0, wait()))
@@ -103,7 +111,7 @@ def test_a_task_that_ends_rests_no_more_and_one_that_is_forgotten_has_no_waits(s
 FLOW = Workflow("w", Sequence(Step(sample.echo), Wait("yes", who=("ann", "ben"), need=2, not_starter=True)))
 
 
-def test_open_waits_are_listed_with_what_they_ask(store):  # noqa: F811
+def test_open_waits_are_listed_with_what_they_ask(store):
     root = FLOW.to_dict()["root"]
 
     async def work():
