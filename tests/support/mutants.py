@@ -80,7 +80,7 @@ from tests.supervisors.limits.test_ledger import LedgerMachine
 from tests.supervisors.running import test_breaker, test_elastic, test_lanes, test_scaling
 from tests.supervisors.tasks import test_timeouts
 from tests.supervisors.upkeep import test_dead_letters, test_machine_lease, test_sweeping
-from tests.support import postgres
+from tests.support import postgres, waiting_mutants
 from tests.support.storm import run_storm
 
 PATIENCE_S = 10
@@ -578,6 +578,7 @@ MUTANTS: dict[Callable[[], Any], str] = {
     do_not_list_what_entries_name: "values",
     never_sweep: "values",
     keep_the_grace_of_before_the_clock_was_set: "values",
+    **waiting_mutants.MUTANTS,
 }
 """Each with the layer that notices it soonest, which is asked first."""
 
@@ -704,6 +705,7 @@ LAYERS: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Any]]]]] = {
     "leases": leases,
     "resilience": resilience,
     "values": values,
+    "waiting": partial(waiting_mutants.waiting, _tests_in),
     "storms": storms,
 }
 

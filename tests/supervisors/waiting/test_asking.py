@@ -21,9 +21,9 @@ def note(ctx):
     RUNS.append((ctx.attempt, ctx.answer and ctx.answer.value, ctx.resume))
 
 
-@pytest.fixture(autouse=True)
-def _no_runs():
+def fresh(**settings):
     RUNS.clear()
+    return Simulation(**settings)
 
 
 @podium.protocol
@@ -85,7 +85,7 @@ def test_a_step_that_asks_runs_again_with_the_answer():
             (event.kind, event.attempt) async for event in task.events() if event.step == "draft"
         ]
 
-    result, events = Simulation().run(work)
+    result, events = fresh().run(work)
     assert result == "t: True by ann, 3"
     assert RUNS == [(1, None, None), (2, True, {"cost": 3})]
     assert events == [("asked", 1), ("finished", 2)]
@@ -101,7 +101,7 @@ def test_the_answer_is_there_after_everything_was_killed_and_no_code_runs_meanwh
         await engine.answer(task.id, "approval", False, by="ben")
         return await task.result()
 
-    sim = Simulation(max_waiting_in_memory=0)
+    sim = fresh(max_waiting_in_memory=0)
     assert sim.run(work) == "t: False by ben, 3"
 
 
@@ -113,7 +113,7 @@ def test_a_step_may_ask_several_times_and_each_question_takes_the_next_answer():
         await engine.answer(task.id, "more", 2)
         return await task.result()
 
-    assert Simulation().run(work) == [0, 1, 2]
+    assert fresh().run(work) == [0, 1, 2]
 
 
 def test_a_question_has_the_rules_of_a_wait():
@@ -134,7 +134,7 @@ def test_a_question_has_the_rules_of_a_wait():
         assert await task.result() == {"title": "t"}, "nobody answered in time"
         return first, refused.value
 
-    by, refused = Simulation().run(work)
+    by, refused = fresh().run(work)
     assert by == ["cat", "ann"]
     assert (refused.cause_code, refused.step) == ("refused", "board/ask")
 
@@ -145,7 +145,7 @@ def test_questions_are_no_attempts_for_the_retry_policy():
         await engine.answer(task.id, "go", 5)
         return await task.result()
 
-    assert Simulation().run(work) == 5
+    assert fresh().run(work) == 5
     assert [run[0] for run in RUNS] == [1, 2, 3, 4]
 
 
@@ -157,7 +157,7 @@ def test_a_step_that_runs_at_most_once_may_ask():
         await engine.answer(task.id, "go", 5)
         return await task.result()
 
-    sim = Simulation()
+    sim = fresh()
     assert sim.run(work) == 5
 
 
@@ -171,7 +171,7 @@ def test_a_step_that_asks_is_cancelled_and_stopped_like_any_other():
             await engine.answer(task.id, "approval", True)
         assert await task.cancel() == "cancelled"
 
-    Simulation().run(work)
+    fresh().run(work)
     assert len(RUNS) == 1
 
 
@@ -181,7 +181,7 @@ def test_a_question_may_not_have_the_name_of_a_wait_of_the_workflow():
         with pytest.raises(TaskFailed, match="it asks for 'approval', and a Wait of the workflow has that name"):
             await task.result()
 
-    Simulation().run(work)
+    fresh().run(work)
 
 
 @podium.protocol
@@ -204,7 +204,7 @@ def test_a_question_that_is_wrong_fails_the_step_with_what_is_wrong(ask, problem
             await task.result()
         return failed.value
 
-    error = Simulation().run(work)
+    error = fresh().run(work)
     assert error.cause_code == "invalid_output"
     assert problem in error.cause_message
 
@@ -228,5 +228,5 @@ def test_a_redriven_task_has_the_answer_that_was_given():
         (again,) = await engine.redrive([task.id])
         return await again.result()
 
-    assert Simulation().run(work) == "t: True by ann, 3"
+    assert fresh().run(work) == "t: True by ann, 3"
     assert len(RUNS) == 2
