@@ -229,3 +229,17 @@ def test_many_tasks_that_are_due_in_the_same_second_all_run():
 
     sim = Simulation(faults=Faults(), max_waiting_in_memory=0)
     assert sim.run(work) == 3_000
+
+
+def test_a_task_that_goes_on_after_its_rest_is_taken_over_with_the_others():
+    flow = Workflow("goes_on", Sequence(Wait("yes"), Step(sample.wide, with_={"s": "50", "n": "1"})))
+
+    async def work(engine):
+        task = await asked(engine, flow)
+        await engine.answer(task.id, "yes", 1)
+        await asyncio.sleep(5)
+        sim.kill_all()
+        return await task.result(timeout_s=200)
+
+    sim = Simulation()
+    assert sim.run(work) == {"n": 2}

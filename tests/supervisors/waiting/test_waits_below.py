@@ -9,6 +9,7 @@ import pytest
 import podium
 from podium import Ask, Hierarchy, Parallel, Sequence, Sleep, Step, Wait, Workflow
 from podium.errors import AnswerRefused, TaskCancelled, TaskFailed
+from podium.supervisors.tasks.events import TimedOut, unpack_events
 from podium.testing import Simulation
 from tests import sample
 from tests.support.waits import until, waits_of
@@ -183,3 +184,38 @@ def test_a_redriven_task_waits_again_below():
         return await again.result()
 
     assert Simulation().run(work) == {"x": 3}
+
+
+def test_the_losers_of_a_race_below_are_closed():
+    race = Parallel({"x": Wait("x"), "y": Wait("y")}, join="any")
+
+    async def work(engine):
+        task = await asked(engine, nested(a=Sequence(race, Wait("z"))), 2)
+        await engine.answer(task.id, "x", 1)
+        await until(lambda: [each.wait.name for each in waits_of(engine, task)] == ["z"])
+        with pytest.raises(AnswerRefused, match="nobody waits for it any more"):
+            await engine.answer(task.id, "y", 1)
+        await engine.answer(task.id, "z", 2)
+        return await task.result()
+
+    assert Simulation().run(work) == {"a": 2}
+
+
+def test_only_the_task_decides_that_the_time_of_a_wait_below_is_over():
+    late = {"timeout_s": 30, "on_timeout": {"value": "late"}}
+
+    def timed_out():
+        entries = [body for rows in sim.disk.shard("nested.team").entries.values() for _, body in rows]
+        return any(isinstance(event, TimedOut) for body in entries for event in unpack_events(body))
+
+    async def work(engine):
+        task = await asked(engine, nested(a=Wait("yes", **late)))
+        await asyncio.sleep(25)
+        sim.freeze("supervisor/nested", 20)
+        await asyncio.sleep(10)
+        assert not timed_out(), "its task might have an answer"
+        return await task.result()
+
+    sim = Simulation()
+    assert sim.run(work) == {"a": "late"}
+    assert timed_out()
