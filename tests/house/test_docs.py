@@ -69,6 +69,19 @@ def test_the_python_in_the_docs_runs():
     assert simulate(names["workflow"], ["ants"]) == ["a longer text"]
 
 
+def test_the_examples_of_waiting_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PODIUM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("PODIUM_CLUSTER", "inprocess")
+    page = (ROOT / "docs/waiting.md").read_text()
+    names = {"__name__": "docs"}
+    for code in blocks(page, "python"):
+        exec(compile(code, "waiting.md", "exec"), names)
+    (said,) = blocks(page, "text")
+    assert capsys.readouterr().out == said
+    (text,) = blocks(page, "yaml")
+    assert [node.name for node in podium.read_workflow(text).root.sequence] == ["draft", "approval", "publish"]
+
+
 def test_the_example_of_limits_runs(capsys):
     code = "\n".join(blocks((ROOT / "docs/limits.md").read_text(), "python"))
     exec(compile(code, "limits.md", "exec"), {"__name__": "docs"})
