@@ -68,6 +68,16 @@ def check_seconds(seconds: object, path: str) -> float:
     return float(seconds)
 
 
+def check_start(delay_s: object, not_before: object) -> None:
+    """Check when a task may start. Raises InvalidInput unless at most one is given, within 300 years."""
+    if delay_s is not None and not_before is not None:
+        raise InvalidInput(problem="it says when the task starts, and so does not_before; give one", path="delay_s")
+    if delay_s is not None and delay_s != 0:
+        check_seconds(delay_s, "delay_s")
+    if not_before is not None and not_before != 0:
+        check_seconds(not_before, "not_before")
+
+
 def check_amount(amount: object, path: str) -> float:
     """Return the used amount of a rate, checked. Raises InvalidInput unless it is a number from 0 to MAX_COUNT."""
     if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount <= MAX_COUNT:

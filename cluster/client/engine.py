@@ -16,6 +16,7 @@ import threading
 from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
+from datetime import datetime
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, Unpack
@@ -45,7 +46,7 @@ from .event_reader import Reading
 from .holdups import why_held_now
 from .outcome import result_of
 from .ray_references import names_a_reference, taken_in
-from .submissions import checked_keys, has_parts
+from .submissions import checked_keys, has_parts, start_of
 from .waits import AnswerReceipt, OpenWait, open_waits
 
 if TYPE_CHECKING:
@@ -297,6 +298,8 @@ class Engine:
         user: str | None = None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
+        delay_s: float | None = None,
+        not_before: datetime | float | None = None,
     ) -> Task[B]:
         """Submit one task. When this returns, the task is on disk.
 
@@ -305,7 +308,9 @@ class Engine:
             priority: A higher one goes first; `podium.BACKGROUND` is for work that nobody waits for.
             user: The user whom the task belongs to, if not the setting `user`.
             criticality: When queues fill up, sheddable tasks are refused first (docs/limits.md).
-            timeout_s: The longest time of the task, in seconds from its acceptance, instead of the workflow's.
+            timeout_s: The longest time of the task, in seconds from its start, instead of the workflow's.
+            delay_s: The task is accepted now, and starts after so many seconds.
+            not_before: The task is accepted now, and starts at this moment (UTC seconds, or a time with its zone).
 
         Raises:
             InvalidInput: The input does not fit the workflow; nothing was accepted.
@@ -315,7 +320,15 @@ class Engine:
         """
         keys = None if key is None else [key]
         tasks = self.submit_many(
-            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality, timeout_s=timeout_s
+            workflow,
+            [input],
+            keys=keys,
+            priority=priority,
+            user=user,
+            criticality=criticality,
+            timeout_s=timeout_s,
+            delay_s=delay_s,
+            not_before=not_before,
         )
         return tasks[0]
 
@@ -329,6 +342,8 @@ class Engine:
         user: str | None = None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
+        delay_s: float | None = None,
+        not_before: datetime | float | None = None,
     ) -> list[Task[B]]:
         """Submit many tasks with one wait until all are on disk. The tasks are in the order of the inputs.
 
@@ -338,7 +353,7 @@ class Engine:
         get them, also after AcceptanceUnknown.
         """
         known = checked_keys(keys, inputs)
-        shared = known, priority, user, criticality, timeout_s
+        shared = known, priority, user, criticality, timeout_s, start_of(delay_s, not_before)
         try:
             made = self._core.submissions.all_of(workflow, list(inputs), *shared)
         except InvalidInput as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -34,7 +35,7 @@ from .event_reader import Reading
 from .holdups import why_held
 from .outcome import result_of
 from .ray_references import names_a_reference, taken_in
-from .submissions import checked_keys, has_parts
+from .submissions import checked_keys, has_parts, start_of
 from .waits import AnswerReceipt, OpenWait, open_waits
 
 if TYPE_CHECKING:
@@ -182,11 +183,21 @@ class AsyncEngine:
         user: str | None = None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
+        delay_s: float | None = None,
+        not_before: datetime | float | None = None,
     ) -> AsyncTask[B]:
         """As `Engine.submit`."""
         keys = None if key is None else [key]
         tasks = await self.submit_many(
-            workflow, [input], keys=keys, priority=priority, user=user, criticality=criticality, timeout_s=timeout_s
+            workflow,
+            [input],
+            keys=keys,
+            priority=priority,
+            user=user,
+            criticality=criticality,
+            timeout_s=timeout_s,
+            delay_s=delay_s,
+            not_before=not_before,
         )
         return tasks[0]
 
@@ -200,10 +211,12 @@ class AsyncEngine:
         user: str | None = None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
+        delay_s: float | None = None,
+        not_before: datetime | float | None = None,
     ) -> list[AsyncTask[B]]:
         """As `Engine.submit_many`."""
         known = checked_keys(keys, inputs)
-        shared = known, priority, user, criticality, timeout_s
+        shared = known, priority, user, criticality, timeout_s, start_of(delay_s, not_before)
         try:
             made = self._core.submissions.all_of(workflow, list(inputs), *shared)
         except InvalidInput as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import NamedTuple, get_args
 
 from ...actors.large_values import Outgoing
 from ...protocols.errors import FixTheCall, InvalidInput
 from ...protocols.large import LargeParts, LocalFile
 from ...protocols.outcomes import Criticality
-from ...protocols.quantities import check_priority, check_seconds
+from ...protocols.quantities import check_priority, check_seconds, check_start
 from ...protocols.stored import MET, keys_in, stored_in
 from ...protocols.values import Value, check_text, check_value
 from ...protocols.workflow import Workflow
@@ -22,6 +23,27 @@ class Prepared(NamedTuple):
 
     task: Submission
     large: LargeParts
+
+
+class Start(NamedTuple):
+    """When a task may start, if not at once. See `Submission`."""
+
+    delay_s: float | None = None
+    not_before: float | None = None
+
+
+AT_ONCE = Start()
+
+
+def start_of(delay_s: float | None, not_before: datetime | float | None) -> Start:
+    """Return when tasks may start, checked. Raises InvalidInput."""
+    if isinstance(not_before, datetime):
+        if not_before.tzinfo is None:
+            example = "datetime(2026, 1, 1, 9, tzinfo=ZoneInfo('Europe/Berlin'))"
+            raise InvalidInput(problem=f"a time without a time zone is no moment: {example}", path="not_before")
+        not_before = not_before.timestamp()
+    check_start(delay_s, not_before)
+    return Start(delay_s, not_before)
 
 
 def may_be_refused(made: Prepared) -> bool:
@@ -50,6 +72,7 @@ class Submissions:
         user: str | None,
         criticality: Criticality,
         timeout_s: float | None,
+        start: Start,
     ) -> list[Prepared]:
         """Return new tasks. Raises FixTheCall, or InvalidInput that names which of several inputs."""
         if not isinstance(workflow, Workflow):
@@ -66,7 +89,7 @@ class Submissions:
             with self._large_parts() as large:
                 plain = self._checked(workflow, input, name, large)
             key = keys[index] if keys is not None else None
-            made.append(Prepared(self.one(plain, key, priority, user, criticality, timeout_s), large))
+            made.append(Prepared(self.one(plain, key, priority, user, criticality, timeout_s, start), large))
         return made
 
     def _large_parts(self) -> LargeParts:
@@ -112,6 +135,7 @@ class Submissions:
         user: str | None,
         criticality: Criticality = "critical",
         timeout_s: float | None = None,
+        start: Start = AT_ONCE,
     ) -> Submission:
         """Return a new task with checked input, as it is sent. Raises InvalidInput."""
         for text, name in ((key, "key"), (user, "user")):
@@ -122,7 +146,7 @@ class Submissions:
         check_priority(priority)
         whose = self._settings.user if user is None else user
         source = self._settings.source
-        return Submission(self._new_id(), input, whose, priority, key, False, source, criticality, timeout_s)
+        return Submission(self._new_id(), input, whose, priority, key, False, source, criticality, timeout_s, *start)
 
 
 def checked_keys(keys: Sequence[str] | None, inputs: Sequence[Value]) -> list[str] | None:

@@ -9,7 +9,7 @@ from ...protocols.outcomes import Criticality, TaskRecord
 from ...protocols.tree import Step
 from ..open_tasks import OpenTasks
 from ..ports.journal import Change, Found, Journal, NewTask
-from ..tasks.events import Due
+from ..tasks.events import Due, Event, Held
 from ..tasks.fold import apply
 from ..tasks.plan import Plan
 from ..tasks.state import Effect, NodeRun, Run
@@ -28,9 +28,20 @@ class Candidate:
     criticality: Criticality
     timeout_s: float | None
     """Time limit of the task in seconds, if it has one of its own; else that of its workflow holds."""
+    delay_s: float | None = None
+    not_before: float | None = None
+    """When the task may start; see `Submission`."""
     error: PodiumError | None = None
     known: Found | None = None
     effects: list[Effect] = field(default_factory=list)
+
+    @property
+    def starts_at(self) -> float:
+        """UTC seconds at which the task may start: now, or later."""
+        accepted_at = self.record.accepted_at
+        if self.not_before is not None:
+            return max(accepted_at, self.not_before)
+        return accepted_at + (self.delay_s or 0.0)
 
 
 class Accepting:
@@ -50,17 +61,21 @@ class Accepting:
     def _opened(self, plan: Plan, candidate: Candidate) -> list[Change]:
         record = candidate.record
         task, effects = plan.begin(record)
+        events: list[Event] = []
+        if candidate.timeout_s is not None:
+            events.append(Due(candidate.timeout_s, record.accepted_at))
+        if candidate.starts_at > record.accepted_at:
+            events.append(Held(candidate.starts_at, record.accepted_at))
+            effects = []
+        for event in events:
+            effects += apply(task, event)
         self._open_tasks.faults.of(task)
         if any(isinstance(effect, Run) and _needs_permits(plan, record, effect.place) for effect in effects):
             task.record = record = replace(record, status="pending")
         self._open_tasks.keep(task)
         changes: list[Change] = [NewTask(record, candidate.payload_digest)]
-        if candidate.timeout_s is not None:
-            due = Due(candidate.timeout_s, record.accepted_at)
-            effects += apply(task, due)
-            changes.append(self._open_tasks.entry(task, [due]))
-        elif task.outcome is not None:
-            changes.append(self._open_tasks.entry(task, []))
+        if events or task.outcome is not None:
+            changes.append(self._open_tasks.entry(task, events))
         stands = self._open_tasks.standing(task)
         if stands is not None:
             changes.append(stands)

@@ -14,7 +14,7 @@ from typing import TypeAlias, get_args
 
 from ...protocols.errors import AcceptanceUnknown, InvalidInput, KeyConflict, Overloaded, PodiumError
 from ...protocols.outcomes import OPEN, Criticality, TaskRecord
-from ...protocols.quantities import check_priority, check_seconds
+from ...protocols.quantities import check_priority, check_seconds, check_start
 from ...protocols.values import Value, digest
 from ..messages.client import Ack, Submission
 from ..open_tasks import OpenTasks
@@ -110,10 +110,10 @@ class Intake:
             return self._refused(plan, InvalidInput(problem=f"not what a submission is made of: {error}", path="tasks"))
 
     def _refused(self, plan: Plan, error: PodiumError) -> Candidate:
-        return Candidate(self._record(plan, "", None, "", 0, None), "", False, None, "critical", None, error)
+        return Candidate(self._record(plan, "", None, "", 0, None), "", False, None, "critical", None, error=error)
 
     def _read(self, plan: Plan, submitted: Submission) -> Candidate:
-        id, input, user, priority, key, again, source, criticality, timeout_s = submitted
+        id, input, user, priority, key, again, source, criticality, timeout_s, delay_s, not_before = submitted
         if not (isinstance(id, str) and isinstance(user, str) and isinstance(key, str | None)):
             raise InvalidInput(problem="id, user and key are texts", path="tasks")
         if "\0" in id or "\0" in user or (key is not None and "\0" in key):
@@ -123,11 +123,12 @@ class Intake:
         check_priority(priority)
         if timeout_s is not None:
             check_seconds(timeout_s, "timeout_s")
+        check_start(delay_s, not_before)
         if criticality not in _CRITICALITIES:
             raise InvalidInput(problem=f"'{criticality}' is none of {', '.join(_CRITICALITIES)}", path="tasks")
         record = self._record(plan, id, input, user, priority, key)
         payload_digest = digest(input) if key is not None else ""
-        return Candidate(record, payload_digest, again, source, criticality, timeout_s)
+        return Candidate(record, payload_digest, again, source, criticality, timeout_s, delay_s, not_before)
 
     def _record(self, plan: Plan, id: str, input: Value, user: str, priority: int, key: str | None) -> TaskRecord:
         return TaskRecord(

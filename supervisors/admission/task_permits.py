@@ -71,7 +71,7 @@ class TaskPermits:
         self._wants = True
         self._tell()
         record = task.record
-        since, who = BEGUN_AT if has_begun else record.accepted_at, Who(user=record.user)
+        since, who = BEGUN_AT if has_begun else task.started_at, Who(user=record.user)
         wish = Request(_key(task), _NOBODY, needs, record.priority, since, task.order, who)
         self._permits.acquire(wish, partial(self._begin, task))
 

@@ -20,6 +20,7 @@ from ..tasks.events import (
     Due,
     Emitted,
     Event,
+    Held,
     Overdue,
     Redriven,
     Relayed,
@@ -107,6 +108,7 @@ class Counters:
             case (
                 StepBegan()
                 | Due()
+                | Held()
                 | Abandoned()
                 | Redriven()
                 | Dropped()

@@ -28,6 +28,10 @@ class Submission(NamedTuple):
     criticality: Criticality
     timeout_s: float | None
     """Time limit in seconds, from acceptance to the end of the task. None: the workflow's own limit applies."""
+    delay_s: float | None = None
+    """Seconds from acceptance to the start of the task."""
+    not_before: float | None = None
+    """UTC seconds before which the task does not start."""
 
 
 class Ack(NamedTuple):

@@ -65,7 +65,7 @@ class Backlog:
             return
         number = self._numbers[job] = next(self._next_number)
         record = job.task.record
-        self._turns.add(record.priority, UserFlow(record.user), (record.accepted_at, job.task.order, number, job))
+        self._turns.add(record.priority, UserFlow(record.user), (job.task.started_at, job.task.order, number, job))
         self._head = None
 
     def _wish(self, job: Job) -> None:
@@ -73,7 +73,7 @@ class Backlog:
         self._wishing[key] = job
         who = Who("", self._protocol, record.user, "", job.key)
         needs, order = job.settings.quotas, job.task.order
-        request = Request(key, _NOBODY, needs, record.priority, record.accepted_at, order, who)
+        request = Request(key, _NOBODY, needs, record.priority, job.task.started_at, order, who)
         self._permits.acquire(request, partial(self._permitted, job))
 
     def _permitted(self, job: Job, ticket: str) -> None:

@@ -23,6 +23,7 @@ from .events import (
     Due,
     Emitted,
     Event,
+    Held,
     Overdue,
     Redriven,
     Relayed,
@@ -56,7 +57,7 @@ def is_relayed(event: ClientEvent) -> bool:
     return event.kind in _RELAYED and event.step != "" and event.offset is not None
 
 
-_UNTOLD = (Cancelled, Abandoned, Due, StepBegan, Skewed, WaitBelow, WaitBelowOver)
+_UNTOLD = (Cancelled, Abandoned, Due, Held, StepBegan, Skewed, WaitBelow, WaitBelowOver)
 """Events that no watcher sees."""
 
 
@@ -147,7 +148,7 @@ def _seen(event: Event, attempt: int) -> list[ClientEvent]:
             return [ClientEvent("asked", event.at, event.path, attempt, asked)]
         case Woke():
             return [ClientEvent("woke", event.at, event.path, 1)]
-        case Cancelled() | Abandoned() | Due() | StepBegan() | Skewed() | WaitBelow() | WaitBelowOver():
+        case Cancelled() | Abandoned() | Due() | Held() | StepBegan() | Skewed() | WaitBelow() | WaitBelowOver():
             return []
         case _:
             assert_never(event)

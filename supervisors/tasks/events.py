@@ -157,6 +157,14 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """The task was accepted for later: it starts at `until` (UTC seconds)."""
+
+    until: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Overdue:
     """The task did not end within its time limit of `limit_s` seconds."""
 
@@ -223,7 +231,7 @@ class WaitBelowOver:
 
 @dataclass(frozen=True, slots=True)
 class Woke:
-    """The time of a Sleep is over."""
+    """The time of a Sleep is over, or that until which the task was held."""
 
     path: str
     at: float
@@ -236,6 +244,7 @@ Event: TypeAlias = (
     | StepLost
     | TimedOut
     | Due
+    | Held
     | Overdue
     | Cancelled
     | Abandoned
@@ -251,7 +260,7 @@ Event: TypeAlias = (
     | WaitBelowOver
     | Woke
 )
-OF_THE_TASK = (Due, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed, Answered)
+OF_THE_TASK = (Due, Held, Overdue, Cancelled, Abandoned, Redriven, Dropped, Skewed, Answered)
 """Events of the task as a whole, which have no path."""
 
 
@@ -313,6 +322,8 @@ def _to_wire(event: Event) -> list[Value]:
             return ["t", event.path, event.at, event.code, list(event.actions)]
         case Due():
             return ["d", event.timeout_s, event.at]
+        case Held():
+            return ["h", event.until, event.at]
         case Overdue():
             return ["o", event.limit_s, event.at]
         case Skewed():
@@ -359,6 +370,8 @@ def _from_wire(wire: list[Value]) -> Event:
             return TimedOut(path, at, code, tuple(actions))
         case ["d", timeout_s, at]:
             return Due(timeout_s, at)
+        case ["h", until, at]:
+            return Held(until, at)
         case ["o", limit_s, at]:
             return Overdue(limit_s, at)
         case ["k", by_s, at]:

@@ -22,6 +22,7 @@ from .events import (
     Due,
     Emitted,
     Event,
+    Held,
     Overdue,
     Redriven,
     Relayed,
@@ -57,7 +58,7 @@ def begin(
     place = NodeRun(prefix, name, root, None)
     if place.is_leaf() or isinstance(root, Wait | Sleep):
         place.path = prefix or name
-    task = TaskState(record, place, record.hash)
+    task = TaskState(record, place, record.hash, record.accepted_at)
     folding = Folding(task, record.accepted_at)
     if timeout_s is not None:
         task.time = Time(record.accepted_at, timeout_s)
@@ -123,6 +124,8 @@ def _take_in(folding: Folding, event: Event) -> None:
         case Due():
             task.time = Time(event.at, event.timeout_s)
             folding.effects.append(Alarm(None))
+        case Held():
+            folding.hold(event.until)
         case Overdue():
             _stop(folding, Failure("timeout", f"the task had not ended after {event.limit_s:g} s"), undo=True)
         case StepBegan():
@@ -209,7 +212,7 @@ def _redrive(folding: Folding, event: Redriven) -> None:
     task.hash = event.hash or task.hash
     again = _unparked(task)
     if event.of is not None:
-        task.origin, task.continues = task.origin or event.of, event.of
+        task.origin, task.continues, task.started_at = task.origin or event.of, event.of, event.at
         _begin_times_anew(folding, event.at)
         again += _those_to_run(task)
     for place in again:

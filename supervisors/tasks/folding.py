@@ -53,8 +53,12 @@ MODES: Mapping[type, Mode] = {
 
 ASK = "ask"
 """Label of the wait for the answer to a question of a step."""
+START = ":start"
+"""Path of the sleep of a task that starts later."""
 UNDO = ":undo"
 """Suffix of the path of an undo run."""
+_GATE = Sleep(for_s=1.0)
+"""Stands for the time until a task starts that starts later. Its runs have their own time."""
 CANCELLED = Outcome(failure=Failure("cancelled", "no longer needed"))
 """The outcome of a node run that was stopped."""
 
@@ -280,6 +284,27 @@ class Folding:
         self.task.running[place.path] = place
         self.effects.append(Run(place))
 
+    def hold(self, until: float) -> None:
+        """Take back that the task has begun: it starts when a sleep is over that stands before its tree."""
+        task, root = self.task, self.task.root
+        for places in (task.running, task.timed, task.parked, task.waiting):
+            places.clear()
+        task.outcome, task.ending, task.faults = None, None, []
+        task.root = NodeRun(root.path, root.name, root.node, None)
+        gate = NodeRun(START, START, _GATE, None)
+        gate.opened_at, gate.is_mapped = self.at, True
+        gate.time, gate.memory, task.time = Time(self.at, max(0.0, until - self.at), True), task.time, None
+        self.wait(gate)
+
+    def start(self, gate: NodeRun) -> None:
+        """Begin a task that was held. Its time limit counts from here."""
+        task = self.task
+        task.started_at, gate.outcome = self.at, Outcome(None)
+        if gate.memory is not None:
+            task.time = gate.memory._replace(since=self.at)
+            self.effects.append(Alarm(None))
+        self.open(task.root, task.record.input)
+
     def hand_out(self, name: str) -> None:
         """Hand the answers of a mailbox out, and end the waits that need no more."""
         for place, outcome in settled(self.task, name):
@@ -292,7 +317,11 @@ class Folding:
             return
         del self.task.waiting[place.path]
         self.effects.append(Awaited(place))
-        self.ended.append((place, outcome))
+        if place.path == START:
+            self.task.timed.pop(START, None)
+            self.start(place)
+        else:
+            self.ended.append((place, outcome))
 
     def wait_below(self, nested: NodeRun, path: str, ask: Mapping[str, Value]) -> None:
         """Take note of a node of a nested run that waits. It is decided about here."""

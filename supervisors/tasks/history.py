@@ -11,7 +11,7 @@ from ...protocols.tree import Step, Wait
 from ...protocols.workflow import Workflow
 from ..figures.lacking import lacking
 from ..upkeep.blocked import CODE_CHARS
-from .events import Event, StepAsked, StepFailed, StepFinished, readable_events
+from .events import Event, Held, StepAsked, StepFailed, StepFinished, readable_events
 from .fold import apply, begin
 from .folding import CANCELLED
 from .modes.parallel import sizes_around
@@ -69,7 +69,9 @@ def step_rows(record: TaskRecord, definition: Mapping[str, object], bodies: Iter
     _note_waits(rows, effects, record.accepted_at)
     for event in readable_events(bodies):
         _note(rows, task, event)
-        before = {**task.parked, **task.running}
+        if isinstance(event, Held):
+            rows.clear()  # it has not begun
+        before = {} if isinstance(event, Held) else {**task.parked, **task.running}
         _note_waits(rows, apply(task, event), event.at)
         _note_stopped(rows, before, task, event)
         _note_parked(rows, task)

@@ -22,6 +22,7 @@ from .events import (
     Due,
     Emitted,
     Event,
+    Held,
     Overdue,
     Redriven,
     Relayed,
@@ -109,6 +110,8 @@ def _said(event: Event) -> tuple[str, dict[str, Value]]:
             return "timed_out", {"limit_s": event.limit_s}
         case Due():
             return "time_limit", {"timeout_s": event.timeout_s}
+        case Held():
+            return "held", {"until": event.until}
         case Emitted():
             return "emitted", {"chunks": event.chunks, "is_cut": event.is_cut}
         case Relayed():

@@ -233,6 +233,8 @@ class TaskState:
     root: NodeRun
     hash: str = ""
     """Hash of the workflow version that the task runs."""
+    started_at: float = 0.0
+    """UTC seconds at which the task was accepted, or since which it is not held any more."""
     order: int = 0
     """Order among tasks accepted at the same time: lower goes first."""
     running: dict[str, NodeRun] = field(default_factory=dict)

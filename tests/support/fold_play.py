@@ -12,6 +12,7 @@ from podium.supervisors.tasks.events import (
     Cancelled,
     Dropped,
     Due,
+    Held,
     Overdue,
     Redriven,
     StepBegan,
@@ -67,6 +68,9 @@ class Play:
     def due(self):
         return self._apply(Due(1.0, 100.0))
 
+    def held(self, until=200.0):
+        return self._apply(Held(until, 100.0))
+
     def overdue(self):
         return self._apply(Overdue(1.0, 101.0))
 
@@ -77,8 +81,8 @@ class Play:
         self.answers += 1
         return self._apply(Answered(name, id or f"a-{self.answers}", value, by, "driver", path, at))
 
-    def woke(self, path):
-        return self._apply(Woke(path, 101.0))
+    def woke(self, path, at=101.0):
+        return self._apply(Woke(path, at))
 
     def input_of(self, path):
         return self.task.running[path].input

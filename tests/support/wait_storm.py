@@ -96,6 +96,9 @@ class WaitStorm:
         self.is_there = rng.random() < 0.5
         self.count = rng.choice([1, 1, 3])
         self.timeout_s = rng.choice([3.0, 10.0, 60.0])
+        self.delay_s = Random(f"{seed}, delay").choice([0.0, 0.0, 2.0, 15.0])
+        self.submitted: dict[str, float] = {}
+        """Time of a clock that nobody sets, before a task was submitted for the first time."""
         self.sent: dict[str, list[Sent]] = defaultdict(list)
         self.results: dict[str, object] = {}
 
@@ -112,7 +115,9 @@ class WaitStorm:
 
     async def _one(self, engine, n: int) -> None:
         flow = workflow(self.timeout_s)
-        task = await at_last(partial(engine.submit, flow, n, key=f"waits {n}", user="eve" if n else "ann"))
+        began, more = asyncio.get_running_loop().time(), {"delay_s": self.delay_s, "user": "eve" if n else "ann"}
+        task = await at_last(partial(engine.submit, flow, n, key=f"waits {n}", **more))
+        self.submitted[task.id] = began
         crowd = asyncio.gather(*(self._answer(engine, task, n, who) for who in (*MAY, "eve")))
         helper = asyncio.ensure_future(self._items(engine, task))
         self.results[task.id] = await at_last(task.result)
@@ -175,6 +180,7 @@ def check_waits(simulation: Simulation, storm: WaitStorm) -> None:
         _check_outcome(storm.results[task_id], shard.tasks[task_id].record, sent, events)
         if simulation.machines == 1 or not simulation.faults.clock_jumps:  # no machine knows of another's clock
             _check_sleep(storm.results[task_id])
+            _check_start(storm.results[task_id], storm.submitted[task_id] + storm.delay_s)
         _check_once(events)
 
 
@@ -218,6 +224,11 @@ def _check_sleep(result) -> None:
     _, before, after, _ = result["was"]
     slept_s = after["at"] - before["at"]
     assert slept_s >= NAP_S - 1e-4, f"I17: it slept {slept_s} s"
+
+
+def _check_start(result, start: float) -> None:
+    _, before, _, _ = result["was"]
+    assert before["at"] >= start - 1e-4, f"I17: it started {start - before['at']} s too early"
 
 
 def _check_once(events: list[Event]) -> None:

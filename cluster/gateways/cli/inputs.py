@@ -5,14 +5,27 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from ....protocols.decoding import decoded, without_mark
 from ....protocols.errors import InvalidInput
 from ....protocols.json_forms import from_json
+from ....protocols.tree_parts import moment_of
 from ....protocols.values import Value
 
 MAX_INPUT_BYTES = 64 * 1024 * 1024
+
+
+def read_moment(text: str | None, option: str) -> datetime | None:
+    """Return the moment that the text of an option is, or None without one. Raises InvalidInput."""
+    try:
+        moment = None if text is None else moment_of(text)
+    except ValueError as error:
+        raise InvalidInput(problem=str(error), path=option) from error
+    if moment is None and text is not None:
+        raise InvalidInput(problem=f"'{text}' is no time, such as 2027-01-31T09:00:00+01:00", path=option)
+    return moment
 
 
 def read_input(parts: list[str], read_stdin: Callable[[], str]) -> Value:

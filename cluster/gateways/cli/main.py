@@ -33,7 +33,7 @@ from .dead import dead
 from .df import df
 from .doctor import doctor
 from .graph import graph
-from .inputs import read_input, standard_input
+from .inputs import read_input, read_moment, standard_input
 from .limits import limits
 from .live import follow
 from .move import move
@@ -52,10 +52,12 @@ from .one_task import (
 from .options import (
     Address,
     Data,
+    Delay,
     Important,
     InProcess,
     Key,
     Limits,
+    NotBefore,
     Output,
     Placement,
     Priority,
@@ -170,14 +172,24 @@ def submit(
     priority: Priority = 0,
     criticality: Important = "critical",
     task_timeout: TaskTimeout = None,
+    delay: Delay = None,
+    not_before: NotBefore = None,
     user: User = None,
 ) -> None:
     """Submit a task and print its id; when this returns, the task is durable."""
     workflow = load_workflow(source)
     value = read_input(input or [], standard_input)
+    starts_at = read_moment(not_before, "--not-before")
     with engine_of(data, user) as engine:
         task = engine.submit(
-            workflow, value, key=key, priority=priority, criticality=criticality, timeout_s=task_timeout
+            workflow,
+            value,
+            key=key,
+            priority=priority,
+            criticality=criticality,
+            timeout_s=task_timeout,
+            delay_s=delay,
+            not_before=starts_at,
         )
         print(to_json({"task_id": task.id}) if output == "json" else task.id)
         if not engine.joined:

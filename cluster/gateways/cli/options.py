@@ -23,6 +23,10 @@ User = Annotated[str | None, typer.Option("--user", help="Who submits (default: 
 TaskTimeout = Annotated[
     float | None, typer.Option("--task-timeout", help="Seconds in which the task has to end, or it fails.")
 ]
+Delay = Annotated[float | None, typer.Option("--delay", help="Seconds from now to the start of the task.")]
+NotBefore = Annotated[
+    str | None, typer.Option("--not-before", metavar="TIME", help="When the task starts: 2027-01-31T09:00:00+01:00.")
+]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait; the task goes on.")]
 Limits = Annotated[str | None, typer.Option("--limits", help="Permits per quota: llm=5,tool=10.")]
 Address = Annotated[str | None, typer.Option("--address", help="A Ray cluster that runs already: auto, or HOST:PORT.")]

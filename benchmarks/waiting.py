@@ -1,0 +1,153 @@
+"""What do N tasks that wait for an answer cost, how soon are they back after a kill, and how soon does an answer act?
+
+N tasks are accepted and wait. After `rest_after_s` their workflow has no process any more. Then `kill -9` of the driver
+and of every Ray process, and a new start on the same directory. All waits must be there; the first answer wakes the
+workflow; then answers are given one at a time, and the step behind each says when it began.
+
+    python benchmarks/waiting.py [--tasks 100000] [--answers 300]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import psutil
+from harness import Row, machine, percentile, report
+
+APPROVALS = textwrap.dedent(
+    """
+    import time, podium
+    from podium import Sequence, Wait, Workflow
+
+    @podium.protocol
+    async def after(input):
+        return time.time()
+
+    workflow = Workflow("approvals", Sequence(Wait("approval"), after))
+    """
+)
+FIRST = textwrap.dedent(
+    """
+    import json, psutil, sys, time, podium
+    from pathlib import Path
+    from approvals import workflow
+
+    def state():
+        return engine.status().workflows["approvals"]
+
+    def actors():
+        "Processes with an actor of Podium: coordinator, resources, supervisors, hosts."
+        return sum("Resident" in each.name() for each in psutil.Process().children(recursive=True))
+
+    def wait_until(reached):
+        began = time.monotonic()
+        while not reached():
+            time.sleep(0.1)
+        return time.monotonic() - began
+
+    count = int(sys.argv[1])
+    engine = podium.connect(data="data", rest_after_s=2.0)
+    before, began = actors(), time.monotonic()
+    tasks = engine.submit_many(workflow, [{"n": n} for n in range(count)])
+    accepted_s = time.monotonic() - began
+    wait_until(lambda: state().waiting == count)
+    waiting_s = time.monotonic() - began
+    Path("ids.json").write_text(json.dumps([task.id for task in tasks]))
+    del tasks
+    rest_s = wait_until(lambda: state().state == "idle")
+    found = {"accepted_s": accepted_s, "waiting_s": waiting_s, "rest_s": rest_s, "actors": actors() - before}
+    print(json.dumps(found), flush=True)
+    sys.stdin.read()
+    """
+)
+SECOND = textwrap.dedent(
+    """
+    import json, sys, time, podium
+    from pathlib import Path
+
+    ids, answers = json.loads(Path("ids.json").read_text()), int(sys.argv[1])
+    began = time.monotonic()
+    with podium.connect(data="data", rest_after_s=3600.0) as engine:
+        up_s = time.monotonic() - began
+        there = engine.waits("approvals", limit=len(ids) + 1)
+        all_there_s = time.monotonic() - began
+        assert {wait.task_id for wait in there} == set(ids), len(there)
+
+        def answered(id):
+            sent = time.time()
+            engine.answer(id, "approval", True)
+            receipt = time.time()
+            return engine.task(id).result(timeout_s=60) - sent, receipt - sent
+
+        first_s, _ = answered(ids[0])
+        times = [answered(id) for id in ids[1 : answers + 1]]
+        print(json.dumps({
+            "up_s": up_s,
+            "there_s": all_there_s - up_s,
+            "first_s": first_s,
+            "begun_ms": [1000 * begun for begun, _ in times],
+            "receipt_ms": [1000 * receipt for _, receipt in times],
+        }))
+    """
+)
+
+
+def killed(folder: Path, count: int, environment: dict[str, str]) -> dict[str, Any]:
+    """Let `count` tasks wait until their workflow rests; kill everything, and say what it took and what was left."""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", FIRST, str(count)],
+        cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert driver.stdout is not None
+    found: dict[str, Any] = json.loads(driver.stdout.readline())
+    process = psutil.Process(driver.pid)
+    for each in [process, *process.children(recursive=True)]:
+        each.kill()
+    driver.wait()
+    return found
+
+
+def measured(folder: Path, count: int, answers: int) -> dict[str, Any]:
+    (folder / "approvals.py").write_text(APPROVALS)
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    before = killed(folder, count, environment)
+    size = sum(each.stat().st_size for each in (folder / "data").rglob("*") if each.is_file())
+    done = subprocess.run(
+        [sys.executable, "-c", SECOND, str(answers)],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return before | json.loads(done.stdout.splitlines()[-1]) | {"bytes": size / count}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--tasks", type=int, default=100_000)
+    options.add_argument("--answers", type=int, default=300)
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measured(Path(folder), given.tasks, given.answers)
+    system = f"{given.tasks:,} waits"
+    rows = [
+        Row(system, "accepted", "tasks/s", [given.tasks / found["accepted_s"]]),
+        Row(system, "until all wait", "s", [found["waiting_s"]]),
+        Row(system, "actors for them", "", [found["actors"]]),
+        Row(system, "disk per task", "bytes", [found["bytes"]]),
+        Row(system, "start after the kill", "s", [found["up_s"]]),
+        Row(system, "then all listed", "s", [found["there_s"]]),
+        Row(system, "first answer to step", "s", [found["first_s"]]),
+        Row(system, "answer to receipt", "ms", found["receipt_ms"]),
+        Row(system, "answer to step", "ms", found["begun_ms"]),
+    ]
+    report("waiting", rows, {"p99 of answer to step, ms": percentile(found["begun_ms"], 0.99)}, machine())
+
+
+if __name__ == "__main__":
+    main()
