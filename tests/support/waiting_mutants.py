@@ -15,11 +15,12 @@ from podium.supervisors.running import timers
 from podium.supervisors.running.timers import Timers
 from podium.supervisors.tasks import fold, judging, mail
 from podium.supervisors.tasks.events import WaitBelowOver
+from podium.supervisors.tasks.folding import Folding
 from podium.supervisors.tasks.state import Time
 from podium.supervisors.waiting.answers import Answers
 from podium.supervisors.waiting.resting import Resting
 from podium.supervisors.watching.live import Live
-from tests.supervisors.waiting import test_answers, test_asking, test_resting, test_waits_below
+from tests.supervisors.waiting import test_answers, test_asking, test_delay, test_resting, test_waits_below
 
 
 def take_answers_of_anybody() -> Any:
@@ -137,6 +138,32 @@ def forget_what_waits_below() -> Any:
     return patch.object(OpenTasks, "take", take)
 
 
+def start_at_once_what_is_for_later() -> Any:
+    return patch.object(Folding, "hold", lambda *_: None)
+
+
+def start_what_is_for_later_beside_its_wait() -> Any:
+    """The steps that began at acceptance are not taken back."""
+
+    def hold(folding: Folding, until: float) -> None:
+        begun = dict(folding.task.running)
+        original(folding, until)
+        folding.task.running.update(begun)
+
+    original = Folding.hold
+    return patch.object(Folding, "hold", hold)
+
+
+def count_the_time_of_a_late_task_from_its_acceptance() -> Any:
+    def start(folding: Folding, gate: Any) -> None:
+        limit = gate.memory
+        original(folding, gate)
+        folding.task.time = limit
+
+    original = Folding.start
+    return patch.object(Folding, "start", start)
+
+
 MUTANTS: dict[Callable[[], Any], str] = dict.fromkeys(
     (
         take_answers_of_anybody,
@@ -154,6 +181,9 @@ MUTANTS: dict[Callable[[], Any], str] = dict.fromkeys(
         let_nested_runs_decide_by_themselves,
         tell_a_nested_run_only_once,
         forget_what_waits_below,
+        start_at_once_what_is_for_later,
+        start_what_is_for_later_beside_its_wait,
+        count_the_time_of_a_late_task_from_its_acceptance,
     ),
     "waiting",
 ) | {tell_senders_before_their_answer_is_durable: "storms"}
@@ -162,7 +192,9 @@ MUTANTS: dict[Callable[[], Any], str] = dict.fromkeys(
 def waiting(
     tests_in: Callable[..., Iterator[tuple[str, Callable[[], Any]]]],
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    yield from tests_in(test_answers, test_asking, test_resting, test_waits_below)
+    yield from tests_in(test_answers, test_asking, test_delay, test_resting, test_waits_below)
+    for most in (0, 100):
+        yield f"in time {most}", partial(test_delay.test_tasks_start_at_their_time, most, True)
     for moment in (59.9, 60.0, 60.1):
         test = test_answers.test_an_answer_and_a_time_out_at_the_same_moment_have_one_outcome_which_the_sender_is_told
         yield f"at {moment}", partial(test, moment)
