@@ -1,7 +1,7 @@
 """Runs the benchmarks one after the other and says how far the targets are reached.
 
 With `--write` the table and the picture of docs/performance.md are made anew from this run. Nothing else should run on
-the machine meanwhile. `make bench` takes some four minutes.
+the machine meanwhile. `make bench` takes some five minutes.
 
     python benchmarks/all.py [--write] [--only throughput fanout …]
 """
@@ -31,6 +31,8 @@ BENCHMARKS: dict[str, list[str]] = {
     "stores": ["--repeats", "3"],
     "exchange": ["--repeats", "3"],
     "breakdown": ["--repeats", "4"],
+    "waiting": ["--tasks", "20000"],
+    "sleeping": ["--tasks", "100000", "--due", "2000"],
     "values": ["--sizes", "1", "10", "100", "--repeats", "5", "--tasks", "300"],
 }
 BEGIN, END = "<!-- made by benchmarks/all.py -->", "<!-- end -->"
