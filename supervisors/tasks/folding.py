@@ -57,7 +57,7 @@ START = ":start"
 """Path of the sleep of a task that starts later."""
 UNDO = ":undo"
 """Suffix of the path of an undo run."""
-_GATE = Sleep(for_s=1.0)
+_GATE: Sleep = Sleep(for_s=1.0)
 """Stands for the time until a task starts that starts later. Its runs have their own time."""
 CANCELLED = Outcome(failure=Failure("cancelled", "no longer needed"))
 """The outcome of a node run that was stopped."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import uvicorn
 
 import podium
-from podium import Sequence, Workflow
+from podium import Parallel, Sequence, Wait, Workflow
 from podium.cluster.gateways.mcp.callers import Caller
 from podium.cluster.gateways.mcp.server import Gateway
 
@@ -62,6 +62,22 @@ WORKFLOWS = [
 ]
 
 
+_CONFIRM = {"type": "object", "properties": {"confirm": {"type": "boolean"}}, "required": ["confirm"]}
+_NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+WORKFLOWS += [
+    Workflow(
+        "confirm_delete",
+        Sequence(Wait("confirm", schema=_CONFIRM, show="input")),
+        input={"type": "object", "properties": {"filename": {"type": "string"}}},
+    ),
+    Workflow(
+        "multi_input",
+        Parallel({"who": Wait("who", schema=_NAME), "sure": Wait("sure", schema=_CONFIRM)}),
+        input={"type": "object"},
+    ),
+]
+
+
 SCENARIOS = (
     "tasks-lifecycle",
     "tasks-capability-negotiation",
@@ -70,8 +86,9 @@ SCENARIOS = (
     "tasks-request-headers",
     "tasks-dispatch-and-envelope",
     "tasks-required-task-error",
+    "tasks-mrtr-input",
 )
-"""All of the tasks extension but those in which a task asks its client for input: ours do not, yet."""
+"""All of the tasks extension but the one in which a call asks its client for input before there is a task."""
 
 
 async def serve(port: int, suite: Path | None) -> int:

@@ -28,6 +28,7 @@ from mcp.shared.exceptions import MCPError
 from ....protocols.contents import with_contents
 from ....protocols.errors import (
     AcceptanceUnknown,
+    AnswerRefused,
     BlobCorrupt,
     BlobMissing,
     BlobsAway,
@@ -47,9 +48,11 @@ from ....supervisors.tasks.events import readable_events
 from ...client.definition import definition_of
 from ...client.engine_async import AsyncEngine, AsyncTask
 from ...client.request_state import RequestState, request_state, request_states
+from ...client.waits import OpenWait, open_waits
 from ...store.contract import StoredTask
 from .callers import Caller, own_task
 from .pages import page_of
+from .questions import answered, facts_of, key_of
 from .tasks import EXTENSION, ByTask, check_name, created, decided, detailed, knows_tasks, need_tasks
 from .tools import TASK_TOOLS, Published, check_task_tool, progress_of, result_of, said, task_tools
 
@@ -72,6 +75,8 @@ MAX_SESSIONS = 1_000
 """Most open sessions of the older protocol that are told of changes of the list of tools."""
 MAX_EVENTS = 1_000
 """Most events in one answer."""
+MOST_WAITS = 100
+"""Most open waits of one task that a client is told of at once."""
 MAX_READ_BYTES = 16 * 1024 * 1024
 """Most bytes of a result that are read from the blob store for one answer. What is above it is only described."""
 _log = logging.getLogger("podium.mcp")
@@ -200,8 +205,11 @@ class Gateway:
     async def _unfinished(self, id: str) -> types.CallToolResult:
         stored = await own_task(self._engine.core, id, self._caller_of())
         text = f"Task {id} goes on: {progress_of(stored)[2]}. Call wait_task with its id."
-        state = request_state(stored)
-        facts = {} if state is None else {"request": state.to_json()}
+        state, waits = request_state(stored), [facts_of(wait) for wait in await self._waits(id)]
+        facts: dict[str, object] = {} if state is None else {"request": state.to_json()}
+        if waits:
+            text = f"Task {id} waits for an answer ({progress_of(stored)[2]}). Call answer_task: {to_json(waits)}"
+            facts["waits"] = waits
         return said(text, {"task_id": id, "status": stored.record.status, **facts})
 
     async def _tell_progress(self, ctx: Context, id: str) -> None:
@@ -226,6 +234,9 @@ class Gateway:
         if name == "cancel_task":
             status = await (await self._engine.task(id)).cancel()
             return said(f"task {id}: {status}", {"task_id": id, "status": status})
+        if name == "answer_task":
+            self._writing_caller()
+            return await self._answered(caller, arguments)
         if name == "wait_task" and stored.record.status not in TERMINAL:
             within_s = min(float(arguments.get("timeout_s", self._call_s)), self._call_s)
             await self._ended(await self._engine.task(id), within_s)
@@ -234,6 +245,17 @@ class Gateway:
             return await self._unfinished(id)
         record = await self._with_texts(stored.record)
         return result_of(record, self._page_chars, int(arguments.get("page", 1)))
+
+    async def _answered(self, caller: Caller, arguments: Mapping[str, Any]) -> types.CallToolResult:
+        id, name, digest = str(arguments["task_id"]), str(arguments["name"]), arguments.get("digest")
+        receipt = await self._engine.answer(id, name, arguments["answer"], by=caller.user, digest=digest)
+        told = "the wait is over" if receipt.is_over else "it is kept"
+        return said(f"The answer to '{name}' of task {id} is recorded; {told}.", {"task_id": id, "status": "recorded"})
+
+    async def _waits(self, task_id: str) -> list[OpenWait]:
+        """Return the open waits of a task of the caller that the caller may answer."""
+        core, user = self._engine.core, self._caller_of().user
+        return await core.aside(lambda: open_waits(core.reader, task_id=task_id, answerer=user, limit=MOST_WAITS))
 
     async def _listed(self, arguments: Mapping[str, Any]) -> types.CallToolResult:
         user, limit = self._caller_of().user, min(int(arguments.get("limit", 50)), 200)
@@ -267,7 +289,8 @@ class Gateway:
     async def _get(self, ctx: Context, params: ByTask) -> dict[str, object]:
         stored = await self._mine(ctx, params)
         told = replace(stored, record=await self._with_texts(stored.record))
-        return detailed(told, self._engine.settings.keep_finished_s, self._page_chars)
+        waits = await self._waits(params.task_id) if stored.record.status not in TERMINAL else []
+        return detailed(told, waits, self._engine.settings.keep_finished_s, self._page_chars)
 
     async def _cancel(self, ctx: Context, params: ByTask) -> dict[str, object]:
         await self._mine(ctx, params)
@@ -276,14 +299,31 @@ class Gateway:
         return {"resultType": "complete"}
 
     async def _update(self, ctx: Context, params: ByTask) -> dict[str, object]:
-        """Take the client's decision about a parked task. Any other answer changes nothing."""
+        """Take the client's answers to open waits, and its decision about a parked task.
+
+        A response to what is not asked any more changes nothing. Raises InvalidInput for an answer that does not fit.
+        """
         stored, decision = await self._mine(ctx, params), decided(params)
-        self._writing_caller()
+        caller = self._writing_caller()
+        for wait in await self._waits(params.task_id):
+            await self._take(caller, wait, params.input_responses.get(key_of(wait)))
         if stored.record.status == "parked" and decision == "redrive":
             await self._engine.redrive([params.task_id])
         elif stored.record.status == "parked" and decision == "drop":
             await self._engine.drop([params.task_id])
         return {"resultType": "complete"}
+
+    async def _take(self, caller: Caller, wait: OpenWait, response: object) -> None:
+        """Answer a wait as the client says. The same response to the same request is the same answer."""
+        try:
+            found = answered(wait, response)
+            if found is not None:
+                id, by = f"mcp {key_of(wait)} {caller.user}", caller.user
+                await self._engine.answer(wait.task_id, wait.name, found[0], by=by, id=id, digest=wait.digest)
+        except AnswerRefused as error:
+            _log.info("an answer of %s to task %s is refused: %s", caller.user, wait.task_id, error)
+        except InvalidInput as error:
+            raise MCPError(types.INVALID_PARAMS, str(error)) from error
 
     async def _mine(self, ctx: Context, params: ByTask) -> StoredTask:
         need_tasks(ctx)

@@ -6,6 +6,7 @@ So the id always leads to the task, in this process or in another one after this
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -16,13 +17,15 @@ from pydantic import Field
 
 from ....protocols.outcomes import TERMINAL, TaskRecord
 from ...client.request_state import request_state
+from ...client.waits import OpenWait
 from ...store.contract import StoredTask
+from .questions import requests_of
 from .tools import progress_of, result_of
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 POLL_MS = 500
 DECISION = "decision"
-"""Key of the only question that a task asks its client: the fate of its parked steps."""
+"""Key of the question about the fate of the parked steps of a task."""
 PROTOCOL_FAILURES = frozenset({"workflow_down", "host_lost", "internal"})
 """Codes of failures of the machinery. Any other failure is one of the tool itself, which has run."""
 
@@ -61,11 +64,12 @@ def created(record: TaskRecord, keep_s: float) -> dict[str, object]:
     return {"resultType": "task", **_facts(record, "working", keep_s)}
 
 
-def detailed(stored: StoredTask, keep_s: float, page_chars: int) -> dict[str, object]:
-    """Return the result of `tasks/get`."""
-    record = stored.record
+def detailed(stored: StoredTask, waits: Sequence[OpenWait], keep_s: float, page_chars: int) -> dict[str, object]:
+    """Return the result of `tasks/get`. `waits` are the open waits that the client may answer."""
+    record, asked = stored.record, requests_of(waits)
     if record.status == "parked":
-        asked = {DECISION: {"method": "elicitation/create", "params": _question(record)}}
+        asked[DECISION] = {"method": "elicitation/create", "params": _question(record)}
+    if asked:
         return {"resultType": "complete", **_facts(record, "input_required", keep_s), "inputRequests": asked}
     if record.status not in TERMINAL:
         state = request_state(stored)

@@ -114,6 +114,16 @@ def task_tools() -> list[Tool]:
     reads, changes = ToolAnnotations(read_only_hint=True), ToolAnnotations(destructive_hint=True)
     by_id = {"type": "object", "properties": {"task_id": _ID}, "required": ["task_id"]}
     reading = {**by_id, "properties": {"task_id": _ID, "page": _PAGE}}
+    answering = {
+        "type": "object",
+        "properties": {
+            "task_id": _ID,
+            "name": {"type": "string", "maxLength": 256, "description": "the name of the wait"},
+            "answer": {"description": "what fits the schema of the wait"},
+            "digest": {"type": "string", "maxLength": 128, "description": "that of the wait, as it was shown"},
+        },
+        "required": ["task_id", "name", "answer"],
+    }
     seconds = {"type": "number", "minimum": 0, "maximum": 25}
     waiting = {**by_id, "properties": {"task_id": _ID, "timeout_s": seconds, "page": _PAGE}}
     listing = {
@@ -134,6 +144,12 @@ def task_tools() -> list[Tool]:
             input_schema=waiting,
             annotations=reads,
         ),
+        Tool(
+            name="answer_task",
+            description="Answers a task that waits for an answer: `waits` of get_task says what it asks.",
+            input_schema=answering,
+            annotations=changes,
+        ),
         Tool(name="cancel_task", description="Cancels a task.", input_schema=by_id, annotations=changes),
         Tool(name="list_tasks", description="Your tasks, the newest first.", input_schema=listing, annotations=reads),
     ]
@@ -152,6 +168,8 @@ def progress_of(stored: StoredTask) -> tuple[int, int, str]:
     state = request_state(stored)
     what = "" if state is None else f", {state.state}"
     what += f", running {', '.join(running[:3])}" if running else ""
+    waits = [row.waits for row in rows if row.status == "waiting" and row.waits]
+    what += f", waiting for {waits[0]}" if waits else ""
     if stored.record.status == "parked":
         what = ", waiting for somebody to decide (podium dead)"
     return ended, max(steps, ended), f"{ended}/{max(steps, ended)} steps{what}"

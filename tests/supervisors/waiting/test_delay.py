@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 import podium
 from podium import Sequence, Sleep, Step, Wait, Workflow
@@ -161,7 +160,7 @@ def test_a_redriven_task_that_was_held_does_not_wait_again():
         ({"delay_s": -1}, "more than 0"),
         ({"delay_s": "1"}, "a number of seconds"),
         ({"not_before": float("nan")}, "more than 0"),
-        ({"not_before": datetime(2027, 1, 1)}, "without a time zone"),  # noqa: DTZ001
+        ({"not_before": datetime(2027, 1, 1)}, "without a time zone"),
     ],
 )
 def test_a_start_that_is_none_is_refused(start, problem):

@@ -23,6 +23,7 @@ from podium.supervisors.tasks.events import (
     Dropped,
     Due,
     Emitted,
+    Held,
     Overdue,
     Redriven,
     Relayed,
@@ -48,6 +49,7 @@ from tests.support.fold_play import record
 NO = Failure("error", "no luck\nand more", "ValueError")
 ONE_OF_EACH = [
     Due(60.0, 101.0),
+    Held(101.5, 101.0),
     StepBegan("a", 102.0),
     Emitted("a", 1, [{"said": "hello"}, 2], 103.0, True),
     StepFailed("a", NO, 110.0, 104.0),
@@ -70,7 +72,7 @@ ONE_OF_EACH = [
     Abandoned("too many crashes", 116.0),
 ]
 KINDS = (
-    "accepted time_limit began emitted retrying restarted lost failed redriven finished "
+    "accepted time_limit held began emitted retrying restarted lost failed redriven finished "
     "relayed timed_out clock_set dropped cancelled answered asked wait_below wait_over woke timed_out "
     "workflow_down"
 ).split()
@@ -82,14 +84,14 @@ def rows_of(*entries):
 
 def test_each_event_has_its_kind_its_place_and_the_entry_that_it_is_in():
     assert {type(event) for event in ONE_OF_EACH} == set(typing.get_args(all_events.Event))
-    rows = rows_of(ONE_OF_EACH[:3], ONE_OF_EACH[3:])
+    rows = rows_of(ONE_OF_EACH[:4], ONE_OF_EACH[4:])
     assert [row.kind for row in rows] == KINDS
-    assert [row.entry for row in rows] == [0, 1, 1, 1, *[2] * 18]
+    assert [row.entry for row in rows] == [0, 1, 1, 1, 1, *[2] * 18]
     assert [row.at for row in rows] == [100.0, *(event.at for event in ONE_OF_EACH)]
-    assert [(row.step, row.attempt) for row in rows[1:10]] == [
-        ("", None), ("a", 1), ("a", 1), ("a", 1), ("a", 2), ("a", 2), ("a", 2), ("", None), ("a", 1)
+    assert [(row.step, row.attempt) for row in rows[1:11]] == [
+        ("", None), ("", None), ("a", 1), ("a", 1), ("a", 1), ("a", 2), ("a", 2), ("a", 2), ("", None), ("a", 1)
     ]  # fmt: skip
-    assert json.loads(json.dumps([row.to_json() for row in rows]))[3]["says"]["chunks"] == [{"said": "hello"}, 2]
+    assert json.loads(json.dumps([row.to_json() for row in rows]))[4]["says"]["chunks"] == [{"said": "hello"}, 2]
 
 
 def test_an_entry_that_cannot_be_read_hides_no_other():
@@ -137,7 +139,7 @@ def test_the_table_has_a_line_for_each_and_cuts_what_is_long(capsys, monkeypatch
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(KINDS) + 2
     assert lines[0].split() == ["entry", "time", "kind", "step", "attempt", "says"]
-    assert "retrying" in lines[5] and "ValueError: no luck; again" in lines[5]
+    assert "retrying" in lines[6] and "ValueError: no luck; again" in lines[6]
     assert lines[-2].rstrip().endswith("…") and "\x1b" not in lines[-1] and "\\x1b[2J\\n" in lines[-1]
     assert max(map(len, lines)) <= 100
 

@@ -62,7 +62,7 @@ def test_a_workflow_is_a_tool_over_http_in_both_generations(tmp_path, mode):
     async def work():
         async with served(tmp_path, DOUBLE) as (url, _), client_of(url, token_of(tmp_path, "ada"), mode) as client:
             tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-            assert set(tools) == {"double", "ask", "get_task", "wait_task", "cancel_task", "list_tasks"}
+            assert set(tools) == {"double", "ask", "get_task", "wait_task", "answer_task", "cancel_task", "list_tasks"}
             assert tools["double"].input_schema == DOUBLE.input
             result = await client.call_tool("double", {"n": 1})
             assert result.structured_content["result"] == {"n": 2}
@@ -287,8 +287,9 @@ def test_nobody_sees_anothers_task_by_any_tool_method_or_resource(tmp_path):
             done = await engine.submit(DOUBLE, {"n": 1}, user="ada")
             await done.result()
             for id in (task.id, done.id):
-                for name in ("get_task", "wait_task", "cancel_task"):
-                    _, answer = await post(url, bob, "tools/call", {"name": name, "arguments": {"task_id": id}})
+                for name in ("get_task", "wait_task", "answer_task", "cancel_task"):
+                    more = {"name": "yes", "answer": True} if name == "answer_task" else {}
+                    _, answer = await post(url, bob, "tools/call", {"name": name, "arguments": {"task_id": id, **more}})
                     assert answer["result"]["isError"] and f"no task '{id}'" in answer["result"]["content"][0]["text"]
                 for method in ("tasks/get", "tasks/update", "tasks/cancel"):
                     _, answer = await post(url, bob, method, {"taskId": id})
@@ -312,7 +313,8 @@ def test_a_token_that_only_reads_starts_and_cancels_nothing(tmp_path):
         async with served(tmp_path, SLOW) as (url, engine):
             reader = token_of(tmp_path, "ada", scope="read")
             task = await engine.submit(SLOW, {"s": 30}, user="ada")
-            for name, arguments in (("slow", {"s": 0}), ("cancel_task", {"task_id": task.id})):
+            answer = {"task_id": task.id, "name": "yes", "answer": True}
+            for name, arguments in (("slow", {"s": 0}), ("cancel_task", {"task_id": task.id}), ("answer_task", answer)):
                 _, refused = await post(url, reader, "tools/call", {"name": name, "arguments": arguments})
                 assert "may only read" in refused["error"]["message"]
             _, refused = await post(url, reader, "tasks/cancel", {"taskId": task.id})
