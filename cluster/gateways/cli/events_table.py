@@ -67,6 +67,11 @@ def _said(row: Journalled) -> str:
             return f"{_many(len(says['events']), 'event')} of a nested Hierarchy"
         case "answered":
             return f"'{says['name']}' by {says['by']} ({says['via']}): {_value(says['value'])}"
+        case "asked" | "wait_below":
+            about = f": {_value(says['show'])}" if says["show"] is not None else ""
+            return f"'{says['name']}'{about}"
+        case "held":
+            return f"until {local_time(says['until'])}"
         case "unreadable":
             return f"{_many(says['bytes'], 'byte')}: {short(says['problem'])}"
         case _:

@@ -64,7 +64,7 @@ ONE_OF_EACH = [
     Dropped("r-2", 113.0),
     Cancelled(114.0, True),
     Answered("yes", "x", {"ok": True}, "ann", "cli", "", 114.2),
-    StepAsked("b", {"wait": {"wait": "more"}, "show": 1, "resume": None}, 114.4),
+    StepAsked("b", {"wait": {"wait": "more"}, "show": {"cost": [1]}, "resume": {"at": [2]}}, 114.4),
     WaitBelow("h", "h/w", {"wait": {"wait": "yes"}, "show": 1, "since": 114.0}, 114.5),
     WaitBelowOver("h", "h/w", 114.6),
     Woke("nap", 114.8),
@@ -140,6 +140,7 @@ def test_the_table_has_a_line_for_each_and_cuts_what_is_long(capsys, monkeypatch
     assert len(lines) == 1 + len(KINDS) + 2
     assert lines[0].split() == ["entry", "time", "kind", "step", "attempt", "says"]
     assert "retrying" in lines[6] and "ValueError: no luck; again" in lines[6]
+    assert [line.split(maxsplit=6)[-1].rstrip() for line in lines if " asked " in line] == ["'more': {\"cost\": [1]}"]
     assert lines[-2].rstrip().endswith("…") and "\x1b" not in lines[-1] and "\\x1b[2J\\n" in lines[-1]
     assert max(map(len, lines)) <= 100
 
