@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...protocols.tree import Wait
@@ -11,13 +11,22 @@ from .contract import StoredWait
 from .rows import Row, wait_of
 
 
-def stored_wait(shard: str, row: Row, definition: Callable[[str], dict[str, Any]]) -> StoredWait:
-    """Return the wait in a row of WAIT_COLUMNS, and workflow, user and hash of its task. Raises JournalCorrupt."""
-    *waits, workflow, user, hash = row
-    task_id, wait = wait_of(shard, tuple(waits))
-    return StoredWait(shard, task_id, workflow, user, _node_of(definition(hash), wait.name), wait)
+def stored_waits(
+    rows: Iterable[tuple[str, Row]], definition: Callable[[str, str], Mapping[str, Any]]
+) -> list[StoredWait]:
+    """Return the waits in rows of a shard and WAIT_COLUMNS, and workflow, user and hash of the task.
+
+    `definition` gives that of a shard and a hash. It is called once for each. Raises JournalCorrupt.
+    """
+    nodes: dict[tuple[str, str], Mapping[str, Wait]] = {}
+    found: list[StoredWait] = []
+    for shard, (*waits, workflow, user, hash) in rows:
+        if (shard, hash) not in nodes:
+            nodes[shard, hash] = _nodes(definition(shard, hash))
+        task_id, wait = wait_of(shard, tuple(waits))
+        found.append(StoredWait(shard, task_id, workflow, user, nodes[shard, hash].get(wait.name), wait))
+    return found
 
 
-def _node_of(definition: dict[str, Any], name: str) -> Wait | None:
-    root = definition.get("root")
-    return None if root is None else waits_by_name(tree_of(definition).root).get(name)
+def _nodes(definition: Mapping[str, Any]) -> Mapping[str, Wait]:
+    return waits_by_name(tree_of(definition).root) if "root" in definition else {}

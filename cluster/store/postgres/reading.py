@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from psycopg import errors
@@ -15,7 +14,7 @@ from ....supervisors.shards import workflow_of
 from ....supervisors.upkeep.blocked import blocked_protocols
 from ..contract import COORDINATOR, BlobUse, ShardSize, StoredTask, StoredWait
 from ..rows import AWAKE, RESTS, TASK_COLUMNS, WAIT_COLUMNS, Row, blob_of, bodies_of, found_row, note_of, rest_of
-from ..waits import stored_wait
+from ..waits import stored_waits
 from .connecting import Database, translated
 from .schema import quoted
 
@@ -90,7 +89,7 @@ class PostgresReader:
         query = f"SELECT t.shard, {columns}, t.workflow, t.user, t.hash FROM {self._at}.waits w"
         join = f"JOIN {self._at}.tasks t ON t.shard = w.shard AND t.id = w.task_id"
         rows = self._rows(f"{query} {join} WHERE {where} ORDER BY w.since DESC LIMIT %s", *given.values(), limit)
-        return [stored_wait(shard, tuple(row), partial(self._definition, shard)) for shard, *row in rows]
+        return stored_waits(((shard, tuple(row)) for shard, *row in rows), self._definition)
 
     def _definition(self, shard: str, hash: str) -> dict[str, Any]:
         name = f"definition:{hash}"

@@ -32,7 +32,7 @@ from ..rows import (
     found_row,
     note_of,
 )
-from ..waits import stored_wait
+from ..waits import stored_waits
 from .faults import UNREADABLE, as_ours
 from .migrations import as_newest
 from .opening import format_of, reading
@@ -186,11 +186,11 @@ class FileReader:
             if not is_tier(shard) and workflow in (None, workflow_of(shard)):
                 with _open(self._data, shard) as db:
                     rows = db.execute(query, (*filters.values(), limit)).fetchall()
-                    found += [stored_wait(shard, row, partial(_definition, shard, db)) for row in rows]
+                    found += stored_waits(((shard, row) for row in rows), partial(_definition, db))
         return sorted(found, key=lambda each: each.wait.since, reverse=True)[:limit]
 
 
-def _definition(shard: str, db: sqlite3.Connection, hash: str) -> dict[str, Any]:
+def _definition(db: sqlite3.Connection, shard: str, hash: str) -> dict[str, Any]:
     note = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"definition:{hash}",)).fetchone()
     return note_of(shard, note)[1] if note else {}
 
@@ -221,7 +221,7 @@ def _dead_where(shard: str, user: str | None) -> tuple[str, list[str]]:
 
 def _stored(shard: str, db: sqlite3.Connection, row: Row) -> StoredTask:
     record = found_row(shard, row).record
-    definition = _definition(shard, db, record.hash)
+    definition = _definition(db, shard, record.hash)
     why = db.execute(f"{NOTE_SELECT} WHERE name = ?", (f"{STALLED}{record.task_id}",)).fetchone()
     stalled = str(note_of(shard, why)[1]) if why else ""
     return StoredTask(shard, record, definition, entries_of(shard, db, record.task_id), stalled)
