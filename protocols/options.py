@@ -117,6 +117,7 @@ class WorkflowOptions(TypedDict, total=False):
     undo_on_cancel: bool
     when_left: Literal["go_on", "cancel"]
     needs_tasks: bool
+    elicit: bool
     supervision: Supervision | None
     quotas: Mapping[str, int]
     when_down: Literal["wait", "fail"]

@@ -58,6 +58,9 @@ class Workflow(Typed[In, Out], Definition):
     """The fate of a task when the MCP client that called it cancels the call, or hangs up while it waits."""
     needs_tasks: bool = False
     """If true, only MCP clients that know tasks may call the workflow; others are told so."""
+    elicit: bool = False
+    """If true, an MCP client that can ask its user is sent a form for required fields of the input that a call leaves
+    out. Otherwise, and for fields that no form has, the call is refused with the field."""
     supervision: Supervision | None = None
     """The rules by which the workflow's supervisor starts its hosts again. A Hierarchy at the root may replace them."""
     quotas: Mapping[str, Count] = {}

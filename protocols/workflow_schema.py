@@ -32,7 +32,7 @@ _NAMED_BY = {node.__name__.lower(): node.__name__ for node in NODES if node is n
 """The class of each kind of node that has one form, by its key."""
 _NODE, _STEP, _STAND_IN = ({"$ref": f"#/$defs/{name}"} for name in ("Node", "StepNode", "StandIn"))
 _TAKES_BACK = {"allOf": [_STEP, {"properties": {"undo": {"type": "null"}, "on_cancel": {"type": "null"}}}]}
-_BOOLEANS = frozenset({"undo_on_cancel", "needs_tasks", "at_most_once", "jitter", "not_starter", "signed"})
+_BOOLEANS = frozenset({"undo_on_cancel", "needs_tasks", "elicit", "at_most_once", "jitter", "not_starter", "signed"})
 _LOOKS_OTHERWISE = re.compile(r"\s*(?:[-+]?[0-9._]+(?:[eE][-+]?[0-9]+)?|true|false|yes|no|on|off|t|f|y|n)\s*", re.I)
 
 

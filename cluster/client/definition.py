@@ -41,6 +41,7 @@ def definition_of(workflow: Workflow, packages: Packages | None = None) -> dict[
         "interface": interface_of(workflow),
         "when_left": workflow.when_left,
         "needs_tasks": workflow.needs_tasks,
+        "elicit": workflow.elicit,
         "hash": version_hash(workflow.hash, protocols, code),
         "tree": workflow.hash,
         "code": code,

@@ -95,6 +95,7 @@ GOOD = [
     {**step(), "needs_tasks": True, "when_down": "fail", "shards": 64, "supervision": None, "input": None},
     {**step(), "input": {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0}}}},
     {**step(), "input": {}},
+    {**step(), "elicit": True},
 ]
 BAD = [
     root(wait="a b"),

@@ -29,6 +29,12 @@ async def greeting(input: dict) -> str:
 
 
 @podium.protocol(concurrency=100)
+async def slow_greeting(input: dict) -> str:
+    await asyncio.sleep(1.0)
+    return await greeting(input)
+
+
+@podium.protocol(concurrency=100)
 async def compute(input: dict) -> str:
     await asyncio.sleep(float(input.get("seconds", 0)))
     return f"computed {input.get('label', '')}"
@@ -75,6 +81,13 @@ WORKFLOWS += [
         Parallel({"who": Wait("who", schema=_NAME), "sure": Wait("sure", schema=_CONFIRM)}),
         input={"type": "object"},
     ),
+    Workflow(
+        "test_tool_with_task",
+        Sequence(slow_greeting),
+        input={"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+        elicit=True,
+        needs_tasks=True,
+    ),
 ]
 
 
@@ -87,8 +100,9 @@ SCENARIOS = (
     "tasks-dispatch-and-envelope",
     "tasks-required-task-error",
     "tasks-mrtr-input",
+    "tasks-mrtr-composition",
 )
-"""All of the tasks extension but the one in which a call asks its client for input before there is a task."""
+"""All of the tasks extension."""
 
 
 async def serve(port: int, suite: Path | None) -> int:

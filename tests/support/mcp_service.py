@@ -52,9 +52,9 @@ async def client_of(url, token, mode="legacy", **settings):
         yield client
 
 
-async def post(url, token, method, params=None, tasks=True, **headers):
-    """One request of the newer generation, by hand: (HTTP status, body)."""
-    capabilities = {"extensions": {EXTENSION: {}}} if tasks else {}
+async def post(url, token, method, params=None, tasks=True, asks=False, **headers):
+    """One request of the newer generation, by hand: (HTTP status, body). Whether the client knows tasks, and forms."""
+    capabilities = ({"extensions": {EXTENSION: {}}} if tasks else {}) | ({"elicitation": {}} if asks else {})
     meta = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": capabilities,

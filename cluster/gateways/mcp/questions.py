@@ -16,6 +16,8 @@ from ....protocols.printable import printable
 from ....protocols.values import Value
 from ...client.waits import OpenWait
 
+ARGUMENTS = "arguments"
+"""Key of the request for arguments that a call leaves out."""
 ANSWER = "answer"
 """The only field of the form for an answer that is no flat object."""
 DIGEST_CHARS = 16
@@ -34,6 +36,20 @@ def key_of(wait: OpenWait) -> str:
 def requests_of(waits: Sequence[OpenWait]) -> dict[str, object]:
     """Return the requests for input of a task, by key."""
     return {key_of(wait): {"method": "elicitation/create", "params": _request(wait)} for wait in waits}
+
+
+def missing_of(tool: str, schema: Mapping[str, Any], arguments: Mapping[str, object]) -> dict[str, object] | None:
+    """Return the request for the required arguments that a call leaves out.
+
+    None if none is left out, or one for which a form has no field.
+    """
+    properties = schema.get("properties") or {}
+    fields = {name: _field(properties.get(name)) for name in schema.get("required", ()) if name not in arguments}
+    if not fields or None in fields.values():
+        return None
+    form = {"type": "object", "properties": fields, "required": list(fields)}
+    message = f"'{tool}' needs {', '.join(fields)}"
+    return {"method": "elicitation/create", "params": {"mode": "form", "message": message, "requestedSchema": form}}
 
 
 def facts_of(wait: OpenWait) -> dict[str, object]:
@@ -107,4 +123,4 @@ def _field(schema: object) -> dict[str, object] | None:
     return field | ({"format": schema["format"]} if schema.get("format") in _FORMATS else {})
 
 
-__all__ = ["answered", "facts_of", "key_of", "requests_of"]
+__all__ = ["ARGUMENTS", "answered", "facts_of", "key_of", "missing_of", "requests_of"]

@@ -52,8 +52,8 @@ from ...client.waits import OpenWait, open_waits
 from ...store.contract import StoredTask
 from .callers import Caller, own_task
 from .pages import page_of
-from .questions import answered, facts_of, key_of
-from .tasks import EXTENSION, ByTask, check_name, created, decided, detailed, knows_tasks, need_tasks
+from .questions import ARGUMENTS, answered, facts_of, key_of, missing_of
+from .tasks import EXTENSION, ByTask, can_ask, check_name, created, decided, detailed, knows_tasks, need_tasks
 from .tools import TASK_TOOLS, Published, check_task_tool, progress_of, result_of, said, task_tools
 
 CALL_S = 25.0
@@ -170,7 +170,12 @@ class Gateway:
             raise NotFound(what="tool", name=params.name[:64])
         if published.definition.get("needs_tasks"):
             need_tasks(ctx)
-        input = published.input_of(params.arguments or {})
+        arguments = _with_responses(params)
+        if published.definition.get("elicit") and can_ask(ctx) and not params.input_responses:
+            schema: Mapping[str, Any] = published.tool().input_schema
+            if (asks := missing_of(published.name, schema, arguments)) is not None:
+                return {"resultType": "input_required", "inputRequests": {ARGUMENTS: asks}}
+        input = published.input_of(arguments)
         meta: Mapping[str, object] = ctx.meta or {}
         priority = min(_priority(meta), caller.max_priority)
         if published.name == ASK:
@@ -441,6 +446,13 @@ class _Server(Server[object]):
         )
         resources = types.ResourcesCapability(subscribe=False, list_changed=False)
         return found.model_copy(update={"tools": types.ToolsCapability(list_changed=True), "resources": resources})
+
+
+def _with_responses(params: types.CallToolRequestParams) -> dict[str, object]:
+    """Return the arguments of a call, with those that the user has typed into a form."""
+    response = (params.input_responses or {}).get(ARGUMENTS)
+    typed = getattr(response, "content", None) if getattr(response, "action", "") == "accept" else None
+    return {**(typed or {}), **(params.arguments or {})}
 
 
 def _priority(meta: Mapping[str, object]) -> int:

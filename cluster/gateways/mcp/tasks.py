@@ -46,6 +46,17 @@ def knows_tasks(ctx: ServerRequestContext[object, object]) -> bool:
     return ctx.protocol_version >= "2026-07-28" and ctx.session.check_client_capability(wanted)
 
 
+def can_ask(ctx: ServerRequestContext[object, object]) -> bool:
+    """Whether the client of this request can ask its user with a form, in the result of a call."""
+    if ctx.protocol_version < "2026-07-28":
+        return False
+    own: Any = (ctx.meta or {}).get(types.CLIENT_CAPABILITIES_META_KEY) or {}
+    asks = own.get("elicitation")
+    if asks is not None:
+        return "url" not in asks or "form" in asks
+    return ctx.session.check_client_capability(types.ClientCapabilities(elicitation=types.ElicitationCapability()))
+
+
 def need_tasks(ctx: ServerRequestContext[object, object]) -> None:
     if not knows_tasks(ctx):
         needs: dict[str, object] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+import podium
 from podium import Parallel, Sequence, Sleep, Step, Wait, Workflow
 from podium.cluster.client.waits import OpenWait
 from podium.cluster.gateways.mcp.questions import MAX_SHOWN_CHARS, answered, key_of, requests_of
@@ -171,5 +172,64 @@ def test_a_token_that_may_only_read_answers_nothing(tmp_path):
             _, refused = await post(url, reader, "tasks/update", {"taskId": task.id, "inputResponses": responses})
             assert "may only read" in refused["error"]["message"]
             assert len(await task.waits()) == 1
+
+    run(work())
+
+
+NEEDS = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "size": {"type": "integer"}, "deep": {"type": "object"}},
+    "required": ["name", "size"],
+}
+
+
+@podium.protocol
+async def given(input):
+    return [input["name"], input["size"]]
+
+
+def flow_that_needs(schema=NEEDS, elicit=True):
+    return Workflow("needs", Sequence(given), input=schema, elicit=elicit)
+
+
+async def call(url, token, arguments, asks=True, **more):
+    params = {"name": "needs", "arguments": arguments, **more}
+    _, body = await post(url, token, "tools/call", params, tasks=False, asks=asks)
+    return body["result"]
+
+
+def test_a_call_that_lacks_something_asks_the_user_for_it_and_then_runs(tmp_path):
+    async def work():
+        async with served(tmp_path, flow_that_needs()) as (url, engine):
+            ada = token_of(tmp_path, "ada")
+            asks = await call(url, ada, {"size": 3})
+            assert asks["resultType"] == "input_required" and "taskId" not in asks
+            ((key, request),) = asks["inputRequests"].items()
+            assert request["params"]["message"] == "'needs' needs name"
+            assert list(request["params"]["requestedSchema"]["properties"]) == ["name"]
+            assert await engine.tasks() == []
+            typed = {"action": "accept", "content": {"name": "Ada", "size": 9}}
+            done = await call(url, ada, {"size": 3}, inputResponses={key: typed})
+            assert done["structuredContent"]["result"] == ["Ada", 3], "what the call says stands"
+            declined = await call(url, ada, {"size": 3}, inputResponses={key: {"action": "decline"}})
+            assert declined["isError"] and "name" in declined["content"][0]["text"]
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("flow", "asks", "arguments"),
+    [
+        (flow_that_needs(), False, {"size": 3}),
+        (flow_that_needs(elicit=False), True, {"size": 3}),
+        (flow_that_needs({**NEEDS, "required": ["name", "deep"]}), True, {}),
+        (flow_that_needs(), True, {"name": 1, "size": 3}),
+    ],
+)
+def test_nobody_is_asked_who_cannot_be_or_need_not_be(tmp_path, flow, asks, arguments):
+    async def work():
+        async with served(tmp_path, flow) as (url, _):
+            refused = await call(url, token_of(tmp_path, "ada"), arguments, asks)
+            assert refused["isError"] and "name" in refused["content"][0]["text"]
 
     run(work())
