@@ -58,6 +58,8 @@ from .tools import TASK_TOOLS, Published, check_task_tool, progress_of, result_o
 
 CALL_S = 25.0
 """Seconds that a call waits for its task. Then the client gets an id to come back with: many give up after 30 s."""
+ASKS_S = 0.5
+"""Seconds after which a call looks whether its task asks something, while it waits."""
 QUICK_S = 0.25
 """Seconds that a call of a client with the tasks extension waits for its task."""
 FRESH_S = 0.5
@@ -195,7 +197,7 @@ class Gateway:
         meta: Mapping[str, object] = ctx.meta or {}
         telling = asyncio.create_task(self._tell_progress(ctx, task.id)) if "progress_token" in meta else None
         try:
-            record = await self._ended(task, self._call_s)
+            record = await self._ended_unless_it_asks(task, self._call_s)
         except asyncio.CancelledError:
             if published.definition.get("when_left") == "cancel":
                 await asyncio.shield(task.cancel())
@@ -229,6 +231,27 @@ class Gateway:
         ended = await task.wait(within_s)
         return await task.read_record() if ended else None
 
+    async def _ended_unless_it_asks(self, task: AsyncTask, within_s: float) -> TaskRecord | None:
+        """As `_ended`, but do not wait on if the task waits for an answer that its caller may give."""
+        record = await self._ended(task, min(ASKS_S, within_s))
+        if record is not None or within_s <= ASKS_S:
+            return record
+        asking = asyncio.create_task(self._asks(task))
+        ending = asyncio.create_task(self._ended(task, within_s - ASKS_S))
+        try:
+            await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
+            return None if asking.done() and asking.result() else await ending
+        finally:
+            asking.cancel()
+            ending.cancel()
+
+    async def _asks(self, task: AsyncTask) -> bool:
+        """Wait until the task waits for an answer that its caller may give; False if it ends before."""
+        async for event in task.events():
+            if event.kind == "waiting" and await self._waits(task.id):
+                return True
+        return False
+
     async def _task_tool(self, name: str, arguments: Mapping[str, Any]) -> types.CallToolResult:
         check_task_tool(name, arguments)
         if name == "list_tasks":
@@ -244,7 +267,7 @@ class Gateway:
             return await self._answered(caller, arguments)
         if name == "wait_task" and stored.record.status not in TERMINAL:
             within_s = min(float(arguments.get("timeout_s", self._call_s)), self._call_s)
-            await self._ended(await self._engine.task(id), within_s)
+            await self._ended_unless_it_asks(await self._engine.task(id), within_s)
             stored = await own_task(self._engine.core, id, caller)
         if stored.record.status not in TERMINAL:
             return await self._unfinished(id)

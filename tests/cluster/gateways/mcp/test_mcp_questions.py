@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -145,10 +146,13 @@ def test_a_client_without_tasks_answers_with_a_tool(tmp_path):
     )
 
     async def work():
-        async with served(tmp_path, flow, call_s=1.0) as (url, _), client_of(url, token_of(tmp_path, "ada")) as client:
+        async with served(tmp_path, flow) as (url, _), client_of(url, token_of(tmp_path, "ada")) as client:
+            began = time.monotonic()
             left = await client.call_tool("flow", {"doc": 7})
             id, (wait,) = left.structured_content["task_id"], left.structured_content["waits"]
             assert "Call answer_task" in left.content[0].text and wait["shown"] == {"doc": 7}
+            again = await client.call_tool("wait_task", {"task_id": id})
+            assert again.structured_content["waits"] == [wait] and time.monotonic() - began < 20, "it is told at once"
             asks = {"task_id": id, "name": "yes", "digest": wait["digest"]}
             wrong = await client.call_tool("answer_task", {**asks, "answer": "perhaps"})
             stale = await client.call_tool("answer_task", {**asks, "answer": True, "digest": "0" * 64})
