@@ -46,6 +46,10 @@ GUARD_S = 0.5
 """Time between two checks that the cluster still runs, in seconds."""
 LEAVE_S = 60.0
 """Longest time that leaving a broken cluster may take, in seconds. Without its control store Ray needs about 7."""
+STARTS = 2
+"""Times that Ray is started, if it gives up its own start because that takes longer than its fixed 30 s."""
+_TOO_SLOW = "timed out during startup"
+"""What Ray says then."""
 _PILLARS = ("gcs_server", "raylet")
 """Names of Ray's processes without which a cluster is lost."""
 
@@ -179,6 +183,18 @@ class RaySession:
         return None
 
     def _init(self, facts: Facts | None) -> None:
+        """Join Ray, or start it. A start that Ray gives up, because the machine is too busy, is made again."""
+        for left in reversed(range(STARTS)):
+            try:
+                self._init_once(facts)
+                return
+            except Exception as error:
+                if not left or _TOO_SLOW not in str(error):
+                    raise
+                LOG.warning("Ray was too slow to start, and is started again: %s", error)
+                self._leave_ray()
+
+    def _init_once(self, facts: Facts | None) -> None:
         import ray  # noqa: PLC0415
 
         quiet: dict[str, Any] = {

@@ -73,6 +73,45 @@ def test_references_let_go_while_ray_is_left_do_not_end_the_process(tmp_path):
     assert done.stdout == "still here\n", done.stderr
 
 
+# a start that takes too long
+
+
+TOO_SLOW = textwrap.dedent(
+    """
+    import pathlib, sys, podium, psutil, ray
+    from ray._private import services
+
+    def get_node(*given, _get=services.get_node):
+        folders.append(pathlib.Path("data/ray.folder").read_text())
+        if len(folders) <= int(sys.argv[1]):
+            raise Exception("The current node timed out during startup.")
+        return _get(*given)
+
+    def pillars():
+        return sorted(each.name() for each in psutil.Process().children() if each.name() in ("gcs_server", "raylet"))
+
+    folders, services.get_node = [], get_node
+    try:
+        with podium.connect(data="data", num_cpus=1) as engine:
+            engine.status()
+            print("up", pillars(), len(set(folders)))
+    except Exception as error:
+        print(type(error).__name__, pillars(), len(set(folders)))
+    assert not any(pathlib.Path(folder).exists() for folder in folders)
+    """
+)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("slow", "said"), [(1, "up ['gcs_server', 'raylet'] 2\n"), (2, "Exception [] 2\n")], ids=["once", "always"]
+)
+def test_ray_is_started_again_if_it_was_too_slow_to_start(tmp_path, slow, said):
+    command = [sys.executable, "-c", TOO_SLOW, str(slow)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.stdout == said, done.stderr
+
+
 # beside others
 
 
