@@ -49,7 +49,7 @@ LEAVE_S = 60.0
 STARTS = 2
 """Times that Ray is started, if it gives up its own start because that takes longer than its fixed 30 s."""
 _TOO_SLOW = "timed out during startup"
-"""What Ray says then."""
+"""A part of the error that Ray raises then."""
 _PILLARS = ("gcs_server", "raylet")
 """Names of Ray's processes without which a cluster is lost."""
 
