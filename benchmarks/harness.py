@@ -7,12 +7,16 @@ import os
 import platform
 import sqlite3
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 """Processes that a benchmark starts keep what they compile, as those of an installed package do."""
@@ -83,6 +87,37 @@ def fdatasync_ms(folder: str) -> float:
             samples.append(timed(lambda: os.fdatasync(file.fileno())) * 1000)
     path.unlink()
     return statistics.median(samples)
+
+
+def kill_everything(driver: subprocess.Popen[bytes]) -> None:
+    """`kill -9` of a driver and of all its processes, those of Ray included."""
+    process = psutil.Process(driver.pid)
+    for each in [process, *process.children(recursive=True)]:
+        each.kill()
+    driver.wait()
+
+
+def begun(folder: Path, environment: dict[str, str], code: str, *words: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a driver in a folder, and return it with the line that it prints when all is as it should be."""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert driver.stdout is not None
+    return driver, driver.stdout.readline().decode()
+
+
+def facts_of(folder: Path, environment: dict[str, str], code: str, *words: str) -> dict[str, Any]:
+    """Run a driver in a folder to its end, and return the JSON object in its last line."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
 
 
 def machine() -> dict[str, Any]:

@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import textwrap
 import time
@@ -25,8 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
-from harness import machine
+from harness import begun, facts_of, kill_everything, machine
 
 from podium.cluster.store.sqlite.opening import reading
 from podium.cluster.store.sqlite.schema import shard_path
@@ -115,17 +112,11 @@ def starts(witness: Path) -> Counter[str]:
 
 def killed(folder: Path, count: int, environment: dict[str, str], enough: Callable[[], bool]) -> None:
     """Submit `count` tasks, and kill everything when it is `enough`."""
-    driver = subprocess.Popen(
-        [sys.executable, "-c", FIRST, str(count)],
-        cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert driver.stdout is not None
-    assert driver.stdout.readline() == b"accepted\n"
+    driver, said = begun(folder, environment, FIRST, str(count))
+    assert said == "accepted\n"
     while not enough():
         time.sleep(0.01)
-    for process in [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]:
-        process.kill()
-    driver.wait()
+    kill_everything(driver)
 
 
 def measured(folder: Path, count: int, gated: bool) -> dict[str, Any]:
@@ -139,10 +130,7 @@ def measured(folder: Path, count: int, gated: bool) -> dict[str, Any]:
     killed(folder, count, environment, lambda: witness.read_text().count("end ") >= ends)
     gate.touch()
     before, recorded = starts(witness), recorded_steps(folder / "data")
-    done = subprocess.run(
-        [sys.executable, "-c", SECOND], cwd=folder, env=environment, capture_output=True, text=True, check=True
-    )
-    times = json.loads(done.stdout)
+    times = facts_of(folder, environment, SECOND)
     after = starts(witness)
     again = {place for place in before if after[place] > before[place]}
     return {

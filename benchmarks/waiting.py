@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
 
-import psutil
-from harness import Row, machine, percentile, report
+from harness import Row, begun, bytes_in, facts_of, kill_everything, machine, percentile, report
 
 APPROVALS = textwrap.dedent(
     """
@@ -99,32 +96,15 @@ SECOND = textwrap.dedent(
 )
 
 
-def killed(folder: Path, count: int, environment: dict[str, str]) -> dict[str, Any]:
-    """Let `count` tasks wait, and kill everything."""
-    driver = subprocess.Popen(
-        [sys.executable, "-c", FIRST, str(count)],
-        cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert driver.stdout is not None
-    found: dict[str, Any] = json.loads(driver.stdout.readline())
-    process = psutil.Process(driver.pid)
-    for each in [process, *process.children(recursive=True)]:
-        each.kill()
-    driver.wait()
-    return found
-
-
 def measured(folder: Path, count: int, answers: int) -> dict[str, Any]:
     (folder / "approvals.py").write_text(APPROVALS)
     (folder / "actors.py").write_text(ACTORS)
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    before = killed(folder, count, environment)
-    size = sum(each.stat().st_size for each in (folder / "data").rglob("*") if each.is_file())
-    done = subprocess.run(
-        [sys.executable, "-c", SECOND, str(answers)],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    return before | json.loads(done.stdout.splitlines()[-1]) | {"bytes": size / count}
+    driver, told = begun(folder, environment, FIRST, str(count))
+    kill_everything(driver)
+    size = bytes_in(folder / "data")
+    after = facts_of(folder, environment, SECOND, str(answers))
+    return json.loads(told) | after | {"bytes": size / count}
 
 
 def main() -> None:

@@ -270,11 +270,7 @@ class Supervisor:
             users=self._open_tasks.gate.busiest,
             load=self._world.load()._asdict(),
             versions=self._versions.describe(self._hashes_in_use),
-            counts={
-                **self._open_tasks.tally.to_wire(),
-                "permit_s": self._permits.waits.to_wire(),
-                "answers_refused": dict(self._answers.refused),
-            },
+            counts=self._counts(),
             **self._dispatcher.describe(),
         )
 

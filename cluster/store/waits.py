@@ -22,11 +22,12 @@ def stored_waits(
     found: list[StoredWait] = []
     for shard, (*waits, workflow, user, hash) in rows:
         if (shard, hash) not in nodes:
-            nodes[shard, hash] = _nodes(definition(shard, hash))
+            nodes[shard, hash] = nodes_of(definition(shard, hash))
         task_id, wait = wait_of(shard, tuple(waits))
         found.append(StoredWait(shard, task_id, workflow, user, nodes[shard, hash].get(wait.name), wait))
     return found
 
 
-def _nodes(definition: Mapping[str, Any]) -> Mapping[str, Wait]:
+def nodes_of(definition: Mapping[str, Any]) -> Mapping[str, Wait]:
+    """Return a Wait of a version for each name for which it waits; nothing if its definition is not there."""
     return waits_by_name(tree_of(definition).root) if "root" in definition else {}

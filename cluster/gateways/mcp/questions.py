@@ -121,6 +121,3 @@ def _field(schema: object) -> dict[str, object] | None:
         return None
     field = {key: schema[key] for key in _KEPT if key in schema} | {"type": kind}
     return field | ({"format": schema["format"]} if schema.get("format") in _FORMATS else {})
-
-
-__all__ = ["ARGUMENTS", "answered", "facts_of", "key_of", "missing_of", "requests_of"]

@@ -240,7 +240,11 @@ class Gateway:
         ending = asyncio.create_task(self._ended(task, within_s - ASKS_S))
         try:
             await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
-            return None if asking.done() and asking.result() else await ending
+            if asking.done() and (error := asking.exception()) is not None:
+                _log.warning("whether task %s asks something is not known: %s", task.id, error)
+            elif asking.done() and asking.result():
+                return None
+            return await ending
         finally:
             asking.cancel()
             ending.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
 from ....protocols.outcomes import OPEN, TaskRecord, TaskStatus
 from ....protocols.values import Value, pack, unpack
@@ -14,9 +15,9 @@ from ....supervisors.ports.journal import (
     Rest,
 )
 from ....supervisors.shards import is_tier, workflow_of
-from ....supervisors.tasks.plan import tree_of, waits_by_name
 from ....supervisors.upkeep.blocked import blocked_protocols
 from ..contract import BlobUse, ShardSize, StoredTask, StoredWait
+from ..waits import nodes_of
 from .disk import Disk, Shard
 
 
@@ -100,15 +101,14 @@ class DiskReader:
     ) -> list[StoredWait]:
         found: list[StoredWait] = []
         for shard, content in self._disk.shards.items():
+            nodes = cache(lambda hash, content=content: nodes_of(_note(content, f"definition:{hash}") or {}))
             for id, waits in content.waits.items():
                 if not is_tier(shard) and workflow in (None, workflow_of(shard)) and task_id in (None, id):
                     record = content.tasks[id].record
                     if record.status not in OPEN:
                         continue
-                    definition = _note(content, f"definition:{record.hash}")
-                    node = (waits_by_name(tree_of(definition).root) if definition else {}).get
                     found += [
-                        StoredWait(shard, id, record.workflow, record.user, node(wait.name), wait)
+                        StoredWait(shard, id, record.workflow, record.user, nodes(record.hash).get(wait.name), wait)
                         for wait in waits.values()
                         if name in (None, wait.name)
                     ]
