@@ -12,7 +12,8 @@ import podium
 from podium import Parallel, Sequence, Sleep, Step, Wait, Workflow
 from podium.cluster.client.waits import OpenWait
 from podium.cluster.gateways.mcp.questions import MAX_SHOWN_CHARS, answered, key_of, requests_of
-from podium.errors import InvalidInput
+from podium.cluster.gateways.mcp.server import Gateway
+from podium.errors import InvalidInput, Overloaded
 from tests import sample
 from tests.support.mcp_service import client_of, post, run, served, token_of
 
@@ -162,6 +163,20 @@ def test_a_client_without_tasks_answers_with_a_tool(tmp_path):
             return [each.is_error for each in (wrong, stale, right, late, done)], done.structured_content["result"]
 
     assert run(work()) == ([True, True, False, True, False], True)
+
+
+def test_a_call_has_its_result_though_nobody_can_tell_whether_its_task_asks(tmp_path, monkeypatch):
+    async def asks(*_):
+        raise Overloaded(reason="too many events", retry_after_s=1.0)
+
+    monkeypatch.setattr(Gateway, "_asks", asks)
+    flow = Workflow("flow", Sequence(Sleep(for_s=1.5)), input=OBJECT)
+
+    async def work():
+        async with served(tmp_path, flow) as (url, _), client_of(url, token_of(tmp_path, "ada")) as client:
+            return (await client.call_tool("flow", {"doc": 7})).structured_content["result"]
+
+    assert run(work()) == {"doc": 7}
 
 
 def test_a_token_that_may_only_read_answers_nothing(tmp_path):
